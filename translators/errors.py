@@ -1,0 +1,77 @@
+"""Expected failures, by whose fault they are.
+
+`GatewayError` is the only exception that translators, backends and the gateway raise on purpose; anything else is a bug and
+becomes a 500 with its traceback in the log. Each client protocol has one table from `Kind` to its own words and statuses,
+each backend one function from its server's words to a `Kind`. `message` goes to the client: it never holds an upstream's
+stack trace, file path or host.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Literal
+
+Source = Literal["gateway", "backend"]
+
+
+class Kind(Enum):
+    """The value is the HTTP status where the protocol does not say otherwise."""
+
+    INVALID = (400, "invalid")  # the request is wrong; `param` says where
+    UNSUPPORTED = (400, "unsupported")  # the request is right, but this gateway or server cannot do it
+    OVERFLOW = (400, "overflow")  # prompt and answer do not fit the context window
+    UNAUTHENTICATED = (401, "unauthenticated")
+    FORBIDDEN = (403, "forbidden")
+    NOT_FOUND = (404, "not_found")
+    MODEL_NOT_FOUND = (404, "model_not_found")
+    METHOD = (405, "method")
+    TOO_LARGE = (413, "too_large")
+    UPGRADE = (426, "upgrade")  # no WebSocket mode here
+    RATE_LIMITED = (429, "rate_limited")  # this client's own limit
+    INTERNAL = (500, "internal")  # a bug of ours
+    BACKEND_FAILED = (502, "backend_failed")  # the server answered with a failure or with nonsense
+    BACKEND_DOWN = (503, "backend_down")  # the server cannot be reached
+    ASLEEP = (503, "asleep")  # the server is asleep, loading or not ready
+    BUSY = (503, "busy")  # no room now: queue full, server saturated
+    DRAINING = (503, "draining")  # this gateway is shutting down
+    TIMEOUT = (504, "timeout")  # the server did not answer in time
+
+    @property
+    def status(self) -> int:
+        return self.value[0]
+
+
+class GatewayError(Exception):
+    """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word in the
+    asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow where it is known.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        param: str | None = None,
+        *,
+        code: str | None = None,
+        retry_after: float | None = None,
+        source: Source = "gateway",
+        tokens: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.param = param
+        self.code = code
+        self.retry_after = retry_after
+        self.source = source
+        self.tokens = tokens
+        self.limit = limit
+
+    def __repr__(self) -> str:
+        return f"GatewayError({self.kind.name}, {self.message!r}, param={self.param!r})"
+
+
+def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> GatewayError:
+    """The commonest error: the client's fault, with the parameter named. Codes are OpenAI's; other protocols ignore them."""
+    return GatewayError(Kind.INVALID, message, param, code=code)

@@ -1,0 +1,230 @@
+"""The intermediate representation: what a request is and what an answer is made of, for every protocol and every backend.
+
+A client protocol turns bytes into a `Request`; a backend turns a `Request` into whatever its server speaks and the server's
+reply into `Event`s; the protocol turns events into bytes. A concept stands here only when two of them have it.
+
+The stream grammar is the contract between the two halves:
+
+    Started (PartStarted Delta* PartEnded)* Finished          or, at any point, a GatewayError
+
+Strictly one part is open at a time, so no delta carries an index. `translators.parts` is the only producer of that order.
+Events are values: nobody changes one after it was made (they are not frozen only because that doubles the cost of a delta).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+# ---------------------------------------------------------------------------------------------------------- conversation
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """What the model thought before it spoke; goes back to it only where its template takes it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """`url` is a `data:` URL, or http(s) where the gateway allows it; `detail` is low, high, auto, original or None."""
+
+    url: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """`arguments` is the text of a JSON object, exactly as the model wrote it; `name` is the upstream (flat, unique) name."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    call_id: str
+    content: tuple[Text | Image, ...]
+    is_error: bool = False
+
+
+Part = Text | Refusal | Reasoning | Image | ToolCall | ToolResult
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `tool` messages hold exactly one `ToolResult`; `ToolCall` and `Reasoning` occur in `assistant` only."""
+
+    role: Role
+    parts: tuple[Part, ...]
+
+
+# --------------------------------------------------------------------------------------------------------------- request
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """tool_choice: this tool and no other."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | Named
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """Any JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    name: str
+    schema: Mapping[str, Any]
+    strict: bool | None = None
+    description: str | None = None
+
+
+Format = JsonObject | JsonSchema
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Sampling and decoding fields by their common engine names; None means that the client did not say."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    min_tokens: int | None = None
+    ignore_eos: bool | None = None
+    skip_special_tokens: bool | None = None
+    include_stop_str_in_output: bool | None = None
+    logit_bias: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How much the model shall think: `effort` as the protocols name it (none … max), `budget` in tokens."""
+
+    effort: str | None = None
+    budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """`id` is unique and seeds every id that is made for this answer; `affinity` names the session for routing."""
+
+    id: str
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    max_tokens: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    format: Format | None = None
+    thinking: Thinking = field(default_factory=Thinking)
+    logprobs: int | None = None
+    affinity: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something dropped, repaired or not enforced: counted in a metric and listed in `x-dragoman-ignored` as `kind:name`."""
+
+    kind: Literal["tool", "field", "item", "repair", "drop", "unenforced"]
+    name: str
+
+
+# ---------------------------------------------------------------------------------------------------------------- answer
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as measured by the server or a tokenizer. None means unknown, which is not zero. `input` includes `cached`."""
+
+    input: int
+    output: int
+    cached: int | None = None
+    reasoning: int | None = None
+
+
+class StopReason(StrEnum):
+    """Why a whole answer ended. That it ended in tool calls is told by its parts, never by a server's word for it."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CONTENT_FILTER = "content_filter"
+
+
+PartKind = Literal["text", "refusal", "reasoning", "call"]
+
+
+@dataclass(slots=True)
+class Started:
+    """The model has begun: from here on nothing may be tried again elsewhere."""
+
+
+@dataclass(slots=True)
+class PartStarted:
+    """`id` and `name` are those of a call, final and never empty; both are "" for other kinds."""
+
+    kind: PartKind
+    id: str = ""
+    name: str = ""
+
+
+@dataclass(slots=True)
+class Delta:
+    """A non-empty piece of the open part: text, or of a call the next piece of its JSON arguments."""
+
+    text: str
+    logprobs: list[dict[str, Any]] | None = None
+
+
+@dataclass(slots=True)
+class PartEnded:
+    """`complete` is False for a part that the end of the answer cut short."""
+
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class Finished:
+    reason: StopReason
+    usage: Usage | None = None
+    stop_sequence: str | None = None
+
+
+Event = Started | PartStarted | Delta | PartEnded | Finished

@@ -1,0 +1,92 @@
+"""What a client protocol is: how a body becomes a `Request`, how events become bytes, how an error is said.
+
+The gateway's one handler is written against this module and knows no protocol by name. Everything here is pure: ids, time
+and policy come in through `Context`, so that the same input always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol as Interface
+
+from translators.errors import GatewayError
+from translators.ir import Event, Note, Request
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the operator decides about translation; the configuration explains each key."""
+
+    hosted_tools: Literal["ignore", "reject"] = "ignore"
+    strict_history: bool = False
+    reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
+    max_tools: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """`id` is a fresh lower-case hex string of at least 24 digits, the seed of all ids of this answer; `clock` gives Unix
+    seconds; `seal` and `open` carry reasoning through the client, None where there is no key."""
+
+    id: str
+    clock: Callable[[], int]
+    headers: Mapping[str, str] = field(default_factory=dict)  # lower-case names
+    policy: Policy = field(default_factory=Policy)
+    seal: Callable[[str], str] | None = None
+    open: Callable[[str], str | None] | None = None
+
+
+class Stream(Interface):
+    """Events in, bytes out, for one answer. The bytes of a call belong together and go out in one write.
+
+    `start` (optional, once) gives what may be sent before the model has begun; `feed` starts by itself where that was not
+    called. After `Finished` or `fail` nothing more may be fed. Non-streaming answers are the same machine, read by `body`.
+    """
+
+    def start(self) -> bytes: ...
+
+    def keepalive(self) -> bytes:
+        """A real event of the protocol that resets the client's idle timer and changes nothing."""
+        ...
+
+    def feed(self, events: Sequence[Event]) -> bytes: ...
+
+    def fail(self, error: GatewayError) -> bytes:
+        """Closes what is open as incomplete and ends with the protocol's own failure event."""
+        ...
+
+    def body(self) -> Json:
+        """The whole answer as one object, after `Finished`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way."""
+
+    request: Request
+    streaming: bool
+    stream: Stream
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """An error before the head went out: the protocol's own status and body, with headers such as `retry-after`."""
+
+    status: int
+    body: Json
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's shape."""
+
+    name: str
+    path: str
+    parse: Callable[[Json, Context], Turn]
+    error: Callable[[GatewayError, str], ErrorReply]
