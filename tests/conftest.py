@@ -1,0 +1,119 @@
+"""What every test shares: the `--golden` option, the policy for real components, and the watch over leaks.
+
+Rules: a test that needs a real component asks the fixture `real_component` for it by name and gets a path; a component
+that is not installed skips the test and says what installs it, and under `CI=true` it fails the test instead. An
+asynchronous test that leaves a task behind, drops an unclosed session or blocks the event loop fails.
+"""
+
+import asyncio
+import gc
+import os
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.real.components import COMPONENTS
+
+RealComponent = Callable[[str], Path]
+
+# How long tasks that are already ending may take to end.
+GRACE_SECONDS = 0.5
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
+
+
+def pytest_collection_finish() -> None:
+    # What the imports left is permanent: freezing it makes the collection after each test cheap.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def rewrite_golden(pytestconfig: pytest.Config) -> bool:
+    """True when the golden files are to be written, not compared."""
+    return bool(pytestconfig.getoption("--golden"))
+
+
+@pytest.fixture(scope="session")
+def real_component() -> RealComponent:
+    """A function from a component's name to its path: an interpreter, a program or a model file.
+
+    The names and what their paths are: `tests/real/components.py`.
+    """
+
+    def find(name: str) -> Path:
+        component = COMPONENTS[name]
+        if component.installed():
+            return component.path
+        reason = f"{name} is not installed: `{component.install_command}` installs it ({component.what})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watch asynchronous tests; the others pay nothing."""
+    if isinstance(request.node, pytest.Function) and pytest_asyncio.is_async_test(request.node):
+        _refuse_blocking_calls(monkeypatch)
+        request.getfixturevalue("no_task_left_behind")
+
+
+@pytest.fixture
+async def no_task_left_behind() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    own = asyncio.current_task()
+    leaked = {task for task in asyncio.all_tasks() - before if task is not own}
+    if leaked:
+        _, leaked = await asyncio.wait(leaked, timeout=GRACE_SECONDS)
+    # Sessions, sockets and tasks that nobody holds warn as they are collected, and warnings are errors.
+    gc.collect()
+    if leaked:
+        pytest.fail("tasks were left behind: " + "; ".join(sorted(_describe(task) for task in leaked)))
+
+
+def _describe(task: asyncio.Task[Any]) -> str:
+    coroutine = task.get_coro()
+    return f"{task.get_name()} ({getattr(coroutine, '__qualname__', coroutine)})"
+
+
+def _refuse_blocking_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that stop the event loop raise when they are made on it; in other threads they work."""
+    for owner, name in [
+        (time, "sleep"),
+        (socket, "getaddrinfo"),
+        (subprocess.Popen, "wait"),
+        (subprocess.Popen, "communicate"),
+    ]:
+        monkeypatch.setattr(owner, name, _refuse_on_loop(f"{owner.__name__}.{name}", getattr(owner, name)))
+
+
+def _refuse_on_loop(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return original(*args, **kwargs)
+        raise AssertionError(f"{name} was called on the event loop and blocks it")
+
+    return call
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """An environment without our own variables, so that a developer's settings do not reach the tests."""
+    for name in list(os.environ):
+        if name.startswith("DRAGOMAN_"):
+            monkeypatch.delenv(name)
+    yield monkeypatch

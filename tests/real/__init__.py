@@ -1,0 +1,1 @@
+"""Tests against real components: a real model, real clients, a real Triton server, real SDKs."""

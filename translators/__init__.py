@@ -1,0 +1,1 @@
+"""Pure translation between client protocols and the one intermediate representation: no I/O, clock or randomness."""
