@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +90,13 @@ def _describe(task: asyncio.Task[Any]) -> str:
 
 def _refuse_blocking_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls that stop the event loop raise when they are made on it; in other threads they work."""
-    for owner, name in [
+    blocking: list[tuple[Any, str]] = [
         (time, "sleep"),
         (socket, "getaddrinfo"),
         (subprocess.Popen, "wait"),
         (subprocess.Popen, "communicate"),
-    ]:
+    ]
+    for owner, name in blocking:
         monkeypatch.setattr(owner, name, _refuse_on_loop(f"{owner.__name__}.{name}", getattr(owner, name)))
 
 
@@ -111,9 +112,9 @@ def _refuse_on_loop(name: str, original: Callable[..., Any]) -> Callable[..., An
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment without our own variables, so that a developer's settings do not reach the tests."""
     for name in list(os.environ):
         if name.startswith("DRAGOMAN_"):
             monkeypatch.delenv(name)
-    yield monkeypatch
+    return monkeypatch

