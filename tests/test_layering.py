@@ -1,0 +1,275 @@
+"""Which package may import which, read from the syntax trees, and what no tracked file may hold.
+
+Imports point one way: gateway to backends to translators. The rules are the first table; a failure names the file, the
+line, the import and the reason. The second half checks the rules themselves on sources that break them.
+"""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("gateway", "translators", "backends")
+KNOWN_PROTOCOLS = frozenset({"responses", "messages", "chat_completions"})
+
+# Modules of the standard library that reach outside, by what they reach.
+REACH = {
+    "files": ("fileinput", "glob", "io", "mmap", "os", "pathlib", "pickle", "shelve", "shutil", "sqlite3", "tempfile"),
+    "the network": (
+        "asyncio",
+        "ftplib",
+        "http",
+        "select",
+        "selectors",
+        "smtplib",
+        "socket",
+        "socketserver",
+        "ssl",
+        "urllib",
+    ),
+    "the clock": ("datetime", "sched", "time", "zoneinfo"),
+    "randomness": ("random", "secrets", "uuid"),
+    "the log": ("logging", "warnings"),
+    "the process and its threads": ("concurrent", "contextvars", "ctypes", "multiprocessing", "platform", "queue"),
+    "the system": ("getpass", "signal", "subprocess", "sys", "threading"),
+}
+IMPURE = {module: reached for reached, modules in REACH.items() for module in modules}
+PURE_EXCEPTIONS = frozenset({"urllib.parse"})
+IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "__import__"})
+PURE_THIRD_PARTY = frozenset({"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"})
+
+
+@dataclass(frozen=True)
+class Import:
+    """`module` imports `name`, a dotted name as far down as the statement says."""
+
+    module: str
+    name: str
+    line: int
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(source: str, module: str, is_package: bool = False) -> Iterator[Import]:
+    """Every import of a source, wherever it stands; relative ones are resolved."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(module, alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Import(module, f"{base}.{alias.name}", node.lineno)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def protocol_of(name: str, protocols: frozenset[str]) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "translators" and len(parts) > 1 and parts[1] in protocols else None
+
+
+def objection(found: Import, protocols: frozenset[str]) -> str | None:
+    """Why this import is not allowed, or None."""
+    match found.module.split(".")[0]:
+        case "translators":
+            return _objection_to_translator(found, protocols)
+        case "backends":
+            return _objection_to_backend(found, protocols)
+        case "gateway" if protocol_of(found.name, protocols):
+            return "the gateway knows protocols only by translators.registry, so that a new one changes nothing here"
+    return None
+
+
+def _objection_to_translator(found: Import, protocols: frozenset[str]) -> str | None:
+    top = found.name.split(".")[0]
+    if top in ("gateway", "backends"):
+        return "imports point one way: translators are what gateway and backends stand on"
+    if top == "translators":
+        other, own = protocol_of(found.name, protocols), protocol_of(found.module, protocols)
+        if other is None or other == own or found.module == "translators.registry":
+            return None
+        if own is None:
+            return "what protocols share knows none of them; only translators.registry lists them"
+        return "protocols meet in the representation and never know each other: what two of them need is shared"
+    if top in sys.stdlib_module_names:
+        if top in IMPURE and not any(within(found.name, pure) for pure in PURE_EXCEPTIONS):
+            return f"it reaches {IMPURE[top]}; translators are pure: ids and time are arguments, facts are returned"
+        return None
+    if top not in PURE_THIRD_PARTY:
+        return "translators stand on the standard library, orjson and pydantic alone"
+    return None
+
+
+def _objection_to_backend(found: Import, protocols: frozenset[str]) -> str | None:
+    if within(found.name, "gateway"):
+        return "imports point one way: a backend is used by the gateway and does not know it"
+    if protocol_of(found.name, protocols) or within(found.name, "translators.registry"):
+        return "a backend speaks the representation: knowing a client protocol would make pairs of the two"
+    return None
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def declared_protocols() -> frozenset[str]:
+    """The known protocols, and every other module below `translators` that sets a top-level `PROTOCOL`."""
+    found = set(KNOWN_PROTOCOLS)
+    for path in sources("translators"):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if any(isinstance(target, ast.Name) and target.id == "PROTOCOL" for target in targets):
+                found.add(module_name(path).split(".")[1])
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_point_one_way(package: str) -> None:
+    protocols = declared_protocols()
+    objections = []
+    for path in sources(package):
+        source = path.read_text(encoding="utf-8")
+        for found in imports(source, module_name(path), path.name == "__init__.py"):
+            reason = objection(found, protocols)
+            if reason:
+                objections.append(f"{path.relative_to(ROOT)}:{found.line} imports {found.name}: {reason}")
+    assert not objections, "\n" + "\n".join(objections)
+
+
+def impure_calls(source: str) -> list[tuple[int, str]]:
+    return [
+        (node.lineno, node.func.id)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IMPURE_CALLS
+    ]
+
+
+def test_translators_touch_nothing_outside() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line} calls {name}(): translators have no I/O"
+        for path in sources("translators")
+        for line, name in impure_calls(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "word"),
+    [
+        ("translators.parts", "import asyncio", "the network"),
+        ("translators.parts", "def f():\n    from time import monotonic", "the clock"),
+        ("translators.parts", "import urllib.request", "the network"),
+        ("translators.parts", "import aiohttp", "standard library"),
+        ("translators.parts", "from translators import responses", "knows none"),
+        ("translators.parts", "from backends.base import Sink", "one way"),
+        ("translators.responses.parse", "from translators.messages.parse import x", "never know each other"),
+        ("translators.responses.parse", "from ..messages import parse", "never know each other"),
+        ("translators.messages", "import translators.chat_completions", "never know each other"),
+        ("translators.registry", "from gateway import app", "one way"),
+        ("backends.pool", "from translators.responses.stream import Stream", "pairs"),
+        ("backends.pool", "from translators import registry", "pairs"),
+        ("backends.triton.client", "from gateway.config import Config", "one way"),
+        ("gateway.websocket", "import translators.responses", "registry"),
+        ("gateway.store.memory", "from translators.messages import PROTOCOL", "registry"),
+    ],
+)
+def test_the_rules_object(module: str, statement: str, word: str) -> None:
+    (found,) = imports(statement, module)
+    assert word in (objection(found, KNOWN_PROTOCOLS) or "")
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("translators.parts", "import orjson"),
+        ("translators.parts", "import dataclasses"),
+        ("translators.parts", "from urllib.parse import quote"),
+        ("translators.parts", "from translators.ir import Event"),
+        ("translators.registry", "from translators.responses import PROTOCOL"),
+        ("translators.responses.parse", "from . import tools"),
+        ("translators.responses.parse", "from translators.responses.schema import Body"),
+        ("backends.pool", "import asyncio"),
+        ("backends.pool", "from translators.ir import Request"),
+        ("backends.chat_completions", "from backends.chat_messages import render"),
+        ("gateway.handler", "from translators.registry import PROTOCOLS"),
+        ("gateway.handler", "from backends.registry import open_backend"),
+    ],
+)
+def test_the_rules_allow(module: str, statement: str) -> None:
+    (found,) = imports(statement, module)
+    assert objection(found, KNOWN_PROTOCOLS) is None
+
+
+def test_a_relative_import_of_a_package_counts_from_the_package() -> None:
+    (found,) = imports("from .stream import Stream", "translators.responses", is_package=True)
+    assert found.name == "translators.responses.stream.Stream"
+
+
+def test_calls_that_reach_outside_are_seen() -> None:
+    assert impure_calls("def f(context):\n    context.open('x')\n    return open('y')") == [(3, "open")]
+
+
+# What would tie the repository to the machine or the registry mirror that it was written on. Put together here, so that
+# this file does not hold what it looks for.
+UNWANTED = re.compile(
+    "|".join(
+        [
+            rf"(?<![\w.}})-])/(?:{'ro' + 'ot'}|{'wo' + 'rk'})(?![\w-])",
+            re.escape("py" + "pi.org"),
+            re.escape("python" + "hosted.org"),
+            re.escape("registry." + "npm" + "js"),
+            re.escape("py" + "pi.nvi" + "dia"),
+        ]
+    )
+)
+
+
+def tracked_files() -> list[Path]:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a clone: what is tracked is asked of git")
+    listing = subprocess.run(
+        [git, "-C", str(ROOT), "ls-files", "-z"], capture_output=True, check=True, text=True
+    ).stdout
+    return [ROOT / name for name in listing.split("\0") if name]
+
+
+def test_no_tracked_file_is_tied_to_a_machine() -> None:
+    tied = []
+    for path in tracked_files():
+        if path.is_file():
+            for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+                if match := UNWANTED.search(line):
+                    tied.append(f"{path.relative_to(ROOT)}:{number} holds {match.group()}")
+    assert not tied, "\n" + "\n".join(tied)
+
+
+def test_no_tracked_file_was_written_by_a_package_manager() -> None:
+    assert [path.name for path in tracked_files() if path.name == "package" + "-lock.json"] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["cd /" + "work/main", "'/" + "root'", "https://py" + "pi.org/simple", "=/" + "root/x"]
+)
+def test_what_ties_to_a_machine_is_seen(text: str) -> None:
+    assert UNWANTED.search(text)
+
+
+@pytest.mark.parametrize("text", ["/workspace/app.py", "/v1/root", "the root", "a/work/b", "/rootless"])
+def test_what_does_not_tie_to_a_machine_is_left(text: str) -> None:
+    assert not UNWANTED.search(text)
