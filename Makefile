@@ -21,7 +21,7 @@ help: ## what can be said to make
 run: $(STAMPS)/core $(STAMPS)/local-model ## start the gateway on 127.0.0.1:8080; without a backend, with a small model on the CPU
 	@exec .venv/bin/dragoman serve $(ARGS)
 
-test: $(STAMPS)/dev $(STAMPS)/local-model real ## run all tests, against real components too
+test: $(STAMPS)/dev real ## run all tests, against real components too
 	$(PY) -m pytest $(ARGS)
 
 check: $(STAMPS)/dev ## format, lint and types
@@ -44,7 +44,7 @@ soak: $(STAMPS)/dev ## thousands of streams with disconnects and errors, ten min
 
 local-model: $(STAMPS)/local-model ## install the small model on the CPU
 
-real: $(STAMPS)/python ## install the real components that tests run against
+real: $(STAMPS)/local-model ## install the real components that tests run against
 	$(PY) -m tests.real.provision
 
 lock: $(STAMPS)/python ## choose newest versions and write the lock files anew
