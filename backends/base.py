@@ -1,10 +1,10 @@
 """What a backend is: something that answers a `Request` with events, pushed into a sink.
 
-`stream` calls `sink.feed` synchronously for every upstream read. `False` means enough: the backend ends the upstream work,
-feeds one last `Finished` with the usage that it knows, and returns. It returns when the answer has ended and raises
-`GatewayError` when it broke, after feeding what its decoder still held. Cancelling the task that runs `stream` must free the
-server's work before the cancellation leaves the backend. Stages (`translators.parallel`, `backends.enforce`) are sinks around
-sinks.
+`stream` calls `sink.feed` synchronously for every upstream read. `False` means enough: the backend ends the upstream
+work, feeds one last `Finished` with the usage that it knows, and returns. It returns when the answer has ended and
+raises `GatewayError` when it broke, after feeding what its decoder still held. Cancelling the task that runs `stream`
+must free the server's work before the cancellation leaves the backend. Stages (`translators.parallel`,
+`backends.enforce`) are sinks around sinks.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Backend(Protocol):
     async def close(self) -> None: ...
 
     def prepare(self, request: Request) -> tuple[Note, ...]:
-        """What this backend will have to drop, repair or leave unenforced in `request`; raises where it cannot serve it."""
+        """What this backend will have to drop, repair or leave unenforced in `request`; raises where it cannot serve
+        it."""
         ...
 
     async def stream(self, request: Request, sink: Sink) -> None: ...

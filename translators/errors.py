@@ -1,9 +1,9 @@
 """Expected failures, by whose fault they are.
 
-`GatewayError` is the only exception that translators, backends and the gateway raise on purpose; anything else is a bug and
-becomes a 500 with its traceback in the log. Each client protocol has one table from `Kind` to its own words and statuses,
-each backend one function from its server's words to a `Kind`. `message` goes to the client: it never holds an upstream's
-stack trace, file path or host.
+`GatewayError` is the only exception that translators, backends and the gateway raise on purpose; anything else is a
+bug and becomes a 500 with its traceback in the log. Each client protocol has one table from `Kind` to its own words
+and statuses, each backend one function from its server's words to a `Kind`. `message` goes to the client: it never
+holds an upstream's stack trace, file path or host.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class Kind(Enum):
 
 
 class GatewayError(Exception):
-    """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word in the
-    asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow where it is known.
+    """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word
+    in the asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow
+    where it is known.
     """
 
     def __init__(
@@ -73,5 +74,6 @@ class GatewayError(Exception):
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> GatewayError:
-    """The commonest error: the client's fault, with the parameter named. Codes are OpenAI's; other protocols ignore them."""
+    """The commonest error: the client's fault, with the parameter named. Codes are OpenAI's; other protocols ignore
+    them."""
     return GatewayError(Kind.INVALID, message, param, code=code)

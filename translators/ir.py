@@ -1,14 +1,17 @@
-"""The intermediate representation: what a request is and what an answer is made of, for every protocol and every backend.
+"""The intermediate representation: what a request is and what an answer is made of, for every protocol and every
+backend.
 
-A client protocol turns bytes into a `Request`; a backend turns a `Request` into whatever its server speaks and the server's
-reply into `Event`s; the protocol turns events into bytes. A concept stands here only when two of them have it.
+A client protocol turns bytes into a `Request`; a backend turns a `Request` into whatever its server speaks and the
+server's reply into `Event`s; the protocol turns events into bytes. A concept stands here only when two of them have
+it.
 
 The stream grammar is the contract between the two halves:
 
     Started (PartStarted Delta* PartEnded)* Finished          or, at any point, a GatewayError
 
-Strictly one part is open at a time, so no delta carries an index. `translators.parts` is the only producer of that order.
-Events are values: nobody changes one after it was made (they are not frozen only because that doubles the cost of a delta).
+Strictly one part is open at a time, so no delta carries an index. `translators.parts` is the only producer of that
+order. Events are values: nobody changes one after it was made (they are not frozen only because that doubles the cost
+of a delta).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-# ---------------------------------------------------------------------------------------------------------- conversation
+# --------------------------------------------------------------------------------------------------------- conversation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """`arguments` is the text of a JSON object, exactly as the model wrote it; `name` is the upstream (flat, unique) name."""
+    """`arguments` is the text of a JSON object, exactly as the model wrote it; `name` is the upstream (flat, unique)
+    name."""
 
     id: str
     name: str
@@ -74,12 +78,13 @@ class Message:
     parts: tuple[Part, ...]
 
 
-# --------------------------------------------------------------------------------------------------------------- request
+# -------------------------------------------------------------------------------------------------------------- request
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type object."""
+    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type
+    object."""
 
     name: str
     description: str
@@ -159,20 +164,25 @@ class Request:
     affinity: str | None = None
 
 
+NoteKind = Literal["tool", "field", "item", "repair", "drop", "answer", "unenforced"]
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something dropped, repaired or not enforced: counted in a metric and listed in `x-dragoman-ignored` as `kind:name`."""
+    """Something dropped, repaired, odd or not enforced: counted in a metric, and listed in `x-dragoman-ignored` as
+    `kind:name` when it is known before the head goes out."""
 
-    kind: Literal["tool", "field", "item", "repair", "drop", "unenforced"]
+    kind: NoteKind
     name: str
 
 
-# ---------------------------------------------------------------------------------------------------------------- answer
+# --------------------------------------------------------------------------------------------------------------- answer
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as measured by the server or a tokenizer. None means unknown, which is not zero. `input` includes `cached`."""
+    """Tokens as measured by the server or a tokenizer. None means unknown, which is not zero. `input` includes
+    `cached`."""
 
     input: int
     output: int

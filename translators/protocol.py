@@ -1,14 +1,15 @@
 """What a client protocol is: how a body becomes a `Request`, how events become bytes, how an error is said.
 
-The gateway's one handler is written against this module and knows no protocol by name. Everything here is pure: ids, time
-and policy come in through `Context`, so that the same input always gives the same bytes.
+The gateway's one handler is written against this module and knows no protocol by name. Everything here is pure: ids,
+time and policy come in through `Context`, so that the same input always gives the same bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol as Interface
+from typing import Any, Literal
+from typing import Protocol as Interface
 
 from translators.errors import GatewayError
 from translators.ir import Event, Note, Request
@@ -28,8 +29,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`id` is a fresh lower-case hex string of at least 24 digits, the seed of all ids of this answer; `clock` gives Unix
-    seconds; `seal` and `open` carry reasoning through the client, None where there is no key."""
+    """`id` is a fresh lower-case hex string of at least 24 digits, the seed of all ids of this answer; `clock` gives
+    Unix seconds; `seal` and `open` carry reasoning through the client, None where there is no key."""
 
     id: str
     clock: Callable[[], int]
@@ -42,8 +43,9 @@ class Context:
 class Stream(Interface):
     """Events in, bytes out, for one answer. The bytes of a call belong together and go out in one write.
 
-    `start` (optional, once) gives what may be sent before the model has begun; `feed` starts by itself where that was not
-    called. After `Finished` or `fail` nothing more may be fed. Non-streaming answers are the same machine, read by `body`.
+    `start` (optional, once) gives what may be sent before the model has begun; `feed` starts by itself where that was
+    not called. After `Finished` or `fail` nothing more may be fed. Non-streaming answers are the same machine, read
+    by `body`.
     """
 
     def start(self) -> bytes: ...
@@ -84,7 +86,8 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's shape."""
+    """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's
+    shape."""
 
     name: str
     path: str

@@ -1,0 +1,163 @@
+"""JSON while it is still being written: where a value is complete, and the text of a string as its pieces come.
+
+Tool arguments arrive as pieces of JSON text. `Balance` says at which character the outermost object or array closes,
+so that a call can be ended the moment it is whole; `StringReader` un-escapes the one string property in which a
+free-form tool's input travels. Neither validates: a model's broken JSON must still reach the client as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+import orjson
+
+_STRUCTURE = re.compile(r'["{}\[\]]')
+_IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
+
+
+class Balance:
+    """Feed pieces; `complete` turns True when the outermost brackets have closed. A text that does not begin with an
+    object or an array never completes by itself: its end is the end of the answer."""
+
+    __slots__ = ("_depth", "_escaped", "_raw", "_string", "begun", "complete")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._string = False
+        self._escaped = False
+        self._raw = False
+        self.begun = False  # anything but white space seen
+        self.complete = False
+
+    @property
+    def in_string(self) -> bool:
+        return self._string
+
+    def feed(self, text: str) -> int:
+        """How many characters of `text` belong to the value; fewer than all only once it is complete."""
+        if self.complete:
+            return 0
+        at = 0
+        if not self.begun:
+            at = len(text) - len(text.lstrip())
+            if at == len(text):
+                return at
+            self.begun = True
+            self._raw = text[at] not in "{["
+        if self._raw:
+            return len(text)
+        if self._escaped:
+            at, self._escaped = at + 1, False
+        while True:
+            match = (_IN_STRING if self._string else _STRUCTURE).search(text, at)
+            if match is None:
+                return len(text)
+            at, found = match.end(), match[0]
+            if found == '"':
+                self._string = not self._string
+            elif found == "\\":
+                self._escaped = True
+            elif found in "{[":
+                self._depth += 1
+            elif found in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    self.complete = True
+                    return at
+
+
+def is_object(text: str) -> bool:
+    """Whether `text` is the JSON text of an object, which is what chat templates demand of tool arguments."""
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+class _Reading(Enum):
+    HEAD = 0  # not clear yet what it is
+    VALUE = 1  # inside the string
+    BARE = 2  # not JSON at all: the text itself
+    WHOLE = 3  # JSON of another shape: decided at the end
+    OVER = 4
+
+
+class StringReader:
+    """Free-form tool input out of the JSON that it travels in, un-escaped as its pieces come.
+
+    Models write {"input": "..."}, {"patch": "..."} and the like, a JSON string, or the bare text; all come out as the
+    text. `feed` gives what became certain, `finish` the rest. An escape that is cut between two pieces waits for its
+    end, half of a surrogate pair for the other half; what is no escape at all stands for itself.
+    """
+
+    __slots__ = ("_buffer", "_state")
+
+    def __init__(self) -> None:
+        self._state = _Reading.HEAD
+        self._buffer = ""
+
+    def feed(self, piece: str) -> str:
+        if self._state is _Reading.OVER:
+            return ""
+        self._buffer += piece
+        if self._state is _Reading.HEAD:
+            self._recognise()
+        if self._state is _Reading.VALUE:
+            return self._value()
+        if self._state is _Reading.BARE:
+            text, self._buffer = self._buffer, ""
+            return text
+        return ""
+
+    def finish(self) -> str:
+        state, self._state = self._state, _Reading.OVER
+        return _whole(self._buffer) if state in (_Reading.HEAD, _Reading.WHOLE) else ""
+
+    def _recognise(self) -> None:
+        if (match := _FIRST_PROPERTY.match(self._buffer)) is not None:
+            known = match[1] in _INPUT_NAMES and match[2] == '"'
+            self._state = _Reading.VALUE if known else _Reading.WHOLE
+            if known:
+                self._buffer = self._buffer[match.end() :]
+        elif (text := self._buffer.lstrip()) and text[0] not in '{"':
+            self._state = _Reading.BARE
+
+    def _value(self) -> str:
+        match = _VALUE.match(self._buffer)
+        assert match is not None  # it matches the empty string
+        raw, rest = match[0], self._buffer[match.end() :]
+        if rest.startswith('"'):
+            self._state, rest = _Reading.OVER, ""
+        elif (half := _HIGH_SURROGATE.search(raw)) is not None:
+            raw, rest = raw[: half.start()], half[0] + rest
+        self._buffer = rest
+        return _unescape(raw)
+
+
+_INPUT_NAMES = frozenset({"input", "patch", "content", "code", "text", "script", "command"})
+_FIRST_PROPERTY = re.compile(r'\s*\{\s*"([^"\\]*)"\s*:\s*(\S)')
+_HEX = "[0-9a-fA-F]"
+_VALUE = re.compile(rf'(?:[^"\\]+|\\(?:u{_HEX}{{4}}|u(?!{_HEX}{{0,3}}\Z|{_HEX}{{4}})|[^u]))*', re.DOTALL)
+_HIGH_SURROGATE = re.compile(rf"\\u[dD][89abAB]{_HEX}{{2}}\Z")
+_ESCAPE = re.compile(rf"\\(u{_HEX}{{4}}|.)", re.DOTALL)
+_ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+
+
+def _unescape(raw: str) -> str:
+    if "\\" not in raw:
+        return raw
+    text = _ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPED.get(m[1], m[0]), raw)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # joins pairs, replaces lone halves
+
+
+def _whole(text: str) -> str:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    if isinstance(value, dict):
+        strings = [v for v in value.values() if isinstance(v, str)]
+        value = value["input"] if isinstance(value.get("input"), str) else strings[0] if len(strings) == 1 else value
+        value = "" if value == {} else value
+    return value if isinstance(value, str) else text

@@ -1,0 +1,315 @@
+"""The output items of a response, one class a kind: what each says when it opens, with every delta, and when it is
+done.
+
+An item knows its own JSON and nothing of sequence numbers or framing; `translators.responses.stream` drives it.
+Shapes are those of the responses reference, sections "Output items" and "Streaming"; fields that a validator refuses
+as null are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+
+import orjson
+
+from translators.ir import PartStarted
+from translators.json_text import StringReader
+from translators.protocol import Json
+from translators.responses.tools import Declared, ToolMap
+
+if TYPE_CHECKING:
+    from translators.responses.stream import StreamOptions
+
+Named = tuple[str, Json]
+Seal = Callable[[str], str]
+
+
+class Item:
+    """`delta_head` is the encoded beginning of every delta event up to the text, b"" where the kind has no deltas."""
+
+    prefix: ClassVar[str]
+    wants_logprobs = False
+    open_when_cut = False  # cut, it must not look done: see the module docstring of stream
+
+    def __init__(self, id: str, index: int) -> None:
+        self.id = f"{self.prefix}_{id}"
+        self.index = index
+        self.delta_head = b""
+        self.status = "in_progress"
+        self._pieces: list[str] = []
+
+    def feed(self, text: str, logprobs: list[Json] | None) -> str:
+        """The text to send now as a delta."""
+        self._pieces.append(text)
+        return text
+
+    def finish(self, complete: bool) -> str:
+        """Ends the item; gives a last piece of text that became certain only now."""
+        self.status = "completed" if complete else "incomplete"
+        return ""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def added(self) -> Json:
+        raise AssertionError("every kind says what it is")
+
+    def opening(self) -> Iterator[Named]:
+        yield from ()
+
+    def closing(self) -> Iterator[Named]:
+        yield from ()
+
+    def done(self, seal: Seal | None) -> Json:
+        return self.added()
+
+    def _head(self, event: str, **position: int) -> None:
+        fields = "".join(f',"{name}":{value}' for name, value in position.items())
+        data = f'{{"type":"{event}","item_id":"{self.id}","output_index":{self.index}{fields},"delta":'
+        self.delta_head = f"event: {event}\ndata: {data}".encode()
+
+    def _at(self, **fields: Any) -> Json:
+        return {"item_id": self.id, "output_index": self.index, **fields}
+
+
+class Message(Item):
+    prefix = "msg"
+
+    def __init__(self, id: str, index: int, wants_logprobs: bool) -> None:
+        super().__init__(id, index)
+        self._logprobs: list[Json] = []
+        self.wants_logprobs = wants_logprobs
+        self._head("response.output_text.delta", content_index=0)
+        if not wants_logprobs:  # the field is required, and empty
+            self.delta_head = self.delta_head.replace(b'"delta":', b'"logprobs":[],"delta":')
+
+    def feed(self, text: str, logprobs: list[Json] | None) -> str:
+        if logprobs and self.wants_logprobs:
+            self._logprobs += logprobs
+        self._pieces.append(text)
+        return text
+
+    def _part(self) -> Json:
+        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self._logprobs}
+
+    def added(self) -> Json:
+        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
+
+    def opening(self) -> Iterator[Named]:
+        yield "response.content_part.added", self._at(content_index=0, part=self._part())
+
+    def closing(self) -> Iterator[Named]:
+        part = self._part()
+        yield "response.output_text.done", self._at(content_index=0, text=part["text"], logprobs=self._logprobs)
+        yield "response.content_part.done", self._at(content_index=0, part=part)
+
+    def done(self, seal: Seal | None) -> Json:
+        return self.added() | {"content": [self._part()]}
+
+
+class RefusalMessage(Item):
+    prefix = "msg"
+
+    def __init__(self, id: str, index: int) -> None:
+        super().__init__(id, index)
+        self._head("response.refusal.delta", content_index=0)
+
+    def _part(self) -> Json:
+        return {"type": "refusal", "refusal": self.text}
+
+    def added(self) -> Json:
+        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
+
+    def opening(self) -> Iterator[Named]:
+        yield "response.content_part.added", self._at(content_index=0, part=self._part())
+
+    def closing(self) -> Iterator[Named]:
+        yield "response.refusal.done", self._at(content_index=0, refusal=self.text)
+        yield "response.content_part.done", self._at(content_index=0, part=self._part())
+
+    def done(self, seal: Seal | None) -> Json:
+        return self.added() | {"content": [self._part()]}
+
+
+class ReasoningItem(Item):
+    """Reasoning as `reasoning_text`, under the event names of OpenAI or of Open Responses."""
+
+    prefix = "rs"
+
+    def __init__(self, id: str, index: int, event: str) -> None:
+        super().__init__(id, index)
+        self._event = event
+        self._head(f"{event}.delta", content_index=0)
+
+    def _part(self) -> Json:
+        return {"type": "reasoning_text", "text": self.text}
+
+    def added(self) -> Json:
+        return {"id": self.id, "type": "reasoning", "status": self.status, "summary": [], "content": []}
+
+    def opening(self) -> Iterator[Named]:
+        yield "response.content_part.added", self._at(content_index=0, part=self._part())
+
+    def closing(self) -> Iterator[Named]:
+        yield f"{self._event}.done", self._at(content_index=0, text=self.text)
+        yield "response.content_part.done", self._at(content_index=0, part=self._part())
+
+    def done(self, seal: Seal | None) -> Json:
+        return self.added() | {"content": [self._part()]} | self._sealed(seal)
+
+    def _sealed(self, seal: Seal | None) -> Json:
+        return {"encrypted_content": seal(self.text)} if seal is not None and self.status == "completed" else {}
+
+
+class SummaryItem(ReasoningItem):
+    """Reasoning offered as a summary, which every client and validator knows."""
+
+    def __init__(self, id: str, index: int) -> None:
+        super().__init__(id, index, "response.reasoning_summary_text")
+        self._head("response.reasoning_summary_text.delta", summary_index=0)
+
+    def _part(self) -> Json:
+        return {"type": "summary_text", "text": self.text}
+
+    def opening(self) -> Iterator[Named]:
+        yield "response.reasoning_summary_part.added", self._at(summary_index=0, part=self._part())
+
+    def closing(self) -> Iterator[Named]:
+        yield "response.reasoning_summary_text.done", self._at(summary_index=0, text=self.text)
+        yield "response.reasoning_summary_part.done", self._at(summary_index=0, part=self._part())
+
+    def done(self, seal: Seal | None) -> Json:
+        return self.added() | {"summary": [self._part()]} | self._sealed(seal)
+
+
+class FunctionCall(Item):
+    prefix = "fc"
+
+    def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
+        super().__init__(id, index)
+        self._call_id = call_id
+        self._tool = tool
+        self._head("response.function_call_arguments.delta")
+
+    def added(self) -> Json:
+        item = {"id": self.id, "type": "function_call", "call_id": self._call_id, "name": self._tool.name}
+        item |= {"namespace": self._tool.namespace} if self._tool.namespace is not None else {}
+        # Codex's sub-agents take an argument for plain text only when the call says that none is encrypted
+        extra: Json = {"encrypted_function_args": []} if self._tool.encrypted else {}
+        return item | {"arguments": self.text, "status": self.status} | extra
+
+    def closing(self) -> Iterator[Named]:
+        yield "response.function_call_arguments.done", self._at(name=self._tool.name, arguments=self.text)
+
+
+class CustomCall(Item):
+    """A free-form tool: the model wrote {"input": "..."}, the client gets the text of it as it comes."""
+
+    prefix = "ctc"
+    open_when_cut = True
+
+    def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
+        super().__init__(id, index)
+        self._call_id = call_id
+        self._tool = tool
+        self._reader = StringReader()
+        self._head("response.custom_tool_call_input.delta")
+
+    def feed(self, text: str, logprobs: list[Json] | None) -> str:
+        piece = self._reader.feed(text)
+        self._pieces.append(piece)
+        return piece
+
+    def finish(self, complete: bool) -> str:
+        super().finish(complete)
+        rest = self._reader.finish() if complete else ""
+        self._pieces.append(rest)
+        return rest
+
+    def added(self) -> Json:
+        item = {"id": self.id, "type": "custom_tool_call", "call_id": self._call_id, "name": self._tool.name}
+        item |= {"namespace": self._tool.namespace} if self._tool.namespace is not None else {}
+        item |= {"status": self.status} if self.status == "incomplete" else {}
+        return item | {"input": self.text}
+
+    def closing(self) -> Iterator[Named]:
+        if self.status == "completed":
+            yield "response.custom_tool_call_input.done", self._at(input=self.text)
+
+
+class ProxiedCall(Item):
+    """A tool whose call has an item type of its own (tool_search, shell …): no deltas, whole when it is done. Its
+    arguments are the fields of the item (`translators.responses.proxies`)."""
+
+    prefix = "tc"
+    open_when_cut = True
+
+    def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
+        super().__init__(id, index)
+        self._call_id = call_id
+        self._tool = tool
+
+    def added(self) -> Json:
+        status = self.status
+        if self._tool.kind == "apply_patch" and status == "incomplete":
+            status = "in_progress"  # the only word its type has for it
+        item = {"id": self.id, "type": f"{self._tool.kind}_call", "call_id": self._call_id, "status": status}
+        return item | self._fields(_arguments(self.text))
+
+    def _fields(self, given: Json) -> Json:
+        match self._tool.kind:
+            case "tool_search":
+                return {"execution": "client", "arguments": given}
+            case "local_shell":
+                command = given.get("command", [])
+                line = ["bash", "-lc", command] if isinstance(command, str) else command
+                return {"action": {"type": "exec", "env": {}, **given, "command": line}}
+            case "shell":
+                commands = given.get("commands", [])
+                limits: Json = {"timeout_ms": None, "max_output_length": None}
+                lines = [commands] if isinstance(commands, str) else commands
+                return {"action": {**limits, **given, "commands": lines}, "environment": {"type": "local"}}
+            case "apply_patch":
+                operation: Json = {"type": "update_file", "path": "", **given}
+                return {"operation": operation if operation["type"] == "delete_file" else {"diff": "", **operation}}
+            case "function" | "custom":
+                raise AssertionError("these have classes of their own")
+            case _:
+                assert_never(self._tool.kind)
+
+
+def _arguments(text: str) -> Json:
+    """What the model wrote, as an object; what is none goes to the client under a name of its own, and it will refuse
+    it."""
+    if not text.strip():
+        return {}
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {"input": text}
+    return value if isinstance(value, dict) else {"input": value}
+
+
+def open_item(part: PartStarted, id: str, index: int, tools: ToolMap, options: StreamOptions) -> Item:
+    """The item for a part that has begun; `id` is unique in the gateway."""
+    match part.kind:
+        case "text":
+            return Message(id, index, options.logprobs)
+        case "refusal":
+            return Message(id, index, False) if options.refusals_as_text else RefusalMessage(id, index)
+        case "reasoning":
+            if options.reasoning_events == "summary":
+                return SummaryItem(id, index)
+            openai = options.reasoning_events == "openai"
+            return ReasoningItem(id, index, "response.reasoning_text" if openai else "response.reasoning")
+        case "call":
+            return _call(part, id, index, tools.restore(part.name))
+        case _:
+            assert_never(part.kind)
+
+
+def _call(part: PartStarted, id: str, index: int, tool: Declared) -> Item:
+    kinds: dict[str, type[FunctionCall] | type[CustomCall]] = {"function": FunctionCall, "custom": CustomCall}
+    return kinds.get(tool.kind, ProxiedCall)(id, index, part.id, tool)

@@ -1,0 +1,220 @@
+"""Events into the Responses stream, and into the response object that it ends with.
+
+Rules (responses reference, section "Streaming"; each is checked by tests/grammar from the specification):
+
+* `response.created`, `response.in_progress`, then per part one output item: added, its deltas, done; one item is open
+  at a time and `output_index` counts up. Ids in deltas, done events and the final object are the same objects' ids.
+* Exactly one terminal event, and its `output` is the very items that were streamed. `data: [DONE]` is last.
+* LF only; a call of `feed` returns whole events, never half of one.
+* A delta costs one template: what is fixed for an item is encoded when the item opens.
+
+A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input the moment the item is done, and half a
+patch must not be applied. It stands in the final object with status `incomplete`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import orjson
+
+from translators.errors import GatewayError
+from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from translators.protocol import Context, Json
+from translators.responses.errors import stream_error
+from translators.responses.output import Item, open_item
+from translators.responses.tools import ToolMap
+from translators.sse import frame
+
+DONE = b"data: [DONE]\n\n"
+
+_REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """`refusals_as_text`: Codex drops a message with a refusal part in silence. `encrypted_reasoning`: the client
+    asked for `reasoning.encrypted_content`."""
+
+    obfuscation: bool = False
+    reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
+    logprobs: bool = False
+    encrypted_reasoning: bool = False
+    refusals_as_text: bool = False
+
+
+class ResponsesStream:
+    """`echo` holds the fields of the response object that the request fixes; they are encoded once, since a request's
+    tools come back in every lifecycle event."""
+
+    def __init__(self, context: Context, echo: Json, tools: ToolMap, options: StreamOptions) -> None:
+        self._context = context
+        self._echo = echo
+        self._encoded_echo = orjson.dumps(echo)[1:-1]
+        self._tools = tools
+        self._options = options
+        self._head: Json = {"id": f"resp_{context.id}", "object": "response", "created_at": context.clock()}
+        self._sequence = 0
+        self._out: list[bytes] = []
+        self._output: list[Json] = []  # finished items, as they were sent
+        self._item: Item | None = None
+        self._started = False
+        self._final: Json | None = None
+
+    # ------------------------------------------------------------------------------------------------------- the stream
+
+    def start(self) -> bytes:
+        if not self._started:
+            self._started = True
+            self._lifecycle("response.created", "in_progress")
+            self._lifecycle("response.in_progress", "in_progress")
+        return self._take()
+
+    def keepalive(self) -> bytes:
+        """`response.in_progress` again: a comment would not reset Codex's idle timer."""
+        self._lifecycle("response.in_progress", "in_progress")
+        return self._take()
+
+    def feed(self, events: Sequence[Event]) -> bytes:
+        head = b"" if self._started else self.start()
+        for event in events:
+            if type(event) is Delta:  # nearly all of them
+                assert self._item is not None
+                self._delta(self._item, event)
+            else:
+                self._event(event)
+        return head + self._take()
+
+    def fail(self, error: GatewayError) -> bytes:
+        head = b"" if self._started else self.start()
+        if self._item is not None:
+            self._close(self._item, complete=False)
+        self._terminal("response.failed", "failed", error=stream_error(error))
+        return head + self._take()
+
+    def body(self) -> Json:
+        assert self._final is not None, "the answer is not finished"
+        return self._final
+
+    def _take(self) -> bytes:
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    # ----------------------------------------------------------------------------------------------------------- events
+
+    def _delta(self, item: Item, event: Delta) -> None:
+        text = item.feed(event.text, event.logprobs)
+        if text and item.delta_head:
+            tail = b'"sequence_number":%d}\n\n' % self._sequence
+            self._sequence += 1
+            if item.wants_logprobs:
+                tail = b'"logprobs":' + orjson.dumps(event.logprobs or []) + b"," + tail
+            if self._options.obfuscation:
+                tail = b'"obfuscation":"' + _padding(self._context.id, len(text)) + b'",' + tail
+            self._out.append(item.delta_head + orjson.dumps(text) + b"," + tail)
+
+    def _event(self, event: Event) -> None:
+        match event:
+            case PartStarted():
+                self._open(event)
+            case PartEnded():
+                assert self._item is not None
+                self._close(self._item, event.complete)
+            case Finished():
+                self._finish(event)
+            case Started() | Delta():
+                pass
+
+    def _open(self, part: PartStarted) -> None:
+        index = len(self._output)
+        item = self._item = open_item(part, f"{self._context.id}{index:02d}", index, self._tools, self._options)
+        self._emit("response.output_item.added", {"output_index": index, "item": item.added()})
+        for name, fields in item.opening():
+            self._emit(name, fields)
+
+    def _close(self, item: Item, complete: bool) -> None:
+        rest = item.finish(complete)
+        if rest:  # free-form input that only now turned out to be whole
+            self._delta_event(item, rest)
+        for name, fields in item.closing():
+            self._emit(name, fields)
+        done = item.done(self._context.seal if self._options.encrypted_reasoning else None)
+        if complete or not item.open_when_cut:
+            self._emit("response.output_item.done", {"output_index": item.index, "item": done})
+        self._output.append(done)
+        self._item = None
+
+    def _delta_event(self, item: Item, text: str) -> None:
+        self._out.append(item.delta_head + orjson.dumps(text) + b',"sequence_number":%d}\n\n' % self._sequence)
+        self._sequence += 1
+
+    def _finish(self, event: Finished) -> None:
+        if (reason := _REASONS.get(event.reason)) is not None:
+            self._terminal("response.incomplete", "incomplete", details={"reason": reason}, usage=event.usage)
+        else:
+            self._terminal("response.completed", "completed", usage=event.usage)
+
+    # -------------------------------------------------------------------------------------------------------- lifecycle
+
+    def _terminal(
+        self,
+        name: str,
+        status: str,
+        *,
+        error: Json | None = None,
+        details: Json | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        completed_at = self._context.clock() if status == "completed" else None
+        self._lifecycle(name, status, completed_at=completed_at, error=error, details=details, usage=usage)
+        self._out.append(DONE)
+
+    def _lifecycle(
+        self,
+        name: str,
+        status: str,
+        *,
+        completed_at: int | None = None,
+        error: Json | None = None,
+        details: Json | None = None,
+        usage: Usage | None = None,
+    ) -> None:
+        own = self._head | {
+            "completed_at": completed_at,
+            "status": status,
+            "error": error,
+            "incomplete_details": details,
+            "output": self._output,
+            "usage": _usage(usage),
+        }
+        response = orjson.dumps(own)[:-1] + b"," + self._encoded_echo + b"}"
+        data = b'{"type":"%b","sequence_number":%d,"response":%b}' % (name.encode(), self._sequence, response)
+        self._sequence += 1
+        self._out.append(frame(name, data))
+        if status != "in_progress":
+            self._final = own | self._echo
+
+    def _emit(self, name: str, fields: Json) -> None:
+        data = orjson.dumps({"type": name, **fields, "sequence_number": self._sequence})
+        self._sequence += 1
+        self._out.append(frame(name, data))
+
+
+def _usage(usage: Usage | None) -> Json | None:
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached or 0, "cache_write_tokens": 0},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning or 0},
+        "total_tokens": usage.input + usage.output,
+    }
+
+
+def _padding(seed: str, length: int) -> bytes:
+    """Fills a delta up to a multiple of 32 characters, so that an observer of the sizes learns less of the text."""
+    return (seed * 2)[: -length % 32].encode()

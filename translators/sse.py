@@ -1,0 +1,83 @@
+"""Server-sent events: bytes cut anywhere in, payloads out.
+
+Rules (WHATWG HTML, section 9.2): lines end in LF, CRLF or CR; `data` lines of one event are joined with LF; one space
+after the colon is not part of the value; comments and unknown fields are skipped; a byte order mark at the start is
+skipped. Beyond the standard, a last event without its blank line counts: servers that die politely forget it. Event
+names are not reported, since no server that is read here says anything by them that its payload does not.
+"""
+
+from __future__ import annotations
+
+from translators.errors import GatewayError, Kind
+
+MAX_EVENT = (
+    32 * 1024 * 1024
+)  # bytes; one event of a chat stream is a few hundred, an answer in one piece some hundred thousand
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventReader:
+    """`feed` gives the payloads that became whole with these bytes, `finish` what stood last without a blank line."""
+
+    __slots__ = ("_begun", "_held", "_size")
+
+    def __init__(self) -> None:
+        self._held: list[bytes] = []  # bytes of the event that is not whole yet
+        self._size = 0
+        self._begun = False
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if self._held:
+            self._held.append(data)
+            self._size += len(data)
+            if self._size > MAX_EVENT:
+                raise GatewayError(
+                    Kind.BACKEND_FAILED, "The model server sent an event that is too large.", source="backend"
+                )
+            if b"\n" not in data and b"\r" not in data:
+                return []  # joined only when a line ends, so that one large event is not copied once per read
+            data = b"".join(self._held)
+            self._held.clear()
+        if not self._begun:
+            if len(data) < len(_BOM) and _BOM.startswith(data):
+                self._hold(data)
+                return []
+            self._begun = True
+            data = data.removeprefix(_BOM)
+        if b"\r" in data:
+            data, cr, after = data.rpartition(b"\r") if data.endswith(b"\r") else (data, b"", b"")
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+            blocks = data.split(b"\n\n")
+            self._hold(blocks.pop() + cr + after)
+        else:
+            blocks = data.split(b"\n\n")
+            self._hold(blocks.pop())
+        return [payload for block in blocks if (payload := _payload(block)) is not None]
+
+    def finish(self) -> list[bytes]:
+        data = b"".join(self._held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        self._held.clear()
+        return [payload for block in data.split(b"\n\n") if (payload := _payload(block)) is not None]
+
+    def _hold(self, data: bytes) -> None:
+        if data:
+            self._held.append(data)
+        self._size = len(data)
+
+
+def _payload(block: bytes) -> bytes | None:
+    """The joined `data` of one event, None where it has none."""
+    if block.startswith(b"data:") and b"\n" not in block:
+        return block[5:].strip()  # what nearly every event looks like
+    lines = []
+    for line in block.split(b"\n"):
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            lines.append(value.removeprefix(b" "))
+    return b"\n".join(lines).strip() if lines else None
+
+
+def frame(event: str, data: bytes) -> bytes:
+    """One event as clients want it: LF only, name and payload on a line each."""
+    return b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
