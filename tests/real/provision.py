@@ -18,7 +18,16 @@ from tests.real.components import COMPONENTS, HOME, ROOT, Component, Environment
 
 STEP_SECONDS = 600.0
 TRIES = 2
-PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet", "install", "--require-hashes")
+PIP = (
+    "-m",
+    "pip",
+    "--disable-pip-version-check",
+    "--no-input",
+    "--quiet",
+    "install",
+    "--require-hashes",
+    "--only-binary=:all:",
+)
 NPM = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 # Where systems keep the authorities that they trust, when Python names no such file.
 TRUST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -26,6 +35,10 @@ TRUST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bund
 
 class Failed(Exception):
     """A component could not be installed; the message is the reason."""
+
+
+class Impossible(Failed):
+    """Trying again would not help."""
 
 
 def main(names: list[str]) -> int:
@@ -50,7 +63,10 @@ def _provide(component: Component) -> str:
         try:
             _install(component)
         except Failed as failure:
-            print(f"{component.name}: failed{', trying again' if left else ''}: {failure}", flush=True)
+            again = left > 0 and not isinstance(failure, Impossible)
+            print(f"{component.name}: failed{', trying again' if again else ''}: {failure}", flush=True)
+            if not again:
+                break
         else:
             print(f"{component.name}: installed in {time.monotonic() - begun:.0f} s", flush=True)
             return ""
@@ -60,7 +76,7 @@ def _provide(component: Component) -> str:
 def _install(component: Component) -> None:
     match component:
         case LocalModel():
-            raise Failed(f"it is part of the main environment: `{component.install_command}` installs it")
+            raise Impossible(f"it is part of the main environment: `{component.install_command}` installs it")
         case Environment():
             _start_clean(component.folder)
             _run(sys.executable, "-m", "venv", str(component.folder))
@@ -87,7 +103,7 @@ def _start_clean(folder: Path) -> None:
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise Failed(f"{name} is not on the PATH")
+        raise Impossible(f"{name} is not on the PATH")
     return found
 
 
