@@ -1,0 +1,320 @@
+"""The configuration: frozen models, and where their values come from.
+
+Flags beat the environment, the environment beats the one YAML file, the file beats the defaults. Whatever is wrong (an
+unknown key, a bad value, a missing file) raises `ConfigError`, whose text is one line that names source, key and reason.
+Secrets are referenced by environment variable or file and never written here; `secrets.read` fetches them. What each key
+means is explained in `configs/gateway.yaml`, which a test keeps equal to these models.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+PREFIX = "DRAGOMAN_"
+# Variables that are no keys of the file: secrets, and the short ways to name one backend or the file itself.
+OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CONFIG"})
+DEFAULT_BACKEND = "local:"
+
+SystemMessages = Literal["leading", "keep", "hoist", "user"]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class ConfigError(Exception):
+    """Its text is one line: source, key, reason."""
+
+
+def _one_line_name(value: str) -> str:
+    if not value or not value.isprintable() or value != value.strip():
+        raise ValueError("must be a printable name without blanks around it")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_one_line_name)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BackendConfig(Section):
+    url: str = Field(min_length=1)
+    name: Name | None = None
+    preset: str | None = None
+    model: Name | None = None
+    api_key_env: str | None = None
+    api_key_file: Path | None = None
+    settings: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _one_key(self) -> BackendConfig:
+        if self.api_key_env and self.api_key_file:
+            raise ValueError("api_key_env and api_key_file exclude each other")
+        return self
+
+
+class ModelRule(Section):
+    """`name` and `aliases` match exactly, `prefixes` by their longest; `upstream` is the name sent to the server."""
+
+    name: Name | None = None
+    aliases: tuple[Name, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    backend: Name | None = None
+    upstream: Name | None = None
+
+    @model_validator(mode="after")
+    def _matches_something(self) -> ModelRule:
+        if self.name is None and not self.aliases and not self.prefixes:
+            raise ValueError("needs a name, aliases or prefixes")
+        if self.aliases and self.name is None and self.upstream is None:
+            raise ValueError("aliases need a name or an upstream name to stand for")
+        return self
+
+
+class Timeouts(Section):
+    connect: Seconds = 3
+    first_event: Seconds = 600
+    between_events: Seconds = 120
+    keepalive: Seconds = 15
+    head_after: Seconds = 10
+    start: Seconds = 120
+    drain: Annotated[float, Field(ge=0, le=86_400)] = 600
+
+
+class Limits(Section):
+    body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
+    json_depth: Annotated[int, Field(ge=4, le=500)] = 64
+    tools: Annotated[int, Field(ge=0)] = 1024
+
+
+class PolicyConfig(Section):
+    hosted_tools: Literal["ignore", "reject"] = "ignore"
+    strict_history: bool = False
+    reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
+
+
+class LogConfig(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class Config(BaseSettings):
+    """Everything that the operator decides. Built by `load`; built directly, it reads no environment and no file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    host: str = Field("127.0.0.1", min_length=1)
+    port: int = Field(8080, ge=0, le=65_535)
+    workers: int = Field(1, ge=1)
+    model: Name | None = None
+    preset: str | None = None
+    backends: tuple[BackendConfig, ...] = ()
+    models: tuple[ModelRule, ...] = ()
+    system_messages: SystemMessages | None = None
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    policy: PolicyConfig = PolicyConfig()
+    api_keys_file: Path | None = None
+    metrics_public: bool = False
+    log: LogConfig = LogConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # `load` merges the sources itself, because it has to tell where a bad value came from
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_secrets(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "api_keys" in values:
+            raise ValueError("api_keys: are never written down here; use DRAGOMAN_API_KEYS or api_keys_file")
+        return values
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.workers > 1:
+            raise ValueError("workers: this version runs one worker; start several processes instead")
+        names = [backend.name for backend in self.named_backends]
+        if doubled := sorted({name for name in names if name and names.count(name) > 1}):
+            raise ValueError(f"backends: the name {doubled[0]!r} is used twice")
+        for place, rule in enumerate(self.models):
+            if rule.backend is not None and rule.backend not in names:
+                raise ValueError(f"models.{place}.backend: no backend is called {rule.backend!r}")
+        exact = [name for rule in self.models for name in (rule.name, *rule.aliases) if name is not None]
+        if doubled := sorted({name for name in exact if exact.count(name) > 1}):
+            raise ValueError(f"models: the name {doubled[0]!r} is matched twice")
+        return self
+
+    @property
+    def named_backends(self) -> tuple[BackendConfig, ...]:
+        """At least one, each with a name: its own, or `backend`, `backend-2` … in order."""
+        given = self.backends or (BackendConfig(url=DEFAULT_BACKEND),)
+        return tuple(
+            each if each.name else each.model_copy(update={"name": "backend" if place == 0 else f"backend-{place + 1}"})
+            for place, each in enumerate(given)
+        )
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach `host`."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+# ---------------------------------------------------------------------------------------------------------------- sources
+
+
+class Environment(EnvSettingsSource):
+    """Variables with our prefix; a list may be written as JSON or with commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        text = str(value).strip()
+        if text.startswith(("[", "{")):
+            return super().decode_complex_value(field_name, field, value)
+        return split_commas(text)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML, except that a key given twice is an error instead of a silent loss of the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def split_commas(text: str) -> list[str]:
+    return [piece.strip() for piece in text.split(",") if piece.strip()]
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or type(error).__name__}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    try:
+        content = yaml.load(text, _UniqueKeys)
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}:" if error.problem_mark else ""
+        raise ConfigError(f"{path}:{line} not valid YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{path}: must hold keys and values at the top, as in configs/gateway.yaml")
+    return content
+
+
+def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = {name.upper() for name in Config.model_fields} | OTHER_VARIABLES
+    for variable in environ:
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper().startswith(PREFIX) and name.split("__", 1)[0] not in known:
+            raise ConfigError(f"environment: {variable}: no such setting")
+    try:
+        values = Environment(Config)()
+    except SettingsError as error:
+        reason = error.__cause__ or error
+        field = next((name for name in Config.model_fields if f'"{name}"' in str(error)), "?")
+        raise ConfigError(f"environment: {PREFIX}{field.upper()}: {' '.join(str(reason).split())}") from None
+    if backend := environ.get(f"{PREFIX}BACKEND", "").strip():
+        values["backends"] = [{"url": url} for url in split_commas(backend)]
+    return values
+
+
+def load(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Config:
+    """`flags` holds only what was given, by key; None and empty values are left out. The file may also be named by
+    `DRAGOMAN_CONFIG`. Reads `os.environ`."""
+    if path is None and (named := os.environ.get(f"{PREFIX}CONFIG")):
+        path = Path(named)
+    sources = {
+        "command line": {key: value for key, value in (flags or {}).items() if value not in (None, [], ())},
+        "environment": read_environment(os.environ),
+        str(path): read_file(path) if path is not None else {},
+    }
+    merged: dict[str, Any] = {}
+    for values in reversed(sources.values()):
+        merged = _merge(merged, values)
+    try:
+        return Config(**merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, sources)) from None
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _explain(error: ValidationError, sources: Mapping[str, Mapping[str, Any]]) -> str:
+    first = error.errors()[0]
+    where = [step for step in first["loc"] if not str(step).startswith("function-")]
+    key = ".".join(str(step) for step in where)
+    reason = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        reason = "unknown key"
+    if not key:  # a rule over several keys names its key itself
+        key, colon, rest = reason.partition(": ")
+        key, reason = (key, rest) if colon and " " not in key else (key.split(" ")[0], reason)
+        where = list(key.split("."))
+    source = _source_of(where, sources)
+    if source == "environment" and where:
+        key = PREFIX + "__".join(str(step).upper() for step in where)
+    elif source == "command line" and where:
+        key = f"--{str(where[0]).removesuffix('s' if where[0] == 'backends' else '')}".replace("_", "-")
+    return f"{source}: {key}: {reason}"
+
+
+def _source_of(where: list[Any], sources: Mapping[str, Mapping[str, Any]]) -> str:
+    for source, values in sources.items():
+        current: Any = values
+        for depth, step in enumerate(where):
+            if isinstance(current, dict) and step in current:
+                current = current[step]
+            elif isinstance(current, list | tuple) and str(step).isdigit() and int(step) < len(current):
+                current = current[int(step)]
+            else:
+                # a missing key below a list is still the fault of whoever gave the list
+                if depth > 0 and isinstance(values.get(str(where[0])), list | tuple):
+                    return source
+                break
+        else:
+            return source
+    return "configuration"

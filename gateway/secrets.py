@@ -1,0 +1,82 @@
+"""Where secrets come from: environment variables and files that the configuration names, read once at the start.
+
+A secret is never part of the configuration, so that printing the configuration cannot leak one; every secret that was read
+is told to the logger, which removes it from whatever is logged. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.config import PREFIX, BackendConfig, Config, ConfigError, split_commas
+
+API_KEYS = f"{PREFIX}API_KEYS"
+BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """`client_keys` open the gateway; `backend_keys` are sent upstream, by the name of the backend."""
+
+    client_keys: tuple[str, ...] = ()
+    backend_keys: Mapping[str, str | None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self.client_keys)} client keys, …)"
+
+    def backend_key(self, name: str) -> str | None:
+        return (self.backend_keys or {}).get(name)
+
+    def all(self) -> tuple[str, ...]:
+        return self.client_keys + tuple(key for key in (self.backend_keys or {}).values() if key)
+
+
+def read(config: Config, environ: Mapping[str, str]) -> Secrets:
+    client_keys = split_commas(environ.get(API_KEYS, ""))
+    if config.api_keys_file is not None:
+        client_keys += _lines(config.api_keys_file, "api_keys_file")
+    for key in client_keys:
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError(f"{API_KEYS} or api_keys_file: a key must be printable ASCII without blanks")
+    if not client_keys and not config.loopback:
+        raise ConfigError(
+            f"configuration: host: without client keys only a loopback address may be listened on, not {config.host}; "
+            f"set {API_KEYS} or api_keys_file"
+        )
+    backend_keys = {str(each.name): _backend_key(each, environ) for each in config.named_backends}
+    return Secrets(tuple(client_keys), backend_keys)
+
+
+def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | None:
+    where = f"backends: {backend.name}"
+    if backend.api_key_env:
+        key = environ.get(backend.api_key_env, "").strip()
+        if not key:
+            raise ConfigError(f"{where}: api_key_env: the variable {backend.api_key_env} is not set")
+    elif backend.api_key_file:
+        lines = _lines(backend.api_key_file, f"{where}: api_key_file")
+        if len(lines) != 1:
+            raise ConfigError(f"{where}: api_key_file: {backend.api_key_file} must hold one key, has {len(lines)} lines")
+        key = lines[0]
+    else:
+        key = environ.get(BACKEND_API_KEY, "").strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{where}: the API key holds characters that no header can carry")
+    return key or None
+
+
+def _lines(path: Path, where: str) -> list[str]:
+    """The lines of a key file without blank ones and comments."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: {path} is not UTF-8 text") from None
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise ConfigError(f"{where}: {path} holds no key")
+    return keys

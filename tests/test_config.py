@@ -1,0 +1,217 @@
+"""Where configuration comes from, what beats what, and that whatever is wrong is told in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from gateway.config import BackendConfig, Config, ConfigError, ModelRule, load
+from gateway.secrets import Secrets, read
+
+GATEWAY_YAML = Path(__file__).parent.parent / "configs" / "gateway.yaml"
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("DRAGOMAN_"):
+            monkeypatch.delenv(name)
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    return path
+
+
+def uncommented(text: str) -> str:
+    """The file with every example switched on. `# key:` and `#   key:` are examples, other comments are prose."""
+    lines = []
+    for line in text.splitlines():
+        match = re.match(r"# ((?:  )*(?:- )?(?:# )?[a-z_]+:(?: .*)?|  - # .*)$", line)
+        lines.append(match.group(1) if match and not match.group(1).lstrip(" ").startswith("http") else line)
+    switched = "\n".join(lines)
+    return re.sub(r"(?m)^( +)# ([a-z_]+: \S+)$", r"\1\2", switched)
+
+
+def keys_of(model: type[BaseModel]) -> set[str]:
+    return set(model.model_fields)
+
+
+def test_every_key_of_the_models_is_in_the_file_and_the_other_way_round() -> None:
+    content = yaml.safe_load(uncommented(GATEWAY_YAML.read_text()))
+    assert set(content) == keys_of(Config)
+    for section in ("timeouts", "limits", "policy", "log"):
+        annotation = Config.model_fields[section].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, BaseModel)
+        assert set(content[section]) == keys_of(annotation)
+    assert set(content["backends"][0]) == keys_of(BackendConfig)
+    assert set(content["models"][0]) == keys_of(ModelRule)
+
+
+def test_the_file_as_it_is_gives_the_defaults() -> None:
+    assert load(GATEWAY_YAML) == Config()
+
+
+def test_the_file_with_every_example_switched_on_validates(tmp_path: Path) -> None:
+    text = uncommented(GATEWAY_YAML.read_text())
+    with pytest.raises(ConfigError, match="exclude each other"):
+        load(write(tmp_path, text))
+    config = load(write(tmp_path, re.sub(r"(?m)^ +api_key_file:.*$", "", text)))
+    assert config.backends[0].name == "gpu"
+    assert config.models[0].prefixes == ("claude-", "gpt-")
+
+
+def test_every_key_is_explained() -> None:
+    lines = GATEWAY_YAML.read_text().splitlines()
+    for number, line in enumerate(lines):
+        if re.match(r"^ *[a-z_]+:", line) and not line.startswith(("timeouts", "limits", "policy", "log:", "port")):
+            assert lines[number - 1].lstrip().startswith("#"), line
+
+
+def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "port: 1\nhost: 127.0.0.2\nmodel: from-file\ntimeouts: {connect: 1, drain: 7}\n")
+    monkeypatch.setenv("DRAGOMAN_PORT", "2")
+    monkeypatch.setenv("DRAGOMAN_MODEL", "from-environment")
+    monkeypatch.setenv("DRAGOMAN_TIMEOUTS__CONNECT", "2.5")
+    config = load(path, {"port": 3, "model": None})
+    assert (config.port, config.model, config.host) == (3, "from-environment", "127.0.0.2")
+    assert (config.timeouts.connect, config.timeouts.drain, config.timeouts.keepalive) == (2.5, 7, 15)
+
+
+def test_the_backend_variable_takes_a_comma_list_and_flags_replace_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_BACKEND", "http://a/v1, http://b/v1")
+    assert [each.url for each in load().named_backends] == ["http://a/v1", "http://b/v1"]
+    assert [each.name for each in load().named_backends] == ["backend", "backend-2"]
+    config = load(None, {"backends": [{"url": "http://c/v1"}]})
+    assert [each.url for each in config.named_backends] == ["http://c/v1"]
+
+
+def test_the_local_model_is_the_default_backend() -> None:
+    assert [each.url for each in Config().named_backends] == ["local:"]
+
+
+def test_lists_of_the_environment_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_MODELS", '[{"name": "a", "aliases": ["b"]}]')
+    assert load().models[0].aliases == ("b",)
+
+
+def test_the_file_can_be_named_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_CONFIG", str(write(tmp_path, "port: 99")))
+    assert load().port == 99
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("prot: 1", "prot: unknown key"),
+        ("timeouts: {conect: 1}", "timeouts.conect: unknown key"),
+        ("backends: [{url: 'http://a/v1', nmae: x}]", "backends.0.nmae: unknown key"),
+        ("backends: [{name: x}]", "backends.0.url: Field required"),
+        ("port: high", "port: Input should be a valid integer"),
+        ("port: 70000", "port: Input should be less than or equal to 65535"),
+        ("timeouts: {keepalive: 0}", "timeouts.keepalive: Input should be greater than 0"),
+        ("policy: {hosted_tools: maybe}", "policy.hosted_tools: Input should be 'ignore' or 'reject'"),
+        ("workers: 2", "workers: this version runs one worker"),
+        ("models: [{aliases: [a]}]", "models.0: aliases need a name"),
+        ("models: [{name: a, backend: nowhere}]", "models.0.backend: no backend is called 'nowhere'"),
+        ("models: [{name: a}, {name: b, aliases: [a]}]", "models: the name 'a' is matched twice"),
+        ("backends: [{url: x, name: a}, {url: y, name: a}]", "backends: the name 'a' is used twice"),
+        ("api_keys: [sk-secret]", "api_keys: are never written"),
+        ("port: 1\nport: 2", "the key 'port' is given twice"),
+        ("port: [1", "not valid YAML"),
+        ("- a", "must hold keys and values"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line_with_file_key_and_reason(tmp_path: Path, text: str, told: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    line = str(caught.value)
+    assert line.startswith(f"{path}:")
+    assert told in line
+    assert "\n" not in line
+    assert "sk-secret" not in line
+
+
+def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read: No such file"):
+        load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("DRAGOMAN_PORTS", "1", "environment: DRAGOMAN_PORTS: no such setting"),
+        ("DRAGOMAN_PORT", "x", "environment: DRAGOMAN_PORT: Input should be a valid integer"),
+        ("DRAGOMAN_TIMEOUTS__CONECT", "1", "environment: DRAGOMAN_TIMEOUTS__CONECT: unknown key"),
+        ("DRAGOMAN_TIMEOUTS__CONNECT", "-1", "environment: DRAGOMAN_TIMEOUTS__CONNECT: Input should be greater than 0"),
+        ("DRAGOMAN_MODELS", "[{", "environment: DRAGOMAN_MODELS: "),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_in_a_flag_names_the_flag() -> None:
+    with pytest.raises(ConfigError, match="^command line: --workers: this version runs one"):
+        load(None, {"workers": 2})
+
+
+def secrets(config: Config | None = None, **environ: str) -> Secrets:
+    return read(config or Config(), environ)
+
+
+def test_client_keys_come_from_the_environment_and_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("# ours\nthree\n\nfour\n")
+    config = Config(api_keys_file=path)
+    assert secrets(config, DRAGOMAN_API_KEYS="one, two,").client_keys == ("one", "two", "three", "four")
+
+
+def test_without_keys_only_loopback_is_listened_on() -> None:
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
+        assert secrets(Config(host=host)).client_keys == ()
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
+        with pytest.raises(ConfigError, match="host: without client keys only a loopback"):
+            secrets(Config(host=host))
+        assert secrets(Config(host=host), DRAGOMAN_API_KEYS="k").client_keys == ("k",)
+
+
+def test_backend_keys_are_referenced_by_variable_file_or_the_common_variable(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("from-file\n")
+    entries: list[dict[str, Any]] = [
+        {"url": "a", "name": "a", "api_key_env": "A_KEY"},
+        {"url": "b", "name": "b", "api_key_file": path},
+        {"url": "c", "name": "c"},
+    ]
+    config = Config(backends=tuple(BackendConfig(**entry) for entry in entries))
+    read_keys = secrets(config, A_KEY="from-variable", DRAGOMAN_BACKEND_API_KEY="common")
+    assert [read_keys.backend_key(name) for name in "abc"] == ["from-variable", "from-file", "common"]
+    assert "from-" not in repr(read_keys)
+    with pytest.raises(ConfigError, match="the variable A_KEY is not set"):
+        secrets(config)
+
+
+def test_an_empty_or_missing_key_file_stops_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    with pytest.raises(ConfigError, match="api_keys_file: .*keys cannot be read"):
+        secrets(Config(api_keys_file=path))
+    path.write_text("# none yet\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        secrets(Config(api_keys_file=path))
