@@ -1,0 +1,179 @@
+"""Repairs of a conversation, so that every server's template can render it and the same history always renders the
+same.
+
+Chat templates want one assistant turn with all its calls, directly followed by one result for each call, in call
+order. What clients send is looser: one item per call, results in the order of completion, reminders in between,
+results that were lost with a crashed session. `repair` restores the strict form; each departure from it is counted as
+a `Note("repair", kind)`:
+
+    late_output         a result that other messages had separated from its call is moved up behind the call
+    reordered_output    results of one turn are put into the order of the calls
+    missing_output      a call without a result is given one that says so
+    orphan_output       a result without a call becomes user text that says so
+    bad_arguments       arguments that are not the text of a JSON object are wrapped into one
+    duplicate_call_id   a second call with the same id gets an id of its own, and so does its result
+
+A repair looks only backwards: what stands in a complete conversation is never changed by what is appended to it, so
+the prompt of a turn stays a prefix of the next turn's. System and developer messages keep their places; where they
+may stand in a prompt is the backend's policy. Nothing here knows a protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from translators.errors import invalid
+from translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolResult
+
+MISSING_OUTPUT = "[No output was recorded for this call.]"
+ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id {id}]"
+
+
+def repair(messages: Sequence[Message], *, strict: bool) -> tuple[tuple[Message, ...], tuple[Note, ...]]:
+    """The conversation in its strict form, and what had to be changed. With `strict`, calls without a result and
+    results without a call raise an INVALID error in OpenAI's words instead; the other repairs change no meaning and
+    stay."""
+    repairer = _Repairer(strict)
+    for message in messages:
+        repairer.add(message)
+    return repairer.finish()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One assistant turn under construction. `calls` are positions in `parts`; `results` maps them to what came
+    back."""
+
+    parts: list[Part] = field(default_factory=list)
+    calls: list[int] = field(default_factory=list)
+    results: dict[int, ToolResult] = field(default_factory=dict)
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Appends the parts of another message; two texts that meet here were two messages, so a blank line goes
+        between."""
+        for position, part in enumerate(parts):
+            if position == 0 and isinstance(part, Text) and self.parts and isinstance(self.parts[-1], Text):
+                part = Text(f"{self.parts[-1].text}\n\n{part.text}")
+                self.parts.pop()
+            if isinstance(part, ToolCall):
+                self.calls.append(len(self.parts))
+            self.parts.append(part)
+
+
+class _Repairer:
+    def __init__(self, strict: bool) -> None:
+        self._strict = strict
+        self._entries: list[_Turn | Message] = []
+        self._open: dict[str, list[tuple[_Turn, int]]] = {}  # unanswered calls by the id that the client uses
+        self._ids: set[str] = set()
+        self._notes: list[Note] = []
+
+    def add(self, message: Message) -> None:
+        if message.role == "assistant":
+            self._assistant(message)
+        elif message.role == "tool":
+            for part in message.parts:
+                if isinstance(part, ToolResult):
+                    self._result(part)
+        else:
+            self._entries.append(message)
+
+    def finish(self) -> tuple[tuple[Message, ...], tuple[Note, ...]]:
+        out: list[Message] = []
+        for entry in self._entries:
+            if isinstance(entry, Message):
+                out.append(entry)
+            else:
+                out.append(Message("assistant", tuple(entry.parts)))
+                out.extend(self._results(entry))
+        return tuple(out), tuple(self._notes)
+
+    def _assistant(self, message: Message) -> None:
+        parts = [part for part in message.parts if not (isinstance(part, Text) and not part.text)]
+        if not parts:
+            return
+        last = self._entries[-1] if self._entries else None
+        if isinstance(last, _Turn) and not last.results:
+            turn = last
+        else:
+            turn = _Turn()
+            self._entries.append(turn)
+        client_ids = [part.id for part in parts if isinstance(part, ToolCall)]
+        known = len(turn.calls)
+        turn.add(self._call(part) if isinstance(part, ToolCall) else part for part in parts)
+        for client_id, position in zip(client_ids, turn.calls[known:], strict=True):
+            self._open.setdefault(client_id, []).append((turn, position))
+
+    def _call(self, call: ToolCall) -> ToolCall:
+        arguments, wrapped = object_text(call.arguments)
+        if wrapped:
+            self._note("bad_arguments")
+        call_id = call.id
+        if call_id in self._ids:
+            self._note("duplicate_call_id")
+            number = 2
+            while (call_id := f"{call.id}_{number}") in self._ids:
+                number += 1
+        self._ids.add(call_id)
+        if call_id == call.id and arguments == call.arguments:
+            return call
+        return ToolCall(call_id, call.name, arguments)
+
+    def _result(self, result: ToolResult) -> None:
+        waiting = self._open.get(result.call_id)
+        if not waiting:
+            self._orphan(result)
+            return
+        # The newest turn that waits for this id, and in it the first call: clients answer in the order of the calls.
+        turn = waiting[-1][0]
+        index = next(i for i, (owner, _) in enumerate(waiting) if owner is turn)
+        _, position = waiting.pop(index)
+        call = turn.parts[position]
+        assert isinstance(call, ToolCall)
+        if self._entries[-1] is not turn:
+            self._note("late_output")
+        elif any(answered > position for answered in turn.results):
+            self._note("reordered_output")
+        turn.results[position] = ToolResult(call.id, result.content, result.is_error)
+
+    def _orphan(self, result: ToolResult) -> None:
+        if self._strict:
+            raise invalid(f"No tool call found for function call output with call_id {result.call_id}.", "input")
+        self._note("orphan_output")
+        label = ORPHAN_LABEL.format(id=result.call_id)
+        text = "\n".join([label, *(part.text for part in result.content if isinstance(part, Text))])
+        images = [part for part in result.content if isinstance(part, Image)]
+        self._entries.append(Message("user", (Text(text), *images)))
+
+    def _results(self, turn: _Turn) -> list[Message]:
+        out: list[Message] = []
+        for position in turn.calls:
+            result = turn.results.get(position)
+            if result is None:
+                call = turn.parts[position]
+                assert isinstance(call, ToolCall)
+                if self._strict:
+                    raise invalid(f"No tool output found for function call {call.id}.", "input")
+                self._note("missing_output")
+                result = ToolResult(call.id, (Text(MISSING_OUTPUT),))
+            out.append(Message("tool", (result,)))
+        return out
+
+    def _note(self, name: str) -> None:
+        self._notes.append(Note("repair", name))
+
+
+def object_text(arguments: str) -> tuple[str, bool]:
+    """`arguments` as the text of a JSON object, and whether it had to be wrapped. No text at all means no arguments."""
+    if not arguments.strip():
+        return "{}", False
+    try:
+        value = orjson.loads(arguments)
+    except ValueError:  # cut short, or never JSON: templates that read arguments would fail on it for ever
+        value = None
+    if isinstance(value, dict):
+        return arguments, False
+    return orjson.dumps({"arguments": arguments}).decode(), True

@@ -1,0 +1,9 @@
+"""The client protocols that this gateway speaks. A new one is a module that ends in `PROTOCOL = …`, and one line
+here."""
+
+from __future__ import annotations
+
+from translators import responses
+from translators.protocol import Protocol
+
+PROTOCOLS: tuple[Protocol, ...] = (responses.PROTOCOL,)

@@ -1,0 +1,337 @@
+"""Input items → one message of the representation each, in the order in which they came.
+
+Putting calls and results into turns is the work of `translators.history`, not of this module. Every item type of the
+specification has its action here: translated, taken in as tools or settings, left out with a note (what OpenAI's own
+tools did, which no chat server can use), or refused with its path. Calls in the history carry upstream names and
+arguments in the very form in which the model writes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from translators.errors import GatewayError, invalid
+from translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
+from translators.protocol import Context, Json
+from translators.responses import proxies, schema
+from translators.responses.content import joined_text, message_parts, output_parts
+from translators.responses.schema import (
+    expect_list,
+    expect_object,
+    expect_text,
+    missing,
+    unsupported,
+    wrong_type,
+    wrong_value,
+)
+from translators.responses.tools import Declarations, DeclaredKind
+
+_ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
+HOSTED_ITEMS = frozenset(
+    {
+        "code_interpreter_call",
+        "computer_call",
+        "computer_call_output",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_approval_response",
+        "mcp_call",
+        "mcp_list_tools",
+        "program",
+        "program_output",
+        "web_search_call",
+    }
+)
+UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be read here.]"
+
+
+class Items:
+    """Reads the items of one request. `messages` and `notes` grow; `reasoning` and `text` hold what the last
+    `configuration_update` said."""
+
+    def __init__(self, tools: Declarations, context: Context, notes: list[Note]) -> None:
+        self.messages: list[Message] = []
+        self.notes = notes
+        self.reasoning: schema.Reasoning | None = None
+        self.text: tuple[schema.TextConfig, str] | None = None  # with its path
+        self._tools = tools
+        self._context = context
+        self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
+        self._searches: list[str] = []  # calls of tool_search that came without an id
+
+    def read(self, value: object) -> None:
+        """The whole of `input`."""
+        if isinstance(value, str):
+            self.messages.append(Message("user", (Text(value),)))
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                self._item(item, f"input[{index}]")
+        else:
+            raise wrong_type("input", "a string or an array of input items", value)
+
+    def _item(self, item: Any, path: str) -> None:
+        if not isinstance(item, dict):
+            raise wrong_type(path, "an object", item)
+        kind = item.get("type")
+        if kind is None:
+            kind = _untyped(item, path)
+        if not isinstance(kind, str):
+            raise wrong_type(f"{path}.type", "a string", kind)
+        read = _READERS.get(kind)
+        if read is not None:
+            read(self, item, path)
+        elif kind in HOSTED_ITEMS:
+            self._hosted(kind, path)
+        else:
+            raise wrong_value(f"{path}.type", kind)
+
+    def _hosted(self, kind: str, path: str) -> None:
+        if self._context.policy.hosted_tools == "reject":
+            raise unsupported(f"{path}.type", f"Items of type '{kind}' are not supported by this gateway.")
+        self.notes.append(Note("item", kind))
+
+    # -------------------------------------------------------------------------------------------------------- messages
+
+    def _message(self, item: Json, path: str) -> None:
+        role = _ROLES.get(expect_text(item, "role", path))
+        if role is None:
+            raise wrong_value(f"{path}.role", item["role"], "'assistant', 'system', 'developer' and 'user'")
+        if "content" not in item:
+            raise missing(f"{path}.content")
+        parts = message_parts(item["content"], f"{path}.content")
+        if role == "assistant":
+            for index, part in enumerate(parts):
+                if isinstance(part, Image):
+                    raise wrong_value(f"{path}.content[{index}].type", "input_image", "'output_text' and 'refusal'")
+        self.messages.append(Message(role, parts))
+
+    def _agent_message(self, item: Json, path: str) -> None:
+        """What one agent of a Codex session wrote to another. Encrypted content is for OpenAI's eyes, unless we
+        sealed it."""
+        content, texts = item.get("content"), []
+        if isinstance(content, str):
+            texts.append(content)
+        else:
+            for index, part in enumerate(expect_list(item, "content", path)):
+                texts.append(self._agent_text(part, f"{path}.content[{index}]"))
+        author = item.get("author")
+        if isinstance(author, str) and author:
+            texts.insert(0, f"[Message from {author}]")
+        self.messages.append(Message("user", (Text("\n".join(texts)),)))
+
+    def _agent_text(self, part: Any, path: str) -> str:
+        if not isinstance(part, dict):
+            raise wrong_type(path, "an object", part)
+        match expect_text(part, "type", path):
+            case "encrypted_content":
+                text = self._opened(expect_text(part, "encrypted_content", path))
+                if text is None:
+                    self.notes.append(Note("item", "agent_message"))
+                    return UNREADABLE_MESSAGE
+                return text
+            case "input_text" | "output_text" | "text":
+                return expect_text(part, "text", path)
+            case other:
+                raise wrong_value(f"{path}.type", other, "'input_text' and 'encrypted_content'")
+
+    def _reasoning(self, item: Json, path: str) -> None:
+        """The plain text if it is there, else what we sealed, else the summary. A foreign seal is nobody's fault."""
+        text, sealed = "", item.get("encrypted_content")
+        if item.get("content") is not None:
+            text = joined_text(item["content"], f"{path}.content", ("reasoning_text", "text"))
+        if sealed is not None and not isinstance(sealed, str):
+            raise wrong_type(f"{path}.encrypted_content", "a string", sealed)
+        if not text and sealed:
+            text = self._opened(sealed) or ""
+        if not text and item.get("summary") is not None:
+            text = joined_text(item["summary"], f"{path}.summary", ("summary_text",))
+        if text:
+            self.messages.append(Message("assistant", (Reasoning(text),)))
+        elif sealed:
+            self.notes.append(Note("item", "reasoning"))
+
+    def _compaction(self, item: Json, path: str) -> None:
+        summary = self._opened(expect_text(item, "encrypted_content", path))
+        if summary is None:
+            message = "The encrypted content of this compaction item was not made by this gateway and cannot be read."
+            raise invalid(message, f"{path}.encrypted_content", "invalid_encrypted_content")
+        self.messages.append(Message("user", (Text(summary),)))
+
+    def _opened(self, sealed: str) -> str | None:
+        return self._context.open(sealed) if self._context.open is not None else None
+
+    # ---------------------------------------------------------------------------------------------- calls and results
+
+    def _call(self, call_id: str, name: str, arguments: str) -> None:
+        self.messages.append(Message("assistant", (ToolCall(call_id, name, arguments),)))
+
+    def _result(self, call_id: str, text: str, *, is_error: bool = False) -> None:
+        self.messages.append(Message("tool", (ToolResult(call_id, (Text(text),), is_error),)))
+
+    def _function_call(self, item: Json, path: str) -> None:
+        name = self._upstream(item, "function", path)
+        self._call(_call_id(item, path), name, expect_text(item, "arguments", path))
+
+    def _custom_call(self, item: Json, path: str) -> None:
+        name = self._upstream(item, "custom", path)
+        self._call(_call_id(item, path), name, _dumps({"input": expect_text(item, "input", path)}))
+
+    def _upstream(self, item: Json, kind: DeclaredKind, path: str) -> str:
+        namespace = item.get("namespace")
+        if namespace is not None and not isinstance(namespace, str):
+            raise wrong_type(f"{path}.namespace", "a string", namespace)
+        name = expect_text(item, "name", path)
+        if not name:
+            raise invalid(f"Invalid '{path}.name': empty string.", f"{path}.name", "empty_string")
+        return self._tools.name(kind, name, namespace or None)
+
+    def _output(self, item: Json, path: str) -> None:
+        call_id = _call_id(item, path)
+        if "output" not in item:
+            raise missing(f"{path}.output")
+        content = output_parts(item["output"], f"{path}.output")
+        self.messages.append(Message("tool", (ToolResult(call_id, content),)))
+
+    def _local_shell_call(self, item: Json, path: str) -> None:
+        action = expect_object(item, "action", path)
+        call_id = _call_id(item, path)
+        if isinstance(item.get("id"), str):
+            self._shell_calls[item["id"]] = call_id
+        arguments = _chosen(action, proxies.LOCAL_SHELL_FIELDS)
+        self._call(call_id, self._tools.name("local_shell", "local_shell"), arguments)
+
+    def _local_shell_output(self, item: Json, path: str) -> None:
+        """By the specification `id` names the call; some clients send its `call_id` there, or beside it."""
+        item_id = item.get("call_id") if isinstance(item.get("call_id"), str) else expect_text(item, "id", path)
+        assert isinstance(item_id, str)
+        self._result(self._shell_calls.get(item_id, item_id), expect_text(item, "output", path))
+
+    def _shell_call(self, item: Json, path: str) -> None:
+        arguments = _chosen(expect_object(item, "action", path), proxies.SHELL_FIELDS)
+        self._call(_call_id(item, path), self._tools.name("shell", "shell"), arguments)
+
+    def _shell_output(self, item: Json, path: str) -> None:
+        call_id, output = _call_id(item, path), item.get("output")
+        if isinstance(output, str):
+            self._result(call_id, output)
+            return
+        shown = []
+        for index, one in enumerate(expect_list(item, "output", path)):
+            if not isinstance(one, dict):
+                raise wrong_type(f"{path}.output[{index}]", "an object", one)
+            shown.append({key: one[key] for key in ("stdout", "stderr", "outcome") if key in one})
+        self._result(call_id, _dumps(shown))
+
+    def _apply_patch_call(self, item: Json, path: str) -> None:
+        arguments = _chosen(expect_object(item, "operation", path), proxies.APPLY_PATCH_FIELDS)
+        self._call(_call_id(item, path), self._tools.name("apply_patch", "apply_patch"), arguments)
+
+    def _apply_patch_output(self, item: Json, path: str) -> None:
+        status = expect_text(item, "status", path)
+        text = "" if item.get("output") is None else expect_text(item, "output", path)
+        self._result(_call_id(item, path), text or status, is_error=status == "failed")
+
+    # ----------------------------------------------------------------------------------------- tools and settings
+
+    def _tool_search_call(self, item: Json, path: str) -> None:
+        if item.get("execution") == "server":
+            self._hosted("tool_search_call", path)
+            return
+        call_id = item.get("call_id")
+        if call_id is None:
+            call_id = f"tool_search_{path[6:-1]}"  # the place in `input`: nothing that is appended changes it
+            self._searches.append(call_id)
+        elif not isinstance(call_id, str):
+            raise wrong_type(f"{path}.call_id", "a string", call_id)
+        arguments = _dumps(expect_object(item, "arguments", path))
+        self._call(call_id, self._tools.name("tool_search", "tool_search"), arguments)
+
+    def _tool_search_output(self, item: Json, path: str) -> None:
+        names = self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools")
+        if item.get("execution") == "server":
+            self._hosted("tool_search_output", path)
+            return
+        call_id = item.get("call_id")
+        if call_id is None:
+            call_id = self._searches.pop(0) if self._searches else "tool_search"
+        elif not isinstance(call_id, str):
+            raise wrong_type(f"{path}.call_id", "a string", call_id)
+        self._result(call_id, f"Tools that can be called now: {', '.join(names)}" if names else "No tools were found.")
+
+    def _additional_tools(self, item: Json, path: str) -> None:
+        self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools")
+
+    def _configuration(self, item: Json, path: str) -> None:
+        if item.get("reasoning") is not None:
+            checked = schema.validate_part(schema.Reasoning, item["reasoning"], f"{path}.reasoning")
+            assert isinstance(checked, schema.Reasoning)
+            self.reasoning = checked
+        if item.get("text") is not None:
+            told = schema.validate_part(schema.TextConfig, item["text"], f"{path}.text")
+            assert isinstance(told, schema.TextConfig)
+            self.text = (told, f"{path}.text")
+
+    # --------------------------------------------------------------------------------------------------------- refused
+
+    def _reference(self, item: Json, path: str) -> None:
+        name = expect_text(item, "id", path)
+        raise invalid(f"Item with id '{name}' not found: this gateway keeps no items.", f"{path}.id")
+
+    def _compaction_trigger(self, item: Json, path: str) -> None:
+        raise unsupported(f"{path}.type", "Compaction on request is not supported by this gateway.")
+
+
+def _untyped(item: Json, path: str) -> str:
+    """The two forms that may leave `type` out: the easy message, and a reference."""
+    if "role" in item:
+        return "message"
+    if "id" in item and item.keys() <= {"id", "type"}:
+        return "item_reference"
+    raise missing(f"{path}.type")
+
+
+def _call_id(item: Json, path: str) -> str:
+    call_id = expect_text(item, "call_id", path)
+    if not call_id:
+        raise _empty(f"{path}.call_id")
+    return call_id
+
+
+def _empty(path: str) -> GatewayError:
+    return invalid(f"Invalid '{path}': empty string.", path, "empty_string")
+
+
+def _chosen(owner: Json, keys: tuple[str, ...]) -> str:
+    return _dumps({key: owner[key] for key in keys if owner.get(key) is not None})
+
+
+def _dumps(value: object) -> str:
+    return orjson.dumps(value).decode()
+
+
+_READERS: dict[str, Callable[[Items, Json, str], None]] = {
+    "additional_tools": Items._additional_tools,
+    "agent_message": Items._agent_message,
+    "apply_patch_call": Items._apply_patch_call,
+    "apply_patch_call_output": Items._apply_patch_output,
+    "compaction": Items._compaction,
+    "compaction_trigger": Items._compaction_trigger,
+    "configuration_update": Items._configuration,
+    "custom_tool_call": Items._custom_call,
+    "custom_tool_call_output": Items._output,
+    "function_call": Items._function_call,
+    "function_call_output": Items._output,
+    "item_reference": Items._reference,
+    "local_shell_call": Items._local_shell_call,
+    "local_shell_call_output": Items._local_shell_output,
+    "message": Items._message,
+    "reasoning": Items._reasoning,
+    "shell_call": Items._shell_call,
+    "shell_call_output": Items._shell_output,
+    "tool_search_call": Items._tool_search_call,
+    "tool_search_output": Items._tool_search_output,
+}

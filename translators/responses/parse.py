@@ -1,0 +1,245 @@
+"""The body of `POST /v1/responses` → a `Turn`: what to ask the server, how to answer, and what was left out on the way.
+
+Each field is translated, refused with its path, or noted. What the response object repeats of the request (`echo`) is
+built here as well, in the one form that OpenAI's types and the Open Responses schema both accept wherever such a form
+exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from translators import ir
+from translators.errors import invalid
+from translators.history import repair
+from translators.ir import Message, Note, Request, Sampling, Text, Thinking
+from translators.protocol import Context, Json, Turn
+from translators.responses import schema, tool_choice, tools
+from translators.responses.items import Items
+from translators.responses.schema import (
+    CreateResponse,
+    Reasoning,
+    TextConfig,
+    expect_object,
+    expect_text,
+    missing,
+    noted,
+    unsupported,
+    wrong_type,
+    wrong_value,
+)
+from translators.responses.stream import ResponsesStream, StreamOptions
+from translators.responses.tools import Declarations
+
+_LOGPROBS = "message.output_text.logprobs"
+_ENCRYPTED = "reasoning.encrypted_content"
+_SESSION_HEADERS = ("thread-id", "session-id", "session_id")
+_NOT_HERE = ("conversation", "prompt", "context_management", "moderation", "multi_agent")
+_NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image")
+_ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
+
+
+def parse(body: Json, context: Context) -> Turn:
+    """Raises `GatewayError` with the path of the first fault."""
+    fields = schema.validate(body)
+    _refuse(fields)
+    notes = _ignored(fields)
+    declared = Declarations(context.policy, notes)
+    if fields.tools is not None:
+        declared.declare_all(fields.tools, "tools")
+    items = _read_items(fields, declared, context, notes)
+    messages, repairs = repair(items.messages, strict=context.policy.strict_history)
+    if not messages:
+        raise invalid("Invalid 'input': the conversation has no messages.", "input", "empty_array")
+    notes.extend(repairs)
+    choice, allowed = tool_choice.choose(fields.tool_choice, declared)
+    offered = declared.map(allowed)
+    text, text_path = items.text or (fields.text or TextConfig(), "text")
+    thinking = _overridden(fields.reasoning, items.reasoning)
+    logprobs = _logprobs(fields)
+    request = Request(
+        id=context.id,
+        model=fields.model,
+        messages=messages,
+        tools=offered.tools,
+        tool_choice=choice,
+        parallel_tool_calls=fields.parallel_tool_calls is not False,
+        max_tokens=fields.max_output_tokens,
+        sampling=_sampling(fields),
+        format=_format(text.format, f"{text_path}.format"),
+        thinking=Thinking(effort=thinking.effort),
+        logprobs=logprobs,
+        affinity=_affinity(fields, context),
+    )
+    options = StreamOptions(
+        obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
+        reasoning_events=context.policy.reasoning_events,
+        logprobs=logprobs is not None,
+        encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
+        refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts in silence
+    )
+    stream = ResponsesStream(context, _echo(fields, text, thinking), offered, options)
+    return Turn(request, fields.stream is True, stream, tuple(notes))
+
+
+def _read_items(fields: CreateResponse, declared: Declarations, context: Context, notes: list[Note]) -> Items:
+    if fields.input is None:
+        raise missing("input")
+    items = Items(declared, context, notes)
+    if fields.instructions:
+        items.messages.append(Message("system", (Text(fields.instructions),)))
+    items.read(fields.input)
+    return items
+
+
+# -------------------------------------------------------------------------------------------------- refused and ignored
+
+
+def _refuse(fields: CreateResponse) -> None:
+    """What the API has and this gateway has not."""
+    if fields.background:
+        raise unsupported("background", "Background mode is not supported by this gateway.", "unsupported_parameter")
+    if fields.previous_response_id is not None:
+        message = (
+            f"Previous response with id '{fields.previous_response_id}' not found: this gateway keeps no responses. "
+            "Send the whole conversation in 'input'."
+        )
+        raise invalid(message, "previous_response_id", "previous_response_not_found")
+    for name in _NOT_HERE:
+        if getattr(fields, name) not in (None, [], {}):
+            raise unsupported(
+                name, f"The parameter '{name}' is not supported by this gateway.", "unsupported_parameter"
+            )
+    if fields.prompt_cache_options and fields.prompt_cache_options.prewarm:
+        raise unsupported(
+            "prompt_cache_options.prewarm", "A cache cannot be warmed without generating through this gateway."
+        )
+    for index, name in enumerate(fields.include or ()):
+        if name not in schema.INCLUDES:
+            allowed = ", ".join(f"'{one}'" for one in sorted(schema.INCLUDES))
+            raise wrong_value(f"include[{index}]", name, allowed)
+
+
+def _ignored(fields: CreateResponse) -> list[Note]:
+    """Fields that were accepted, change nothing and might have been meant to."""
+    names = [name for name in _NOTED if getattr(fields, name) is not None]
+    for name, ordinary in _ORDINARY.items():
+        value = getattr(fields, name)
+        if value is not None and value not in ordinary:
+            names.append(name)
+    if fields.text and fields.text.verbosity:
+        names.append("text.verbosity")
+    if fields.reasoning and fields.reasoning.mode not in (None, "standard"):
+        names.append("reasoning.mode")
+    names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
+    return [noted("field", name) for name in names]
+
+
+# ----------------------------------------------------------------------------------------------------------- translated
+
+
+def _sampling(fields: CreateResponse) -> Sampling:
+    return Sampling(
+        temperature=fields.temperature,
+        top_p=fields.top_p,
+        top_k=fields.top_k if fields.top_k and fields.top_k > 0 else None,  # 0 and -1 switch it off; some engines crash
+        min_p=fields.min_p,
+        repetition_penalty=fields.repetition_penalty,
+        presence_penalty=fields.presence_penalty,
+        frequency_penalty=fields.frequency_penalty,
+        seed=fields.seed,
+        stop=tuple(fields.stop) if fields.stop else None,
+        min_tokens=fields.min_tokens,
+        ignore_eos=fields.ignore_eos,
+        skip_special_tokens=fields.skip_special_tokens,
+        include_stop_str_in_output=fields.include_stop_str_in_output,
+        logit_bias=fields.logit_bias or None,
+    )
+
+
+def _format(format_: Json | None, path: str) -> ir.Format | None:
+    if format_ is None:
+        return None
+    match expect_text(format_, "type", path):
+        case "text":
+            return None
+        case "json_object":
+            return ir.JsonObject()
+        case "json_schema":
+            strict, description = format_.get("strict"), format_.get("description")
+            if strict is not None and not isinstance(strict, bool):
+                raise wrong_type(f"{path}.strict", "a boolean", strict)
+            if description is not None and not isinstance(description, str):
+                raise wrong_type(f"{path}.description", "a string", description)
+            name = expect_text(format_, "name", path)
+            return ir.JsonSchema(name, expect_object(format_, "schema", path), strict, description)
+        case other:
+            raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
+
+
+def _overridden(asked: Reasoning | None, update: Reasoning | None) -> Reasoning:
+    asked = asked or Reasoning()
+    return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
+
+
+def _logprobs(fields: CreateResponse) -> int | None:
+    """How many alternatives to ask for; 0 are the chosen tokens alone, None is nothing at all."""
+    if fields.top_logprobs or _LOGPROBS in (fields.include or ()):
+        return fields.top_logprobs or 0
+    return None
+
+
+def _affinity(fields: CreateResponse, context: Context) -> str | None:
+    if fields.prompt_cache_key:
+        return fields.prompt_cache_key
+    return next((value for name in _SESSION_HEADERS if (value := context.headers.get(name))), None)
+
+
+# ----------------------------------------------------------------------------------------------------------------- echo
+
+
+def _echo(fields: CreateResponse, text: TextConfig, thinking: Reasoning) -> Json:
+    """The part of the response object that the request decides. Values that strict readers refuse as null have their
+    defaults; `store` and `background` say what is, not what was asked."""
+    out: dict[str, Any] = {
+        "background": False,
+        "frequency_penalty": _or(fields.frequency_penalty, 0),
+        "instructions": fields.instructions,
+        "max_output_tokens": fields.max_output_tokens,
+        "max_tool_calls": fields.max_tool_calls,
+        "metadata": fields.metadata or {},
+        "model": fields.model,
+        "parallel_tool_calls": fields.parallel_tool_calls is not False,
+        "presence_penalty": _or(fields.presence_penalty, 0),
+        "previous_response_id": None,
+        "prompt_cache_key": fields.prompt_cache_key,
+        "reasoning": {"effort": None, "summary": None, **thinking.model_dump(exclude_none=True)},
+        "safety_identifier": fields.safety_identifier,
+        "service_tier": "default",
+        "store": False,
+        "temperature": _or(fields.temperature, 1.0),
+        "text": _text_echo(text),
+        "tool_choice": tool_choice.echo(fields.tool_choice),
+        "tools": tools.echo(fields.tools or []),
+        "top_logprobs": fields.top_logprobs or 0,
+        "top_p": _or(fields.top_p, 1.0),
+        "truncation": "disabled",
+    }
+    for name in ("user", "prompt_cache_retention"):
+        if (value := getattr(fields, name)) is not None:
+            out[name] = value
+    return out
+
+
+def _text_echo(text: TextConfig) -> Json:
+    asked = text.format or {"type": "text"}
+    if asked["type"] == "json_schema":
+        asked = {**asked, "description": asked.get("description"), "strict": bool(asked.get("strict"))}
+    out: Json = {"format": asked}
+    if text.verbosity is not None:  # null is refused by the Open Responses schema
+        out["verbosity"] = text.verbosity
+    return out
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,295 @@
+"""Tools of the Responses API ↔ the flat list of functions that a chat server takes.
+
+Functions pass; `custom`, `namespace` members, `tool_search`, `local_shell`, `shell` and `apply_patch` become
+functions and are restored through a map that lives as long as the request. A name is never split: what it stands for
+is looked up. Names are given in the order in which a request mentions them, so what is appended later never changes
+an earlier one:
+
+* a member of a namespace is `namespace__member`; characters that servers refuse become `_`;
+* a name longer than 64 characters, or one that is taken already, gets a hash of its full identity;
+* a call in the history has the name of its tool even where that tool is no longer declared.
+
+Tools that OpenAI would run itself (`web_search`, `mcp` …), and types that nobody knows yet, are left out and noted, or
+refused, as the operator decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Literal
+
+from translators.errors import invalid
+from translators.ir import Note, Tool
+from translators.protocol import Json, Policy
+from translators.responses import proxies
+from translators.responses.schema import expect_list, expect_text, noted, unsupported, wrong_type, wrong_value
+
+DeclaredKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch"]
+
+_MAX_NAME = 64
+_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A tool as the client declared it. `encrypted` tells that its schema marks a property so (Codex, multi-agent
+    v2)."""
+
+    kind: DeclaredKind
+    name: str
+    namespace: str | None = None
+    encrypted: bool = False
+
+
+class ToolMap:
+    """What the model is offered, and what its calls mean to the client."""
+
+    __slots__ = ("_owners", "tools")
+
+    def __init__(self, tools: tuple[Tool, ...], owners: Mapping[str, Declared]) -> None:
+        self.tools = tools
+        self._owners = owners
+
+    def restore(self, name: str) -> Declared:
+        """The declaration behind an upstream name. A name that the model invented is a function of that name: the
+        client will tell it so."""
+        return self._owners.get(name) or Declared("function", name)
+
+
+class Declarations:
+    """Collects the tools of a request in the order in which they are mentioned. `notes` grows with what is left out."""
+
+    def __init__(self, policy: Policy, notes: list[Note]) -> None:
+        self._policy = policy
+        self._notes = notes
+        self._tools: dict[str, Tool] = {}  # declared, by upstream name
+        self._owners: dict[str, Declared] = {}  # by upstream name; also tools that only the history mentions
+        self._names: dict[tuple[DeclaredKind, str | None, str], str] = {}
+        self._bare: dict[tuple[str | None, str], str] = {}
+        self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
+        self._hosted: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def map(self, allowed: frozenset[str] | None = None) -> ToolMap:
+        """The finished map; with `allowed`, the model is offered only these upstream names."""
+        tools = (tool for name, tool in self._tools.items() if allowed is None or name in allowed)
+        return ToolMap(tuple(tools), self._owners)
+
+    # ------------------------------------------------------------------------------------------------------- declaring
+
+    def declare_all(self, tools: object, path: str) -> list[str]:
+        """Takes a list of tools in; gives the upstream names of those that the model may now call."""
+        if not isinstance(tools, list):
+            raise wrong_type(path, "an array", tools)
+        names: list[str] = []
+        for index, tool in enumerate(tools):
+            names.extend(self._declare(tool, f"{path}[{index}]"))
+        return names
+
+    def _declare(self, tool: object, path: str) -> list[str]:
+        if not isinstance(tool, dict):
+            raise wrong_type(path, "an object", tool)
+        match expect_text(tool, "type", path):
+            case "function":
+                return [self._function(tool, path, None, "")]
+            case "custom":
+                return [self._custom(tool, path, None, "")]
+            case "namespace":
+                return self._namespace(tool, path)
+            case "tool_search" if tool.get("execution") == "client":
+                parameters = _object_or_null(tool, "parameters", path)
+                shown = proxies.object_schema(parameters) if parameters else proxies.TOOL_SEARCH_PARAMETERS
+                description = _text_or_null(tool, "description", path) or proxies.TOOL_SEARCH_DESCRIPTION
+                return [self._add(Declared("tool_search", "tool_search"), description, shown, path)]
+            case "local_shell":
+                shown = proxies.LOCAL_SHELL_PARAMETERS
+                return [self._add(Declared("local_shell", "local_shell"), proxies.LOCAL_SHELL_DESCRIPTION, shown, path)]
+            case "shell" if _is_local(tool.get("environment")):
+                description = proxies.shell_description((tool.get("environment") or {}).get("skills"))
+                return [self._add(Declared("shell", "shell"), description, proxies.SHELL_PARAMETERS, path)]
+            case "apply_patch":
+                shown = proxies.APPLY_PATCH_PARAMETERS
+                return [self._add(Declared("apply_patch", "apply_patch"), proxies.APPLY_PATCH_DESCRIPTION, shown, path)]
+            case hosted:
+                self._leave_out(hosted, path)
+                return []
+
+    def _namespace(self, tool: Json, path: str) -> list[str]:
+        namespace = _name(tool, path)
+        description = _text_or_null(tool, "description", path)
+        # A chat server has no place for the namespace's own description: the member that was named first carries it.
+        preface = f"[{namespace}: {description}]\n" if description else ""
+        names: list[str] = []
+        for index, member in enumerate(expect_list(tool, "tools", path)):
+            place = f"{path}.tools[{index}]"
+            if not isinstance(member, dict):
+                raise wrong_type(place, "an object", member)
+            kind = expect_text(member, "type", place)
+            if kind not in ("function", "custom"):
+                self._leave_out(kind, place)
+                continue
+            first = self._carriers.setdefault(namespace, _name(member, place)) == member["name"]
+            declare = self._function if kind == "function" else self._custom
+            names.append(declare(member, place, namespace, preface if first else ""))
+        return names
+
+    def _function(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
+        parameters = _object_or_null(tool, "parameters", path)
+        if parameters and parameters.get("type", "object") != "object":
+            raise invalid(
+                f"Invalid schema for function '{tool.get('name')}': schema must be a JSON Schema of "
+                f"'type: \"object\"', got 'type: {parameters['type']!r}'.",
+                f"{path}.parameters",
+                "invalid_function_parameters",
+            )
+        strict = tool.get("strict")
+        if strict is not None and not isinstance(strict, bool):
+            raise wrong_type(f"{path}.strict", "a boolean", strict)
+        declared = Declared("function", _name(tool, path), namespace, _marks_encrypted(parameters))
+        description = preface + (_text_or_null(tool, "description", path) or "")
+        return self._add(declared, description, proxies.object_schema(parameters), path, strict)
+
+    def _custom(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
+        format_ = _object_or_null(tool, "format", path)
+        grammar = None
+        if format_ is not None:
+            match expect_text(format_, "type", f"{path}.format"):
+                case "text":
+                    pass
+                case "grammar":
+                    expect_text(format_, "definition", f"{path}.format")
+                    expect_text(format_, "syntax", f"{path}.format")
+                    grammar = format_
+                case other:
+                    raise wrong_value(f"{path}.format.type", other, "'text' and 'grammar'")
+        description = proxies.custom_description(preface + (_text_or_null(tool, "description", path) or ""), grammar)
+        return self._add(Declared("custom", _name(tool, path), namespace), description, proxies.CUSTOM_PARAMETERS, path)
+
+    def _add(
+        self, declared: Declared, description: str, parameters: Json, path: str, strict: bool | None = None
+    ) -> str:
+        name = self._assign(declared, declaring=True)
+        tool = Tool(name, description, parameters, strict)
+        known = self._tools.setdefault(name, tool)
+        if known is tool:
+            self._owners[name] = declared
+            if len(self._tools) > self._policy.max_tools:
+                message = f"Too many tools: at most {self._policy.max_tools} are allowed."
+                raise invalid(message, path, "array_above_max_length")
+        elif (
+            known != tool
+        ):  # the same tool, described anew: what the prompt already shows stays, or its prefix would change
+            self._notes.append(noted("tool", declared.name))
+        return name
+
+    def _leave_out(self, kind: str, path: str) -> None:
+        if self._policy.hosted_tools == "reject":
+            raise unsupported(f"{path}.type", f"Tools of type '{kind}' are not supported by this gateway.")
+        self._hosted.add(kind)
+        self._notes.append(noted("tool", kind))
+
+    # ---------------------------------------------------------------------------------------------------------- naming
+
+    def name(self, kind: DeclaredKind, name: str, namespace: str | None = None) -> str:
+        """The upstream name for a call in the history, whether or not its tool is declared (yet, or any longer)."""
+        return self._assign(Declared(kind, name, namespace), declaring=False)
+
+    def _assign(self, declared: Declared, *, declaring: bool) -> str:
+        key = (declared.kind, declared.namespace, declared.name)
+        if (known := self._names.get(key)) is not None:
+            return known
+        # The history may have named the tool under another kind before it was declared, or after it ceased to be.
+        bare = self._bare.get((declared.namespace, declared.name))
+        if bare is not None and not (declaring and bare in self._tools):
+            self._names[key] = bare
+            return bare
+        upstream = self._free_name(declared)
+        self._names[key] = upstream
+        self._bare.setdefault((declared.namespace, declared.name), upstream)
+        self._owners[upstream] = declared
+        return upstream
+
+    def _free_name(self, declared: Declared) -> str:
+        flat = declared.name
+        if declared.namespace is not None:
+            separator = "" if declared.namespace.endswith("__") else "__"
+            flat = f"{declared.namespace}{separator}{declared.name}"
+        flat = _REFUSED.sub("_", flat)
+        if len(flat) <= _MAX_NAME and flat not in self._owners:
+            return flat
+        identity = "\0".join((declared.kind, declared.namespace or "", declared.name))
+        while True:
+            digest = sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            candidate = f"{flat[: _MAX_NAME - 9]}_{digest}"
+            if candidate not in self._owners:
+                return candidate
+            identity += "\0"
+
+    # --------------------------------------------------------------------------------------------------------- finding
+
+    def find(self, kind: DeclaredKind, name: str, namespace: str | None) -> str | None:
+        """The upstream name of a declared tool. Without a namespace, the member of any one namespace is meant; None
+        where there is none, or more than one."""
+        exact = self._names.get((kind, namespace, name))
+        if exact in self._tools:
+            return exact
+        if namespace is not None:
+            return None
+        found = [
+            upstream
+            for upstream, owner in self._owners.items()
+            if upstream in self._tools and owner.kind == kind and owner.name == name
+        ]
+        return found[0] if len(found) == 1 else None
+
+    def members(self, namespace: str) -> list[str]:
+        return [name for name, owner in self._owners.items() if owner.namespace == namespace and name in self._tools]
+
+    def is_hosted(self, kind: str) -> bool:
+        """Whether a tool of this type was declared and left out."""
+        return kind in self._hosted
+
+
+def _name(tool: Json, path: str) -> str:
+    name = expect_text(tool, "name", path)
+    if not name:
+        raise invalid(f"Invalid '{path}.name': empty string.", f"{path}.name", "empty_string")
+    return name
+
+
+def _text_or_null(tool: Json, key: str, path: str) -> str | None:
+    return None if tool.get(key) is None else expect_text(tool, key, path)
+
+
+def _object_or_null(tool: Json, key: str, path: str) -> Json | None:
+    value = tool.get(key)
+    if value is None or isinstance(value, dict):
+        return value
+    raise wrong_type(f"{path}.{key}", "an object", value)
+
+
+def _is_local(environment: object) -> bool:
+    return environment is None or (isinstance(environment, dict) and environment.get("type", "local") == "local")
+
+
+def _marks_encrypted(parameters: Json | None) -> bool:
+    properties = (parameters or {}).get("properties")
+    if not isinstance(properties, dict):
+        return False
+    return any(isinstance(one, dict) and one.get("encrypted") is True for one in properties.values())
+
+
+def echo(tools: list[Any]) -> list[Any]:
+    """The declared tools as the response object shows them: as they came, with the keys of functions that strict
+    readers of the answer insist on."""
+    out: list[Any] = []
+    for tool in tools:
+        if tool["type"] == "function":
+            tool = {**tool, **{key: tool.get(key) for key in ("description", "parameters", "strict")}}
+        out.append(tool)
+    return out
