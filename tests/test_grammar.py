@@ -190,11 +190,11 @@ def _renamed_reasoning() -> Events:
 
 
 def test_open_responses_names_of_reasoning_events_are_a_style() -> None:
-    check_stream(wire(_renamed_reasoning()), style="openresponses")
+    check_stream(wire(_renamed_reasoning()), style="open_responses")
     with pytest.raises(Violation, match=r"unknown-event at event 4 "):
         check_stream(wire(_renamed_reasoning()))
     with pytest.raises(Violation, match=r"unknown-event at event 4 "):
-        check_stream(wire(good()), style="openresponses")
+        check_stream(wire(good()), style="open_responses")
 
 
 def test_summaries_of_reasoning() -> None:

@@ -20,7 +20,7 @@ from tests.grammar.responses_objects import ERROR_BODY, EVENTS, PART_TEXT, RESPO
 from tests.grammar.shapes import Violation, require
 
 Json = dict[str, Any]
-Style = Literal["openai", "openresponses"]
+Style = Literal["openai", "open_responses"]
 
 _TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 # What may differ between the snapshots of one response; everything else is an echo and stays.
@@ -42,7 +42,7 @@ _TEXT_EVENTS = {
     "response.reasoning": "reasoning_text",
     "response.reasoning_summary_text": "summary_text",
 }
-_REASONING_PREFIX: dict[Style, str] = {"openai": "response.reasoning_text", "openresponses": "response.reasoning"}
+_REASONING_PREFIX: dict[Style, str] = {"openai": "response.reasoning_text", "open_responses": "response.reasoning"}
 # What an item may learn between its announcement and its end.
 _FILLED_LATER = frozenset(
     {"status", "content", "summary", "arguments", "input", "encrypted_content", "phase", "action", "operation"}
