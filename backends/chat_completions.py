@@ -1,0 +1,415 @@
+"""Any server that speaks chat completions over HTTP.
+
+One read of the upstream is one `decoder.feed` and one `sink.feed`, in the same turn of the event loop. Three limits
+are separate: connecting, the first event (which the server's head does not end: trtllm-serve sends that before the
+first token), and between reads; after the finish reason two seconds are left for usage. Nothing is retried once an
+event was fed; before that, at most once each: a pooled connection that died without a byte, parameters that the
+server refuses by name, and a token limit that leaves no room. Whatever ends the work early, a receiver that has
+enough, a time limit or cancellation, aborts the connection before `stream` returns, which is what frees the server's
+GPU.
+
+The client's key never goes upstream. Redirects, cookies and proxies from the environment are not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from backends.base import Health, ModelInfo, Sink
+from backends.chat_decoder import ChatDecoder
+from backends.chat_encode import dumps, encode, optional_fields, sent_tools
+from backends.chat_errors import classify, for_log, refused_parameters
+from backends.chat_messages import render
+from backends.chat_probe import Probe
+from backends.chat_settings import Settings
+from backends.deadline import Deadline
+from backends.enforce import enforce
+from backends.json_body import JsonBody, read_bounded
+from translators import forced
+from translators.errors import GatewayError, Kind
+from translators.ir import Event, Finished, Note, Request
+
+log = logging.getLogger(__name__)
+
+MAX_REFUSAL = 64 * 1024  # bytes of an error's body that are read
+MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+END_OF_BODY = 0.05  # seconds
+MIN_ROOM = 256  # tokens that must be left for an answer, or else the prompt counts as too long
+# What makes the request what it is: never dropped because a server names it in a refusal.
+ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds."""
+
+    connect: float = 3.0
+    first: float = 600.0
+    between: float = 120.0
+    usage: float = 2.0
+
+
+class _Stale(Exception):
+    """A pooled connection had died; nothing was received on it."""
+
+
+class ChatCompletions:
+    """`url` is the base that ends in `/v1`. `model`, where given, is the name sent upstream for every request."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        settings: Settings | None = None,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeouts: Timeouts | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._base = url.rstrip("/")
+        self._settings = settings or Settings()
+        self._model = model
+        self._timeouts = timeouts or Timeouts()
+        self._name = name or urlsplit(url).netloc.rpartition("@")[2]
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+        self._pooled: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        self._probe: Probe | None = None
+        self._refused: set[str] = set()  # body fields that this server has refused by name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    async def start(self) -> None:
+        if self._pooled is None:
+            self._pooled, self._fresh = self._session(fresh=False), self._session(fresh=True)
+            self._probe = Probe(self._pooled, self._base, self._settings, self._name)
+
+    async def close(self) -> None:
+        for session in (self._pooled, self._fresh):
+            if session is not None:
+                await session.close()
+        self._pooled = self._fresh = self._probe = None
+
+    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        # No limit on connections: admission is the pool's affair, and a queue in here would be invisible to it.
+        connector = (
+            aiohttp.TCPConnector(limit=0, force_close=True)
+            if fresh
+            else aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
+            trace_configs=[_reuse_trace()],
+        )
+
+    # ----------------------------------------------------------------------------------------------------- the request
+
+    def prepare(self, request: Request) -> tuple[Note, ...]:
+        plan = self._plan(request)
+        asked = request if plan is None else plan.request
+        if not self._settings.images:
+            render(asked.messages, self._settings)  # raises where an image cannot be left out
+        _, notes = optional_fields(asked, self._settings, self._refused)
+        return notes + (() if plan is None else plan.notes)
+
+    def _plan(self, request: Request) -> forced.Plan | None:
+        settings = self._settings
+        return forced.plan(
+            request,
+            force_tool=settings.force_tool,
+            json_schema=settings.json_schema,
+            shows_tools=settings.tools == "native",
+        )
+
+    async def stream(self, request: Request, sink: Sink) -> None:
+        await self._refuse_when_asleep()
+        plan = self._plan(request)
+        if plan is None:
+            await self._generate(request, sink)
+        else:
+            await enforce(plan, request, self._generate, sink)
+
+    async def _generate(self, request: Request, sink: Sink) -> None:
+        answer = _Answer(request, self._classify, sink, self._timeouts)
+        try:
+            async with Deadline(self._timeouts.first) as deadline, self._opened(request, sink) as response:
+                await answer.read(response, deadline)
+        except TimeoutError:
+            answer.timed_out()
+        finally:
+            for note in answer.decoder.notes:
+                sink.note(note)
+
+    def _classify(self, status: int, body: Any) -> GatewayError:
+        log.warning("%s: error in the stream: %s", self._name, for_log(dumps(body)))
+        return classify(status, body, self._settings)
+
+    # ------------------------------------------------------------------------------------------------------ connection
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, request: Request, sink: Sink) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response whose body is the answer; what is not read to its end is aborted."""
+        response = await self._ask(request, sink)
+        try:
+            yield response
+        finally:
+            await _settle(response)
+
+    async def _ask(self, request: Request, sink: Sink) -> aiohttp.ClientResponse:
+        fresh = self._settings.fresh_connection
+        clamped = False
+        while True:
+            body, _ = encode(request, self._settings, model=self._model, refused=self._refused)
+            try:
+                response = await self._post(body, fresh)
+            except _Stale:
+                fresh = True
+                continue
+            if 200 <= response.status < 300:
+                return response
+            said = await _read_refusal(response)
+            log.warning("%s: status %d: %s", self._name, response.status, for_log(said))
+            if self._learn_refused(request, response.status, said, sink):
+                continue
+            error = classify(response.status, said, self._settings, response.headers)
+            smaller = None if clamped else self._with_room_left(request, error)
+            if smaller is None:
+                raise error
+            request, clamped = smaller, True
+            sink.note(Note("repair", "max_tokens"))
+
+    async def _post(self, body: bytes, fresh: bool) -> aiohttp.ClientResponse:
+        await self.start()
+        session = self._fresh if fresh else self._pooled
+        assert session is not None
+        connection = {"reused": False}
+        try:
+            return await session.post(
+                f"{self._base}/chat/completions",
+                data=JsonBody(body),
+                allow_redirects=False,
+                trace_request_ctx=connection,
+            )
+        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            log.warning("%s: cannot connect: %s", self._name, error)
+            raise GatewayError(
+                Kind.BACKEND_DOWN, "The model server cannot be reached.", retry_after=1.0, source="backend"
+            ) from None
+        except (aiohttp.ClientError, ConnectionError) as error:
+            if connection["reused"] and not fresh and self._settings.retry_stale:
+                raise _Stale from None
+            log.warning("%s: no answer: %r", self._name, error)
+            raise GatewayError(
+                Kind.BACKEND_FAILED, "The model server closed the connection without an answer.", source="backend"
+            ) from None
+
+    def _learn_refused(self, request: Request, status: int, said: bytes, sink: Sink) -> bool:
+        """Whether another attempt without the fields that were refused by name makes sense."""
+        if not self._settings.retry_stale:
+            return False
+        fields, _ = optional_fields(request, self._settings, self._refused)
+        sent = {*fields, "top_logprobs", "stream_options", "continuous_usage_stats"} - ESSENTIAL - self._refused
+        found = set(refused_parameters(status, said, sent - set(self._settings.extra_body)))
+        if "continuous_usage_stats" in found:
+            found.discard("stream_options")  # the inner name is told with its path
+        for name in sorted(found):
+            log.warning("%s: the server does not accept %s; it is left out from now on", self._name, name)
+            sink.note(Note("field", name))
+        self._refused |= found
+        return bool(found)
+
+    def _with_room_left(self, request: Request, error: GatewayError) -> Request | None:
+        limit, tokens, asked = error.limit, error.tokens, request.max_tokens
+        if not self._settings.clamp_max_tokens or limit is None or tokens is None or asked is None:
+            return None
+        room = limit - tokens
+        return replace(request, max_tokens=room) if MIN_ROOM <= room < asked else None
+
+    # ------------------------------------------------------------------------------------------------------ the server
+
+    async def _probing(self) -> Probe:
+        await self.start()
+        assert self._probe is not None
+        return self._probe
+
+    async def _refuse_when_asleep(self) -> None:
+        if self._settings.sleep_path is not None and await (await self._probing()).asleep():
+            raise GatewayError(Kind.ASLEEP, "The model is asleep.", retry_after=5.0, source="backend")
+
+    async def health(self) -> Health:
+        return await (await self._probing()).health()
+
+    async def models(self) -> list[ModelInfo]:
+        return await (await self._probing()).models()
+
+    async def count_tokens(self, request: Request) -> int | None:
+        await self._refuse_when_asleep()
+        plan = self._plan(request)
+        asked = request if plan is None else plan.request
+        fields, _ = optional_fields(asked, self._settings, self._refused)
+        body: dict[str, Any] = {
+            "model": self._model or asked.model,
+            "messages": render(asked.messages, self._settings),
+        }
+        if sent_tools(asked, self._settings):
+            body["tools"] = fields["tools"]
+        if "chat_template_kwargs" in fields:
+            body["chat_template_kwargs"] = fields["chat_template_kwargs"]
+        return await (await self._probing()).count(body)
+
+
+class _Answer:
+    """Reading one answer into a sink."""
+
+    def __init__(self, request: Request, classify_: Any, sink: Sink, timeouts: Timeouts) -> None:
+        self.decoder = ChatDecoder(request, classify_)
+        self._sink = sink
+        self._timeouts = timeouts
+
+    async def read(self, response: aiohttp.ClientResponse, deadline: Deadline) -> None:
+        try:
+            if response.content_type == "application/json":
+                await self._read_whole(response)
+            else:
+                await self._read_stream(response.content, deadline)
+        except GatewayError:
+            self._abort()
+            raise
+        except (aiohttp.ClientError, ConnectionError):
+            self._broken_off()
+
+    async def _read_stream(self, content: aiohttp.StreamReader, deadline: Deadline) -> None:
+        decoder, sink, limit = self.decoder, self._sink, self._timeouts.between
+        begun = closing = False
+        while data := await content.readany():
+            events = decoder.feed(data)
+            if events:
+                begun = True
+                if not sink.feed(events):
+                    self._enough(events)
+                    return
+                if sink.full:
+                    deadline.pause()
+                    await sink.drained()
+                    deadline.move(limit)
+            if decoder.done:
+                await _to_the_end(content)
+                return
+            if decoder.stopping:
+                if not closing:
+                    closing = True
+                    deadline.move(self._timeouts.usage)
+            elif begun:
+                deadline.move(limit)
+        self._finish()
+
+    async def _read_whole(self, response: aiohttp.ClientResponse) -> None:
+        """A server that ignored `stream`, or that calls its stream JSON."""
+        body = await read_bounded(response, MAX_WHOLE)
+        if len(body) >= MAX_WHOLE:
+            raise GatewayError(Kind.BACKEND_FAILED, "The model server's answer is too large.", source="backend")
+        try:
+            answer = orjson.loads(body) if body.lstrip().startswith(b"{") else None
+        except orjson.JSONDecodeError:
+            answer = None
+        events = self.decoder.feed(body) if answer is None else self.decoder.feed_whole(answer)
+        if not self._sink.feed(events):
+            self._enough(events)
+        elif answer is None:
+            self._finish()
+
+    def _finish(self) -> None:
+        events = self.decoder.finish()
+        if events and not self._sink.feed(events):
+            self._enough(events)
+
+    def _abort(self) -> None:
+        if events := self.decoder.abort():
+            self._sink.feed(events)
+
+    def _enough(self, events: list[Event]) -> None:
+        if not isinstance(events[-1], Finished):
+            self._sink.feed(self.decoder.stop())
+
+    def _broken_off(self) -> None:
+        """The connection broke: too late to matter, or in the middle."""
+        if self.decoder.stopping:
+            self._finish()
+            return
+        self._abort()
+        message = "The model server broke off in the middle of its answer."
+        raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
+
+    def timed_out(self) -> None:
+        """Out of time: after the finish reason that is an answer without usage, otherwise a failure."""
+        if self.decoder.stopping:
+            self._finish()
+            return
+        self._abort()
+        raise GatewayError(Kind.TIMEOUT, "The model server did not answer in time.", source="backend")
+
+
+def _reuse_trace() -> aiohttp.TraceConfig:
+    """Tells a request whether it went out on a pooled connection."""
+
+    async def reused(
+        _session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams
+    ) -> None:
+        if context.trace_request_ctx is not None:
+            context.trace_request_ctx["reused"] = True
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(reused)
+    return trace
+
+
+async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
+    try:
+        return await read_bounded(response, MAX_REFUSAL)
+    except (aiohttp.ClientError, ConnectionError):
+        return b""
+    finally:
+        await _settle(response)
+
+
+async def _to_the_end(content: aiohttp.StreamReader) -> None:
+    """Behind [DONE] comes the end of the body, mostly in the same packet; a connection is pooled only after it."""
+    if not content.is_eof():
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
+            async with asyncio.timeout(END_OF_BODY):
+                while await content.readany():
+                    pass
+
+
+async def _settle(response: aiohttp.ClientResponse) -> None:
+    """Read to its end: back into the pool. Otherwise the connection is aborted, at once and for good."""
+    content = response.content
+    if content.is_eof():
+        response.release()
+        return
+    connection = response.connection
+    transport = None if connection is None else connection.transport
+    response.close()
+    if transport is not None:
+        transport.abort()
+        await asyncio.sleep(0)  # the socket is closed in the loop's next turn

@@ -1,0 +1,53 @@
+"""A time limit that moves with every read and costs an assignment then, not a timer.
+
+`asyncio.timeout` may be rescheduled, but each time that cancels one timer and makes another; a stream moves its limit
+with every token. Here one timer looks at the limit when the old one would have expired and goes back to sleep.
+`pause` is for waiting on someone else (a slow client).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+
+
+class Deadline:
+    """`async with Deadline(seconds) as deadline:` raises TimeoutError in the block when the limit has passed."""
+
+    __slots__ = ("_at", "_loop", "_scope", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._at = self._loop.time() + seconds
+        self._scope = asyncio.timeout(None)
+        self._timer = self._loop.call_at(self._at, self._look)
+
+    async def __aenter__(self) -> Deadline:
+        await self._scope.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        await self._scope.__aexit__(kind, error, trace)
+
+    def move(self, seconds: float) -> None:
+        """So much time from now on."""
+        self._at = self._loop.time() + seconds
+        if self._at < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(self._at, self._look)
+
+    def pause(self) -> None:
+        """No limit until the next `move`."""
+        self._at = math.inf
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now >= self._at:
+            self._scope.reschedule(now)
+        else:
+            # paused: look again later, `move` brings the timer forward where that is needed
+            self._timer = self._loop.call_at(min(self._at, now + 3600.0), self._look)

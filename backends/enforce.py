@@ -1,0 +1,109 @@
+"""The stage for constraints that the server cannot enforce: withhold, judge, perhaps ask once more, play back.
+
+Nothing reaches the outer sink before the answer is judged, so the client's keepalives carry the wait and a failure
+still has its HTTP status. Usage is the sum of the attempts. What is played back goes through `Parts` again, the only
+producer of the stream grammar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from backends.base import Sink
+from translators.errors import GatewayError, Kind
+from translators.forced import Accepted, Plan, Rejected, again, reasoning_text
+from translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from translators.parts import Fold, Parts
+
+Run = Callable[[Request, Sink], Awaitable[None]]
+ATTEMPTS = 2
+
+
+class Withheld:
+    """A sink that keeps what it is fed; notes pass."""
+
+    def __init__(self, outer: Sink) -> None:
+        self.events: list[Event] = []
+        self.fold = Fold()
+        self._outer = outer
+
+    @property
+    def touched(self) -> bool:
+        return bool(self.events)
+
+    @property
+    def full(self) -> bool:
+        return False
+
+    def feed(self, events: Sequence[Event]) -> bool:
+        self.events += events
+        self.fold.feed(events)
+        return True
+
+    async def drained(self) -> None:
+        return
+
+    def note(self, note: Note) -> None:
+        self._outer.note(note)
+
+
+async def enforce(plan: Plan, original: Request, run: Run, sink: Sink) -> None:
+    """Raises what `run` raises, and BACKEND_FAILED when constrained decoding did not constrain."""
+    request, usages = plan.request, list[Usage | None]()
+    while True:
+        held = Withheld(sink)
+        await run(request, held)
+        finished = held.fold.finished
+        assert finished is not None, "run returned without Finished"
+        usages.append(finished.usage)
+        verdict = plan.judge(held.fold)
+        if isinstance(verdict, Accepted) or finished.reason is not StopReason.STOP:
+            break
+        if len(usages) == ATTEMPTS:
+            _failed(plan, sink)
+            break
+        request = again(plan, held.fold, verdict.fault)
+    sink.feed(_played_back(original, held, finished, verdict, total(usages)))
+
+
+def _failed(plan: Plan, sink: Sink) -> None:
+    """What was announced as unenforced may fail; what was said to be enforced may not fail silently."""
+    if plan.fails_loudly:
+        message = "The model server did not produce the tool call that tool_choice asks for."
+        raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
+    sink.note(Note("unenforced", f"{plan.name}_failed"))
+
+
+def _played_back(
+    original: Request, held: Withheld, finished: Finished, verdict: Accepted | Rejected, usage: Usage | None
+) -> list[Event]:
+    if isinstance(verdict, Rejected) or (verdict.call is None and verdict.text is None):
+        return [*held.events[:-1], Finished(finished.reason, usage, finished.stop_sequence)]
+    parts = Parts.of(original)
+    if thought := reasoning_text(held.fold):
+        parts.reasoning(thought)
+    if verdict.call is not None:
+        name, arguments = verdict.call
+        parts.call(0, "", name, arguments, whole=True)
+    elif verdict.text is not None:
+        parts.text(verdict.text)
+    parts.finish(finished.reason, usage, finished.stop_sequence)
+    return parts.events
+
+
+def total(usages: Sequence[Usage | None]) -> Usage | None:
+    """Unknown where one of them is unknown."""
+    known = [usage for usage in usages if usage is not None]
+    if len(known) < len(usages) or not known:
+        return None
+    return Usage(
+        input=sum(usage.input for usage in known),
+        output=sum(usage.output for usage in known),
+        cached=_sum([usage.cached for usage in known]),
+        reasoning=_sum([usage.reasoning for usage in known]),
+    )
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None

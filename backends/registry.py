@@ -1,0 +1,68 @@
+"""From a backend's URL to the backend: one line for each scheme.
+
+Nothing is contacted here. A URL that cannot mean a backend is refused with the reason, before the gateway listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from backends.base import Backend
+from backends.chat_completions import ChatCompletions, Timeouts
+from backends.chat_settings import resolve
+from translators.errors import GatewayError, Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the configuration says about one backend beside its URL; `settings` are overrides of the preset's."""
+
+    preset: str = "generic"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    api_key: str | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    name: str | None = None
+
+
+def open_backend(url: str, options: Options | None = None) -> Backend:
+    """Raises `GatewayError` INVALID, in one line, for a URL or settings that cannot be used."""
+    scheme = url.partition(":")[0].lower()
+    opener = SCHEMES.get(scheme)
+    if opener is None:
+        known = ", ".join(f"{name}:" for name in SCHEMES)
+        raise _unusable(url, f"a backend's URL begins with one of {known}")
+    return opener(url, options or Options())
+
+
+def _chat(url: str, options: Options) -> Backend:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise _unusable(url, str(error)) from None
+    if not parts.hostname or port == 0:
+        raise _unusable(url, "it names no host and port")
+    if parts.username is not None or parts.password is not None:
+        raise _unusable("…@" + url.rpartition("@")[2], "keys belong into the environment or a file, not into the URL")
+    if parts.query or parts.fragment:
+        raise _unusable(url, "it may not have a query or a fragment")
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return ChatCompletions(
+        f"{parts.scheme.lower()}://{parts.netloc}{path or '/v1'}",
+        settings=resolve(options.preset, options.settings),
+        model=options.model,
+        api_key=options.api_key,
+        timeouts=options.timeouts,
+        name=options.name,
+    )
+
+
+def _unusable(url: str, reason: str) -> GatewayError:
+    return GatewayError(Kind.INVALID, f"backend {url!r} cannot be used: {reason}", "backend")
+
+
+SCHEMES: dict[str, Callable[[str, Options], Backend]] = {"http": _chat, "https": _chat}
