@@ -71,6 +71,12 @@ class _OpenItem:
         return str(self.added["type"])
 
 
+# Clients execute the raw input of these the moment they are done, so half of it must never be.
+_OPEN_WHEN_CUT = frozenset(
+    {"custom_tool_call", "tool_search_call", "local_shell_call", "shell_call", "apply_patch_call"}
+)
+
+
 class _Walk:
     """Follows the events of one response; `where` names the event in hand."""
 
@@ -129,13 +135,26 @@ class _Walk:
 
     def _end(self, name: str, response: Json) -> None:
         require(self.running, "order", self.where, "the end before response.in_progress")
-        require(self.item is None, "open", self.where, "an item is still open")
+        if self.item is not None:
+            self._abandoned(self.item, response)
         require(name == f"response.{response['status']}", "status", self.where, f"status is {response['status']}")
         require(len(response["output"]) == len(self.items), "output", self.where, "not as many items as were streamed")
         for index, (final, streamed) in enumerate(zip(response["output"], self.items, strict=True)):
             require(final == streamed, "output", f"{self.where}.response.output[{index}]", "differs from the done item")
         _check_verdict(response, self.where)
         self.final = response
+
+    def _abandoned(self, item: _OpenItem, response: Json) -> None:
+        """A cut call whose input clients execute as soon as it is done has no done event; the last word on it is the
+        final object's."""
+        may = item.kind in _OPEN_WHEN_CUT and response["status"] in ("failed", "incomplete")
+        require(may and len(response["output"]) == len(self.items) + 1, "open", self.where, "an item is still open")
+        final = response["output"][-1]
+        require(final["id"] == item.added["id"], "identity", self.where, "another item than the open one")
+        require(final.get("status") in ("incomplete", "in_progress"), "status", self.where, "a cut item looks done")
+        if item.kind == "custom_tool_call":
+            require(final["input"] == "".join(item.pieces), "concat", self.where, "the deltas do not add up")
+        self.items.append(final)
 
     def _item_added(self, event: Json) -> None:
         item = event["item"]

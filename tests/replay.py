@@ -1,0 +1,78 @@
+"""Transcripts through the whole pure path: what a server sent in, what a client gets out, without a socket.
+
+Ids and time are fixed, so that the same transcript always gives the same bytes. Each protocol answers the request in
+`tests/golden/streams/<protocol>.request.json`, which declares the tools that the transcripts call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import orjson
+
+from backends.chat_decoder import ChatDecoder
+from backends.chat_errors import classify
+from backends.chat_settings import resolve
+from translators.errors import GatewayError
+from translators.ir import Event, Note
+from translators.parallel import FirstCallOnly
+from translators.protocol import Context, Json, Policy, Protocol, Turn
+from translators.registry import PROTOCOLS
+
+GOLDEN = Path(__file__).parent / "golden"
+TRANSCRIPTS = sorted(
+    path for path in (GOLDEN / "streams" / "chat_completions").glob("*.sse") if ".to_" not in path.name
+)
+PROTOCOL = {protocol.name: protocol for protocol in PROTOCOLS}
+CONTEXT = Context(id="0123456789abcdef01234567", clock=lambda: 1_763_800_000, policy=Policy())
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`stream` is what a streaming client reads; `whole` what another gets, with its status."""
+
+    stream: bytes
+    status: int
+    whole: Json
+    notes: tuple[Note, ...]
+
+
+def _classify(status: int, body: object) -> GatewayError:
+    return classify(status, body, resolve())
+
+
+def turn(protocol: Protocol, context: Context = CONTEXT, **fields: object) -> Turn:
+    body = orjson.loads((GOLDEN / "streams" / f"{protocol.name}.request.json").read_bytes())
+    return protocol.parse(body | fields, context)
+
+
+def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    edges = [0, *sorted(cuts), len(data)]
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def replay(protocol: Protocol, reads: Iterable[bytes], *, parallel: bool = True, turn: Turn | None = None) -> Answer:
+    """The answer to `reads`, the bytes of one upstream body as they arrive."""
+    asked = turn or globals()["turn"](protocol)
+    request = replace(asked.request, parallel_tool_calls=parallel)
+    decoder, stage = ChatDecoder(request, _classify), None if parallel else FirstCallOnly()
+    out: list[bytes] = []
+
+    def push(events: list[Event]) -> bool:
+        out.append(asked.stream.feed(events if stage is None else stage.feed(events)))
+        return stage is None or not stage.enough
+
+    try:
+        if all(push(decoder.feed(data)) for data in reads):
+            push(decoder.finish())
+        else:
+            push(decoder.stop())
+    except GatewayError as error:
+        push(decoder.abort())
+        out.append(asked.stream.fail(error))
+        reply = protocol.error(error, f"req_{CONTEXT.id}")
+        return Answer(b"".join(out), reply.status, reply.body, tuple(decoder.notes))
+    return Answer(b"".join(out), 200, asked.stream.body(), tuple(decoder.notes))
