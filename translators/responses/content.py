@@ -32,7 +32,7 @@ def message_parts(content: Any, path: str) -> tuple[Text | Refusal | Image, ...]
 
 def output_parts(output: Any, path: str) -> tuple[Text | Image, ...]:
     """`output` of a tool: the same, but nothing in it is a refusal."""
-    parts = message_parts(output, path)
+    parts = message_parts(output, path) or (Text(""),)
     return tuple([Text(part.text) if isinstance(part, Refusal) else part for part in parts])
 
 

@@ -57,7 +57,8 @@ class Items:
         self.messages: list[Message] = []
         self.notes = notes
         self.reasoning: schema.Reasoning | None = None
-        self.text: tuple[schema.TextConfig, str] | None = None  # with its path
+        self.text: schema.TextConfig | None = None
+        self.format_path = "text.format"
         self._tools = tools
         self._context = context
         self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
@@ -107,7 +108,8 @@ class Items:
             for index, part in enumerate(parts):
                 if isinstance(part, Image):
                     raise wrong_value(f"{path}.content[{index}].type", "input_image", "'output_text' and 'refusal'")
-        self.messages.append(Message(role, parts))
+        if parts:
+            self.messages.append(Message(role, parts))
 
     def _agent_message(self, item: Json, path: str) -> None:
         """What one agent of a Codex session wrote to another. Encrypted content is for OpenAI's eyes, unless we
@@ -266,14 +268,19 @@ class Items:
         self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools")
 
     def _configuration(self, item: Json, path: str) -> None:
-        if item.get("reasoning") is not None:
-            checked = schema.validate_part(schema.Reasoning, item["reasoning"], f"{path}.reasoning")
-            assert isinstance(checked, schema.Reasoning)
-            self.reasoning = checked
-        if item.get("text") is not None:
-            told = schema.validate_part(schema.TextConfig, item["text"], f"{path}.text")
-            assert isinstance(told, schema.TextConfig)
-            self.text = (told, f"{path}.text")
+        for name, model in (("reasoning", schema.Reasoning), ("text", schema.TextConfig)):
+            if item.get(name) is not None:
+                self._update(schema.validate_part(model, item[name], f"{path}.{name}"), path)
+
+    def _update(self, update: schema.Reasoning | schema.TextConfig, path: str) -> None:
+        if isinstance(update, schema.Reasoning):
+            self.reasoning = schema.overridden(self.reasoning or schema.Reasoning(), update)
+            return
+        self.text = schema.overridden(self.text or schema.TextConfig(), update)
+        if update.format is not None:
+            self.format_path = f"{path}.text.format"
+        if update.verbosity is not None:
+            self.notes.append(Note("field", "text.verbosity"))
 
     # --------------------------------------------------------------------------------------------------------- refused
 

@@ -54,8 +54,8 @@ def parse(body: Json, context: Context) -> Turn:
     notes.extend(repairs)
     choice, allowed = tool_choice.choose(fields.tool_choice, declared)
     offered = declared.map(allowed)
-    text, text_path = items.text or (fields.text or TextConfig(), "text")
-    thinking = _overridden(fields.reasoning, items.reasoning)
+    text = schema.overridden(fields.text or TextConfig(), items.text)
+    thinking = schema.overridden(fields.reasoning or Reasoning(), items.reasoning)
     logprobs = _logprobs(fields)
     request = Request(
         id=context.id,
@@ -66,7 +66,7 @@ def parse(body: Json, context: Context) -> Turn:
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=fields.max_output_tokens,
         sampling=_sampling(fields),
-        format=_format(text.format, f"{text_path}.format"),
+        format=_format(text.format, items.format_path),
         thinking=Thinking(effort=thinking.effort),
         logprobs=logprobs,
         affinity=_affinity(fields, context),
@@ -175,11 +175,6 @@ def _format(format_: Json | None, path: str) -> ir.Format | None:
             return ir.JsonSchema(name, expect_object(format_, "schema", path), strict, description)
         case other:
             raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
-
-
-def _overridden(asked: Reasoning | None, update: Reasoning | None) -> Reasoning:
-    asked = asked or Reasoning()
-    return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
 
 
 def _logprobs(fields: CreateResponse) -> int | None:

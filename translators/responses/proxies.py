@@ -171,6 +171,9 @@ def object_schema(schema: Mapping[str, Any] | None) -> Json:
     if not schema:
         return dict(NO_PARAMETERS)
     out: Json = canonical_schema(schema)
-    if "type" in out and "properties" in out:
-        return out
-    return {"type": "object", **out} if "properties" in out else {"type": "object", "properties": {}, **out}
+    if not isinstance(out.get("properties"), dict):
+        out["properties"] = {}
+    if "type" not in out:
+        return {"type": "object", **out}
+    out["type"] = "object"  # also where it was null, or a list with "object" in it
+    return out

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -55,6 +55,9 @@ class Reasoning(_Lenient):
 class TextConfig(_Lenient):
     format: dict[str, Any] | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
+
+
+_Settings = TypeVar("_Settings", Reasoning, TextConfig)
 
 
 class StreamFields(_Lenient):
@@ -141,6 +144,11 @@ def validate_part(model: type[Reasoning] | type[TextConfig], value: object, path
         return model.model_validate(value)
     except ValidationError as fault:
         raise _refusal(fault, path) from None
+
+
+def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
+    """What was asked for, except where a later `configuration_update` item said something else."""
+    return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
 
 
 # ----------------------------------------------------------------------------------------------------- reading by hand

@@ -140,7 +140,7 @@ class Declarations:
 
     def _function(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
         parameters = _object_or_null(tool, "parameters", path)
-        if parameters and parameters.get("type", "object") != "object":
+        if parameters and not _may_be_object(parameters.get("type")):
             raise invalid(
                 f"Invalid schema for function '{tool.get('name')}': schema must be a JSON Schema of "
                 f"'type: \"object\"', got 'type: {parameters['type']!r}'.",
@@ -275,6 +275,10 @@ def _object_or_null(tool: Json, key: str, path: str) -> Json | None:
 
 def _is_local(environment: object) -> bool:
     return environment is None or (isinstance(environment, dict) and environment.get("type", "local") == "local")
+
+
+def _may_be_object(kind: object) -> bool:
+    return kind is None or kind == "object" or (isinstance(kind, list) and "object" in kind)
 
 
 def _marks_encrypted(parameters: Json | None) -> bool:
