@@ -93,6 +93,8 @@ class ChatDecoder:
 
     def stop(self) -> list[Event]:
         """The receiver has had enough: the last event, with the usage as far as the server told it."""
+        if self._ended:  # it was in the very read that was enough
+            return []
         self._ended = True
         return [Finished(StopReason.STOP, self._usage)]
 
@@ -126,6 +128,8 @@ class ChatDecoder:
 
     def _read(self, chunk: dict[str, Any]) -> None:
         if chunk.get("error") or chunk.get("object") == "error":
+            if self._reason is not None:  # vLLM while it shuts down: the answer was whole already
+                return
             raise self._classify(200, chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = read_usage(usage) or self._usage

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from backends.base import Backend
 from backends.chat_completions import ChatCompletions, Timeouts
 from backends.chat_settings import resolve
+from backends.local import Local
 from translators.errors import GatewayError, Kind
 
 
@@ -61,8 +62,14 @@ def _chat(url: str, options: Options) -> Backend:
     )
 
 
+def _local(url: str, options: Options) -> Backend:
+    if url.partition(":")[2]:
+        raise _unusable(url, "the local model is named by `local:` alone")
+    return Local(dict(options.settings), timeouts=options.timeouts, name=options.name)
+
+
 def _unusable(url: str, reason: str) -> GatewayError:
     return GatewayError(Kind.INVALID, f"backend {url!r} cannot be used: {reason}", "backend")
 
 
-SCHEMES: dict[str, Callable[[str, Options], Backend]] = {"http": _chat, "https": _chat}
+SCHEMES: dict[str, Callable[[str, Options], Backend]] = {"http": _chat, "https": _chat, "local": _local}
