@@ -1,0 +1,244 @@
+"""The body of a chat request: only what the server accepts, and a note for everything that was left out."""
+
+import json
+from typing import Any
+
+import pytest
+
+from backends.chat_encode import EFFORTS, encode, nearest_effort
+from backends.chat_settings import PRESETS, Settings, resolve
+from tests.recording import ask
+from translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Thinking, Tool
+
+TOOL = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "number"}}}, strict=True)
+OTHER = Tool("sub", "", {})
+FULL = Sampling(
+    temperature=0.5,
+    top_p=0.9,
+    top_k=40,
+    min_p=0.1,
+    repetition_penalty=1.1,
+    presence_penalty=0.2,
+    frequency_penalty=0.3,
+    seed=7,
+    stop=("END",),
+    min_tokens=3,
+    ignore_eos=False,
+    skip_special_tokens=True,
+    include_stop_str_in_output=False,
+    logit_bias={"5": -100},
+)
+
+
+def body(request: Request, settings: Settings | None = None, **options: Any) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(encode(request, settings or Settings(), **options)[0])
+    return value
+
+
+def notes(request: Request, settings: Settings | None = None, **options: Any) -> list[str]:
+    return [f"{note.kind}:{note.name}" for note in encode(request, settings or Settings(), **options)[1]]
+
+
+def test_the_smallest_body() -> None:
+    assert body(ask("hi")) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert notes(ask("hi")) == []
+
+
+def test_the_upstream_model_name_beats_the_asked_one() -> None:
+    assert body(ask(), model="served")["model"] == "served"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_sampling_field_is_sent_or_noted(preset: str) -> None:
+    settings = resolve(preset)
+    sent, left_out = body(ask(sampling=FULL), settings), set(notes(ask(sampling=FULL), settings))
+    for name in Sampling.__slots__:
+        own_name = settings.parameter_names.get(name, name)
+        assert (own_name in sent) != (f"field:{name}" in left_out), name
+        assert (own_name in sent) == (name in settings.parameters), name
+
+
+def test_trtllm_gets_every_field_under_its_own_name() -> None:
+    sent = body(ask(sampling=FULL), resolve("trtllm-serve"))
+    assert {name: sent[name] for name in Sampling.__slots__} == {
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 40,
+        "min_p": 0.1,
+        "repetition_penalty": 1.1,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.3,
+        "seed": 7,
+        "stop": ["END"],
+        "min_tokens": 3,
+        "ignore_eos": False,
+        "skip_special_tokens": True,
+        "include_stop_str_in_output": False,
+        "logit_bias": {"5": -100},
+    }
+
+
+def test_llama_cpp_calls_the_repetition_penalty_otherwise() -> None:
+    sent = body(ask(sampling=Sampling(repetition_penalty=1.2)), resolve("llama.cpp"))
+    assert sent["repeat_penalty"] == 1.2
+    assert "repetition_penalty" not in sent
+
+
+@pytest.mark.parametrize(
+    ("preset", "asked", "expected"),
+    [("generic", None, None), ("generic", 50, 50), ("triton-openai", None, 4096), ("vllm", None, None)],
+)
+def test_max_tokens(preset: str, asked: int | None, expected: int | None) -> None:
+    sent = body(ask(max_tokens=asked), resolve(preset))
+    assert sent.get("max_tokens") == expected
+    assert "max_completion_tokens" not in sent
+
+
+def test_max_tokens_under_its_newer_name() -> None:
+    sent = body(ask(max_tokens=9), Settings(max_tokens_field="max_completion_tokens"))
+    assert sent["max_completion_tokens"] == 9
+    assert "max_tokens" not in sent
+
+
+def test_tools_have_description_and_parameters_always() -> None:
+    sent = body(ask(tools=(TOOL, OTHER)))
+    assert [tool["function"] for tool in sent["tools"]] == [
+        {"name": "add", "description": "Adds.", "parameters": TOOL.parameters},
+        {"name": "sub", "description": "", "parameters": {"type": "object", "properties": {}}},
+    ]
+    assert sent["tool_choice"] == "auto"
+    assert sent["parallel_tool_calls"] is True
+
+
+def test_strict_is_sent_where_the_server_takes_it() -> None:
+    first, second = body(ask(tools=(TOOL, OTHER)), resolve("trtllm-serve"))["tools"]
+    assert first["function"]["strict"] is True
+    assert "strict" not in second["function"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "force", "sent_choice", "sent_tools"),
+    [
+        ("auto", "native", "auto", ["add", "sub"]),
+        ("required", "native", "required", ["add", "sub"]),
+        (Named("sub"), "native", {"type": "function", "function": {"name": "sub"}}, ["add", "sub"]),
+        (Named("sub"), "required", "required", ["sub"]),
+        ("required", "required", "required", ["add", "sub"]),
+    ],
+)
+def test_tool_choice(choice: Any, force: Any, sent_choice: Any, sent_tools: list[str]) -> None:
+    sent = body(ask(tools=(TOOL, OTHER), tool_choice=choice), Settings(force_tool=force))
+    assert sent["tool_choice"] == sent_choice
+    assert [tool["function"]["name"] for tool in sent["tools"]] == sent_tools
+
+
+def test_tool_choice_none_drops_the_tools_or_says_none() -> None:
+    request = ask(tools=(TOOL,), tool_choice="none")
+    dropped = body(request, Settings(tool_choice_none="drop"))
+    assert not {"tools", "tool_choice", "parallel_tool_calls"} & set(dropped)
+    sent = body(request, Settings(tool_choice_none="send"))
+    assert (sent["tool_choice"], len(sent["tools"])) == ("none", 1)
+
+
+def test_a_model_without_tools_gets_none_and_the_client_is_told() -> None:
+    settings = Settings(tools="forced_only")
+    assert "tools" not in body(ask(tools=(TOOL,)), settings)
+    assert notes(ask(tools=(TOOL,)), settings) == ["tool:auto:unsupported"]
+
+
+def test_parallel_calls_are_not_noted_where_unknown_because_the_gateway_keeps_one_itself() -> None:
+    settings = resolve("triton-openai")
+    request = ask(tools=(TOOL,), parallel_tool_calls=False)
+    assert "parallel_tool_calls" not in body(request, settings)
+    assert notes(request, settings) == []
+
+
+def test_usage_with_every_chunk_only_where_a_stream_may_be_ended_early() -> None:
+    settings = resolve("vllm")
+    assert body(ask(tools=(TOOL,)), settings)["stream_options"] == {"include_usage": True}
+    early = body(ask(tools=(TOOL,), parallel_tool_calls=False), settings)
+    assert early["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    assert "stream_options" not in body(ask(), Settings(usage="always"))
+
+
+def test_formats() -> None:
+    schema = JsonSchema("answer", {"type": "object"}, strict=True, description="d")
+    assert body(ask(format=JsonObject()))["response_format"] == {"type": "json_object"}
+    assert body(ask(format=schema))["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": {"type": "object"}, "description": "d", "strict": True},
+    }
+    flat = body(ask(format=schema), Settings(schema_shape="flat"))["response_format"]
+    assert flat == {"type": "json_schema", "schema": {"type": "object"}}
+
+
+def test_logprobs() -> None:
+    sent = body(ask(logprobs=3))
+    assert (sent["logprobs"], sent["top_logprobs"]) == (True, 3)
+    without = resolve("triton-openai")
+    assert not {"logprobs", "top_logprobs"} & set(body(ask(logprobs=3), without))
+    assert notes(ask(logprobs=3), without) == ["field:logprobs"]
+
+
+@pytest.mark.parametrize(
+    ("effort", "accepted", "sent"),
+    [
+        ("high", ("none", "low", "medium", "high"), "high"),
+        ("max", ("none", "low", "medium", "high"), "high"),
+        ("minimal", ("none", "low", "medium", "high"), "none"),
+        ("xhigh", ("low", "high", "max"), "high"),
+        ("none", ("low", "high"), "low"),
+    ],
+)
+def test_an_effort_becomes_the_nearest_that_the_server_knows(effort: str, accepted: tuple[str, ...], sent: str) -> None:
+    assert nearest_effort(effort, accepted) == sent
+    settings = Settings(efforts=accepted)
+    assert body(ask(thinking=Thinking(effort)), settings)["reasoning_effort"] == sent
+
+
+def test_every_effort_is_accepted_by_every_preset() -> None:
+    for preset in PRESETS:
+        for effort in EFFORTS:
+            encode(ask(thinking=Thinking(effort, 100)), resolve(preset))
+
+
+def test_thinking_as_a_template_argument() -> None:
+    settings = resolve("lmdeploy")
+    assert body(ask(thinking=Thinking("none")), settings)["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body(ask(thinking=Thinking("low")), settings)["chat_template_kwargs"] == {"enable_thinking": True}
+    assert "chat_template_kwargs" not in body(ask(), settings)
+
+
+def test_a_budget_is_sent_or_noted() -> None:
+    request = ask(thinking=Thinking(budget=1000))
+    assert body(request, resolve("trtllm-serve"))["thinking_token_budget"] == 1000
+    assert notes(request) == ["field:thinking_budget"]
+
+
+def test_extra_body_wins_and_objects_are_merged() -> None:
+    settings = resolve(
+        "lmdeploy", {"extra_body": {"temperature": 0, "chat_template_kwargs": {"x": 1}, "cache_salt": "s"}}
+    )
+    sent = body(ask(sampling=Sampling(temperature=1.0), thinking=Thinking("low")), settings)
+    assert sent["temperature"] == 0
+    assert sent["chat_template_kwargs"] == {"enable_thinking": True, "x": 1}
+    assert sent["cache_salt"] == "s"
+
+
+def test_fields_that_the_server_refused_before_stay_out() -> None:
+    request = ask(sampling=Sampling(top_k=5, seed=1), tools=(TOOL,))
+    refused = {"top_k", "parallel_tool_calls", "stream_options"}
+    sent = body(request, resolve("trtllm-serve"), refused=refused)
+    assert not refused & set(sent)
+    assert sent["seed"] == 1
+    assert encode(request, resolve("trtllm-serve"), refused=refused)[1] == (Note("field", "top_k"),)
+
+
+def test_numbers_and_texts_that_the_fast_encoder_refuses_are_sent_all_the_same() -> None:
+    tool = Tool("t", "", {"type": "object", "maximum": 10**30})
+    assert body(ask("half \ud83d", tools=(tool,)))["tools"][0]["function"]["parameters"]["maximum"] == 10**30

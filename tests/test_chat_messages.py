@@ -1,0 +1,189 @@
+"""The rendering of a conversation: roles by policy, results, images, reasoning, and the prefix rule as a property."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.chat_messages import UNSEEN_IMAGE, render
+from backends.chat_settings import Settings
+from translators.errors import GatewayError, Kind
+from translators.ir import Image, Message, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+
+
+def say(role: Role, *parts: Part | str) -> Message:
+    return Message(role, tuple(Text(part) if isinstance(part, str) else part for part in parts))
+
+
+def result(call: str, *parts: Text | Image | str, error: bool = False) -> Message:
+    content = tuple(Text(part) if isinstance(part, str) else part for part in parts)
+    return Message("tool", (ToolResult(call, content, error),))
+
+
+def rendered(*messages: Message, **settings: Any) -> list[dict[str, Any]]:
+    return render(messages, Settings(**settings))
+
+
+def roles(*messages: Message, **settings: Any) -> list[tuple[str, Any]]:
+    return [(message["role"], message["content"]) for message in rendered(*messages, **settings)]
+
+
+CONVERSATION = (say("system", "a"), say("developer", "b"), say("user", "hi"), say("developer", "late"))
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("leading", [("system", "a\n\nb"), ("user", "hi"), ("system", "late")]),
+        ("keep", [("system", "a"), ("system", "b"), ("user", "hi"), ("system", "late")]),
+        ("hoist", [("system", "a\n\nb\n\nlate"), ("user", "hi")]),
+        ("user", [("system", "a\n\nb"), ("user", "hi"), ("user", "<system-message>\nlate\n</system-message>")]),
+    ],
+)
+def test_system_messages_go_where_the_policy_says(policy: str, expected: list[tuple[str, str]]) -> None:
+    assert roles(*CONVERSATION, system_messages=policy) == expected
+
+
+def test_developer_is_kept_where_the_server_knows_it() -> None:
+    kept = roles(say("developer", "a"), say("developer", "b"), say("user", "hi"), developer_role=True)
+    assert kept == [("developer", "a\n\nb"), ("user", "hi")]
+
+
+def test_a_merged_message_of_both_ranks_is_a_system_message() -> None:
+    assert roles(*CONVERSATION, developer_role=True) == [
+        ("system", "a\n\nb"),
+        ("user", "hi"),
+        ("developer", "late"),
+    ]
+
+
+def test_text_is_always_one_plain_string() -> None:
+    assert roles(say("user", "one")) == [("user", "one")]
+    assert roles(say("user", "one", "two")) == [("user", "one\ntwo")]
+    assert roles(say("user")) == [("user", "")]
+
+
+def test_an_image_of_the_user_becomes_a_content_list() -> None:
+    message = say("user", "look", Image(PIXEL, "original"), Image(PIXEL))
+    assert rendered(message) == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": PIXEL, "detail": "high"}},
+                {"type": "image_url", "image_url": {"url": PIXEL}},
+            ],
+        }
+    ]
+
+
+def test_an_image_that_the_model_cannot_see_is_refused_with_its_place() -> None:
+    with pytest.raises(GatewayError, match="does not see images") as caught:
+        rendered(say("user", "x"), say("user", "look", Image(PIXEL)), images=False)
+    assert caught.value.kind is Kind.UNSUPPORTED
+    assert caught.value.param == "messages[1].content[1].image_url"
+
+
+def test_images_of_tool_results_follow_all_results_of_the_turn() -> None:
+    messages = rendered(
+        say("assistant", ToolCall("a", "shot", "{}"), ToolCall("b", "shot", "{}")),
+        result("a", "first", Image(PIXEL)),
+        result("b", Image(PIXEL)),
+        say("user", "and?"),
+    )
+    assert [message["role"] for message in messages] == ["assistant", "tool", "tool", "user", "user"]
+    assert messages[1]["content"] == "first"
+    assert messages[2]["content"] == "The images follow in the next user message."
+    assert [part["type"] for part in messages[3]["content"]] == ["text", "image_url", "text", "image_url"]
+    assert "base64" not in messages[1]["content"] + messages[2]["content"]
+
+
+def test_images_of_tool_results_are_a_note_where_the_model_sees_none() -> None:
+    messages = rendered(result("a", "text", Image(PIXEL)), images=False)
+    assert messages == [{"role": "tool", "tool_call_id": "a", "content": f"text\n{UNSEEN_IMAGE}"}]
+
+
+def test_images_stay_inside_the_tool_message_by_setting() -> None:
+    (message,) = rendered(result("a", Image(PIXEL), error=True), tool_images="inside")
+    assert message["content"] == [
+        {"type": "text", "text": "Error: "},
+        {"type": "image_url", "image_url": {"url": PIXEL}},
+    ]
+
+
+def test_an_error_of_a_tool_says_so() -> None:
+    assert roles(result("a", "boom", error=True)) == [("tool", "Error: boom")]
+
+
+def test_a_refusal_is_text() -> None:
+    assert roles(say("assistant", Refusal("No."))) == [("assistant", "No.")]
+
+
+@pytest.mark.parametrize(("setting", "content"), [("null", None), ("empty", "")])
+def test_a_turn_of_calls_only_has_the_content_that_the_server_wants(setting: str, content: str | None) -> None:
+    (message,) = rendered(say("assistant", ToolCall("a", "f", '{"x":1}')), empty_content=setting)
+    assert message == {
+        "role": "assistant",
+        "content": content,
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":1}'}}],
+    }
+
+
+def test_reasoning_goes_back_on_every_assistant_turn_or_on_none() -> None:
+    turns = (say("assistant", Reasoning("hm"), "yes"), say("user", "so?"), say("assistant", "no"))
+    with_field = rendered(*turns, reasoning_field="reasoning_content")
+    assert [message.get("reasoning_content") for message in with_field] == ["hm", None, ""]
+    assert all("reasoning" not in json.dumps(message) for message in rendered(*turns))
+
+
+TEXTS = st.text(min_size=1, max_size=8)
+IMAGES = st.builds(Image, st.just(PIXEL), st.sampled_from([None, "low", "original"]))
+USER = st.builds(
+    lambda parts: Message("user", tuple(parts)), st.lists(st.builds(Text, TEXTS) | IMAGES, min_size=1, max_size=3)
+)
+SYSTEM = st.builds(lambda role, text: Message(role, (Text(text),)), st.sampled_from(["system", "developer"]), TEXTS)
+
+
+@st.composite
+def turns(draw: st.DrawFn) -> list[Message]:
+    """What happens between two requests: an assistant's turn, its results, and what the client adds."""
+    calls = draw(st.lists(st.builds(ToolCall, TEXTS, TEXTS, st.just("{}")), max_size=2))
+    said: list[Part] = [*draw(st.lists(st.builds(Reasoning, TEXTS) | st.builds(Text, TEXTS), max_size=2)), *calls]
+    results = [
+        Message("tool", (ToolResult(call.id, tuple(draw(st.lists(st.builds(Text, TEXTS) | IMAGES, max_size=2)))),))
+        for call in calls
+    ]
+    added = draw(st.lists(USER | SYSTEM, min_size=0 if results else 1, max_size=2))
+    return [Message("assistant", tuple(said)), *results, *added]
+
+
+@given(
+    st.lists(SYSTEM, max_size=3),
+    USER,
+    st.lists(turns(), min_size=1, max_size=4),
+    st.sampled_from(["leading", "keep", "user"]),
+    st.booleans(),
+    st.sampled_from([None, "reasoning"]),
+    st.sampled_from(["user", "inside"]),
+)
+def test_the_next_turn_only_appends(
+    first: list[Message],
+    user: Message,
+    later: list[list[Message]],
+    policy: Any,
+    developer: bool,
+    field: Any,
+    where: Any,
+) -> None:
+    settings = Settings(system_messages=policy, developer_role=developer, reasoning_field=field, tool_images=where)
+    conversation = [*first, user]
+    before = json.dumps(render(conversation, settings))
+    for turn in later:
+        conversation += turn
+        after = json.dumps(render(conversation, settings))
+        assert after.startswith(before.removesuffix("]"))
+        before = after

@@ -1,0 +1,62 @@
+"""Settings of chat servers: every preset is valid, every setting is explained, wrong ones are refused in one line."""
+
+from typing import Any
+
+import pytest
+
+from backends.chat_settings import KNOWN_PARAMETERS, PRESETS, Settings, resolve
+from translators.errors import GatewayError
+from translators.ir import Sampling
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_resolves_and_knows_its_name(preset: str) -> None:
+    assert resolve(preset).preset == preset
+
+
+def test_all_servers_of_the_documentation_have_a_preset() -> None:
+    assert set(PRESETS) == {"generic", "trtllm-serve", "triton-openai", "vllm", "sglang", "lmdeploy", "llama.cpp"}
+
+
+def test_every_setting_has_one_line_of_explanation() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert "\n" not in field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_every_sampling_field_can_be_named_as_a_parameter() -> None:
+    assert set(Sampling.__slots__) | {"logprobs", "parallel_tool_calls"} == KNOWN_PARAMETERS
+
+
+def test_an_override_beats_the_preset_and_leaves_the_rest() -> None:
+    settings = resolve("trtllm-serve", {"force_tool": "native", "parameters": ["temperature"]})
+    assert settings.force_tool == "native"
+    assert settings.parameters == {"temperature"}
+    assert settings.thinking_budget_field == "thinking_token_budget"
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    settings: Any = resolve("vllm")
+    with pytest.raises(ValueError, match="frozen"):
+        settings.images = False
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "param", "words"),
+    [
+        ("trt", {}, "preset", "unknown preset 'trt'"),
+        ("vllm", {"force_tools": "native"}, "force_tools", "not permitted"),
+        ("vllm", {"force_tool": "magic"}, "force_tool", "'native', 'required', 'schema' or 'prompt'"),
+        ("vllm", {"parameters": ["temprature"]}, "parameters", "unknown parameters temprature"),
+        ("vllm", {"overflow_patterns": ["("]}, "overflow_patterns", "not a regular expression"),
+        ("vllm", {"max_tokens_default": 0}, "max_tokens_default", "greater than or equal to 1"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(
+    preset: str, overrides: dict[str, object], param: str, words: str
+) -> None:
+    with pytest.raises(GatewayError, match=words) as caught:
+        resolve(preset, overrides)
+    assert caught.value.param == param
+    assert "\n" not in caught.value.message
