@@ -12,7 +12,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test check format golden bench soak local-model real lock clean
+.PHONY: help run test check check-format check-lint check-types format golden bench soak local-model real lock clean
 
 help: ## what can be said to make
 	@echo "make WORD [ARGS=\"...\"]"
@@ -25,9 +25,15 @@ run: $(STAMPS)/core ## start the gateway on 127.0.0.1:8080; without a backend, w
 test: $(STAMPS)/dev real ## run all tests, against real components too
 	$(PY) -m pytest $(ARGS)
 
-check: $(STAMPS)/dev ## format, lint and types
+check: check-format check-lint check-types ## format, lint and types; with -k all three even when one fails
+
+check-format: $(STAMPS)/dev
 	$(PY) -m ruff format --check .
+
+check-lint: $(STAMPS)/dev
 	$(PY) -m ruff check .
+
+check-types: $(STAMPS)/dev
 	$(PY) -m mypy
 
 format: $(STAMPS)/dev ## format the code and mend what the linter can

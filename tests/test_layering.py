@@ -44,6 +44,8 @@ IMPURE = {module: reached for reached, modules in REACH.items() for module in mo
 PURE_EXCEPTIONS = frozenset({"urllib.parse"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "__import__"})
 PURE_THIRD_PARTY = frozenset({"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"})
+# Pure as it is used there: with an empty registry, so that no reference is ever fetched.
+PURE_BY_CARE = {"translators.schema_check": frozenset({"jsonschema", "referencing"})}
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _objection_to_translator(found: Import, protocols: frozenset[str]) -> str | 
         if top in IMPURE and not any(within(found.name, pure) for pure in PURE_EXCEPTIONS):
             return f"it reaches {IMPURE[top]}; translators are pure: ids and time are arguments, facts are returned"
         return None
-    if top not in PURE_THIRD_PARTY:
+    if top not in PURE_THIRD_PARTY | PURE_BY_CARE.get(found.module, frozenset()):
         return "translators stand on the standard library, orjson and pydantic alone"
     return None
 
@@ -229,7 +231,9 @@ def test_calls_that_reach_outside_are_seen() -> None:
 UNWANTED = re.compile(
     "|".join(
         [
-            rf"(?<![\w.}})-])/(?:{'ro' + 'ot'}|{'wo' + 'rk'})(?![\w-])",
+            rf"(?<![\w.}})-])/{'wo' + 'rk'}(?![\w-])",
+            # Only with a hidden folder below it: the bare name is what Codex calls its first agent.
+            rf"(?<![\w.}})-])/{'ro' + 'ot'}/\.\w",
             re.escape("py" + "pi.org"),
             re.escape("python" + "hosted.org"),
             re.escape("registry." + "npm" + "js"),
@@ -264,12 +268,12 @@ def test_no_tracked_file_was_written_by_a_package_manager() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["cd /" + "work/main", "'/" + "root'", "https://py" + "pi.org/simple", "=/" + "root/x"]
+    "text", ["cd /" + "work/main", "'/" + "root/.cache'", "https://py" + "pi.org/simple", "=/" + "work"]
 )
 def test_what_ties_to_a_machine_is_seen(text: str) -> None:
     assert UNWANTED.search(text)
 
 
-@pytest.mark.parametrize("text", ["/workspace/app.py", "/v1/root", "the root", "a/work/b", "/rootless"])
+@pytest.mark.parametrize("text", ["/workspace/app.py", "/v1/root", "'/root/reviewer'", "a/work/b", "/rootless"])
 def test_what_does_not_tie_to_a_machine_is_left(text: str) -> None:
     assert not UNWANTED.search(text)
