@@ -48,17 +48,17 @@ def real_component() -> RealComponent:
 
     The names and what their paths are: `tests/real/components.py`.
     """
+    return find_component
 
-    def find(name: str) -> Path:
-        component = COMPONENTS[name]
-        if component.installed():
-            return component.path
-        reason = f"{name} is not installed: `{component.install_command}` installs it ({component.what})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
-    return find
+def find_component(name: str) -> Path:
+    component = COMPONENTS[name]
+    if component.installed():
+        return component.path
+    reason = f"{name} is not installed: `{component.install_command}` installs it ({component.what})"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,140 @@
+"""The frame that everything stands in: lock files, the installation of real components, what a missing one does."""
+
+import itertools
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import find_component
+from tests.real import components, provision
+from tests.real.components import COMPONENTS, Environment, Packages
+
+ROOT = Path(__file__).parents[1]
+LOCK_FILES = sorted((ROOT / "requirements").glob("*.txt"))
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked(name: str) -> dict[str, set[str]]:
+    """The versions in a lock file; a package has several when they differ by platform or Python."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"([A-Za-z0-9._-]+)==([^ ;\\]+)", line):
+            found.setdefault(canonical(match[1]), set()).add(match[2])
+    return found
+
+
+def project() -> Any:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonical(re.split(r"[\[<>=!~; ]", requirement)[0]) for requirement in requirements}
+
+
+@pytest.mark.parametrize("path", LOCK_FILES, ids=lambda path: path.stem)
+def test_a_lock_file_pins_and_hashes_all_and_names_no_address(path: Path) -> None:
+    entries = re.split(r"\n(?=\S)", path.read_text(encoding="utf-8").strip())
+    assert entries
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9._-]+==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+        assert "://" not in entry
+
+
+def test_every_lock_file_is_asked_for_by_something() -> None:
+    used = {"core", "dev", "build"} | {
+        Path(component.lock_file).stem for component in COMPONENTS.values() if not isinstance(component, Packages)
+    }
+    assert {path.stem for path in LOCK_FILES} == used
+
+
+def test_what_the_package_needs_is_locked() -> None:
+    described = project()
+    assert names(described["dependencies"]) | {"uvloop"} <= set(locked("core"))
+    extras = described["optional-dependencies"]
+    tested = [
+        requirement for extra in ("dev", "otel", "tokenizer", "triton", "uvloop") for requirement in extras[extra]
+    ]
+    assert names(described["dependencies"]) | names(tested) <= set(locked("dev"))
+
+
+def test_tests_run_with_what_is_shipped() -> None:
+    dev = locked("dev")
+    assert {name: dev.get(name) for name in locked("core")} == locked("core")
+
+
+def test_every_requirement_has_a_lower_bound() -> None:
+    described = project()
+    extras = itertools.chain.from_iterable(described["optional-dependencies"].values())
+    everything = [*described["dependencies"], *extras]
+    assert [requirement for requirement in everything if ">=" not in requirement and "==" not in requirement] == []
+
+
+@pytest.fixture
+def missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Packages:
+    """A component that is not installed and cannot be, because there is no npm."""
+    component = Packages("ghost", "a program that nobody has", ("ghost@1.0.0",), ".bin/ghost")
+    monkeypatch.setattr(components, "HOME", tmp_path)
+    monkeypatch.setitem(COMPONENTS, "ghost", component)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return component
+
+
+@pytest.mark.usefixtures("missing")
+def test_a_missing_component_skips_and_says_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"ghost is not installed: `make real` installs it \(a program"):
+        find_component("ghost")
+
+
+@pytest.mark.usefixtures("missing")
+def test_a_missing_component_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="ghost is not installed"):
+        find_component("ghost")
+
+
+@pytest.mark.usefixtures("missing")
+@pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
+def test_what_cannot_be_installed_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ci: str, code: int
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    assert provision.main(["ghost"]) == code
+    printed = capsys.readouterr().out
+    assert "ghost: failed: npm is not on the PATH" in printed
+    assert "not installed: ghost" in printed
+
+
+def test_an_installed_component_is_found_until_what_is_asked_for_changes(missing: Packages) -> None:
+    missing.folder.mkdir()
+    components.mark(missing)
+    assert missing.installed()
+    assert find_component("ghost") == missing.path
+    newer = Packages("ghost", missing.what, ("ghost@1.0.1",), missing.target)
+    assert not newer.installed()
+
+
+def test_an_environment_goes_stale_with_its_lock_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(components, "ROOT", tmp_path)
+    monkeypatch.setattr(components, "HOME", tmp_path)
+    (tmp_path / "requirements").mkdir()
+    lock_file = tmp_path / "requirements" / "sdk.txt"
+    lock_file.write_text("one", encoding="utf-8")
+    environment = Environment("sdk", "an SDK", "sdk.txt")
+    environment.folder.mkdir()
+    components.mark(environment)
+    assert environment.installed()
+    lock_file.write_text("two", encoding="utf-8")
+    assert not environment.installed()
+
+
+def test_an_unknown_component_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert provision.main(["nothing"]) == 2
+    assert "codex" in capsys.readouterr().out
