@@ -1,9 +1,9 @@
 """The configuration: frozen models, and where their values come from.
 
-Flags beat the environment, the environment beats the one YAML file, the file beats the defaults. Whatever is wrong (an
-unknown key, a bad value, a missing file) raises `ConfigError`, whose text is one line that names source, key and reason.
-Secrets are referenced by environment variable or file and never written here; `secrets.read` fetches them. What each key
-means is explained in `configs/gateway.yaml`, which a test keeps equal to these models.
+Flags beat the environment, the environment beats the one YAML file, the file beats the defaults. Whatever is wrong
+(an unknown key, a bad value, a missing file) raises `ConfigError`, whose text is one line that names source, key and
+reason. Secrets are referenced by environment variable or file and never written here; `secrets.read` fetches them.
+What each key means is explained in `configs/gateway.yaml`, which a test keeps equal to these models.
 """
 
 from __future__ import annotations
@@ -169,12 +169,16 @@ class Config(BaseSettings):
 
     @property
     def named_backends(self) -> tuple[BackendConfig, ...]:
-        """At least one, each with a name: its own, or `backend`, `backend-2` … in order."""
+        """At least one, each with a name: its own, or one made of its kind and its place (`chat`, `chat-2`, `local`).
+        Never of its host: names show in `/readyz`, which is open."""
         given = self.backends or (BackendConfig(url=DEFAULT_BACKEND),)
-        return tuple(
-            each if each.name else each.model_copy(update={"name": "backend" if place == 0 else f"backend-{place + 1}"})
-            for place, each in enumerate(given)
-        )
+        named = []
+        for place, each in enumerate(given):
+            scheme = each.url.partition(":")[0].partition("+")[0].lower()
+            kind = {"http": "chat", "https": "chat", "triton": "triton", "local": "local"}.get(scheme, "backend")
+            name = each.name or (kind if place == 0 else f"{kind}-{place + 1}")
+            named.append(each.model_copy(update={"name": name}))
+        return tuple(named)
 
     @property
     def loopback(self) -> bool:
@@ -187,7 +191,7 @@ class Config(BaseSettings):
             return False
 
 
-# ---------------------------------------------------------------------------------------------------------------- sources
+# ------------------------------------------------------------------------------------------------------------ sources
 
 
 class Environment(EnvSettingsSource):

@@ -1,7 +1,7 @@
 """Where secrets come from: environment variables and files that the configuration names, read once at the start.
 
-A secret is never part of the configuration, so that printing the configuration cannot leak one; every secret that was read
-is told to the logger, which removes it from whatever is logged. Nothing here prints.
+A secret is never part of the configuration, so that printing the configuration cannot leak one; every secret that was
+read is told to the logger, which removes it from whatever is logged. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | No
     elif backend.api_key_file:
         lines = _lines(backend.api_key_file, f"{where}: api_key_file")
         if len(lines) != 1:
-            raise ConfigError(f"{where}: api_key_file: {backend.api_key_file} must hold one key, has {len(lines)} lines")
+            raise ConfigError(
+                f"{where}: api_key_file: {backend.api_key_file} must hold one key, has {len(lines)} lines"
+            )
         key = lines[0]
     else:
         key = environ.get(BACKEND_API_KEY, "").strip()

@@ -90,7 +90,7 @@ def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path, monkeyp
 def test_the_backend_variable_takes_a_comma_list_and_flags_replace_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DRAGOMAN_BACKEND", "http://a/v1, http://b/v1")
     assert [each.url for each in load().named_backends] == ["http://a/v1", "http://b/v1"]
-    assert [each.name for each in load().named_backends] == ["backend", "backend-2"]
+    assert [each.name for each in load().named_backends] == ["chat", "chat-2"]
     config = load(None, {"backends": [{"url": "http://c/v1"}]})
     assert [each.url for each in config.named_backends] == ["http://c/v1"]
 
@@ -168,7 +168,7 @@ def test_what_is_wrong_in_the_environment_is_one_line(
 
 
 def test_what_is_wrong_in_a_flag_names_the_flag() -> None:
-    with pytest.raises(ConfigError, match="^command line: --workers: this version runs one"):
+    with pytest.raises(ConfigError, match=r"^command line: --workers: this version runs one"):
         load(None, {"workers": 2})
 
 
@@ -210,7 +210,7 @@ def test_backend_keys_are_referenced_by_variable_file_or_the_common_variable(tmp
 
 def test_an_empty_or_missing_key_file_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    with pytest.raises(ConfigError, match="api_keys_file: .*keys cannot be read"):
+    with pytest.raises(ConfigError, match=r"api_keys_file: .*keys cannot be read"):
         secrets(Config(api_keys_file=path))
     path.write_text("# none yet\n")
     with pytest.raises(ConfigError, match="holds no key"):

@@ -1,0 +1,238 @@
+"""The application: routes, what stands before every route, and the life of the backends.
+
+`build` gives an aiohttp application that can be run by `dragoman serve`, by a test or inside another program. Routes
+of client protocols come from `PROTOCOLS`; this module knows none by name. Every answer that is no model's is JSON,
+errors included, and every request has an id. `RUNNER_OPTIONS` must be given to the runner: without cancellation a
+client that leaves would keep its GPU work running.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets as random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+import gateway
+from backends.base import Backend, ModelInfo
+from gateway.auth import Keys
+from gateway.config import Config
+from gateway.handler import REQUEST_ID, Handler, common_headers, error_reply, json_response
+from gateway.health import Gate
+from gateway.logs import log
+from gateway.metrics import CONTENT_TYPE, Metrics
+from gateway.models import Models, not_found
+from gateway.secrets import Secrets
+from translators.errors import GatewayError, Kind
+from translators.protocol import Protocol
+from translators.registry import PROTOCOLS
+
+Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# Cancellation frees a server's work when its client has gone; bodies are decompressed by us, within the limit.
+RUNNER_OPTIONS: dict[str, Any] = {"handler_cancellation": True, "auto_decompress": False, "access_log": None}
+PLAIN_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Gateway:
+    """What one process serves: the parts that every route needs, and the routes."""
+
+    def __init__(
+        self, config: Config, backends: Sequence[Backend], keys: Sequence[str], protocols: Sequence[Protocol]
+    ) -> None:
+        self.config = config
+        self.metrics = Metrics()
+        self.gate = Gate(backends, self.metrics, config.timeouts.start)
+        self.models = Models(config, backends)
+        self.handler = Handler(config, self.models, self.gate, self.metrics)
+        self._keys = Keys(keys, config.metrics_public)
+        self._protocols = {f"/v1/{protocol.path}": protocol for protocol in protocols}
+
+    # ------------------------------------------------------------------------------------------------------- routing
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        for path, protocol in self._protocols.items():
+            call = self._model_call(protocol)
+            router.add_route("*", path, call)
+            router.add_route("*", f"{path}/", call)
+        router.add_get("/v1/models", self.list_models)
+        router.add_get("/v1/models/", self.list_models)
+        router.add_get("/v1/models/{id:.+}", self.one_model)
+        router.add_get("/healthz", self.alive)
+        router.add_get("/readyz", self.ready)
+        router.add_get("/metrics", self.figures)
+        router.add_get("/", self.status_page)
+
+    def _model_call(self, protocol: Protocol) -> Next:
+        async def call(request: web.Request) -> web.StreamResponse:
+            if request.method == "POST":
+                return await self.handler.handle(protocol, request)
+            if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
+                raise GatewayError(Kind.UPGRADE, "There is no WebSocket mode here; use POST.", code="upgrade_required")
+            raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+
+        return call
+
+    @web.middleware
+    async def before_all(self, request: web.Request, handler: Next) -> web.StreamResponse:
+        given = request.headers.get("x-request-id", "")
+        request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else f"req_{random.token_hex(12)}"
+        headers: dict[str, str] = {}
+        try:
+            self._keys.check(request.path, request.headers)
+            response = await handler(request)
+        except GatewayError as known:
+            error = known
+        except web.HTTPMethodNotAllowed as wrong:
+            error = GatewayError(
+                Kind.METHOD, f"{request.path} does not take {request.method}.", code="method_not_allowed"
+            )
+            headers["Allow"] = ", ".join(sorted(wrong.allowed_methods))
+        except web.HTTPNotFound:
+            error = self._unknown_path(request)
+        except web.HTTPException as other:
+            error = GatewayError(Kind.INVALID, other.reason)
+        except Exception:
+            log.exception("bug in %s", request.path)
+            error = GatewayError(Kind.INTERNAL, f"Internal error; the request id is {request['request_id']}.")
+        else:
+            if not response.prepared and "x-request-id" not in response.headers:
+                response.headers["x-request-id"] = request[REQUEST_ID]
+            return response
+        self.metrics.requests.labels("other", str(error.kind.status), error.kind.name.lower()).inc()
+        return self._error_response(request, error, headers)
+
+    def _error_response(self, request: web.Request, error: GatewayError, headers: dict[str, str]) -> web.Response:
+        protocol = self._protocol_of(request.path)
+        headers["x-request-id"] = request[REQUEST_ID]
+        if protocol is not None:
+            reply = error_reply(protocol, error, request[REQUEST_ID])
+            return json_response(reply.status, reply.body, {**headers, **reply.headers})
+        kind = {401: "authentication_error", 404: "not_found_error"}.get(error.kind.status)
+        kind = kind or ("invalid_request_error" if error.kind.status < 500 else "api_error")
+        told = {"type": kind, "message": error.message, "param": error.param, "code": error.code}
+        body: dict[str, Any] = {"error": told}
+        if "anthropic-version" in request.headers:
+            body = {"type": "error", "error": told, "request_id": request[REQUEST_ID]}
+        headers.update(common_headers(error))
+        return json_response(error.kind.status, body, headers)
+
+    def _protocol_of(self, path: str) -> Protocol | None:
+        """Whose words an error on this path is told in: the protocol that owns the path or one below it."""
+        found = [base for base in self._protocols if path == base or path.startswith(f"{base}/")]
+        return self._protocols[max(found, key=len)] if found else None
+
+    def _unknown_path(self, request: web.Request) -> GatewayError:
+        there = ", ".join([f"POST {path}" for path in self._protocols] + ["GET /v1/models", "GET /v1/models/{id}"])
+        return GatewayError(
+            Kind.NOT_FOUND,
+            f"{request.method} {request.path} does not exist here. There are {there}; GET /healthz, /readyz, /metrics.",
+            code="not_found",
+        )
+
+    # -------------------------------------------------------------------------------------------------------- models
+
+    async def list_models(self, request: web.Request) -> web.Response:
+        models = await self._listed()
+        if "anthropic-version" in request.headers:
+            entries = [anthropic_model(model) for model in models]
+            ends = (entries[0]["id"], entries[-1]["id"]) if entries else (None, None)
+            return json_response(200, {"data": entries, "has_more": False, "first_id": ends[0], "last_id": ends[1]}, {})
+        # `models` is Codex's key. Its entries would need instructions, which then replace Codex's own; an empty list is
+        # valid and leaves Codex with what it knows.
+        return json_response(200, {"object": "list", "data": [openai_model(each) for each in models], "models": []}, {})
+
+    async def one_model(self, request: web.Request) -> web.Response:
+        name = request.match_info["id"].removesuffix("/")
+        models = await self._listed()
+        model = next((each for each in models if each.id == name), None)
+        if model is None:
+            raise not_found(name, [each.id for each in models])
+        shape = anthropic_model if "anthropic-version" in request.headers else openai_model
+        return json_response(200, shape(model), {})
+
+    async def _listed(self) -> list[ModelInfo]:
+        for watch in self.gate.watches.values():
+            await watch.started(self.config.timeouts.start)
+        return await self.models.listed()
+
+    # ---------------------------------------------------------------------------------------------------- operations
+
+    async def alive(self, request: web.Request) -> web.Response:
+        return json_response(200, {"status": "ok"}, {})
+
+    async def ready(self, request: web.Request) -> web.Response:
+        states = await self.gate.states()
+        ready = "ready" in states.values() and not self.handler.draining
+        body = {"ready": ready, "draining": self.handler.draining, "backends": states}
+        return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
+
+    async def figures(self, request: web.Request) -> web.Response:
+        return web.Response(body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def status_page(self, request: web.Request) -> web.Response:
+        states = await self.gate.states()
+        lines = [
+            f"dragoman {gateway.__version__}" + (", draining" if self.handler.draining else ""),
+            "",
+            *(f"backend {name}: {state}" for name, state in states.items()),
+            f"model calls in flight: {len(self.handler.calls)}",
+            "",
+            *(f"POST {path}" for path in self._protocols),
+            "GET  /v1/models",
+            "GET  /healthz /readyz /metrics",
+        ]
+        return web.Response(text="\n".join(lines) + "\n")
+
+    # ---------------------------------------------------------------------------------------------------------- life
+
+    async def life(self, app: web.Application) -> AsyncIterator[None]:
+        for watch in self.gate.watches.values():
+            watch.start()
+        for watch in self.gate.watches.values():
+            await watch.started(0)  # what starts at once has started before the first request
+        yield
+        await self.models.close()
+        for watch in self.gate.watches.values():
+            await watch.close()
+
+
+def openai_model(model: ModelInfo) -> dict[str, Any]:
+    entry: dict[str, Any] = {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
+    if model.window is not None:
+        entry["context_window"] = entry["max_model_len"] = model.window
+    return entry
+
+
+def anthropic_model(model: ModelInfo) -> dict[str, Any]:
+    created = datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    entry: dict[str, Any] = {"type": "model", "id": model.id, "display_name": model.id, "created_at": created}
+    if model.window is not None:
+        entry["max_input_tokens"] = model.window
+    return entry
+
+
+GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
+
+
+def build(
+    config: Config,
+    backends: Sequence[Backend] | None = None,
+    secrets: Secrets | None = None,
+    protocols: Sequence[Protocol] | None = None,
+) -> web.Application:
+    """`backends` and `protocols` are those of the configuration and of the registry where they are not given."""
+    secrets = secrets or Secrets()
+    if backends is None:
+        from gateway.opening import open_backends  # not needed, with all its clients, by who brings backends along
+
+        backends = open_backends(config, secrets)
+    served = Gateway(config, backends, secrets.client_keys, PROTOCOLS if protocols is None else protocols)
+    app = web.Application(middlewares=[served.before_all], client_max_size=config.limits.body_bytes)
+    app[GATEWAY] = served
+    served.add_routes(app.router)
+    app.cleanup_ctx.append(served.life)
+    return app

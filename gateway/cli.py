@@ -1,0 +1,143 @@
+"""The command `dragoman`: serve, check, and what the person at the terminal is told.
+
+What cannot work ends at once with one line that says why: status 2 for a wrong configuration, 1 for a port in use or a
+backend that does not start. `dragoman is ready on …` is printed once the backend answers, not before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gateway import __version__
+from gateway.config import Config, ConfigError, load
+from gateway.opening import mask_url
+from gateway.secrets import API_KEYS, Secrets, read
+
+FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        config = load(options.config, _flags(options))
+        secrets = read(config, os.environ)
+        return int(options.run(config, secrets))
+    except ConfigError as error:
+        print(f"dragoman: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dragoman",
+        description="A gateway between agents and GPU model servers.",
+        epilog="Each key of the file has an environment variable: DRAGOMAN_PORT, DRAGOMAN_TIMEOUTS__DRAIN …",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dragoman {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, run, told in (
+        ("serve", serve, "start the gateway"),
+        ("check", check, "validate the configuration and print the effective one, secrets masked"),
+    ):
+        command = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.", allow_abbrev=False)
+        command.set_defaults(run=run)
+        _add_flags(command)
+    return parser
+
+
+def _add_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, metavar="FILE", help="YAML; configs/gateway.yaml explains every key")
+    command.add_argument(
+        "--backend", action="append", metavar="URL",
+        help="http(s)://host:port/v1, triton+grpc://host:8001/MODEL, triton+http://host:8000/MODEL or local: "
+        "(the default, a small model on the CPU); may be given several times",
+    )  # fmt: skip
+    command.add_argument("--model", metavar="NAME", help="name sent to the backend, whatever name a client asks for")
+    command.add_argument(
+        "--preset", metavar="NAME", help="kind of chat server: trtllm-serve, vllm, sglang, … or generic"
+    )
+    command.add_argument("--host", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
+    command.add_argument("--port", type=_port, metavar="N", help="port to listen on (8080); 0 takes any free one")
+    command.add_argument("--workers", type=int, metavar="N", help="processes (1, the only number in this version)")
+    command.add_argument(
+        "--api-keys-file", type=Path, metavar="FILE", help=f"clients' keys, one a line; also {API_KEYS}, with commas"
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports are 0 to 65535")
+    return int(text)
+
+
+def _flags(options: argparse.Namespace) -> dict[str, Any]:
+    flags = {name: getattr(options, name) for name in FLAGS}
+    flags["backends"] = [{"url": url} for url in options.backend] if options.backend else None
+    return flags
+
+
+# -------------------------------------------------------------------------------------------------------------- check
+
+
+def check(config: Config, secrets: Secrets) -> int:
+    """Opens the backends too (without speaking to them), because a wrong preset or setting shows only there."""
+    from gateway.opening import open_backends
+
+    open_backends(config, secrets)
+    print(effective(config, secrets), end="")
+    return 0
+
+
+def effective(config: Config, secrets: Secrets) -> str:
+    """A file that gives this configuration again, with the secrets it refers to as masked comments."""
+    content = config.model_dump(mode="json")
+    content["backends"] = [backend.model_dump(mode="json") for backend in config.named_backends]
+    for backend in content["backends"]:
+        backend["url"] = mask_url(backend["url"])
+        backend["settings"] = mask_settings(backend["settings"])
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+    text += (
+        f"# client keys: {len(secrets.client_keys)}" + (" (****)" if secrets.client_keys else ", loopback only") + "\n"
+    )
+    for name, key in (secrets.backend_keys or {}).items():
+        text += f"# key sent to {name}: {'****' if key else 'none'}\n"
+    return text
+
+
+def mask_settings(value: Any, key: str = "") -> Any:
+    """Settings may hold headers or fields with credentials, which nobody can tell by type; names tell."""
+    if isinstance(value, dict):
+        return {name: mask_settings(inner, str(name)) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [mask_settings(inner, key) for inner in value]
+    secret = any(word in key.lower() for word in ("key", "secret", "password", "authorization", "credential"))
+    return "****" if secret and isinstance(value, str) else value
+
+
+# -------------------------------------------------------------------------------------------------------------- serve
+
+
+def serve(config: Config, secrets: Secrets) -> int:
+    from gateway.serving import run  # aiohttp and the rest are loaded only for who serves
+
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(run(config, secrets))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run(config, secrets))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

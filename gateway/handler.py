@@ -1,0 +1,310 @@
+"""THE handler: one model call, the same for every protocol, streamed or whole, on every backend.
+
+Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head
+every error is an HTTP answer in the protocol's own words; behind it, the protocol's own failure event and the end of
+the connection. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
+cancellation reaches the server's work before it leaves the backend. What is no `GatewayError` is a bug: logged, and
+told as a plain 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from backends.base import Backend
+from gateway.answer import Answer, ClientGone, State, StreamedAnswer
+from gateway.body import read_object
+from gateway.config import Config
+from gateway.health import RETRY_AFTER, Gate
+from gateway.logs import log, request_line
+from gateway.metrics import Metrics
+from gateway.models import Models
+from translators.errors import GatewayError, Kind
+from translators.ir import Note, StopReason
+from translators.parallel import FirstCallOnly
+from translators.protocol import Context, ErrorReply, Policy, Protocol, Turn
+
+SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+HEADER_BUDGET = 1024
+REQUEST_ID = web.RequestKey("request_id", str)
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One model call from its arrival to its log line."""
+
+    protocol: Protocol
+    request: web.Request
+    id: str
+    request_id: str
+    accepted: float
+    task: asyncio.Task[Any]
+    backend: Backend | None = None
+    model: str | None = None
+    turn: Turn | None = None
+    answer: Answer | None = None
+    notes: list[Note] = field(default_factory=list)
+    error: GatewayError | None = None
+    interruption: GatewayError | None = None
+    status: int = 0
+    outcome: str = "failed"
+
+    @property
+    def finished(self) -> bool:
+        return self.answer is not None and self.answer.finished is not None
+
+    def interrupt(self, error: GatewayError) -> None:
+        """Ends the call from outside with an answer, as if the backend had failed with `error`."""
+        if self.interruption is None:
+            self.interruption = error
+            self.task.cancel()
+
+
+class Handler:
+    def __init__(self, config: Config, models: Models, gate: Gate, metrics: Metrics) -> None:
+        self._config = config
+        self._models = models
+        self._gate = gate
+        self._metrics = metrics
+        self._policy = Policy(
+            hosted_tools=config.policy.hosted_tools,
+            strict_history=config.policy.strict_history,
+            reasoning_events=config.policy.reasoning_events,
+            max_tools=config.limits.tools,
+        )
+        self.calls: set[Call] = set()
+        self.draining = False
+        self.idle = asyncio.Event()  # set while no call runs
+        self.idle.set()
+
+    async def handle(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        call = Call(
+            protocol,
+            request,
+            id=secrets.token_hex(16),
+            request_id=request[REQUEST_ID],
+            accepted=asyncio.get_running_loop().time(),
+            task=task,
+        )
+        self.calls.add(call)
+        self.idle.clear()
+        self._metrics.in_flight.labels(protocol.name).inc()
+        try:
+            return await self._answered(call)
+        except asyncio.CancelledError:
+            call.outcome = "disconnected"
+            state = call.answer.state if call.answer is not None else State.HELD
+            self._metrics.disconnects.labels(protocol.name, state.value).inc()
+            raise
+        finally:
+            if call.answer is not None:
+                call.answer.close()
+            self.calls.discard(call)
+            if not self.calls:
+                self.idle.set()
+            self._metrics.in_flight.labels(protocol.name).dec()
+            self._record(call)
+
+    # ------------------------------------------------------------------------------------------------------ the steps
+
+    async def _answered(self, call: Call) -> web.StreamResponse:
+        try:
+            try:
+                await self._run(call)
+            except asyncio.CancelledError:
+                # an interruption is ours; with the client gone as well, one cancellation is left over
+                if call.interruption is None or call.task.uncancel() > 0:
+                    raise
+                if not call.finished:
+                    raise call.interruption from None
+            return await self._succeed(call)
+        except ClientGone:
+            raise asyncio.CancelledError from None
+        except Exception as error:
+            return await self._fail(call, self._expected(call, error))
+
+    async def _run(self, call: Call) -> None:
+        """Up to the end of the backend's work; raises whatever went wrong."""
+        if self.draining:
+            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
+        body = await read_object(call.request, self._config.limits)
+        await self._gate.admit_any()
+        headers = {name.lower(): value for name, value in call.request.headers.items()}
+        context = Context(
+            id=call.id,
+            clock=lambda: int(time.time()),
+            headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
+            policy=self._policy,
+        )
+        turn = call.turn = call.protocol.parse(body, context)
+        call.notes.extend(turn.notes)
+        del body, headers
+        stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
+        if turn.streaming:
+            call.answer = StreamedAnswer(
+                call.request,
+                turn.stream,
+                stage,
+                self._config.timeouts,
+                call.accepted,
+                lambda: self._head(call),
+            )
+        else:
+            call.answer = Answer(turn.stream, stage)
+        target = await self._models.resolve(turn.request.model)
+        call.backend, call.model = target.backend, target.model
+        asked = turn.request if target.model == turn.request.model else replace(turn.request, model=target.model)
+        await self._gate.admit(target.backend)
+        call.notes.extend(target.backend.prepare(asked))
+        try:
+            await target.backend.stream(asked, call.answer)
+        except Exception as error:
+            if not call.finished:
+                raise
+            # the answer is whole: what broke behind it changes nothing for the client
+            log.warning("the backend failed behind a finished answer", exc_info=error)
+        if not call.finished:
+            raise GatewayError(
+                Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
+            )
+
+    async def _succeed(self, call: Call) -> web.StreamResponse:
+        assert call.answer is not None
+        assert call.answer.finished is not None
+        reason = call.answer.finished.reason
+        call.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
+        call.status = 200
+        if isinstance(call.answer, StreamedAnswer):
+            await call.answer.finish()
+            return call.answer.response
+        return json_response(200, call.answer.body(), self._head(call))
+
+    async def _fail(self, call: Call, error: GatewayError) -> web.StreamResponse:
+        call.error = error
+        if call.backend is not None:
+            self._gate.learn(call.backend, error)
+        answer = call.answer
+        if isinstance(answer, StreamedAnswer) and answer.state is not State.HELD:
+            call.status = 200
+            try:
+                await answer.fail(error)
+            except ClientGone:
+                raise asyncio.CancelledError from None
+            return answer.response
+        reply = error_reply(call.protocol, error, call.request_id)
+        call.status = reply.status
+        return json_response(reply.status, reply.body, {**self._head(call), **reply.headers})
+
+    def _expected(self, call: Call, error: Exception) -> GatewayError:
+        if isinstance(error, GatewayError):
+            return error
+        log.error("bug in %s", call.protocol.name, exc_info=error, extra={"fields": {"request_id": call.request_id}})
+        return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {call.request_id}.")
+
+    # ---------------------------------------------------------------------------------------------- what is told of it
+
+    def _head(self, call: Call) -> dict[str, str]:
+        notes = call.notes + (call.answer.notes if call.answer is not None else [])
+        headers = {"x-request-id": call.request_id}
+        if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
+            headers["x-dragoman-ignored"] = ignored
+        if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
+            headers["x-dragoman-unenforced"] = unenforced
+        return headers
+
+    def _record(self, call: Call) -> None:
+        now = asyncio.get_running_loop().time()
+        metrics, route, answer = self._metrics, call.protocol.name, call.answer
+        backend = call.backend.name if call.backend is not None else None
+        if answer is not None:
+            call.notes.extend(answer.notes)
+            call.notes.extend(answer.stage_notes())
+        for note in call.notes:
+            metrics.note(note)
+        metrics.requests.labels(route, str(call.status or 499), call.outcome).inc()
+        metrics.duration.labels(route).observe(now - call.accepted)
+        usage = None
+        first_ms = None
+        if answer is not None and backend is not None:
+            if answer.first_event_at is not None:
+                first_ms = round((answer.first_event_at - call.accepted) * 1000, 1)
+                metrics.first_event.labels(route, backend).observe(answer.first_event_at - call.accepted)
+            if answer.finished is not None:
+                usage = answer.finished.usage
+                metrics.usage(route, backend, usage)
+        error = call.error
+        request_line(
+            logging.WARNING if error is not None and error.kind.status >= 500 else logging.INFO,
+            {
+                "request_id": call.request_id,
+                "id": call.id,
+                "route": route,
+                "status": call.status or 499,
+                "outcome": call.outcome,
+                "stream": call.turn.streaming if call.turn is not None else None,
+                "backend": backend,
+                "model": call.model,
+                "first_event_ms": first_ms,
+                "duration_ms": round((now - call.accepted) * 1000, 1),
+                "tokens_in": usage.input if usage else None,
+                "tokens_out": usage.output if usage else None,
+                "tokens_cached": usage.cached if usage else None,
+                "notes": dict(Counter(note.kind for note in call.notes)) or None,
+                "error": error.kind.name.lower() if error else None,
+                "error_source": error.source if error else None,
+                "error_message": error.message if error and error.kind.status >= 500 else None,
+            },
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- replies
+
+
+def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Response:
+    response = web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    response.headers.update(headers)
+    return response
+
+
+def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> ErrorReply:
+    """The protocol's own words, with what every protocol's errors carry."""
+    reply = protocol.error(error, request_id)
+    present = {name.lower() for name in reply.headers}
+    common = {name: value for name, value in common_headers(error).items() if name.lower() not in present}
+    return replace(reply, headers={**common, **reply.headers})
+
+
+def common_headers(error: GatewayError) -> dict[str, str]:
+    """Whose refusal it is, and when to come back: whoever cannot serve now says so."""
+    headers: dict[str, str] = {"x-dragoman-error-source": error.source}
+    wait = error.retry_after if error.retry_after is not None or error.kind.status != 503 else RETRY_AFTER
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    return headers
+
+
+def note_list(names: Iterable[str]) -> str:
+    """A comma list for a header, each name once, at most 1 kB and then how many more there are."""
+    unique = list(dict.fromkeys("".join(c if "!" <= c <= "~" and c != "," else "_" for c in name) for name in names))
+    kept: list[str] = []
+    size = 0
+    for name in unique:
+        more = f"+{len(unique) - len(kept)}"
+        size += len(name) + 2
+        if size + len(more) > HEADER_BUDGET:
+            return ", ".join([*kept, more])
+        kept.append(name)
+    return ", ".join(kept)

@@ -1,0 +1,134 @@
+"""Whether a backend can serve: a cached probe, the sleep gate that asks it, and the bounded wait for a start.
+
+The gate stands before every inference route of every protocol. A probe is at most `FRESH` seconds old and is shared
+by all requests that want it, so it costs a request nothing but, once a second, one short question; a server too busy
+to answer that at once is taken for what it was last. Only a backend that says it sleeps or loads is refused: whether
+one that cannot be reached is really down is for the request itself to find out. A backend whose `start` still runs is
+waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from backends.base import Backend, Health
+from gateway.logs import log
+from gateway.metrics import Metrics
+from translators.errors import GatewayError, Kind
+
+FRESH = 0.5
+PATIENCE = 0.25  # how long a request waits for a probe when an older answer is known
+FIRST_PATIENCE = 2.0
+PROBE_LIMIT = 5.0
+RETRY_AFTER = 5.0
+
+
+class Watch:
+    """One backend's last known health."""
+
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+        self.backend = backend
+        self.last: Health | None = None
+        self._at = 0.0
+        self._probe: asyncio.Task[None] | None = None
+        self._start: asyncio.Task[None] | None = None
+        self._ready = metrics.backend_ready.labels(backend.name)
+
+    @property
+    def starting(self) -> bool:
+        return self._start is not None and not self._start.done()
+
+    @property
+    def start_error(self) -> BaseException | None:
+        done = self._start is not None and self._start.done() and not self._start.cancelled()
+        return self._start.exception() if self._start is not None and done else None
+
+    def start(self) -> None:
+        """Begins the backend's start without waiting: a model takes seconds to load, and requests can wait for it."""
+        self._start = asyncio.create_task(self.backend.start(), name=f"start {self.backend.name}")
+
+    async def started(self, limit: float) -> bool:
+        if self._start is not None and not self._start.done():
+            await asyncio.wait((self._start,), timeout=limit)
+        return not self.starting and self.start_error is None
+
+    async def health(self) -> Health:
+        if self.starting:
+            return Health("asleep", "it is starting")
+        if self.start_error is not None:
+            return Health("down", "it could not be started")
+        if self.last is not None and time.monotonic() - self._at < FRESH:
+            return self.last
+        if self._probe is None:
+            self._probe = asyncio.create_task(self._ask(), name=f"probe {self.backend.name}")
+        await asyncio.wait((self._probe,), timeout=FIRST_PATIENCE if self.last is None else PATIENCE)
+        return self.last or Health("down", "it does not answer")
+
+    def learn(self, health: Health) -> None:
+        """A fresher truth than the probe's, such as an error that says asleep."""
+        if self.last is None or health.state != self.last.state:
+            log.info("backend", extra={"fields": {"backend": self.backend.name, "state": health.state}})
+        self.last = health
+        self._at = time.monotonic()
+        self._ready.set(health.state == "ready")
+
+    async def close(self) -> None:
+        for task in (self._start, self._probe):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        await self.backend.close()
+
+    async def _ask(self) -> None:
+        try:
+            health = await asyncio.wait_for(self.backend.health(), PROBE_LIMIT)
+        except TimeoutError:
+            health = Health("down", "it does not answer")
+        except GatewayError as error:
+            health = Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)
+        except Exception:
+            log.exception("the probe of backend %s failed", self.backend.name)
+            health = Health("down", "the probe failed")
+        finally:
+            self._probe = None
+        self.learn(health)
+
+
+class Gate:
+    def __init__(self, backends: Iterable[Backend], metrics: Metrics, start_limit: float) -> None:
+        self.watches = {backend.name: Watch(backend, metrics) for backend in backends}
+        self._start_limit = start_limit
+
+    async def admit(self, backend: Backend) -> None:
+        """Returns when the backend may be asked; raises ASLEEP where it sleeps, loads, or does not start in time."""
+        watch = self.watches[backend.name]
+        if not await watch.started(self._start_limit) and watch.start_error is not None:
+            raise GatewayError(Kind.BACKEND_DOWN, "The model could not be started.", retry_after=RETRY_AFTER)
+        if (health := await watch.health()).state == "asleep":
+            raise asleep(health)
+
+    async def admit_any(self) -> None:
+        """The gate before anything is known of the request: raises only when every backend is asleep."""
+        health = Health("asleep")
+        for watch in self.watches.values():
+            if watch.starting or (health := await watch.health()).state != "asleep":
+                return
+        raise asleep(health)
+
+    async def states(self) -> dict[str, str]:
+        return {name: (await watch.health()).state for name, watch in self.watches.items()}
+
+    def learn(self, backend: Backend, error: GatewayError) -> None:
+        if error.kind is Kind.ASLEEP and error.source == "backend":
+            self.watches[backend.name].learn(Health("asleep", error.message, error.retry_after))
+
+
+def asleep(health: Health) -> GatewayError:
+    return GatewayError(
+        Kind.ASLEEP,
+        "The model is asleep or still loading; try again later.",
+        retry_after=health.retry_after or RETRY_AFTER,
+        source="backend",
+    )

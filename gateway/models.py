@@ -1,0 +1,162 @@
+"""Which backend serves a model name, and by what name: the models table, else the backends' own lists.
+
+With a table, the table decides: exact names and aliases first, then the longest prefix (an empty prefix matches all);
+anything else is 404 with the valid names. Without one: `model` of a backend or of the configuration is what every
+name becomes; a listed name goes unchanged; a single listed model takes every name; several make an unknown name 404;
+a list that cannot be read leaves the name as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backends.base import Backend, ModelInfo
+from gateway.config import BackendConfig, Config, ModelRule
+from gateway.logs import log
+from translators.errors import GatewayError, Kind
+
+FRESH = 30.0
+FRESH_FAILURE = 2.0
+RELOAD_UNKNOWN = 5.0  # an unknown name asks again when the list is older than this: a model may have come
+LIST_LIMIT = 5.0
+MOST_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    backend: Backend
+    model: str
+
+
+class Listing:
+    """One backend's list, remembered for a while; None when it cannot be read. Requests share one question."""
+
+    def __init__(self, backend: Backend, fixed: str | None) -> None:
+        self.backend = backend
+        self.fixed = fixed
+        self._models: list[ModelInfo] | None = None
+        self._until = 0.0
+        self._read_at = -RELOAD_UNKNOWN
+        self._task: asyncio.Task[None] | None = None
+
+    async def models(self, unknown: str | None = None) -> list[ModelInfo] | None:
+        now = time.monotonic()
+        stale = now >= self._until
+        if unknown is not None and now - self._read_at >= RELOAD_UNKNOWN:
+            stale = stale or all(model.id != unknown for model in self._models or ())
+        if stale:
+            if self._task is None:
+                self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
+            await asyncio.wait((self._task,))
+        return self._models
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _read(self) -> None:
+        try:
+            self._models = await asyncio.wait_for(self.backend.models(), LIST_LIMIT)
+            self._until = time.monotonic() + FRESH
+        except (GatewayError, TimeoutError):
+            self._models = None
+            self._until = time.monotonic() + FRESH_FAILURE
+        except Exception:
+            log.exception("the model list of backend %s could not be read", self.backend.name)
+            self._models = None
+            self._until = time.monotonic() + FRESH_FAILURE
+        finally:
+            self._read_at = time.monotonic()
+            self._task = None
+
+
+class Models:
+    def __init__(self, config: Config, backends: Sequence[Backend]) -> None:
+        configured: Sequence[BackendConfig | None] = config.named_backends
+        if len(configured) != len(backends):  # backends that were handed in, not opened from the configuration
+            configured = [None] * len(backends)
+        self._listings = [
+            Listing(backend, (each.model if each else None) or config.model)
+            for backend, each in zip(backends, configured, strict=True)
+        ]
+        names = [str(each.name) if each else backend.name for backend, each in zip(backends, configured, strict=True)]
+        self._by_name = dict(zip(names, backends, strict=True))
+        self._default = backends[0]
+        self._rules = config.models
+        self._exact = {name: rule for rule in self._rules for name in (rule.name, *rule.aliases) if name}
+        self._prefixes = sorted(
+            ((prefix, rule) for rule in self._rules for prefix in rule.prefixes), key=lambda pair: -len(pair[0])
+        )
+
+    async def resolve(self, name: str) -> Target:
+        return self._by_table(name) if self._rules else await self._by_lists(name)
+
+    async def listed(self) -> list[ModelInfo]:
+        """What a client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
+        if self._rules:
+            return [ModelInfo(name) for name in self._exact]
+        found: dict[str, ModelInfo] = {}
+        readable = False
+        for listing in self._listings:
+            models = [ModelInfo(listing.fixed)] if listing.fixed else await listing.models()
+            readable = readable or models is not None
+            for model in models or ():
+                found.setdefault(model.id, model)
+        if not readable:
+            raise GatewayError(
+                Kind.BACKEND_DOWN, "The backend's list of models cannot be read.", retry_after=5, source="backend"
+            )
+        return list(found.values())
+
+    async def close(self) -> None:
+        for listing in self._listings:
+            await listing.close()
+
+    def _by_table(self, name: str) -> Target:
+        rule = self._exact.get(name)
+        if rule is not None:
+            return self._target(rule, rule.upstream or rule.name or name)
+        for prefix, candidate in self._prefixes:
+            if name.startswith(prefix):
+                return self._target(candidate, candidate.upstream or candidate.name or name)
+        raise not_found(name, list(self._exact) + [f"{prefix}*" for prefix, _ in self._prefixes])
+
+    def _target(self, rule: ModelRule, upstream: str) -> Target:
+        return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream)
+
+    async def _by_lists(self, name: str) -> Target:
+        valid: dict[str, Target] = {}
+        unreadable: Backend | None = None
+        for listing in self._listings:
+            if listing.fixed is not None:
+                valid.setdefault(listing.fixed, Target(listing.backend, listing.fixed))
+                continue
+            models = await listing.models(name)
+            if models is None:
+                unreadable = unreadable or listing.backend
+            for model in models or ():
+                valid.setdefault(model.id, Target(listing.backend, model.id))
+        if name in valid:
+            return valid[name]
+        if unreadable is not None:
+            return Target(unreadable, name)
+        if len(valid) == 1:
+            return next(iter(valid.values()))
+        if not valid:
+            return Target(self._default, name)
+        raise not_found(name, list(valid))
+
+
+def not_found(name: str, valid: list[str]) -> GatewayError:
+    shown = ", ".join(valid[:MOST_NAMES_SHOWN]) + (", …" if len(valid) > MOST_NAMES_SHOWN else "")
+    asked = name if len(name) <= 200 else f"{name[:200]}…"
+    return GatewayError(
+        Kind.MODEL_NOT_FOUND,
+        f"The model '{asked}' does not exist here. Valid names: {shown or 'none'}.",
+        "model",
+        code="model_not_found",
+    )

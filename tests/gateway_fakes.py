@@ -1,0 +1,223 @@
+"""A protocol and a backend that do what a test says, and a gateway on a real socket between them.
+
+The protocol is none that exists, which shows that the gateway knows none by name: its frames are lines `word=value`,
+its failure frame is `failed=KIND`, its path is `plain`. The backend runs the coroutine that the test gives it and
+records what became of each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import orjson
+from aiohttp import web
+
+from backends.base import Health, ModelInfo, Sink
+from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from gateway.config import Config
+from gateway.secrets import Secrets
+from translators.errors import GatewayError, Kind, invalid
+from translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    Message,
+    Note,
+    PartEnded,
+    PartStarted,
+    Request,
+    Started,
+    StopReason,
+    Text,
+    Usage,
+)
+from translators.protocol import Context, ErrorReply, Json, Protocol, Turn
+
+Play = Callable[[Request, Sink], Awaitable[None]]
+
+
+class PlainStream:
+    """Every frame is a line, so that a torn frame shows."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.headers: list[str] | None = None
+        self.text = ""
+        self.reason = ""
+        self.started = False
+
+    def start(self) -> bytes:
+        self.started = True
+        return b"created\n"
+
+    def keepalive(self) -> bytes:
+        return b"keepalive\n"
+
+    def feed(self, events: Sequence[Event]) -> bytes:
+        out = b"" if self.started else self.start()
+        for event in events:
+            match event:
+                case Delta(text=text):
+                    self.text += text
+                    out += f"text={text}\n".encode()
+                case PartStarted(kind=kind, name=name):
+                    out += f"part={kind}{name}\n".encode()
+                case Finished(reason=reason):
+                    self.reason = reason.value
+                    out += f"finished={reason.value}\n".encode()
+                case Started() | PartEnded():
+                    pass
+        return out
+
+    def fail(self, error: GatewayError) -> bytes:
+        return f"failed={error.kind.name}\n".encode()
+
+    def body(self) -> Json:
+        body: Json = {"model": self.model, "text": self.text, "reason": self.reason}
+        return body if self.headers is None else {**body, "headers": self.headers}
+
+
+def parse(body: Json, context: Context) -> Turn:
+    if body.get("bug"):
+        raise RuntimeError("a prompt that must not be logged")
+    if "input" not in body:
+        raise invalid("input is missing", "input")
+    model = str(body.get("model", ""))
+    request = Request(
+        id=context.id,
+        model=model,
+        messages=(Message("user", (Text(str(body["input"])),)),),
+        parallel_tool_calls=body.get("parallel", True),
+    )
+    notes = tuple(Note("field", name) for name in body.get("ignored", ()))
+    stream = PlainStream(model)
+    if body.get("echo_headers"):
+        stream.headers = list(context.headers)
+    return Turn(request, bool(body.get("stream")), stream, notes)
+
+
+def error(error: GatewayError, request_id: str) -> ErrorReply:
+    status = 400 if error.kind is Kind.TOO_LARGE else error.kind.status
+    return ErrorReply(status, {"plain": error.kind.name, "message": error.message, "param": error.param})
+
+
+PLAIN = Protocol(name="plain", path="plain", parse=parse, error=error)
+OTHER = Protocol(name="other", path="plain/other", parse=parse, error=error)
+
+
+async def hello(request: Request, sink: Sink) -> None:
+    sink.feed([Started(), PartStarted("text"), Delta("hel")])
+    if sink.full:
+        await sink.drained()
+    sink.feed([Delta("lo"), PartEnded()])
+    if sink.full:
+        await sink.drained()
+    sink.feed([Finished(StopReason.STOP, Usage(3, 2, cached=1))])
+
+
+@dataclass
+class FakeBackend:
+    play: Play = hello
+    name: str = "fake"
+    notes: tuple[Note, ...] = ()
+    state: Health = field(default_factory=lambda: Health("ready"))
+    served: list[ModelInfo] | None = field(
+        default_factory=lambda: [ModelInfo("only", created=1_700_000_000, window=4096)]
+    )
+    start_seconds: float = 0.0
+    start_error: Exception | None = None
+    requests: list[Request] = field(default_factory=list)
+    running: int = 0
+    cancelled: int = 0
+    probes: int = 0
+    closed: int = 0
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def start(self) -> None:
+        if self.start_seconds:
+            await asyncio.sleep(self.start_seconds)
+        if self.start_error is not None:
+            raise self.start_error
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    def prepare(self, request: Request) -> tuple[Note, ...]:
+        return self.notes
+
+    async def stream(self, request: Request, sink: Sink) -> None:
+        self.requests.append(request)
+        self.running += 1
+        self.entered.set()
+        try:
+            await self.play(request, sink)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+    async def health(self) -> Health:
+        self.probes += 1
+        return self.state
+
+    async def models(self) -> list[ModelInfo]:
+        if self.served is None:
+            raise GatewayError(Kind.BACKEND_DOWN, "no list")
+        return self.served
+
+    async def count_tokens(self, request: Request) -> int | None:
+        return None
+
+
+@dataclass
+class Running:
+    """A gateway that listens; `post` sends a body to the plain protocol."""
+
+    runner: web.AppRunner
+    url: str
+    port: int
+    session: aiohttp.ClientSession
+    backend: FakeBackend
+
+    @property
+    def gateway(self) -> Gateway:
+        return self.runner.app[GATEWAY]
+
+    def post(self, body: Any = None, path: str = "/v1/plain", **options: Any) -> Any:
+        if body is not None:
+            options["data"] = body if isinstance(body, bytes) else orjson.dumps(body)
+        return self.session.post(self.url + path, **options)
+
+    def metric(self, sample: str, /, **labels: str) -> float:
+        return self.gateway.metrics.registry.get_sample_value(sample, labels) or 0.0
+
+
+@contextlib.asynccontextmanager
+async def running(backend: FakeBackend | None = None, *more: FakeBackend, **settings: Any) -> AsyncIterator[Running]:
+    first = backend or FakeBackend()
+    keys = settings.pop("keys", ())
+    app = build(Config(**settings), [first, *more], Secrets(tuple(keys)), [PLAIN, OTHER])
+    runner = web.AppRunner(app, shutdown_timeout=0.2, **RUNNER_OPTIONS)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+        try:
+            yield Running(runner, f"http://127.0.0.1:{port}", port, session, first)
+        finally:
+            await runner.cleanup()
+
+
+async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
+    """Waits for what happens on the other side of a socket; bounded, so that a failure is a failure."""
+    end = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
+        await asyncio.sleep(0.005)
