@@ -78,8 +78,8 @@ OVERFLOWS: dict[str, tuple[object, int | None, int | None]] = {
     "vllm older, flat": (
         {
             "object": "error",
-            "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4900 in "
-            "the messages, 100 in the completion).",
+            "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4900 "
+            "in the messages, 100 in the completion).",
             "code": 400,
         },
         4900,

@@ -1,0 +1,321 @@
+"""Constraints that the server cannot enforce: what is asked instead, what is accepted, what the second attempt is."""
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+
+from backends.chat_completions import ChatCompletions
+from backends.chat_settings import resolve
+from tests.recording import Recorder, ask
+from tests.scripted import Script, ScriptedServer, call_stream, text_stream, usage
+from translators import forced
+from translators.errors import GatewayError, Kind
+from translators.forced import call_schema, instructed, unwrapped
+from translators.ir import (
+    Format,
+    JsonObject,
+    JsonSchema,
+    Message,
+    Named,
+    Note,
+    Reasoning,
+    Request,
+    StopReason,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from translators.parts import Fold
+from translators.schema_check import faults, usable
+
+ADD = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
+SUB = Tool("sub", "Subtracts.", {"type": "object"})
+TOOLS = (ADD, SUB)
+PERSON: Format = JsonSchema(
+    "person", {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+)
+
+
+async def run(request: Request, *scripts: Any, preset: str = "trtllm-serve", **overrides: Any) -> tuple[Recorder, Any]:
+    async with ScriptedServer(*scripts) as server:
+        backend = ChatCompletions(server.url, settings=resolve(preset, overrides))
+        sink = Recorder()
+        try:
+            sink.notes += backend.prepare(request)
+            await backend.stream(request, sink)
+        finally:
+            await backend.close()
+        return sink, [seen.body for seen in server.chats]
+
+
+def answer(*pieces: str, **options: Any) -> Script:
+    return Script(text_stream(*pieces, **options))
+
+
+# ---------------------------------------------------------------------------------------------- a tool forced by schema
+
+
+async def test_a_forced_tool_is_asked_for_as_constrained_json_and_comes_back_as_a_call() -> None:
+    said = answer('{"name": "add", ', '"arguments": {"a": 1}}', reasoning=["let me ", "add"])
+    sink, (body,) = await run(ask("add 1", tools=TOOLS, tool_choice="required"), said)
+    thought, call = sink.parts
+    assert thought == Reasoning("let me add")
+    assert isinstance(call, ToolCall)
+    assert (call.name, call.arguments) == ("add", '{"a":1}')
+    assert call.id
+    assert sink.finished.usage == Usage(11, 7)
+    assert sink.notes == []
+    assert "tools" not in body
+    schema = body["response_format"]["json_schema"]["schema"]
+    assert [option["properties"]["name"] for option in schema["anyOf"]] == [{"const": "add"}, {"const": "sub"}]
+    assert body["messages"][-1]["content"].startswith("add 1\n")
+    assert '"parameters":{"type":"object","properties":{"a"' in body["messages"][-1]["content"]
+
+
+async def test_a_named_tool_is_the_only_one_in_the_schema() -> None:
+    request = ask(tools=TOOLS, tool_choice=Named("sub"))
+    sink, (body,) = await run(request, answer('{"name":"sub","arguments":{}}'))
+    assert [(part.name, part.arguments) for part in sink.parts if isinstance(part, ToolCall)] == [("sub", "{}")]
+    assert body["response_format"]["json_schema"]["schema"]["properties"]["name"] == {"const": "sub"}
+    assert "Adds." not in body["messages"][-1]["content"]
+
+
+async def test_nothing_reaches_the_client_before_the_answer_is_judged() -> None:
+    sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), answer(*'{"name":"add","arguments":{"a":1}}'))
+    assert len(sink.feeds) == 1
+
+
+async def test_a_native_call_is_accepted_as_it_is() -> None:
+    sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), Script(call_stream(("add", '{"a": 1}'))))
+    assert sink.parts == [ToolCall("call_0", "add", '{"a": 1}')]
+
+
+async def test_the_second_attempt_shows_the_first_and_usage_is_the_sum() -> None:
+    wrong = answer("I would rather talk.", counts=usage(10, 5, cached=3))
+    right = answer('{"name":"add","arguments":{"a":1}}', counts=usage(20, 6, cached=9))
+    sink, (first, second) = await run(ask(tools=TOOLS, tool_choice="required"), wrong, right)
+    assert [part.name for part in sink.parts if isinstance(part, ToolCall)] == ["add"]
+    assert sink.finished.usage == Usage(30, 11, cached=12)
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    assert second["messages"][-2] == {
+        "role": "assistant",
+        "content": "I would rather talk.",
+        "reasoning_content": "",
+    }
+    assert "no tool call" in second["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["talk", '{"name":"rm","arguments":{}}', '{"name":"add","arguments":"a"}', '["add"]', "3", "[" * 100_000],
+)
+async def test_constrained_decoding_that_does_not_constrain_is_a_failure_and_not_a_quiet_text(text: str) -> None:
+    sink = Recorder()
+    async with ScriptedServer(answer(text), answer(text)) as server:
+        backend = ChatCompletions(server.url, settings=resolve("trtllm-serve"))
+        with pytest.raises(GatewayError) as caught:
+            await backend.stream(ask(tools=TOOLS, tool_choice="required"), sink)
+        await backend.close()
+        assert len(server.chats) == 2
+    assert caught.value.kind is Kind.BACKEND_FAILED
+    assert not sink.touched
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"), [("length", StopReason.LENGTH), ("content_filter", StopReason.CONTENT_FILTER)]
+)
+async def test_a_cut_answer_is_passed_on_as_cut(finish: str, reason: StopReason) -> None:
+    cut = answer('{"name":"add","argu', finish=finish)
+    sink, bodies = await run(ask(tools=TOOLS, tool_choice="required"), cut)
+    assert len(bodies) == 1
+    assert sink.finished.reason is reason
+    assert sink.parts == [Text('{"name":"add","argu')]
+
+
+async def test_usage_of_two_attempts_is_unknown_where_one_is() -> None:
+    unknown = Script(text_stream("talk", counts={"prompt_tokens": 0, "completion_tokens": 0}))
+    sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), unknown, answer('{"name":"add","arguments":{}}'))
+    assert sink.finished.usage is None
+
+
+async def test_a_failure_of_the_server_in_the_second_attempt_is_a_failure() -> None:
+    with pytest.raises(GatewayError) as caught:
+        await run(ask(tools=TOOLS, tool_choice="required"), answer("talk"), Script.json({"error": "full"}, 429))
+    assert caught.value.kind is Kind.BUSY
+
+
+async def test_a_server_that_forces_tools_itself_is_left_alone() -> None:
+    sink, (body,) = await run(
+        ask(tools=TOOLS, tool_choice="required"), Script(call_stream(("add", '{"a": 1}'))), force_tool="native"
+    )
+    assert body["tool_choice"] == "required"
+    assert "response_format" not in body
+    assert len(sink.feeds) >= 1
+
+
+async def test_a_model_without_tools_in_its_template_still_makes_forced_calls() -> None:
+    request = ask(tools=TOOLS, tool_choice=Named("add"))
+    said = answer('{"name":"add","arguments":{"a":40}}')
+    sink, (body,) = await run(request, said, preset="llama.cpp", tools="forced_only", force_tool="schema")
+    assert [part.arguments for part in sink.parts if isinstance(part, ToolCall)] == ['{"a":40}']
+    assert "tools" not in body
+    assert sink.notes == []
+
+
+# ---------------------------------------------------------------------------------------------- a tool forced by prompt
+
+
+async def test_a_tool_forced_by_prompt_keeps_the_tools_and_is_announced_as_unenforced() -> None:
+    request = ask("go", tools=TOOLS, tool_choice=Named("add"))
+    sink, (body,) = await run(request, Script(call_stream(("add", '{"a": 1}'))), preset="triton-openai")
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["add", "sub"]
+    assert body["tool_choice"] == "auto"
+    assert "`add`" in body["messages"][-1]["content"]
+    assert sink.notes == [Note("unenforced", "tool_choice")]
+
+
+async def test_the_wrong_tool_is_tried_again_once_and_then_passed_on_visibly() -> None:
+    wrong = Script(call_stream(("sub", "{}")))
+    sink, bodies = await run(ask(tools=TOOLS, tool_choice=Named("add")), wrong, wrong, preset="triton-openai")
+    assert len(bodies) == 2
+    assert "sub({})" in bodies[1]["messages"][-2]["content"]
+    assert sink.parts == [ToolCall("call_0", "sub", "{}")]
+    assert sink.notes == [Note("unenforced", "tool_choice"), Note("unenforced", "tool_choice_failed")]
+
+
+async def test_auto_is_not_touched() -> None:
+    sink, (body,) = await run(ask(tools=TOOLS), answer("Hi"), preset="triton-openai")
+    assert (sink.text, body["tool_choice"], sink.notes) == ("Hi", "auto", [])
+
+
+# ------------------------------------------------------------------------------------------------------ json by prompt
+
+
+async def test_json_by_prompt_is_freed_of_its_fence() -> None:
+    sink, (body,) = await run(ask(format=PERSON), answer('```json\n{"age": 3}\n```'), preset="triton-openai")
+    assert sink.parts == [Text('{"age": 3}')]
+    assert "response_format" not in body
+    assert '"required":["age"]' in body["messages"][-1]["content"]
+    assert sink.notes == [Note("unenforced", "format")]
+
+
+async def test_json_that_does_not_fit_is_asked_for_again_with_the_fault() -> None:
+    sink, (_, second) = await run(
+        ask(format=PERSON), answer('{"age": "three"}'), answer('{"age": 3}'), preset="triton-openai"
+    )
+    assert sink.parts == [Text('{"age": 3}')]
+    assert "$.age: 'three' is not of type 'integer'" in second["messages"][-1]["content"]
+
+
+async def test_json_that_never_fits_is_passed_on_visibly() -> None:
+    sink, _ = await run(ask(format=JsonObject()), answer("no"), answer("never"), preset="triton-openai")
+    assert sink.parts == [Text("never")]
+    assert sink.notes == [Note("unenforced", "format"), Note("unenforced", "format_failed")]
+
+
+async def test_a_call_is_no_answer_to_be_judged() -> None:
+    sink, bodies = await run(
+        ask(format=PERSON, tools=TOOLS), Script(call_stream(("add", '{"a": 1}'))), preset="triton-openai"
+    )
+    assert len(bodies) == 1
+    assert isinstance(sink.parts[0], ToolCall)
+
+
+@pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"required": 5}, {"x": "y" * 300_000}])
+def test_a_schema_that_cannot_be_checked_is_refused_at_once(schema: dict[str, Any]) -> None:
+    backend = ChatCompletions("http://127.0.0.1:1/v1", settings=resolve("triton-openai"))
+    with pytest.raises(GatewayError) as caught:
+        backend.prepare(ask(format=JsonSchema("s", schema)))
+    assert caught.value.kind is Kind.INVALID
+
+
+# --------------------------------------------------------------------------------------------------------- pure pieces
+
+
+def test_an_instruction_stands_at_the_end_whatever_came_last() -> None:
+    user = Message("user", (Text("hi"),))
+    result = Message("tool", (ToolResult("c", (Text("42"),)),))
+    assert instructed((user,), "do") == (Message("user", (Text("hi"), Text("do"))),)
+    assert instructed((user, result), "do") == (user, result, Message("user", (Text("do"),)))
+
+
+def test_references_move_with_the_parameters() -> None:
+    tree = {"type": "object", "properties": {"next": {"$ref": "#/$defs/node"}}, "$defs": {"node": {"type": "integer"}}}
+    schema = call_schema((ADD, Tool("walk", "", tree)))
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({"name": "walk", "arguments": {"next": 1}})
+    assert not validator.is_valid({"name": "walk", "arguments": {"next": "x"}})
+    assert not validator.is_valid({"name": "add", "arguments": {}})
+    alone = jsonschema.Draft202012Validator(call_schema((Tool("walk", "", tree),)))
+    assert not alone.is_valid({"name": "walk", "arguments": {"next": "x"}})
+
+
+def test_a_property_called_ref_is_not_a_reference() -> None:
+    tool = Tool("t", "", {"type": "object", "properties": {"$ref": {"type": "string"}}})
+    assert call_schema((tool,))["properties"]["arguments"]["properties"] == {"$ref": {"type": "string"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [("{}", "{}"), ("  {} \n", "{}"), ("```json\n{}\n```", "{}"), ("```\n{}\n```\n", "{}"), ("```{}", "```{}")],
+)
+def test_unwrapping(text: str, bare: str) -> None:
+    assert unwrapped(text) == bare
+
+
+def test_a_tool_that_is_not_there_cannot_be_forced() -> None:
+    with pytest.raises(GatewayError) as caught:
+        forced.plan(ask(tools=TOOLS, tool_choice=Named("rm")), force_tool="schema", json_schema="enforced")
+    assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "tool_choice")
+
+
+def test_without_a_working_schema_forcing_falls_back_to_the_prompt() -> None:
+    plan = forced.plan(ask(tools=TOOLS, tool_choice="required"), force_tool="schema", json_schema="prompt")
+    assert plan is not None
+    assert plan.request.format is None
+    assert plan.notes == (Note("unenforced", "tool_choice"),)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "fits"),
+    [
+        ({"type": "integer"}, 3, True),
+        ({"type": "integer"}, "3", False),
+        ({"$ref": "http://127.0.0.1:9/never-asked"}, 3, True),
+        ({"$ref": "#"}, 3, True),
+        ({"type": "string", "pattern": "^(a+)+$"}, "a" * 60 + "!", True),
+        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, {"a" * 60 + "!": 1}, True),
+        ({"properties": {"a": {}}, "additionalProperties": False}, {"b": 1}, False),
+    ],
+    ids=["fits", "does not", "remote", "cyclic", "hostile pattern", "hostile names", "closed object"],
+)
+def test_checking_is_never_too_strict_and_never_dangerous(schema: dict[str, Any], value: Any, fits: bool) -> None:
+    assert usable(schema) is None
+    assert (faults(value, schema) is None) is fits
+
+
+def test_references_that_multiply_are_given_up() -> None:
+    doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$defs": {**doubling, "d40": {"type": "integer"}}, "$ref": "#/$defs/d0"}
+    assert faults(3, schema) is None
+
+
+def test_a_schema_that_contains_itself_is_not_usable() -> None:
+    loop: dict[str, Any] = {"type": "object"}
+    loop["properties"] = {"again": loop}
+    assert usable(loop) == "it contains itself"
+
+
+def test_the_call_keeps_numbers_that_do_not_fit_in_64_bits() -> None:
+    big = json.dumps({"name": "add", "arguments": {"a": 10**30}})
+    plan = forced.plan(ask(tools=TOOLS, tool_choice="required"), force_tool="schema", json_schema="enforced")
+    assert plan is not None
+    fold = Fold()
+    fold.parts.append(Text(big))
+    verdict = plan.judge(fold)
+    assert isinstance(verdict, forced.Accepted)
+    assert verdict.call == ("add", f'{{"a":{10**30}}}')
