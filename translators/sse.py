@@ -2,8 +2,9 @@
 
 Rules (WHATWG HTML, section 9.2): lines end in LF, CRLF or CR; `data` lines of one event are joined with LF; one space
 after the colon is not part of the value; comments and unknown fields are skipped; a byte order mark at the start is
-skipped. Beyond the standard, a last event without its blank line counts: servers that die politely forget it. Event
-names are not reported, since no server that is read here says anything by them that its payload does not.
+skipped. Beyond the standard, a last event without its blank line counts, since servers that die politely forget it,
+and payloads come stripped, since they are JSON and trtllm-serve puts a space behind them. Event names are not reported:
+no server that is read here says anything by them that its payload does not.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ _BOM = b"\xef\xbb\xbf"
 class EventReader:
     """`feed` gives the payloads that became whole with these bytes, `finish` what stood last without a blank line."""
 
-    __slots__ = ("_begun", "_held", "_size")
+    __slots__ = ("_begun", "_cr", "_held", "_size")
 
     def __init__(self) -> None:
         self._held: list[bytes] = []  # bytes of the event that is not whole yet
         self._size = 0
         self._begun = False
+        self._cr = False  # the last byte was a CR: a LF that comes next is the rest of that line end
 
     def feed(self, data: bytes) -> list[bytes]:
+        if self._cr and data:
+            self._cr = False
+            data = data.removeprefix(b"\n")
         if self._held:
             self._held.append(data)
             self._size += len(data)
@@ -46,19 +51,14 @@ class EventReader:
             self._begun = True
             data = data.removeprefix(_BOM)
         if b"\r" in data:
-            data, cr, after = data.rpartition(b"\r") if data.endswith(b"\r") else (data, b"", b"")
+            self._cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-            blocks = data.split(b"\n\n")
-            self._hold(blocks.pop() + cr + after)
-        else:
-            blocks = data.split(b"\n\n")
-            self._hold(blocks.pop())
+        blocks = data.split(b"\n\n")
+        self._hold(blocks.pop())
         return [payload for block in blocks if (payload := _payload(block)) is not None]
 
     def finish(self) -> list[bytes]:
-        data = b"".join(self._held).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        self._held.clear()
-        return [payload for block in data.split(b"\n\n") if (payload := _payload(block)) is not None]
+        return self.feed(b"\n\n\n")  # a CR before it takes the first
 
     def _hold(self, data: bytes) -> None:
         if data:
