@@ -7,6 +7,7 @@ free-form tool's input travels. Neither validates: a model's broken JSON must st
 
 from __future__ import annotations
 
+import json
 import re
 from enum import Enum
 
@@ -34,9 +35,14 @@ class Balance:
     def in_string(self) -> bool:
         return self._string
 
+    @property
+    def bare(self) -> bool:
+        """What has begun is neither an object nor an array."""
+        return self._raw
+
     def feed(self, text: str) -> int:
         """How many characters of `text` belong to the value; fewer than all only once it is complete."""
-        if self.complete:
+        if self.complete or not text:
             return 0
         at = 0
         if not self.begun:
@@ -88,17 +94,22 @@ class StringReader:
 
     Models write {"input": "..."}, {"patch": "..."} and the like, a JSON string, or the bare text; all come out as the
     text. `feed` gives what became certain, `finish` the rest. An escape that is cut between two pieces waits for its
-    end, half of a surrogate pair for the other half; what is no escape at all stands for itself.
+    end, half of a surrogate pair for the other half; one that the end of the answer cuts is no text and is dropped;
+    what is no escape at all stands for itself. Where the first property is the input, the others are not looked at.
     """
 
-    __slots__ = ("_buffer", "_state")
+    __slots__ = ("_buffer", "_pieces", "_state")
 
     def __init__(self) -> None:
         self._state = _Reading.HEAD
         self._buffer = ""
+        self._pieces: list[str] = []  # what is decided at the end
 
     def feed(self, piece: str) -> str:
         if self._state is _Reading.OVER:
+            return ""
+        if self._state is _Reading.WHOLE:
+            self._pieces.append(piece)
             return ""
         self._buffer += piece
         if self._state is _Reading.HEAD:
@@ -112,7 +123,7 @@ class StringReader:
 
     def finish(self) -> str:
         state, self._state = self._state, _Reading.OVER
-        return _whole(self._buffer) if state in (_Reading.HEAD, _Reading.WHOLE) else ""
+        return _whole(self._buffer + "".join(self._pieces)) if state in (_Reading.HEAD, _Reading.WHOLE) else ""
 
     def _recognise(self) -> None:
         if (match := _FIRST_PROPERTY.match(self._buffer)) is not None:
@@ -120,8 +131,8 @@ class StringReader:
             self._state = _Reading.VALUE if known else _Reading.WHOLE
             if known:
                 self._buffer = self._buffer[match.end() :]
-        elif (text := self._buffer.lstrip()) and text[0] not in '{"':
-            self._state = _Reading.BARE
+        elif (text := self._buffer.lstrip()) and text[0] != "{":
+            self._state = _Reading.WHOLE if text[0] == '"' else _Reading.BARE
 
     def _value(self) -> str:
         match = _VALUE.match(self._buffer)
@@ -129,8 +140,6 @@ class StringReader:
         raw, rest = match[0], self._buffer[match.end() :]
         if rest.startswith('"'):
             self._state, rest = _Reading.OVER, ""
-        elif (half := _HIGH_SURROGATE.search(raw)) is not None:
-            raw, rest = raw[: half.start()], half[0] + rest
         self._buffer = rest
         return _unescape(raw)
 
@@ -138,8 +147,8 @@ class StringReader:
 _INPUT_NAMES = frozenset({"input", "patch", "content", "code", "text", "script", "command"})
 _FIRST_PROPERTY = re.compile(r'\s*\{\s*"([^"\\]*)"\s*:\s*(\S)')
 _HEX = "[0-9a-fA-F]"
-_VALUE = re.compile(rf'(?:[^"\\]+|\\(?:u{_HEX}{{4}}|u(?!{_HEX}{{0,3}}\Z|{_HEX}{{4}})|[^u]))*', re.DOTALL)
-_HIGH_SURROGATE = re.compile(rf"\\u[dD][89abAB]{_HEX}{{2}}\Z")
+_HALF = rf"[dD][89abAB]{_HEX}{{2}}(?:\\(?:u{_HEX}{{0,3}})?)?\Z"  # of a pair of which the other half is still to come
+_VALUE = re.compile(rf'(?:[^"\\]+|\\(?:u(?!{_HALF}){_HEX}{{4}}|u(?!{_HEX}{{0,3}}\Z|{_HEX}{{4}})|[^u]))*+', re.DOTALL)
 _ESCAPE = re.compile(rf"\\(u{_HEX}{{4}}|.)", re.DOTALL)
 _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -147,17 +156,21 @@ _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 def _unescape(raw: str) -> str:
     if "\\" not in raw:
         return raw
-    text = _ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPED.get(m[1], m[0]), raw)
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # joins pairs, replaces lone halves
+    return _joined(_ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPED.get(m[1], m[0]), raw))
+
+
+def _joined(text: str) -> str:
+    """Halves of surrogate pairs joined, lone ones replaced."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _whole(text: str) -> str:
     try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        value = json.loads(text, strict=False)  # models forget to escape line ends
+    except (ValueError, RecursionError):
         return text
     if isinstance(value, dict):
         strings = [v for v in value.values() if isinstance(v, str)]
         value = value["input"] if isinstance(value.get("input"), str) else strings[0] if len(strings) == 1 else value
         value = "" if value == {} else value
-    return value if isinstance(value, str) else text
+    return _joined(value) if isinstance(value, str) else text
