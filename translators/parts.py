@@ -92,6 +92,10 @@ class _Call(_Part):
     def arguments(self) -> str:
         return "".join(self.sent)
 
+    def lacks(self, arguments: str) -> bool:
+        """Whether `arguments` without a name fit here rather than in a call of their own."""
+        return not (self.balance.complete or (self.balance.begun and arguments.lstrip().startswith("{")))
+
     @property
     def phantom(self) -> bool:
         """A header without arguments or id of its own that only repeats the name of the call before it."""
@@ -112,6 +116,7 @@ class Parts:
         self._open: _Part | None = None
         self._waiting: deque[_Part] = deque()
         self._calls: dict[int, _Call] = {}  # by upstream index: the newest call there
+        self._by_id: dict[str, _Call] = {}  # by upstream id: the newest call that has it
         self._last: _Call | None = None
         self._blank: dict[PartKind, _Part] = {}  # white space that may yet become the beginning of a part
         self._kinds: set[PartKind] = set()  # kinds that were opened
@@ -122,6 +127,11 @@ class Parts:
     def of(cls, request: Request) -> Parts:
         taken = {part.id for message in request.messages for part in message.parts if isinstance(part, ToolCall)}
         return cls(request.id, taken=taken, names=[tool.name for tool in request.tools])
+
+    @property
+    def begun(self) -> bool:
+        """Something other than white space has come."""
+        return bool(self._kinds or self._waiting)
 
     # ----------------------------------------------------------------------------------------------------------- deltas
 
@@ -157,8 +167,11 @@ class Parts:
     ) -> None:
         """A delta of a tool call. `index`, `id` and `name` are what the server said, None or "" where it said nothing;
         `whole` says that `arguments` is certainly all of them."""
+        id, name = id.strip() and id, name.strip() and name
         call = self._find(index, id, name, arguments)
         if call is None:
+            if not (id or name or arguments.strip()):
+                return  # says nothing and continues nothing
             before = self._calls.get(self._key(index))
             call = _Call(id, name, before.name if before is not None else None)
             self._calls[self._key(index) if index is not None or not self._calls else max(self._calls) + 1] = call
@@ -166,6 +179,8 @@ class Parts:
             self._blank.clear()
         call.name = call.name or name
         call.id = call.id or id
+        if id:
+            self._by_id[id] = call
         self._last = call
         if arguments:
             self._arguments(call, arguments, whole)
@@ -179,20 +194,19 @@ class Parts:
     def _find(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
         """The call that a delta continues, None when it begins a new one."""
         call = self._last if index is None else self._calls.get(index)
-        if id and (index is None or (call is None and not name)):
-            call = next((c for c in reversed(self._calls.values()) if c.id == id), None if name else call)
+        if id and (call.id != id if call is not None else not name):
+            call = self._by_id.get(id, call)
+        elif call is None and not name and self._last is not None and self._last.lacks(arguments):
+            call = self._last  # an index that counts deltas, not calls
         if call is None:
             return None
         done = call.balance.complete
         if name and call.name and name != call.name:
-            if call.balance.begun or call.name + name not in self._names:
-                return None
-            call.name += name  # the name itself came in pieces
-            return call
+            return call if self._completes_name(call, id, name) else None
         if id and call.id and id != call.id:
             if not name:  # some servers make a new id for every piece
                 return None if done and arguments.strip() else call
-            continues = call.balance.begun and not done and name == call.name and not arguments.lstrip().startswith("{")
+            continues = call.balance.begun and not done and not arguments.lstrip().startswith("{")
             return call if continues else None
         if done and name:
             if id and id == call.id and not arguments.strip():
@@ -200,8 +214,18 @@ class Parts:
             return call if self._snapshot_of(call, arguments) else None
         return call
 
+    def _completes_name(self, call: _Call, id: str, name: str) -> bool:
+        """Whether `name` is the next piece of the name, or the name as far as it goes now; the declared names tell."""
+        joined, new = (name, call.name) if name.startswith(call.name) else (call.name + name, name)
+        if call.balance.begun or (id and id != call.id) or new in self._names:
+            return False
+        if not any(declared.startswith(joined) for declared in self._names):
+            return False
+        call.name = joined
+        return True
+
     def _snapshot_of(self, call: _Call, arguments: str) -> bool:
-        return bool(arguments) and arguments.startswith(call.arguments)
+        return len(arguments) >= call.size and arguments.startswith(call.arguments)
 
     # -------------------------------------------------------------------------------------------------------- arguments
 
@@ -212,17 +236,21 @@ class Parts:
                 self._cumulative = True
             else:
                 self._accept(call, held)
-        if call.size and len(piece) >= call.size and self._snapshot_of(call, piece):
+        if self._may_repeat(call, whole) and self._snapshot_of(call, piece):
             if not (self._cumulative or whole) and _value_may_begin(call):
-                call.held = (
-                    piece  # {"a": then {"a": 1} continues a nested object or repeats the whole: the next piece tells
-                )
+                # {"a": then {"a": 1} continues a nested object or repeats the whole: the next piece tells
+                call.held = piece
                 return
             self._cumulative = True
             piece = piece[call.size :]
         elif whole and call.balance.begun:
             return  # said once already, in other words
         self._accept(call, piece)
+
+    def _may_repeat(self, call: _Call, whole: bool) -> bool:
+        """Whether a piece that begins like all before it can be a snapshot; in text that is no JSON, "*" and then "**"
+        could be one and is none."""
+        return call.balance.begun and (self._cumulative or whole or not call.balance.bare)
 
     def _accept(self, call: _Call, piece: str) -> None:
         if not call.ended:
@@ -258,9 +286,8 @@ class Parts:
         if not self._kinds:
             self.events.append(Started())
         self._kinds.add(part.kind)
-        if isinstance(part, _Call):
-            part.id, part.name = self._call_id(part.id), self._declared(part.name)
-            self.events.append(PartStarted("call", part.id, part.name))
+        if isinstance(part, _Call):  # which keeps the server's own id and name: its later deltas are told by them
+            self.events.append(PartStarted("call", self._call_id(part.id), self._declared(part.name)))
         else:
             self.events.append(PartStarted(part.kind))
         if text := "".join(part.pieces):
@@ -275,9 +302,9 @@ class Parts:
         self._open = None
 
     def _call_id(self, id: str) -> str:
-        if not id or id in self._taken:
-            if id:
-                self._note("repair", "call_id")
+        if id in self._taken:
+            self._note("repair", "call_id")
+        while not id or id in self._taken:
             self._made += 1
             id = f"call_{self._seed}{self._made:02d}"
         self._taken.add(id)
@@ -348,7 +375,10 @@ class Parts:
         for call in [call for call in self._waiting if isinstance(call, _Call) and (call.phantom or not call.name)]:
             place = self._waiting.index(call)
             self._waiting.remove(call)
-            if call.balance.begun:  # arguments for nobody: shown, so that they are not lost
+            if not call.balance.begun:
+                if call.id and not call.name:
+                    self._note("drop", "nameless_call")
+            else:  # arguments for nobody: shown, so that they are not lost
                 self._note("repair", "nameless_call")
                 text = _Part("text")
                 text.pieces = call.pieces
