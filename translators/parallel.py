@@ -57,6 +57,6 @@ class FirstCallOnly:
             self.dropped += event.kind == "call"
 
     def _finished(self, event: Finished) -> Finished:
-        if self._swallowed and self._complete:  # what was cut by the limit is not part of this answer
-            return Finished(StopReason.STOP, event.usage, event.stop_sequence)
+        if self._swallowed and self._complete:  # what the limit cut or a stop string ended is not part of this answer
+            return Finished(StopReason.STOP, event.usage)
         return event
