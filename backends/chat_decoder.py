@@ -9,6 +9,7 @@ ended then, since some servers send their last delta late.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -30,13 +31,17 @@ _REASONS = {
     "stop_sequence": StopReason.STOP,
     "length": StopReason.LENGTH,
     "max_tokens": StopReason.LENGTH,
+    "model_length": StopReason.LENGTH,  # Mistral: the window, not the request's limit
     "content_filter": StopReason.CONTENT_FILTER,
+    "sensitive": StopReason.CONTENT_FILTER,  # GLM
 }
 _FAILURES = {  # trtllm-serve and SGLang end streams with these words
     "timeout": (Kind.TIMEOUT, "The model server gave up on the answer after its own time limit."),
     "cancelled": (Kind.BACKEND_FAILED, "The model server cancelled the answer."),
     "abort": (Kind.BACKEND_FAILED, "The model server aborted the answer."),
     "error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),
+    "network_error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),  # GLM
+    "insufficient_system_resource": (Kind.BUSY, "The model server ran out of resources during the answer."),  # DeepSeek
 }
 
 
@@ -76,7 +81,7 @@ class ChatDecoder:
     def feed_whole(self, answer: object) -> list[Event]:
         """A `chat.completion` object from a server that ignored `stream`."""
         self._chunk(answer)
-        return self._take() + self.finish()
+        return self.finish()
 
     def finish(self) -> list[Event]:
         """The stream has ended, or nothing more is awaited."""
@@ -116,7 +121,13 @@ class ChatDecoder:
             self.done = True
             self._end()
         elif payload:
-            self._chunk(_loads(payload))
+            try:
+                self._chunk(_loads(payload))
+            except GatewayError:
+                if self._reason is None:
+                    raise
+                # vLLM while it shuts down, or a body torn within the usage: the answer was whole already
+                self._parts.notes.append(Note("answer", "error_after_finish"))
 
     def _chunk(self, chunk: object) -> None:
         if not isinstance(chunk, dict):
@@ -128,8 +139,6 @@ class ChatDecoder:
 
     def _read(self, chunk: dict[str, Any]) -> None:
         if chunk.get("error") or chunk.get("object") == "error":
-            if self._reason is not None:  # vLLM while it shuts down: the answer was whole already
-                return
             raise self._classify(200, chunk)
         if (usage := chunk.get("usage")) is not None:
             self._usage = read_usage(usage) or self._usage
@@ -138,13 +147,14 @@ class ChatDecoder:
                 self._choice(choice)
 
     def _choice(self, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta") or choice.get("message")
-        if delta:
+        if delta := choice.get("delta"):
             self._delta(delta, choice)
+        elif (message := choice.get("message")) and not self._parts.begun:  # else it repeats what the deltas said
+            self._delta(message, choice, whole=True)
         if (reason := choice.get("finish_reason")) and self._reason is None:
             self._finish_reason(reason, choice)
 
-    def _delta(self, delta: dict[str, Any], choice: dict[str, Any]) -> None:
+    def _delta(self, delta: dict[str, Any], choice: dict[str, Any], whole: bool = False) -> None:
         # vLLM renamed reasoning_content to reasoning; some servers send both with the same text
         if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
             self._parts.reasoning(str(reasoning))
@@ -157,7 +167,7 @@ class ChatDecoder:
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
             for position, call in enumerate(calls):
-                self._call(call, position if "message" in choice else None)
+                self._call(call, position if whole else None)
         elif call := delta.get("function_call"):  # the form before tools, still spoken by a few
             self._call({"index": 0, "function": call}, None)
 
@@ -166,7 +176,7 @@ class ChatDecoder:
             raise _nonsense()
         function = call.get("function") or {}
         arguments = function.get("arguments")
-        whole = isinstance(arguments, dict)  # Ollama sends an object
+        whole = not isinstance(arguments, str | None)  # Ollama sends an object
         text = orjson.dumps(arguments).decode() if whole else arguments
         index, id, name = call.get("index"), call.get("id"), function.get("name")
         self._parts.call(
@@ -178,31 +188,29 @@ class ChatDecoder:
         )
 
     def _finish_reason(self, reason: object, choice: dict[str, Any]) -> None:
-        word = str(reason)
+        word = str(reason).lower()
         if word in _FAILURES:
             kind, message = _FAILURES[word]
             raise GatewayError(kind, message, source="backend")
         if word not in _REASONS:
             self._parts.notes.append(Note("answer", "unknown_finish_reason"))
         self._reason = _REASONS.get(word, StopReason.STOP)
-        matched = choice.get("stop_reason")  # vLLM, SGLang and trtllm-serve name the stop string that matched
+        matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched
 
 
 def _loads(payload: bytes) -> object:
-    """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8 and half a surrogate pair."""
+    """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and what
+    Python's json writes and no other reads (-Infinity as a log probability)."""
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
-        pass
-    text = payload.decode("utf-8", "replace")
-    for candidate in (text, _without_lone_surrogates(text)):
-        try:
-            return orjson.loads(candidate)
-        except orjson.JSONDecodeError:
-            continue
-    raise _nonsense()
+        text = _without_lone_surrogates(payload.decode("utf-8", "replace"))
+    try:
+        return json.loads(text, strict=False, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        raise _nonsense() from None
 
 
 _SURROGATES = re.compile(
@@ -236,18 +244,23 @@ def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _token(entry: dict[str, Any]) -> dict[str, Any]:
     token = str(entry.get("token", ""))
-    octets = entry.get("bytes")
+    octets, logprob = entry.get("bytes"), entry.get("logprob")
     return {
         "token": token,
-        "logprob": entry.get("logprob", 0.0),
+        "logprob": -9999.0 if logprob is None else logprob,  # as OpenAI says "next to impossible"; JSON has no -inf
         "bytes": octets if octets is not None else list(token.encode("utf-8", "replace")),
     }
 
 
 def read_usage(usage: object) -> Usage | None:
     """A chat `usage` object. All zeros are what servers send that did not count; no prompt has no tokens."""
-    if not isinstance(usage, dict):
+    try:
+        return _usage(usage) if isinstance(usage, dict) else None
+    except (AttributeError, TypeError, ValueError, OverflowError):  # an odd count is no reason to lose an answer
         return None
+
+
+def _usage(usage: dict[str, Any]) -> Usage | None:
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
     if not isinstance(prompt, int | float) or not (prompt or completion):
         return None
