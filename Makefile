@@ -19,7 +19,7 @@ help: ## what can be said to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 
 run: $(STAMPS)/core ## start the gateway on 127.0.0.1:8080; without a backend, with a small model on the CPU
-	@$(MAKE) --no-print-directory $(STAMPS)/local-model || echo "no local model here: name a server with ARGS=\"--backend URL\""
+	@$(MAKE) -q $(STAMPS)/local-model || $(MAKE) --no-print-directory $(STAMPS)/local-model || echo "no local model here: name a server with ARGS=\"--backend URL\""
 	@exec .venv/bin/dragoman serve $(ARGS)
 
 test: $(STAMPS)/dev real ## run all tests, against real components too
@@ -52,7 +52,7 @@ soak: $(STAMPS)/dev ## thousands of streams with disconnects and errors, ten min
 local-model: $(STAMPS)/local-model ## install the small model on the CPU
 
 real: $(STAMPS)/python ## install the real components that tests run against
-	@$(MAKE) --no-print-directory $(STAMPS)/local-model || test "$$CI" != true
+	@$(MAKE) -q $(STAMPS)/local-model || $(MAKE) --no-print-directory $(STAMPS)/local-model || test "$$CI" != true
 	$(PY) -m tests.real.provision
 
 lock: $(STAMPS)/python ## choose newest versions and write the lock files anew
