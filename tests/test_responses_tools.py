@@ -10,27 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translators.errors import GatewayError, Kind
+from tests.responses_requests import parse, refused
+from translators.errors import Kind
 from translators.ir import Named, Note, Tool, ToolCall
-from translators.protocol import Context, Json, Policy, Turn
-from translators.responses import PROTOCOL
+from translators.protocol import Json, Policy, Turn
 from translators.responses.proxies import canonical_schema, object_schema
 from translators.responses.tools import Declarations, Declared, ToolMap
 
 EMPTY = {"type": "object", "properties": {}}
 NAMES = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-
-
-def parse(policy: Policy | None = None, **body: Any) -> Turn:
-    context = Context(id="0" * 24, clock=lambda: 1, policy=policy or Policy())
-    return PROTOCOL.parse({"model": "m", "input": "hi", **body}, context)
-
-
-def refused(policy: Policy | None = None, **body: Any) -> GatewayError:
-    with pytest.raises(GatewayError) as caught:
-        parse(policy, **body)
-    assert caught.value.kind in (Kind.INVALID, Kind.UNSUPPORTED)
-    return caught.value
 
 
 def declare(*tools: Json, policy: Policy | None = None) -> tuple[ToolMap, list[Note]]:
@@ -365,8 +353,8 @@ def test_additional_tools_join_in_order() -> None:
 
 def test_found_tools_join_although_their_loading_is_deferred() -> None:
     search = {"type": "tool_search_call", "call_id": "s", "execution": "client", "arguments": {"query": "add"}}
-    found = {"type": "tool_search_output", "call_id": "s", "execution": "client", "status": "completed"}
-    found["tools"] = [namespace("n", function("add", defer_loading=True))]  # type: ignore[assignment]
+    found: Json = {"type": "tool_search_output", "call_id": "s", "execution": "client", "status": "completed"}
+    found["tools"] = [namespace("n", function("add", defer_loading=True))]
     turn = parse(tools=[{"type": "tool_search", "execution": "client"}], input=[search, found])
     assert names(turn) == ["tool_search", "n__add"]
     result = turn.request.messages[-1].parts[0]

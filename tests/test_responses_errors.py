@@ -1,0 +1,78 @@
+"""Errors in the words of the Responses API, over HTTP and in a stream."""
+
+from __future__ import annotations
+
+import pytest
+
+from translators.errors import GatewayError, Kind
+from translators.responses import PROTOCOL
+from translators.responses.errors import stream_error
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "type_", "code"),
+    [
+        (Kind.INVALID, 400, "invalid_request_error", None),
+        (Kind.UNSUPPORTED, 400, "invalid_request_error", "unsupported_value"),
+        (Kind.OVERFLOW, 400, "invalid_request_error", "context_length_exceeded"),
+        (Kind.TOO_LARGE, 400, "invalid_request_error", "request_too_large"),
+        (Kind.UNAUTHENTICATED, 401, "invalid_request_error", "invalid_api_key"),
+        (Kind.FORBIDDEN, 403, "permission_error", None),
+        (Kind.NOT_FOUND, 404, "invalid_request_error", "not_found"),
+        (Kind.MODEL_NOT_FOUND, 404, "invalid_request_error", "model_not_found"),
+        (Kind.METHOD, 405, "invalid_request_error", "method_not_allowed"),
+        (Kind.UPGRADE, 426, "invalid_request_error", "websocket_not_supported"),
+        (Kind.RATE_LIMITED, 429, "rate_limit_error", "rate_limit_exceeded"),
+        (Kind.INTERNAL, 500, "server_error", "server_error"),
+        (Kind.BACKEND_FAILED, 502, "server_error", "server_error"),
+        (Kind.BACKEND_DOWN, 503, "server_error", "service_unavailable"),
+        (Kind.ASLEEP, 503, "server_error", "service_unavailable"),
+        (Kind.BUSY, 503, "server_error", "server_is_overloaded"),
+        (Kind.DRAINING, 503, "server_error", "server_is_overloaded"),
+        (Kind.TIMEOUT, 504, "server_error", "timeout"),
+    ],
+)
+def test_every_kind_has_its_words(kind: Kind, status: int, type_: str, code: str | None) -> None:
+    reply = PROTOCOL.error(GatewayError(kind, "Why."), "req_1")
+    param = "model" if kind is Kind.MODEL_NOT_FOUND else None
+    assert reply.status == status
+    assert reply.body == {"error": {"message": "Why.", "type": type_, "param": param, "code": code}}
+    assert ("retry-after" in reply.headers) == (status == 429 or status == 503)
+    assert (reply.headers.get("x-should-retry") == "false") == (status in (500, 504))
+
+
+def test_every_kind_is_in_that_table() -> None:
+    for kind in Kind:
+        assert PROTOCOL.error(GatewayError(kind, "x"), "r").body["error"]["type"]
+        assert stream_error(GatewayError(kind, "x"))["code"]
+
+
+def test_retry_after_is_whole_seconds_of_what_is_known() -> None:
+    reply = PROTOCOL.error(GatewayError(Kind.BUSY, "Full.", retry_after=1.2), "r")
+    assert reply.headers["retry-after"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (Kind.BUSY, "rate_limit_exceeded"),
+        (Kind.DRAINING, "rate_limit_exceeded"),
+        (Kind.ASLEEP, "rate_limit_exceeded"),
+        (Kind.OVERFLOW, "context_length_exceeded"),
+        (Kind.INVALID, "invalid_prompt"),
+        (Kind.UNSUPPORTED, "invalid_prompt"),
+        (Kind.BACKEND_FAILED, "server_error"),
+        (Kind.BACKEND_DOWN, "server_error"),
+        (Kind.TIMEOUT, "server_error"),
+        (Kind.INTERNAL, "server_error"),
+    ],
+)
+def test_codes_in_a_stream_differ(kind: Kind, code: str) -> None:
+    said = stream_error(GatewayError(kind, "Why.", retry_after=7))
+    assert said["code"] == code
+    assert said["message"].startswith("Why.")
+    assert ("try again in 7s" in said["message"]) == (code == "rate_limit_exceeded")
+
+
+def test_a_waiting_time_is_said_once() -> None:
+    assert stream_error(GatewayError(Kind.BUSY, "Full, try again in 3s."))["message"] == "Full, try again in 3s."

@@ -1,0 +1,442 @@
+"""Input items of a Responses request: each becomes what the model should see, or is refused with its place."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.responses_requests import PNG, messages, parse, parts, refused, user
+from translators.errors import GatewayError
+from translators.ir import (
+    Image,
+    Message,
+    Note,
+    Part,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from translators.protocol import Context, Json, Policy
+from translators.responses import PROTOCOL
+
+# ---------------------------------------------------------------------------------------------------------------- input
+
+
+def test_a_string_is_one_user_message() -> None:
+    assert parse(input="Say hello.").request.messages == (Message("user", (Text("Say hello."),)),)
+
+
+def test_instructions_come_first_as_system() -> None:
+    assert messages(user(), instructions="Be brief.") == [
+        Message("system", (Text("Be brief."),)),
+        Message("user", (Text("x"),)),
+    ]
+
+
+@pytest.mark.parametrize("instructions", [None, ""])
+def test_no_instructions_are_no_message(instructions: str | None) -> None:
+    assert [message.role for message in messages(user(), instructions=instructions)] == ["user"]
+
+
+@pytest.mark.parametrize("role", ["user", "assistant", "system", "developer"])
+@pytest.mark.parametrize(
+    "content", ["x", [{"type": "input_text", "text": "x"}], [{"type": "output_text", "text": "x"}]]
+)
+def test_easy_messages_need_no_type(role: str, content: Any) -> None:
+    assert messages({"role": role, "content": content}) == [Message(role, (Text("x"),))]  # type: ignore[arg-type]
+
+
+def test_system_and_developer_messages_keep_their_places() -> None:
+    roles = [
+        m.role for m in messages({"role": "developer", "content": "a"}, user(), {"role": "system", "content": "b"})
+    ]
+    assert roles == ["developer", "user", "system"]
+
+
+def test_status_phase_ids_and_annotations_are_dropped() -> None:
+    item = {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "incomplete",
+        "phase": "commentary",
+        "content": [{"type": "output_text", "text": "x", "annotations": [], "logprobs": []}],
+        "internal_chat_message_metadata_passthrough": {"turn_id": "t"},
+    }
+    assert messages(item) == [Message("assistant", (Text("x"),))]
+
+
+def test_a_refusal_stays_a_refusal() -> None:
+    assert parts({"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}) == [Refusal("No.")]
+
+
+def test_empty_strings_are_tolerated() -> None:
+    assert parts(user("")) == [Text("")]
+    assert messages(user(), {"role": "assistant", "content": ""}, user()) == [Message("user", (Text("x"),))] * 2
+
+
+def test_assistant_items_become_one_turn() -> None:
+    items = [
+        user(),
+        {"type": "reasoning", "id": "r", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+        {"role": "assistant", "content": "I look."},
+        {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"},
+        {"type": "function_call", "call_id": "b", "name": "g", "arguments": '{"x": 1}'},
+        {"type": "function_call_output", "call_id": "b", "output": "2"},
+        {"type": "function_call_output", "call_id": "a", "output": "1"},
+    ]
+    turn = parse(input=items)
+    calls = (ToolCall("a", "f", "{}"), ToolCall("b", "g", '{"x": 1}'))
+    assert turn.request.messages[1:] == (
+        Message("assistant", (Reasoning("hm"), Text("I look."), *calls)),
+        Message("tool", (ToolResult("a", (Text("1"),)),)),
+        Message("tool", (ToolResult("b", (Text("2"),)),)),
+    )
+    assert turn.notes == (Note("repair", "reordered_output"),)
+
+
+@pytest.mark.parametrize(
+    ("value", "param", "code"),
+    [
+        (None, "input", "missing_required_parameter"),
+        (5, "input", "invalid_type"),
+        ({}, "input", "invalid_type"),
+        ([], "input", "empty_array"),
+        ([5], "input[0]", "invalid_type"),
+        (["text"], "input[0]", "invalid_type"),
+        ([user(), {}], "input[1].type", "missing_required_parameter"),
+        ([{"type": 7}], "input[0].type", "invalid_type"),
+        ([user(), {"type": "hologram"}], "input[1].type", "invalid_value"),
+        ([{"type": "message", "content": "x"}], "input[0].role", "missing_required_parameter"),
+        ([{"role": "tool", "content": "x"}], "input[0].role", "invalid_value"),
+        ([{"role": "user"}], "input[0].content", "missing_required_parameter"),
+        ([user(None)], "input[0].content", "invalid_type"),
+        ([user(5)], "input[0].content", "invalid_type"),
+        ([user(["x"])], "input[0].content[0]", "invalid_type"),
+        ([user([{"text": "x"}])], "input[0].content[0].type", "missing_required_parameter"),
+        ([user([{"type": "smell"}])], "input[0].content[0].type", "invalid_value"),
+        ([user([{"type": "input_text", "text": 5}])], "input[0].content[0].text", "invalid_type"),
+        ([user([{"type": "input_text"}])], "input[0].content[0].text", "missing_required_parameter"),
+        ([user([{"type": "input_audio"}])], "input[0].content[0].type", "unsupported_value"),
+        ([user([{"type": "input_video", "video_url": "x"}])], "input[0].content[0].type", "unsupported_value"),
+        (
+            [{"role": "assistant", "content": [{"type": "input_image", "image_url": PNG}]}],
+            "input[0].content[0].type",
+            None,
+        ),
+        ([{"type": "item_reference", "id": "msg_1"}], "input[0].id", "invalid_value"),
+        ([{"id": "msg_1"}], "input[0].id", "invalid_value"),
+        ([{"type": None, "id": "msg_1"}], "input[0].id", "invalid_value"),
+        ([{"type": "compaction_trigger"}], "input[0].type", "unsupported_value"),
+        (
+            [{"type": "compaction", "encrypted_content": "gAAA"}],
+            "input[0].encrypted_content",
+            "invalid_encrypted_content",
+        ),
+    ],
+)
+def test_wrong_input_is_named(value: Any, param: str, code: str | None) -> None:
+    error = refused(input=value)
+    assert error.param == param
+    assert code is None or error.code == code
+
+
+def test_the_sentence_says_what_was_expected() -> None:
+    error = refused(input=[user([{"type": "input_text", "text": 5}])])
+    assert error.message == (
+        "Invalid type for 'input[0].content[0].text': expected a string, but got an integer instead."
+    )
+
+
+def test_input_may_not_be_left_out() -> None:
+    with pytest.raises(GatewayError) as caught:
+        PROTOCOL.parse({"model": "m"}, Context(id="0" * 24, clock=lambda: 1))
+    assert (caught.value.param, caught.value.code) == ("input", "missing_required_parameter")
+
+
+# ------------------------------------------------------------------------------------------------------------ reasoning
+
+
+def reasoning(**fields: Any) -> Json:
+    return {"type": "reasoning", "id": "rs_1", "summary": [], **fields}
+
+
+SUMMARY = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("item", "text"),
+    [
+        (reasoning(content=[{"type": "reasoning_text", "text": "a"}, {"type": "text", "text": "b"}]), "ab"),
+        (
+            reasoning(content=[{"type": "reasoning_text", "text": "a"}], encrypted_content="ours:z", summary=SUMMARY),
+            "a",
+        ),
+        (reasoning(content=None, encrypted_content="ours:z", summary=SUMMARY), "z"),
+        (reasoning(encrypted_content="gAAA", summary=SUMMARY), "a\n\nb"),
+        (reasoning(summary=SUMMARY, encrypted_content=None), "a\n\nb"),
+    ],
+)
+def test_reasoning_is_read_where_it_is_plainest(item: Json, text: str) -> None:
+    assert parts(item) == [Reasoning(text)]
+
+
+def test_reasoning_that_nobody_here_can_read_is_left_out_visibly() -> None:
+    turn = parse(input=[user(), reasoning(encrypted_content="gAAA")])
+    assert len(turn.request.messages) == 1
+    assert turn.notes == (Note("item", "reasoning"),)
+
+
+def test_empty_reasoning_is_nothing() -> None:
+    turn = parse(input=[user(), reasoning(), {"type": "reasoning"}])
+    assert (len(turn.request.messages), turn.notes) == (1, ())
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        (reasoning(summary="x"), "input[0].summary"),
+        (reasoning(summary=[{"type": "summary_text"}]), "input[0].summary[0].text"),
+        (reasoning(content=[{"type": "input_text", "text": "x"}]), "input[0].content[0].type"),
+        (reasoning(encrypted_content=5), "input[0].encrypted_content"),
+    ],
+)
+def test_wrong_reasoning_is_named(item: Json, param: str) -> None:
+    assert refused(input=[item]).param == param
+
+
+def test_our_own_compaction_is_opened() -> None:
+    item = {"type": "compaction", "encrypted_content": "ours:what happened so far"}
+    assert messages(item) == [Message("user", (Text("what happened so far"),))]
+
+
+def test_an_agents_message_is_the_users() -> None:
+    content = [
+        {"type": "input_text", "text": "Check it."},
+        {"type": "encrypted_content", "encrypted_content": "ours:now"},
+    ]
+    (message,) = messages({"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": content})
+    assert message == Message("user", (Text("[Message from /root]\nCheck it.\nnow"),))
+
+
+def test_an_agents_message_for_others_eyes_says_so() -> None:
+    content = [{"type": "encrypted_content", "encrypted_content": "gAAA"}]
+    turn = parse(input=[{"type": "agent_message", "content": content}])
+    assert "cannot be read" in str(turn.request.messages[0].parts)
+    assert turn.notes == (Note("item", "agent_message"),)
+
+
+# ---------------------------------------------------------------------------------------------------- calls and results
+
+
+def pair(call: Json, output: Json) -> tuple[ToolCall, ToolResult]:
+    """The call and the result that two items become, with their ids checked."""
+    first, second = messages(call, output)
+    (made,), (answered,) = first.parts, second.parts
+    assert isinstance(made, ToolCall)
+    assert isinstance(answered, ToolResult)
+    assert made.id == answered.call_id
+    return made, answered
+
+
+FUNCTION_CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("output", "content"),
+    [
+        ("text", (Text("text"),)),
+        ("", (Text(""),)),
+        ([], (Text(""),)),
+        ([{"type": "input_text", "text": "a"}, {"type": "output_text", "text": "b"}], (Text("a"), Text("b"))),
+        ([{"type": "input_image", "image_url": PNG, "detail": "high"}], (Image(PNG, "high"),)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["function_call_output", "custom_tool_call_output"])
+def test_outputs(kind: str, output: Any, content: tuple[Part, ...]) -> None:
+    _, answered = pair(FUNCTION_CALL, {"type": kind, "call_id": "c", "output": output})
+    assert answered.content == content
+
+
+def test_a_custom_call_reads_as_the_model_wrote_it() -> None:
+    item = {"type": "custom_tool_call", "call_id": "c", "name": "apply_patch", "input": 'a\n"ü"'}
+    made, _ = pair(item, {"type": "custom_tool_call_output", "call_id": "c", "output": "ok"})
+    assert (made.name, json.loads(made.arguments)) == ("apply_patch", {"input": 'a\n"ü"'})
+
+
+def test_a_local_shell_call_is_matched_by_the_id_of_its_item() -> None:
+    action: Json = {"type": "exec", "command": ["ls"], "env": {}, "timeout_ms": None, "working_directory": "/w"}
+    item = {"type": "local_shell_call", "id": "lsh_1", "call_id": "c", "action": action, "status": "completed"}
+    made, answered = pair(item, {"type": "local_shell_call_output", "id": "lsh_1", "output": "a.txt"})
+    assert made == ToolCall("c", "local_shell", '{"command":["ls"],"env":{},"working_directory":"/w"}')
+    assert answered.content == (Text("a.txt"),)
+    pair(item, {"type": "local_shell_call_output", "id": "c", "output": "a.txt"})
+    pair(item, {"type": "local_shell_call_output", "id": "x", "call_id": "c", "output": "a.txt"})
+
+
+def test_a_shell_call() -> None:
+    action = {"commands": ["pwd"], "timeout_ms": 5, "max_output_length": None}
+    output = [{"stdout": "/w", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}, "created_by": "x"}]
+    made, answered = pair(
+        {"type": "shell_call", "call_id": "c", "action": action},
+        {"type": "shell_call_output", "call_id": "c", "output": output},
+    )
+    assert made == ToolCall("c", "shell", '{"commands":["pwd"],"timeout_ms":5}')
+    (text,) = answered.content
+    assert isinstance(text, Text)
+    assert json.loads(text.text) == [{"stdout": "/w", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]
+
+
+@pytest.mark.parametrize(
+    ("status", "output", "text"), [("completed", None, "completed"), ("completed", "ok", "ok"), ("failed", "no", "no")]
+)
+def test_an_apply_patch_call(status: str, output: str | None, text: str) -> None:
+    operation = {"type": "update_file", "path": "a", "diff": "@@"}
+    made, answered = pair(
+        {"type": "apply_patch_call", "call_id": "c", "status": "completed", "operation": operation},
+        {"type": "apply_patch_call_output", "call_id": "c", "status": status, "output": output},
+    )
+    assert made == ToolCall("c", "apply_patch", '{"type":"update_file","path":"a","diff":"@@"}')
+    assert (answered.content, answered.is_error) == ((Text(text),), status == "failed")
+
+
+@pytest.mark.parametrize("call_id", ["c", None])
+def test_a_tool_search(call_id: str | None) -> None:
+    made, answered = pair(
+        {"type": "tool_search_call", "call_id": call_id, "execution": "client", "arguments": {"query": "x"}},
+        {"type": "tool_search_output", "call_id": call_id, "execution": "client", "tools": []},
+    )
+    assert (made.name, made.arguments) == ("tool_search", '{"query":"x"}')
+    assert answered.content == (Text("No tools were found."),)
+
+
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, "input[0].call_id"),
+        ({"type": "function_call", "call_id": "", "name": "f", "arguments": "{}"}, "input[0].call_id"),
+        ({"type": "function_call", "call_id": "c", "arguments": "{}"}, "input[0].name"),
+        ({"type": "function_call", "call_id": "c", "name": "f"}, "input[0].arguments"),
+        ({"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}, "input[0].arguments"),
+        ({**FUNCTION_CALL, "namespace": 5}, "input[0].namespace"),
+        ({"type": "function_call_output", "output": "x"}, "input[0].call_id"),
+        ({"type": "function_call_output", "call_id": None, "output": "x"}, "input[0].call_id"),
+        ({"type": "function_call_output", "call_id": "c"}, "input[0].output"),
+        ({"type": "function_call_output", "call_id": "c", "output": {}}, "input[0].output"),
+        ({"type": "custom_tool_call", "call_id": "c", "name": "f", "input": {}}, "input[0].input"),
+        ({"type": "local_shell_call", "call_id": "c"}, "input[0].action"),
+        ({"type": "local_shell_call_output", "output": "x"}, "input[0].id"),
+        ({"type": "shell_call_output", "call_id": "c", "output": ["x"]}, "input[0].output[0]"),
+        ({"type": "apply_patch_call", "call_id": "c", "operation": "x"}, "input[0].operation"),
+        ({"type": "apply_patch_call_output", "call_id": "c"}, "input[0].status"),
+        ({"type": "tool_search_call", "call_id": "c", "arguments": "{}"}, "input[0].arguments"),
+        ({"type": "tool_search_call", "call_id": 5, "arguments": {}}, "input[0].call_id"),
+        ({"type": "tool_search_output", "call_id": "c"}, "input[0].tools"),
+        ({"type": "additional_tools", "role": "developer"}, "input[0].tools"),
+    ],
+)
+def test_wrong_calls_and_results_are_named(item: Json, param: str) -> None:
+    assert refused(input=[item]).param == param
+
+
+def test_strict_history_refuses_what_is_unpaired() -> None:
+    orphan = {"type": "function_call_output", "call_id": "c", "output": "x"}
+    error = refused(Policy(strict_history=True), input=[user(), orphan])
+    assert error.param == "input"
+    assert error.message == "No tool call found for function call output with call_id c."
+    assert refused(Policy(strict_history=True), input=[FUNCTION_CALL, user()]).param == "input"
+    assert parse(input=[user(), orphan]).notes == (Note("repair", "orphan_output"),)
+
+
+HOSTED = [
+    "file_search_call",
+    "computer_call",
+    "computer_call_output",
+    "web_search_call",
+    "image_generation_call",
+    "code_interpreter_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
+    "program",
+    "program_output",
+]
+
+
+@pytest.mark.parametrize("kind", HOSTED)
+def test_history_of_hosted_tools_follows_the_policy(kind: str) -> None:
+    turn = parse(input=[user(), {"type": kind, "id": "x"}])
+    assert turn.notes == (Note("item", kind),)
+    error = refused(Policy(hosted_tools="reject"), input=[user(), {"type": kind, "id": "x"}])
+    assert (error.param, error.code) == ("input[1].type", "unsupported_value")
+
+
+def test_a_search_that_openai_ran_is_hosted_but_its_tools_count() -> None:
+    tool = {"type": "function", "name": "f", "parameters": None}
+    call = {"type": "tool_search_call", "execution": "server", "arguments": {}}
+    turn = parse(input=[user(), call, {"type": "tool_search_output", "execution": "server", "tools": [tool]}])
+    assert [tool.name for tool in turn.request.tools] == ["f"]
+    assert [note.name for note in turn.notes] == ["tool_search_call", "tool_search_output"]
+
+
+# ----------------------------------------------------------------------------------------------------- images and files
+
+
+@pytest.mark.parametrize(
+    "url", [PNG, "https://example.test/a.png", "http://example.test/a", "data:image/JPEG;base64,AA=="]
+)
+def test_images(url: str) -> None:
+    assert parts(user([{"type": "input_image", "image_url": url, "detail": "original"}])) == [Image(url, "original")]
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ({"image_url": "file:///etc/passwd"}, "image_url"),
+        ({"image_url": ""}, "image_url"),
+        ({"image_url": "https://"}, "image_url"),
+        ({"image_url": "data:text/plain;base64,AA=="}, "image_url"),
+        ({"image_url": "data:image/png;base64,"}, "image_url"),
+        ({"image_url": "data:image/png,raw"}, "image_url"),
+        ({"image_url": {"url": PNG}}, "image_url"),
+        ({}, "image_url"),
+        ({"file_id": "file_1"}, "file_id"),
+        ({"image_url": PNG, "detail": "huge"}, "detail"),
+        ({"image_url": PNG, "detail": 5}, "detail"),
+    ],
+)
+def test_wrong_images_are_named(part: Json, key: str) -> None:
+    assert refused(input=[user([{"type": "input_image", **part}])]).param == f"input[0].content[0].{key}"
+
+
+def data_url(text: bytes, media: str = "text/plain") -> str:
+    return f"data:{media};base64,{base64.b64encode(text).decode()}"
+
+
+def test_a_text_file_is_read() -> None:
+    file = {"type": "input_file", "filename": "a.txt", "file_data": data_url("Grüße".encode())}
+    assert parts(user([file])) == [Text("[File: a.txt]\nGrüße")]
+    assert parts(user([{"type": "input_file", "file_data": "data:text/csv,a%2Cb"}])) == [Text("a,b")]
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ({}, "file_data"),
+        ({"file_id": "file_1"}, "file_id"),
+        ({"file_url": "https://example.test"}, "file_url"),
+        ({"file_data": data_url(b"%PDF", "application/pdf")}, "file_data"),
+        ({"file_data": data_url(b"\xff\xfe")}, "file_data"),
+        ({"file_data": "data:text/plain;base64,&&&"}, "file_data"),
+        ({"file_data": "aGk="}, "file_data"),
+        ({"file_data": data_url(b"x"), "filename": 5}, "filename"),
+    ],
+)
+def test_other_files_are_refused(part: Json, key: str) -> None:
+    assert refused(input=[user([{"type": "input_file", **part}])]).param == f"input[0].content[0].{key}"
