@@ -17,6 +17,7 @@ from translators.ir import (
     Part,
     Reasoning,
     Refusal,
+    Role,
     Text,
     ToolCall,
     ToolResult,
@@ -47,8 +48,8 @@ def test_no_instructions_are_no_message(instructions: str | None) -> None:
 @pytest.mark.parametrize(
     "content", ["x", [{"type": "input_text", "text": "x"}], [{"type": "output_text", "text": "x"}]]
 )
-def test_easy_messages_need_no_type(role: str, content: Any) -> None:
-    assert messages({"role": role, "content": content}) == [Message(role, (Text("x"),))]  # type: ignore[arg-type]
+def test_easy_messages_need_no_type(role: Role, content: Any) -> None:
+    assert messages({"role": role, "content": content}) == [Message(role, (Text("x"),))]
 
 
 def test_system_and_developer_messages_keep_their_places() -> None:
