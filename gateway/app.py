@@ -8,6 +8,7 @@ client that leaves would keep its GPU work running.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets as random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,7 +23,7 @@ from gateway.auth import Keys
 from gateway.config import Config
 from gateway.handler import REQUEST_ID, Handler, common_headers, error_reply, json_response
 from gateway.health import Gate
-from gateway.logs import log
+from gateway.logs import log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.models import Models, not_found
 from gateway.secrets import Secrets
@@ -101,9 +102,17 @@ class Gateway:
         else:
             if not response.prepared and "x-request-id" not in response.headers:
                 response.headers["x-request-id"] = request[REQUEST_ID]
-            return response
-        self.metrics.requests.labels("other", str(error.kind.status), error.kind.name.lower()).inc()
-        return self._error_response(request, error, headers)
+            return self._last(response)
+        self.metrics.requests.labels("other", str(error.kind.status), "refused").inc()
+        told = {"request_id": request[REQUEST_ID], "route": "other", "status": error.kind.status, "outcome": "refused"}
+        request_line(logging.INFO, {**told, "method": request.method, "error": error.kind.name.lower()})
+        return self._last(self._error_response(request, error, headers))
+
+    def _last(self, response: web.StreamResponse) -> web.StreamResponse:
+        """While the gateway drains, a connection ends with the answer that it carries."""
+        if self.handler.draining:
+            response.force_close()
+        return response
 
     def _error_response(self, request: web.Request, error: GatewayError, headers: dict[str, str]) -> web.Response:
         protocol = self._protocol_of(request.path)

@@ -109,6 +109,9 @@ class Handler:
             state = call.answer.state if call.answer is not None else State.HELD
             self._metrics.disconnects.labels(protocol.name, state.value).inc()
             raise
+        except Exception:
+            log.exception("an answer of %s could not be ended", protocol.name)
+            raise
         finally:
             if call.answer is not None:
                 call.answer.close()
@@ -164,6 +167,7 @@ class Handler:
             )
         else:
             call.answer = Answer(turn.stream, stage)
+        await self._gate.some_started()
         target = await self._models.resolve(turn.request.model)
         call.backend, call.model = target.backend, target.model
         asked = turn.request if target.model == turn.request.model else replace(turn.request, model=target.model)
@@ -194,6 +198,7 @@ class Handler:
 
     async def _fail(self, call: Call, error: GatewayError) -> web.StreamResponse:
         call.error = error
+        call.outcome = "failed" if error.kind.status >= 500 else "refused"
         if call.backend is not None:
             self._gate.learn(call.backend, error)
         answer = call.answer
@@ -264,6 +269,7 @@ class Handler:
                 "tokens_cached": usage.cached if usage else None,
                 "notes": dict(Counter(note.kind for note in call.notes)) or None,
                 "error": error.kind.name.lower() if error else None,
+                "error_code": error.code if error else None,
                 "error_source": error.source if error else None,
                 "error_message": error.message if error and error.kind.status >= 500 else None,
             },

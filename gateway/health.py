@@ -117,6 +117,19 @@ class Gate:
                 return
         raise asleep(health)
 
+    async def some_started(self) -> None:
+        """Waits, bounded, while every backend is still starting: until then nobody knows the models."""
+        watches = list(self.watches.values())
+        if all(watch.starting for watch in watches):
+            waits = [asyncio.ensure_future(watch.started(self._start_limit)) for watch in watches]
+            try:
+                await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            if all(watch.starting for watch in watches):
+                raise asleep(Health("asleep"))
+
     async def states(self) -> dict[str, str]:
         return {name: (await watch.health()).state for name, watch in self.watches.items()}
 

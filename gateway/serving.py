@@ -31,13 +31,14 @@ class CannotListen(Exception):
 
 
 async def run(config: Config, secrets: Secrets) -> int:
-    configure(config.log, secrets.all())
+    app = build(config, secrets=secrets)
     try:
         sockets = await listen(config.host, config.port)
     except CannotListen as error:
         print(f"dragoman: {error}", file=sys.stderr)
         return 1
-    runner = web.AppRunner(build(config, secrets=secrets), shutdown_timeout=1.0, **RUNNER_OPTIONS)
+    configure(config.log, secrets.all())
+    runner = web.AppRunner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS)
     try:
         await runner.setup()
         for each in sockets:

@@ -464,12 +464,15 @@ async def test_drain_lets_streams_finish_and_refuses_new_calls() -> None:
         sink.feed([PartEnded(), Finished(StopReason.STOP)])
 
     async with running(FakeBackend(play)) as served, served.post(STREAM) as answer:
-        async with served.session.get(served.url + "/readyz") as ready:
-            assert ready.status == 200
+        health = [served.session.get(served.url + "/healthz") for _ in range(2)]
+        for alive in await asyncio.gather(*health):  # two connections that stay open
+            assert alive.status == 200
+            alive.release()
         draining = asyncio.create_task(drain(served.gateway, served.runner))
         await until(lambda: served.gateway.handler.draining)
-        async with served.session.get(served.url + "/readyz") as ready:  # on the connection that is still open
+        async with served.session.get(served.url + "/readyz") as ready:
             assert ready.status == 503
+            assert ready.headers["Connection"] == "close"
         async with served.post(STREAM) as refused:
             assert (refused.status, (await refused.json())["plain"]) == (503, "DRAINING")
         release.set()

@@ -15,7 +15,7 @@ from translators.errors import GatewayError, Kind
 ASK = {"model": "only", "input": "hi"}
 
 
-# ---------------------------------------------------------------------------------------------------------------- routes
+# ------------------------------------------------------------------------------------------------------------- routes
 
 
 @pytest.mark.parametrize("path", ["/v1/plain", "/v1/plain/", "/v1/plain?beta=true", "/v1/plain/?beta=true"])
@@ -92,7 +92,7 @@ async def test_figures_and_the_status_page() -> None:
             assert "backend fake: ready" in await answer.text()
 
 
-# ---------------------------------------------------------------------------------------------------------------- models
+# ------------------------------------------------------------------------------------------------------------- models
 
 
 async def test_the_list_of_models_suits_openai_clients_and_codex() -> None:
@@ -205,7 +205,7 @@ async def test_each_of_several_backends_gets_the_models_it_lists() -> None:
         assert [request.model for request in second.requests] == ["b"]
 
 
-# ------------------------------------------------------------------------------------------------------------------ keys
+# --------------------------------------------------------------------------------------------------------------- keys
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,14 @@ async def test_every_refusal_of_a_key_reads_the_same() -> None:
 
 
 async def test_figures_can_be_public() -> None:
-    async with running(keys=("one",), metrics_public=True) as served:
-        async with served.session.get(served.url + "/metrics") as answer:
-            assert answer.status == 200
+    async with (
+        running(keys=("one",), metrics_public=True) as served,
+        served.session.get(served.url + "/metrics") as answer,
+    ):
+        assert answer.status == 200
 
 
-# ------------------------------------------------------------------------------------------------------------ sleep gate
+# --------------------------------------------------------------------------------------------------------- sleep gate
 
 
 @pytest.mark.parametrize("path", ["/v1/plain", "/v1/plain/", "/v1/plain/other", "/v1/plain/other/"])

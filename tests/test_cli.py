@@ -1,0 +1,271 @@
+"""The command: what it prints, how it ends, and its life between a start and a signal, as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+import yaml
+
+from gateway import __version__
+from gateway.cli import main
+from gateway.config import load
+from gateway.serving import CannotListen, announce, listen
+from tests.gateway_fakes import FakeBackend, running
+from tests.scripted import Script, ScriptedServer, text_stream
+
+ASK = {"model": "m", "input": "hi", "stream": True}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DRAGOMAN_"):
+            monkeypatch.delenv(name)
+
+
+# -------------------------------------------------------------------------------------------------------------- check
+
+
+def test_check_prints_a_configuration_that_gives_itself_again_with_secrets_masked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_file = tmp_path / "key"
+    key_file.write_text("sk-canary-file\n")
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        f"port: 9001\nbackends:\n- url: http://gpu:8000/v1\n  name: gpu\n  preset: vllm\n  api_key_file: {key_file}\n"
+        "  settings: {extra_body: {api_key: sk-canary-body, n: 1}}\n"
+    )
+    monkeypatch.setenv("DRAGOMAN_API_KEYS", "sk-canary-client")
+    assert main(["check", "--config", str(path), "--host", "0.0.0.0"]) == 0
+    printed = capsys.readouterr().out
+    assert "canary" not in printed
+    assert "# client keys: 1 (****)" in printed
+    assert "# key sent to gpu: ****" in printed
+    again = tmp_path / "again.yaml"
+    again.write_text(printed)
+    config = load(again)
+    assert (config.port, config.host, config.backends[0].name) == (9001, "0.0.0.0", "gpu")
+
+
+def test_check_prints_the_defaults_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check"]) == 0
+    content = yaml.safe_load(capsys.readouterr().out)
+    assert content["backends"][0]["url"] == "local:"
+    assert content["timeouts"]["drain"] == 600
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["check", "--backend", "ftp://x"], "backends: backend: backend 'ftp://x' cannot be used"),
+        (["check", "--preset", "vlm", "--backend", "http://x/v1"], "unknown preset 'vlm'"),
+        (["check", "--host", "0.0.0.0"], "host: without client keys only a loopback"),
+        (["serve", "--workers", "2"], "--workers: this version runs one worker"),
+        (["serve", "--backend", "http://u:p@x/v1"], "keys belong into the environment"),
+        (["serve", "--api-keys-file", "nowhere"], "api_keys_file: nowhere cannot be read"),
+    ],
+)
+def test_what_cannot_work_ends_with_status_2_and_one_line(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert told in output.err
+    assert output.err.startswith("dragoman: ")
+    assert output.err.count("\n") == 1
+    assert "u:p" not in output.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "COMMAND"),
+        (["serve", "--prot", "1"], "unrecognized arguments: --prot"),
+        (["serve", "--port", "high"], "'high' is no port"),
+        (["dance"], "invalid choice: 'dance'"),
+    ],
+)
+def test_wrong_arguments_are_explained(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"dragoman {__version__}\n"
+
+
+# -------------------------------------------------------------------------------------------------------------- serve
+
+
+@dataclass
+class Process:
+    """`dragoman serve` as a child; `lines` is what it has printed so far."""
+
+    child: asyncio.subprocess.Process
+    lines: list[str] = field(default_factory=list)
+
+    async def ready(self) -> str:
+        """The URL of the line that says ready."""
+        assert self.child.stdout is not None
+        async with asyncio.timeout(10):
+            while line := (await self.child.stdout.readline()).decode():
+                self.lines.append(line)
+                if match := re.match(r"dragoman is ready on (http://\S+)", line):
+                    return match.group(1)
+        raise AssertionError(f"never ready: {self.lines}, {await self.errors()}")
+
+    async def errors(self) -> str:
+        assert self.child.stderr is not None
+        return (await asyncio.wait_for(self.child.stderr.read(), 5)).decode()
+
+    async def ended(self) -> int:
+        return await asyncio.wait_for(self.child.wait(), 5)
+
+
+@contextlib.asynccontextmanager
+async def serving(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.cli", "serve", "--port", "0", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    process = Process(child)
+    try:
+        yield process
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.communicate()
+
+
+async def test_serve_says_ready_answers_and_ends_at_once_on_a_signal_when_idle() -> None:
+    async with (
+        ScriptedServer(Script(text_stream("hel", "lo"))) as server,
+        serving("--backend", server.url) as process,
+        aiohttp.ClientSession() as session,
+    ):
+        url = await process.ready()
+        async with session.post(f"{url}/v1/responses", json=ASK) as answer:
+            text = await answer.text()
+            assert "response.completed" in text
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+        lines = [orjson.loads(line) for line in (await process.errors()).splitlines()]
+        (logged,) = [line for line in lines if line["message"] == "request"]
+        assert (logged["route"], logged["status"], logged["outcome"]) == ("responses", 200, "completed")
+        assert logged["tokens_in"] == 11
+        assert not server.chats[0].headers.get("Authorization")
+
+
+async def test_a_signal_lets_a_running_stream_finish() -> None:
+    body = text_stream("a", "b", "c", "d")
+    async with (
+        ScriptedServer(Script(body, split="frames", gap=0.15)) as server,
+        serving("--backend", server.url) as process,
+        aiohttp.ClientSession() as session,
+    ):
+        url = await process.ready()
+        async with session.post(f"{url}/v1/responses", json=ASK) as answer:
+            await answer.content.readany()
+            process.child.send_signal(signal.SIGTERM)
+            assert b"response.completed" in await answer.content.read()
+        assert await process.ended() == 0
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_what_the_drain_limit_or_a_second_signal_cuts_is_told_as_retryable(signals: int) -> None:
+    body = text_stream("a", "b")
+    drain = "0.3" if signals == 1 else "60"
+    async with (
+        ScriptedServer(Script(body, hang_at=len(body) // 2)) as server,
+        serving("--backend", server.url, DRAGOMAN_TIMEOUTS__DRAIN=drain) as process,
+    ):
+        url = await process.ready()
+        async with aiohttp.ClientSession() as session, session.post(f"{url}/v1/responses", json=ASK) as answer:
+            await answer.content.readany()
+            for _ in range(signals):
+                process.child.send_signal(signal.SIGTERM)
+                await asyncio.sleep(0.2)
+            rest = await asyncio.wait_for(answer.content.read(), 3)
+        assert b"response.failed" in rest
+        assert b"rate_limit_exceeded" in rest
+        assert b"try again in" in rest
+        assert await process.ended() == 0
+        await server.until(lambda: server.chats[0].outcome == "client_gone")
+
+
+async def test_keys_of_the_environment_open_the_gateway_and_never_go_upstream_or_into_the_log() -> None:
+    environment = {"DRAGOMAN_API_KEYS": "canary-one,canary-two", "DRAGOMAN_BACKEND_API_KEY": "canary-upstream"}
+    async with ScriptedServer(Script(text_stream("x")), Script.json({"error": "canary-upstream"}, 500)) as server:
+        async with serving(DRAGOMAN_BACKEND=server.url, **environment) as process, aiohttp.ClientSession() as session:
+            url = f"{await process.ready()}/v1/responses"
+            async with session.post(url, json=ASK) as answer:
+                assert answer.status == 401
+            key = {"Authorization": "Bearer canary-two"}
+            for status in (200, 502):
+                async with session.post(url, json=ASK, headers=key) as answer:
+                    assert answer.status == status
+                    assert "canary" not in await answer.text()
+            process.child.send_signal(signal.SIGINT)
+            assert await process.ended() == 0
+            assert "canary" not in await process.errors()
+        assert server.chats[0].headers["Authorization"] == "Bearer canary-upstream"
+        assert "canary-two" not in str(server.chats[0].headers)
+
+
+async def test_a_port_in_use_is_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        async with serving("--backend", "http://127.0.0.1:9/v1", "--port", port) as process:
+            assert await process.ended() == 1
+            told = await process.errors()
+    assert told.startswith(f"dragoman: cannot listen on 127.0.0.1 port {port}: Address already in use")
+    assert told.count("\n") == 1
+
+
+async def test_a_host_that_is_none_is_told() -> None:
+    with pytest.raises(CannotListen, match=r"cannot listen on 192\.0\.2\.1"):
+        await listen("192.0.2.1", 0)
+
+
+async def test_not_ready_is_told_when_the_backend_stays_away_and_ready_once_it_comes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from backends.base import Health
+
+    backend = FakeBackend(state=Health("down"))
+    async with running(backend, timeouts={"start": 0.3}) as served:
+        told = asyncio.create_task(announce(served.gateway, "http://here"))
+        await asyncio.sleep(0.8)
+        assert "listens on http://here but is not ready: fake is down" in capsys.readouterr().out
+        backend.state = Health("ready")
+        assert await asyncio.wait_for(told, 3) is None
+        assert "dragoman is ready on http://here" in capsys.readouterr().out
+
+
+async def test_a_backend_that_cannot_be_started_ends_the_start_with_its_reason() -> None:
+    async with running(FakeBackend(start_error=RuntimeError("no weights;\ninstall them"))) as served:
+        assert (
+            await announce(served.gateway, "http://here") == "the backend cannot be started: no weights; install them"
+        )
