@@ -328,3 +328,20 @@ def test_calls_and_results_are_counted_once(conversation: list[Message]) -> None
     out = repaired(conversation)
     assert sum(isinstance(part, ToolCall) for message in out for part in message.parts) == calls
     assert sum(message.role == "tool" for message in out) == calls
+
+
+def test_long_histories_cost_what_they_are_long() -> None:
+    """Servers that call every call `call_0` are common; so are sessions of thousands of calls."""
+    count = 10_000
+    calls = [said(call("call_0")) for _ in range(count)]
+    results = [result("call_0", str(number)) for number in range(count)]
+    texts = [said(Text("x")) for _ in range(count)]
+    out = repaired(
+        [user(), *calls, *results, *texts, user(), *(one for pair in zip(calls, results, strict=True) for one in pair)]
+    )
+    assert [message.parts[0] for message in out[2:5]] == [
+        ToolResult("call_0", (Text("0"),)),
+        ToolResult("call_0_2", (Text("1"),)),
+        ToolResult("call_0_3", (Text("2"),)),
+    ]
+    assert len(out) == 1 + 1 + count + 1 + 1 + 2 * count

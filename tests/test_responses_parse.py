@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.grammar.responses_objects import RESPONSE_SHAPE
 from tests.responses_requests import PNG, parse, refused, user
 from translators.errors import GatewayError
 from translators.ir import (
@@ -19,7 +20,7 @@ from translators.ir import (
     Sampling,
     Thinking,
 )
-from translators.protocol import Context, Json
+from translators.protocol import Context, Json, Turn
 from translators.responses import PROTOCOL
 from translators.responses.items import HOSTED_ITEMS
 from translators.responses.schema import CreateResponse
@@ -27,13 +28,17 @@ from translators.responses.schema import CreateResponse
 CASES = sorted((Path(__file__).parent / "golden" / "requests" / "responses").glob("*.json"))
 
 
-def echo(**body: Any) -> Json:
-    """What the response object says about the request."""
-    first = parse(**body).stream.start().split(b"\n\n")[0]
-    event = json.loads(first.split(b"data: ", 1)[1])
+def created(turn: Turn) -> Json:
+    """The response object as it goes out first."""
+    event = json.loads(turn.stream.start().split(b"\n\n")[0].split(b"data: ", 1)[1])
     assert event["type"] == "response.created"
     response: Json = event["response"]
     return response
+
+
+def echo(**body: Any) -> Json:
+    """What the response object says about the request."""
+    return created(parse(**body))
 
 
 # --------------------------------------------------------------------------------------------------------------- fields
@@ -349,7 +354,9 @@ def test_golden_requests_are_accepted_unless_their_name_says_error(path: Path) -
             PROTOCOL.parse(body, context)
         assert caught.value.param
     else:
-        assert PROTOCOL.parse(body, context).request == PROTOCOL.parse(body, context).request
+        turn = PROTOCOL.parse(body, context)
+        assert turn.request == PROTOCOL.parse(body, context).request
+        RESPONSE_SHAPE(created(turn), "response")
     assert json.dumps(body) == before, "the client's body is not changed"
 
 
@@ -404,4 +411,56 @@ def test_nothing_but_a_gateway_error_ever_comes_out(items: Any, fields: Json) ->
         assert PROTOCOL.error(error, "r").status == 400
     else:
         assert turn.request.messages
-        assert turn.stream.start()
+        RESPONSE_SHAPE(created(turn), "response")
+
+
+def _search(number: int, found: Json) -> list[Json]:
+    call = {"type": "tool_search_call", "call_id": f"s{number}", "execution": "client", "arguments": {"query": "x"}}
+    return [call, {"type": "tool_search_output", "call_id": f"s{number}", "execution": "client", "tools": [found]}]
+
+
+def _turn(number: int, shape: str, name: str, namespace: str | None) -> list[Json]:
+    """What one turn of a session adds to `input`: the model's items, what the client answers, and the next question."""
+    function: Json = {"type": "function", "name": name, "parameters": None}
+    if namespace is not None:
+        function = {"type": "namespace", "name": namespace, "description": "d", "tools": [function]}
+    call = {"type": "function_call", "call_id": "c", "name": name, "namespace": namespace, "arguments": "{}"}
+    added: dict[str, list[Json]] = {
+        "text": [{"role": "assistant", "content": f"answer {number}"}],
+        "call": [reasoning_item(number), call, {"type": "function_call_output", "call_id": "c", "output": "ok"}],
+        "custom": [
+            {"type": "custom_tool_call", "call_id": "c", "name": name, "input": "x"},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "ok"},
+        ],
+        "search": _search(number, function),
+        "tools": [{"type": "additional_tools", "role": "developer", "tools": [function]}],
+        "reminder": [{"role": "developer", "content": f"reminder {number}"}],
+    }
+    return [*added[shape], user(f"question {number}")]
+
+
+def reasoning_item(number: int) -> Json:
+    return {"type": "reasoning", "content": [{"type": "reasoning_text", "text": f"thought {number}"}]}
+
+
+TURNS = st.lists(
+    st.tuples(
+        st.sampled_from(["text", "call", "custom", "search", "tools", "reminder"]),
+        st.sampled_from(["add", "a.b", "a_b", "n__add", "x" * 70]),
+        st.sampled_from([None, "n", "n__", "m" * 70]),
+    ),
+    max_size=8,
+)
+
+
+@given(TURNS)
+def test_what_a_turn_showed_is_a_prefix_of_what_the_next_one_shows(turns: list[tuple[str, str, str | None]]) -> None:
+    """Messages and tools alike: else the server's cache of the prompt would be lost."""
+    items: list[Json] = [user("begin")]
+    before = parse(input=items).request
+    for number, (shape, name, namespace) in enumerate(turns):
+        items = items + _turn(number, shape, name, namespace)
+        after = parse(input=items).request
+        assert after.messages[: len(before.messages)] == before.messages
+        assert after.tools[: len(before.tools)] == before.tools
+        before = after

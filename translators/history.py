@@ -20,6 +20,7 @@ may stand in a prompt is the backend's policy. Nothing here knows a protocol.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -44,31 +45,41 @@ def repair(messages: Sequence[Message], *, strict: bool) -> tuple[tuple[Message,
 
 @dataclass(slots=True)
 class _Turn:
-    """One assistant turn under construction. `calls` are positions in `parts`; `results` maps them to what came
-    back."""
+    """One assistant turn under construction. `calls` are positions in `parts`; `results` maps them to what came back,
+    `answered` is the last of them. Texts that meet wait in `texts` until the end: a history may hold very many.
+    """
 
     parts: list[Part] = field(default_factory=list)
+    texts: dict[int, list[str]] = field(default_factory=dict)
     calls: list[int] = field(default_factory=list)
     results: dict[int, ToolResult] = field(default_factory=dict)
+    answered: int = -1
 
     def add(self, parts: Iterable[Part]) -> None:
         """Appends the parts of another message; two texts that meet here were two messages, so a blank line goes
         between."""
         for position, part in enumerate(parts):
-            if position == 0 and isinstance(part, Text) and self.parts and isinstance(self.parts[-1], Text):
-                part = Text(f"{self.parts[-1].text}\n\n{part.text}")
-                self.parts.pop()
+            last = self.parts[-1] if self.parts else None
+            if position == 0 and isinstance(part, Text) and isinstance(last, Text):
+                self.texts.setdefault(len(self.parts) - 1, [last.text]).append(part.text)
+                continue
             if isinstance(part, ToolCall):
                 self.calls.append(len(self.parts))
             self.parts.append(part)
+
+    def message(self) -> Message:
+        for position, texts in self.texts.items():
+            self.parts[position] = Text("\n\n".join(texts))
+        return Message("assistant", tuple(self.parts))
 
 
 class _Repairer:
     def __init__(self, strict: bool) -> None:
         self._strict = strict
         self._entries: list[_Turn | Message] = []
-        self._open: dict[str, list[tuple[_Turn, int]]] = {}  # unanswered calls by the id that the client uses
-        self._ids: set[str] = set()
+        # Turns with unanswered calls, by the id that the client uses, each with the places of those calls.
+        self._open: dict[str, list[tuple[_Turn, deque[int]]]] = {}
+        self._ids: dict[str, int] = {}  # every id given out, and the last number that was tried behind it
         self._notes: list[Note] = []
 
     def add(self, message: Message) -> None:
@@ -87,7 +98,7 @@ class _Repairer:
             if isinstance(entry, Message):
                 out.append(entry)
             else:
-                out.append(Message("assistant", tuple(entry.parts)))
+                out.append(entry.message())
                 out.extend(self._results(entry))
         return tuple(out), tuple(self._notes)
 
@@ -105,7 +116,10 @@ class _Repairer:
         known = len(turn.calls)
         turn.add(self._call(part) if isinstance(part, ToolCall) else part for part in parts)
         for client_id, position in zip(client_ids, turn.calls[known:], strict=True):
-            self._open.setdefault(client_id, []).append((turn, position))
+            waiting = self._open.setdefault(client_id, [])
+            if not waiting or waiting[-1][0] is not turn:
+                waiting.append((turn, deque()))
+            waiting[-1][1].append(position)
 
     def _call(self, call: ToolCall) -> ToolCall:
         arguments, wrapped = object_text(call.arguments)
@@ -114,10 +128,11 @@ class _Repairer:
         call_id = call.id
         if call_id in self._ids:
             self._note("duplicate_call_id")
-            number = 2
+            number = self._ids[call.id] + 1
             while (call_id := f"{call.id}_{number}") in self._ids:
                 number += 1
-        self._ids.add(call_id)
+            self._ids[call.id] = number
+        self._ids[call_id] = 1
         if call_id == call.id and arguments == call.arguments:
             return call
         return ToolCall(call_id, call.name, arguments)
@@ -128,15 +143,17 @@ class _Repairer:
             self._orphan(result)
             return
         # The newest turn that waits for this id, and in it the first call: clients answer in the order of the calls.
-        turn = waiting[-1][0]
-        index = next(i for i, (owner, _) in enumerate(waiting) if owner is turn)
-        _, position = waiting.pop(index)
+        turn, positions = waiting[-1]
+        position = positions.popleft()
+        if not positions:
+            waiting.pop()
         call = turn.parts[position]
         assert isinstance(call, ToolCall)
         if self._entries[-1] is not turn:
             self._note("late_output")
-        elif any(answered > position for answered in turn.results):
+        elif position < turn.answered:
             self._note("reordered_output")
+        turn.answered = max(turn.answered, position)
         turn.results[position] = ToolResult(call.id, result.content, result.is_error)
 
     def _orphan(self, result: ToolResult) -> None:

@@ -8,6 +8,7 @@ arguments in the very form in which the model writes them.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +63,7 @@ class Items:
         self._tools = tools
         self._context = context
         self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
-        self._searches: list[str] = []  # calls of tool_search that came without an id
+        self._searches: deque[str] = deque()  # calls of tool_search that came without an id
 
     def read(self, value: object) -> None:
         """The whole of `input`."""
@@ -259,7 +260,7 @@ class Items:
             return
         call_id = item.get("call_id")
         if call_id is None:
-            call_id = self._searches.pop(0) if self._searches else "tool_search"
+            call_id = self._searches.popleft() if self._searches else "tool_search"
         elif not isinstance(call_id, str):
             raise wrong_type(f"{path}.call_id", "a string", call_id)
         self._result(call_id, f"Tools that can be called now: {', '.join(names)}" if names else "No tools were found.")
@@ -286,7 +287,7 @@ class Items:
 
     def _reference(self, item: Json, path: str) -> None:
         name = expect_text(item, "id", path)
-        raise invalid(f"Item with id '{name}' not found: this gateway keeps no items.", f"{path}.id")
+        raise invalid(f"Item with id '{name[:64]}' not found: this gateway keeps no items.", f"{path}.id")
 
     def _compaction_trigger(self, item: Json, path: str) -> None:
         raise unsupported(f"{path}.type", "Compaction on request is not supported by this gateway.")

@@ -101,8 +101,8 @@ def _refuse(fields: CreateResponse) -> None:
         raise unsupported("background", "Background mode is not supported by this gateway.", "unsupported_parameter")
     if fields.previous_response_id is not None:
         message = (
-            f"Previous response with id '{fields.previous_response_id}' not found: this gateway keeps no responses. "
-            "Send the whole conversation in 'input'."
+            f"Previous response with id '{fields.previous_response_id[:64]}' not found: this gateway keeps no "
+            "responses. Send the whole conversation in 'input'."
         )
         raise invalid(message, "previous_response_id", "previous_response_not_found")
     for name in _NOT_HERE:
@@ -227,10 +227,13 @@ def _echo(fields: CreateResponse, text: TextConfig, thinking: Reasoning) -> Json
 
 
 def _text_echo(text: TextConfig) -> Json:
-    asked = text.format or {"type": "text"}
-    if asked["type"] == "json_schema":
-        asked = {**asked, "description": asked.get("description"), "strict": bool(asked.get("strict"))}
-    out: Json = {"format": asked}
+    asked = text.format or {}
+    shown: Json = {"type": asked.get("type", "text")}
+    if shown["type"] == "json_schema":
+        for key in ("name", "description", "schema"):
+            shown[key] = asked.get(key)
+        shown["strict"] = bool(asked.get("strict"))
+    out: Json = {"format": shown}
     if text.verbosity is not None:  # null is refused by the Open Responses schema
         out["verbosity"] = text.verbosity
     return out

@@ -125,4 +125,4 @@ def _named(choice: Json, tools: Declarations, *, with_namespaces: bool = False) 
 
 
 def _not_found(name: str) -> GatewayError:
-    return invalid(f"Tool choice '{name}' not found in 'tools' parameter.", _PARAM)
+    return invalid(f"Tool choice '{name[:64]}' not found in 'tools' parameter.", _PARAM)

@@ -69,6 +69,8 @@ class Declarations:
         self._owners: dict[str, Declared] = {}  # by upstream name; also tools that only the history mentions
         self._names: dict[tuple[DeclaredKind, str | None, str], str] = {}
         self._bare: dict[tuple[str | None, str], str] = {}
+        self._by_name: dict[tuple[DeclaredKind, str], list[str]] = {}  # declared, whatever their namespace
+        self._by_namespace: dict[str, list[str]] = {}
         self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
         self._hosted: set[str] = set()
 
@@ -178,6 +180,9 @@ class Declarations:
         known = self._tools.setdefault(name, tool)
         if known is tool:
             self._owners[name] = declared
+            self._by_name.setdefault((declared.kind, declared.name), []).append(name)
+            if declared.namespace is not None:
+                self._by_namespace.setdefault(declared.namespace, []).append(name)
             if len(self._tools) > self._policy.max_tools:
                 message = f"Too many tools: at most {self._policy.max_tools} are allowed."
                 raise invalid(message, path, "array_above_max_length")
@@ -240,15 +245,11 @@ class Declarations:
             return exact
         if namespace is not None:
             return None
-        found = [
-            upstream
-            for upstream, owner in self._owners.items()
-            if upstream in self._tools and owner.kind == kind and owner.name == name
-        ]
+        found = self._by_name.get((kind, name), ())
         return found[0] if len(found) == 1 else None
 
     def members(self, namespace: str) -> list[str]:
-        return [name for name, owner in self._owners.items() if owner.namespace == namespace and name in self._tools]
+        return self._by_namespace.get(namespace, [])
 
     def is_hosted(self, kind: str) -> bool:
         """Whether a tool of this type was declared and left out."""
