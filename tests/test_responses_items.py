@@ -221,8 +221,8 @@ def test_an_agents_message_is_the_users() -> None:
         {"type": "input_text", "text": "Check it."},
         {"type": "encrypted_content", "encrypted_content": "ours:now"},
     ]
-    (message,) = messages({"type": "agent_message", "author": "/root", "recipient": "/root/a", "content": content})
-    assert message == Message("user", (Text("[Message from /root]\nCheck it.\nnow"),))
+    (message,) = messages({"type": "agent_message", "author": "/main", "recipient": "/main/a", "content": content})
+    assert message == Message("user", (Text("[Message from /main]\nCheck it.\nnow"),))
 
 
 def test_an_agents_message_for_others_eyes_says_so() -> None:

@@ -56,7 +56,6 @@ def parse(body: Json, context: Context) -> Turn:
     offered = declared.map(allowed)
     text = schema.overridden(fields.text or TextConfig(), items.text)
     thinking = schema.overridden(fields.reasoning or Reasoning(), items.reasoning)
-    logprobs = _logprobs(fields)
     request = Request(
         id=context.id,
         model=fields.model,
@@ -68,17 +67,10 @@ def parse(body: Json, context: Context) -> Turn:
         sampling=_sampling(fields),
         format=_format(text.format, items.format_path),
         thinking=Thinking(effort=thinking.effort),
-        logprobs=logprobs,
+        logprobs=_logprobs(fields),
         affinity=_affinity(fields, context),
     )
-    options = StreamOptions(
-        obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
-        reasoning_events=context.policy.reasoning_events,
-        logprobs=logprobs is not None,
-        encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
-        refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts in silence
-    )
-    stream = ResponsesStream(context, _echo(fields, text, thinking), offered, options)
+    stream = ResponsesStream(context, _echo(fields, text, thinking), offered, _options(fields, context))
     return Turn(request, fields.stream is True, stream, tuple(notes))
 
 
@@ -175,6 +167,16 @@ def _format(format_: Json | None, path: str) -> ir.Format | None:
             return ir.JsonSchema(name, expect_object(format_, "schema", path), strict, description)
         case other:
             raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
+
+
+def _options(fields: CreateResponse, context: Context) -> StreamOptions:
+    return StreamOptions(
+        obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
+        reasoning_events=context.policy.reasoning_events,
+        logprobs=_logprobs(fields) is not None,
+        encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
+        refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts in silence
+    )
 
 
 def _logprobs(fields: CreateResponse) -> int | None:
