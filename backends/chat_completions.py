@@ -81,8 +81,8 @@ class ChatCompletions:
         self._timeouts = timeouts or Timeouts()
         self._name = name or urlsplit(url).netloc.rpartition("@")[2]
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        if api_key and api_key.strip():
+            self._headers["Authorization"] = f"Bearer {api_key.strip()}"
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._probe: Probe | None = None
@@ -190,6 +190,11 @@ class ChatCompletions:
             said = await _read_refusal(response)
             log.warning("%s: status %d: %s", self._name, response.status, for_log(said))
             if self._learn_refused(request, response.status, said, sink):
+                continue
+            if b"reasoning_effort" in said and request.thinking.effort is not None:
+                # its value: trtllm-serve 1.x knows three words, and which they are changes with the version
+                request = replace(request, thinking=replace(request.thinking, effort=None))
+                sink.note(Note("field", "reasoning_effort"))
                 continue
             error = classify(response.status, said, self._settings, response.headers)
             smaller = None if clamped else self._with_room_left(request, error)
@@ -319,7 +324,7 @@ class _Answer:
                 if not closing:
                     closing = True
                     deadline.move(self._timeouts.usage)
-            elif begun:
+            elif begun and (events or not data.startswith(b":")):  # comments are no progress
                 deadline.move(limit)
         self._finish()
 

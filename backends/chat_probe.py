@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 HEALTH_KEPT = 1.0  # seconds
 MODELS_KEPT = 10.0
 LIMIT = aiohttp.ClientTimeout(total=5.0)
+SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
 COUNT_LIMIT = aiohttp.ClientTimeout(total=30.0)
 MAX_BODY = 8 * 1024 * 1024
 # Where servers write the window: vLLM and SGLang, TensorRT-LLM's proxies, OpenRouter-like lists, llama.cpp's meta.
@@ -82,13 +83,13 @@ class Probe:
 
     # -------------------------------------------------------------------------------------------------------- questions
 
-    async def _get(self, url: str) -> tuple[int, bytes]:
-        async with self._session.get(url, timeout=LIMIT, allow_redirects=False) as response:
+    async def _get(self, url: str, limit: aiohttp.ClientTimeout = LIMIT) -> tuple[int, bytes]:
+        async with self._session.get(url, timeout=limit, allow_redirects=False) as response:
             return response.status, await read_bounded(response, MAX_BODY)
 
     async def _ask_asleep(self) -> bool:
         try:
-            status, body = await self._get(f"{self._root}{self._sleep_path}")
+            status, body = await self._get(f"{self._root}{self._sleep_path}", SLEEP_LIMIT)
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
         if status in (404, 405, 501):

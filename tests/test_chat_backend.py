@@ -16,7 +16,7 @@ from backends.registry import Options, open_backend
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
 from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Note, Sampling, StopReason, Text, Tool, ToolCall, Usage
+from translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
 
 TOOL = Tool("add", "Adds.", {"type": "object"})
 HELLO = text_stream("Hel", "lo")
@@ -192,6 +192,15 @@ async def test_a_slow_stream_may_last_longer_than_any_limit() -> None:
         sink = Recorder()
         await backend.stream(ask(), sink)
         assert sink.text == "Hello"
+
+
+async def test_comments_are_no_progress() -> None:
+    pings = [b": ping\n\n"] * 100
+    script = Script([sse(chunk({"content": "Hi"}), done=False), *pings], gap=0.05)
+    async with serving(script, timeouts=Timeouts(between=0.3)) as (_, backend):
+        sink = Recorder()
+        assert (await failure(asyncio.wait_for(backend.stream(ask(), sink), 3))).kind is Kind.TIMEOUT
+        assert sink.text == "Hi"
 
 
 async def test_usage_is_awaited_for_a_short_while_only() -> None:
@@ -387,6 +396,20 @@ async def test_a_parameter_refused_by_name_is_left_out_from_then_on(wording: str
             (False, True),
             (False, True),
         ]
+
+
+async def test_an_effort_whose_value_is_refused_is_left_out_of_this_request_only() -> None:
+    said = {"error": "reasoning_effort: Input should be 'low', 'medium' or 'high'"}
+    request = ask(thinking=Thinking("none"))
+    async with serving(Script.json(said, 400), Script(HELLO), Script(HELLO), preset="trtllm-serve") as (
+        server,
+        backend,
+    ):
+        sink = Recorder()
+        await backend.stream(request, sink)
+        assert sink.notes == [Note("field", "reasoning_effort")]
+        await backend.stream(request, Recorder())
+        assert ["reasoning_effort" in (seen.body or {}) for seen in server.chats] == [True, False, True]
 
 
 async def test_a_refused_value_or_an_essential_field_is_not_left_out() -> None:
