@@ -65,7 +65,7 @@ class Reply:
 
 
 class Line(asyncio.Protocol):
-    """One connection. `ask` sends and waits for the end; `begin` and `first_token` serve streams that never end."""
+    """One connection. `ask` sends and waits for the end; `begin` and `token` serve streams that never end."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -103,9 +103,11 @@ class Line(asyncio.Protocol):
     async def ask(self, request: bytes, marker: bytes = b"", *, arrivals: bool = False, keep: bool = False) -> Reply:
         return await self.begin(request, marker, arrivals=arrivals, keep=keep)
 
-    async def first_token(self) -> Reply:
+    @property
+    def token(self) -> asyncio.Future[Reply]:
+        """Done with the first token of what was asked last, or with its end."""
         assert self._token is not None
-        return await self._token
+        return self._token
 
     def leave(self) -> None:
         """As a client that is killed: the connection is reset."""

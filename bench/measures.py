@@ -120,7 +120,7 @@ async def memory_of_streams(proxy: Proxy, count: int) -> float:
         async with asyncio.timeout(LIMIT_SECONDS):
             for line in lines:
                 line.begin(request)
-            replies = [await line.first_token() for line in lines]
+            replies = [await line.token for line in lines]
         if any(reply.status != 200 or reply.first == 0.0 for reply in replies):
             raise Broken(f"{proxy.child.name} did not hold {count} open streams")
         await asyncio.sleep(0.2)
