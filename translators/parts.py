@@ -206,8 +206,8 @@ class Parts:
         if id and call.id and id != call.id:
             if not name:  # some servers make a new id for every piece
                 return None if done and arguments.strip() else call
-            continues = call.balance.begun and not done and not arguments.lstrip().startswith("{")
-            return call if continues else None
+            begins = not call.balance.begun or done or arguments.lstrip()[:1] in ("", "{")
+            return None if begins else call
         if done and name:
             if id and id == call.id and not arguments.strip():
                 return call

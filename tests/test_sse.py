@@ -1,0 +1,137 @@
+"""Server-sent events: every rule whole, byte by byte, cut at each place, and with garbage around it."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from translators import sse
+from translators.errors import GatewayError, Kind
+from translators.sse import EventReader
+
+STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
+    "lf": (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
+    "crlf": (b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
+    "cr": (b"data: a\r\rdata: b\r\r", [b"a", b"b"]),
+    "all line ends in one stream": (b"data: a\r\n\ndata: b\r\r\ndata: c\n\rdata: d\n\n", [b"a", b"b", b"c", b"d"]),
+    "lines are joined": (b"data: {\ndata: }\n\n", [b"{\n}"]),
+    "lines are joined across other fields": (b"data: {\nid: 7\ndata: }\n\n", [b"{\n}"]),
+    "one space is no part of the value": (b"data:a\n\ndata: b\n\n", [b"a", b"b"]),
+    "space behind, as trtllm-serve puts it": (b"data: a \n\n", [b"a"]),
+    "comments": (b": ping\n\n:\n\ndata: a\n: within\n\n:\n", [b"a"]),
+    "a comment within lines of data": (b"data: {\n:\ndata: }\n\n", [b"{\n}"]),
+    "unknown fields": (b"event: x\nretry: 3\nfoo\ndatum: b\ndata: a\n\n", [b"a"]),
+    "a field without a colon": (b"data\n\ndata\ndata\n\n", [b"", b""]),
+    "empty data": (b"data:\n\ndata: \n\n", [b"", b""]),
+    "an event without data": (b"event: ping\n\ndata: a\n\n", [b"a"]),
+    "more blank lines than needed": (b"\n\n\ndata: a\n\n\n\n\ndata: b\n\n\n", [b"a", b"b"]),
+    "a colon in the value": (b"data: a:b: c\n\n", [b"a:b: c"]),
+    "a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),
+    "a byte order mark later is text": (b"data: a\n\n\xef\xbb\xbfdata: b\n\ndata: c\n\n", [b"a", b"c"]),
+    "a character in two halves": ("data: é€😀\n\n".encode(), ["é€😀".encode()]),
+    "other separators of Unicode end no line": (
+        "data: a\u2028b\u0085c\x0bd\n\n".encode(),
+        ["a\u2028b\u0085c\x0bd".encode()],
+    ),
+    "no blank line at the end": (b"data: a\n\ndata: b\n", [b"a", b"b"]),
+    "no line end at the end": (b"data: a\n\ndata: b", [b"a", b"b"]),
+    "no line end at all, after a byte order mark": (b"\xef\xbb\xbfdata: a", [b"a"]),
+    "a CR at the end": (b"data: a\n\ndata: b\r", [b"a", b"b"]),
+    "a field cut at the end": (b"data: a\n\ndat", [b"a"]),
+    "nothing": (b"", []),
+    "a part of a byte order mark": (b"\xef\xbb", []),
+    "no stream at all": (b"<html>\n\n<body>502</body>\n\n", []),
+}
+
+
+def read(pieces: list[bytes]) -> list[bytes]:
+    reader = EventReader()
+    payloads = [payload for piece in pieces for payload in reader.feed(piece)]
+    return payloads + reader.finish()
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_stream(name: str) -> None:
+    data, payloads = STREAMS[name]
+    assert read([data]) == payloads
+    assert read([bytes([byte]) for byte in data]) == payloads
+    for at in range(len(data)):
+        assert read([data[:at], data[at:]]) == payloads, at
+        assert read([data[:at], b"", data[at:]]) == payloads, at
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("garbage", [b"\x00\xff\xfe\n\n", b": comment\n\n", b"id\n\n", b"\r\n", b"\xf0\x9f\r\r"])
+def test_garbage_behind_adds_nothing_and_loses_nothing(name: str, garbage: bytes) -> None:
+    data, payloads = STREAMS[name]
+    if not data.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+        data += b"\n\n"
+    assert read([data + garbage]) == payloads
+    assert read([bytes([byte]) for byte in data + garbage]) == payloads
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r", b"\r\r"])  # a LF behind a CR belongs to it: no need to wait
+def test_an_event_leaves_with_the_byte_that_ends_it(end: bytes) -> None:
+    reader = EventReader()
+    assert reader.feed(b"data: a" + end[:-1]) == []
+    assert reader.feed(end[-1:]) == [b"a"]
+    assert reader.feed(b"data: b" + end) == [b"b"]
+
+
+def test_finish_is_the_end() -> None:
+    reader = EventReader()
+    assert reader.feed(b"data: a") == []
+    assert reader.finish() == [b"a"]
+    assert reader.finish() == []
+
+
+def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT", 1000)
+    reader = EventReader()
+    reader.feed(b"data: ")
+    for _ in range(9):
+        assert reader.feed(b"x" * 100) == []
+    with pytest.raises(GatewayError) as caught:
+        reader.feed(b"x" * 100)
+    assert caught.value.kind is Kind.BACKEND_FAILED
+
+
+def test_the_limit_is_for_one_event_and_not_for_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT", 1000)
+    reader = EventReader()
+    count = sum(len(reader.feed(b"\ndata: " + b"x" * 200 + b"\n")) for _ in range(50))
+    assert count + len(reader.finish()) == 50
+
+
+def test_a_large_event_is_not_copied_once_for_each_read() -> None:
+    reader = EventReader()
+    pieces = [b"data: ", *[b"x" * 10] * 100]
+    for piece in pieces:
+        reader.feed(piece)
+    assert reader._held == pieces
+    assert reader.feed(b"\n\n") == [b"x" * 1000]
+
+
+payloads_of_json = st.binary(max_size=20).map(lambda b: b.translate(None, b"\r\n").strip())
+
+
+@given(
+    payloads=st.lists(payloads_of_json, max_size=6),
+    end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    noise=st.lists(st.sampled_from([b":", b": x", b"id: 1", b"event: e", b"foo"]), max_size=3),
+    cuts=st.lists(st.integers(0, 200), max_size=10),
+)
+def test_what_was_framed_is_read(payloads: list[bytes], end: bytes, noise: list[bytes], cuts: list[int]) -> None:
+    lines = [line for payload in payloads for line in (*noise, b"data: " + payload, b"")]
+    data = b"".join(line + end for line in lines)
+    places = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
+    assert read([data[a:b] for a, b in zip(places, places[1:], strict=False)]) == payloads
+    assert read([data]) == payloads
+
+
+@given(data=st.lists(st.sampled_from([b"\r", b"\n", b"data:", b" ", b"a", b":", b"\xef\xbb\xbf", b"id"]), max_size=20))
+def test_cuts_change_nothing(data: list[bytes]) -> None:
+    assert read(data) == read([b"".join(data)])
+
+
+def test_frame() -> None:
+    assert sse.frame("response.created", b"{}") == b"event: response.created\ndata: {}\n\n"
+    assert read([sse.frame("x", b'{"a":1}')]) == [b'{"a":1}']
