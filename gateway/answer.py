@@ -107,6 +107,7 @@ class StreamedAnswer(Answer):
         self._request = request
         self._headers = headers
         self._keepalive = timeouts.keepalive
+        self._patience = timeouts.client
         self._pending: list[bytes] = []
         self._writing = asyncio.Lock()
         self._written_at = accepted
@@ -186,10 +187,20 @@ class StreamedAnswer(Answer):
             self._send(self.stream.start() or self.stream.keepalive())
             due = now + self._keepalive
         elif now >= due:
-            if not self._writing.locked():  # else the client itself is slow, and more bytes would not wake it
-                self._send(self.stream.keepalive())
             due = now + self._keepalive
+            if not self._writing.locked():
+                self._send(self.stream.keepalive())
+            elif now >= self._written_at + self._patience:
+                self._abort()
+                return
+            else:  # the client itself is slow, and more bytes would not wake it
+                due = min(due, self._written_at + self._patience)
         self._timer = self._loop.call_at(due, self._tick)
+
+    def _abort(self) -> None:
+        """The loss of the connection cancels the handler, as if the client had left by itself."""
+        if (transport := self._request.transport) is not None:
+            transport.abort()
 
     def _send(self, data: bytes) -> None:
         if data:

@@ -8,6 +8,7 @@ client that leaves would keep its GPU work running.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets as random
@@ -175,8 +176,9 @@ class Gateway:
 
     async def ready(self, request: web.Request) -> web.Response:
         states = await self.gate.states()
-        ready = "ready" in states.values() and not self.handler.draining
-        body = {"ready": ready, "draining": self.handler.draining, "backends": states}
+        told = {name: health.state for name, health in states.items()}
+        ready = "ready" in told.values() and not self.handler.draining
+        body = {"ready": ready, "draining": self.handler.draining, "backends": told}
         return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
 
     async def figures(self, request: web.Request) -> web.Response:
@@ -187,7 +189,7 @@ class Gateway:
         lines = [
             f"dragoman {gateway.__version__}" + (", draining" if self.handler.draining else ""),
             "",
-            *(f"backend {name}: {state}" for name, state in states.items()),
+            *(f"backend {name}: {health.state}" for name, health in states.items()),
             f"model calls in flight: {len(self.handler.calls)}",
             "",
             *(f"POST {path}" for path in self._protocols),
@@ -205,8 +207,10 @@ class Gateway:
             await watch.started(0)  # what starts at once has started before the first request
         yield
         await self.models.close()
-        for watch in self.gate.watches.values():
-            await watch.close()
+        closing = [watch.close() for watch in self.gate.watches.values()]
+        for failure in await asyncio.gather(*closing, return_exceptions=True):
+            if failure is not None:
+                log.error("a backend could not be closed", exc_info=failure)
 
 
 def openai_model(model: ModelInfo) -> dict[str, Any]:

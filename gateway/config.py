@@ -92,6 +92,7 @@ class Timeouts(Section):
     keepalive: Seconds = 15
     head_after: Seconds = 10
     start: Seconds = 120
+    client: Seconds = 300
     drain: Annotated[float, Field(ge=0, le=86_400)] = 600
 
 

@@ -19,7 +19,7 @@ from gateway.metrics import Metrics
 from translators.errors import GatewayError, Kind
 
 FRESH = 0.5
-PATIENCE = 0.25  # how long a request waits for a probe when an older answer is known
+PATIENCE = 0.05  # how long a request waits for a probe when an older answer is known
 FIRST_PATIENCE = 2.0
 PROBE_LIMIT = 5.0
 RETRY_AFTER = 5.0
@@ -130,8 +130,8 @@ class Gate:
             if all(watch.starting for watch in watches):
                 raise asleep(Health("asleep"))
 
-    async def states(self) -> dict[str, str]:
-        return {name: (await watch.health()).state for name, watch in self.watches.items()}
+    async def states(self) -> dict[str, Health]:
+        return {name: await watch.health() for name, watch in self.watches.items()}
 
     def learn(self, backend: Backend, error: GatewayError) -> None:
         if error.kind is Kind.ASLEEP and error.source == "backend":

@@ -24,6 +24,7 @@ from translators.errors import GatewayError, Kind
 BACKLOG = 1024
 LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
 READY_POLL = 0.25
+NOT_READY_AFTER = 3.0
 
 
 class CannotListen(Exception):
@@ -74,24 +75,24 @@ async def _serve(served: Gateway, runner: web.AppRunner, address: str, redact: R
 
 
 async def announce(served: Gateway, address: str) -> str | None:
-    """Says ready once a backend answers; gives the reason, in one line, when the only backend cannot be started."""
+    """Says ready once a backend answers, and before that, once, what is missing; gives the reason, in one line, when
+    no backend can be started."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + served.config.timeouts.start
+    end = loop.time() + min(NOT_READY_AFTER, served.config.timeouts.start)
     told = False
     while True:
         states = await served.gate.states()
         errors = [watch.start_error for watch in served.gate.watches.values()]
-        if errors and all(errors):
+        if all(errors):
             return f"the backend cannot be started: {' '.join(str(errors[0]).split())}"
-        if "ready" in states.values():
+        if ready := [name for name, health in states.items() if health.state == "ready"]:
             break
         if not told and loop.time() > end:
             told = True
-            waiting = ", ".join(f"{name} is {state}" for name, state in states.items())
-            print(f"dragoman listens on {address} but is not ready: {waiting}", flush=True)
+            waiting = ", ".join(f"{name} is {health.state} ({health.detail})" for name, health in states.items())
+            print(f"dragoman listens on {address} and waits for its backend: {waiting}", flush=True)
         await asyncio.sleep(READY_POLL)
-    names = ", ".join(name for name, state in states.items() if state == "ready")
-    print(f"dragoman is ready on {address} (backend: {names}; clients use {address}/v1)", flush=True)
+    print(f"dragoman is ready on {address} (backend: {', '.join(ready)}; clients use {address}/v1)", flush=True)
     return None
 
 

@@ -254,11 +254,11 @@ async def test_not_ready_is_told_when_the_backend_stays_away_and_ready_once_it_c
 ) -> None:
     from backends.base import Health
 
-    backend = FakeBackend(state=Health("down"))
+    backend = FakeBackend(state=Health("down", "refused"))
     async with running(backend, timeouts={"start": 0.3}) as served:
         told = asyncio.create_task(announce(served.gateway, "http://here"))
         await asyncio.sleep(0.8)
-        assert "listens on http://here but is not ready: fake is down" in capsys.readouterr().out
+        assert "listens on http://here and waits for its backend: fake is down (refused)" in capsys.readouterr().out
         backend.state = Health("ready")
         assert await asyncio.wait_for(told, 3) is None
         assert "dragoman is ready on http://here" in capsys.readouterr().out

@@ -299,6 +299,22 @@ async def test_a_client_that_does_not_read_holds_the_backend_back() -> None:
         await until(lambda: backend.cancelled == 1, 1)
 
 
+async def test_a_client_that_never_reads_is_taken_for_gone() -> None:
+    async def play(request: Request, sink: Sink) -> None:
+        sink.feed([Started(), PartStarted("text")])
+        while True:
+            sink.feed([Delta("x" * 10_000)])
+            if sink.full:
+                await sink.drained()
+
+    backend = FakeBackend(play)
+    async with running(backend, timeouts={"client": 0.4, "keepalive": 0.1}) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+        writer.write(post_bytes(STREAM))
+        await until(lambda: backend.cancelled == 1)
+        writer.transport.abort()
+
+
 async def test_a_client_that_leaves_while_the_model_starts_is_let_go() -> None:
     backend = FakeBackend(start_seconds=LONG)
     async with running(backend) as served:

@@ -1,0 +1,97 @@
+"""What is written to the log: one line a record, no secret, no prompt."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from gateway.config import LogConfig
+from gateway.logs import Redactor, configure, log, request_line
+from gateway.metrics import MOST_NAMES, Metrics
+from translators.ir import Note, Usage
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp")}
+    yield io.StringIO()
+    root.handlers[:], _ = before
+    root.setLevel(before[1])
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def bug() -> None:
+    raise KeyError("a prompt")
+
+
+def test_records_are_json_lines_without_secrets(stream: io.StringIO) -> None:
+    configure(LogConfig(), ["canary-1"], stream)
+    log.info("a key canary-1\nand Bearer abcdefghij", extra={"fields": {"where": "http://x/?api_key=abcdefgh", "n": 1}})
+    request_line(logging.INFO, {"status": 200, "absent": None})
+    lines = stream.getvalue().splitlines()
+    first, second = map(orjson.loads, lines)
+    assert first["message"] == "a key ****\nand Bearer ****"
+    assert first["where"] == "http://x/?api_key=****"
+    assert (second["message"], second["status"]) == ("request", 200)
+    assert "absent" not in second
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_a_bug_is_logged_with_its_place_and_its_words_only_at_debug(stream: io.StringIO, level: str) -> None:
+    configure(LogConfig.model_validate({"level": level}), [], stream)
+    try:
+        bug()
+    except KeyError:
+        log.exception("bug")
+    told = orjson.loads(stream.getvalue())["exception"]
+    assert "KeyError" in told
+    assert "test_gateway_logs.py" in told
+    assert ("a prompt" in told) == (level == "debug")
+
+
+def test_the_text_format_is_one_line_too(stream: io.StringIO) -> None:
+    configure(LogConfig(format="text"), [], stream)
+    log.warning("two\nlines", extra={"fields": {"n": 1}})
+    assert stream.getvalue().endswith("warning two\\nlines n=1\n")
+    assert stream.getvalue().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Authorization: Bearer sekret-123456",
+        "x-api-key: sekret-123456",
+        "sk-sekret-123456",
+        '{"api_key": "sekret-123456"}',
+    ],
+)
+def test_what_looks_like_a_key_is_removed(text: str) -> None:
+    assert "sekret" not in Redactor()(text)
+
+
+def test_names_that_clients_choose_cannot_fill_the_metrics() -> None:
+    metrics = Metrics()
+    for number in range(MOST_NAMES * 2):
+        metrics.note(Note("field", f"name{number}"))
+    metrics.note(Note("field", "not a plain name!"))
+    series = [line for line in metrics.render().decode().splitlines() if line.startswith("dragoman_notes_total")]
+    assert len(series) == MOST_NAMES + 1
+    assert f'dragoman_notes_total{{kind="field",name="other"}} {MOST_NAMES + 1}.0' in series
+
+
+def test_unmeasured_usage_is_counted_as_unknown_not_as_zero() -> None:
+    metrics = Metrics()
+    metrics.usage("r", "b", None)
+    metrics.usage("r", "b", Usage(5, 0))
+    value = metrics.registry.get_sample_value
+    labels = {"route": "r", "backend": "b"}
+    assert value("dragoman_answers_without_usage_total", labels) == 1
+    assert value("dragoman_tokens_total", {**labels, "direction": "input"}) == 5
+    assert value("dragoman_tokens_total", {**labels, "direction": "cached"}) is None
