@@ -1,0 +1,298 @@
+"""`system` and `messages` → messages of the representation.
+
+Rules: system messages stay where they stand; consecutive messages of one role are one; the results in a user message
+become `tool` messages before the rest of it (`translators.history` then puts them in call order); what a prefix cache
+would trip over, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is taken from
+its text or, where that is empty, from our own seal in its signature; anybody else's signature is nobody's fault.
+Documents are read where their text came with them. What Anthropic's servers did in the past of a conversation is left
+out and noted, or refused, as the operator decides.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+from translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from translators.messages.schema import (
+    as_object,
+    expect_object,
+    expect_text,
+    noted,
+    optional_text,
+    refused,
+    unsupported,
+    wrong_tag,
+)
+from translators.messages.tools import Toolbox, upstream_name
+from translators.protocol import Context, Json
+
+# Claude Code's first system block. It changes between conversations, and with it every prefix would.
+_ATTRIBUTION = "x-anthropic-billing-header:"
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_SERVER_BLOCKS = frozenset({"server_tool_use", "container_upload", "mcp_tool_use", "mcp_tool_result", "compaction"})
+
+
+def system_text(system: object, path: str) -> str:
+    """A system prompt, a string or text blocks, as one text without the attribution."""
+    if isinstance(system, str):
+        texts = [system]
+    elif isinstance(system, list):
+        texts = []
+        for index, block in enumerate(system):
+            place = f"{path}.{index}"
+            if (kind := as_object(block, place).get("type")) != "text":
+                raise wrong_tag(place, kind, "'text'")
+            texts.append(expect_text(block, "text", place))
+    else:
+        raise refused(path, "Input should be a valid string or list of text blocks")
+    return "\n\n".join(text for text in map(_without_attribution, texts) if text)
+
+
+def _without_attribution(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(_ATTRIBUTION) else text
+
+
+class Conversation:
+    """Reads messages one by one into `messages`; `notes` grows with what is left out."""
+
+    def __init__(self, box: Toolbox, context: Context, notes: list[Note]) -> None:
+        self.messages: list[Message] = []
+        self._box = box
+        self._context = context
+        self._notes = notes
+
+    def read(self, messages: list[Any]) -> None:
+        for index, message in enumerate(messages):
+            path = f"messages.{index}"
+            given = as_object(message, path)
+            match given.get("role"):
+                case "user":
+                    self._user(_blocks(given, path), f"{path}.content")
+                case "assistant":
+                    self._assistant(_blocks(given, path), f"{path}.content")
+                case "system":
+                    self.system(system_text(_content(given, path), f"{path}.content"))
+                case None if "role" not in given:
+                    raise refused(f"{path}.role", "Field required")
+                case _:
+                    raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
+
+    def system(self, text: str) -> None:
+        if text:
+            self.messages.append(Message("system", (Text(text),)))
+
+    def _add(self, role: Role, parts: list[Part]) -> None:
+        """Consecutive user messages are one here; consecutive assistant ones become one in the history's repair."""
+        last = self.messages[-1] if self.messages else None
+        if role == "user" and last is not None and last.role == "user":
+            self.messages[-1] = Message("user", (*last.parts, *parts))
+        else:
+            self.messages.append(Message(role, tuple(parts)))
+
+    # ------------------------------------------------------------------------------------------------------------- user
+
+    def _user(self, blocks: list[Any], path: str) -> None:
+        parts: list[Part] = []
+        results = 0
+        for index, block in enumerate(blocks):
+            place = f"{path}.{index}"
+            given = as_object(block, place)
+            if given.get("type") == "tool_result":
+                self.messages.append(Message("tool", (self._result(given, place),)))
+                results += 1
+            elif not self._left_out(given, place):
+                parts += self._shown(given, place)
+        if parts or not (results or blocks):
+            self._add("user", parts or [Text("")])
+
+    def _result(self, block: Json, path: str) -> ToolResult:
+        call_id = expect_text(block, "tool_use_id", path)
+        if not call_id:
+            raise refused(f"{path}.tool_use_id", "String should have at least 1 character")
+        is_error = block.get("is_error")
+        if is_error is not None and not isinstance(is_error, bool):
+            raise refused(f"{path}.is_error", "Input should be a valid boolean")
+        content = block.get("content")
+        if content is None or isinstance(content, str):
+            return ToolResult(call_id, (Text(content or ""),), bool(is_error))
+        if not isinstance(content, list):
+            raise refused(f"{path}.content", "Input should be a valid string or list of content blocks")
+        parts: list[Text | Image] = []
+        for index, inner in enumerate(content):
+            place = f"{path}.content.{index}"
+            given = as_object(inner, place)
+            match given.get("type"):
+                case "tool_reference":
+                    parts.append(Text(f"Tool that can be called now: {expect_text(given, 'tool_name', place)}"))
+                case "browser_state":
+                    parts.append(Text(f"Browser state: {dumps({k: v for k, v in given.items() if k in _STATE_KEYS})}"))
+                case _:
+                    parts += self._shown(given, place)
+        return ToolResult(call_id, tuple(parts) or (Text(""),), bool(is_error))
+
+    # -------------------------------------------------------------------------------------------------------- assistant
+
+    def _assistant(self, blocks: list[Any], path: str) -> None:
+        parts: list[Part] = []
+        for index, block in enumerate(blocks):
+            place = f"{path}.{index}"
+            given = as_object(block, place)
+            match given.get("type"):
+                case "thinking":
+                    parts += self._thinking(given, place)
+                case "redacted_thinking":
+                    parts += self._redacted(given, place)
+                case "tool_use":
+                    parts.append(self._call(given, place))
+                case "image":
+                    raise wrong_tag(place, "image", "'text', 'thinking', 'redacted_thinking', 'tool_use'")
+                case _ if not self._left_out(given, place):
+                    parts += self._shown(given, place)
+        if parts:
+            self._add("assistant", parts)
+
+    def _thinking(self, block: Json, path: str) -> list[Part]:
+        text, signature = expect_text(block, "thinking", path), optional_text(block, "signature", path)
+        if text.strip():
+            return [Reasoning(text)]
+        return self._opened(signature or "", "thinking")
+
+    def _redacted(self, block: Json, path: str) -> list[Part]:
+        return self._opened(expect_text(block, "data", path), "redacted_thinking")
+
+    def _opened(self, sealed: str, kind: str) -> list[Part]:
+        text = self._context.open(sealed) if sealed and self._context.open is not None else None
+        if not text and sealed:
+            self._notes.append(Note("item", kind))
+        return [Reasoning(text)] if text else []
+
+    def _call(self, block: Json, path: str) -> ToolCall:
+        call_id, name = expect_text(block, "id", path), expect_text(block, "name", path)
+        for key, value in (("id", call_id), ("name", name)):
+            if not value:
+                raise refused(f"{path}.{key}", "String should have at least 1 character")
+        upstream = upstream_name(name)
+        if upstream != name:
+            self._box.names.setdefault(upstream, name)
+        return ToolCall(call_id, upstream, dumps(expect_object(block, "input", path)))
+
+    # ------------------------------------------------------------------------------------------------------ any content
+
+    def _left_out(self, block: Json, path: str) -> bool:
+        """Whether a block tells of what Anthropic's servers did, which no other server can take up."""
+        kind = block.get("type")
+        if not isinstance(kind, str) or not (kind in _SERVER_BLOCKS or kind.endswith("_tool_result")):
+            return False
+        if self._context.policy.hosted_tools == "reject":
+            raise unsupported(f"{path}.type", f"Blocks of type '{kind[:64]}' cannot be taken up by this gateway.")
+        self._notes.append(noted("item", kind))
+        return True
+
+    def _shown(self, block: Json, path: str) -> list[Text | Image]:
+        match block.get("type"):
+            case "text":
+                text = expect_text(block, "text", path)
+                return [Text(text)] if text else []
+            case "image":
+                return [_image(block, path)]
+            case "document":
+                return _document(block, path)
+            case "search_result":
+                return _search_result(block, path)
+            case other:
+                if "type" not in block:
+                    raise refused(f"{path}.type", "Field required")
+                raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
+
+
+_STATE_KEYS = ("tabs", "state_changes")
+
+
+def _content(message: Json, path: str) -> Any:
+    if "content" not in message:
+        raise refused(f"{path}.content", "Field required")
+    return message["content"]
+
+
+def _blocks(message: Json, path: str) -> list[Any]:
+    """`content` as a list of blocks; a string is short for one text block."""
+    content = _content(message, path)
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    if not isinstance(content, list):
+        raise refused(f"{path}.content", "Input should be a valid string or list of content blocks")
+    return content
+
+
+def _image(block: Json, path: str) -> Image:
+    source, place = expect_object(block, "source", path), f"{path}.source"
+    match source.get("type"):
+        case "base64":
+            media, content = expect_text(source, "media_type", place), expect_text(source, "data", place)
+            if media not in _IMAGE_TYPES:
+                allowed = ", ".join(f"'{one}'" for one in _IMAGE_TYPES)
+                raise refused(f"{place}.media_type", f"Input should be one of {allowed}")
+            if not content:
+                raise refused(f"{place}.data", "String should have at least 1 character")
+            return Image(f"data:{media};base64,{content}")
+        case "url":
+            url = expect_text(source, "url", place)
+            if not url.lower().startswith(("http://", "https://")):
+                raise refused(f"{place}.url", "Only http and https URLs are supported")
+            return Image(url)
+        case "file":
+            raise unsupported(place, "Uploaded files are not supported by this gateway: send the data itself.")
+        case other:
+            raise wrong_tag(place, other, "'base64', 'url'")
+
+
+def _document(block: Json, path: str) -> list[Text | Image]:
+    """The text that came along, under its title. Reading a PDF would need a reader for it."""
+    source, place = expect_object(block, "source", path), f"{path}.source"
+    title, context = optional_text(block, "title", path), optional_text(block, "context", path)
+    head = "\n".join(part for part in (f"[Document: {title}]" if title else "[Document]", context) if part)
+    match source.get("type"):
+        case "text":
+            return [Text(f"{head}\n{expect_text(source, 'data', place)}")]
+        case "content":
+            return [Text(head), *_inner(source.get("content"), f"{place}.content")]
+        case "base64" | "url" | "file":
+            message = "Documents other than plain text are not supported by this gateway: send their text."
+            raise unsupported(place, message)
+        case other:
+            raise wrong_tag(place, other, "'text', 'content'")
+
+
+def _inner(content: object, path: str) -> list[Text | Image]:
+    if isinstance(content, str):
+        return [Text(content)]
+    if not isinstance(content, list):
+        raise refused(path, "Input should be a valid string or list of content blocks")
+    parts: list[Text | Image] = []
+    for index, block in enumerate(content):
+        place = f"{path}.{index}"
+        given = as_object(block, place)
+        match given.get("type"):
+            case "text":
+                parts.append(Text(expect_text(given, "text", place)))
+            case "image":
+                parts.append(_image(given, place))
+            case other:
+                raise wrong_tag(place, other, "'text', 'image'")
+    return parts
+
+
+def _search_result(block: Json, path: str) -> list[Text | Image]:
+    title, source = expect_text(block, "title", path), expect_text(block, "source", path)
+    return [Text(f"[Search result: {title}]\n[Source: {source}]"), *_inner(block.get("content"), f"{path}.content")]
+
+
+def dumps(value: object) -> str:
+    """JSON in one form, so that the same history always renders the same."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # an integer beyond 64 bits or half a surrogate pair: valid JSON that orjson does not write
+        return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,100 @@
+"""Errors in the words of the Messages API: before the head goes out as a status with a body, afterwards as an `error`
+event.
+
+The words decide what clients do. Claude Code compacts a conversation when it reads "prompt is too long", and asks
+again for fewer tokens when it reads "input length and `max_tokens` exceed context limit: I + M > L"; it retries 401
+for over a minute unless `x-should-retry` says no; a full server is 529. Inside a stream only the type counts:
+`overloaded_error` before the first event is tried again as a stream.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import assert_never
+
+from translators.errors import GatewayError, Kind
+from translators.protocol import ErrorReply, Json
+
+_RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
+_HOPELESS = frozenset({Kind.UNAUTHENTICATED, Kind.INTERNAL, Kind.TIMEOUT})  # statuses that clients would retry in vain
+_SUM = re.compile(r"input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+")
+
+
+def error(err: GatewayError, request_id: str) -> ErrorReply:
+    """Status, `{"type": "error", "error": {type, message}, "request_id"}` and the headers that steer retries."""
+    status, kind = _words(err.kind)
+    headers: dict[str, str] = {"request-id": request_id}
+    wait = err.retry_after if err.retry_after is not None else _RETRY_AFTER.get(err.kind)
+    if wait is not None:
+        headers["retry-after"] = str(max(1, math.ceil(wait)))
+    if err.kind in _HOPELESS:
+        headers["x-should-retry"] = "false"
+    return ErrorReply(status, _body(kind, message(err), request_id), headers)
+
+
+def stream_error(err: GatewayError, request_id: str, asked: int | None = None) -> Json:
+    """The payload of the `error` event; `asked` is the request's `max_tokens`."""
+    _, kind = _words(err.kind)
+    if err.kind is Kind.BACKEND_DOWN:
+        kind = "overloaded_error"  # there is no status here to say that another try is worth it
+    return _body(kind, message(err, asked), request_id)
+
+
+def message(err: GatewayError, asked: int | None = None) -> str:
+    """What went wrong, with the field in front, as this API names it."""
+    if err.kind is Kind.OVERFLOW:
+        return _overflow(err, asked)
+    if err.param and err.param not in err.message:
+        return f"{err.param}: {err.message}"
+    return err.message
+
+
+def _body(kind: str, text: str, request_id: str) -> Json:
+    return {"type": "error", "error": {"type": kind, "message": text}, "request_id": request_id}
+
+
+def _words(kind: Kind) -> tuple[int, str]:
+    match kind:
+        case Kind.INVALID | Kind.UNSUPPORTED | Kind.OVERFLOW:
+            return 400, "invalid_request_error"
+        case Kind.UNAUTHENTICATED:
+            return 401, "authentication_error"
+        case Kind.FORBIDDEN:
+            return 403, "permission_error"
+        case Kind.NOT_FOUND | Kind.MODEL_NOT_FOUND:
+            return 404, "not_found_error"
+        case Kind.METHOD | Kind.UPGRADE:
+            return kind.status, "invalid_request_error"
+        case Kind.TOO_LARGE:
+            return 413, "request_too_large"
+        case Kind.RATE_LIMITED:
+            return 429, "rate_limit_error"
+        case Kind.INTERNAL | Kind.BACKEND_FAILED | Kind.BACKEND_DOWN:
+            return kind.status, "api_error"
+        case Kind.ASLEEP:
+            return 503, "overloaded_error"
+        case Kind.BUSY | Kind.DRAINING:
+            return 529, "overloaded_error"
+        case Kind.TIMEOUT:
+            return 504, "timeout_error"
+        case _:
+            assert_never(kind)
+
+
+def _overflow(err: GatewayError, asked: int | None) -> str:
+    """The sentence that Claude Code heals from: fewer tokens asked for where the prompt itself fits, else
+    compaction."""
+    tokens, limit = err.tokens, err.limit
+    if (found := _SUM.search(err.message)) is not None:
+        return found[0]
+    if tokens is not None and limit is not None and (err.code == "max_tokens" or tokens < limit):
+        # Claude Code reckons with the first and the last number; what was asked for is at least what does not fit.
+        wanted = max(asked or 0, limit - tokens + 1)
+        return f"input length and `max_tokens` exceed context limit: {tokens} + {wanted} > {limit}"
+    if limit is None:
+        size = "" if tokens is None else f"{tokens} tokens, "
+        return f"prompt is too long: {size}more than the model's context window holds"
+    if tokens is None:
+        return f"prompt is too long: over {limit} tokens > {limit} maximum"
+    return f"prompt is too long: {tokens} tokens > {limit} maximum"

@@ -1,0 +1,183 @@
+"""The body of `POST /v1/messages` → a `Turn`: what to ask the server, how to answer, and what was left out on the way.
+
+Each field is translated, refused with its path, or noted; none is lost in silence but those that change nothing here
+(`cache_control`: servers cache prefixes by themselves; `metadata`: it drives routing). `max_tokens: 0` asks to fill a
+prompt cache without an answer, which no server behind this gateway can do, so it is refused. A last assistant message
+is the beginning of the answer and stays the last message; continuing it is the server's business.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from translators import ir
+from translators.history import repair
+from translators.ir import Message, Note, Request, Sampling, Thinking
+from translators.messages import schema
+from translators.messages.content import Conversation, system_text
+from translators.messages.schema import CreateMessage, noted, refused, unsupported
+from translators.messages.stream import MessagesStream, StreamOptions
+from translators.messages.tools import Toolbox, read_tools
+from translators.protocol import Context, Json, Turn
+
+_ORDINARY: dict[str, tuple[object, ...]] = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
+
+
+def parse(body: Json, context: Context) -> Turn:
+    """Raises `GatewayError` with the path of the first fault."""
+    fields = schema.validate(body)
+    if fields.max_tokens is None:
+        raise refused("max_tokens", "Field required")
+    if fields.max_tokens == 0:
+        message = "0 asks only to fill the prompt cache, which this gateway cannot do: ask for at least 1 token."
+        raise unsupported("max_tokens", message)
+    request, box, notes = _request(fields, context)
+    options = StreamOptions(
+        model=fields.model,
+        max_tokens=fields.max_tokens,
+        stop_sequences=request.sampling.stop or (),
+        omit_thinking=fields.thinking is not None and fields.thinking.display == "omitted",
+    )
+    return Turn(request, fields.stream is True, MessagesStream(context, options, box.names), tuple(notes))
+
+
+def parse_count(body: Json, context: Context) -> Request:
+    """The body of `/v1/messages/count_tokens`: what would be asked, for its prompt to be counted."""
+    return _request(schema.validate(body), context)[0]
+
+
+def _request(fields: CreateMessage, context: Context) -> tuple[Request, Toolbox, list[Note]]:
+    notes = _ignored(fields)
+    _hosted(fields, context, notes)
+    box = read_tools(fields.tools, fields.tool_choice, context.policy, notes)
+    messages, repairs = repair(_conversation(fields, box, context, notes), strict=context.policy.strict_history)
+    if not messages:
+        raise refused("messages", "at least one message is required")
+    notes.extend(repairs)
+    request = Request(
+        id=context.id,
+        model=fields.model,
+        messages=messages,
+        tools=box.tools,
+        tool_choice=box.choice,
+        parallel_tool_calls=box.parallel,
+        max_tokens=fields.max_tokens,
+        sampling=_sampling(fields),
+        format=_format(fields),
+        thinking=_thinking(fields, notes),
+        affinity=_affinity(fields, context),
+    )
+    return request, box, notes
+
+
+def _conversation(fields: CreateMessage, box: Toolbox, context: Context, notes: list[Note]) -> list[Message]:
+    conversation = Conversation(box, context, notes)
+    if fields.system is not None:
+        conversation.system(system_text(fields.system, "system"))
+    conversation.read(fields.messages)
+    return conversation.messages
+
+
+# -------------------------------------------------------------------------------------------------- refused and ignored
+
+
+def _ignored(fields: CreateMessage) -> list[Note]:
+    """Fields that were accepted, change nothing and might have been meant to."""
+    if fields.thread is not None:
+        raise unsupported("thread", "Threads are not supported by this gateway: send the whole conversation.")
+    if isinstance(fields.container, dict) and fields.container.get("skills"):
+        raise unsupported("container.skills", "Skills are not supported by this gateway.")
+    names = [
+        name
+        for name, ordinary in _ORDINARY.items()
+        if (value := getattr(fields, name)) is not None and value not in ordinary
+    ]
+    if fields.container is not None:
+        names.append("container")
+    names.extend(_context_edits(fields.context_management))
+    names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
+    return [noted("field", name) for name in names]
+
+
+def _context_edits(management: Any) -> list[str]:
+    """What the server was to remove from the context by itself, but for Claude Code's "keep all", which is nothing."""
+    if management is None:
+        return []
+    edits = management.get("edits") if isinstance(management, dict) else None
+    if isinstance(edits, list) and all(isinstance(edit, dict) and edit.get("keep") == "all" for edit in edits):
+        return []
+    return ["context_management"]
+
+
+def _hosted(fields: CreateMessage, context: Context, notes: list[Note]) -> None:
+    if not fields.mcp_servers:
+        return
+    if context.policy.hosted_tools == "reject":
+        raise unsupported("mcp_servers", "MCP servers cannot be called through this gateway.")
+    notes.append(Note("tool", "mcp_servers"))
+
+
+# ----------------------------------------------------------------------------------------------------------- translated
+
+
+def _sampling(fields: CreateMessage) -> Sampling:
+    return Sampling(
+        temperature=fields.temperature,
+        top_p=fields.top_p,
+        top_k=fields.top_k if fields.top_k and fields.top_k > 0 else None,  # 0 and -1 switch it off; some engines crash
+        min_p=fields.min_p,
+        repetition_penalty=fields.repetition_penalty,
+        presence_penalty=fields.presence_penalty,
+        frequency_penalty=fields.frequency_penalty,
+        seed=fields.seed,
+        stop=tuple(fields.stop_sequences) if fields.stop_sequences else None,
+    )
+
+
+def _format(fields: CreateMessage) -> ir.Format | None:
+    """`output_config.format`, or the older `output_format`. Servers want a name for it, which this API has not."""
+    asked = fields.output_config.format if fields.output_config is not None else None
+    asked = asked or fields.output_format
+    return None if asked is None else ir.JsonSchema(asked.name or "output", asked.schema_, strict=True)
+
+
+def _thinking(fields: CreateMessage, notes: list[Note]) -> Thinking:
+    """Servers know an effort, a switch or a budget. A budget alone also gets an effort, for those that know no
+    budget; `adaptive` without an effort is "high", this API's default."""
+    effort = fields.output_config.effort if fields.output_config is not None else None
+    asked = fields.thinking
+    if asked is None:
+        return Thinking(effort)
+    match asked.type:
+        case "disabled":
+            return Thinking("none")
+        case "enabled":
+            if asked.budget_tokens is None:
+                raise refused("thinking.enabled.budget_tokens", "Field required")
+            return Thinking(effort or _effort_of(asked.budget_tokens), asked.budget_tokens)
+        case "between_tools":
+            notes.append(Note("field", "thinking.between_tools"))  # when to think is the model's own choice
+            return Thinking(effort or "high")
+        case "adaptive":
+            return Thinking(effort or "high")
+
+
+def _effort_of(budget: int) -> str:
+    return "low" if budget <= 4096 else "medium" if budget <= 16_384 else "high"
+
+
+def _affinity(fields: CreateMessage, context: Context) -> str | None:
+    """The session, by Claude Code's header or by what it and others write into `metadata.user_id`."""
+    if session := context.headers.get("x-claude-code-session-id"):
+        return session
+    user = fields.metadata.user_id if fields.metadata is not None else None
+    if not user:
+        return None
+    try:
+        told = orjson.loads(user)
+    except ValueError:
+        return user.rpartition("_session_")[2] if "_session_" in user else None
+    session = told.get("session_id") if isinstance(told, dict) else None
+    return session if isinstance(session, str) and session else None

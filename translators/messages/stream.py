@@ -1,0 +1,287 @@
+"""Events into the Messages stream, and into the message that it amounts to.
+
+Rules (Messages reference, "Response and streaming"; each is checked by tests/grammar from the specification):
+
+* `message_start`, then per part one content block: start, its deltas, stop; one block is open at a time and `index`
+  counts up; then one `message_delta` with the reason and the whole usage, and `message_stop`.
+* Before the model has begun only `ping` goes out: clients try again when an `error` comes before `message_start`.
+* A thinking block carries a signature: our seal over its text, else a constant that says nothing.
+* A delta costs one template: what is fixed for a block is encoded when the block opens.
+
+A cut `tool_use` is never stopped, because clients execute a block the moment it is stopped; what would follow it is
+left out, since blocks may not overlap, and the whole message does not hold it. After a failure no open block is
+stopped either: a client that saw no block finished asks again by itself (Claude Code, without streaming).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, assert_never
+
+import orjson
+
+from translators.errors import GatewayError
+from translators.history import object_text
+from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from translators.messages.errors import stream_error
+from translators.protocol import Context, Json
+from translators.sse import frame
+
+PING = frame("ping", b'{"type":"ping"}')
+SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block without one
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """`omit_thinking`: the client wants no text of the thinking, only the block and its signature."""
+
+    model: str
+    max_tokens: int | None = None
+    stop_sequences: tuple[str, ...] = ()
+    omit_thinking: bool = False
+
+
+class _Block:
+    """An open content block. `delta_head` is the encoded beginning of its delta events up to the text."""
+
+    delta: ClassVar[str] = "text_delta"
+    key: ClassVar[str] = "text"
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.pieces: list[str] = []
+        data = f'{{"type":"content_block_delta","index":{index},"delta":{{"type":"{self.delta}","{self.key}":'
+        self.delta_head = f"event: content_block_delta\ndata: {data}".encode()
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def opening(self) -> Json:
+        return {"type": "text", "text": "", "citations": None}
+
+    def done(self) -> Json:
+        return {"type": "text", "text": self.text, "citations": None}
+
+
+class _Thinking(_Block):
+    delta = "thinking_delta"
+    key = "thinking"
+
+    def __init__(self, index: int, shown: bool) -> None:
+        super().__init__(index)
+        self.signature = ""
+        self._shown = shown
+        if not shown:
+            self.delta_head = b""
+
+    def opening(self) -> Json:
+        return {"type": "thinking", "thinking": "", "signature": ""}
+
+    def done(self) -> Json:
+        return {"type": "thinking", "thinking": self.text if self._shown else "", "signature": self.signature}
+
+
+class _ToolUse(_Block):
+    delta = "input_json_delta"
+    key = "partial_json"
+
+    def __init__(self, index: int, id: str, name: str) -> None:
+        super().__init__(index)
+        self._id = id
+        self._name = name
+
+    def opening(self) -> Json:
+        return self._with({})
+
+    def done(self) -> Json:
+        """A model's broken arguments were streamed as they are; here they must be an object, so they become a field
+        of one."""
+        return self._with(orjson.loads(object_text(self.text)[0]))
+
+    def _with(self, input: Json) -> Json:
+        return {"type": "tool_use", "id": self._id, "name": self._name, "input": input, "caller": {"type": "direct"}}
+
+
+class MessagesStream:
+    """`names` restores the client's names of tools where servers need other ones."""
+
+    def __init__(self, context: Context, options: StreamOptions, names: Mapping[str, str]) -> None:
+        self._context = context
+        self._options = options
+        self._names = names
+        self._out: list[bytes] = []
+        self._content: list[Json] = []  # finished blocks
+        self._calls = 0
+        self._block: _Block | None = None
+        self._cut = False  # an unfinished tool_use stands open
+        self._started = False
+        self._final: Json | None = None
+
+    # ------------------------------------------------------------------------------------------------------- the stream
+
+    def start(self) -> bytes:
+        """Nothing: `message_start` waits for the model."""
+        return b""
+
+    def keepalive(self) -> bytes:
+        return PING
+
+    def feed(self, events: Sequence[Event]) -> bytes:
+        for event in events:
+            block = self._block
+            if type(event) is Delta and not self._cut:  # nearly all of them
+                assert block is not None
+                block.pieces.append(event.text)
+                if block.delta_head:
+                    self._out.append(block.delta_head + orjson.dumps(event.text) + b"}}\n\n")
+            else:
+                self._event(event)
+        return self._take()
+
+    def fail(self, error: GatewayError) -> bytes:
+        payload = stream_error(error, f"req_{self._context.id}", self._options.max_tokens)
+        self._out.append(frame("error", orjson.dumps(payload)))
+        return self._take()
+
+    def body(self) -> Json:
+        assert self._final is not None, "the answer is not finished"
+        return self._final
+
+    def _take(self) -> bytes:
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    # ----------------------------------------------------------------------------------------------------------- events
+
+    def _event(self, event: Event) -> None:
+        if not self._started:
+            self._started = True
+            self._emit("message_start", message=self._message())
+        if self._cut and not isinstance(event, Finished):
+            return
+        match event:
+            case PartStarted():
+                self._open(event)
+            case PartEnded():
+                assert self._block is not None
+                self._close(self._block, event.complete)
+            case Finished():
+                self._finish(event)
+            case Started() | Delta():
+                pass
+
+    def _open(self, part: PartStarted) -> None:
+        index = len(self._content)
+        match part.kind:
+            case "text" | "refusal":
+                block = _Block(index)
+            case "reasoning":
+                block = _Thinking(index, not self._options.omit_thinking)
+            case "call":
+                block = _ToolUse(index, part.id, self._names.get(part.name, part.name))
+            case _:
+                assert_never(part.kind)
+        self._block = block
+        self._emit("content_block_start", index=index, content_block=block.opening())
+
+    def _close(self, block: _Block, complete: bool) -> None:
+        if isinstance(block, _ToolUse):
+            if not complete:
+                self._cut = True
+                return
+            self._calls += 1
+        elif isinstance(block, _Thinking):
+            block.signature = self._signature(block.text)
+            delta = {"type": "signature_delta", "signature": block.signature}
+            self._emit("content_block_delta", index=block.index, delta=delta)
+        self._emit("content_block_stop", index=block.index)
+        self._content.append(block.done())
+        self._block = None
+
+    def _signature(self, text: str) -> str:
+        seal = self._context.seal
+        return (seal(text) if seal is not None and text else "") or SIGNATURE
+
+    def _finish(self, event: Finished) -> None:
+        reason, matched = self._reason(event)
+        details = {"type": "refusal", "category": None, "explanation": None} if reason == "refusal" else None
+        delta = {"stop_reason": reason, "stop_sequence": matched, "stop_details": details, "container": None}
+        usage = _usage(event.usage)
+        self._emit("message_delta", delta=delta, usage={key: usage[key] for key in _DELTA_USAGE})
+        self._emit("message_stop")
+        self._final = self._message() | delta
+        self._final["content"] = self._content
+        self._final["usage"] = _START_USAGE | {key: value for key, value in usage.items() if value is not None}
+
+    def _reason(self, event: Finished) -> tuple[str, str | None]:
+        match event.reason:
+            case StopReason.LENGTH:
+                return "max_tokens", None
+            case StopReason.CONTENT_FILTER:
+                return "refusal", None
+            case StopReason.STOP:
+                if self._calls:
+                    return "tool_use", None
+                if event.stop_sequence is not None and event.stop_sequence in self._options.stop_sequences:
+                    return "stop_sequence", event.stop_sequence
+                return "end_turn", None
+            case _:
+                assert_never(event.reason)
+
+    # --------------------------------------------------------------------------------------------------------- messages
+
+    def _message(self) -> Json:
+        """The message before anything is known of it; every key is there, since validators want them all."""
+        return {
+            "id": f"msg_{self._context.id}",
+            "type": "message",
+            "role": "assistant",
+            "model": self._options.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "stop_details": None,
+            "container": None,
+            "usage": _START_USAGE,
+        }
+
+    def _emit(self, name: str, **fields: object) -> None:
+        self._out.append(frame(name, orjson.dumps({"type": name, **fields})))
+
+
+# The API has no word for "unknown" in the first two: they are 0 until something was measured.
+_START_USAGE: Json = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "cache_creation": None,
+    "cache_creation_input_tokens": None,
+    "cache_read_input_tokens": None,
+    "inference_geo": None,
+    "output_tokens_details": None,
+    "server_tool_use": None,
+    "service_tier": None,
+}
+_DELTA_USAGE = (
+    "input_tokens",
+    "output_tokens",
+    "cache_creation_input_tokens",
+    "cache_read_input_tokens",
+    "output_tokens_details",
+    "server_tool_use",
+)
+
+
+def _usage(usage: Usage | None) -> Json:
+    """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache."""
+    if usage is None:
+        return _START_USAGE | {"input_tokens": None}
+    return _START_USAGE | {
+        "input_tokens": usage.input - (usage.cached or 0),
+        "output_tokens": usage.output,
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": usage.cached,
+        "output_tokens_details": None if usage.reasoning is None else {"thinking_tokens": usage.reasoning},
+    }

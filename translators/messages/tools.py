@@ -1,0 +1,222 @@
+"""Tools of the Messages API → the functions that a server takes, and back by name.
+
+Custom tools pass; Anthropic's own client-side tools (`bash_*`, `text_editor_*`, `memory_*`), whose schemas live in
+Claude's head, get written-out ones. Tools that Anthropic would run itself, screens and browsers, and types that
+nobody knows yet are left out and noted, or refused, as the operator decides; a `tool_choice` that needs one of them is
+refused. The API allows names of 128 characters and servers 64: longer ones get a hash, by the name alone, so that the
+history and the declaration agree.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from translators.ir import Named, Note, Tool, ToolChoice
+from translators.messages.schema import (
+    as_object,
+    expect_object,
+    expect_text,
+    noted,
+    optional_text,
+    refused,
+    unsupported,
+    wrong_tag,
+)
+from translators.protocol import Json, Policy
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
+_MAX_NAME = 64
+
+
+def upstream_name(name: str) -> str:
+    """The name that every server takes; it differs from `name` only where it must."""
+    plain = _REFUSED.sub("_", name)
+    if plain == name and len(name) <= _MAX_NAME:
+        return name
+    return f"{plain[: _MAX_NAME - 9]}_{sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
+
+
+@dataclass(slots=True)
+class Toolbox:
+    """`names` restores the client's name from the upstream one where they differ."""
+
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = "auto"
+    parallel: bool = True
+    names: dict[str, str] = field(default_factory=dict)
+
+
+def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note]) -> Toolbox:
+    """What the model is offered and must call. `notes` grows with what is left out."""
+    box = Toolbox()
+    offered: list[Tool] = []
+    left_out: set[str] = set()
+    if tools is not None and len(tools) > policy.max_tools:
+        raise refused("tools", f"List should have at most {policy.max_tools} items after validation")
+    for index, entry in enumerate(tools or ()):
+        path = f"tools.{index}"
+        tool = as_object(entry, path)
+        read = _tool(tool, path, notes)
+        if read is None:
+            _leave_out(tool, path, policy, notes)
+            left_out.add(str(tool.get("name")))
+            continue
+        if any(read.name == other.name for other in offered):
+            raise refused(f"{path}.name", "Tool names must be unique.")
+        if read.name != tool["name"]:
+            box.names[read.name] = tool["name"]
+        offered.append(read)
+    box.tools = tuple(offered)
+    box.choice, box.parallel = _choice(choice, box, left_out)
+    return box
+
+
+# --------------------------------------------------------------------------------------------------------- declarations
+
+
+def _tool(tool: Json, path: str, notes: list[Note]) -> Tool | None:
+    """The function that a tool becomes, None where it cannot be one."""
+    kind = optional_text(tool, "type", path)
+    if kind is None or kind == "custom":
+        return _custom(tool, path, notes)
+    family = next((name for name in _BUILT_IN if kind.startswith(name)), None)
+    if family is None:
+        return None
+    description, parameters = _BUILT_IN[family], _SCHEMAS[family]
+    if family == "text_editor_":
+        parameters = _editor_schema(kind)
+        if isinstance(tool.get("max_characters"), int):
+            description += f" Views are cut after {tool['max_characters']} characters."
+    return Tool(upstream_name(_checked_name(tool, path)), description, parameters)
+
+
+def _custom(tool: Json, path: str, notes: list[Note]) -> Tool:
+    name = _checked_name(tool, path)
+    schema = expect_object(tool, "input_schema", path)
+    if schema.get("type", "object") != "object":
+        raise refused(f"{path}.input_schema.type", "Input should be 'object'")
+    strict = tool.get("strict")
+    if strict is not None and not isinstance(strict, bool):
+        raise refused(f"{path}.strict", "Input should be a valid boolean")
+    description = optional_text(tool, "description", path) or ""
+    examples = tool.get("input_examples")
+    if isinstance(examples, list) and examples:
+        shown = "\n".join(orjson.dumps(example).decode() for example in examples)
+        description = f"{description}\n\nExamples of its input:\n{shown}".strip()
+    if tool.get("defer_loading") and Note("field", "defer_loading") not in notes:
+        notes.append(Note("field", "defer_loading"))  # there is no search behind which it could be hidden
+    return Tool(upstream_name(name), description, {"type": "object", **schema}, strict)
+
+
+def _checked_name(tool: Json, path: str) -> str:
+    name = expect_text(tool, "name", path)
+    if _NAME.fullmatch(name) is None:
+        raise refused(f"{path}.name", f"String should match pattern '^{_NAME.pattern}$'")
+    return name
+
+
+def _leave_out(tool: Json, path: str, policy: Policy, notes: list[Note]) -> None:
+    kind = expect_text(tool, "type", path)
+    if policy.hosted_tools == "reject":
+        raise unsupported(f"{path}.type", f"Tools of type '{kind[:64]}' cannot be run through this gateway.")
+    notes.append(noted("tool", kind))
+
+
+# --------------------------------------------------------------------------------------------------------------- choice
+
+
+def _choice(choice: object, box: Toolbox, left_out: set[str]) -> tuple[ToolChoice, bool]:
+    if choice is None:
+        return "auto", True
+    given = as_object(choice, "tool_choice")
+    disabled = given.get("disable_parallel_tool_use")
+    if disabled is not None and not isinstance(disabled, bool):
+        raise refused("tool_choice.disable_parallel_tool_use", "Input should be a valid boolean")
+    parallel = not disabled
+    match given.get("type"):
+        case "auto":
+            return "auto", parallel
+        case "none":
+            return "none", True
+        case "any":
+            if not box.tools:
+                raise refused("tool_choice", "'any' needs a tool that can be called, and no such tool was declared")
+            return "required", parallel
+        case "tool":
+            name = expect_text(given, "name", "tool_choice")
+            upstream = upstream_name(name)
+            if any(tool.name == upstream for tool in box.tools):
+                return Named(upstream), parallel
+            if name in left_out:
+                raise unsupported("tool_choice", f"The tool '{name[:64]}' cannot be run through this gateway.")
+            raise refused("tool_choice", f"Tool '{name[:128]}' not found in provided tools")
+        case other:
+            raise wrong_tag("tool_choice", other, "'auto', 'any', 'tool', 'none'")
+
+
+# ---------------------------------------------------------------------------------------------------- built-in schemas
+
+
+def _text(description: str) -> Json:
+    return {"type": "string", "description": description}
+
+
+def _schema(required: list[str], **properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": required}
+
+
+_RANGE: Json = {
+    "type": "array",
+    "items": {"type": "integer"},
+    "description": "First and last line to view, counted from 1; -1 as the last means to the end. Only for view.",
+}
+_BUILT_IN = {
+    "bash_": "Runs a command in a bash session that keeps its state between calls, and returns what it printed.",
+    "text_editor_": "Views, creates and edits text files. A replaced text must occur in the file exactly once.",
+    "memory_": "Reads and changes files below /memories, which persist between conversations.",
+}
+_SCHEMAS: dict[str, Json] = {
+    "bash_": _schema(
+        [],
+        command=_text("The command to run. Needed unless the session is restarted."),
+        restart={"type": "boolean", "description": "True restarts the session instead of running a command."},
+    ),
+    "memory_": _schema(
+        ["command"],
+        command={"type": "string", "enum": ["view", "create", "str_replace", "insert", "delete", "rename"]},
+        path=_text("The file or folder; for every command but rename."),
+        view_range=_RANGE,
+        file_text=_text("The content of the file. Only for create."),
+        old_str=_text("The text to replace, which must occur exactly once. Only for str_replace."),
+        new_str=_text("The text to put in its place. Only for str_replace."),
+        insert_line={"type": "integer", "description": "The line behind which to insert, 0 for the top. For insert."},
+        insert_text=_text("The text to insert. Only for insert."),
+        old_path=_text("The path to rename. Only for rename."),
+        new_path=_text("The new path. Only for rename."),
+    ),
+}
+
+
+def _editor_schema(kind: str) -> Json:
+    """Before 2025-04-29 edits could be undone, and `insert` took its text from `new_str`."""
+    early = kind.rpartition("_")[2] < "20250429"
+    commands = ["view", "create", "str_replace", "insert"] + (["undo_edit"] if early else [])
+    new = "The text to put in its place" + (", or to insert." if early else ". Only for str_replace.")
+    properties = {
+        "command": {"type": "string", "enum": commands},
+        "path": _text("The file, or for view also a folder."),
+        "file_text": _text("The content of the new file. Only for create."),
+        "old_str": _text("The text to replace, which must occur exactly once. Only for str_replace."),
+        "new_str": _text(new),
+        "insert_line": {"type": "integer", "description": "The line behind which to insert, 0 for the top."},
+        "view_range": _RANGE,
+    }
+    if not early:
+        properties["insert_text"] = _text("The text to insert. Only for insert.")
+    return {"type": "object", "properties": properties, "required": ["command", "path"]}
