@@ -2,13 +2,11 @@
 
 Rules of `LocalModel`: `start` returns only when the model answers; a child that dies is noticed at once and replaced
 after a pause that doubles while it keeps dying; the address then changes, so ask `ready()` before each request;
-`close` returns when no process is left. It speaks no HTTP. Who does opens a connection per request (`force_close`),
-because the server closes the connection 0.1 ms after the end of a stream although it has promised to keep it.
+`close` returns when no process is left. It speaks no HTTP; the server's ways are told in `local_server.py`.
 
-Measured on two cores: 0.5 s to start, 550 MB resident, prompts 240 tokens/s with two threads and 140 with one,
-answers 20 to 40. A slot of more than the trained 8,192 tokens is capped by llama.cpp. The first turn of Codex 0.169.0
-has 4,553 (19 s; the second computes 15), that of Claude Code 2.1.197 has 3,010; both without the tools, which the
-model's template ignores.
+Measured on two cores: 0.5 s to start, 550 MB resident (620 with a full cache of prompts), prompts 240 tokens/s with two
+threads and 140 with one, answers 20 to 40. The first turn of Codex 0.169.0 has 4,553 tokens (19 s; the second computes
+15), that of Claude Code 2.1.197 has 3,010; both without the tools, which the model's template ignores.
 """
 
 from __future__ import annotations

@@ -24,6 +24,16 @@ import urllib.request
 PR_SET_PDEATHSIG = 1
 LOAD_LIMIT_SECONDS = 600.0
 
+# What was measured of llama.cpp's server (build 11549), for whoever speaks to it:
+# - A slot larger than the 8,192 tokens of the training is capped to them; a longer prompt is a 400 with both sizes.
+# - It closes the connection 0.15 ms after the end of a stream, although the head promises keep-alive: use a connection
+#   per request (`Connection: close`). Answers that are not streamed keep theirs.
+# - It sees that a client has left only after a second in which it produced nothing for anybody. A dropped request thus
+#   works on while another one streams or somebody asks for `/slots` often; else its slot is free in 1 to 3 s.
+# - `/apply-template` and `/tokenize` together, and `/v1/chat/completions/input_tokens` alone, give the very
+#   `prompt_tokens` of the answer; 4,553 tokens take 20 ms.
+# - The template drops tools and the calls in assistant messages without a word; tool results keep their text.
+
 
 def die_with_parent() -> None:
     """Must run in the main thread before the load: a parent that is already gone shows as the end of stdin."""
@@ -57,6 +67,8 @@ def serve(arguments: argparse.Namespace) -> tuple[object, str]:
     params.port = 0
     params.n_parallel = arguments.slots
     params.n_ctx = arguments.context * arguments.slots  # divided among the slots by the server
+    # Between two batches other slots get a turn and a dropped request is noticed: after 1 s on two cores, by default 8.
+    params.n_batch = params.n_ubatch = 256
     params.fit_params = False  # the window asked for, not one shrunk to the free memory
     params.cors_origins = "null"  # no web page has business here; empty would mean any
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = arguments.threads

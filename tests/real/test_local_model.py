@@ -216,6 +216,30 @@ async def test_a_prompt_beyond_the_window_is_refused_with_its_size(
     assert error["n_prompt_tokens"] > WINDOW
 
 
+async def test_a_request_dropped_during_its_prompt_frees_the_slot(
+    model: LocalModel, http: aiohttp.ClientSession
+) -> None:
+    root = (await model.ready()).removesuffix("/v1")
+
+    async def busy() -> int:
+        async with http.get(f"{root}/slots") as response:
+            return sum(slot["is_processing"] for slot in await response.json())
+
+    body = {"messages": [LONG], "max_tokens": 1, "stream": True}
+    request = asyncio.create_task(post(http, f"{root}/v1/chat/completions", **body))
+    await asyncio.sleep(1)
+    assert await asyncio.wait_for(busy(), 20) == 1
+    request.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await request
+    for _ in range(6):  # seldom: each question postpones the moment when the server looks at its connections
+        await asyncio.sleep(2)
+        if not await asyncio.wait_for(busy(), 20):
+            break
+    else:
+        pytest.fail("the slot works on for a client that left; the whole prompt takes 40 s")
+
+
 async def test_streams_one_after_another_are_not_cut(model: LocalModel, http: aiohttp.ClientSession) -> None:
     url = await model.ready()
     for _ in range(25):
