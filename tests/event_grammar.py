@@ -2,8 +2,8 @@
 
     Started (PartStarted Delta* PartEnded)* Finished
 
-A stream that broke is a prefix of that. Beyond the order: deltas are not empty, the ids of calls are unique and not empty,
-their names are not blank, other parts have neither, and an answer has at least one part.
+A stream that broke is a prefix of that. Beyond the order: deltas are not empty, the ids of calls are unique and not
+empty, their names are not blank, other parts have neither, and an answer has at least one part.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """JSON that is still being written: balanced at the right character, un-escaped as it comes, whatever the cuts."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from translators.json_text import Balance, StringReader, is_object
 
@@ -20,7 +22,7 @@ TEXTS = st.text(alphabet=st.characters(exclude_categories=["Cs"]) | st.sampled_f
 
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({0, *(place for place in places if place < len(text)), len(text)})
-    return [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [text[a:b] for a, b in pairwise(ends)]
 
 
 places = st.lists(st.integers(0, 120), max_size=12)

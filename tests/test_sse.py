@@ -1,7 +1,10 @@
 """Server-sent events: every rule whole, byte by byte, cut at each place, and with garbage around it."""
 
+from itertools import pairwise
+
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from translators import sse
 from translators.errors import GatewayError, Kind
@@ -123,7 +126,7 @@ def test_what_was_framed_is_read(payloads: list[bytes], end: bytes, noise: list[
     lines = [line for payload in payloads for line in (*noise, b"data: " + payload, b"")]
     data = b"".join(line + end for line in lines)
     places = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
-    assert read([data[a:b] for a, b in zip(places, places[1:], strict=False)]) == payloads
+    assert read([data[a:b] for a, b in pairwise(places)]) == payloads
     assert read([data]) == payloads
 
 

@@ -209,8 +209,8 @@ class Parts:
             begins = not call.balance.begun or done or arguments.lstrip()[:1] in ("", "{")
             return None if begins else call
         if done and name:
-            if id and id == call.id and not arguments.strip():
-                return call
+            if not arguments.strip() and (not call.name or (id and id == call.id)):
+                return call  # its name comes last, or its header once more
             return call if self._snapshot_of(call, arguments) else None
         return call
 
@@ -232,7 +232,7 @@ class Parts:
     def _arguments(self, call: _Call, piece: str, whole: bool) -> None:
         if call.held:
             held, call.held = call.held, ""
-            if piece.startswith(held):
+            if piece.startswith(held) and Balance().feed(piece) >= len(piece.rstrip()):
                 self._cumulative = True
             else:
                 self._accept(call, held)
