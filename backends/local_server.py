@@ -28,8 +28,9 @@ LOAD_LIMIT_SECONDS = 600.0
 # - A slot larger than the 8,192 tokens of the training is capped to them; a longer prompt is a 400 with both sizes.
 # - It closes the connection 0.15 ms after the end of a stream, although the head promises keep-alive: use a connection
 #   per request (`Connection: close`). Answers that are not streamed keep theirs.
-# - It sees that a client has left only after a second in which it produced nothing for anybody. A dropped request thus
-#   works on while another one streams or somebody asks for `/slots` often; else its slot is free in 1 to 3 s.
+# - A stream's next token finds out that the client has left (0.2 s). A prompt, or an answer that is not streamed, is
+#   looked after only when the server has produced nothing for anybody for a second: its slot is free in 1 to 3 s, but
+#   works on to its end beside another stream, or when somebody asks for `/slots` often. So always stream.
 # - `/apply-template` and `/tokenize` together, and `/v1/chat/completions/input_tokens` alone, give the very
 #   `prompt_tokens` of the answer; 4,553 tokens take 20 ms.
 # - The template drops tools and the calls in assistant messages without a word; tool results keep their text.
