@@ -111,6 +111,8 @@ class Gateway:
 
     def _last(self, response: web.StreamResponse) -> web.StreamResponse:
         """While the gateway drains, a connection ends with the answer that it carries."""
+        if not response.prepared:
+            response.headers["Server"] = "dragoman"  # not which version of what it is made of
         if self.handler.draining:
             response.force_close()
         return response

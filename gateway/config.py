@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,9 @@ PREFIX = "DRAGOMAN_"
 # Variables that are no keys of the file: secrets, and the short ways to name one backend or the file itself.
 OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CONFIG"})
 DEFAULT_BACKEND = "local:"
+# Kubernetes puts these into every container beside a Service that is called dragoman; they are nobody's settings.
+SERVICE_LINKS = re.compile(r"SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*")
+SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
 SystemMessages = Literal["leading", "keep", "hoist", "user"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -198,6 +202,10 @@ class Config(BaseSettings):
 class Environment(EnvSettingsSource):
     """Variables with our prefix; a list may be written as JSON or with commas."""
 
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        found = super()._load_env_vars()
+        return {name: value for name, value in found.items() if not _is_service_link(name, value or "")}
+
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         text = str(value).strip()
         if text.startswith(("[", "{")):
@@ -217,6 +225,11 @@ class _UniqueKeys(yaml.SafeLoader):
             if isinstance(key, str):
                 seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _is_service_link(variable: str, value: str) -> bool:
+    name = variable.upper().removeprefix(PREFIX)
+    return bool(SERVICE_LINKS.fullmatch(name)) or (name == "PORT" and bool(SERVICE_ADDRESS.match(value)))
 
 
 def split_commas(text: str) -> list[str]:
@@ -246,9 +259,11 @@ def read_file(path: Path) -> dict[str, Any]:
 
 def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     known = {name.upper() for name in Config.model_fields} | OTHER_VARIABLES
-    for variable in environ:
+    for variable, value in environ.items():
         name = variable.upper().removeprefix(PREFIX)
-        if variable.upper().startswith(PREFIX) and name.split("__", 1)[0] not in known:
+        if not variable.upper().startswith(PREFIX) or _is_service_link(variable, value):
+            continue
+        if name.split("__", 1)[0] not in known:
             raise ConfigError(f"environment: {variable}: no such setting")
     try:
         values = Environment(Config)()

@@ -42,14 +42,15 @@ class Listing:
         self._read_at = -RELOAD_UNKNOWN
         self._task: asyncio.Task[None] | None = None
 
-    async def models(self, unknown: str | None = None) -> list[ModelInfo] | None:
+    async def models(self, fresh: bool = False) -> list[ModelInfo] | None:
+        """A known list is given at once and renewed behind it; `fresh` waits for one that is a few seconds old."""
         now = time.monotonic()
-        stale = now >= self._until
-        if unknown is not None and now - self._read_at >= RELOAD_UNKNOWN:
-            stale = stale or all(model.id != unknown for model in self._models or ())
-        if stale:
-            if self._task is None:
-                self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
+        known = self._models is not None
+        if now < self._until and not (fresh and now - self._read_at >= RELOAD_UNKNOWN):
+            return self._models
+        if self._task is None:
+            self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
+        if fresh or not known:
             await asyncio.wait((self._task,))
         return self._models
 
@@ -63,11 +64,9 @@ class Listing:
             self._models = await asyncio.wait_for(self.backend.models(), LIST_LIMIT)
             self._until = time.monotonic() + FRESH
         except (GatewayError, TimeoutError):
-            self._models = None
-            self._until = time.monotonic() + FRESH_FAILURE
+            self._until = time.monotonic() + FRESH_FAILURE  # what was known stays known
         except Exception:
             log.exception("the model list of backend %s could not be read", self.backend.name)
-            self._models = None
             self._until = time.monotonic() + FRESH_FAILURE
         finally:
             self._read_at = time.monotonic()
@@ -129,13 +128,22 @@ class Models:
         return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream)
 
     async def _by_lists(self, name: str) -> Target:
+        target = await self._listed_target(name, fresh=False)
+        if isinstance(target, list):  # perhaps a model has come since the list was read
+            target = await self._listed_target(name, fresh=True)
+        if isinstance(target, list):
+            raise not_found(name, target)
+        return target
+
+    async def _listed_target(self, name: str, fresh: bool) -> Target | list[str]:
+        """Where `name` goes by the backends' lists, or else the valid names."""
         valid: dict[str, Target] = {}
         unreadable: Backend | None = None
         for listing in self._listings:
             if listing.fixed is not None:
                 valid.setdefault(listing.fixed, Target(listing.backend, listing.fixed))
                 continue
-            models = await listing.models(name)
+            models = await listing.models(fresh)
             if models is None:
                 unreadable = unreadable or listing.backend
             for model in models or ():
@@ -144,11 +152,9 @@ class Models:
             return valid[name]
         if unreadable is not None:
             return Target(unreadable, name)
-        if len(valid) == 1:
-            return next(iter(valid.values()))
         if not valid:
             return Target(self._default, name)
-        raise not_found(name, list(valid))
+        return next(iter(valid.values())) if len(valid) == 1 else list(valid)
 
 
 def not_found(name: str, valid: list[str]) -> GatewayError:

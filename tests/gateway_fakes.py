@@ -221,3 +221,8 @@ async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
     while not condition():
         assert asyncio.get_running_loop().time() < end, "it did not happen in time"
         await asyncio.sleep(0.005)
+
+
+def post_bytes(body: object, path: str = "/v1/plain") -> bytes:
+    data = orjson.dumps(body)
+    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data

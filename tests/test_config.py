@@ -167,6 +167,16 @@ def test_what_is_wrong_in_the_environment_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_the_variables_that_kubernetes_adds_for_a_service_of_our_name_are_none_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DRAGOMAN_PORT", "tcp://10.0.0.1:8080")
+    monkeypatch.setenv("DRAGOMAN_PORT_8080_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("DRAGOMAN_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("DRAGOMAN_SERVICE_PORT_HTTP", "8080")
+    assert load() == Config()
+
+
 def test_what_is_wrong_in_a_flag_names_the_flag() -> None:
     with pytest.raises(ConfigError, match=r"^command line: --workers: this version runs one"):
         load(None, {"workers": 2})

@@ -14,7 +14,7 @@ import zstandard
 from backends.base import Sink
 from gateway.handler import HEADER_BUDGET, note_list
 from gateway.serving import drain
-from tests.gateway_fakes import FakeBackend, Running, running, until
+from tests.gateway_fakes import FakeBackend, Running, post_bytes, running, until
 from translators.errors import GatewayError, Kind
 from translators.ir import Delta, Finished, Note, PartEnded, PartStarted, Request, Started, StopReason, Usage
 
@@ -518,8 +518,3 @@ async def begun(served: Running, body: object) -> asyncio.Task[tuple[int, bytes]
             return answer.status, await answer.read()
 
     return asyncio.create_task(exchange())
-
-
-def post_bytes(body: object, path: str = "/v1/plain") -> bytes:
-    data = orjson.dumps(body)
-    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data

@@ -39,6 +39,7 @@ async def test_a_wrong_method_is_405_in_json_with_the_right_one(method: str) -> 
         assert answer.headers["Allow"] == "POST"
         assert (await answer.json())["plain"] == "METHOD"
         assert answer.headers["x-request-id"]
+        assert answer.headers["Server"] == "dragoman"
 
 
 async def test_a_wrong_method_elsewhere_is_405_in_json() -> None:
@@ -155,6 +156,15 @@ async def test_with_several_models_an_unknown_name_is_404_with_the_valid_ones() 
             told = await answer.json()
             assert told["plain"] == "MODEL_NOT_FOUND"
             assert "a, b" in told["message"]
+
+
+async def test_a_model_that_came_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.models.RELOAD_UNKNOWN", 0.0)
+    backend = FakeBackend(served=[ModelInfo("a"), ModelInfo("b")])
+    async with running(backend) as served:
+        assert [await sent(served, name) for name in ("a", "c")] == ["a", 404]
+        backend.served = [ModelInfo("a"), ModelInfo("c")]
+        assert await sent(served, "c") == "c"
 
 
 async def test_when_the_list_cannot_be_read_names_go_unchanged() -> None:
