@@ -189,6 +189,8 @@ class ChatCompletions:
                 return response
             said = await _read_refusal(response)
             log.warning("%s: status %d: %s", self._name, response.status, for_log(said))
+            if response.status in (401, 403):
+                log.error("%s: the server refuses the gateway's key: check the backend's api key", self._name)
             if self._learn_refused(request, response.status, said, sink):
                 continue
             if b"reasoning_effort" in said and request.thinking.effort is not None:

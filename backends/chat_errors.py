@@ -67,13 +67,15 @@ _LIMIT = [
     )
 ]
 _ASLEEP = re.compile(
-    r"\bis (?:sleeping|asleep|paused)\b|call POST /wake|engine is (?:not ready|loading)|loading model"
-    r"|LLM is unavailable|model is (?:still )?loading|unavailable_error",
+    r"(?:engine|model|server|worker) is (?:currently )?(?:sleeping|asleep|paused|loading|not ready)|call POST /wake"
+    r"|loading model|LLM is unavailable|model is still loading|unavailable_error",
     re.IGNORECASE,
 )
+_NAME = r"['\"`]?[\w./:@\-]{1,200}['\"`]?"
 _NO_MODEL = re.compile(
-    r"model_not_found|\bmodel\b.{0,120}?(?:does not exist|not found|is not (?:found|available|served))|unknown model",
-    re.IGNORECASE | re.DOTALL,
+    rf"model_not_found|\bmodel {_NAME} (?:does not exist|(?:is |was )?not (?:found|available|served))"
+    r"|\bmodel not found|(?:unknown|no such) model",
+    re.IGNORECASE,
 )
 _INTERNAL = re.compile(
     r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory", re.IGNORECASE
@@ -240,9 +242,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 _SECRETS = re.compile(r"\b(?:sk|key|hf|nvapi)[-_][\w\-]{8,}|Bearer\s+\S+", re.IGNORECASE)
-_URL = re.compile(r"\b[a-z][a-z0-9+.\-]*://[^\s'\"<>)]+", re.IGNORECASE)
-_HOST = re.compile(r"\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b|\b[\w\-]+(?:\.[\w\-]+)+:\d{2,5}\b|\blocalhost(?::\d+)?\b")
-_PATH = re.compile(r"(?<![\w<])(?:/[\w.@\-]+){2,}/?|\b[A-Za-z]:\\\S+|\S+\.py\b", re.IGNORECASE)
+_URL = re.compile(r"\b[a-z][a-z0-9+.\-]{0,15}://[^\s'\"<>)]+", re.IGNORECASE)
+_HOST = re.compile(
+    r"\b(?:\d{1,3}\.){3}\d{1,3}(?::\d+)?\b|\b[\w\-]{1,63}(?:\.[\w\-]{1,63}){1,8}:\d{2,5}\b|\blocalhost(?::\d+)?\b"
+)
+_PATH = re.compile(r"(?<![\w<])(?:/[\w.@\-]+){2,}/?|\b[A-Za-z]:\\\S+|\b[\w\-]{1,100}\.py\b", re.IGNORECASE)
 
 
 def redact(text: str) -> str:
@@ -250,6 +254,7 @@ def redact(text: str) -> str:
     if "Traceback (most recent" in text or re.search(r'^\s*File "', text, re.MULTILINE):
         lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
         text = lines[-1] if lines else ""
+    text = text[: 8 * MAX_TEXT]
     for pattern, instead in ((_SECRETS, "[key]"), (_URL, "[url]"), (_HOST, "[host]"), (_PATH, "[path]")):
         text = pattern.sub(instead, text)
     text = " ".join(text.split())

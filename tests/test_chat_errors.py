@@ -1,5 +1,6 @@
 """What servers say when they refuse, word for word, and what it means."""
 
+import time
 from typing import Any
 
 import orjson
@@ -182,6 +183,9 @@ def test_an_overflow_in_a_wording_of_the_operators_own_server() -> None:
         (403, b"Forbidden", Kind.BACKEND_FAILED),
         (404, said("The model `x` does not exist."), Kind.MODEL_NOT_FOUND),
         (400, {"detail": "Unknown model: x"}, Kind.MODEL_NOT_FOUND),
+        (404, said("Model 'x/y-7b' not found"), Kind.MODEL_NOT_FOUND),
+        (400, {"error": {"message": "no", "code": "model_not_found"}}, Kind.MODEL_NOT_FOUND),
+        (400, said("The model's tool parser is not available"), Kind.INVALID),
         (404, {"detail": "Not Found"}, Kind.BACKEND_FAILED),
         (404, b"404 page not found", Kind.BACKEND_FAILED),
         (408, b"", Kind.TIMEOUT),
@@ -250,6 +254,14 @@ def test_of_a_stack_trace_the_last_line_is_passed_on() -> None:
 
 def test_long_words_are_cut() -> None:
     assert len(redact("long words " * 200)) == 300
+
+
+@pytest.mark.parametrize("text", ["a" * 60_000, "a." * 30_000, "/a" * 30_000, "a-" * 30_000, "model " * 10_000])
+def test_a_hostile_text_costs_no_time(text: str) -> None:
+    begun = time.process_time()
+    meaning(400, said(text))
+    refused_parameters(400, orjson.dumps(said(text)), {"top_k", "a"})
+    assert time.process_time() - begun < 0.5
 
 
 def test_parameter_names_and_schemas_survive_redaction() -> None:
