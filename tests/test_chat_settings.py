@@ -1,5 +1,7 @@
 """Settings of chat servers: every preset is valid, every setting is explained, wrong ones are refused in one line."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,3 +62,41 @@ def test_a_wrong_setting_is_named_in_one_line(
         resolve(preset, overrides)
     assert caught.value.param == param
     assert "\n" not in caught.value.message
+
+
+def table() -> str:
+    """The page of the documentation: every setting with its default and explanation, then what the presets change."""
+    lines = [
+        "# Settings of chat servers",
+        "",
+        "A backend that speaks chat completions is described by these settings. `preset` chooses a family of servers,",
+        "`settings` of the same backend override single ones. This page is made from the code (`make golden`).",
+        "",
+        "| setting | default | what it is |",
+        "|---|---|---|",
+    ]
+    generic = resolve("generic")
+    for name, field in Settings.model_fields.items():
+        if name != "preset":
+            explained = str(field.description).replace("|", "\\|")
+            lines.append(f"| `{name}` | {_shown(getattr(generic, name))} | {explained} |")
+    for preset in PRESETS:
+        changed = [name for name in PRESETS[preset] if getattr(resolve(preset), name) != getattr(generic, name)]
+        lines += ["", f"## `{preset}`", "", *([] if changed else ["The defaults."])]
+        lines += [f"* `{name}`: {_shown(getattr(resolve(preset), name))}" for name in changed]
+    return "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, frozenset | tuple):
+        words = sorted(value) if isinstance(value, frozenset) else value
+        return ", ".join(f"`{word}`" for word in words) or "none"
+    return f"`{json.dumps(value)}`"
+
+
+def test_the_documentation_tells_every_setting(rewrite_golden: bool) -> None:
+    page = Path(__file__).parents[1] / "docs" / "chat-settings.md"
+    if rewrite_golden:
+        page.parent.mkdir(exist_ok=True)
+        page.write_text(table(), encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == table()
