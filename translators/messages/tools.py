@@ -88,11 +88,10 @@ def _tool(tool: Json, path: str, notes: list[Note]) -> Tool | None:
     family = next((name for name in _BUILT_IN if kind.startswith(name)), None)
     if family is None:
         return None
-    description, parameters = _BUILT_IN[family], _SCHEMAS[family]
-    if family == "text_editor_":
-        parameters = _editor_schema(kind)
-        if isinstance(tool.get("max_characters"), int):
-            description += f" Views are cut after {tool['max_characters']} characters."
+    description = _BUILT_IN[family]
+    parameters = _editor_schema(kind) if family == "text_editor_" else _SCHEMAS[family]
+    if isinstance(limit := tool.get("max_characters"), int):
+        description += f" Views are cut after {limit} characters."
     return Tool(upstream_name(_checked_name(tool, path)), description, parameters)
 
 
