@@ -103,6 +103,8 @@ def _as_user(message: Message) -> Message:
 
 
 def _text(parts: Sequence[Part]) -> str:
+    if len(parts) == 1 and isinstance(part := parts[0], Text):
+        return part.text  # nearly always
     return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
@@ -155,6 +157,8 @@ def _tool(parts: Sequence[Part], settings: Settings) -> tuple[list[Json], list[J
 
 
 def _result_content(result: ToolResult, settings: Settings) -> tuple[str | list[Json], list[Json]]:
+    if len(result.content) == 1 and isinstance(only := result.content[0], Text) and not result.is_error:
+        return only.text, []  # nearly always
     texts = ["Error: "] if result.is_error else []
     images = [part for part in result.content if isinstance(part, Image)]
     if images and settings.images and settings.tool_images == "inside":
