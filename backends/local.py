@@ -18,6 +18,7 @@ from backends.local_process import MODEL_NAME, WINDOW, LocalModel
 from translators.ir import Note, Request
 
 SETTINGS = {
+    "max_tokens_default": 2048,  # it has no sense of an end and would ramble for minutes
     "tools": "forced_only",  # SmolLM2's template has no tools: they would be lost without a word
     "force_tool": "schema",
     "images": False,
