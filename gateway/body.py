@@ -60,8 +60,7 @@ def decode(data: bytes, encodings: list[str], limit: int) -> bytes:
         if encoding in ("gzip", "x-gzip"):
             data = _inflate(data, 31, limit, encoding)
         elif encoding == "deflate":
-            # "deflate" is zlib's format; some clients send the bare stream under the same name (RFC 9110, 8.4.1.2)
-            data = _inflate(data, 15 if data[:1] and data[0] & 0x0F == 8 and _zlib_head(data) else -15, limit, encoding)
+            data = _deflated(data, limit)
         elif encoding == "zstd":
             data = _unzstd(data, limit)
         else:
@@ -70,8 +69,14 @@ def decode(data: bytes, encodings: list[str], limit: int) -> bytes:
     return data
 
 
-def _zlib_head(data: bytes) -> bool:
-    return len(data) > 1 and (data[0] * 256 + data[1]) % 31 == 0
+def _deflated(data: bytes, limit: int) -> bytes:
+    """ "deflate" is zlib's format; some clients send the bare stream under the same name (RFC 9110, 8.4.1.2)."""
+    try:
+        return _inflate(data, 15, limit, "deflate")
+    except GatewayError as error:
+        if error.kind is Kind.TOO_LARGE:
+            raise
+        return _inflate(data, -15, limit, "deflate")
 
 
 def _inflate(data: bytes, wbits: int, limit: int, encoding: str) -> bytes:

@@ -31,12 +31,13 @@ from gateway.logs import log, request_line
 from gateway.metrics import Metrics
 from gateway.models import Models
 from translators.errors import GatewayError, Kind
-from translators.ir import Note, StopReason
+from translators.ir import Note, Request, StopReason
 from translators.parallel import FirstCallOnly
-from translators.protocol import Context, ErrorReply, Policy, Protocol, Turn
+from translators.protocol import Context, ErrorReply, Json, Policy, Protocol
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 HEADER_BUDGET = 1024
+GONE = 499  # nginx's status for a client that left, in logs and metrics only
 REQUEST_ID = web.RequestKey("request_id", str)
 
 
@@ -52,7 +53,7 @@ class Call:
     task: asyncio.Task[Any]
     backend: Backend | None = None
     model: str | None = None
-    turn: Turn | None = None
+    streaming: bool | None = None
     answer: Answer | None = None
     notes: list[Note] = field(default_factory=list)
     error: GatewayError | None = None
@@ -145,38 +146,19 @@ class Handler:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
         body = await read_object(call.request, self._config.limits)
         await self._gate.admit_any()
-        headers = {name.lower(): value for name, value in call.request.headers.items()}
-        context = Context(
-            id=call.id,
-            clock=lambda: int(time.time()),
-            headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
-            policy=self._policy,
-        )
-        turn = call.turn = call.protocol.parse(body, context)
-        call.notes.extend(turn.notes)
-        del body, headers
-        stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
-        if turn.streaming:
-            call.answer = StreamedAnswer(
-                call.request,
-                turn.stream,
-                stage,
-                self._config.timeouts,
-                call.accepted,
-                lambda: self._head(call),
-            )
-        else:
-            call.answer = Answer(turn.stream, stage)
+        request, answer = self._parse(call, body)
+        del body  # a long stream need not keep it
         await self._gate.some_started()
-        target = await self._models.resolve(turn.request.model)
+        target = await self._models.resolve(request.model)
         call.backend, call.model = target.backend, target.model
-        asked = turn.request if target.model == turn.request.model else replace(turn.request, model=target.model)
+        if target.model != request.model:
+            request = replace(request, model=target.model)
         await self._gate.admit(target.backend)
-        call.notes.extend(target.backend.prepare(asked))
+        call.notes.extend(target.backend.prepare(request))
         try:
-            await target.backend.stream(asked, call.answer)
+            await target.backend.stream(request, answer)
         except Exception as error:
-            if not call.finished:
+            if not call.finished or isinstance(error, ClientGone):
                 raise
             # the answer is whole: what broke behind it changes nothing for the client
             log.warning("the backend failed behind a finished answer", exc_info=error)
@@ -184,6 +166,26 @@ class Handler:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
+
+    def _parse(self, call: Call, body: Json) -> tuple[Request, Answer]:
+        headers = {name.lower(): value for name, value in call.request.headers.items()}
+        context = Context(
+            id=call.id,
+            clock=lambda: int(time.time()),
+            headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
+            policy=self._policy,
+        )
+        turn = call.protocol.parse(body, context)
+        call.streaming = turn.streaming
+        call.notes.extend(turn.notes)
+        stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
+        if turn.streaming:
+            call.answer = StreamedAnswer(
+                call.request, turn.stream, stage, self._config.timeouts, call.accepted, lambda: self._head(call)
+            )
+        else:
+            call.answer = Answer(turn.stream, stage)
+        return turn.request, call.answer
 
     async def _succeed(self, call: Call) -> web.StreamResponse:
         assert call.answer is not None
@@ -222,7 +224,9 @@ class Handler:
     # ---------------------------------------------------------------------------------------------- what is told of it
 
     def _head(self, call: Call) -> dict[str, str]:
-        notes = call.notes + (call.answer.notes if call.answer is not None else [])
+        notes = call.notes
+        if call.answer is not None:
+            notes = notes + call.answer.notes + call.answer.stage_notes()
         headers = {"x-request-id": call.request_id}
         if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
             headers["x-dragoman-ignored"] = ignored
@@ -231,49 +235,53 @@ class Handler:
         return headers
 
     def _record(self, call: Call) -> None:
-        now = asyncio.get_running_loop().time()
+        """Counts the call and writes its line in the log."""
+        seconds = asyncio.get_running_loop().time() - call.accepted
         metrics, route, answer = self._metrics, call.protocol.name, call.answer
-        backend = call.backend.name if call.backend is not None else None
         if answer is not None:
             call.notes.extend(answer.notes)
             call.notes.extend(answer.stage_notes())
         for note in call.notes:
             metrics.note(note)
-        metrics.requests.labels(route, str(call.status or 499), call.outcome).inc()
-        metrics.duration.labels(route).observe(now - call.accepted)
-        usage = None
-        first_ms = None
-        if answer is not None and backend is not None:
+        metrics.requests.labels(route, str(call.status or GONE), call.outcome).inc()
+        metrics.duration.labels(route).observe(seconds)
+        if answer is not None and call.backend is not None:
             if answer.first_event_at is not None:
-                first_ms = round((answer.first_event_at - call.accepted) * 1000, 1)
-                metrics.first_event.labels(route, backend).observe(answer.first_event_at - call.accepted)
+                metrics.first_event.labels(route, call.backend.name).observe(answer.first_event_at - call.accepted)
             if answer.finished is not None:
-                usage = answer.finished.usage
-                metrics.usage(route, backend, usage)
-        error = call.error
-        request_line(
-            logging.WARNING if error is not None and error.kind.status >= 500 else logging.INFO,
-            {
-                "request_id": call.request_id,
-                "id": call.id,
-                "route": route,
-                "status": call.status or 499,
-                "outcome": call.outcome,
-                "stream": call.turn.streaming if call.turn is not None else None,
-                "backend": backend,
-                "model": call.model,
-                "first_event_ms": first_ms,
-                "duration_ms": round((now - call.accepted) * 1000, 1),
-                "tokens_in": usage.input if usage else None,
-                "tokens_out": usage.output if usage else None,
-                "tokens_cached": usage.cached if usage else None,
-                "notes": dict(Counter(note.kind for note in call.notes)) or None,
-                "error": error.kind.name.lower() if error else None,
-                "error_code": error.code if error else None,
-                "error_source": error.source if error else None,
-                "error_message": error.message if error and error.kind.status >= 500 else None,
-            },
-        )
+                metrics.usage(route, call.backend.name, answer.finished.usage)
+        severe = call.error is not None and call.error.kind.status >= 500
+        request_line(logging.WARNING if severe else logging.INFO, {**_facts(call), "duration_ms": _ms(seconds)})
+
+
+def _facts(call: Call) -> dict[str, Any]:
+    """What the log tells of a call: names and figures, never its text. The words of a 4xx may quote the client."""
+    answer, error = call.answer, call.error
+    first = answer.first_event_at if answer is not None else None
+    usage = answer.finished.usage if answer is not None and answer.finished is not None else None
+    return {
+        "request_id": call.request_id,
+        "id": call.id,
+        "route": call.protocol.name,
+        "status": call.status or GONE,
+        "outcome": call.outcome,
+        "stream": call.streaming,
+        "backend": call.backend.name if call.backend is not None else None,
+        "model": call.model[:100] if call.model is not None else None,
+        "first_event_ms": _ms(first - call.accepted) if first is not None else None,
+        "tokens_in": usage.input if usage else None,
+        "tokens_out": usage.output if usage else None,
+        "tokens_cached": usage.cached if usage else None,
+        "notes": dict(Counter(note.kind for note in call.notes)) or None,
+        "error": error.kind.name.lower() if error else None,
+        "error_code": error.code if error else None,
+        "error_source": error.source if error else None,
+        "error_message": error.message if error and error.kind.status >= 500 else None,
+    }
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- replies
