@@ -349,6 +349,13 @@ def test_a_header_that_only_repeats_the_call_before_it_is_no_call() -> None:
     assert calls((0, "x", "f", F), (0, "", "f", "")) == [("call", "f", F)]
 
 
+@pytest.mark.parametrize("rest", [(0, "x", "f", "}"), (0, "x2", "", "}"), (0, "", "", "}")])
+def test_text_behind_complete_arguments_is_no_call(rest: tuple[Any, ...]) -> None:
+    parts, result = of_calls((0, "x", "f", F), rest)
+    assert result == [("call", "f", F)]
+    assert parts.notes == [Note("drop", "late_arguments")]
+
+
 def test_a_second_call_begins_while_the_first_is_cut() -> None:
     assert calls((0, "x", "f", '{"a":'), (0, "y", "f", ""), (0, "", "", G)) == [
         ("call", "f", '{"a":'),

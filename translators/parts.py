@@ -200,17 +200,16 @@ class Parts:
             call = self._last  # an index that counts deltas, not calls
         if call is None:
             return None
-        done = call.balance.complete
+        done, begins = call.balance.complete, arguments.lstrip().startswith("{")
         if name and call.name and name != call.name:
             return call if self._completes_name(call, id, name) else None
         if id and call.id and id != call.id:
             if not name:  # some servers make a new id for every piece
-                return None if done and arguments.strip() else call
-            begins = not call.balance.begun or done or arguments.lstrip()[:1] in ("", "{")
-            return None if begins else call
+                return None if done and begins else call
+            return call if call.balance.begun and not done and arguments.strip() and not begins else None
         if done and name:
-            if not arguments.strip() and (not call.name or (id and id == call.id)):
-                return call  # its name comes last, or its header once more
+            if not begins if id and id == call.id else not (call.name or arguments.strip()):
+                return call  # its header once more, or its name at last
             return call if self._snapshot_of(call, arguments) else None
         return call
 

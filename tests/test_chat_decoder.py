@@ -1,0 +1,543 @@
+"""The decoder of chat streams: T1 to T9 and T14 of what other gateways get wrong, each tolerance, each way to end, and
+every golden transcript cut anywhere."""
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backends.chat_decoder import ChatDecoder, read_usage
+from tests.event_grammar import check, fold, plain
+from translators.errors import GatewayError, Kind
+from translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    Note,
+    PartEnded,
+    PartStarted,
+    Request,
+    Sampling,
+    Started,
+    StopReason,
+    Tool,
+    ToolCall,
+    Usage,
+)
+from translators.parallel import FirstCallOnly
+
+STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
+TRANSCRIPTS = sorted(
+    path
+    for path in (Path(__file__).parent / "golden" / "streams" / "chat_completions").glob("*.sse")
+    if ".to_" not in path.name
+)
+TOOLS = tuple(Tool(name, "", {"type": "object"}) for name in ("f", "g"))
+REQUEST = Request(id="s", model="m", messages=(), tools=TOOLS)
+
+
+def classify(status: int, error: object) -> GatewayError:
+    assert status == 200
+    return GatewayError(Kind.BACKEND_FAILED, "classified", source="backend")
+
+
+def decoder(**fields: Any) -> ChatDecoder:
+    known = {"id": "s", "model": "m", "messages": (), "tools": TOOLS}
+    return ChatDecoder(Request(**(known | fields)), classify)
+
+
+def frame(payload: object) -> bytes:
+    return b"data: " + json.dumps(payload).encode() + b"\n\n"
+
+
+def chunk(finish: object = None, /, **delta: Any) -> bytes:
+    return frame({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+def call(
+    arguments: object = None, /, name: str | None = None, id: str | None = None, index: int | None = 0
+) -> dict[str, Any]:
+    return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def calls(*deltas: dict[str, Any]) -> bytes:
+    return chunk(tool_calls=list(deltas))
+
+
+DONE = b"data: [DONE]\n\n"
+END = chunk("stop") + DONE
+
+
+def decode(reads: Iterable[bytes], **fields: Any) -> tuple[list[Event], GatewayError | None]:
+    """All events of a stream, and the error that broke it."""
+    machine, events = decoder(**fields), list[Event]()
+    try:
+        for data in reads:
+            events += machine.feed(data)
+        events += machine.finish()
+    except GatewayError as error:
+        events += machine.abort()
+        check(events, ended=False)
+        return events, error
+    check(events)
+    return events, None
+
+
+def whole(*data: bytes, **fields: Any) -> list[Event]:
+    """The events of a stream that does not break, the same whole and byte by byte."""
+    stream = b"".join(data)
+    events, error = decode([stream], **fields)
+    assert error is None, error
+    assert decode([bytes([byte]) for byte in stream], **fields) == (events, None)
+    return events
+
+
+def broken(*data: bytes) -> tuple[list[Event], GatewayError]:
+    stream = b"".join(data)
+    events, error = decode([stream])
+    assert error is not None
+    assert error.source == "backend"
+    again, same = decode([bytes([byte]) for byte in stream])
+    assert (again, repr(same)) == (events, repr(error))
+    return events, error
+
+
+def first_only(events: list[Event]) -> list[Event]:
+    return FirstCallOnly().feed(events)
+
+
+# -------------------------------------------------------------------------------------- the cases that others get wrong
+
+F, G = '{"a":1}', '{"b":2}'
+CALL_F, CALL_G = ("call", "f", F), ("call", "g", G)
+
+
+@pytest.mark.parametrize("index", [1, 7, None])
+def test_t1_the_only_call_has_an_odd_index_or_none(index: int | None) -> None:
+    events = whole(calls(call("", "f", "x", index)), calls(call(F, None, None, index)), END)
+    assert plain(events) == [CALL_F]
+    assert first_only(events) == events
+
+
+@pytest.mark.parametrize("ids", [("x", "y"), (None, None)])
+def test_t2_two_calls_with_one_index(ids: tuple[str | None, str | None]) -> None:
+    x, y = ids
+    events = whole(calls(call("", "f", x)), calls(call(F)), calls(call("", "g", y)), calls(call(G)), END)
+    assert plain(events) == [CALL_F, CALL_G]
+    assert plain(first_only(events)) == [CALL_F]
+
+
+T3 = [calls(call('{"a":', "f", "x", 0)), calls(call(G, "g", "y", 1)), calls(call("1}", index=0)), END]
+
+
+def test_t3_interleaved_calls() -> None:
+    events = whole(*T3)
+    assert plain(events) == [CALL_F, CALL_G]
+    assert plain(first_only(events)) == [CALL_F]
+
+
+@pytest.mark.parametrize("blank", ["\n", " ", "\n\n\t"])
+def test_t4_white_space_between_calls_and_within_arguments(blank: str) -> None:
+    space = chunk(content=blank)
+    events = whole(space, T3[0], space, T3[1], space, T3[2], space, T3[3])
+    assert plain(events) == [CALL_F, CALL_G]
+    assert plain(first_only(events)) == [CALL_F]
+
+
+def test_t5_text_call_text() -> None:
+    events = whole(chunk(content="a"), calls(call(F, "f", "x")), chunk(content="b"), END)
+    assert plain(events) == [("text", "a"), CALL_F, ("text", "b")]
+    assert plain(first_only(events)) == [("text", "a"), CALL_F]
+
+
+@pytest.mark.parametrize(
+    ("content", "cut"),
+    [([chunk(content="a")], {0}), ([calls(call('{"a":', "f", "x"))], {0}), ([calls(call(F, "f", "x"))], set())],
+)
+@pytest.mark.parametrize(("word", "reason"), [("length", LENGTH), ("content_filter", FILTER)])
+def test_t6_t9_a_limit_or_a_filter(content: list[bytes], cut: set[int], word: str, reason: StopReason) -> None:
+    events = whole(*content, chunk(word), DONE)
+    assert events[-1] == Finished(reason)
+    assert fold(events).cut == cut
+    assert first_only(events) == events
+
+
+def test_t6_a_limit_within_the_second_call_is_not_told_when_that_is_swallowed() -> None:
+    events = whole(calls(call(F, "f", "x", 0)), calls(call('{"b":', "g", "y", 1)), chunk("length"), DONE)
+    assert events[-1] == Finished(LENGTH)
+    assert fold(events).cut == {1}
+    first = first_only(events)
+    assert plain(first) == [CALL_F]
+    assert first[-1] == Finished(STOP)
+    assert fold(first).cut == set()
+
+
+@pytest.mark.parametrize(
+    "content", [[], [chunk(role="assistant")], [chunk(content="a")], [calls(call('{"a":', "f"))], [calls(call(F, "f"))]]
+)
+@pytest.mark.parametrize("end", [b"", DONE, b"data: {", b": ping\n\n"])
+def test_t7_no_finish_reason(content: list[bytes], end: bytes) -> None:
+    events, error = broken(*content, end)
+    assert error.kind is Kind.BACKEND_FAILED
+    assert not any(isinstance(event, Finished) for event in events)
+    assert FirstCallOnly().feed(events) == events
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (frame({"error": {"message": "/srv/x.py died", "code": 500}}), "classified"),
+        (frame({"error": "out of memory"}), "classified"),
+        (frame({"object": "error", "message": "x", "code": 400}), "classified"),
+        (b"data: {]\n\n", "The model server sent something that is not a chat completion."),
+        (b"data: <html>\n\n", "The model server sent something that is not a chat completion."),
+        (b"data: []\n\n", "The model server sent something that is not a chat completion."),
+        (frame({"choices": [{"delta": []}]}) + frame({"choices": 7}), None),
+        (frame({"choices": [{"delta": "text"}]}), None),
+        (frame({"choices": [{"delta": {"content": 7}}]}), None),
+        (frame({"choices": [{"delta": {"tool_calls": ["f"]}}]}), None),
+        (frame({"choices": [{"delta": {"tool_calls": [{"function": "f"}]}}]}), None),
+        (b"data: " + b"[" * 5000 + b"\n\n", None),
+    ],
+)
+def test_t8_errors_within_the_stream(data: bytes, message: str | None) -> None:
+    events, error = broken(chunk(content="a"), calls(call('{"a":', "f", "x")), data, chunk(content="b"), END)
+    assert error.message == (message or "The model server sent something that is not a chat completion.")
+    assert events[:4] == [Started(), PartStarted("text"), Delta("a"), PartEnded()]
+    assert events[4:] == [PartStarted("call", "x", "f"), Delta('{"a":')]
+    assert FirstCallOnly().feed(events) == events
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_t14_comments_line_ends_lines_of_data_and_split_characters(line_end: bytes) -> None:
+    pretty = json.dumps({"choices": [{"delta": {"content": "é😀"}}]}, indent=1, ensure_ascii=False).encode()
+    stream = b": ping\n\n:\n\n" + b"".join(b"data:" + line + b"\n" for line in pretty.split(b"\n")) + b"\n" + END
+    assert plain(whole(stream.replace(b"\n", line_end))) == [("text", "é😀")]
+
+
+# ----------------------------------------------------------------------------------------------------------- tolerances
+
+
+def test_both_reasoning_fields_are_one_text() -> None:
+    events = whole(chunk(reasoning="a", reasoning_content="a"), chunk(reasoning="b"), chunk(reasoning_content="c"), END)
+    assert plain(events) == [("reasoning", "abc")]
+
+
+def test_the_order_within_one_delta() -> None:
+    events = whole(chunk(tool_calls=[call(F, "f")], refusal="no", content="a", reasoning="hm"), END)
+    assert plain(events) == [("reasoning", "hm"), ("text", "a"), ("refusal", "no"), CALL_F]
+
+
+@pytest.mark.parametrize("arguments", [{"a": 1}, [1], 7, False])
+def test_arguments_that_are_no_string(arguments: object) -> None:
+    events = whole(calls(call(arguments, "f", "x")), END)
+    assert [json.loads(part[2]) for part in plain(events)] == [arguments]
+
+
+@pytest.mark.parametrize("arguments", [None, "", {}])
+def test_no_arguments(arguments: object) -> None:
+    assert plain(whole(calls(call(arguments, "f", "x")), END)) == [("call", "f", "{}")]
+
+
+def test_the_form_before_tools() -> None:
+    events = whole(chunk(function_call={"name": "f", "arguments": ""}), chunk(function_call={"arguments": F}), END)
+    assert plain(events) == [CALL_F]
+
+
+def test_a_message_where_a_delta_belongs() -> None:
+    message = {"role": "assistant", "content": "a", "tool_calls": [call(F, "f", index=None), call(G, "g", index=None)]}
+    expected = [("text", "a"), CALL_F, CALL_G]
+    body = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": {"prompt_tokens": 3}}
+    assert plain(whole(frame(body), DONE)) == expected
+    events = decoder().feed_whole(body)
+    check(events)
+    assert plain(events) == expected
+    assert events[-1] == Finished(STOP, Usage(3, 0))
+
+
+def test_a_message_that_repeats_the_deltas_is_not_said_twice() -> None:
+    last = frame({"choices": [{"delta": {}, "message": {"content": "ab"}, "finish_reason": "stop"}]})
+    assert plain(whole(chunk(content="a"), chunk(content="b"), last, DONE)) == [("text", "ab")]
+
+
+def test_a_whole_answer_without_a_finish_reason_is_broken_and_not_lost() -> None:
+    machine = decoder()
+    with pytest.raises(GatewayError):
+        machine.feed_whole({"choices": [{"message": {"content": "a"}}]})
+    assert machine.abort() == [Started(), PartStarted("text"), Delta("a")]
+
+
+def test_a_whole_answer_that_is_an_error() -> None:
+    with pytest.raises(GatewayError, match="classified"):
+        decoder().feed_whole({"error": {"message": "no"}})
+    with pytest.raises(GatewayError):
+        decoder().feed_whole([])
+
+
+def test_other_choices_are_not_read() -> None:
+    other = frame({"choices": [{"index": 1, "delta": {"content": "b"}, "finish_reason": "length"}]})
+    assert plain(whole(other, chunk(content="a"), other, END)) == [("text", "a")]
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        frame({}),
+        frame({"choices": []}),
+        frame({"choices": None, "usage": None, "error": None}),
+        frame({"choices": [{"delta": None}]}),
+        frame({"choices": [{}, None]}),
+        chunk(role="assistant", content=None, tool_calls=None, reasoning_content=None),
+        chunk(content="", tool_calls=[], reasoning="", refusal=""),
+        chunk("", content=""),
+        calls({"index": 0}),
+        calls({"index": 0, "id": None, "function": None}),
+        b"data:\n\n",
+        b"event: ping\ndata: {}\n\n",
+    ],
+)
+def test_chunks_that_say_nothing(noise: bytes) -> None:
+    machine = decoder()
+    assert machine.feed(noise) == []
+    assert machine.feed(chunk(content="a"))[-1] == Delta("a")
+    assert machine.feed(noise) == []
+    assert machine.feed(chunk(content="b")) == [Delta("b")]
+
+
+def test_half_a_pair_and_bytes_that_are_no_text() -> None:
+    half = b'data: {"choices":[{"delta":{"content":"a\\ud83d\\\\ud83d\\ud83d\\ude00"}}]}\n\n'
+    octets = b'data: {"choices":[{"delta":{"content":"b\xff\xf0\x9f"}}]}\n\n'
+    assert plain(whole(half, octets, END)) == [("text", "a\ufffd\\ud83d😀b\ufffd\ufffd")]
+
+
+def test_log_probabilities() -> None:
+    content = [
+        {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "é", "logprob": float("-inf")}]},
+        {"token": "b", "logprob": None},
+    ]
+    choice = {"delta": {"content": "ab"}, "logprobs": {"content": content}}
+    events = whole(frame({"choices": [choice]}), END, logprobs=1)
+    top = {"token": "é", "logprob": -9999.0, "bytes": [195, 169]}
+    assert events[2] == Delta(
+        "ab",
+        [
+            {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [top]},
+            {"token": "b", "logprob": -9999.0, "bytes": [98], "top_logprobs": []},
+        ],
+    )
+    assert whole(frame({"choices": [choice]}), END)[2] == Delta("ab")  # nobody asked
+
+
+def test_names_are_those_of_the_request() -> None:
+    events = whole(calls(call('{"a":', "F", "x")), calls(call("1}", "F")), END)
+    assert fold(events).parts == [ToolCall("x", "f", F)]
+
+
+# -------------------------------------------------------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize("word", ["stop", "STOP", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence"])
+def test_words_for_a_whole_answer(word: str) -> None:
+    assert whole(chunk(content="a"), chunk(word), DONE)[-1] == Finished(STOP)
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        ("timeout", Kind.TIMEOUT),
+        ("cancelled", Kind.BACKEND_FAILED),
+        ("abort", Kind.BACKEND_FAILED),
+        ("error", Kind.BACKEND_FAILED),
+        ("insufficient_system_resource", Kind.BUSY),
+    ],
+)
+def test_words_for_a_broken_answer(word: str, kind: Kind) -> None:
+    assert broken(chunk(content="a"), chunk(word), DONE)[1].kind is kind
+
+
+def test_a_word_that_nobody_knows_is_noted() -> None:
+    machine = decoder()
+    machine.feed(chunk("whatever", content="a"))
+    assert machine.finish()[-1] == Finished(STOP)
+    assert machine.notes == [Note("answer", "unknown_finish_reason")]
+
+
+def test_the_first_finish_reason_counts() -> None:
+    assert whole(chunk(content="a"), chunk("length"), chunk("stop"), DONE)[-1] == Finished(LENGTH)
+
+
+def test_calls_are_told_by_the_calls_and_not_by_the_finish_reason() -> None:
+    assert plain(whole(chunk(content="a", tool_calls=[]), chunk("tool_calls"), DONE)) == [("text", "a")]
+    assert plain(whole(calls(call(F, "f")), chunk("stop"), DONE)) == [CALL_F]
+
+
+def test_a_late_delta_behind_the_finish_reason_counts() -> None:
+    assert plain(whole(chunk("stop", content="a"), chunk(content="b"), DONE)) == [("text", "ab")]
+
+
+def test_usage_is_awaited_behind_the_finish_reason() -> None:
+    machine = decoder()
+    machine.feed(chunk("stop", content="a"))
+    assert machine.stopping
+    assert machine.feed(frame({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})) == []
+    assert machine.stopping
+    assert machine.feed(DONE) == [PartEnded(), Finished(STOP, Usage(3, 1))]
+    assert machine.done
+    assert not machine.stopping
+    assert machine.feed(chunk(content="b")) == []
+    assert machine.finish() == []
+
+
+def test_an_answer_ends_without_done() -> None:
+    machine = decoder()
+    machine.feed(chunk("stop", content="a"))
+    assert machine.finish() == [PartEnded(), Finished(STOP)]
+    assert machine.finish() == []
+    assert not machine.done
+
+
+@pytest.mark.parametrize("torn", [b'data: {"choices":[],"usa', frame({"error": "shutting down"}), b"data: {]\n\n"])
+def test_what_breaks_behind_the_finish_reason_breaks_no_whole_answer(torn: bytes) -> None:
+    machine = decoder()
+    events = machine.feed(chunk(content="a") + chunk("stop") + torn) + machine.finish()
+    check(events)
+    assert events[-1] == Finished(STOP)
+    assert machine.notes == [Note("answer", "error_after_finish")]
+
+
+@pytest.mark.parametrize("key", ["stop_reason", "matched_stop"])
+@pytest.mark.parametrize(("matched", "told"), [("###", "###"), ("other", None), (128009, None), (None, None)])
+def test_the_stop_string_that_matched(key: str, matched: object, told: str | None) -> None:
+    last = frame({"choices": [{"delta": {}, "finish_reason": "stop", key: matched}]})
+    events = whole(chunk(content="a"), last, DONE, sampling=Sampling(stop=("###",)))
+    assert events[-1] == Finished(STOP, None, told)
+
+
+def test_the_receiver_has_had_enough() -> None:
+    machine = decoder()
+    machine.feed(chunk(content="a") + frame({"usage": {"prompt_tokens": 3, "completion_tokens": 1}}))
+    assert machine.stop() == [Finished(STOP, Usage(3, 1))]
+    assert machine.feed(chunk(content="b") + END) == []
+    assert machine.finish() == []
+    assert machine.abort() == []
+    assert machine.stop() == []
+
+
+def test_enough_ends_the_answer_of_the_first_call() -> None:
+    machine, stage, kept = decoder(), FirstCallOnly(), list[Event]()
+    for data in [chunk(content="a"), *T3]:
+        kept += stage.feed(machine.feed(data))
+        if stage.enough:
+            kept += stage.feed(machine.stop())
+            break
+    check(kept)
+    assert plain(kept) == [("text", "a"), CALL_F]
+    assert not machine.done
+
+
+# ---------------------------------------------------------------------------------------------------------------- usage
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 1}, Usage(3, 1)),
+        ({"prompt_tokens": 3.0, "completion_tokens": None}, Usage(3, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None}, Usage(3, 1)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}, Usage(3, 1, 2)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}, Usage(3, 1, 3)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": None}}, Usage(3, 1)),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 0}, Usage(3, 1, 0)),
+        (
+            {"prompt_tokens": 3, "completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 2}},
+            Usage(3, 4, None, 2),
+        ),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, None),  # what servers send that did not count
+        ({"prompt_tokens": None, "completion_tokens": 1}, None),
+        ({}, None),
+        ([], None),
+        ("3", None),
+        ({"prompt_tokens": "3"}, None),
+        ({"prompt_tokens": float("nan")}, None),
+        ({"prompt_tokens": float("inf")}, None),
+        ({"prompt_tokens": 3, "completion_tokens": []}, Usage(3, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": "many"}, None),
+        ({"prompt_tokens": 3, "prompt_tokens_details": "x"}, None),
+    ],
+)
+def test_usage(usage: object, expected: Usage | None) -> None:
+    assert read_usage(usage) == expected
+    if "inf" not in repr(usage):
+        assert whole(chunk(content="a"), frame({"choices": [], "usage": usage}), END)[-1] == Finished(STOP, expected)
+
+
+def test_the_last_usage_counts_and_nothing_unmeasured_replaces_it() -> None:
+    counts = [{"prompt_tokens": 3, "completion_tokens": n} for n in (1, 2)]
+    frames = [frame({"choices": [], "usage": usage}) for usage in (*counts, {"prompt_tokens": 0}, None)]
+    assert whole(chunk(content="a"), *frames, END)[-1] == Finished(STOP, Usage(3, 2))
+
+
+# ----------------------------------------------------------------------------------------------------------- properties
+
+
+def outcome(reads: Iterable[bytes]) -> tuple[list[Event], str]:
+    events, error = decode(reads)
+    return events, repr(error)
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_a_transcript_gives_the_same_events_however_it_is_cut(path: Path) -> None:
+    data = path.read_bytes()
+    expected = outcome([data])
+    assert outcome(bytes([byte]) for byte in data) == expected
+    for size in (2, 3, 7, 64, 1000):
+        assert outcome(data[at : at + size] for at in range(0, len(data), size)) == expected
+
+
+@settings(deadline=None, max_examples=150)
+@given(path=st.sampled_from(TRANSCRIPTS), data=st.data())
+def test_a_transcript_cut_anywhere_and_at_once(path: Path, data: st.DataObject) -> None:
+    stream = path.read_bytes()
+    places = sorted({0, len(stream), *data.draw(st.lists(st.integers(0, len(stream)), max_size=8))})
+    assert outcome(stream[a:b] for a, b in pairwise(places)) == outcome([stream])
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_the_first_call_of_a_transcript_is_its_beginning(path: Path) -> None:
+    events, _ = decode([path.read_bytes()])
+    stage = FirstCallOnly()
+    kept = stage.feed(events)
+    begin = next((n for n, e in enumerate(events) if isinstance(e, PartStarted) and e.kind == "call"), len(events))
+    end = next((n + 1 for n in range(begin, len(events)) if isinstance(events[n], PartEnded)), len(events))
+    beginning = events[:end]
+    if end < len(events) and isinstance(events[-1], Finished):
+        assert kept[:-1] == beginning
+        assert isinstance(kept[-1], Finished)
+    else:
+        assert kept == beginning
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_a_transcript_broken_anywhere_leaves_a_beginning(path: Path) -> None:
+    data = path.read_bytes()
+    for length in range(0, len(data), max(1, len(data) // 40)):
+        machine, events = decoder(), list[Event]()
+        try:
+            events += machine.feed(data[:length])
+        except GatewayError:
+            check(events + machine.abort(), ended=False)
+        else:
+            check(events + machine.abort(), ended=False)
+
+
+def test_every_text_delta_leaves_with_the_byte_that_completes_it() -> None:
+    machine = decoder()
+    for number in range(20):
+        data = chunk(content=f"word {number}")
+        assert machine.feed(data[:-1]) == []
+        assert machine.feed(data[-1:])[-1] == Delta(f"word {number}")
