@@ -26,7 +26,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
     """Raises `GatewayError` UNSUPPORTED for a user's image where the model sees none."""
     out: list[Json] = []
     waiting: list[Json] = []  # image parts of the tool results so far: they may not come between two results
-    for index, message in enumerate(_placed(messages, settings)):
+    for message in _placed(messages, settings):
         if waiting and message.role != "tool":
             out.append({"role": "user", "content": waiting})
             waiting = []
@@ -34,7 +34,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
             case "system" | "developer":
                 out.append({"role": message.role, "content": _text(message.parts)})
             case "user":
-                out.append({"role": "user", "content": _user_content(message.parts, settings, index)})
+                out.append({"role": "user", "content": _user_content(message.parts, settings)})
             case "assistant":
                 out.append(_assistant(message.parts, settings))
             case "tool":
@@ -108,13 +108,12 @@ def _text(parts: Sequence[Part]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
-def _user_content(parts: Sequence[Part], settings: Settings, index: int) -> str | list[Json]:
+def _user_content(parts: Sequence[Part], settings: Settings) -> str | list[Json]:
     if not any(isinstance(part, Image) for part in parts):
         return _text(parts)
     if not settings.images:
-        position = next(i for i, part in enumerate(parts) if isinstance(part, Image))
-        where = f"messages[{index}].content[{position}].image_url"
-        raise GatewayError(Kind.UNSUPPORTED, "This model does not see images.", where, code="invalid_value")
+        where = next(part.path for part in parts if isinstance(part, Image))
+        raise GatewayError(Kind.UNSUPPORTED, "This model does not see images.", where or None, code="invalid_value")
     return [_content_part(part) for part in parts if isinstance(part, Text | Refusal | Image)]
 
 

@@ -83,9 +83,11 @@ def test_an_image_of_the_user_becomes_a_content_list() -> None:
 
 def test_an_image_that_the_model_cannot_see_is_refused_with_its_place() -> None:
     with pytest.raises(GatewayError, match="does not see images") as caught:
-        rendered(say("user", "x"), say("user", "look", Image(PIXEL)), images=False)
+        rendered(
+            say("user", "x"), say("user", "look", Image(PIXEL, path="input[1].content[1].image_url")), images=False
+        )
     assert caught.value.kind is Kind.UNSUPPORTED
-    assert caught.value.param == "messages[1].content[1].image_url"
+    assert caught.value.param == "input[1].content[1].image_url"
 
 
 def test_images_of_tool_results_follow_all_results_of_the_turn() -> None:

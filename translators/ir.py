@@ -47,6 +47,7 @@ class Image:
 
     url: str
     detail: str | None = None
+    path: str = field(default="", compare=False)  # where the client wrote it, for an error
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def _image(part: Json, path: str) -> Image:
     detail = part.get("detail")
     if detail is not None and detail not in _DETAILS:
         raise wrong_value(f"{path}.detail", detail, "'low', 'high', 'auto' and 'original'")
-    return Image(url, detail)
+    return Image(url, detail, f"{path}.image_url")
 
 
 def _is_image_url(url: str) -> bool:
