@@ -10,7 +10,7 @@ Rules (Messages reference, "Response and streaming"; each is checked by tests/gr
 
 A cut `tool_use` is never stopped, because clients execute a block the moment it is stopped; what would follow it is
 left out, since blocks may not overlap, and the whole message does not hold it. After a failure no open block is
-stopped either: a client that saw no block finished asks again by itself (Claude Code, without streaming).
+stopped either: where it saw no block finished, Claude Code asks again by itself, else the turn is lost (2.1.197).
 """
 
 from __future__ import annotations
