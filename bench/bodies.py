@@ -14,7 +14,7 @@ import orjson
 LARGE_BYTES = 200_000
 _TEXT = """
 court letter envoy reads answers quietly between two rivers the bridge was closed before anyone noticed and every clerk
-had copied "the same" line into his ledger path/to/file.py def value(self): return None # naïve C:\\temp
+had copied "the same" line into his ledger path/to/file.py def value(self): return None # C:\\temp
 """
 _WORDS = ("\n", *_TEXT.split())
 
@@ -75,7 +75,8 @@ def _history(words: random.Random) -> list[Json]:
         arguments = orjson.dumps({"cmd": f"sed -n 1,200p file_{turn}.py", "workdir": "/srv/court"}).decode()
         call = {"type": "function_call", "call_id": call_id, "name": "exec_command", "arguments": arguments}
         items.append(call)
-        items.append({"type": "function_call_output", "call_id": call_id, "output": _prose(words, 16_500)})
+        output = _prose(words, 16_500) + (" ✓ naïve" if turn % 3 == 0 else "")  # most outputs are plain ASCII
+        items.append({"type": "function_call_output", "call_id": call_id, "output": output})
     items.append(_message("assistant", _prose(words, 800)))
     items.append(_message("user", _prose(words, 200)))
     return items

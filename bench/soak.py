@@ -69,7 +69,7 @@ class Leave(Enum):
 @dataclass(frozen=True)
 class Settings:
     minutes: float = 10.0
-    streams: int = 300
+    streams: int = 200
     seed: int = 1
     growth_mb: float = 10.0
 
@@ -305,7 +305,7 @@ def report(outcome: Outcome, settings: Settings) -> str:
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10)")
-    parser.add_argument("--streams", type=int, default=300, help="clients at once (300)")
+    parser.add_argument("--streams", type=int, default=200, help="clients at once (200)")
     parser.add_argument("--seed", type=int, default=1, help="of the random choices (1)")
     parser.add_argument("--growth", type=float, default=10.0, help="MB that may be gained after the warm-up (10)")
     given = parser.parse_args(words)
