@@ -1,0 +1,110 @@
+"""Codex CLI without a terminal: a home of its own, a clean environment, and what a turn said.
+
+The configuration is a text that the test brings along, as a rule the README's own; nothing is added to it behind the
+test's back but a switch that keeps Codex from asking anybody but the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+
+TURN_SECONDS = 90.0
+KEY = "dummy-key"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What `codex exec --json` said: its exit status, the events in order, and the rest."""
+
+    status: int
+    events: Sequence[Json]
+    errors: str
+
+    @property
+    def answers(self) -> list[str]:
+        """The texts of the assistant, in order."""
+        return [item["text"] for item in self.items("agent_message")]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What went wrong by Codex's own account: retries and the reason of the end."""
+        told = [event["message"] for event in self.events if event["type"] == "error"]
+        failed = [event["error"]["message"] for event in self.events if event["type"] == "turn.failed"]
+        return told + failed
+
+    def items(self, kind: str) -> list[Json]:
+        done = [event["item"] for event in self.events if event["type"] == "item.completed"]
+        return [item for item in done if item["type"] == kind]
+
+    @property
+    def usage(self) -> Json:
+        return next((event["usage"] for event in self.events if event["type"] == "turn.completed"), {})
+
+
+@dataclass
+class Codex:
+    """`home` is an empty folder of the test; Codex works in `work` below it."""
+
+    program: Path
+    home: Path
+    work: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.work = self.home / "work"
+        for folder in (self.work, self.home / ".codex", self.home / "tmp"):
+            folder.mkdir(parents=True)
+
+    def configure(self, text: str) -> None:
+        (self.home / ".codex" / "config.toml").write_text(text, encoding="utf-8")
+
+    async def run(self, *command: str, within: float = TURN_SECONDS) -> bytes:
+        """Any program in Codex's place: its output."""
+        status, output, errors = await self._run(command, within)
+        assert status == 0, errors.decode()
+        return output
+
+    async def exec(self, prompt: str, *flags: str, sandbox: str | None = None, within: float = TURN_SECONDS) -> Turn:
+        chosen = ("--sandbox", sandbox) if sandbox else ()
+        no_repository = "--skip-git-repo-check"
+        given = flags if no_repository in flags else (no_repository, *flags)
+        command = (str(self.program), "exec", "--json", *chosen, *given, prompt)
+        status, output, errors = await self._run(command, within)
+        events = [json.loads(line) for line in output.decode().splitlines() if line.startswith("{")]
+        return Turn(status, events, errors.decode())
+
+    async def _run(self, command: Sequence[str], within: float) -> tuple[int, bytes, bytes]:
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=self.work,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "TMPDIR": str(self.home / "tmp"),
+                "GW_API_KEY": KEY,
+            },
+            start_new_session=True,
+        )
+        try:
+            output, errors = await asyncio.wait_for(child.communicate(), within)
+        except TimeoutError:
+            raise AssertionError(f"`{' '.join(command)[:160]}` took longer than {within} s") from None
+        finally:
+            # the program is a launcher of the native one, and what that runs is in the same group
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
+        assert child.returncode is not None
+        return child.returncode, output, errors

@@ -1,0 +1,69 @@
+"""The gateway as users run it: `dragoman serve` in a process of its own, on a port that the kernel chose.
+
+The environment of the process is clean, so that no developer's setting reaches a test. It is ended by its id with a
+signal, and must then end by itself with status 0; a traceback in its log fails the test that used it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO
+
+DRAGOMAN = Path(sys.executable).with_name("dragoman")
+READY = re.compile(r"dragoman is ready on (http://127\.0\.0\.1:\d+) ")
+END_SECONDS = 10.0
+
+
+@contextlib.asynccontextmanager
+async def serving(*arguments: str, ready_within: float = 30.0, **settings: str) -> AsyncIterator[str]:
+    """The URL of the gateway without a path; `settings` are environment variables without their prefix."""
+    with tempfile.TemporaryDirectory(prefix="dragoman-test-") as home, tempfile.TemporaryFile() as log:
+        environment = {f"DRAGOMAN_{name.upper()}": value for name, value in settings.items()}
+        child = await asyncio.create_subprocess_exec(
+            *(str(DRAGOMAN), "serve", "--port", "0", *arguments),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            env={"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home, **environment},
+        )
+        try:
+            yield await _ready(child, ready_within, log)
+        finally:
+            status = await _end(child)
+        told = _read(log)
+        assert status == 0, f"dragoman ended with {status}: {told}"
+        assert "Traceback" not in told, told
+
+
+async def _ready(child: asyncio.subprocess.Process, within: float, log: IO[bytes]) -> str:
+    assert child.stdout is not None
+    lines: list[str] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while line := (await child.stdout.readline()).decode():
+                lines.append(line)
+                if found := READY.match(line):
+                    return found[1]
+    raise AssertionError(f"dragoman was not ready within {within} s: {lines}\n{_read(log)}")
+
+
+async def _end(child: asyncio.subprocess.Process) -> int:
+    if child.returncode is None:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):  # the second one ends a drain
+            child.send_signal(number)
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(child.wait(), END_SECONDS / 2)
+    return await child.wait()
+
+
+def _read(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")

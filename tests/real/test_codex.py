@@ -1,0 +1,278 @@
+"""Codex CLI at work: the README's configuration, the gateway as a process, and a scripted model behind it.
+
+The scripted model is a list of functions of the upstream request: each looks at what the gateway made of Codex's
+request and answers as a chat server would. What Codex then does is real: it runs the command, edits the file, starts
+the MCP server. How it takes failures is in `test_codex_failures.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+import textwrap
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import RealComponent
+from tests.real.codex import Codex
+from tests.real.components import ROOT
+from tests.real.serving import serving
+from tests.scripted import Json, Script, ScriptedServer, call_stream, text_stream, usage
+
+pytestmark = pytest.mark.real
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = ROOT / "configs" / "codex"
+ADDRESS = "http://127.0.0.1:8080"
+
+MCP_SERVER = textwrap.dedent(
+    '''
+    """A stdio MCP server with one tool, of the standard library alone."""
+    import json, sys
+
+    SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a"]}
+
+    def answer(method, params):
+        if method == "initialize":
+            info = {"name": "demo", "version": "1"}
+            return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
+        if method == "tools/list":
+            return {"tools": [{"name": "add", "description": "Adds two numbers.", "inputSchema": SCHEMA}]}
+        if method == "tools/call":
+            total = params["arguments"]["a"] + params["arguments"]["b"]
+            return {"content": [{"type": "text", "text": f"the sum is {total}"}], "isError": False}
+        return {}
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        if "id" in asked:
+            result = answer(asked["method"], asked.get("params") or {})
+            print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
+    '''
+)
+
+
+def readme_block(language: str) -> str:
+    """The block of that language in the README's chapter about Codex."""
+    chapter = README.split("\n## Codex\n")[1].split("\n## ")[0]
+    found = re.search(rf"```{language}\n(.*?)```", chapter, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def configuration(url: str, extra: str = "") -> str:
+    """The README's configuration for a gateway at `url`; `extra` are keys of the top level."""
+    text = readme_block("toml")
+    assert text.count(ADDRESS) == 1
+    return f"{extra}\n{text.replace(ADDRESS, url)}"
+
+
+def function_names(asked: Json) -> list[str]:
+    return [tool["function"]["name"] for tool in asked.get("tools", [])]
+
+
+def results(asked: Json) -> list[str]:
+    """What tools have answered, in the order in which the model sees it."""
+    return [str(message["content"]) for message in asked["messages"] if message["role"] == "tool"]
+
+
+def says(*pieces: str) -> Script:
+    return Script(text_stream(*pieces))
+
+
+def calls(*made: tuple[str, Json], text: str = "") -> Script:
+    return Script(call_stream(*((name, json.dumps(arguments)) for name, arguments in made), text=text))
+
+
+@pytest.fixture
+def codex(real_component: RealComponent, tmp_path: Path) -> Codex:
+    return Codex(real_component("codex"), tmp_path)
+
+
+async def catalogue(codex: Codex, **changes: Any) -> None:
+    """The catalogue as the script of configs/codex makes it from this very Codex, where config.toml looks for it."""
+    script = (sys.executable, str(EXAMPLES / "model_catalog.py"), "any", "--context-window", "32768")
+    made = json.loads(await codex.run(*script, "--codex", str(codex.program)))
+    made["models"][0] |= changes
+    (codex.home / ".codex" / "dragoman-models.json").write_text(json.dumps(made), encoding="utf-8")
+
+
+def full_configuration(url: str) -> str:
+    text = (EXAMPLES / "config.toml").read_text(encoding="utf-8")
+    assert text.count(ADDRESS) == 1
+    return text.replace(ADDRESS, url)
+
+
+# ------------------------------------------------------------------------------------------------------- configuration
+
+
+def test_the_longer_configuration_says_what_the_readme_says() -> None:
+    short, long = tomllib.loads(readme_block("toml")), tomllib.loads(full_configuration(ADDRESS))
+    assert {key: long.get(key) for key in short} == short
+
+
+async def test_the_readme_s_configuration_and_command_print_an_answer(codex: Codex) -> None:
+    async with ScriptedServer(says("Hello ", "from upstream.")) as server:
+        async with serving("--backend", server.url) as url:
+            codex.configure(configuration(url))
+            program, verb, *flags, prompt = shlex.split(readme_block("sh"))
+            assert (program, verb) == ("codex", "exec")
+            turn = await codex.exec(prompt, *flags)
+        assert (turn.status, turn.answers, turn.complaints) == (0, ["Hello from upstream."], [])
+        assert turn.usage["input_tokens"] == usage()["prompt_tokens"]
+        assert turn.usage["output_tokens"] == usage()["completion_tokens"]
+        (asked,) = [seen.body for seen in server.chats]
+    assert asked is not None
+    roles = [message["role"] for message in asked["messages"]]
+    assert roles[0] == "system"
+    assert "Codex" in str(asked["messages"][0]["content"])
+    assert asked["messages"][-1] == {"role": "user", "content": prompt}
+    assert asked["model"] == "m"
+    assert "exec_command" in function_names(asked)
+
+
+async def test_the_catalogue_keeps_codex_s_own_prompt_and_offers_the_patch_tool(codex: Codex) -> None:
+    """Codex refuses an entry without instructions, and an empty text there is no way around it: seen with 0.169.0,
+    the base prompt is then missing from the request altogether."""
+    async with ScriptedServer(default=says("ok")) as server, serving("--backend", server.url) as url:
+        codex.configure(full_configuration(url))
+        await catalogue(codex)
+        turn = await codex.exec("Say hello.")
+        assert (turn.status, turn.complaints) == (0, [])
+        asked = server.chats[-1].body
+        assert asked is not None
+        assert "apply_patch" in function_names(asked)
+        assert "web_search" not in str(function_names(asked))
+        (lender,) = json.loads((codex.home / ".codex" / "dragoman-models.json").read_text("utf-8"))["models"]
+        assert len(lender["base_instructions"]) > 10_000
+        assert lender["base_instructions"][:2000] in str(asked["messages"][0]["content"])
+
+
+# --------------------------------------------------------------------------------------------------------------- tools
+
+
+async def test_a_command_runs_and_its_output_comes_back(codex: Codex) -> None:
+    def answer(asked: Json) -> Script:
+        (output,) = results(asked)
+        return says("It printed: ", "42." if "\n42\n" in output else output)
+
+    ask = calls(("exec_command", {"cmd": "echo $((6*7))"}), text="I will compute it.")
+    async with ScriptedServer(ask, answer) as server, serving("--backend", server.url) as url:
+        codex.configure(configuration(url))
+        turn = await codex.exec("Compute.")
+        first, second = [seen.body for seen in server.chats]
+    assert (turn.status, turn.complaints) == (0, [])
+    assert turn.answers == ["I will compute it.", "It printed: 42."]
+    (command,) = turn.items("command_execution")
+    assert (command["exit_code"], command["aggregated_output"]) == (0, "42\n")
+    assert first is not None
+    assert second is not None
+    # one turn of the assistant, text and call together, behind an unchanged beginning
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    said, told = second["messages"][len(first["messages"]) :]
+    assert (said["role"], said["content"]) == ("assistant", "I will compute it.")
+    assert said["tool_calls"][0]["id"] == told["tool_call_id"] == "call_0"
+
+
+async def test_apply_patch_as_a_custom_tool_edits_a_file(codex: Codex) -> None:
+    """The model writes JSON, Codex gets raw text with quotes, a backslash and an umlaut, and patches the file."""
+    patch = (
+        "*** Begin Patch\n*** Update File: greeting.py\n@@\n-print('hello')\n"
+        '+print("gr\u00fc\u00df dich\\n")\n*** End Patch\n'
+    )
+    ask = calls(("apply_patch", {"input": patch}))
+    async with ScriptedServer(ask, lambda asked: says(f"told: {results(asked)[0]}")) as server:
+        async with serving("--backend", server.url) as url:
+            codex.configure(full_configuration(url))
+            await catalogue(codex)
+            (codex.work / "greeting.py").write_text("print('hello')\n", encoding="utf-8")
+            turn = await codex.exec("Edit it.", sandbox="workspace-write")
+        history = server.chats[1].body
+    assert (turn.status, turn.complaints) == (0, [])
+    assert (codex.work / "greeting.py").read_text(encoding="utf-8") == 'print("gr\u00fc\u00df dich\\n")\n'
+    assert turn.items("file_change")[0]["changes"][0]["kind"] == "update"
+    assert "Success. Updated the following files:" in turn.answers[0]
+    assert history is not None
+    # what the model wrote comes back to it as it wrote it
+    (call,) = history["messages"][-2]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"input": patch}
+
+
+async def test_a_tool_of_an_mcp_server_is_called_in_its_namespace(codex: Codex) -> None:
+    def ask(asked: Json) -> Script:
+        (name,) = [name for name in function_names(asked) if name.endswith("add")]
+        return calls((name, {"a": 40, "b": 2}))
+
+    script = codex.home / "server.py"
+    script.write_text(MCP_SERVER, encoding="utf-8")
+    table = f"\n[mcp_servers.demo]\ncommand = {json.dumps(sys.executable)}\nargs = [{json.dumps(str(script))}]\n"
+    server = ScriptedServer(ask, lambda asked: says(results(asked)[0]))
+    async with server, serving("--backend", server.url) as url:
+        codex.configure(configuration(url) + table)
+        turn = await codex.exec("Add.", "--dangerously-bypass-approvals-and-sandbox")
+    assert (turn.status, turn.complaints) == (0, [])
+    (made,) = turn.items("mcp_tool_call")
+    assert (made["server"], made["tool"], made["status"]) == ("demo", "add", "completed")
+    assert "the sum is 42" in turn.answers[0]
+
+
+def slow_and_fast(asked: Json) -> Script:
+    (name,) = [name for name in function_names(asked) if name.endswith("exec_command")]
+    slow = {"cmd": "sleep 0.6; echo slow >> ran.txt; echo slow"}
+    return calls((name, slow), (name, {"cmd": "echo fast >> ran.txt; echo fast"}))
+
+
+async def test_two_calls_of_one_answer_run_together_and_return_in_their_order(codex: Codex) -> None:
+    async with ScriptedServer(slow_and_fast, says("done")) as server, serving("--backend", server.url) as url:
+        codex.configure(configuration(url))
+        turn = await codex.exec("Both.", sandbox="workspace-write")
+        history = server.chats[1].body
+    assert (turn.status, turn.answers) == (0, ["done"])
+    assert (codex.work / "ran.txt").read_text(encoding="utf-8") == "fast\nslow\n"
+    assert history is not None
+    said = next(message for message in history["messages"] if message.get("tool_calls"))
+    assert [call["id"] for call in said["tool_calls"]] == ["call_0", "call_1"]
+    assert [message["tool_call_id"] for message in history["messages"][-2:]] == ["call_0", "call_1"]
+    slow, fast = results(history)
+    assert "slow" in slow
+    assert "fast" in fast
+
+
+async def test_where_codex_wants_one_call_at_a_time_it_gets_the_first(codex: Codex) -> None:
+    """A model of the newest kind: no list of tools but an item with them, and `parallel_tool_calls` false."""
+    async with ScriptedServer(slow_and_fast, says("done")) as server, serving("--backend", server.url) as url:
+        codex.configure(full_configuration(url))
+        await catalogue(codex, use_responses_lite=True)
+        turn = await codex.exec("Both.", sandbox="workspace-write")
+        asked, history = [seen.body for seen in server.chats]
+    assert (turn.status, turn.answers, turn.complaints) == (0, ["done"], [])
+    assert (codex.work / "ran.txt").read_text(encoding="utf-8") == "slow\n"
+    assert asked is not None
+    assert history is not None
+    assert "functions__exec_command" in function_names(asked)
+    assert len(results(history)) == 1
+
+
+async def test_an_answer_after_a_schema(codex: Codex) -> None:
+    """`--output-schema` is `text.format`: it reaches the server as its own constraint."""
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}},
+        "required": ["ok"],
+        "additionalProperties": False,
+    }
+    (codex.home / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    async with ScriptedServer(says('{"ok":', " true}")) as server:
+        async with serving("--backend", server.url, "--preset", "vllm") as url:
+            codex.configure(configuration(url))
+            turn = await codex.exec("Is it?", "--output-schema", str(codex.home / "schema.json"))
+        asked = server.chats[0].body
+    assert (turn.status, turn.answers) == (0, ['{"ok": true}'])
+    assert asked is not None
+    assert asked["response_format"]["type"] == "json_schema"
+    assert asked["response_format"]["json_schema"]["schema"] == schema
