@@ -285,7 +285,9 @@ def test_a_delta_that_says_nothing_holds_nothing_back() -> None:
 # --------------------------------------------------------------------------------------------- which call a delta is of
 
 F, G = '{"a":1}', '{"b":2}'
-BOTH = [("call", "f", F), ("call", "g", G)]
+CALL_F, CALL_G = ("call", "f", F), ("call", "g", G)
+BOTH = [CALL_F, CALL_G]
+Deltas = list[tuple[Any, ...]]  # (index, id, name, arguments)
 
 TWO_CALLS: dict[str, list[tuple[Any, ...]]] = {
     "in order": [(0, "x", "f", ""), (0, "", "", F), (1, "y", "g", ""), (1, "", "", G)],
@@ -347,6 +349,31 @@ def test_two_calls_of_one_tool_without_arguments() -> None:
 
 def test_a_header_that_only_repeats_the_call_before_it_is_no_call() -> None:
     assert calls((0, "x", "f", F), (0, "", "f", "")) == [("call", "f", F)]
+
+
+def test_a_new_id_and_the_name_in_each_piece() -> None:
+    assert calls((0, "x1", "f", '{"a"'), (0, "x2", "f", ":1"), (0, "x3", "f", "}")) == [CALL_F]
+
+
+def test_arguments_that_begin_anew_at_another_index_are_not_glued_to_the_last_call() -> None:
+    assert calls((0, "x", "f", '{"a":'), (1, "", "", G)) == [("call", "f", '{"a":'), ("text", G)]
+
+
+@pytest.mark.parametrize(
+    "deltas", [[(0, "x", "get_"), (0, "y", "weather")], [(0, "", "get_", "{}"), (0, "", "weather")]]
+)
+def test_what_is_no_piece_of_a_name(deltas: Deltas) -> None:
+    assert calls(*deltas, names=["get_weather"]) == [("call", "get_", "{}"), ("call", "weather", "{}")]
+
+
+def test_a_server_that_is_known_for_snapshots_is_not_waited_for() -> None:
+    parts = Parts("s")
+    parts.call(0, "x", "f", '{"a')
+    parts.call(0, "x", "f", F)
+    parts.call(1, "y", "g", '{"b":')
+    take(parts)
+    parts.call(1, "y", "g", G)
+    assert take(parts) == [Delta("2}")]
 
 
 @pytest.mark.parametrize("rest", [(0, "x", "f", "}"), (0, "x2", "", "}"), (0, "", "", "}")])
@@ -483,6 +510,24 @@ def test_an_abort_before_anything_says_nothing() -> None:
     parts.text(" ")
     parts.abort()
     assert take(parts) == []
+
+
+def test_an_abort_opens_what_was_only_announced() -> None:
+    parts = Parts("s")
+    parts.call(0, "x", "f")
+    parts.text("a")
+    parts.abort()
+    assert take(parts) == [Started(), PartStarted("call", "x", "f")]
+
+
+def test_an_abort_that_completes_a_call_plays_back_what_waited_for_it() -> None:
+    parts = Parts("s")
+    parts.call(0, "x", "f", '{"a":')
+    parts.call(0, "x", "f", F)
+    parts.text("a")
+    take(parts)
+    parts.abort()
+    assert take(parts) == [Delta("1}"), PartEnded(True), PartStarted("text"), Delta("a")]
 
 
 def test_an_abort_tells_a_snapshot_that_was_held() -> None:
