@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tests.responses_requests import parse, refused
 from translators.errors import Kind
 from translators.ir import Named, Note, Tool, ToolCall
+from translators.openai_tools import canonical_schema, object_schema
 from translators.protocol import Json, Policy, Turn
-from translators.responses.proxies import canonical_schema, object_schema
 from translators.responses.tools import Declarations, Declared, ToolMap
 
 EMPTY = {"type": "object", "properties": {}}

@@ -16,10 +16,7 @@ import orjson
 
 from translators.errors import GatewayError, invalid
 from translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
-from translators.protocol import Context, Json
-from translators.responses import proxies, schema
-from translators.responses.content import joined_text, message_parts, output_parts
-from translators.responses.schema import (
+from translators.openai_fields import (
     expect_list,
     expect_object,
     expect_text,
@@ -28,6 +25,9 @@ from translators.responses.schema import (
     wrong_type,
     wrong_value,
 )
+from translators.protocol import Context, Json
+from translators.responses import proxies, schema
+from translators.responses.content import joined_text, message_parts, output_parts
 from translators.responses.tools import Declarations, DeclaredKind
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}

@@ -9,25 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from translators import ir
 from translators.errors import invalid
 from translators.history import repair
-from translators.ir import Message, Note, Request, Sampling, Text, Thinking
+from translators.ir import Message, Note, Request, Text, Thinking
+from translators.openai_fields import answer_format, missing, noted, sampling, unsupported, wrong_value
 from translators.protocol import Context, Json, Turn
 from translators.responses import schema, tool_choice, tools
 from translators.responses.items import Items
-from translators.responses.schema import (
-    CreateResponse,
-    Reasoning,
-    TextConfig,
-    expect_object,
-    expect_text,
-    missing,
-    noted,
-    unsupported,
-    wrong_type,
-    wrong_value,
-)
+from translators.responses.schema import CreateResponse, Reasoning, TextConfig
 from translators.responses.stream import ResponsesStream, StreamOptions
 from translators.responses.tools import Declarations
 
@@ -64,8 +53,8 @@ def parse(body: Json, context: Context) -> Turn:
         tool_choice=choice,
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=fields.max_output_tokens,
-        sampling=_sampling(fields),
-        format=_format(text.format, items.format_path),
+        sampling=sampling(fields),
+        format=answer_format(text.format, items.format_path),
         thinking=Thinking(effort=thinking.effort),
         logprobs=_logprobs(fields),
         affinity=_affinity(fields, context),
@@ -128,45 +117,6 @@ def _ignored(fields: CreateResponse) -> list[Note]:
 
 
 # ----------------------------------------------------------------------------------------------------------- translated
-
-
-def _sampling(fields: CreateResponse) -> Sampling:
-    return Sampling(
-        temperature=fields.temperature,
-        top_p=fields.top_p,
-        top_k=fields.top_k if fields.top_k and fields.top_k > 0 else None,  # 0 and -1 switch it off; some engines crash
-        min_p=fields.min_p,
-        repetition_penalty=fields.repetition_penalty,
-        presence_penalty=fields.presence_penalty,
-        frequency_penalty=fields.frequency_penalty,
-        seed=fields.seed,
-        stop=tuple(fields.stop) if fields.stop else None,
-        min_tokens=fields.min_tokens,
-        ignore_eos=fields.ignore_eos,
-        skip_special_tokens=fields.skip_special_tokens,
-        include_stop_str_in_output=fields.include_stop_str_in_output,
-        logit_bias=fields.logit_bias or None,
-    )
-
-
-def _format(format_: Json | None, path: str) -> ir.Format | None:
-    if format_ is None:
-        return None
-    match expect_text(format_, "type", path):
-        case "text":
-            return None
-        case "json_object":
-            return ir.JsonObject()
-        case "json_schema":
-            strict, description = format_.get("strict"), format_.get("description")
-            if strict is not None and not isinstance(strict, bool):
-                raise wrong_type(f"{path}.strict", "a boolean", strict)
-            if description is not None and not isinstance(description, str):
-                raise wrong_type(f"{path}.description", "a string", description)
-            name = expect_text(format_, "name", path)
-            return ir.JsonSchema(name, expect_object(format_, "schema", path), strict, description)
-        case other:
-            raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
 
 
 def _options(fields: CreateResponse, context: Context) -> StreamOptions:

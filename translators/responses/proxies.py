@@ -2,18 +2,13 @@
 them.
 
 Each takes as its arguments exactly the fields of the item that goes back to the client (`local_shell_call.action`,
-`shell_call.action`, `apply_patch_call.operation`, `custom_tool_call.input`), under the same names and in the order of
+`shell_call.action`, `apply_patch_call.operation`), under the same names and in the order of
 the specification. So an answer is restored without guessing, and a call in the history reads as the model wrote it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from translators.protocol import Json
-
-NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 
 # Field names of the items that become arguments, in the order in which they are rendered in the history.
 LOCAL_SHELL_FIELDS = ("command", "env", "timeout_ms", "user", "working_directory")
@@ -89,25 +84,6 @@ TOOL_SEARCH_PARAMETERS: Json = {
     "additionalProperties": False,
 }
 
-CUSTOM_PARAMETERS: Json = {
-    "type": "object",
-    "properties": {
-        "input": {"type": "string", "description": "The whole input of the tool, as plain text."},
-    },
-    "required": ["input"],
-    "additionalProperties": False,
-}
-
-
-def custom_description(description: str, grammar: Mapping[str, Any] | None) -> str:
-    """What the tool does, and the grammar of its text where the client gave one: a chat server cannot enforce it, so
-    the model is told. `grammar` is the tool's `format` of type `grammar`."""
-    if grammar is None:
-        return description
-    syntax, definition = grammar.get("syntax"), grammar.get("definition")
-    rule = f"The text in `input` must follow this {syntax} grammar:\n{definition}"
-    return f"{description}\n\n{rule}" if description else rule
-
 
 def shell_description(skills: object) -> str:
     """Skills are folders on the client's machine that a local shell may use; the model knows of them only by this
@@ -118,62 +94,3 @@ def shell_description(skills: object) -> str:
         if isinstance(skill, dict)
     ]
     return "\n".join([SHELL_DESCRIPTION, "Skills on that machine:", *lines]) if lines else SHELL_DESCRIPTION
-
-
-# --------------------------------------------------------------------------------------------------------- JSON schemas
-
-_MAPS_OF_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
-_SCHEMAS = frozenset(
-    {
-        "additionalProperties",
-        "allOf",
-        "anyOf",
-        "contains",
-        "else",
-        "if",
-        "items",
-        "not",
-        "oneOf",
-        "prefixItems",
-        "propertyNames",
-        "then",
-        "unevaluatedItems",
-        "unevaluatedProperties",
-    }
-)
-
-
-def canonical_schema(schema: Any) -> Any:
-    """The schema as every turn of a session shall show it to the model.
-
-    `required` is sorted, because some clients keep it in a set and its order then changes from run to run, which
-    costs the server's whole prefix cache. Codex's mark `encrypted` is left out: servers that check schemas refuse it.
-    The order of keys and of `enum` carries meaning for the model and stays."""
-    if isinstance(schema, list):
-        return [canonical_schema(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    out: Json = {}
-    for key, value in schema.items():
-        if key in _SCHEMAS:
-            out[key] = canonical_schema(value)
-        elif key in _MAPS_OF_SCHEMAS and isinstance(value, dict):
-            out[key] = {name: canonical_schema(one) for name, one in value.items()}
-        elif key == "required" and isinstance(value, list) and all(isinstance(name, str) for name in value):
-            out[key] = sorted(value)
-        elif not (key == "encrypted" and isinstance(value, bool)):
-            out[key] = value
-    return out
-
-
-def object_schema(schema: Mapping[str, Any] | None) -> Json:
-    """A function's `parameters`, always an object schema with `type` and `properties`: some servers refuse less."""
-    if not schema:
-        return dict(NO_PARAMETERS)
-    out: Json = canonical_schema(schema)
-    if not isinstance(out.get("properties"), dict):
-        out["properties"] = {}
-    if "type" not in out:
-        return {"type": "object", **out}
-    out["type"] = "object"  # also where it was null, or a list with "object" in it
-    return out

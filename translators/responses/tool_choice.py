@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from translators.errors import GatewayError, invalid
 from translators.ir import Named, ToolChoice
+from translators.openai_fields import unsupported, wrong_type, wrong_value
 from translators.protocol import Json
-from translators.responses.schema import unsupported, wrong_type, wrong_value
 from translators.responses.tools import Declarations, DeclaredKind
 
 _BY_NAME: dict[str, DeclaredKind] = {"function": "function", "custom": "custom"}

@@ -15,22 +15,27 @@ refused, as the operator decides.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Literal
 
 from translators.errors import invalid
 from translators.ir import Note, Tool
+from translators.openai_fields import (
+    expect_list,
+    expect_text,
+    name_of,
+    noted,
+    object_or_null,
+    text_or_null,
+    unsupported,
+    wrong_type,
+)
+from translators.openai_tools import CUSTOM_PARAMETERS, custom_description, free_name, object_schema, read_function
 from translators.protocol import Json, Policy
 from translators.responses import proxies
-from translators.responses.schema import expect_list, expect_text, noted, unsupported, wrong_type, wrong_value
 
 DeclaredKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch"]
-
-_MAX_NAME = 64
-_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +109,9 @@ class Declarations:
             case "namespace":
                 return self._namespace(tool, path)
             case "tool_search" if tool.get("execution") == "client":
-                parameters = _object_or_null(tool, "parameters", path)
-                shown = proxies.object_schema(parameters) if parameters else proxies.TOOL_SEARCH_PARAMETERS
-                description = _text_or_null(tool, "description", path) or proxies.TOOL_SEARCH_DESCRIPTION
+                parameters = object_or_null(tool, "parameters", path)
+                shown = object_schema(parameters) if parameters else proxies.TOOL_SEARCH_PARAMETERS
+                description = text_or_null(tool, "description", path) or proxies.TOOL_SEARCH_DESCRIPTION
                 return [self._add(Declared("tool_search", "tool_search"), description, shown, path)]
             case "local_shell":
                 shown = proxies.LOCAL_SHELL_PARAMETERS
@@ -122,8 +127,8 @@ class Declarations:
                 return []
 
     def _namespace(self, tool: Json, path: str) -> list[str]:
-        namespace = _name(tool, path)
-        description = _text_or_null(tool, "description", path)
+        namespace = name_of(tool, path)
+        description = text_or_null(tool, "description", path)
         # A chat server has no place for the namespace's own description: the member that was named first carries it.
         preface = f"[{namespace}: {description}]\n" if description else ""
         names: list[str] = []
@@ -135,42 +140,19 @@ class Declarations:
             if kind not in ("function", "custom"):
                 self._leave_out(kind, place)
                 continue
-            first = self._carriers.setdefault(namespace, _name(member, place)) == member["name"]
+            first = self._carriers.setdefault(namespace, name_of(member, place)) == member["name"]
             declare = self._function if kind == "function" else self._custom
             names.append(declare(member, place, namespace, preface if first else ""))
         return names
 
     def _function(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
-        parameters = _object_or_null(tool, "parameters", path)
-        if parameters and not _may_be_object(parameters.get("type")):
-            raise invalid(
-                f"Invalid schema for function '{tool.get('name')}': schema must be a JSON Schema of "
-                f"'type: \"object\"', got 'type: {parameters['type']!r}'.",
-                f"{path}.parameters",
-                "invalid_function_parameters",
-            )
-        strict = tool.get("strict")
-        if strict is not None and not isinstance(strict, bool):
-            raise wrong_type(f"{path}.strict", "a boolean", strict)
-        declared = Declared("function", _name(tool, path), namespace, _marks_encrypted(parameters))
-        description = preface + (_text_or_null(tool, "description", path) or "")
-        return self._add(declared, description, proxies.object_schema(parameters), path, strict)
+        function = read_function(tool, path)
+        declared = Declared("function", name_of(tool, path), namespace, _marks_encrypted(tool.get("parameters")))
+        return self._add(declared, preface + function.description, function.parameters, path, function.strict)
 
     def _custom(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
-        format_ = _object_or_null(tool, "format", path)
-        grammar = None
-        if format_ is not None:
-            match expect_text(format_, "type", f"{path}.format"):
-                case "text":
-                    pass
-                case "grammar":
-                    expect_text(format_, "definition", f"{path}.format")
-                    expect_text(format_, "syntax", f"{path}.format")
-                    grammar = format_
-                case other:
-                    raise wrong_value(f"{path}.format.type", other, "'text' and 'grammar'")
-        description = proxies.custom_description(preface + (_text_or_null(tool, "description", path) or ""), grammar)
-        return self._add(Declared("custom", _name(tool, path), namespace), description, proxies.CUSTOM_PARAMETERS, path)
+        description = custom_description(preface + (text_or_null(tool, "description", path) or ""), tool, path)
+        return self._add(Declared("custom", name_of(tool, path), namespace), description, CUSTOM_PARAMETERS, path)
 
     def _add(
         self, declared: Declared, description: str, parameters: Json, path: str, strict: bool | None = None
@@ -224,16 +206,7 @@ class Declarations:
         if declared.namespace is not None:
             separator = "" if declared.namespace.endswith("__") else "__"
             flat = f"{declared.namespace}{separator}{declared.name}"
-        flat = _REFUSED.sub("_", flat)
-        if len(flat) <= _MAX_NAME and flat not in self._owners:
-            return flat
-        identity = "\0".join((declared.kind, declared.namespace or "", declared.name))
-        while True:
-            digest = sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-            candidate = f"{flat[: _MAX_NAME - 9]}_{digest}"
-            if candidate not in self._owners:
-                return candidate
-            identity += "\0"
+        return free_name(flat, (declared.kind, declared.namespace or "", declared.name), self._owners)
 
     # --------------------------------------------------------------------------------------------------------- finding
 
@@ -256,33 +229,11 @@ class Declarations:
         return kind in self._hosted
 
 
-def _name(tool: Json, path: str) -> str:
-    name = expect_text(tool, "name", path)
-    if not name:
-        raise invalid(f"Invalid '{path}.name': empty string.", f"{path}.name", "empty_string")
-    return name
-
-
-def _text_or_null(tool: Json, key: str, path: str) -> str | None:
-    return None if tool.get(key) is None else expect_text(tool, key, path)
-
-
-def _object_or_null(tool: Json, key: str, path: str) -> Json | None:
-    value = tool.get(key)
-    if value is None or isinstance(value, dict):
-        return value
-    raise wrong_type(f"{path}.{key}", "an object", value)
-
-
 def _is_local(environment: object) -> bool:
     return environment is None or (isinstance(environment, dict) and environment.get("type", "local") == "local")
 
 
-def _may_be_object(kind: object) -> bool:
-    return kind is None or kind == "object" or (isinstance(kind, list) and "object" in kind)
-
-
-def _marks_encrypted(parameters: Json | None) -> bool:
+def _marks_encrypted(parameters: Any) -> bool:
     properties = (parameters or {}).get("properties")
     if not isinstance(properties, dict):
         return False
