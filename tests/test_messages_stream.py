@@ -291,6 +291,19 @@ def test_headers_steer_retries() -> None:
             "input length and `max_tokens` exceed context limit: 8000 + 193 > 8192",
         ),
         (
+            GatewayError(Kind.OVERFLOW, "Too long.", tokens=30000, limit=32768),
+            "prompt is too long: 30000 tokens > 28768 maximum",
+        ),
+        (
+            GatewayError(Kind.OVERFLOW, "Too long.", tokens=20000, limit=32768),
+            "input length and `max_tokens` exceed context limit: 20000 + 12769 > 32768",
+        ),
+        (
+            GatewayError(Kind.OVERFLOW, "Too long.", code="max_tokens", tokens=30000, limit=32768),
+            "input length and `max_tokens` exceed context limit: 30000 + 2769 > 32768",
+        ),
+        (GatewayError(Kind.MODEL_NOT_FOUND, "There is no such model."), "model: There is no such model."),
+        (
             GatewayError(Kind.OVERFLOW, "input length and `max_tokens` exceed context limit: 5 + 6 > 7, and more"),
             "input length and `max_tokens` exceed context limit: 5 + 6 > 7",
         ),

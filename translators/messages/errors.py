@@ -18,6 +18,7 @@ from translators.protocol import ErrorReply, Json
 
 _RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
 _HOPELESS = frozenset({Kind.UNAUTHENTICATED, Kind.INTERNAL, Kind.TIMEOUT})  # statuses that clients would retry in vain
+_ROOM = 4000  # with less room for an answer Claude Code gives up instead of asking for fewer tokens (2.1.197)
 _SUM = re.compile(r"input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+")
 
 
@@ -45,8 +46,9 @@ def message(err: GatewayError, asked: int | None = None) -> str:
     """What went wrong, with the field in front, as this API names it."""
     if err.kind is Kind.OVERFLOW:
         return _overflow(err, asked)
-    if err.param and err.param not in err.message:
-        return f"{err.param}: {err.message}"
+    param = err.param or ("model" if err.kind is Kind.MODEL_NOT_FOUND else None)
+    if param and f"{param}: " not in err.message:
+        return f"{param}: {err.message}"
     return err.message
 
 
@@ -83,18 +85,20 @@ def _words(kind: Kind) -> tuple[int, str]:
 
 
 def _overflow(err: GatewayError, asked: int | None) -> str:
-    """The sentence that Claude Code heals from: fewer tokens asked for where the prompt itself fits, else
+    """The sentence that Claude Code heals from: fewer tokens asked for where that leaves a useful answer, else
     compaction."""
     tokens, limit = err.tokens, err.limit
     if (found := _SUM.search(err.message)) is not None:
         return found[0]
-    if tokens is not None and limit is not None and (err.code == "max_tokens" or tokens < limit):
-        # Claude Code reckons with the first and the last number; what was asked for is at least what does not fit.
-        wanted = max(asked or 0, limit - tokens + 1)
-        return f"input length and `max_tokens` exceed context limit: {tokens} + {wanted} > {limit}"
     if limit is None:
         size = "" if tokens is None else f"{tokens} tokens, "
         return f"prompt is too long: {size}more than the model's context window holds"
     if tokens is None:
         return f"prompt is too long: over {limit} tokens > {limit} maximum"
+    room = limit - tokens
+    if room > 0 and err.code != "max_tokens" and room < _ROOM < limit // 4:
+        return f"prompt is too long: {tokens} tokens > {limit - _ROOM} maximum"
+    if room > 0:
+        # Claude Code reckons with the first and the last number; what was asked for is at least what does not fit.
+        return f"input length and `max_tokens` exceed context limit: {tokens} + {max(asked or 0, room + 1)} > {limit}"
     return f"prompt is too long: {tokens} tokens > {limit} maximum"

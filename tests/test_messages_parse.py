@@ -1,0 +1,527 @@
+"""Requests of the Messages API into the representation, and the words in which faults are refused.
+
+What a chat server is sent in the end is frozen in tests/golden/requests/messages; here stand the rules.
+"""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.grammar.messages import check_error
+from translators.errors import GatewayError, Kind
+from translators.ir import Image, JsonSchema, Message, Named, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
+from translators.messages import PROTOCOL, parse_count
+from translators.protocol import Context, Json, Policy, Turn
+
+REQUESTS = Path(__file__).parent / "golden" / "requests" / "messages"
+GOOD = [path for path in sorted(REQUESTS.glob("*.json")) if ".to_" not in path.name]
+PNG: Json = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+LS: Json = {"name": "ls", "description": "Lists.", "input_schema": {"type": "object", "properties": {}}}
+PWD: Json = {"name": "pwd", "input_schema": {"type": "object"}}
+PDF: Json = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+SEARCH: Json = {"type": "web_search_20250305", "name": "w"}
+REJECTING = Policy(hosted_tools="reject")
+
+
+def context(**fields: Any) -> Context:
+    return Context(**{"id": "0" * 24, "clock": lambda: 0, **fields})
+
+
+def user(content: Any) -> Json:
+    return {"role": "user", "content": content}
+
+
+def assistant(*blocks: Json) -> Json:
+    return {"role": "assistant", "content": [*blocks]}
+
+
+def text(value: str, **more: Any) -> Json:
+    return {"type": "text", "text": value, **more}
+
+
+def image(**source: Any) -> Json:
+    return {"type": "image", "source": source}
+
+
+def use(id: str, name: str = "ls", **arguments: Any) -> Json:
+    return {"type": "tool_use", "id": id, "name": name, "input": arguments}
+
+
+def result(id: str, content: Any = "ok", **more: Any) -> Json:
+    return {"type": "tool_result", "tool_use_id": id, "content": content, **more}
+
+
+def body(*messages: Json, **fields: Any) -> Json:
+    return {"model": "m", "max_tokens": 100, "messages": list(messages) or [user("Hello")], **fields}
+
+
+def parse(*messages: Json, under: Context | None = None, **fields: Any) -> Turn:
+    return PROTOCOL.parse(body(*messages, **fields), under or context())
+
+
+def refusal(*messages: Json, under: Context | None = None, **fields: Any) -> GatewayError:
+    with pytest.raises(GatewayError) as refused:
+        parse(*messages, under=under, **fields)
+    error = refused.value
+    reply = PROTOCOL.error(error, "req_1")
+    check_error(reply.status, reply.body)
+    assert reply.status == 400
+    assert error.param is not None
+    assert reply.body["error"]["message"].startswith(error.param)
+    return error
+
+
+# ------------------------------------------------------------------------------------------------------------- messages
+
+
+def test_strings_and_blocks_say_the_same() -> None:
+    assert parse(user("Hello")).request == parse(user([text("Hello")])).request
+
+
+def test_system_is_the_first_message_without_attribution_and_cache_marks() -> None:
+    blocks = [
+        text("x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=sdk-cli;"),
+        text("One.", cache_control={"type": "ephemeral"}),
+        text("Two."),
+    ]
+    turn = parse(system=blocks)
+    assert turn.request.messages[0] == Message("system", (Text("One.\n\nTwo."),))
+    assert turn.notes == ()
+    assert parse(system="x-anthropic-billing-header: a;\nOne.").request.messages[0].parts == (Text("One."),)
+    assert parse(system=[blocks[0]]).request.messages[0].role == "user"
+
+
+def test_the_attribution_changes_nothing_in_the_prompt() -> None:
+    first, second = (
+        parse(system=[text(f"x-anthropic-billing-header: cc_version={version};"), text("One.")]).request
+        for version in ("1", "2")
+    )
+    assert first == second
+
+
+def test_system_messages_stay_where_they_stand() -> None:
+    turn = parse(user("a"), {"role": "system", "content": [text("b")]}, assistant(text("c")), user("d"), system="s")
+    assert [message.role for message in turn.request.messages] == ["system", "user", "system", "assistant", "user"]
+
+
+def test_consecutive_messages_of_one_role_are_one() -> None:
+    turn = parse(user("a"), user([text("b")]), assistant(text("c")), assistant(use("t1")), user([result("t1")]))
+    assert turn.request.messages == (
+        Message("user", (Text("a"), Text("b"))),
+        Message("assistant", (Text("c"), ToolCall("t1", "ls", "{}"))),
+        Message("tool", (ToolResult("t1", (Text("ok"),)),)),
+    )
+
+
+def test_results_come_in_call_order_before_the_rest_of_the_message() -> None:
+    turn = parse(
+        user("a"),
+        assistant(use("t1"), use("t2", a=1)),
+        user([text("first"), result("t2", "two"), result("t1", "one", is_error=True), text("last")]),
+    )
+    assert turn.request.messages[2:] == (
+        Message("tool", (ToolResult("t1", (Text("one"),), True),)),
+        Message("tool", (ToolResult("t2", (Text("two"),)),)),
+        Message("user", (Text("first"), Text("last"))),
+    )
+    assert turn.notes == (Note("repair", "reordered_output"),)
+
+
+def test_contents_of_results() -> None:
+    content = [
+        text("a"),
+        image(**PNG),
+        {"type": "tool_reference", "tool_name": "ls"},
+        {"type": "search_result", "title": "T", "source": "s", "content": [text("b")]},
+        {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "c"}},
+    ]
+    turn = parse(user("a"), assistant(use("t1"), use("t2")), user([result("t1", content), result("t2", None)]))
+    parts = turn.request.messages[2].parts[0]
+    assert isinstance(parts, ToolResult)
+    assert parts.content[1] == Image("data:image/png;base64,iVBORw0KGgo=")
+    words = "\n".join(part.text for part in parts.content if isinstance(part, Text))
+    assert all(word in words for word in ("a", "ls", "T", "b", "c"))
+    assert turn.request.messages[3].parts == (ToolResult("t2", (Text(""),)),)
+
+
+def test_the_prompt_of_a_turn_is_a_prefix_of_the_next() -> None:
+    history = [
+        user([text("a", cache_control={"type": "ephemeral"})]),
+        {"role": "system", "content": "s"},
+        assistant({"type": "thinking", "thinking": "hm", "signature": "x"}, text("b"), use("t1"), use("t2")),
+        user([result("t2"), result("t1"), text("c")]),
+        assistant(text("d")),
+        user("e"),
+    ]
+    whole = parse(*history).request.messages
+    for end in (2, 4, 6):
+        part = parse(*history[:end]).request.messages
+        assert whole[: len(part)] == part
+
+
+def test_a_last_assistant_message_stays_last() -> None:
+    assert parse(user("a"), assistant(text("The answer is ("))).request.messages[-1] == Message(
+        "assistant", (Text("The answer is ("),)
+    )
+
+
+def test_images_and_documents() -> None:
+    blocks = [
+        image(**PNG),
+        image(type="url", url="https://example.com/a.png"),
+        {"type": "document", "title": "T", "source": {"type": "text", "media_type": "text/plain", "data": "words"}},
+        {
+            "type": "document",
+            "source": {"type": "content", "content": [text("inner"), image(**PNG)]},
+        },
+    ]
+    [message] = parse(user(blocks)).request.messages
+    images = [part.url for part in message.parts if isinstance(part, Image)]
+    assert images == [f"data:image/png;base64,{PNG['data']}", "https://example.com/a.png", images[0]]
+    assert Text("[Document: T]\nwords") in message.parts
+
+
+# ------------------------------------------------------------------------------------------------------------- thinking
+
+
+def thought(under: Context, *blocks: Json) -> tuple[tuple[Any, ...], tuple[Note, ...]]:
+    turn = parse(user("a"), assistant(*blocks, text("b")), user("c"), under=under)
+    return turn.request.messages[1].parts[:-1], turn.notes
+
+
+def test_thinking_goes_back_by_its_text_or_by_our_seal() -> None:
+    under = context(open=lambda sealed: "opened" if sealed == "ours" else None)
+    assert thought(under, {"type": "thinking", "thinking": "hm", "signature": "ours"}) == ((Reasoning("hm"),), ())
+    assert thought(under, {"type": "thinking", "thinking": "", "signature": "ours"}) == ((Reasoning("opened"),), ())
+    assert thought(under, {"type": "redacted_thinking", "data": "ours"}) == ((Reasoning("opened"),), ())
+
+
+@pytest.mark.parametrize("opener", [None, lambda sealed: None])
+def test_foreign_signatures_never_fail(opener: Any) -> None:
+    under = context(open=opener)
+    assert thought(under, {"type": "thinking", "thinking": "hm"}) == ((Reasoning("hm"),), ())
+    foreign = {"type": "thinking", "thinking": "", "signature": "EqQB"}
+    assert thought(under, foreign) == ((), (Note("item", "thinking"),))
+    redacted = {"type": "redacted_thinking", "data": "EmwK"}
+    assert thought(under, redacted) == ((), (Note("item", "redacted_thinking"),))
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, Thinking()),
+        ({"thinking": None}, Thinking()),
+        ({"output_config": {"effort": "low"}}, Thinking("low")),
+        ({"thinking": {"type": "disabled"}}, Thinking("none")),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}}, Thinking("none")),
+        ({"thinking": {"type": "adaptive"}}, Thinking("high")),
+        (
+            {"thinking": {"type": "adaptive", "display": "summarized"}, "output_config": {"effort": "xhigh"}},
+            Thinking("xhigh"),
+        ),
+        ({"thinking": {"type": "between_tools"}}, Thinking("high")),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, Thinking("low", 2048)),
+        ({"thinking": {"type": "enabled", "budget_tokens": 31999}}, Thinking("high", 31999)),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}, "output_config": {"effort": "max"}}, Thinking("max", 9)),
+    ],
+)
+def test_thinking_in_all_its_forms(fields: Json, expected: Thinking) -> None:
+    assert parse(**fields).request.thinking == expected
+
+
+# ---------------------------------------------------------------------------------------------------------------- tools
+
+
+def test_custom_tools_pass() -> None:
+    strict = {**LS, "name": "strict", "type": "custom", "strict": True, "cache_control": {"type": "ephemeral"}}
+    tools = parse(tools=[LS, strict, {**PWD, "eager_input_streaming": True}]).request.tools
+    assert [(tool.name, tool.strict) for tool in tools] == [("ls", None), ("strict", True), ("pwd", None)]
+    assert tools[0].parameters == LS["input_schema"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "properties", "commands"),
+    [
+        ("bash_20250124", "bash", {"command", "restart"}, None),
+        ("text_editor_20250124", "str_replace_editor", {"new_str", "view_range"}, {"undo_edit", "view"}),
+        ("text_editor_20250728", "str_replace_based_edit_tool", {"insert_text", "view_range"}, {"create", "insert"}),
+        ("memory_20250818", "memory", {"old_path", "new_path", "insert_text"}, {"rename", "delete"}),
+    ],
+)
+def test_client_side_tools_get_their_schema(
+    kind: str, name: str, properties: set[str], commands: set[str] | None
+) -> None:
+    turn = parse(tools=[{"type": kind, "name": name}])
+    [tool] = turn.request.tools
+    assert (tool.name, turn.notes) == (name, ())
+    assert tool.description
+    assert properties <= tool.parameters["properties"].keys()
+    if commands is not None:
+        assert commands <= set(tool.parameters["properties"]["command"]["enum"])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "web_search_20250305",
+        "web_fetch_20260318",
+        "code_execution_20260521",
+        "computer_20251124",
+        "mcp_toolset",
+        "new_1",
+    ],
+)
+def test_tools_that_cannot_be_run_are_noted_or_refused(kind: str) -> None:
+    turn = parse(tools=[{"type": kind, "name": "x"}, LS])
+    assert [tool.name for tool in turn.request.tools] == ["ls"]
+    assert turn.notes == (Note("tool", kind),)
+    assert refusal(tools=[LS, {"type": kind, "name": "x"}], under=context(policy=REJECTING)).param == "tools.1.type"
+
+
+def test_what_anthropics_servers_did_is_noted_or_refused() -> None:
+    blocks: list[Json] = [
+        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}},
+        {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []},
+    ]
+    turn = parse(user("a"), assistant(*blocks, text("b")), user("c"))
+    assert turn.request.messages[1].parts == (Text("b"),)
+    assert turn.notes == (Note("item", "server_tool_use"), Note("item", "web_search_tool_result"))
+    error = refusal(user("a"), assistant(*blocks), under=context(policy=REJECTING))
+    assert error.param == "messages.1.content.0.type"
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected", "parallel"),
+    [
+        (None, "auto", True),
+        ({"type": "auto"}, "auto", True),
+        ({"type": "auto", "disable_parallel_tool_use": True}, "auto", False),
+        ({"type": "any", "disable_parallel_tool_use": False}, "required", True),
+        ({"type": "any", "disable_parallel_tool_use": True}, "required", False),
+        ({"type": "tool", "name": "pwd"}, Named("pwd"), True),
+        ({"type": "tool", "name": "pwd", "disable_parallel_tool_use": True}, Named("pwd"), False),
+        ({"type": "none"}, "none", True),
+    ],
+)
+def test_tool_choice(choice: Json | None, expected: Any, parallel: bool) -> None:
+    request = parse(tools=[LS, PWD], tool_choice=choice).request
+    assert (request.tool_choice, request.parallel_tool_calls) == (expected, parallel)
+
+
+def test_long_and_odd_names_fit_every_server_and_agree_with_the_history() -> None:
+    name = "mcp__" + "x" * 100
+    turn = parse(user("a"), assistant(use("t1", name)), user([result("t1")]), tools=[{**LS, "name": name}])
+    call = turn.request.messages[1].parts[0]
+    assert isinstance(call, ToolCall)
+    assert call.name == turn.request.tools[0].name != name
+    assert len(call.name) <= 64
+
+
+# --------------------------------------------------------------------------------------------------------- other fields
+
+
+def test_formats() -> None:
+    schema = {"type": "object", "properties": {}}
+    wanted = JsonSchema("output", schema, strict=True)
+    asked = {"type": "json_schema", "schema": schema}
+    assert parse(output_config={"format": asked}).request.format == wanted
+    assert parse(output_format=asked).request.format == wanted
+    assert parse(output_config={"effort": "low"}).request.format is None
+
+
+@pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
+def test_sampling_in_both_versions(version: str) -> None:
+    fields: Json = {"temperature": 0, "top_p": 1, "top_k": 40, "stop_sequences": ["END"], "max_tokens": 7}
+    request = parse(under=context(headers={"anthropic-version": version}), **fields).request
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.stop) == (0, 1, 40, ("END",))
+    assert request.max_tokens == 7
+    assert parse(top_k=0).request.sampling.top_k is None
+
+
+def test_streaming_is_asked_for() -> None:
+    assert parse(stream=True).streaming
+    assert not parse(stream=False).streaming
+    assert not parse().streaming
+
+
+@pytest.mark.parametrize(
+    ("headers", "user_id", "affinity"),
+    [
+        ({"x-claude-code-session-id": "s1"}, '{"session_id":"s2"}', "s1"),
+        ({}, '{"device_id":"d","session_id":"s2"}', "s2"),
+        ({}, "user_1_account__session_s3", "s3"),
+        ({}, "someone", None),
+        ({}, '{"session_id":7}', None),
+        ({}, "[1]", None),
+        ({}, None, None),
+    ],
+)
+def test_affinity_is_the_session(headers: dict[str, str], user_id: str | None, affinity: str | None) -> None:
+    turn = parse(under=context(headers=headers), metadata={"user_id": user_id})
+    assert (turn.request.affinity, turn.notes) == (affinity, ())
+
+
+def test_what_changes_nothing_is_told_or_ordinary() -> None:
+    quiet = parse(
+        service_tier="auto",
+        speed="standard",
+        cache_control={"type": "ephemeral"},
+        betas=["a"],
+        context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+    )
+    assert quiet.notes == ()
+    odd: Json = {"not known,yet": 1}
+    loud = parse(
+        speed="fast",
+        inference_geo="eu",
+        context_management={"edits": [{"type": "clear_tool_uses_20250919"}]},
+        mcp_servers=[{"type": "url"}],
+        container="c1",
+        **odd,
+    )
+    assert set(loud.notes) == {
+        Note("field", "speed"),
+        Note("field", "inference_geo"),
+        Note("field", "context_management"),
+        Note("field", "container"),
+        Note("field", "not_known_yet"),
+        Note("tool", "mcp_servers"),
+    }
+
+
+def test_counting_needs_no_answer() -> None:
+    asked = {key: value for key, value in body(tools=[LS], system="s").items() if key != "max_tokens"}
+    request = parse_count(asked, context())
+    assert request.max_tokens is None
+    assert request.messages == parse(tools=[LS], system="s").request.messages
+    assert request.tools[0].name == "ls"
+
+
+# --------------------------------------------------------------------------------------------------------------- faults
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"max_tokens": None}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"max_tokens": "100"}, "max_tokens"),
+        ({"max_tokens": True}, "max_tokens"),
+        ({"model": ""}, "model"),
+        ({"model": None}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": "Hello"}, "messages"),
+        ({"messages": [1]}, "messages.0"),
+        ({"messages": [{"content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content"),
+        ({"messages": [user(None)]}, "messages.0.content"),
+        ({"messages": [user([{"text": "a"}])]}, "messages.0.content.0.type"),
+        ({"messages": [user([{"type": "text"}])]}, "messages.0.content.0.text"),
+        ({"messages": [user([{"type": "audio"}])]}, "messages.0.content.0.type"),
+        ({"messages": [user([use("t1")])]}, "messages.0.content.0.type"),
+        ({"messages": [assistant(use(""))]}, "messages.0.content.0.id"),
+        ({"messages": [assistant({**use("t1"), "input": "{}"})]}, "messages.0.content.0.input"),
+        ({"messages": [assistant(image(**PNG))]}, "messages.0.content.0.type"),
+        ({"messages": [assistant({"type": "thinking", "signature": "x"})]}, "messages.0.content.0.thinking"),
+        ({"messages": [user([{"type": "tool_result"}])]}, "messages.0.content.0.tool_use_id"),
+        ({"messages": [user([result("t1", 5)])]}, "messages.0.content.0.content"),
+        ({"messages": [user([result("t1", [{"type": "x"}])])]}, "messages.0.content.0.content.0.type"),
+        ({"messages": [user([image(type="file", file_id="f")])]}, "messages.0.content.0.source"),
+        ({"messages": [user([image(**PNG | {"media_type": "image/x"})])]}, "messages.0.content.0.source.media_type"),
+        ({"messages": [user([image(type="url", url="file:///a")])]}, "messages.0.content.0.source.url"),
+        (
+            {"messages": [user([text("a"), {"type": "document", "source": PDF}])]},
+            "messages.0.content.1.source",
+        ),
+        ({"messages": [{"role": "system", "content": [image(**PNG)]}]}, "messages.0.content.0.type"),
+        ({"system": 5}, "system"),
+        ({"system": [{"type": "image"}]}, "system.0.type"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": 3}, "temperature"),
+        ({"stop_sequences": "END"}, "stop_sequences"),
+        ({"stop_sequences": [""]}, "stop_sequences.0"),
+        ({"stream": "yes"}, "stream"),
+        ({"thinking": {"type": "enabled"}}, "thinking.enabled.budget_tokens"),
+        ({"thinking": {"type": "sometimes"}}, "thinking.type"),
+        ({"output_config": {"effort": "huge"}}, "output_config.effort"),
+        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [{"name": "ls"}]}, "tools.0.input_schema"),
+        ({"tools": [{**LS, "name": "l s"}]}, "tools.0.name"),
+        ({"tools": [{**LS, "name": "x" * 129}]}, "tools.0.name"),
+        ({"tools": [{**LS, "input_schema": {"type": "string"}}]}, "tools.0.input_schema.type"),
+        ({"tools": [LS, LS]}, "tools.1.name"),
+        ({"tool_choice": "auto"}, "tool_choice"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice"),
+        ({"tool_choice": {"type": "required"}}, "tool_choice.type"),
+        ({"tool_choice": {"type": "tool"}, "tools": [LS]}, "tool_choice.name"),
+        ({"tool_choice": {"type": "tool", "name": "pwd"}, "tools": [LS]}, "tool_choice"),
+        ({"tool_choice": {"type": "tool", "name": "w"}, "tools": [SEARCH]}, "tool_choice"),
+        ({"thread": {"id": "t"}}, "thread"),
+        ({"container": {"skills": [{"skill_id": "s"}]}}, "container.skills"),
+    ],
+)
+def test_a_fault_is_refused_with_its_place(fields: Json, param: str) -> None:
+    given = {key: value for key, value in body(**fields).items() if value is not None}
+    with pytest.raises(GatewayError) as refused:
+        PROTOCOL.parse(given, context())
+    error = refused.value
+    assert error.param == param
+    assert error.kind in (Kind.INVALID, Kind.UNSUPPORTED)
+    reply = PROTOCOL.error(error, "req_1")
+    check_error(reply.status, reply.body)
+    assert reply.body["error"]["message"].startswith(f"{param}: ")
+
+
+def test_too_many_tools_are_refused() -> None:
+    tools = [{**LS, "name": f"t{number}"} for number in range(3)]
+    assert refusal(tools=tools, under=context(policy=Policy(max_tools=2))).param == "tools"
+
+
+def test_with_strict_history_an_orphan_is_refused() -> None:
+    with pytest.raises(GatewayError):
+        parse(user([result("t1")]), under=context(policy=Policy(strict_history=True)))
+
+
+# ---------------------------------------------------------------------------------------------------------- any request
+
+
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, True, 0, -1, 1.5, "", "x", [], {}, [None], [[]], {"type": "x"}, {"type": []}, [{"type": 3}]]
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, child in inner for place in places(child, (*path, key)))]
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_whatever_stands_anywhere_is_read_or_refused(data: st.DataObject) -> None:
+    """Any value in any place of a real request: a `Turn` or a 400, never another exception."""
+    asked = copy.deepcopy(orjson.loads(data.draw(st.sampled_from(GOOD)).read_bytes()))
+    place = data.draw(st.sampled_from(places(asked)[1:]))
+    owner = asked
+    for step in place[:-1]:
+        owner = owner[step]
+    owner[place[-1]] = data.draw(ODD)
+    error = None
+    try:
+        turn = PROTOCOL.parse(asked, context(open=lambda sealed: sealed or None))
+    except GatewayError as refused:
+        error = refused
+    if error is None:
+        assert turn.request.messages
+    else:
+        reply = PROTOCOL.error(error, "req_1")
+        assert reply.status == 400
+        check_error(reply.status, reply.body)
