@@ -277,9 +277,9 @@ def _outcome(
         rss_start=rss_start / 1e6,
         rss_warm=warm / 1e6,
         rss_end=last / 1e6,
-        sockets_left=after.sockets - before.sockets,
+        sockets_left=max(0, after.sockets - before.sockets),
         streams_left=after.streams,
-        calls_left=after.calls - before.calls,
+        calls_left=max(0, after.calls - before.calls),
         threads_grown=after.threads - before.threads,
         departures=len(delays),
         close_median=statistics.median(delays) if delays else 0.0,
@@ -299,7 +299,8 @@ def report(outcome: Outcome, settings: Settings) -> str:
         f"from a client's leaving to the end of the upstream's work: median {outcome.close_median * 1e3:.1f} ms, "
         f"p99 {outcome.close_p99 * 1e3:.1f} ms of {outcome.departures:,}",
     ]
-    return "\n".join([*lines, *(f"FAIL: {failure}" for failure in outcome.failures)] or ["pass"])
+    verdict = [f"FAIL: {failure}" for failure in outcome.failures] or ["pass"]
+    return "\n".join([*lines, *verdict])
 
 
 def main(words: Sequence[str] | None = None) -> int:
