@@ -14,6 +14,7 @@ import re
 import secrets as random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -27,6 +28,7 @@ from gateway.health import Gate
 from gateway.logs import log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.models import Models, not_found
+from gateway.sealing import Sealer
 from gateway.secrets import Secrets
 from translators.errors import GatewayError, Kind
 from translators.protocol import Protocol
@@ -43,14 +45,15 @@ class Gateway:
     """What one process serves: the parts that every route needs, and the routes."""
 
     def __init__(
-        self, config: Config, backends: Sequence[Backend], keys: Sequence[str], protocols: Sequence[Protocol]
+        self, config: Config, backends: Sequence[Backend], secrets: Secrets, protocols: Sequence[Protocol]
     ) -> None:
         self.config = config
         self.metrics = Metrics()
         self.gate = Gate(backends, self.metrics, config.timeouts.start)
         self.models = Models(config, backends)
-        self.handler = Handler(config, self.models, self.gate, self.metrics)
-        self._keys = Keys(keys, config.metrics_public)
+        sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
+        self.handler = Handler(config, self.models, self.gate, self.metrics, sealer)
+        self._keys = Keys(secrets.client_keys, config.metrics_public)
         self._protocols = {f"/v1/{protocol.path}": protocol for protocol in protocols}
 
     # ------------------------------------------------------------------------------------------------------- routing
@@ -60,6 +63,10 @@ class Gateway:
             call = self._model_call(protocol)
             router.add_route("*", path, call)
             router.add_route("*", f"{path}/", call)
+            if protocol.count is not None:
+                count = self._post(partial(self.handler.count, protocol, protocol.count))
+                router.add_route("*", f"/v1/{protocol.count.path}", count)
+                router.add_route("*", f"/v1/{protocol.count.path}/", count)
         router.add_get("/v1/models", self.list_models)
         router.add_get("/v1/models/", self.list_models)
         router.add_get("/v1/models/{id:.+}", self.one_model)
@@ -75,6 +82,14 @@ class Gateway:
             if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
                 raise GatewayError(Kind.UPGRADE, "There is no WebSocket mode here; use POST.", code="upgrade_required")
             raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+
+        return call
+
+    def _post(self, handle: Next) -> Next:
+        async def call(request: web.Request) -> web.StreamResponse:
+            if request.method != "POST":
+                raise web.HTTPMethodNotAllowed(request.method, ["POST"])
+            return await handle(request)
 
         return call
 
@@ -138,7 +153,11 @@ class Gateway:
         return self._protocols[max(found, key=len)] if found else None
 
     def _unknown_path(self, request: web.Request) -> GatewayError:
-        there = ", ".join([f"POST {path}" for path in self._protocols] + ["GET /v1/models", "GET /v1/models/{id}"])
+        there = ", ".join(
+            [f"POST {path}" for path in self._protocols]
+            + [f"POST /v1/{protocol.count.path}" for protocol in self._protocols.values() if protocol.count]
+            + ["GET /v1/models", "GET /v1/models/{id}"]
+        )
         return GatewayError(
             Kind.NOT_FOUND,
             f"{request.method} {request.path} does not exist here. There are {there}; GET /healthz, /readyz, /metrics.",
@@ -195,6 +214,7 @@ class Gateway:
             f"model calls in flight: {len(self.handler.calls)}",
             "",
             *(f"POST {path}" for path in self._protocols),
+            *(f"POST /v1/{protocol.count.path}" for protocol in self._protocols.values() if protocol.count),
             "GET  /v1/models",
             "GET  /healthz /readyz /metrics",
         ]
@@ -245,7 +265,7 @@ def build(
         from gateway.opening import open_backends  # not needed, with all its clients, by who brings backends along
 
         backends = open_backends(config, secrets)
-    served = Gateway(config, backends, secrets.client_keys, PROTOCOLS if protocols is None else protocols)
+    served = Gateway(config, backends, secrets, PROTOCOLS if protocols is None else protocols)
     app = web.Application(middlewares=[served.before_all], client_max_size=config.limits.body_bytes)
     app[GATEWAY] = served
     served.add_routes(app.router)

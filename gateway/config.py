@@ -28,7 +28,7 @@ from pydantic_settings import (
 
 PREFIX = "DRAGOMAN_"
 # Variables that are no keys of the file: secrets, and the short ways to name one backend or the file itself.
-OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CONFIG"})
+OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CONFIG", "SEAL_KEYS"})
 DEFAULT_BACKEND = "local:"
 # Kubernetes puts these into every container beside a Service that is called dragoman; they are nobody's settings.
 SERVICE_LINKS = re.compile(r"SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*")
@@ -51,6 +51,9 @@ def _one_line_name(value: str) -> str:
 Name = Annotated[str, AfterValidator(_one_line_name)]
 
 
+Window = Annotated[int, Field(ge=256)]  # tokens
+
+
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,6 +63,7 @@ class BackendConfig(Section):
     name: Name | None = None
     preset: str | None = None
     model: Name | None = None
+    window: Window | None = None
     api_key_env: str | None = None
     api_key_file: Path | None = None
     settings: dict[str, Any] = {}
@@ -79,6 +83,7 @@ class ModelRule(Section):
     prefixes: tuple[str, ...] = ()
     backend: Name | None = None
     upstream: Name | None = None
+    window: Window | None = None
 
     @model_validator(mode="after")
     def _matches_something(self) -> ModelRule:
@@ -136,6 +141,8 @@ class Config(BaseSettings):
     limits: Limits = Limits()
     policy: PolicyConfig = PolicyConfig()
     api_keys_file: Path | None = None
+    seal_keys_file: Path | None = None
+    state_dir: Path | None = None
     metrics_public: bool = False
     log: LogConfig = LogConfig()
 

@@ -10,12 +10,13 @@ told as a plain 500.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,13 +31,16 @@ from gateway.health import RETRY_AFTER, Gate
 from gateway.logs import log, request_line
 from gateway.metrics import Metrics
 from gateway.models import Models
+from gateway.sealing import Sealer
+from gateway.window import estimate, fit
 from translators.errors import GatewayError, Kind
 from translators.ir import Note, Request, StopReason
 from translators.parallel import FirstCallOnly
-from translators.protocol import Context, ErrorReply, Json, Policy, Protocol
+from translators.protocol import Context, Count, ErrorReply, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 HEADER_BUDGET = 1024
+COUNTS_AT_ONCE = 4  # Claude Code asks for fifteen at once, and streams share the backend with them
 GONE = 499  # nginx's status for a client that left, in logs and metrics only
 REQUEST_ID = web.RequestKey("request_id", str)
 
@@ -73,8 +77,10 @@ class Call:
 
 
 class Handler:
-    def __init__(self, config: Config, models: Models, gate: Gate, metrics: Metrics) -> None:
+    def __init__(self, config: Config, models: Models, gate: Gate, metrics: Metrics, sealer: Sealer) -> None:
         self._config = config
+        self._sealer = sealer
+        self._counts = asyncio.Semaphore(COUNTS_AT_ONCE)
         self._models = models
         self._gate = gate
         self._metrics = metrics
@@ -146,7 +152,8 @@ class Handler:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
         body = await read_object(call.request, self._config.limits)
         await self._gate.admit_any()
-        request, answer = self._parse(call, body)
+        turn, answer = self._parse(call, body)
+        request = turn.request
         del body  # a long stream need not keep it
         await self._gate.some_started()
         target = await self._models.resolve(request.model)
@@ -154,9 +161,11 @@ class Handler:
         if target.model != request.model:
             request = replace(request, model=target.model)
         await self._gate.admit(target.backend)
-        call.notes.extend(target.backend.prepare(request))
+        request, notes = await fit(target.backend, request, target.window)
+        call.notes.extend((*notes, *target.backend.prepare(request)))
         try:
-            await target.backend.stream(request, answer)
+            async with self._counting(turn, target.backend, request):
+                await target.backend.stream(request, answer)
         except Exception as error:
             if not call.finished or isinstance(error, ClientGone):
                 raise
@@ -167,15 +176,59 @@ class Handler:
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
 
-    def _parse(self, call: Call, body: Json) -> tuple[Request, Answer]:
-        headers = {name.lower(): value for name, value in call.request.headers.items()}
-        context = Context(
-            id=call.id,
+    def _context(self, request: web.Request, id: str) -> Context:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return Context(
+            id=id,
             clock=lambda: int(time.time()),
             headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
             policy=self._policy,
+            seal=self._sealer.seal,
+            open=self._sealer.open,
         )
-        turn = call.protocol.parse(body, context)
+
+    @contextlib.asynccontextmanager
+    async def _counting(self, turn: Turn, backend: Backend, request: Request) -> AsyncIterator[None]:
+        """The prompt's size for protocols that tell it first: asked beside the answer, which never waits for it."""
+        if turn.counted is None:
+            yield
+            return
+        task = asyncio.create_task(self._tell_size(turn.counted, backend, request), name="count")
+        try:
+            yield
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    async def _tell_size(self, counted: Callable[[int], None], backend: Backend, request: Request) -> None:
+        try:
+            tokens = await backend.count_tokens(request)
+        except GatewayError:
+            return  # the answer itself will say what is wrong with the backend
+        if tokens is not None:
+            counted(tokens)
+
+    async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
+        """How long a prompt would be: counted by the backend's own tokenizer, else an estimate that says so."""
+        body = await read_object(request, self._config.limits)
+        await self._gate.admit_any()
+        asked = count.parse(body, self._context(request, secrets.token_hex(16)))
+        del body
+        await self._gate.some_started()
+        target = await self._models.resolve(asked.model)
+        await self._gate.admit(target.backend)
+        async with self._counts:
+            tokens = await target.backend.count_tokens(replace(asked, model=target.model))
+        headers = {"x-request-id": request[REQUEST_ID]}
+        if tokens is None:
+            tokens = estimate(asked)
+            headers["x-dragoman-estimated"] = "input_tokens"
+        self._metrics.requests.labels(protocol.name, "200", "counted").inc()
+        return json_response(200, count.body(tokens), headers)
+
+    def _parse(self, call: Call, body: Json) -> tuple[Turn, Answer]:
+        turn = call.protocol.parse(body, self._context(call.request, call.id))
         call.streaming = turn.streaming
         call.notes.extend(turn.notes)
         stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
@@ -185,7 +238,7 @@ class Handler:
             )
         else:
             call.answer = Answer(turn.stream, stage)
-        return turn.request, call.answer
+        return turn, call.answer
 
     async def _succeed(self, call: Call) -> web.StreamResponse:
         assert call.answer is not None

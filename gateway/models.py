@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.base import Backend, ModelInfo
 from gateway.config import BackendConfig, Config, ModelRule
@@ -22,22 +22,28 @@ FRESH = 30.0
 FRESH_FAILURE = 2.0
 RELOAD_UNKNOWN = 5.0  # an unknown name asks again when the list is older than this: a model may have come
 LIST_LIMIT = 5.0
+FIRST_PATIENCE = 1.0
 MOST_NAMES_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
+    """`window` is the context window in tokens, None where nobody tells it."""
+
     backend: Backend
     model: str
+    window: int | None = None
 
 
 class Listing:
     """One backend's list, remembered for a while; None when it cannot be read. Requests share one question."""
 
-    def __init__(self, backend: Backend, fixed: str | None) -> None:
+    def __init__(self, backend: Backend, fixed: str | None, window: int | None) -> None:
         self.backend = backend
         self.fixed = fixed
+        self._window = window
         self._models: list[ModelInfo] | None = None
+        self._asked = False
         self._until = 0.0
         self._read_at = -RELOAD_UNKNOWN
         self._task: asyncio.Task[None] | None = None
@@ -54,6 +60,19 @@ class Listing:
             await asyncio.wait((self._task,))
         return self._models
 
+    async def window(self, model: str) -> int | None:
+        """As configured, else as the list tells. Only the very first question waits, and not for long: a request must
+        not stand behind a list that hangs."""
+        if self._window is not None:
+            return self._window
+        if self._task is None and time.monotonic() >= self._until:
+            self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
+        if self._task is not None and not self._asked:
+            await asyncio.wait((self._task,), timeout=FIRST_PATIENCE)
+        known = self._models or []
+        listed = known if len(known) == 1 else [each for each in known if each.id == model]
+        return listed[0].window if listed else None
+
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
@@ -69,6 +88,7 @@ class Listing:
             log.exception("the model list of backend %s could not be read", self.backend.name)
             self._until = time.monotonic() + FRESH_FAILURE
         finally:
+            self._asked = True
             self._read_at = time.monotonic()
             self._task = None
 
@@ -79,7 +99,7 @@ class Models:
         if len(configured) != len(backends):  # backends that were handed in, not opened from the configuration
             configured = [None] * len(backends)
         self._listings = [
-            Listing(backend, (each.model if each else None) or config.model)
+            Listing(backend, (each.model if each else None) or config.model, each.window if each else None)
             for backend, each in zip(backends, configured, strict=True)
         ]
         names = [str(each.name) if each else backend.name for backend, each in zip(backends, configured, strict=True)]
@@ -92,7 +112,11 @@ class Models:
         )
 
     async def resolve(self, name: str) -> Target:
-        return self._by_table(name) if self._rules else await self._by_lists(name)
+        target = self._by_table(name) if self._rules else await self._by_lists(name)
+        if target.window is not None:
+            return target
+        listing = next(each for each in self._listings if each.backend is target.backend)
+        return replace(target, window=await listing.window(target.model))
 
     async def listed(self) -> list[ModelInfo]:
         """What a client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
@@ -125,7 +149,7 @@ class Models:
         raise not_found(name, list(self._exact) + [f"{prefix}*" for prefix, _ in self._prefixes])
 
     def _target(self, rule: ModelRule, upstream: str) -> Target:
-        return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream)
+        return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream, rule.window)
 
     async def _by_lists(self, name: str) -> Target:
         target = await self._listed_target(name, fresh=False)

@@ -13,15 +13,18 @@ from pathlib import Path
 from gateway.config import PREFIX, BackendConfig, Config, ConfigError, split_commas
 
 API_KEYS = f"{PREFIX}API_KEYS"
+SEAL_KEYS = f"{PREFIX}SEAL_KEYS"
 BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """`client_keys` open the gateway; `backend_keys` are sent upstream, by the name of the backend."""
+    """`client_keys` open the gateway; `backend_keys` are sent upstream, by the name of the backend; `seal_keys` seal
+    reasoning, the first of them, and open it, all."""
 
     client_keys: tuple[str, ...] = ()
     backend_keys: Mapping[str, str | None] | None = None
+    seal_keys: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Secrets({len(self.client_keys)} client keys, …)"
@@ -30,7 +33,7 @@ class Secrets:
         return (self.backend_keys or {}).get(name)
 
     def all(self) -> tuple[str, ...]:
-        return self.client_keys + tuple(key for key in (self.backend_keys or {}).values() if key)
+        return self.client_keys + self.seal_keys + tuple(key for key in (self.backend_keys or {}).values() if key)
 
 
 def read(config: Config, environ: Mapping[str, str]) -> Secrets:
@@ -46,7 +49,10 @@ def read(config: Config, environ: Mapping[str, str]) -> Secrets:
             f"set {API_KEYS} or api_keys_file"
         )
     backend_keys = {str(each.name): _backend_key(each, environ) for each in config.named_backends}
-    return Secrets(tuple(client_keys), backend_keys)
+    seal_keys = split_commas(environ.get(SEAL_KEYS, ""))
+    if config.seal_keys_file is not None:
+        seal_keys += _lines(config.seal_keys_file, "seal_keys_file")
+    return Secrets(tuple(client_keys), backend_keys, tuple(seal_keys))
 
 
 def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | None:

@@ -12,12 +12,14 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 
 from aiohttp import web
 
 from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
 from gateway.config import Config
 from gateway.logs import Redactor, configure, log
+from gateway.sealing import own_key, state_directory
 from gateway.secrets import Secrets
 from translators.errors import GatewayError, Kind
 
@@ -38,6 +40,8 @@ async def run(config: Config, secrets: Secrets) -> int:
     except CannotListen as error:
         print(f"dragoman: {error}", file=sys.stderr)
         return 1
+    if not secrets.seal_keys:
+        secrets = replace(secrets, seal_keys=(own_key(state_directory(config.state_dir)),))
     configure(config.log, secrets.all())
     runner = web.AppRunner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS)
     try:

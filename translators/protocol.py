@@ -67,12 +67,15 @@ class Stream(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way."""
+    """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way.
+
+    `counted`, where the protocol tells the prompt's size before the answer, takes it as soon as it is known."""
 
     request: Request
     streaming: bool
     stream: Stream
     notes: tuple[Note, ...] = ()
+    counted: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,15 @@ class ErrorReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """The protocol's own way to ask how long a prompt is: `path` below `/v1/`, and the answer's body for a number."""
+
+    path: str
+    parse: Callable[[Json, Context], Request]
+    body: Callable[[int], Json]
+
+
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's
     shape."""
@@ -93,3 +105,4 @@ class Protocol:
     path: str
     parse: Callable[[Json, Context], Turn]
     error: Callable[[GatewayError, str], ErrorReply]
+    count: Count | None = None

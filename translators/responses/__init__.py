@@ -6,8 +6,24 @@
 
 from __future__ import annotations
 
+from translators.ir import Request
 from translators.openai_errors import error
-from translators.protocol import Protocol
+from translators.protocol import Context, Count, Json, Protocol
 from translators.responses.parse import parse
 
-PROTOCOL = Protocol(name="responses", path="responses", parse=parse, error=error)
+
+def _parse_count(body: Json, context: Context) -> Request:
+    return parse(body, context).request
+
+
+def _count_body(tokens: int) -> Json:
+    return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
+PROTOCOL = Protocol(
+    name="responses",
+    path="responses",
+    parse=parse,
+    error=error,
+    count=Count("responses/input_tokens", _parse_count, _count_body),
+)

@@ -1,0 +1,94 @@
+"""The context window: what is counted, what is clamped, what is refused before the server sees it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.window import SAFE, estimate, fit, size_bound
+from tests.gateway_fakes import FakeBackend
+from translators.errors import GatewayError, Kind
+from translators.ir import Image, Message, Note, Request, Text, Tool, ToolCall, ToolResult
+
+WINDOW = 4096
+
+
+def asking(text: str, max_tokens: int | None = None) -> Request:
+    return Request("0" * 24, "m", (Message("user", (Text(text),)),), max_tokens=max_tokens)
+
+
+class Counting(FakeBackend):
+    def __init__(self, tokens: int | None) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.counts = 0
+
+    async def count_tokens(self, request: Request) -> int | None:
+        self.counts += 1
+        return self.tokens
+
+
+async def test_without_a_window_nothing_changes() -> None:
+    request = asking("x" * 100_000, 32_000)
+    assert await fit(Counting(1), request, None) == (request, ())
+
+
+async def test_a_small_prompt_is_not_counted_and_its_limit_is_cut_to_what_is_left() -> None:
+    backend = Counting(1)
+    fitted, notes = await fit(backend, asking("hello", 32_000), WINDOW)
+    assert backend.counts == 0
+    assert notes == (Note("repair", "max_tokens"),)
+    assert fitted.max_tokens == WINDOW - size_bound(asking("hello"))
+
+
+async def test_a_limit_that_fits_and_no_limit_at_all_stay() -> None:
+    for limit in (None, 100):
+        assert await fit(Counting(1), asking("hello", limit), WINDOW) == (asking("hello", limit), ())
+
+
+async def test_a_prompt_that_may_be_too_long_is_counted_and_passes_when_it_is_not() -> None:
+    backend = Counting(3000)
+    fitted, _ = await fit(backend, asking("x" * 8000, 32_000), WINDOW)
+    assert backend.counts == 1
+    assert fitted.max_tokens == WINDOW - 3000
+
+
+async def test_an_overflow_is_refused_with_both_numbers() -> None:
+    with pytest.raises(GatewayError) as caught:
+        await fit(Counting(5000), asking("x" * 20_000), WINDOW)
+    error = caught.value
+    assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, 5000, WINDOW)
+    assert "4096" in error.message
+    assert "5000" in error.message
+
+
+async def test_where_nobody_can_count_the_server_decides() -> None:
+    request = asking("x" * 20_000, 32_000)
+    assert await fit(Counting(None), request, WINDOW) == (request, ())
+
+
+async def test_a_prompt_that_leaves_no_room_for_an_answer_overflows() -> None:
+    with pytest.raises(GatewayError):
+        await fit(Counting(WINDOW - 10), asking("x" * 8000), WINDOW)
+
+
+@given(st.text(max_size=300), st.integers(0, 40))
+def test_everything_in_a_request_counts(text: str, times: int) -> None:
+    plain = asking(text)
+    larger = Request(
+        plain.id,
+        "m",
+        (
+            *plain.messages,
+            Message("assistant", (ToolCall("c", "f", "{}" * times),)),
+            Message("tool", (ToolResult("c", (Text(text), Image("data:image/png;base64,AAAA"))),)),
+        ),
+        tools=(Tool("f", text, {"type": "object"}),),
+    )
+    assert size_bound(larger) > size_bound(plain) >= len(text.encode("utf-8", "replace")) // 2
+    assert 1 <= estimate(plain) <= size_bound(plain) + 1
+
+
+def test_the_bound_is_believed_well_below_the_window_only() -> None:
+    assert 0.5 < SAFE < 0.9
