@@ -48,7 +48,7 @@ def test_a_lock_file_pins_and_hashes_all_and_names_no_address(path: Path) -> Non
 
 
 def test_every_lock_file_is_asked_for_by_something() -> None:
-    used = {"core", "dev", "build"} | {
+    used = {"core", "dev", "build", "extras"} | {
         Path(component.lock_file).stem for component in COMPONENTS.values() if not isinstance(component, Packages)
     }
     assert {path.stem for path in LOCK_FILES} == used
@@ -66,7 +66,8 @@ def test_what_the_package_needs_is_locked() -> None:
 
 def test_tests_run_with_what_is_shipped() -> None:
     dev = locked("dev")
-    assert {name: dev.get(name) for name in locked("core")} == locked("core")
+    for shipped in ("core", "extras"):
+        assert {name: dev.get(name) for name in locked(shipped)} == locked(shipped)
 
 
 def test_every_requirement_has_a_lower_bound() -> None:

