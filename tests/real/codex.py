@@ -10,16 +10,23 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Json = dict[str, Any]
+from tests.real.components import ROOT
+from tests.scripted import Json
 
 TURN_SECONDS = 90.0
 KEY = "dummy-key"
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = ROOT / "configs" / "codex"
+ADDRESS = "http://127.0.0.1:8080"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +115,32 @@ class Codex:
             await child.wait()
         assert child.returncode is not None
         return child.returncode, output, errors
+
+
+def readme_block(language: str) -> str:
+    """The block of that language in the README's chapter about Codex."""
+    chapter = README.split("\n## Codex\n")[1].split("\n## ")[0]
+    found = re.search(rf"```{language}\n(.*?)```", chapter, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def configuration(url: str, extra: str = "") -> str:
+    """The README's configuration for a gateway at `url`; `extra` are keys of the top level."""
+    text = readme_block("toml")
+    assert text.count(ADDRESS) == 1
+    return f"{extra}\n{text.replace(ADDRESS, url)}"
+
+
+def full_configuration(url: str) -> str:
+    text = (EXAMPLES / "config.toml").read_text(encoding="utf-8")
+    assert text.count(ADDRESS) == 1
+    return text.replace(ADDRESS, url)
+
+
+async def catalogue(codex: Codex, **changes: Any) -> None:
+    """The catalogue as the script of configs/codex makes it from this very Codex, where config.toml looks for it."""
+    script = (sys.executable, str(EXAMPLES / "model_catalog.py"), "any", "--context-window", "32768")
+    made = json.loads(await codex.run(*script, "--codex", str(codex.program)))
+    made["models"][0] |= changes
+    (codex.home / ".codex" / "dragoman-models.json").write_text(json.dumps(made), encoding="utf-8")

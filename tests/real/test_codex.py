@@ -8,27 +8,19 @@ the MCP server. How it takes failures is in `test_codex_failures.py`.
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 import textwrap
 import tomllib
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import RealComponent
-from tests.real.codex import Codex
-from tests.real.components import ROOT
+from tests.real.codex import ADDRESS, Codex, catalogue, configuration, full_configuration, readme_block
+from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
-from tests.scripted import Json, Script, ScriptedServer, call_stream, text_stream, usage
+from tests.scripted import Json, Script, ScriptedServer, usage
 
 pytestmark = pytest.mark.real
-
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = ROOT / "configs" / "codex"
-ADDRESS = "http://127.0.0.1:8080"
 
 MCP_SERVER = textwrap.dedent(
     '''
@@ -55,57 +47,6 @@ MCP_SERVER = textwrap.dedent(
             print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
     '''
 )
-
-
-def readme_block(language: str) -> str:
-    """The block of that language in the README's chapter about Codex."""
-    chapter = README.split("\n## Codex\n")[1].split("\n## ")[0]
-    found = re.search(rf"```{language}\n(.*?)```", chapter, re.DOTALL)
-    assert found is not None
-    return found[1]
-
-
-def configuration(url: str, extra: str = "") -> str:
-    """The README's configuration for a gateway at `url`; `extra` are keys of the top level."""
-    text = readme_block("toml")
-    assert text.count(ADDRESS) == 1
-    return f"{extra}\n{text.replace(ADDRESS, url)}"
-
-
-def function_names(asked: Json) -> list[str]:
-    return [tool["function"]["name"] for tool in asked.get("tools", [])]
-
-
-def results(asked: Json) -> list[str]:
-    """What tools have answered, in the order in which the model sees it."""
-    return [str(message["content"]) for message in asked["messages"] if message["role"] == "tool"]
-
-
-def says(*pieces: str) -> Script:
-    return Script(text_stream(*pieces))
-
-
-def calls(*made: tuple[str, Json], text: str = "") -> Script:
-    return Script(call_stream(*((name, json.dumps(arguments)) for name, arguments in made), text=text))
-
-
-@pytest.fixture
-def codex(real_component: RealComponent, tmp_path: Path) -> Codex:
-    return Codex(real_component("codex"), tmp_path)
-
-
-async def catalogue(codex: Codex, **changes: Any) -> None:
-    """The catalogue as the script of configs/codex makes it from this very Codex, where config.toml looks for it."""
-    script = (sys.executable, str(EXAMPLES / "model_catalog.py"), "any", "--context-window", "32768")
-    made = json.loads(await codex.run(*script, "--codex", str(codex.program)))
-    made["models"][0] |= changes
-    (codex.home / ".codex" / "dragoman-models.json").write_text(json.dumps(made), encoding="utf-8")
-
-
-def full_configuration(url: str) -> str:
-    text = (EXAMPLES / "config.toml").read_text(encoding="utf-8")
-    assert text.count(ADDRESS) == 1
-    return text.replace(ADDRESS, url)
 
 
 # ------------------------------------------------------------------------------------------------------- configuration

@@ -1,0 +1,13 @@
+"""Fixtures that several real tests share."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RealComponent
+from tests.real.codex import Codex
+
+
+@pytest.fixture
+def codex(real_component: RealComponent, tmp_path: Path) -> Codex:
+    return Codex(real_component("codex"), tmp_path)

@@ -1,0 +1,169 @@
+"""The openai SDK, three majors of it, reads every golden answer of the Responses protocol.
+
+Each version runs in an environment of its own (`openai_driver.py`) against a server that plays the goldens, streamed
+and whole. Every event and every whole answer is validated against the SDK's own types. What a version does not know is
+listed here by name, with the reason why we send it; whatever is not listed fails, and so does an entry that no golden
+needs any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import RealComponent
+from tests.replay import TRANSCRIPTS
+from tests.scripted import Json, Script, ScriptedServer
+
+pytestmark = pytest.mark.real
+
+DRIVER = Path(__file__).with_name("openai_driver.py")
+FOLDER = TRANSCRIPTS[0].parent
+CASES = [path.stem for path in TRANSCRIPTS]
+VERSIONS = ("sdk-openai-1", "sdk-openai-2", "sdk-openai-3")
+SECONDS = 120.0
+
+# Fields that no version knows, and why they are sent all the same.
+EXTRA_EVERYWHERE = {
+    "Response.frequency_penalty": "required by Open Responses",
+    "Response.presence_penalty": "required by Open Responses",
+    "Response.store": "required by Open Responses",
+    "ResponseCustomToolCall.status": "only as `incomplete`: a call that was cut must not look whole",
+    "Logprob.bytes": "Open Responses requires the bytes of a token",
+    "LogprobTopLogprob.bytes": "Open Responses requires the bytes of a token",
+}
+EXTRA = {
+    "sdk-openai-1": {
+        "InputTokensDetails.cache_write_tokens": "newer than this major, which ignores it",
+        "Response.completed_at": "newer than this major, which ignores it",
+        "ResponseFunctionCallArgumentsDoneEvent.name": "required by OpenAI's own description of the interface",
+        "ResponseFunctionToolCall.namespace": "newer than this major; Codex calls nothing without it",
+    },
+    "sdk-openai-2": {},
+    "sdk-openai-3": {
+        "ResponseFunctionCallArgumentsDoneEvent.name": "required by OpenAI's own description of the interface",
+    },
+}
+# What a version has no class for. It reads the stream all the same.
+MISSING = {
+    "sdk-openai-1": {"tool namespace", "tool shell", "tool tool_search", "item shell_call", "item tool_search_call"},
+    "sdk-openai-2": set(),
+    "sdk-openai-3": set(),
+}
+# The SDK's list of codes is closed; Codex understands these, which it does not have.
+CODES_FOR_CODEX = {"ResponseFailedEvent.response.error.code=context_length_exceeded"}
+
+Reports = Callable[[str], Json]
+
+
+def _golden(asked: Json) -> Script:
+    if asked.get("stream"):
+        return Script((FOLDER / f"{asked['model']}.to_responses.sse").read_bytes())
+    told = json.loads((FOLDER / f"{asked['model']}.to_responses.json").read_bytes())
+    return Script.json(told["body"], told["status"])
+
+
+async def _read(python: Path) -> Json:
+    async with ScriptedServer() as server:
+        server.on("POST", "/v1/responses", _golden)
+        child = await asyncio.create_subprocess_exec(
+            *(str(python), str(DRIVER), server.url, str(FOLDER), *CASES),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={},
+        )
+        try:
+            output, errors = await asyncio.wait_for(child.communicate(), SECONDS)
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+    assert child.returncode == 0, errors.decode()
+    report: Json = json.loads(output)
+    return report
+
+
+@pytest.fixture(scope="module")
+def reports(real_component: RealComponent) -> Reports:
+    """What a version saw; each is run once."""
+    kept: dict[str, Json] = {}
+
+    def report(version: str) -> Json:
+        if version not in kept:
+            kept[version] = asyncio.run(_read(real_component(version)))
+            assert kept[version]["version"].startswith(f"{version[-1]}.")
+        return kept[version]
+
+    return report
+
+
+def golden_types(case: str) -> list[str]:
+    text = (FOLDER / f"{case}.to_responses.sse").read_text(encoding="utf-8")
+    return [line.removeprefix("event: ") for line in text.split("\n") if line.startswith("event: ")]
+
+
+def golden_response(case: str) -> Json:
+    """The response object of the stream's terminal event."""
+    text = (FOLDER / f"{case}.to_responses.sse").read_text(encoding="utf-8")
+    last = [line for line in text.split("\n") if line.startswith("data: {")][-1]
+    response: Json = json.loads(last.removeprefix("data: "))["response"]
+    return response
+
+
+def text_of(response: Json) -> str:
+    parts = [part for item in response["output"] if item["type"] == "message" for part in item["content"]]
+    return "".join(part["text"] for part in parts if part["type"] == "output_text")
+
+
+def gathered(report: Json, key: str) -> set[str]:
+    return {name for seen in report["cases"].values() for name in seen[key]}
+
+
+every_version = pytest.mark.parametrize("version", VERSIONS)
+
+
+@every_version
+def test_every_event_and_answer_validates_and_what_is_unknown_is_listed(version: str, reports: Reports) -> None:
+    report = reports(version)
+    assert len(report["cases"]) == len(CASES) > 100
+    assert gathered(report, "extra") == set(EXTRA_EVERYWHERE) | set(EXTRA[version])
+    assert gathered(report, "missing") == MISSING[version]
+    assert gathered(report, "invalid") == CODES_FOR_CODEX
+
+
+@every_version
+def test_the_iterator_sees_every_event_and_the_right_end(version: str, reports: Reports) -> None:
+    for case, seen in reports(version)["cases"].items():
+        assert seen["iterated"]["types"] == golden_types(case), case
+        assert seen["iterated"]["status"] == golden_response(case)["status"], case
+
+
+@every_version
+def test_the_accumulator_sees_every_event_and_folds_what_was_streamed(version: str, reports: Reports) -> None:
+    """It has nothing to give for an answer that did not complete, and says so itself."""
+    for case, seen in reports(version)["cases"].items():
+        response, folded = golden_response(case), seen["accumulated"]
+        assert folded["types"] == golden_types(case), case
+        if response["status"] == "completed":
+            assert folded["items"] == [item["id"] for item in response["output"]], case
+            assert folded["text"] == text_of(response), case
+        else:
+            assert folded["raised"] == "RuntimeError: Didn't receive a `response.completed` event.", case
+
+
+@every_version
+def test_a_whole_answer_is_read_and_a_failure_has_its_status(version: str, reports: Reports) -> None:
+    for case, seen in reports(version)["cases"].items():
+        told = json.loads((FOLDER / f"{case}.to_responses.json").read_bytes())
+        if told["status"] == 200:
+            assert (seen["whole"]["status"], seen["whole"]["text"]) == (told["body"]["status"], text_of(told["body"]))
+        else:
+            raised: dict[str, Any] = seen["whole"]
+            assert (raised["status"], raised["code"]) == (told["status"], told["body"]["error"]["code"]), case
+            assert raised["raised"] == ("BadRequestError" if told["status"] == 400 else "InternalServerError"), case
