@@ -73,6 +73,24 @@ def test_the_first_event_opens_the_message_at_once() -> None:
     assert event["message"]["usage"]["input_tokens"] == 0
 
 
+def test_a_counted_prompt_is_told_first_and_stands_where_nothing_better_was_measured() -> None:
+    turn = PROTOCOL.parse(ASKED, Context(id="0" * 24, clock=lambda: 0))
+    assert turn.counted is not None
+    turn.counted(123)
+    sent = turn.stream.feed([Started(), *part("text", "a"), Finished(STOP)])
+    assert events_of(sent)[0]["message"]["usage"]["input_tokens"] == 123
+    assert check_stream(sent)["usage"]["input_tokens"] == turn.stream.body()["usage"]["input_tokens"] == 123
+
+
+def test_what_the_server_measured_wins_over_what_was_counted() -> None:
+    turn = PROTOCOL.parse(ASKED, Context(id="0" * 24, clock=lambda: 0))
+    assert turn.counted is not None
+    sent = turn.stream.feed([Started()])
+    turn.counted(123)
+    sent += turn.stream.feed([*part("text", "a"), Finished(STOP, Usage(input=120, output=1, cached=100))])
+    assert check_stream(sent)["usage"]["input_tokens"] == 20
+
+
 def test_a_delta_leaves_in_the_call_in_which_it_came() -> None:
     asked = stream()
     asked.feed([Started(), PartStarted("text")])
@@ -111,10 +129,17 @@ def test_a_refusal_is_text_that_clients_show() -> None:
     assert whole["content"] == [{"type": "text", "text": "I will not.", "citations": None}]
 
 
+@pytest.mark.parametrize("pieces", [["*** Begin"], ["\n", " *** ", 'a "b"\n', "\\"], ["[1,", "2]"], ['"a"']])
+def test_arguments_that_are_no_object_become_a_field_of_one(pieces: list[str]) -> None:
+    streamed, whole = answer(call("toolu_1", *pieces))
+    assert streamed == whole
+    assert whole["content"][0]["input"] == {"arguments": "".join(pieces)}
+
+
 def test_broken_arguments_are_streamed_as_they_are_and_wrapped_in_the_whole() -> None:
-    streamed, whole = answer(call("toolu_1", "*** Begin"))
+    streamed, whole = answer(call("toolu_1", '{"a": ', "b}"))
     assert streamed["content"][0]["input"] is None
-    assert whole["content"][0]["input"] == {"arguments": "*** Begin"}
+    assert whole["content"][0]["input"] == {"arguments": '{"a": b}'}
 
 
 def test_long_names_come_back_as_they_were_declared() -> None:
@@ -288,7 +313,7 @@ def test_headers_steer_retries() -> None:
         ),
         (
             GatewayError(Kind.OVERFLOW, "Too long.", tokens=8000, limit=8192),
-            "input length and `max_tokens` exceed context limit: 8000 + 193 > 8192",
+            "prompt is too long: 8000 tokens > 6144 maximum",
         ),
         (
             GatewayError(Kind.OVERFLOW, "Too long.", tokens=30000, limit=32768),

@@ -1,16 +1,22 @@
 """Anthropic Messages as a client protocol: `POST /v1/messages`, API versions 2023-06-01 and 2026-10-21 alike.
 
 `parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words what went
-wrong. `parse_count` reads the body of `/v1/messages/count_tokens`, which is the same without an answer. Other
-protocols import nothing from here.
+wrong. The body of `/v1/messages/count_tokens` is that of a message without an answer. Other protocols import nothing
+from here.
 """
 
 from __future__ import annotations
 
 from translators.messages.errors import error
-from translators.messages.parse import parse, parse_count
-from translators.protocol import Protocol
+from translators.messages.parse import count_body, parse, parse_count
+from translators.protocol import Count, Protocol
 
 __all__ = ["PROTOCOL", "parse_count"]
 
-PROTOCOL = Protocol(name="messages", path="messages", parse=parse, error=error)
+PROTOCOL = Protocol(
+    name="messages",
+    path="messages",
+    parse=parse,
+    error=error,
+    count=Count("messages/count_tokens", parse_count, count_body),
+)

@@ -96,8 +96,9 @@ def _overflow(err: GatewayError, asked: int | None) -> str:
     if tokens is None:
         return f"prompt is too long: over {limit} tokens > {limit} maximum"
     room = limit - tokens
-    if room > 0 and err.code != "max_tokens" and room < _ROOM < limit // 4:
-        return f"prompt is too long: {tokens} tokens > {limit - _ROOM} maximum"
+    useful = min(_ROOM, limit // 4)
+    if 0 < room < useful and err.code != "max_tokens":
+        return f"prompt is too long: {tokens} tokens > {limit - useful} maximum"
     if room > 0:
         # Claude Code reckons with the first and the last number; what was asked for is at least what does not fit.
         return f"input length and `max_tokens` exceed context limit: {tokens} + {max(asked or 0, room + 1)} > {limit}"

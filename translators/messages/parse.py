@@ -40,7 +40,12 @@ def parse(body: Json, context: Context) -> Turn:
         stop_sequences=request.sampling.stop or (),
         omit_thinking=fields.thinking is not None and fields.thinking.display == "omitted",
     )
-    return Turn(request, fields.stream is True, MessagesStream(context, options, box.names), tuple(notes))
+    stream = MessagesStream(context, options, box.names)
+    return Turn(request, fields.stream is True, stream, tuple(notes), stream.counted)
+
+
+def count_body(tokens: int) -> Json:
+    return {"input_tokens": tokens}
 
 
 def parse_count(body: Json, context: Context) -> Request:

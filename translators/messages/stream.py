@@ -58,6 +58,11 @@ class _Block:
     def text(self) -> str:
         return "".join(self.pieces)
 
+    def feed(self, text: str) -> str:
+        """What to send of it now."""
+        self.pieces.append(text)
+        return text
+
     def opening(self) -> Json:
         return {"type": "text", "text": "", "citations": None}
 
@@ -73,8 +78,10 @@ class _Thinking(_Block):
         super().__init__(index)
         self.signature = ""
         self._shown = shown
-        if not shown:
-            self.delta_head = b""
+
+    def feed(self, text: str) -> str:
+        self.pieces.append(text)
+        return text if self._shown else ""
 
     def opening(self) -> Json:
         return {"type": "thinking", "thinking": "", "signature": ""}
@@ -84,6 +91,9 @@ class _Thinking(_Block):
 
 
 class _ToolUse(_Block):
+    """Arguments that do not even begin as an object go out as the one field of one, since SDKs fail on anything else.
+    What breaks later has been sent by then: clients tell the model of it, and the whole answer has that field."""
+
     delta = "input_json_delta"
     key = "partial_json"
 
@@ -91,17 +101,34 @@ class _ToolUse(_Block):
         super().__init__(index)
         self._id = id
         self._name = name
+        self._wrapped: bool | None = None  # None until the first character is known
+
+    def feed(self, text: str) -> str:
+        self.pieces.append(text)
+        if self._wrapped is None:
+            text = self.text
+            begun = text.lstrip()
+            if not begun:
+                return ""
+            self._wrapped = begun[0] != "{"
+            return '{"arguments":"' + _escaped(text) if self._wrapped else text
+        return _escaped(text) if self._wrapped else text
+
+    def rest(self) -> str:
+        return '"}' if self._wrapped else ""
 
     def opening(self) -> Json:
         return self._with({})
 
     def done(self) -> Json:
-        """A model's broken arguments were streamed as they are; here they must be an object, so they become a field
-        of one."""
         return self._with(orjson.loads(object_text(self.text)[0]))
 
     def _with(self, input: Json) -> Json:
         return {"type": "tool_use", "id": self._id, "name": self._name, "input": input, "caller": {"type": "direct"}}
+
+
+def _escaped(text: str) -> str:
+    return orjson.dumps(text)[1:-1].decode()
 
 
 class MessagesStream:
@@ -117,7 +144,12 @@ class MessagesStream:
         self._block: _Block | None = None
         self._cut = False  # an unfinished tool_use stands open
         self._started = False
+        self._counted: int | None = None  # the prompt's size, where somebody counted it
         self._final: Json | None = None
+
+    def counted(self, tokens: int) -> None:
+        """For `message_start`, and for the end where the server measures nothing."""
+        self._counted = tokens
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
@@ -133,9 +165,7 @@ class MessagesStream:
             block = self._block
             if type(event) is Delta and not self._cut:  # nearly all of them
                 assert block is not None
-                block.pieces.append(event.text)
-                if block.delta_head:
-                    self._out.append(block.delta_head + orjson.dumps(event.text) + b"}}\n\n")
+                self._delta(block, block.feed(event.text))
             else:
                 self._event(event)
         return self._take()
@@ -155,6 +185,10 @@ class MessagesStream:
         return data
 
     # ----------------------------------------------------------------------------------------------------------- events
+
+    def _delta(self, block: _Block, text: str) -> None:
+        if text:
+            self._out.append(block.delta_head + orjson.dumps(text) + b"}}\n\n")
 
     def _event(self, event: Event) -> None:
         if not self._started:
@@ -192,6 +226,7 @@ class MessagesStream:
             if not complete:
                 self._cut = True
                 return
+            self._delta(block, block.rest())
             self._calls += 1
         elif isinstance(block, _Thinking):
             block.signature = self._signature(block.text)
@@ -209,7 +244,7 @@ class MessagesStream:
         reason, matched = self._reason(event)
         details = {"type": "refusal", "category": None, "explanation": None} if reason == "refusal" else None
         delta = {"stop_reason": reason, "stop_sequence": matched, "stop_details": details, "container": None}
-        usage = _usage(event.usage)
+        usage = self._usage(event.usage)
         self._emit("message_delta", delta=delta, usage={key: usage[key] for key in _DELTA_USAGE})
         self._emit("message_stop")
         self._final = self._message() | delta
@@ -245,7 +280,19 @@ class MessagesStream:
             "stop_sequence": None,
             "stop_details": None,
             "container": None,
-            "usage": _START_USAGE,
+            "usage": _START_USAGE | {"input_tokens": self._counted or 0},
+        }
+
+    def _usage(self, usage: Usage | None) -> Json:
+        """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache."""
+        if usage is None:
+            return _START_USAGE | {"input_tokens": self._counted}
+        return _START_USAGE | {
+            "input_tokens": usage.input - (usage.cached or 0),
+            "output_tokens": usage.output,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": usage.cached,
+            "output_tokens_details": None if usage.reasoning is None else {"thinking_tokens": usage.reasoning},
         }
 
     def _emit(self, name: str, **fields: object) -> None:
@@ -272,16 +319,3 @@ _DELTA_USAGE = (
     "output_tokens_details",
     "server_tool_use",
 )
-
-
-def _usage(usage: Usage | None) -> Json:
-    """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache."""
-    if usage is None:
-        return _START_USAGE | {"input_tokens": None}
-    return _START_USAGE | {
-        "input_tokens": usage.input - (usage.cached or 0),
-        "output_tokens": usage.output,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": usage.cached,
-        "output_tokens_details": None if usage.reasoning is None else {"thinking_tokens": usage.reasoning},
-    }
