@@ -35,7 +35,7 @@ class Sizes:
     first_tokens: int = 200
     whole_clients: int = 16
     whole_seconds: float = 2.0
-    large_requests: int = 60
+    large_requests: int = 100
     held_streams: int = 200
 
 
