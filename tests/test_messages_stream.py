@@ -363,3 +363,10 @@ def test_the_whole_answer_is_what_the_stream_amounts_to(path: Any) -> None:
                 assert set(whole["input"]) == {"arguments"}
                 block["input"] = whole["input"]
         assert streamed == got.whole
+
+
+def test_the_error_event_names_the_request_as_the_header_does() -> None:
+    sent = stream(Context(id="0" * 24, clock=lambda: 0, headers={"x-request-id": "req_7"})).fail(
+        GatewayError(Kind.BUSY, "No room.")
+    )
+    assert check_stream(sent)["request_id"] == "req_7"

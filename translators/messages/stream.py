@@ -171,7 +171,8 @@ class MessagesStream:
         return self._take()
 
     def fail(self, error: GatewayError) -> bytes:
-        payload = stream_error(error, f"req_{self._context.id}", self._options.max_tokens)
+        request_id = self._context.headers.get("x-request-id") or f"req_{self._context.id}"
+        payload = stream_error(error, request_id, self._options.max_tokens)
         self._out.append(frame("error", orjson.dumps(payload)))
         return self._take()
 
