@@ -6,8 +6,10 @@ Responses events, because the gateway's rules about cut calls stand on it; docs/
 
 from __future__ import annotations
 
+import asyncio
 import json
 
+import aiohttp
 import pytest
 
 from tests.real.codex import Codex, catalogue, configuration, full_configuration
@@ -99,20 +101,30 @@ async def test_without_keepalives_the_same_silence_is_given_up(codex: Codex) -> 
     assert "idle timeout" in turn.complaints[-1]
 
 
+async def _until_page(url: str, holds: str) -> None:
+    """Waits until the text of a page of the gateway holds that."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        while True:
+            async with session.get(url) as page:
+                if holds in await page.text():
+                    return
+            await asyncio.sleep(0.1)
+
+
 async def test_a_sleeping_server_is_waited_for(codex: Codex) -> None:
     """503 with `Retry-After`, which Codex obeys: it comes back when the server has woken, and nobody is told."""
-    states = iter([True])
-
-    def asked_whether_it_sleeps(_: Json) -> Script:
-        return Script.json({"is_sleeping": next(states, False)})
-
     async with ScriptedServer(says("I am awake.")) as server:
         async with serving("--backend", server.url, "--preset", "vllm") as url:
-            server.on("GET", "/is_sleeping", asked_whether_it_sleeps)
+            server.on("GET", "/is_sleeping", Script.json({"is_sleeping": True}))
+            await _until_page(f"{url}/readyz", "asleep")
             codex.configure(configuration(url))
-            turn = await codex.exec("Say hello.")
+            asking = asyncio.create_task(codex.exec("Say hello."))
+            await _until_page(f"{url}/metrics", 'status="503"')
+            assert not server.chats
+            server.on("GET", "/is_sleeping", Script.json({"is_sleeping": False}))
+            turn = await asking
         assert len(server.chats) == 1
-    assert (turn.status, turn.answers) == (0, ["I am awake."])
+    assert (turn.status, turn.answers, turn.complaints) == (0, ["I am awake."], [])
 
 
 def _cut_call(name: str, arguments: str, ending: str) -> Script:

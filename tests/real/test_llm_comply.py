@@ -1,0 +1,119 @@
+"""llm-comply, the conformance suite of Open Responses, whole against the gateway.
+
+Once with a scripted model that reasons, sees and calls tools, once with the local model. The suite skips its test of
+reasoning unless the model is called like one of OpenAI's that reason, so it is told such a name; nothing is skipped.
+
+Known and named: the suite warns that there is no `POST /v1/responses/compact`, which it counts as passed; the local
+model has no eyes; and Open Responses has other names for the events of reasoning than OpenAI's clients, so that a
+stream with reasoning passes under `policy.reasoning_events: open_responses` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import RealComponent
+from tests.real.scripted_model import calls, function_names
+from tests.real.serving import serving
+from tests.scripted import Json, Script, ScriptedServer, text_stream
+
+pytestmark = pytest.mark.real
+
+TESTS = {
+    "basic-response",
+    "system-prompt",
+    "multi-turn",
+    "tool-calling",
+    "streaming-response",
+    "streaming-usage",
+    "image-input",
+    "assistant-phase",
+    "response-output-phase-schema",
+    "compact-response",
+    "compact-missing-model",
+    "reasoning-summary",
+    "error-handling",
+}
+REASONS = "gpt-5"
+SUITE_SECONDS = 300.0
+
+
+@pytest.fixture
+def suite(real_component: RealComponent) -> Path:
+    return real_component("comply").with_name("llm-comply")
+
+
+async def run(suite: Path, url: str, home: Path) -> dict[str, Json]:
+    """The suite's results by test. Its exit status must agree with them."""
+    child = await asyncio.create_subprocess_exec(
+        *(str(suite), "--format", "open-responses", "--json", "--timeout", "120"),
+        *("--base-url", f"{url}/v1", "--api-key", "dummy", "--model", REASONS),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={"PATH": os.environ["PATH"], "HOME": str(home)},
+    )
+    try:
+        output, errors = await asyncio.wait_for(child.communicate(), SUITE_SECONDS)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert output, errors.decode()
+    results = {result["id"]: result for result in json.loads(output)["results"]}
+    assert child.returncode == (0 if all(result["status"] == "passed" for result in results.values()) else 1)
+    assert set(results) == TESTS
+    return results
+
+
+def failures(results: dict[str, Json]) -> dict[str, list[str]]:
+    """What did not pass, skips included, and why."""
+    return {name: result.get("errors", []) for name, result in results.items() if result["status"] != "passed"}
+
+
+def warned(results: dict[str, Json]) -> set[str]:
+    return {name for name, result in results.items() if result.get("warnings")}
+
+
+def capable(asked: Json) -> Script:
+    """A model that calls the tool when there is one, and else thinks before it speaks."""
+    if names := function_names(asked):
+        return calls((names[0], {"location": "San Francisco"}))
+    return Script(text_stream("Hello", " there.", reasoning=["Let me ", "think."]))
+
+
+async def test_a_capable_model_passes_whole(suite: Path, tmp_path: Path) -> None:
+    server = ScriptedServer(default=capable)
+    async with server, serving("--backend", server.url, policy__reasoning_events="open_responses") as url:
+        results = await run(suite, url, tmp_path)
+        asked = [str(seen.body) for seen in server.chats]
+    assert failures(results) == {}
+    assert warned(results) == {"compact-response"}
+    assert any("data:image/jpeg;base64," in body for body in asked)
+
+
+async def test_with_the_names_that_openai_clients_know_only_the_events_of_reasoning_are_missed(
+    suite: Path, tmp_path: Path
+) -> None:
+    async with ScriptedServer(default=capable) as server, serving("--backend", server.url) as url:
+        failed = failures(await run(suite, url, tmp_path))
+    assert set(failed) == {"streaming-response", "streaming-usage"}
+    for errors in failed.values():
+        assert {error.rpartition(".")[0] for error in errors} == {"unknown SSE event type: response.reasoning_text"}
+
+
+async def test_the_local_model_passes_but_for_its_eyes(
+    suite: Path, real_component: RealComponent, tmp_path: Path
+) -> None:
+    real_component("local-model")
+    async with serving() as url:
+        results = await run(suite, url, tmp_path)
+    failed = failures(results)
+    assert set(failed) == {"image-input"}
+    assert "400" in " ".join(failed["image-input"])
+    assert warned(results) == {"compact-response"}
