@@ -18,10 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from translators import ir
 from translators.errors import GatewayError, Kind, invalid
 from translators.ir import Note, Sampling
-from translators.protocol import Json
+from translators.protocol import Context, Json
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 INT32 = 2**31 - 1  # what engines store such numbers in
+_SESSION_HEADERS = ("thread-id", "session-id", "session_id")
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
@@ -113,6 +114,13 @@ def answer_format(asked: Json | None, path: str, nested: str = "") -> ir.Format 
             return ir.JsonSchema(name, expect_object(owner, "schema", place), strict, description)
         case other:
             raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
+
+
+def affinity(fields: CreateFields, context: Context) -> str | None:
+    """What names the session, for routing it to the server that knows its prefix."""
+    if fields.prompt_cache_key:
+        return fields.prompt_cache_key
+    return next((value for name in _SESSION_HEADERS if (value := context.headers.get(name))), None)
 
 
 # ----------------------------------------------------------------------------------------------------- reading by hand

@@ -12,7 +12,7 @@ from typing import Any
 from translators.errors import invalid
 from translators.history import repair
 from translators.ir import Message, Note, Request, Text, Thinking
-from translators.openai_fields import answer_format, missing, noted, sampling, unsupported, wrong_value
+from translators.openai_fields import affinity, answer_format, missing, noted, sampling, unsupported, wrong_value
 from translators.protocol import Context, Json, Turn
 from translators.responses import schema, tool_choice, tools
 from translators.responses.items import Items
@@ -22,7 +22,6 @@ from translators.responses.tools import Declarations
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
-_SESSION_HEADERS = ("thread-id", "session-id", "session_id")
 _NOT_HERE = ("conversation", "prompt", "context_management", "moderation", "multi_agent")
 _NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image")
 _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
@@ -57,7 +56,7 @@ def parse(body: Json, context: Context) -> Turn:
         format=answer_format(text.format, items.format_path),
         thinking=Thinking(effort=thinking.effort),
         logprobs=_logprobs(fields),
-        affinity=_affinity(fields, context),
+        affinity=affinity(fields, context),
     )
     stream = ResponsesStream(context, _echo(fields, text, thinking), offered, _options(fields, context))
     return Turn(request, fields.stream is True, stream, tuple(notes))
@@ -134,12 +133,6 @@ def _logprobs(fields: CreateResponse) -> int | None:
     if fields.top_logprobs or _LOGPROBS in (fields.include or ()):
         return fields.top_logprobs or 0
     return None
-
-
-def _affinity(fields: CreateResponse, context: Context) -> str | None:
-    if fields.prompt_cache_key:
-        return fields.prompt_cache_key
-    return next((value for name in _SESSION_HEADERS if (value := context.headers.get(name))), None)
 
 
 # ----------------------------------------------------------------------------------------------------------------- echo

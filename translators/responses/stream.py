@@ -26,7 +26,7 @@ from translators.protocol import Context, Json
 from translators.responses.errors import stream_error
 from translators.responses.output import Item, open_item
 from translators.responses.tools import ToolMap
-from translators.sse import frame
+from translators.sse import frame, padding
 
 DONE = b"data: [DONE]\n\n"
 
@@ -113,7 +113,7 @@ class ResponsesStream:
             if item.wants_logprobs:
                 tail = b'"logprobs":' + orjson.dumps(event.logprobs or []) + b"," + tail
             if self._options.obfuscation:
-                tail = b'"obfuscation":"' + _padding(self._context.id, len(text)) + b'",' + tail
+                tail = b'"obfuscation":"' + padding(self._context.id, len(text)) + b'",' + tail
             self._out.append(item.delta_head + orjson.dumps(text) + b"," + tail)
 
     def _event(self, event: Event) -> None:
@@ -213,8 +213,3 @@ def _usage(usage: Usage | None) -> Json | None:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning or 0},
         "total_tokens": usage.input + usage.output,
     }
-
-
-def _padding(seed: str, length: int) -> bytes:
-    """Fills a delta up to a multiple of 32 characters, so that an observer of the sizes learns less of the text."""
-    return (seed * 2)[: -length % 32].encode()

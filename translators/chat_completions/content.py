@@ -1,0 +1,171 @@
+"""`messages` → messages of the representation, in the order in which they came.
+
+Each role has its own content: text for system, developer and tool, text and images for the user, text, refusals,
+reasoning and calls for the assistant. Reasoning is taken from `reasoning_content` or `reasoning`, the two names that
+servers have for it, never from both. What the API had before `tools` is refused with the name of what replaced it.
+Putting calls and results into turns is the work of `translators.history`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import orjson
+
+from translators.chat_completions.tools import Toolbox
+from translators.errors import GatewayError, invalid
+from translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from translators.openai_content import file_text, image
+from translators.openai_fields import (
+    expect_object,
+    expect_text,
+    missing,
+    name_of,
+    text_or_null,
+    unsupported,
+    wrong_type,
+    wrong_value,
+)
+from translators.protocol import Json
+
+_ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
+_TEXT_ONLY = ("text",)
+_OF_USERS = ("text", "image_url", "file")
+_OF_ASSISTANTS = ("text", "refusal")
+_OF_TOOLS = ("text", "image_url")  # not OpenAI's, but what servers take
+_REASONING = ("reasoning_content", "reasoning")
+_UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
+
+
+class Conversation:
+    """Reads `messages` one by one; `notes` grows with what is left out."""
+
+    def __init__(self, tools: Toolbox, notes: list[Note]) -> None:
+        self.messages: list[Message] = []
+        self._tools = tools
+        self._notes = notes
+
+    def read(self, messages: object) -> None:
+        if not isinstance(messages, list):
+            raise wrong_type("messages", "an array", messages)
+        for index, message in enumerate(messages):
+            path = f"messages[{index}]"
+            if not isinstance(message, dict):
+                raise wrong_type(path, "an object", message)
+            self.messages.append(self._message(message, path))
+
+    def _message(self, message: Json, path: str) -> Message:
+        role = expect_text(message, "role", path)
+        if role != "tool" and message.get("name") is not None:
+            self._notes.append(Note("field", "name"))  # of a participant: templates have no place for it
+        match role:
+            case "system" | "developer":
+                return Message(role, _content(message, path, _TEXT_ONLY))
+            case "user":
+                return Message(role, _content(message, path, _OF_USERS))
+            case "assistant":
+                return Message(role, self._assistant(message, path))
+            case "tool":
+                return Message(role, (self._result(message, path),))
+            case "function":
+                raise _legacy(f"{path}.role", "Messages of role 'function' are not supported: use role 'tool'.")
+            case other:
+                raise wrong_value(f"{path}.role", other, _ROLES)
+
+    def _assistant(self, message: Json, path: str) -> tuple[Part, ...]:
+        if message.get("function_call") is not None:
+            raise _legacy(f"{path}.function_call", "'function_call' is not supported: use 'tool_calls'.")
+        if message.get("audio") is not None:
+            raise unsupported(f"{path}.audio", "Audio is not supported by this gateway.")
+        parts: list[Part] = []
+        reasoning = next((text for key in _REASONING if (text := text_or_null(message, key, path))), None)
+        if reasoning:
+            parts.append(Reasoning(reasoning))
+        if message.get("content") is not None:
+            parts += _content(message, path, _OF_ASSISTANTS)
+        if refusal := text_or_null(message, "refusal", path):
+            parts.append(Refusal(refusal))
+        parts += self._calls(message.get("tool_calls"), f"{path}.tool_calls")
+        return tuple(parts) or (Text(""),)
+
+    def _calls(self, calls: object, path: str) -> list[ToolCall]:
+        if calls is None:
+            return []
+        if not isinstance(calls, list):
+            raise wrong_type(path, "an array", calls)
+        return [self._call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
+
+    def _call(self, call: Any, path: str) -> ToolCall:
+        if not isinstance(call, dict):
+            raise wrong_type(path, "an object", call)
+        id = _filled(call, "id", path)
+        match text_or_null(call, "type", path):
+            case None | "function":
+                owner, place = expect_object(call, "function", path), f"{path}.function"
+                arguments = expect_text(owner, "arguments", place)
+                return ToolCall(id, self._tools.name("function", name_of(owner, place)), arguments)
+            case "custom":
+                owner, place = expect_object(call, "custom", path), f"{path}.custom"
+                arguments = orjson.dumps({"input": expect_text(owner, "input", place)}).decode()
+                return ToolCall(id, self._tools.name("custom", name_of(owner, place)), arguments)
+            case other:
+                raise wrong_value(f"{path}.type", other, "'function' and 'custom'")
+
+    def _result(self, message: Json, path: str) -> ToolResult:
+        id = _filled(message, "tool_call_id", path)
+        parts = _content(message, path, _OF_TOOLS)
+        return ToolResult(id, tuple(part for part in parts if isinstance(part, Text | Image)))
+
+
+def _content(message: Json, path: str, kinds: Collection[str]) -> tuple[Text | Refusal | Image, ...]:
+    """`content` as a string or a list of parts of these kinds; at least one part."""
+    content, path = message.get("content"), f"{path}.content"
+    if isinstance(content, str):
+        return (Text(content),)
+    if isinstance(content, list):
+        parts = [_part(part, f"{path}[{index}]", kinds) for index, part in enumerate(content)]
+        return tuple(parts) or (Text(""),)
+    if "content" not in message:
+        raise missing(path)
+    raise wrong_type(path, "a string or an array of content parts", content)
+
+
+def _part(part: Any, path: str, kinds: Collection[str]) -> Text | Refusal | Image:
+    if not isinstance(part, dict):
+        raise wrong_type(path, "an object", part)
+    kind = expect_text(part, "type", path)
+    if kind in _UNHEARD:
+        raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
+    if kind not in kinds:
+        raise wrong_value(f"{path}.type", kind, ", ".join(f"'{one}'" for one in kinds))
+    match kind:
+        case "text":
+            return Text(expect_text(part, "text", path))
+        case "refusal":
+            return Refusal(expect_text(part, "refusal", path))
+        case "file":
+            return file_text(expect_object(part, "file", path), f"{path}.file")
+        case _:
+            return _image(part, path)
+
+
+def _image(part: Json, path: str) -> Image:
+    """`image_url` is an object; a bare string, which some clients send, means the same."""
+    if isinstance(part.get("image_url"), str):
+        return image(part["image_url"], part.get("detail"), path)
+    owner, place = expect_object(part, "image_url", path), f"{path}.image_url"
+    if "url" not in owner:
+        raise missing(f"{place}.url")
+    return image(owner["url"], owner.get("detail"), place, "url")
+
+
+def _filled(owner: Json, key: str, path: str) -> str:
+    text = expect_text(owner, key, path)
+    if not text:
+        raise invalid(f"Invalid '{path}.{key}': empty string.", f"{path}.{key}", "empty_string")
+    return text
+
+
+def _legacy(path: str, message: str) -> GatewayError:
+    return unsupported(path, message, "unsupported_parameter")

@@ -1,0 +1,126 @@
+"""The body of `POST /v1/chat/completions` → a `Turn`: what to ask the server, how to answer, and what was left out on
+the way.
+
+Each field is translated, refused with its path, or noted. Nothing passes through untouched because the server happens
+to speak the same protocol: a request means the same on every backend.
+"""
+
+from __future__ import annotations
+
+from translators.chat_completions import schema
+from translators.chat_completions.content import Conversation
+from translators.chat_completions.schema import CreateChatCompletion
+from translators.chat_completions.stream import ChatStream, StreamOptions
+from translators.chat_completions.tools import Toolbox
+from translators.errors import invalid
+from translators.history import repair
+from translators.ir import Note, Request, Thinking
+from translators.openai_fields import affinity, answer_format, missing, noted, sampling, unsupported
+from translators.protocol import Context, Json, Turn
+
+_NOTED = ("audio", "metadata", "prediction", "safety_identifier", "user", "verbosity")
+_ORDINARY = {"service_tier": ("auto", "default"), "store": (False,)}
+_REPLACED = {"functions": "tools", "function_call": "tool_choice"}
+
+
+def parse(body: Json, context: Context) -> Turn:
+    """Raises `GatewayError` with the path of the first fault."""
+    fields = schema.validate(body)
+    _refuse(fields)
+    notes = _ignored(fields)
+    tools = Toolbox(context.policy, notes)
+    if fields.tools is not None:
+        tools.declare_all(fields.tools)
+    if fields.web_search_options is not None:
+        tools.leave_out("web_search", "web_search_options")
+    if fields.messages is None:
+        raise missing("messages")
+    conversation = Conversation(tools, notes)
+    conversation.read(fields.messages)
+    messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
+    if not messages:
+        raise invalid("Invalid 'messages': the conversation has no messages.", "messages", "empty_array")
+    notes.extend(repairs)
+    choice, allowed = tools.choose(fields.tool_choice)
+    request = Request(
+        id=context.id,
+        model=fields.model,
+        messages=messages,
+        tools=tools.offered(allowed),
+        tool_choice=choice,
+        parallel_tool_calls=fields.parallel_tool_calls is not False,
+        max_tokens=_max_tokens(fields),
+        sampling=sampling(fields),
+        format=answer_format(fields.response_format, "response_format", "json_schema"),
+        thinking=_thinking(fields, notes),
+        logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
+        affinity=affinity(fields, context) or fields.user or None,
+    )
+    return Turn(request, fields.stream is True, ChatStream(context, _options(fields), tools.owners), tuple(notes))
+
+
+# -------------------------------------------------------------------------------------------------- refused and ignored
+
+
+def _refuse(fields: CreateChatCompletion) -> None:
+    """What the API has and this gateway has not."""
+    for name, instead in _REPLACED.items():
+        if getattr(fields, name) not in (None, []):
+            message = f"The parameter '{name}' is not supported by this gateway: use '{instead}'."
+            raise unsupported(name, message, "unsupported_parameter")
+    if fields.n is not None and fields.n > 1:
+        raise unsupported("n", "Only one choice per request is supported by this gateway: 'n' must be 1.")
+    if fields.modalities and "audio" in fields.modalities:
+        raise unsupported("modalities", "Audio is not supported by this gateway: 'modalities' must be ['text'].")
+    if fields.moderation not in (None, {}):
+        message = "The parameter 'moderation' is not supported by this gateway."
+        raise unsupported("moderation", message, "unsupported_parameter")
+    if fields.top_logprobs and not fields.logprobs:
+        raise invalid("The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled.", "top_logprobs")
+
+
+def _ignored(fields: CreateChatCompletion) -> list[Note]:
+    """Fields that were accepted, change nothing and might have been meant to."""
+    names = [name for name in _NOTED if getattr(fields, name) is not None]
+    for name, ordinary in _ORDINARY.items():
+        value = getattr(fields, name)
+        if value is not None and value not in ordinary:
+            names.append(name)
+    if fields.stream_options is not None and not fields.stream:
+        names.append("stream_options")
+    names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
+    return [noted("field", name) for name in names]
+
+
+# ----------------------------------------------------------------------------------------------------------- translated
+
+
+def _max_tokens(fields: CreateChatCompletion) -> int | None:
+    """`max_tokens` is the older name."""
+    new, old = fields.max_completion_tokens, fields.max_tokens
+    if new is not None and old is not None and new != old:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise invalid(message, "max_tokens")
+    return old if new is None else new
+
+
+def _thinking(fields: CreateChatCompletion, notes: list[Note]) -> Thinking:
+    """Clients of open models turn thinking off by a variable of the chat template; the rest of what templates take is
+    known to one template only."""
+    effort, kwargs = fields.reasoning_effort, dict(fields.chat_template_kwargs or {})
+    if effort is None and kwargs.get("enable_thinking") is False:
+        del kwargs["enable_thinking"]
+        effort = "none"
+    if kwargs:
+        notes.append(Note("field", "chat_template_kwargs"))
+    return Thinking(effort, fields.thinking_token_budget)
+
+
+def _options(fields: CreateChatCompletion) -> StreamOptions:
+    asked = fields.stream_options
+    return StreamOptions(
+        model=fields.model,
+        usage=bool(asked and asked.include_usage),
+        obfuscation=bool(asked and asked.include_obfuscation),
+        logprobs=fields.logprobs is True,
+    )

@@ -1,0 +1,53 @@
+"""The fields of a body of `POST /v1/chat/completions`, checked once by pydantic.
+
+`messages`, `tools` and `tool_choice` are deep and often large; they are read by hand in `content.py` and `tools.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from translators.openai_fields import INT32, CreateFields, Effort, Lenient, refusal
+from translators.protocol import Json
+
+
+class StreamFields(Lenient):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class CreateChatCompletion(CreateFields):
+    """The body of `POST /v1/chat/completions` (API of 2026-11), with what vLLM, SGLang and trtllm-serve add for
+    reasoning."""
+
+    messages: Any = None
+    max_completion_tokens: int | None = Field(None, ge=1, le=INT32)
+    max_tokens: int | None = Field(None, ge=1, le=INT32)
+    n: int | None = Field(None, ge=1, le=128)
+    logprobs: bool | None = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: Effort | None = None
+    stream_options: StreamFields | None = None
+    modalities: list[Literal["text", "audio"]] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    thinking_token_budget: int | None = Field(None, ge=0, le=INT32)
+    # Refused as soon as they hold anything: see `parse`.
+    functions: Any = None
+    function_call: Any = None
+    moderation: Any = None
+    # Accepted for their senders' sake.
+    audio: Any = None
+    prediction: Any = None
+    prompt_cache_options: Any = None
+    web_search_options: Any = None
+
+
+def validate(body: Json) -> CreateChatCompletion:
+    """The checked fields; raises INVALID for the first fault in the order of the fields."""
+    try:
+        return CreateChatCompletion.model_validate(body)
+    except ValidationError as fault:
+        raise refusal(fault) from None

@@ -1,0 +1,260 @@
+"""Events into chunks, and into the completion that they amount to.
+
+Rules (OpenAI's specification; each is checked by tests/grammar from it):
+
+* The first chunk brings the role; then content, `reasoning_content`, refusals and calls come as they are written, the
+  header of a call before its arguments; then one chunk with the finish reason, one with the usage where it was asked
+  for and is known, and `data: [DONE]`.
+* Every chunk has the same id, time and model. Before the model has begun only comments go out.
+* `finish_reason` is `tool_calls` when there are calls and nothing cut the answer; a cut call keeps its text as it is.
+* A failed stream ends in a chunk with `error`, without a finish reason and without `[DONE]`.
+* A delta costs one template: what is fixed for a part is encoded when the part opens.
+
+Reasoning has no place in the specification; it travels under the name that most servers use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, assert_never
+
+import orjson
+
+from translators.chat_completions.errors import stream_error
+from translators.chat_completions.tools import Declared
+from translators.errors import GatewayError
+from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from translators.json_text import StringReader
+from translators.protocol import Context, Json
+from translators.sse import padding
+
+DONE = b"data: [DONE]\n\n"
+KEEPALIVE = b": keepalive\n\n"
+
+_FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_content"}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOptions:
+    """`usage`: a last chunk tells it, and every other says null."""
+
+    model: str
+    usage: bool = False
+    obfuscation: bool = False
+    logprobs: bool = False
+
+
+class _Part:
+    """An open part; `prefix` and `suffix` are what stands around its text in a delta. Parts of one kind share their
+    `pieces`, since a message has one content."""
+
+    __slots__ = ("pieces", "prefix", "suffix", "wants_logprobs")
+
+    def __init__(self, prefix: bytes, suffix: bytes, pieces: list[str], wants_logprobs: bool = False) -> None:
+        self.prefix = prefix
+        self.suffix = suffix
+        self.pieces = pieces
+        self.wants_logprobs = wants_logprobs
+
+    def feed(self, text: str) -> str:
+        """The text to send now."""
+        self.pieces.append(text)
+        return text
+
+    def finish(self, complete: bool) -> str:
+        return ""
+
+
+class _Call(_Part):
+    """A call of a function, or of a free-form tool: of that the model wrote {"input": "…"}, and the client gets the
+    text of it as it comes."""
+
+    __slots__ = ("_id", "_reader", "_tool")
+
+    def __init__(self, head: bytes, index: int, id: str, tool: Declared) -> None:
+        key = "arguments" if tool.kind == "function" else "input"
+        prefix = f'{{"tool_calls":[{{"index":{index},"{tool.kind}":{{"{key}":'.encode()
+        super().__init__(head + prefix, b"}}]}", [])
+        self._id = id
+        self._tool = tool
+        self._reader = StringReader() if tool.kind == "custom" else None
+
+    def feed(self, text: str) -> str:
+        return super().feed(text if self._reader is None else self._reader.feed(text))
+
+    def finish(self, complete: bool) -> str:
+        return super().feed(self._reader.finish()) if self._reader is not None and complete else ""
+
+    def shown(self) -> Json:
+        """The call as it stands: in its header chunk without text, in the whole message with all of it."""
+        key = "arguments" if self._tool.kind == "function" else "input"
+        owner = {"name": self._tool.name, key: "".join(self.pieces)}
+        return {"id": self._id, "type": self._tool.kind, self._tool.kind: owner}
+
+
+class ChatStream:
+    """`owners` restores the client's tools from the names that servers know."""
+
+    def __init__(self, context: Context, options: StreamOptions, owners: Mapping[str, Declared]) -> None:
+        self._context = context
+        self._options = options
+        self._owners = owners
+        self._created = context.clock()
+        head = {"id": f"chatcmpl-{context.id}", "object": "chat.completion.chunk", "created": self._created}
+        self._head = b"data: " + orjson.dumps({**head, "model": options.model})[:-1]
+        self._delta_head = self._head + b',"choices":[{"index":0,"delta":'
+        self._end = b',"usage":null}\n\n' if options.usage else b"}\n\n"
+        self._delta_end = b',"logprobs":null,"finish_reason":null}]' + self._end
+        self._out: list[bytes] = []
+        self._texts: dict[str, list[str]] = {}  # by the message's field
+        self._logprobs: list[Json] = []
+        self._calls: list[_Call] = []
+        self._part: _Part | None = None
+        self._begun = False
+        self._final: Json | None = None
+
+    # ------------------------------------------------------------------------------------------------------- the stream
+
+    def start(self) -> bytes:
+        """Nothing: the first chunk waits for the model."""
+        return b""
+
+    def keepalive(self) -> bytes:
+        """A comment, since the protocol has no event that changes nothing."""
+        return KEEPALIVE
+
+    def feed(self, events: Sequence[Event]) -> bytes:
+        for event in events:
+            if type(event) is Delta:  # nearly all of them
+                part = self._part
+                assert part is not None
+                text = part.feed(event.text)
+                if part.wants_logprobs and event.logprobs:
+                    self._with_logprobs(part, text, event.logprobs)
+                elif text:
+                    self._delta(part, text)
+            else:
+                self._event(event)
+        return self._take()
+
+    def fail(self, error: GatewayError) -> bytes:
+        self._out.append(b"data: " + orjson.dumps(stream_error(error)) + b"\n\n")
+        return self._take()
+
+    def body(self) -> Json:
+        assert self._final is not None, "the answer is not finished"
+        return self._final
+
+    def _take(self) -> bytes:
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+    # ----------------------------------------------------------------------------------------------------------- chunks
+
+    def _delta(self, part: _Part, text: str) -> None:
+        end = self._delta_end if not self._options.obfuscation else self._padded(self._delta_end, len(text))
+        self._out.append(part.prefix + orjson.dumps(text) + part.suffix + end)
+
+    def _with_logprobs(self, part: _Part, text: str, logprobs: list[dict[str, Any]]) -> None:
+        self._logprobs += logprobs
+        said = orjson.dumps({"content": logprobs, "refusal": None})
+        end = b',"logprobs":' + said + b',"finish_reason":null}]' + self._end
+        end = end if not self._options.obfuscation else self._padded(end, len(text))
+        self._out.append(part.prefix + orjson.dumps(text) + part.suffix + end)
+
+    def _padded(self, end: bytes, length: int) -> bytes:
+        return end[:-3] + b',"obfuscation":"' + padding(self._context.id, length) + b'"}\n\n'
+
+    def _chunk(self, delta: Json, finish_reason: str | None = None) -> None:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        self._out.append(self._head + b',"choices":[' + orjson.dumps(choice) + b"]" + self._end)
+
+    # ----------------------------------------------------------------------------------------------------------- events
+
+    def _event(self, event: Event) -> None:
+        match event:
+            case PartStarted():
+                self._open(event)
+            case PartEnded():
+                assert self._part is not None
+                if rest := self._part.finish(event.complete):
+                    self._delta(self._part, rest)
+                self._part = None
+            case Finished():
+                self._finish(event)
+            case Started() | Delta():
+                pass
+
+    def _open(self, part: PartStarted) -> None:
+        if not self._begun:
+            self._begun = True
+            self._chunk({"role": "assistant", "content": "" if part.kind == "text" else None})
+        match part.kind:
+            case "text" | "refusal" | "reasoning":
+                field = _FIELDS[part.kind]
+                prefix = self._delta_head + f'{{"{field}":'.encode()
+                pieces = self._texts.setdefault(field, [])
+                self._part = _Part(prefix, b"}", pieces, self._options.logprobs and part.kind == "text")
+            case "call":
+                tool = self._owners.get(part.name) or Declared("function", part.name)
+                call = self._part = _Call(self._delta_head, len(self._calls), part.id, tool)
+                self._chunk({"tool_calls": [{"index": len(self._calls), **call.shown()}]})
+                self._calls.append(call)
+            case _:
+                assert_never(part.kind)
+
+    def _finish(self, event: Finished) -> None:
+        reason = self._reason(event.reason)
+        self._chunk({}, reason)
+        usage = _usage(event.usage)
+        if self._options.usage and usage is not None:
+            self._out.append(self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n")
+        self._out.append(DONE)
+        logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
+        choice = {"index": 0, "message": self._message(), "logprobs": logprobs, "finish_reason": reason}
+        self._final = {
+            "id": f"chatcmpl-{self._context.id}",
+            "object": "chat.completion",
+            "created": self._created,
+            "model": self._options.model,
+            "choices": [choice],
+            "usage": usage,
+        }
+
+    def _reason(self, reason: StopReason) -> str:
+        match reason:
+            case StopReason.LENGTH:
+                return "length"
+            case StopReason.CONTENT_FILTER:
+                return "content_filter"
+            case StopReason.STOP:
+                return "tool_calls" if self._calls else "stop"
+            case _:
+                assert_never(reason)
+
+    def _message(self) -> Json:
+        texts = {field: "".join(pieces) for field, pieces in self._texts.items()}
+        message: Json = {"role": "assistant", "content": texts.get("content"), "refusal": texts.get("refusal")}
+        if "reasoning_content" in texts:
+            message["reasoning_content"] = texts["reasoning_content"]
+        if self._calls:
+            message["tool_calls"] = [call.shown() for call in self._calls]
+        return message
+
+
+def _usage(usage: Usage | None) -> Json | None:
+    """What was measured; a detail that nobody measured is left out."""
+    if usage is None:
+        return None
+    out: Json = {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+    }
+    if usage.cached is not None:
+        out["prompt_tokens_details"] = {"cached_tokens": usage.cached}
+    if usage.reasoning is not None:
+        out["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
+    return out
