@@ -178,6 +178,7 @@ class Handler:
 
     def _context(self, request: web.Request, id: str) -> Context:
         headers = {name.lower(): value for name, value in request.headers.items()}
+        headers["x-request-id"] = request[REQUEST_ID]
         return Context(
             id=id,
             clock=lambda: int(time.time()),
@@ -220,7 +221,7 @@ class Handler:
         await self._gate.admit(target.backend)
         async with self._counts:
             tokens = await target.backend.count_tokens(replace(asked, model=target.model))
-        headers = {"x-request-id": request[REQUEST_ID]}
+        headers = id_headers(request[REQUEST_ID])
         if tokens is None:
             tokens = estimate(asked)
             headers["x-dragoman-estimated"] = "input_tokens"
@@ -280,7 +281,7 @@ class Handler:
         notes = call.notes
         if call.answer is not None:
             notes = notes + call.answer.notes + call.answer.stage_notes()
-        headers = {"x-request-id": call.request_id}
+        headers = id_headers(call.request_id)
         if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
             headers["x-dragoman-ignored"] = ignored
         if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
@@ -338,6 +339,11 @@ def _ms(seconds: float) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------------- replies
+
+
+def id_headers(request_id: str) -> dict[str, str]:
+    """Under the names that OpenAI's and Anthropic's clients look for."""
+    return {"x-request-id": request_id, "request-id": request_id}
 
 
 def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Response:
