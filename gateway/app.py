@@ -23,7 +23,7 @@ import gateway
 from backends.base import Backend, ModelInfo
 from gateway.auth import Keys
 from gateway.config import Config
-from gateway.handler import REQUEST_ID, Handler, common_headers, error_reply, json_response
+from gateway.handler import REQUEST_ID, Handler, common_headers, error_reply, id_headers, json_response
 from gateway.health import Gate
 from gateway.logs import log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
@@ -117,7 +117,7 @@ class Gateway:
             error = GatewayError(Kind.INTERNAL, f"Internal error; the request id is {request['request_id']}.")
         else:
             if not response.prepared and "x-request-id" not in response.headers:
-                response.headers["x-request-id"] = request[REQUEST_ID]
+                response.headers.update(id_headers(request[REQUEST_ID]))
             return self._last(response)
         self.metrics.requests.labels("other", str(error.kind.status), "refused").inc()
         told = {"request_id": request[REQUEST_ID], "route": "other", "status": error.kind.status, "outcome": "refused"}
@@ -134,7 +134,7 @@ class Gateway:
 
     def _error_response(self, request: web.Request, error: GatewayError, headers: dict[str, str]) -> web.Response:
         protocol = self._protocol_of(request.path)
-        headers["x-request-id"] = request[REQUEST_ID]
+        headers |= id_headers(request[REQUEST_ID])
         if protocol is not None:
             reply = error_reply(protocol, error, request[REQUEST_ID])
             return json_response(reply.status, reply.body, {**headers, **reply.headers})
