@@ -1,0 +1,350 @@
+"""The shared scanner: a model's raw text, cut anywhere, into parts.
+
+Rules that every family keeps:
+
+* What may yet become a marker is held back, everything else leaves in the call in which it came.
+* A call is announced once its name is known and its arguments have begun as a JSON object; they stream from then on.
+  Before that, whatever turns out to be no call comes out as the text that it was and is noted (`malformed_call`).
+* A marker inside a JSON string is text of that string. Outside of strings `<` is never JSON and ends a broken call.
+* Reasoning ends at its closing tag; newlines beside its tags belong to the tags. An end-of-turn token counts only where
+  nothing follows it.
+
+A family is a subclass: its markers and the states between them. A state is a method that takes from the text what has
+become certain and says whether another state (or the same one again) can go on. Nothing is checked against a schema.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import ClassVar
+
+from translators.ir import Note, Request, Tool
+from translators.parts import Parts
+
+HELD_LIMIT = 262_144  # characters of a call that may wait for its name
+RESCAN_LIMIT = 4_096  # of a malformed call, that are searched for further markers
+HEADER_LIMIT = 1_024  # for names, keys and tags
+TAG_NEWLINES = 8  # newlines beside a reasoning tag that are held back
+
+_STRUCTURE = re.compile(r'["{}\[\]<]')
+_IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
+_BLANK = re.compile(r"\s*")
+_OBJECT_BEGINS = re.compile(r'\{\s*["}]')
+_OBJECT_MAY_BEGIN = re.compile(r"\{\s*\Z")
+
+
+class Markers:
+    """A fixed set of markers: the next one in a text, and where one may have begun at its end."""
+
+    def __init__(self, markers: Iterable[str]) -> None:
+        ordered = sorted(set(markers), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, ordered)) or r"(?!)")
+        self._prefixes = frozenset(marker[:length] for marker in ordered for length in range(1, len(marker)))
+        self._firsts = frozenset(marker[0] for marker in ordered)
+        self._longest = max(map(len, ordered), default=0)
+
+    def find(self, text: str, at: int) -> re.Match[str] | None:
+        return self._pattern.search(text, at)
+
+    def held(self, text: str, at: int) -> int:
+        """Where in `text` (after `at`) a marker begins that is not whole yet, its length if there is none."""
+        for start in range(max(at, len(text) - self._longest + 1), len(text)):
+            if text[start] in self._firsts and text[start:] in self._prefixes:
+                return start
+        return len(text)
+
+
+markers_of = cache(Markers)
+
+
+class JsonText:
+    """One JSON object, array or string as it comes: `feed` says where in the text it ends, or ends for now."""
+
+    __slots__ = ("_depth", "_escaped", "_string", "broken", "complete")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._string = False
+        self._escaped = False
+        self.complete = False
+        self.broken = False  # a `<` outside of strings
+
+    def feed(self, text: str, at: int) -> int:
+        if self._escaped and at < len(text):
+            at, self._escaped = at + 1, False
+        while (match := (_IN_STRING if self._string else _STRUCTURE).search(text, at)) is not None:
+            at, found = match.end(), match[0]
+            if found == '"':
+                self._string = not self._string
+                if not self._string and not self._depth:
+                    self.complete = True
+                    return at
+            elif found == "\\":
+                self._escaped = True
+            elif found in "{[":
+                self._depth += 1
+            elif found == "<":
+                self.broken = True
+                return at - 1
+            elif found in "}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    self.complete = True
+                    return at
+        return len(text)
+
+
+class Markup:
+    """The scanner, and by itself the family without calls. `openers` names the state that a marker opens; `breaks` are
+    those of them that also end reasoning, because only a tokenizer's special token can write them."""
+
+    openers: ClassVar[Mapping[str, str]] = {}
+    breaks: ClassVar[tuple[str, ...]] = ()
+    thinking: ClassVar[Mapping[str, str]] = {"<think>": "</think>"}
+    ends: ClassVar[tuple[str, ...]] = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>")
+
+    def __init__(self, parts: Parts, *, prompt: str = "", request: Request | None = None) -> None:
+        self._parts = parts
+        self._tools: Mapping[str, Tool] = {tool.name: tool for tool in request.tools} if request else {}
+        self._closed_world = request is not None  # the tools are known: a name outside of them is none
+        self._text = ""
+        self._at = 0
+        self._final = False
+        self._raw: list[str] | None = None  # what was taken of a call that is not announced yet
+        self._held = 0
+        self._calls = 0
+        self._sent: list[str] = []  # arguments of this call
+        self._size = 0
+        self._json = JsonText()
+        self._before = ""  # the last character of text
+        self._reasoned = False
+        self._closer = ""
+        self._lead = False  # newlines that follow a tag are skipped
+        self._state: Callable[[], bool] = self._outside
+        self._ends = markers_of(self.ends)
+        self._outer = markers_of((*self.openers, *self.thinking, *self.thinking.values(), *self.ends))
+        opened = prompt.rstrip()
+        for opener, closer in self.thinking.items():
+            if opened.endswith(opener):
+                self._think(closer)
+
+    def feed(self, text: str) -> None:
+        self._text = self._text[self._at :] + text
+        self._at = 0
+        self._run()
+
+    def finish(self) -> None:
+        self._final = True
+        self._run()
+
+    def _run(self) -> None:
+        while True:
+            while self._state():
+                pass
+            if self._raw and (self._final or self._held > HELD_LIMIT):
+                self._malformed()
+            else:
+                return
+
+    # -------------------------------------------------------------------------------------------------- text, reasoning
+
+    def _outside(self) -> bool:
+        text = self._text
+        match = self._outer.find(text, self._at)
+        if match is None:
+            self._say(len(text) if self._final else self._outer.held(text, self._at))
+            return False
+        self._say(match.start())
+        marker = match[0]
+        if marker in self.openers:
+            self._at = match.end()
+            self._raw, self._held = [marker], 0
+            self._state = getattr(self, self.openers[marker])
+        elif marker in self.ends:
+            return self._end_token(marker)
+        elif self._before == "`" or (marker not in self.thinking and self._reasoned):
+            self._say(match.end())  # spoken of, not meant
+        elif marker in self.thinking:
+            self._at = match.end()
+            self._think(self.thinking[marker])
+        else:  # closed here, opened by a prompt that is not known: what came before has left as text
+            self._at = match.end()
+            self._reasoned = True
+            self._note("unopened_reasoning")
+            self._state = self._behind_tag
+        return True
+
+    def _say(self, end: int) -> None:
+        if end > self._at:
+            self._say_text(self._text[self._at : end])
+            self._at = end
+
+    def _say_text(self, text: str) -> None:
+        self._before = text[-1]
+        self._parts.text(text)
+
+    def _think(self, closer: str) -> None:
+        self._reasoned = self._lead = True
+        self._closer = closer
+        self._inner = markers_of((closer, *self.breaks, *self.ends))
+        self._state = self._thinking
+
+    def _thinking(self) -> bool:
+        text = self._text
+        if self._lead and not self._skip_newlines():
+            return False
+        match = self._inner.find(text, self._at)
+        end = match.start() if match else len(text) if self._final else self._inner.held(text, self._at)
+        stop = end
+        if match is not None or not self._final:
+            stop = max(self._at + len(text[self._at : end].rstrip("\n")), end - TAG_NEWLINES)
+        if stop > self._at:
+            self._parts.reasoning(text[self._at : stop])
+            self._at = stop
+        if match is None:
+            return False
+        if match[0] in self.ends:
+            return self._end_token(match[0], match.start())
+        self._at = match.end()
+        self._state, self._before = self._behind_tag, ""
+        if match[0] != self._closer:
+            self._at = match.start()
+        return True
+
+    def _behind_tag(self) -> bool:
+        self._lead = True
+        if not self._skip_newlines():
+            return False
+        self._state = self._outside
+        return True
+
+    def _skip_newlines(self) -> bool:
+        while self._at < len(self._text) and self._text[self._at] == "\n":
+            self._at += 1
+        self._lead = self._at == len(self._text)
+        return not self._lead
+
+    def _end_token(self, marker: str, start: int | None = None) -> bool:
+        """An end-of-turn token: dropped with the blanks and tokens behind it, text where anything else follows."""
+        text = self._text
+        at = start = self._at if start is None else start
+        while (match := self._ends.find(text, at)) is not None and not text[at : match.start()].strip():
+            at = match.end()
+        if not text[at : len(text) if self._final else self._ends.held(text, at)].strip():
+            if self._final:
+                self._at = len(text)
+            return False
+        if self._state == self._outside:
+            self._say(start + len(marker))
+        else:
+            self._parts.reasoning(text[self._at : start + len(marker)])
+            self._at = start + len(marker)
+        return True
+
+    # ------------------------------------------------------------------------------------------------------------ calls
+
+    def _note(self, name: str) -> None:
+        self._parts.notes.append(Note("repair", name))
+
+    def _take(self, end: int) -> str:
+        """The text up to `end`, kept for the case that it is no call."""
+        piece, self._at = self._text[self._at : end], end
+        if self._raw is not None and piece:
+            self._raw.append(piece)
+            self._held += len(piece)
+        return piece
+
+    def _skip_blank(self) -> bool:
+        """Whether anything but white space stands there."""
+        match = _BLANK.match(self._text, self._at)
+        assert match is not None
+        self._take(match.end())
+        return self._at < len(self._text)
+
+    def _literal(self, *options: str) -> str | None:
+        """Which of the options stands here; "" while that is open, None when none does."""
+        for option in options:
+            if self._text.startswith(option, self._at):
+                return option
+        rest = self._text[self._at : self._at + HEADER_LIMIT]
+        return "" if not self._final and any(option.startswith(rest) for option in options) else None
+
+    def _until(self, mark: str) -> int | None:
+        """Where `mark` begins; -1 while it may still come, None when it certainly does not within a header's bound."""
+        found = self._text.find(mark, self._at, self._at + HEADER_LIMIT)
+        if found >= 0:
+            return found
+        return None if self._final or len(self._text) - self._at >= HEADER_LIMIT else -1
+
+    def _malformed(self) -> bool:
+        """No call after all: its first piece is text, the rest is searched again."""
+        held, self._raw = self._raw or [], None
+        self._state = self._outside
+        if held:
+            rest = "".join(held[1:])
+            if held[0].strip() or rest.strip():
+                self._note("malformed_call")
+            self._say_text(held[0])
+            if len(rest) > RESCAN_LIMIT:
+                self._say_text(rest)
+                rest = ""
+            self._text, self._at = rest + self._text[self._at :], 0
+        return True
+
+    def _broken(self) -> bool:
+        """A call that cannot be read on: text, or if it has left already it stays as far as it went."""
+        if self._raw is not None:
+            return self._malformed()
+        if not self._final:
+            self._note("malformed_call")
+        self._end_call()
+        self._raw = None
+        self._state = self._outside
+        return True
+
+    def _announce(self, name: str, id: str = "") -> None:
+        self._raw = None
+        self._sent, self._size = [], 0
+        self._parts.call(self._calls, id, name)
+
+    def _argue(self, piece: str) -> None:
+        """The next piece of the arguments. `Parts` takes a piece that repeats all before it for a server's snapshot,
+        which it never is here: such a piece goes in two."""
+        while 1 < self._size <= len(piece) and piece.startswith("".join(self._sent)):
+            self._send(piece[: self._size - 1])
+            piece = piece[len(self._sent[-1]) :]
+        self._send(piece)
+
+    def _send(self, piece: str) -> None:
+        self._sent.append(piece)
+        self._size += len(piece)
+        self._parts.call(self._calls, arguments=piece)
+
+    def _end_call(self) -> None:
+        self._calls += 1
+        self._raw, self._held = [], 0
+
+    def _leave(self) -> bool:
+        """Out of the calls: blanks that stood behind the last one are text."""
+        blank, self._raw = "".join(self._raw or ()), None
+        if blank:
+            self._say_text(blank)
+        self._state = self._outside
+        return True
+
+    # ------------------------------------------------------------------------------------------------ arguments as JSON
+
+    def _object_stands_here(self) -> bool | None:
+        """Whether an object begins at the next character; None while that is open."""
+        if self._at == len(self._text) or _OBJECT_MAY_BEGIN.match(self._text, self._at):
+            return None if not self._final else False
+        return _OBJECT_BEGINS.match(self._text, self._at) is not None
+
+    def _stream_object(self) -> bool:
+        """Pass on what there is of the object; True when it has ended, one way or the other."""
+        end = self._json.feed(self._text, self._at)
+        if end > self._at:
+            self._argue(self._take(end))
+        return self._json.complete or self._json.broken
