@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
 
+import aiohttp
+
 DRAGOMAN = Path(sys.executable).with_name("dragoman")
 READY = re.compile(r"dragoman is ready on (http://127\.0\.0\.1:\d+) ")
 READY_SECONDS = 60.0  # the local model starts within seconds, but not on a busy machine
@@ -68,3 +70,13 @@ async def _end(child: asyncio.subprocess.Process) -> int:
 def _read(log: IO[bytes]) -> str:
     log.seek(0)
     return log.read().decode(errors="replace")
+
+
+async def until_page(url: str, holds: str) -> None:
+    """Waits until the text of a page of the gateway holds that."""
+    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+        while True:
+            async with session.get(url) as page:
+                if holds in await page.text():
+                    return
+            await asyncio.sleep(0.1)

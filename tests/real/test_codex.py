@@ -9,45 +9,17 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
-import textwrap
 import tomllib
 
 import pytest
 
 from tests.real.codex import ADDRESS, Codex, catalogue, configuration, full_configuration, readme_block
+from tests.real.mcp_server import mcp_server
 from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
 from tests.scripted import Json, Script, ScriptedServer, usage
 
 pytestmark = pytest.mark.real
-
-MCP_SERVER = textwrap.dedent(
-    '''
-    """A stdio MCP server with one tool, of the standard library alone."""
-    import json, sys
-
-    SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a"]}
-
-    def answer(method, params):
-        if method == "initialize":
-            info = {"name": "demo", "version": "1"}
-            return {"protocolVersion": params["protocolVersion"], "capabilities": {"tools": {}}, "serverInfo": info}
-        if method == "tools/list":
-            return {"tools": [{"name": "add", "description": "Adds two numbers.", "inputSchema": SCHEMA}]}
-        if method == "tools/call":
-            total = params["arguments"]["a"] + params["arguments"]["b"]
-            return {"content": [{"type": "text", "text": f"the sum is {total}"}], "isError": False}
-        return {}
-
-    for line in sys.stdin:
-        asked = json.loads(line)
-        if "id" in asked:
-            result = answer(asked["method"], asked.get("params") or {})
-            print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": result}), flush=True)
-    '''
-)
-
 
 # ------------------------------------------------------------------------------------------------------- configuration
 
@@ -149,12 +121,9 @@ async def test_a_tool_of_an_mcp_server_is_called_in_its_namespace(codex: Codex) 
         (name,) = [name for name in function_names(asked) if name.endswith("add")]
         return calls((name, {"a": 40, "b": 2}))
 
-    script = codex.home / "server.py"
-    script.write_text(MCP_SERVER, encoding="utf-8")
-    table = f"\n[mcp_servers.demo]\ncommand = {json.dumps(sys.executable)}\nargs = [{json.dumps(str(script))}]\n"
     server = ScriptedServer(ask, lambda asked: says(results(asked)[0]))
     async with server, serving("--backend", server.url) as url:
-        codex.configure(configuration(url) + table)
+        codex.configure(configuration(url) + mcp_server(codex))
         turn = await codex.exec("Add.", "--dangerously-bypass-approvals-and-sandbox")
     assert (turn.status, turn.complaints) == (0, [])
     (made,) = turn.items("mcp_tool_call")

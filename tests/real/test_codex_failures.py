@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import json
 
-import aiohttp
 import pytest
 
 from tests.real.codex import Codex, catalogue, configuration, full_configuration
+from tests.real.raw_responses import FAILED, INCOMPLETE, bye, streamed
 from tests.real.scripted_model import results, says
-from tests.real.serving import serving
+from tests.real.serving import serving, until_page
 from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, sse, text_stream
 
 pytestmark = pytest.mark.real
@@ -101,25 +101,15 @@ async def test_without_keepalives_the_same_silence_is_given_up(codex: Codex) -> 
     assert "idle timeout" in turn.complaints[-1]
 
 
-async def _until_page(url: str, holds: str) -> None:
-    """Waits until the text of a page of the gateway holds that."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
-        while True:
-            async with session.get(url) as page:
-                if holds in await page.text():
-                    return
-            await asyncio.sleep(0.1)
-
-
 async def test_a_sleeping_server_is_waited_for(codex: Codex) -> None:
     """503 with `Retry-After`, which Codex obeys: it comes back when the server has woken, and nobody is told."""
     async with ScriptedServer(says("I am awake.")) as server:
         async with serving("--backend", server.url, "--preset", "vllm") as url:
             server.on("GET", "/is_sleeping", Script.json({"is_sleeping": True}))
-            await _until_page(f"{url}/readyz", "asleep")
+            await until_page(f"{url}/readyz", "asleep")
             codex.configure(configuration(url))
             asking = asyncio.create_task(codex.exec("Say hello."))
-            await _until_page(f"{url}/metrics", 'status="503"')
+            await until_page(f"{url}/metrics", 'status="503"')
             assert not server.chats
             server.on("GET", "/is_sleeping", Script.json({"is_sleeping": False}))
             turn = await asking
@@ -198,21 +188,6 @@ async def test_a_call_that_was_whole_is_run_although_the_stream_broke_after_it(c
 # ------------------------------------------------------------------------------------------------------- Codex alone
 
 
-def event(name: str, **fields: object) -> str:
-    return f"event: {name}\ndata: {json.dumps({'type': name, **fields})}\n\n"
-
-
-CREATED = event("response.created", response={"id": "resp_1"})
-BYE = {"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "bye"}]}
-COMPLETED = event("response.completed", response={"id": "resp_1"})
-ERROR = {"code": "server_error", "message": "broke"}
-FAILED = event("response.failed", response={"id": "resp_1", "status": "failed", "error": ERROR})
-REASON = {"reason": "max_output_tokens"}
-INCOMPLETE = event(
-    "response.incomplete", response={"id": "resp_1", "status": "incomplete", "incomplete_details": REASON}
-)
-
-
 def patch_call(text: str, **more: str) -> Json:
     head = {"id": "ctc_1", "type": "custom_tool_call", "call_id": "call_1", "name": "apply_patch"}
     return {**head, "input": text, **more}
@@ -221,16 +196,6 @@ def patch_call(text: str, **more: str) -> Json:
 def command_call(arguments: str, **more: str) -> Json:
     head = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "exec_command"}
     return {**head, "arguments": arguments, **more}
-
-
-def streamed(item: Json, *, done: bool) -> str:
-    """The item added and, for raw input, its text as a delta; its end only when `done`."""
-    opened = event("response.output_item.added", output_index=0, item={**item, "status": "in_progress"})
-    if item["type"] == "custom_tool_call":
-        opened += event(
-            "response.custom_tool_call_input.delta", item_id=item["id"], output_index=0, delta=item["input"]
-        )
-    return CREATED + opened + (event("response.output_item.done", output_index=0, item=item) if done else "")
 
 
 WHOLE_COMMAND = json.dumps({"cmd": "touch made.txt"})
@@ -267,7 +232,7 @@ async def test_what_codex_does_with_a_call_that_was_cut(
 
     `told` is what the next request says of the call, "" that it says nothing; None: there is no next request.
     """
-    answers = [body, CREATED + event("response.output_item.done", output_index=0, item=BYE) + COMPLETED]
+    answers = [body, bye()]
     async with ScriptedServer() as server:
         server.on("POST", "/v1/responses", lambda _: Script(answers.pop(0).encode()))
         codex.configure(full_configuration(server.root) + ONE_RETRY)
