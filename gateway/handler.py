@@ -127,6 +127,7 @@ class Handler:
                 self.idle.set()
             self._metrics.in_flight.labels(protocol.name).dec()
             self._record(call)
+            call.answer = None  # it points back here: without the cycle a large request is freed at once
 
     # ------------------------------------------------------------------------------------------------------ the steps
 

@@ -8,7 +8,7 @@ again. Names that servers refuse are replaced, never split.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -127,22 +127,34 @@ def canonical_schema(schema: Any) -> Any:
 
     `required` is sorted, because some clients keep it in a set and its order then changes from run to run, which
     costs the server's whole prefix cache. Codex's mark `encrypted` is left out: servers that check schemas refuse it.
-    The order of keys and of `enum` carries meaning for the model and stays."""
+    The order of keys and of `enum` carries meaning for the model and stays. What needs no change is not copied: an
+    agent sends the same hundred schemas with every request."""
     if isinstance(schema, list):
-        return [canonical_schema(one) for one in schema]
+        members = [canonical_schema(one) for one in schema]
+        return members if _differs(schema, members) else schema
     if not isinstance(schema, dict):
         return schema
-    out: Json = {}
+    changed: Json = {}
     for key, value in schema.items():
         if key in _SCHEMAS:
-            out[key] = canonical_schema(value)
+            canonical = canonical_schema(value)
         elif key in _MAPS_OF_SCHEMAS and isinstance(value, dict):
-            out[key] = {name: canonical_schema(one) for name, one in value.items()}
+            mapped = {name: canonical_schema(one) for name, one in value.items()}
+            canonical = mapped if _differs(value.values(), mapped.values()) else value
         elif key == "required" and isinstance(value, list) and all(isinstance(name, str) for name in value):
-            out[key] = sorted(value)
-        elif not (key == "encrypted" and isinstance(value, bool)):
-            out[key] = value
+            canonical = value if (ordered := sorted(value)) == value else ordered
+        else:
+            continue
+        if canonical is not value:
+            changed[key] = canonical
+    out = {**schema, **changed} if changed else schema
+    if isinstance(out.get("encrypted"), bool):
+        out = {key: value for key, value in out.items() if key != "encrypted"}
     return out
+
+
+def _differs(before: Iterable[Any], after: Iterable[Any]) -> bool:
+    return any(one is not other for one, other in zip(before, after, strict=True))
 
 
 def object_schema(schema: Mapping[str, Any] | None) -> Json:
@@ -150,9 +162,9 @@ def object_schema(schema: Mapping[str, Any] | None) -> Json:
     if not schema:
         return dict(NO_PARAMETERS)
     out: Json = canonical_schema(schema)
-    if not isinstance(out.get("properties"), dict):
-        out["properties"] = {}
-    if "type" not in out:
-        return {"type": "object", **out}
-    out["type"] = "object"  # also where it was null, or a list with "object" in it
-    return out
+    properties = out.get("properties")
+    if out.get("type") == "object" and isinstance(properties, dict):
+        return out
+    # also where the type was null, or a list with "object" in it
+    known = out if "type" in out else {"type": "object", **out}
+    return {**known, "type": "object", "properties": properties if isinstance(properties, dict) else {}}

@@ -54,7 +54,11 @@ class EventReader:
             self._cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         blocks = data.split(b"\n\n")
-        self._hold(blocks.pop())
+        if rest := blocks.pop():
+            self._held.append(rest)
+        self._size = len(rest)
+        if len(blocks) == 1 and (payload := _payload(blocks[0])):
+            return [payload]  # a token, as it comes
         return [payload for block in blocks if (payload := _payload(block)) is not None]
 
     def finish(self) -> list[bytes]:
