@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def test_any_cutting_gives_the_same_parts(path: Path) -> None:
     for _ in range(20):
         cuts = sorted(chance.sample(range(len(text) + 1), min(len(text), chance.randint(1, 12))))
         edges = [0, *cuts, len(text)]
-        pieces = [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+        pieces = [text[start:end] for start, end in pairwise(edges)]
         assert told(*parse(family_of(path), pieces, reason=reason)) == whole, pieces
 
 
@@ -134,3 +135,184 @@ def test_every_beginning_is_an_answer(path: Path) -> None:
     text = read(path)
     for end in range(len(text)):
         parse(family_of(path), [text[:end]], reason=StopReason.LENGTH)
+
+
+# ---------------------------------------------------------------------------------------------------------- properties
+
+FRAGMENTS = (
+    ["<tool_call>", "</tool_call>", "<function=run>", "</function>", "<parameter=note>", "</parameter>", "\n", " "]
+    + ['{"name": "run"', ', "arguments": ', '{"note": "a"}', "}", "{", "[", "]", ",", '"', "\\", "`", "x", "é🙂", ":"]
+    + ["<think>", "</think>", "[THINK]", "[/THINK]", "<arg_key>note</arg_key>", "<arg_value>", "</arg_value>", "<"]
+    + ["[TOOL_CALLS]", "[ARGS]", "run", "<|python_tag|>", "<TOOLCALL>", "</TOOLCALL>", "<|tool_call|>", "<|im_end|>"]
+    + [
+        "<|channel|>",
+        "<|message|>",
+        "<|start|>",
+        "<|end|>",
+        "<|call|>",
+        "analysis",
+        "final",
+        " to=functions.run",
+        "</s>",
+    ]
+    + ["<|tool_calls_section_begin|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>", "{{"]
+    + [f"<\uff5ctool\u2581{word}\uff5c>" for word in ("calls\u2581begin", "call\u2581begin", "sep", "call\u2581end")]
+    + ["<\uff5cDSML\uff5cfunction_calls>", '<\uff5cDSML\uff5cinvoke name="run">', "</\uff5cDSML\uff5cinvoke>"]
+    + ['<\uff5cDSML\uff5cparameter name="note" string="true">', "</\uff5cDSML\uff5cparameter>", "function", "```json"]
+)
+garbage = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join)
+
+
+@every_family
+@settings(max_examples=120, deadline=None)
+@given(text=garbage, cuts=st.lists(st.integers(0, 200), max_size=8), prompt=st.sampled_from(["", "<think>\n"]))
+def test_garbage_cut_anywhere(family: str, text: str, cuts: list[int], prompt: str) -> None:
+    edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(edges)]
+    whole = told(*parse(family, [text], prompt=prompt))
+    assert told(*parse(family, pieces, prompt=prompt)) == whole
+    assert told(*parse(family, text, prompt=prompt)) == whole
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+WRITERS = {
+    "hermes": ("<tool_call>\n", '{{"name": "run", "arguments": {}}}', "\n</tool_call>"),
+    "llama3": ("<|python_tag|>", '{{"name": "run", "parameters": {}}}', ""),
+    "mistral": ("[TOOL_CALLS]", "run[ARGS]{}", ""),
+    "granite": ("<|tool_call|>", '[{{"name": "run", "arguments": {}}}]', ""),
+    "nemotron": ("<TOOLCALL>", '[{{"name": "run", "arguments": {}}}]', "</TOOLCALL>"),
+    "harmony": ("<|channel|>commentary to=functions.run <|constrain|>json<|message|>", "{}", "<|call|>"),
+    "kimi_k2": ("<|tool_calls_section_begin|><|tool_call_begin|>functions.run:0<|tool_call_argument_begin|>", "{}", ""),
+    "deepseek": (f"{FRAGMENTS[52]}{FRAGMENTS[53]}run{FRAGMENTS[54]}", "{}", FRAGMENTS[55]),
+}
+
+
+@pytest.mark.parametrize("family", WRITERS)
+@settings(max_examples=60, deadline=None)
+@given(arguments=st.dictionaries(st.text(max_size=6), values, max_size=4), size=st.integers(1, 9))
+def test_arguments_arrive_as_they_were_written(family: str, arguments: dict[str, Any], size: int) -> None:
+    before, call, after = WRITERS[family]
+    written = json.dumps(arguments, ensure_ascii=False)
+    text = before + call.format(written) + after
+    events, notes = parse(family, [text[at : at + size] for at in range(0, len(text), size)])
+    assert plain(events) == [("call", "run", written)]
+    assert not notes
+
+
+@pytest.mark.parametrize("family", ["qwen3_coder", "glm"])
+@settings(max_examples=60, deadline=None)
+@given(note=st.text(max_size=20), options=st.dictionaries(st.text(max_size=6), values, max_size=3))
+def test_tagged_values_arrive_as_they_were_meant(family: str, note: str, options: dict[str, Any]) -> None:
+    if family == "glm":
+        tags = [("note", note), ("options", json.dumps(options))]
+        inner = "".join(f"<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n" for key, value in tags)
+        text = f"<tool_call>run\n{inner}</tool_call>"
+    else:
+        inner = f"<parameter=note>\n{note}\n</parameter>\n<parameter=options>\n{json.dumps(options)}\n</parameter>\n"
+        text = f"<tool_call>\n<function=run>\n{inner}</function>\n</tool_call>"
+    events, _ = parse(family, text)
+    [(_, name, arguments)] = plain(events)
+    assert (name, json.loads(arguments)) == ("run", {"note": note, "options": options})
+
+
+@every_family
+@given(text=st.text(alphabet="ab .,é🙂\n-_", max_size=60), size=st.integers(1, 7))
+def test_text_leaves_in_the_call_in_which_it_came(family: str, text: str, size: int) -> None:
+    parts = Parts.of(REQUEST)
+    markup = open_markup(family, parts, request=REQUEST)
+    markup.feed("a")
+    for at in range(0, len(text), size):
+        parts.events.clear()
+        markup.feed(piece := text[at : at + size])
+        came = "".join(event.text for event in parts.events if isinstance(event, Delta))
+        assert came.strip("\n") == came == piece or "\n" in text[: at + size]  # a newline may belong to a marker
+
+
+@every_family
+def test_a_long_answer_costs_what_it_is_long(family: str) -> None:
+    def cost(size: int) -> float:
+        opener = next(iter(FAMILIES[family].openers), "<think>")
+        text = ("word < [ { " * 20 + opener + '{"a": ') * size
+        start = time.process_time()
+        parse(family, [text[at : at + 9] for at in range(0, len(text), 9)])
+        return time.process_time() - start
+
+    assert cost(400) < 12 * max(cost(80), 0.02)
+
+
+# --------------------------------------------------------------------------------------------------- single behaviours
+
+
+@pytest.mark.parametrize("family", [family for family, markup in FAMILIES.items() if markup.thinking])
+def test_reasoning_that_the_prompt_opened(family: str) -> None:
+    opener, closer = next(iter(FAMILIES[family].thinking.items()))
+    events, notes = parse(family, ["Hm.", closer[:3], f"{closer[3:]}\n\nYes."], prompt=f"…<|assistant|>{opener}\n")
+    assert plain(events) == [("reasoning", "Hm."), ("text", "Yes.")]
+    assert not notes
+
+
+def test_harmony_continues_where_the_prompt_ends() -> None:
+    events, _ = parse("harmony", ["Yes.<|return|>"], prompt="…<|start|>assistant<|channel|>final<|message|>")
+    assert plain(events) == [("text", "Yes.")]
+    events, _ = parse("harmony", ["<|message|>Hm.<|end|>"], prompt="…<|start|>assistant<|channel|>analysis")
+    assert plain(events) == [("reasoning", "Hm.")]
+
+
+def test_arguments_stream_while_they_are_written() -> None:
+    parts = Parts.of(REQUEST)
+    markup = open_markup("hermes", parts, request=REQUEST)
+    markup.feed('<tool_call>{"name": "write_file", "arguments": {"content": "one ')
+    assert [type(event).__name__ for event in parts.events] == ["Started", "PartStarted", "Delta"]
+    parts.events.clear()
+    markup.feed("two")
+    assert parts.events == [Delta("two")]
+
+
+def test_values_of_strings_stream_while_they_are_written() -> None:
+    parts = Parts.of(REQUEST)
+    markup = open_markup("qwen3_coder", parts, request=REQUEST)
+    markup.feed("<tool_call>\n<function=write_file>\n<parameter=content>\none ")
+    parts.events.clear()
+    markup.feed('two "3"')
+    assert parts.events == [Delta('two \\"3\\"')]
+
+
+def test_bare_json_is_a_call_only_of_declared_tools() -> None:
+    text = '{"name": "unheard", "parameters": {}}'
+    assert plain(parse("llama3", [text])[0]) == [("text", text)]
+    assert plain(parse("llama3", [text], request=None)[0]) == [("call", "unheard", "{}")]
+
+
+def test_an_unknown_family_is_named() -> None:
+    with pytest.raises(GatewayError, match="unknown markup 'alpaca'; there are hermes"):
+        open_markup("alpaca", Parts("r"))
+
+
+@pytest.mark.parametrize(
+    ("template", "family"),
+    [
+        ("{{ '<tool_call>' }}{\"name\": …", "hermes"),
+        ("<tool_call>\n<function=x>\n<parameter=y>", "qwen3_coder"),
+        ("<tool_call>{{ name }}<arg_key>", "glm"),
+        ("<|start_of_role|>…<tool_call>", "granite"),
+        ("<|start_header_id|>…<|python_tag|>", "llama3"),
+        ("[AVAILABLE_TOOLS]…[TOOL_CALLS]", "mistral"),
+        ("<\uff5ctool\u2581calls\u2581begin\uff5c>", "deepseek"),
+        ("<|tool_calls_section_begin|>", "kimi_k2"),
+        ("<TOOLCALL>", "nemotron"),
+        ("<|channel|>analysis<|message|>", "harmony"),
+        ("<|im_start|>{{ content }}", "plain"),
+    ],
+)
+def test_the_family_is_found_from_the_template(template: str, family: str) -> None:
+    assert detect(template, model="Qwen/Qwen3-8B") == family
+
+
+def test_without_a_template_the_name_tells() -> None:
+    assert detect("", model="openai/gpt-oss-20b") == "harmony"
+    assert detect("", model="Qwen/Qwen3-Coder-30B") == "qwen3_coder"
+    assert detect("", model="somebody/model") == "plain"
