@@ -6,12 +6,8 @@ test's back but a switch that keeps Codex from asking anybody but the gateway.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
-import os
 import re
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.real.components import ROOT
+from tests.real.program import run
 from tests.scripted import Json
 
 TURN_SECONDS = 90.0
@@ -90,31 +87,8 @@ class Codex:
         return Turn(status, events, errors.decode())
 
     async def _run(self, command: Sequence[str], within: float) -> tuple[int, bytes, bytes]:
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=self.work,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.home),
-                "TMPDIR": str(self.home / "tmp"),
-                "GW_API_KEY": KEY,
-            },
-            start_new_session=True,
-        )
-        try:
-            output, errors = await asyncio.wait_for(child.communicate(), within)
-        except TimeoutError:
-            raise AssertionError(f"`{' '.join(command)[:160]}` took longer than {within} s") from None
-        finally:
-            # the program is a launcher of the native one, and what that runs is in the same group
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
-            await child.wait()
-        assert child.returncode is not None
-        return child.returncode, output, errors
+        variables = {"HOME": str(self.home), "TMPDIR": str(self.home / "tmp"), "GW_API_KEY": KEY}
+        return await run(command, self.work, variables, within)
 
 
 def readme_block(language: str) -> str:

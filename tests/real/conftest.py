@@ -5,9 +5,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
+from tests.real.claude import Claude
 from tests.real.codex import Codex
 
 
 @pytest.fixture
 def codex(real_component: RealComponent, tmp_path: Path) -> Codex:
     return Codex(real_component("codex"), tmp_path)
+
+
+@pytest.fixture
+def claude(real_component: RealComponent, tmp_path: Path) -> Claude:
+    return Claude(real_component("claude"), tmp_path)
