@@ -128,6 +128,7 @@ def test_every_kind_of_part_has_its_place() -> None:
         "role": "assistant",
         "content": "a",
         "refusal": None,
+        "annotations": [],
         "reasoning_content": "hm",
         "tool_calls": [
             {"id": "c1", "type": "function", "function": {"name": "ls", "arguments": "{}"}},

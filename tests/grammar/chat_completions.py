@@ -93,7 +93,12 @@ CHUNK = record(
     {"usage": nullable(_USAGE), "obfuscation": string, "service_tier": text, "system_fingerprint": nullable(text)},
 )
 _MESSAGE = record(
-    {"role": one_of("assistant"), "content": nullable(string), "refusal": nullable(string)},
+    {
+        "role": one_of("assistant"),
+        "content": nullable(string),
+        "refusal": nullable(string),
+        "annotations": one_of([]),
+    },
     {"reasoning_content": string, "tool_calls": array(_CALL)},
 )
 COMPLETION = record(
@@ -210,6 +215,7 @@ class _Walk:
             raise Violation("order", "end", "the stream ends without a finish reason")
         texts = {key: "".join(pieces) for key, pieces in self.texts.items()}
         message: Json = {"role": "assistant", "content": texts.get("content"), "refusal": texts.get("refusal")}
+        message["annotations"] = []
         if "reasoning_content" in texts:
             message["reasoning_content"] = texts["reasoning_content"]
         if self.calls:

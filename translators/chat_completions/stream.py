@@ -237,6 +237,7 @@ class ChatStream:
     def _message(self) -> Json:
         texts = {field: "".join(pieces) for field, pieces in self._texts.items()}
         message: Json = {"role": "assistant", "content": texts.get("content"), "refusal": texts.get("refusal")}
+        message["annotations"] = []  # OpenAI has them in every whole message
         if "reasoning_content" in texts:
             message["reasoning_content"] = texts["reasoning_content"]
         if self._calls:
