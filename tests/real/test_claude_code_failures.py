@@ -1,0 +1,261 @@
+"""How Claude Code takes what goes wrong: overflows that it compacts away, cut streams, a full server, half calls.
+
+All of it goes through the gateway. What is measured here stands in docs/failures.md as a table.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.real.claude import Claude, Turn
+from tests.real.scripted_model import says
+from tests.real.serving import serving
+from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, model_list, sse, text_stream
+
+pytestmark = pytest.mark.real
+
+WINDOW = 32768
+VLLM = "This model's maximum context length is 32768 tokens. However, your request has 40000 input tokens."
+TRTLLM = "The sum of prompt length (40000.0), query length (0) should not exceed max_num_tokens (32768)"
+ANSWER = text_stream("Hello", " there.")
+CUT = Script(ANSWER, split="frames", cut_at=ANSWER.index(b" there."))
+SUMMARY = "They greeted each other twice."
+BASH = ("--allowedTools", "Bash")
+
+
+def overflow(words: str) -> Json:
+    return {"object": "error", "message": words, "type": "BadRequestError", "param": None, "code": 400}
+
+
+def bodies(server: ScriptedServer) -> list[Json]:
+    return [seen.body for seen in server.chats if seen.body is not None]
+
+
+def wants_summary(asked: Json) -> bool:
+    return "CRITICAL: Respond with TEXT ONLY" in str(asked["messages"][-1]["content"])
+
+
+def compacted(turn: Turn) -> bool:
+    return bool(turn.told("compact_boundary"))
+
+
+# ----------------------------------------------------------------------------------------------------------- overflows
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        Script.json(overflow(VLLM), 400),
+        Script.json(overflow(TRTLLM), 400),
+        Script(sse({"error": overflow(VLLM)})),
+    ],
+    ids=["vllm", "trtllm-serve", "first-event"],
+)
+async def test_an_overflow_in_the_server_s_own_words_is_compacted_away(claude: Claude, failing: Script) -> None:
+    def answer(asked: Json) -> Script:
+        if wants_summary(asked):
+            return says(SUMMARY)
+        if SUMMARY in str(asked["messages"]):
+            return says("Where were we?")
+        return failing if len(asked["messages"]) > 6 else says("Hello.")
+
+    async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
+        await claude.ask(url, "Greet me.")
+        await claude.go_on(url, "Once more.")
+        turn = await claude.go_on(url, "And a third time.")
+        asked = bodies(server)
+    assert (turn.status, turn.answer) == (0, "Where were we?")
+    assert compacted(turn)
+    assert [wants_summary(body) for body in asked] == [False, False, False, True, False]
+    assert len(asked[4]["messages"]) < len(asked[2]["messages"])
+
+
+async def test_an_overflow_that_the_gateway_finds_by_counting_never_reaches_the_model(claude: Claude) -> None:
+    def count(asked: Json) -> Script:
+        return Script.json({"count": 60_000 if len(asked["messages"]) > 6 else 20_000})
+
+    def answer(asked: Json) -> Script:
+        return says(SUMMARY) if wants_summary(asked) else says(f"{len(asked['messages'])} messages")
+
+    async with ScriptedServer(default=answer) as server:
+        server.on("GET", "/v1/models", model_list("m", max_model_len=WINDOW))
+        server.on("POST", "/tokenize", count)
+        async with serving("--backend", server.url, "--preset", "vllm") as url:
+            await claude.ask(url, "One.")
+            await claude.go_on(url, "Two.")
+            turn = await claude.go_on(url, "Three.")
+        asked = bodies(server)
+    assert (turn.status, turn.answer) == (0, "5 messages")
+    assert compacted(turn)
+    assert [len(body["messages"]) for body in asked] == [3, 5, 5, 5]
+    assert SUMMARY in str(asked[-1]["messages"])
+
+
+async def test_a_single_exchange_that_overflows_is_told_with_its_numbers(claude: Claude) -> None:
+    """There is nothing to compact then, and Claude Code says so."""
+    failing = Script.json(overflow(VLLM), 400)
+    async with ScriptedServer(default=failing) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say hello.")
+        assert len(server.chats) == 1
+    assert (turn.status, turn.last["api_error_status"]) == (1, 400)
+    assert turn.answer.startswith("Prompt is too long")
+    assert "40000 tokens (limit 32768)" in turn.answer
+
+
+async def test_an_overflow_behind_text_is_asked_again_and_then_compacted(claude: Claude) -> None:
+    """In mid-stream Claude Code does not read the words; its second try, not streamed, gets them as a status."""
+    late = Script(sse(chunk({"content": "Well, "}), {"error": overflow(VLLM)}))
+    plays = [says("One."), says("Two."), late, Script.json(overflow(VLLM), 400), says(SUMMARY), says("Three.")]
+    async with ScriptedServer(*plays) as server, serving("--backend", server.url) as url:
+        for prompt in ("Count.", "Go on."):
+            await (claude.go_on if claude.session else claude.ask)(url, prompt)
+        turn = await claude.go_on(url, "Go on.")
+        asked = bodies(server)
+    assert (turn.status, turn.answer) == (0, "Three.")
+    assert compacted(turn)
+    assert asked[2]["messages"] == asked[3]["messages"]
+
+
+# ------------------------------------------------------------------------------------------------- tokens for an answer
+
+
+async def test_the_tokens_asked_for_are_cut_to_the_window(claude: Claude) -> None:
+    """Claude Code always asks for 32,000; the prompt was counted at 20,000 of 32,768."""
+    async with ScriptedServer(says("ok")) as server:
+        server.on("GET", "/v1/models", model_list("m", max_model_len=WINDOW))
+        server.on("POST", "/tokenize", Script.json({"count": 20_000}))
+        async with serving("--backend", server.url, "--preset", "vllm") as url:
+            turn = await claude.ask(url, "Say ok.")
+        (asked,) = bodies(server)
+    assert (turn.status, turn.answer, turn.told("api_retry")) == (0, "ok", [])
+    assert asked["max_tokens"] == WINDOW - 20_000
+
+
+async def test_where_nobody_can_count_the_gateway_asks_again_with_what_fits(claude: Claude) -> None:
+    words = "'max_tokens' is too large: 32000. This model's maximum context length is 32768 tokens and your request has "
+    refusal = Script.json(overflow(f"{words}17459 input tokens (32000 > 32768 - 17459)."), 400)
+    async with ScriptedServer(refusal, says("ok")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say ok.")
+        first, second = bodies(server)
+    assert (turn.status, turn.answer) == (0, "ok")
+    assert first["max_tokens"] == 32_000
+    assert 0 < second["max_tokens"] <= WINDOW - 17_459
+    assert second["messages"] == first["messages"]
+
+
+async def test_an_answer_that_used_up_its_tokens_goes_on(claude: Claude) -> None:
+    """`max_tokens` is told as it is, and Claude Code asks for the rest by itself."""
+    full = Script(text_stream("The first half", finish="length"))
+    async with ScriptedServer(full, default=says(" and the second.")) as server:
+        async with serving("--backend", server.url) as url:
+            turn = await claude.ask(url, "Tell.")
+        asked = bodies(server)
+    assert (turn.status, turn.answer) == (0, " and the second.")
+    assert len(asked) == 2
+    assert "The first half" in str(asked[1]["messages"][-2])
+    assert "Resume directly" in str(asked[1]["messages"][-1])
+
+
+# --------------------------------------------------------------------------------------------------------- cut streams
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_cut_stream_is_asked_again_whole(claude: Claude, reset: bool) -> None:
+    """Not streamed the second time: Claude Code discards what it has read."""
+    cut = Script(ANSWER, split="frames", cut_at=CUT.cut_at, reset=reset)
+    async with ScriptedServer(cut, says("Hello", " there.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say hello.")
+        first, second = bodies(server)
+    assert (turn.status, turn.answer, turn.told("api_retry")) == (0, "Hello there.", [])
+    assert second == first
+    messages = [event["message"] for event in turn.events if event["type"] == "assistant"]
+    # the non-streaming answer comes whole: its reason stands in the message already
+    assert [message["stop_reason"] for message in messages] == ["end_turn"]
+
+
+async def test_a_server_that_is_cut_before_its_answer_is_tried_again_as_a_stream(claude: Claude) -> None:
+    gone = Script(ANSWER, cut_at=0, reset=True)
+    async with ScriptedServer(gone, says("Hello.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say hello.")
+    assert (turn.status, turn.answer) == (0, "Hello.")
+    (retry,) = turn.told("api_retry")
+    assert retry["error_status"] == 502
+
+
+def half_call(*before: Json) -> Script:
+    made = call_delta(0, "Bash", '{"command": "touch made.txt; ech', "call_0")
+    return Script(sse(chunk({"role": "assistant"}), *before, chunk(made), done=False), unterminated=True)
+
+
+async def test_half_a_command_is_not_run_and_asked_again(claude: Claude) -> None:
+    async with ScriptedServer(half_call(), says("Once more.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Run.", *BASH)
+        first, second = bodies(server)
+    assert (turn.status, turn.answer) == (0, "Once more.")
+    assert list(claude.work.iterdir()) == []
+    assert second["messages"] == first["messages"]
+
+
+async def test_half_a_command_behind_text_ends_the_turn(claude: Claude) -> None:
+    """Claude Code 2.1.197 keeps the finished text and gives up there, whatever the gateway sends; the command is not
+    run, and the conversation goes on with the next prompt."""
+    play = half_call(chunk({"content": "I will."}))
+    async with ScriptedServer(play, says("Here I am.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Run.", *BASH)
+        again = await claude.go_on(url, "And now?", *BASH)
+    assert (turn.status, turn.answer) == (1, "API Error: The model server broke off in the middle of its answer.")
+    assert list(claude.work.iterdir()) == []
+    assert (again.status, again.answer) == (0, "Here I am.")
+
+
+async def test_a_command_that_was_whole_is_run_although_the_stream_broke_after_it(claude: Claude) -> None:
+    whole = call_delta(0, "Bash", json.dumps({"command": "echo ran >> ran.txt"}), "call_0")
+    late = Script(sse(chunk(whole), chunk(call_delta(1, "Bash", '{"com', "call_1")), done=False), unterminated=True)
+    async with ScriptedServer(late, says("Went on.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Run.", *BASH)
+        _, history = bodies(server)
+    assert (turn.status, turn.answer) == (0, "Went on.")
+    assert (claude.work / "ran.txt").read_text(encoding="utf-8") == "ran\n"
+    calls = [call for message in history["messages"] for call in message.get("tool_calls") or []]
+    assert [call["id"] for call in calls] == ["call_0"]
+
+
+# ---------------------------------------------------------------------------------------------------- refusals and load
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_full_server_is_waited_for_as_long_as_it_says(claude: Claude, status: int) -> None:
+    full = Script.json({"error": {"message": "too many requests"}}, status, {"retry-after": "2"})
+    async with ScriptedServer(full, says("Your turn.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say hello.")
+        first, second = server.chats
+    assert (turn.status, turn.answer) == (0, "Your turn.")
+    (retry,) = turn.told("api_retry")
+    assert (retry["error_status"], retry["error"]) == (529, "overloaded")
+    assert 1.9 < second.arrived - first.arrived < 4
+
+
+async def test_a_refusal_is_shown_and_not_repeated(claude: Claude) -> None:
+    refusal = Script.json({"error": {"message": "temperature is too high"}}, 400)
+    async with ScriptedServer(default=refusal) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say hello.")
+        assert len(server.chats) == 1
+    assert (turn.status, turn.last["api_error_status"]) == (1, 400)
+    assert "temperature is too high" in turn.answer
+
+
+async def test_a_wrong_key_ends_at_once(claude: Claude) -> None:
+    """Without `x-should-retry: false` Claude Code tries for over a minute."""
+    async with ScriptedServer() as server, serving("--backend", server.url, api_keys="another") as url:
+        turn = await claude.ask(url, "Say hello.", within=30)
+        assert server.chats == []
+    assert (turn.status, turn.last["api_error_status"], turn.told("api_retry")) == (1, 401, [])
+
+
+async def test_an_unknown_model_is_named(claude: Claude) -> None:
+    async with ScriptedServer(models=("a", "b")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Say hello.")
+    assert (turn.status, turn.last["api_error_status"]) == (1, 404)
+    assert "any" in turn.answer
