@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
+from translators.errors import GatewayError, Kind
 from translators.ir import Event, Note, Request
 
 
@@ -81,3 +82,17 @@ class Backend(Protocol):
     async def count_tokens(self, request: Request) -> int | None:
         """The true size of the rendered prompt with its tools, None where the server cannot tell."""
         ...
+
+
+@runtime_checkable
+class Wakeable(Protocol):
+    """A backend whose server can be woken. `wake` asks it to and returns; whether it is awake then, `health` says."""
+
+    async def wake(self) -> None: ...
+
+
+class Unanswered(GatewayError):
+    """The server ended the connection before the answer's first event. The request may have been what killed it."""
+
+    def __init__(self, message: str = "The model server closed the connection without an answer.") -> None:
+        super().__init__(Kind.BACKEND_FAILED, message, source="backend")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 
-from backends.base import Health, ModelInfo, Sink
+from backends.base import Health, ModelInfo, Sink, Unanswered
 from backends.chat_decoder import ChatDecoder
 from backends.chat_encode import dumps, encode, optional_fields, sent_tools
 from backends.chat_errors import classify, for_log, refused_parameters
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 
 MAX_REFUSAL = 64 * 1024  # bytes of an error's body that are read
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
 END_OF_BODY = 0.05  # seconds
 MIN_ROOM = 256  # tokens that must be left for an answer, or else the prompt counts as too long
 # What makes the request what it is: never dropped because a server names it in a refusal.
@@ -120,6 +122,7 @@ class ChatCompletions:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
             trace_configs=[_reuse_trace()],
+            read_bufsize=READ_BUFFER,
         )
 
     # ----------------------------------------------------------------------------------------------------- the request
@@ -181,7 +184,7 @@ class ChatCompletions:
         while True:
             body, _ = encode(request, self._settings, model=self._model, refused=self._refused)
             try:
-                response = await self._post(body, fresh)
+                response = await self._post(body, fresh, request.affinity)
             except _Stale:
                 fresh = True
                 continue
@@ -205,15 +208,17 @@ class ChatCompletions:
             request, clamped = smaller, True
             sink.note(Note("repair", "max_tokens"))
 
-    async def _post(self, body: bytes, fresh: bool) -> aiohttp.ClientResponse:
+    async def _post(self, body: bytes, fresh: bool, affinity: str | None) -> aiohttp.ClientResponse:
         await self.start()
         session = self._fresh if fresh else self._pooled
         assert session is not None
+        routing = self._settings.affinity_header
         connection = {"reused": False}
         try:
             return await session.post(
                 f"{self._base}/chat/completions",
                 data=JsonBody(body),
+                headers={routing: header_text(affinity)} if routing and affinity else None,
                 allow_redirects=False,
                 trace_request_ctx=connection,
             )
@@ -226,9 +231,7 @@ class ChatCompletions:
             if connection["reused"] and not fresh and self._settings.retry_stale:
                 raise _Stale from None
             log.warning("%s: no answer: %r", self._name, error)
-            raise GatewayError(
-                Kind.BACKEND_FAILED, "The model server closed the connection without an answer.", source="backend"
-            ) from None
+            raise Unanswered from None
 
     def _learn_refused(self, request: Request, status: int, said: bytes, sink: Sink) -> bool:
         """Whether another attempt without the fields that were refused by name makes sense."""
@@ -265,6 +268,9 @@ class ChatCompletions:
 
     async def health(self) -> Health:
         return await (await self._probing()).health()
+
+    async def wake(self) -> None:
+        await (await self._probing()).wake()
 
     async def models(self) -> list[ModelInfo]:
         return await (await self._probing()).models()
@@ -365,6 +371,8 @@ class _Answer:
             return
         self._abort()
         message = "The model server broke off in the middle of its answer."
+        if not self._sink.touched:
+            raise Unanswered(message)
         raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
 
     def timed_out(self) -> None:
@@ -374,6 +382,12 @@ class _Answer:
             return
         self._abort()
         raise GatewayError(Kind.TIMEOUT, "The model server did not answer in time.", source="backend")
+
+
+def header_text(session: str) -> str:
+    """A session's name as a header can carry it: itself, or a digest of what is long or unprintable."""
+    plain = session.isascii() and session.isprintable() and session == session.strip() and len(session) <= 128
+    return session if plain else hashlib.sha256(session.encode("utf-8", "replace")).hexdigest()
 
 
 def _reuse_trace() -> aiohttp.TraceConfig:

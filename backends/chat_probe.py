@@ -31,6 +31,7 @@ HEALTH_KEPT = 1.0  # seconds
 MODELS_KEPT = 10.0
 LIMIT = aiohttp.ClientTimeout(total=5.0)
 SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
+WAKE_LIMIT = aiohttp.ClientTimeout(total=300.0)  # weights come back from the host's memory or from a disk
 COUNT_LIMIT = aiohttp.ClientTimeout(total=30.0)
 MAX_BODY = 8 * 1024 * 1024
 # Where servers write the window: vLLM and SGLang, TensorRT-LLM's proxies, OpenRouter-like lists, llama.cpp's meta.
@@ -56,6 +57,9 @@ class Kept(Generic[T]):
                 self._until = time.monotonic() + self._seconds
             return self._value
 
+    def forget(self) -> None:
+        self._value = None
+
 
 class Probe:
     """`base` is the URL that ends in `/v1`; the server's root is above it."""
@@ -80,6 +84,24 @@ class Probe:
 
     async def models(self) -> list[ModelInfo]:
         return await self._models.get()
+
+    async def wake(self) -> None:
+        """Asks the server to wake; raises ASLEEP where it cannot be asked or refuses."""
+        method, _, path = (self._settings.wake_call or "").partition(" ")
+        status = 0
+        if path:
+            try:
+                url = f"{self._root}{path}"
+                async with self._session.request(method, url, timeout=WAKE_LIMIT, allow_redirects=False) as response:
+                    status = response.status
+                    await read_bounded(response, MAX_BODY)
+            except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+                log.warning("%s: cannot be woken: %r", self._name, error)
+        self._sleep.forget()
+        self._health.forget()
+        if not 200 <= status < 300:
+            log.warning("%s: did not wake: status %d", self._name, status)
+            raise GatewayError(Kind.ASLEEP, "The model could not be woken.", retry_after=5.0, source="backend")
 
     # -------------------------------------------------------------------------------------------------------- questions
 

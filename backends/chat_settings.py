@@ -120,6 +120,13 @@ class Settings(BaseModel):
     # ---- the server around it
     health_path: str | None = Field(None, description="GET path below the server's root that is 200 when it can serve.")
     sleep_path: str | None = Field(None, description="GET path that tells whether the engine sleeps (vLLM, LMDeploy).")
+    wake_call: str | None = Field(
+        None, description="Method and path below the server's root that wake a sleeping engine, as `POST /wake_up`."
+    )
+    affinity_header: str | None = Field(
+        "x-session-affinity",
+        description="Header that tells an endpoint picker before the server which session a request is of; null: none.",
+    )
     tokenize: Literal["none", "vllm", "trtllm-serve", "llama.cpp"] = Field(
         "none", description="How the server counts a rendered prompt, whose endpoints these are."
     )
@@ -140,6 +147,20 @@ class Settings(BaseModel):
             raise ValueError(
                 f"unknown parameters {', '.join(unknown)}; known are {', '.join(sorted(KNOWN_PARAMETERS))}"
             )
+        return value
+
+    @field_validator("wake_call")
+    @classmethod
+    def _callable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(GET|POST|PUT) /\S*", value):
+            raise ValueError("must be a method and a path, such as `POST /wake_up`")
+        return value
+
+    @field_validator("affinity_header")
+    @classmethod
+    def _header(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9-]+", value):
+            raise ValueError("must be the name of a header")
         return value
 
     @field_validator("overflow_patterns")
@@ -184,6 +205,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "strict_tools": True,
         "continuous_usage": True,
         "health_path": "/health",
+        "wake_call": "POST /wake_up",
         "sleep_path": "/is_sleeping",  # only with VLLM_SERVER_DEV_MODE; 404 otherwise
         "tokenize": "vllm",
     },
@@ -202,6 +224,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "force_tool": "schema",  # required and named depend on the parser; its guided decoding does not
         "health_path": "/health",
         "sleep_path": "/is_sleeping",
+        "wake_call": "POST /wakeup",
     },
     "llama.cpp": {
         "parameters": COMMON

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import secrets as random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,13 +24,13 @@ import gateway
 from backends.base import Backend, ModelInfo
 from gateway.auth import Keys
 from gateway.config import Config
-from gateway.handler import REQUEST_ID, Handler, common_headers, error_reply, id_headers, json_response
+from gateway.handler import CLIENT, REQUEST_ID, Handler, common_headers, error_reply, id_headers, json_response
 from gateway.health import Gate
 from gateway.logs import log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.models import Models, not_found
 from gateway.sealing import Sealer
-from gateway.secrets import Secrets
+from gateway.secrets import Secrets, read_client_keys
 from translators.errors import GatewayError, Kind
 from translators.protocol import Protocol
 from translators.registry import PROTOCOLS
@@ -49,11 +50,19 @@ class Gateway:
     ) -> None:
         self.config = config
         self.metrics = Metrics()
-        self.gate = Gate(backends, self.metrics, config.timeouts.start)
+        wakes = frozenset(group.name for group in config.groups if group.wakes)
+        self.gate = Gate(backends, self.metrics, config.timeouts, wakes)
         self.models = Models(config, backends)
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
         self.handler = Handler(config, self.models, self.gate, self.metrics, sealer)
-        self._keys = Keys(secrets.client_keys, config.metrics_public)
+        self._keys = Keys(
+            secrets.client_keys,
+            config.metrics_public,
+            secrets.grants,
+            workers=config.workers,
+            file=config.api_keys_file,
+            read_again=partial(read_client_keys, config, os.environ),
+        )
         self._protocols = {f"/v1/{protocol.path}": protocol for protocol in protocols}
 
     # ------------------------------------------------------------------------------------------------------- routing
@@ -99,7 +108,7 @@ class Gateway:
         request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else f"req_{random.token_hex(12)}"
         headers: dict[str, str] = {}
         try:
-            self._keys.check(request.path, request.headers)
+            request[CLIENT] = self._keys.check(request.path, request.headers)
             response = await handler(request)
         except GatewayError as known:
             error = known
@@ -128,7 +137,7 @@ class Gateway:
         """While the gateway drains, a connection ends with the answer that it carries."""
         if not response.prepared:
             response.headers["Server"] = "dragoman"  # not which version of what it is made of
-        if self.handler.draining:
+        if self.handler.leaving or self.handler.draining:
             response.force_close()
         return response
 
@@ -167,7 +176,7 @@ class Gateway:
     # -------------------------------------------------------------------------------------------------------- models
 
     async def list_models(self, request: web.Request) -> web.Response:
-        models = await self._listed()
+        models = await self._listed(request)
         if "anthropic-version" in request.headers:
             entries = [anthropic_model(model) for model in models]
             ends = (entries[0]["id"], entries[-1]["id"]) if entries else (None, None)
@@ -178,17 +187,18 @@ class Gateway:
 
     async def one_model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"].removesuffix("/")
-        models = await self._listed()
+        models = await self._listed(request)
         model = next((each for each in models if each.id == name), None)
         if model is None:
             raise not_found(name, [each.id for each in models])
         shape = anthropic_model if "anthropic-version" in request.headers else openai_model
         return json_response(200, shape(model), {})
 
-    async def _listed(self) -> list[ModelInfo]:
+    async def _listed(self, request: web.Request) -> list[ModelInfo]:
+        """What this client may ask for."""
         for watch in self.gate.watches.values():
             await watch.started(self.config.timeouts.start)
-        return await self.models.listed()
+        return [model for model in await self.models.listed() if request[CLIENT].may_use(model.id)]
 
     # ---------------------------------------------------------------------------------------------------- operations
 
@@ -198,8 +208,9 @@ class Gateway:
     async def ready(self, request: web.Request) -> web.Response:
         states = await self.gate.states()
         told = {name: health.state for name, health in states.items()}
-        ready = "ready" in told.values() and not self.handler.draining
-        body = {"ready": ready, "draining": self.handler.draining, "backends": told}
+        leaving = self.handler.leaving or self.handler.draining
+        ready = "ready" in told.values() and not leaving
+        body = {"ready": ready, "draining": leaving, "backends": told}
         return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
 
     async def figures(self, request: web.Request) -> web.Response:

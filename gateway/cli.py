@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from gateway import __version__
-from gateway.config import Config, ConfigError, load
+from gateway.config import Config, ConfigError, load, replicas
 from gateway.opening import mask_url
 from gateway.secrets import API_KEYS, Secrets, read
 
@@ -61,7 +61,7 @@ def _add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--backend", action="append", metavar="URL",
         help="http(s)://host:port/v1, triton+grpc://host:8001/MODEL, triton+http://host:8000/MODEL or local: "
-        "(the default, a small model on the CPU); may be given several times",
+        "(the default, a small model on the CPU); given several times: servers of one pool",
     )  # fmt: skip
     command.add_argument("--model", metavar="NAME", help="name sent to the backend, whatever name a client asks for")
     command.add_argument(
@@ -73,6 +73,11 @@ def _add_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--api-keys-file", type=Path, metavar="FILE", help=f"clients' keys, one a line; also {API_KEYS}, with commas"
     )
+    command.add_argument(
+        "--no-auth",
+        action="store_true",
+        help="listen beyond this machine without keys: whoever reaches the port may ask",
+    )
 
 
 def _port(text: str) -> int:
@@ -83,7 +88,8 @@ def _port(text: str) -> int:
 
 def _flags(options: argparse.Namespace) -> dict[str, Any]:
     flags = {name: getattr(options, name) for name in FLAGS}
-    flags["backends"] = [{"url": url} for url in options.backend] if options.backend else None
+    flags["backends"] = replicas(options.backend) if options.backend else None
+    flags["no_auth"] = options.no_auth or None
     return flags
 
 

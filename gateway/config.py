@@ -11,7 +11,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -61,9 +62,11 @@ class Section(BaseModel):
 class BackendConfig(Section):
     url: str = Field(min_length=1)
     name: Name | None = None
+    pool: Name | None = None
     preset: str | None = None
     model: Name | None = None
     window: Window | None = None
+    wake: Literal["refuse", "wake"] = "refuse"
     api_key_env: str | None = None
     api_key_file: Path | None = None
     settings: dict[str, Any] = {}
@@ -73,6 +76,30 @@ class BackendConfig(Section):
         if self.api_key_env and self.api_key_file:
             raise ValueError("api_key_env and api_key_file exclude each other")
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What answers under one name: the servers of a pool, or one server that is in none."""
+
+    name: str
+    members: tuple[BackendConfig, ...]
+
+    @property
+    def pooled(self) -> bool:
+        return self.members[0].pool is not None
+
+    @property
+    def wakes(self) -> bool:
+        return any(each.wake == "wake" for each in self.members)
+
+    @property
+    def model(self) -> str | None:
+        return next((each.model for each in self.members if each.model), None)
+
+    @property
+    def window(self) -> int | None:
+        return min((each.window for each in self.members if each.window), default=None)
 
 
 class ModelRule(Section):
@@ -101,7 +128,9 @@ class Timeouts(Section):
     keepalive: Seconds = 15
     head_after: Seconds = 10
     start: Seconds = 120
+    wake: Seconds = 300
     client: Seconds = 300
+    grace: Annotated[float, Field(ge=0, le=3600)] | None = None
     drain: Annotated[float, Field(ge=0, le=86_400)] = 600
 
 
@@ -109,6 +138,24 @@ class Limits(Section):
     body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
     json_depth: Annotated[int, Field(ge=4, le=500)] = 64
     tools: Annotated[int, Field(ge=0)] = 1024
+
+
+class PoolConfig(Section):
+    probe: Seconds = 5
+    down_after: Annotated[int, Field(ge=1)] = 2
+    failures: Annotated[int, Field(ge=1)] = 3
+    rest: Seconds = 5
+    longest_rest: Seconds = 60
+    slow: Seconds = 120
+    retries: Annotated[int, Field(ge=0)] = 2
+    spread: Annotated[float, Field(ge=1)] = 1.25
+
+
+class AdmissionConfig(Section):
+    requests: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    queue: Annotated[int, Field(ge=0)] = 256
+    wait: Seconds = 300
 
 
 class PolicyConfig(Section):
@@ -140,7 +187,10 @@ class Config(BaseSettings):
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     policy: PolicyConfig = PolicyConfig()
+    pool: PoolConfig = PoolConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     api_keys_file: Path | None = None
+    no_auth: bool = False
     seal_keys_file: Path | None = None
     state_dir: Path | None = None
     metrics_public: bool = False
@@ -171,9 +221,13 @@ class Config(BaseSettings):
         names = [backend.name for backend in self.named_backends]
         if doubled := sorted({name for name in names if name and names.count(name) > 1}):
             raise ValueError(f"backends: the name {doubled[0]!r} is used twice")
+        if taken := sorted({str(each.pool) for each in self.backends if each.pool in names}):
+            raise ValueError(f"backends: the name {taken[0]!r} is a pool's and a backend's")
         for place, rule in enumerate(self.models):
-            if rule.backend is not None and rule.backend not in names:
-                raise ValueError(f"models.{place}.backend: no backend is called {rule.backend!r}")
+            if rule.backend is not None and rule.backend not in [group.name for group in self.groups]:
+                pool = next((each.pool for each in self.named_backends if each.name == rule.backend), None)
+                hint = f"; it is a server of the pool {pool!r}" if pool else ""
+                raise ValueError(f"models.{place}.backend: no backend is called {rule.backend!r}{hint}")
         exact = [name for rule in self.models for name in (rule.name, *rule.aliases) if name is not None]
         if doubled := sorted({name for name in exact if exact.count(name) > 1}):
             raise ValueError(f"models: the name {doubled[0]!r} is matched twice")
@@ -191,6 +245,19 @@ class Config(BaseSettings):
             name = each.name or (kind if place == 0 else f"{kind}-{place + 1}")
             named.append(each.model_copy(update={"name": name}))
         return tuple(named)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The backends as they are asked: each pool once, in the order of its first server."""
+        members: dict[str, list[BackendConfig]] = {}
+        for each in self.named_backends:
+            members.setdefault(str(each.pool or each.name), []).append(each)
+        return tuple(Group(name, tuple(each)) for name, each in members.items())
+
+    @property
+    def grace(self) -> float:
+        """Seconds between not being ready and closing the door; on loopback nobody routes by readiness."""
+        return self.timeouts.grace if self.timeouts.grace is not None else (0.0 if self.loopback else 5.0)
 
     @property
     def loopback(self) -> bool:
@@ -279,8 +346,13 @@ def read_environment(environ: Mapping[str, str]) -> dict[str, Any]:
         field = next((name for name in Config.model_fields if f'"{name}"' in str(error)), "?")
         raise ConfigError(f"environment: {PREFIX}{field.upper()}: {' '.join(str(reason).split())}") from None
     if backend := environ.get(f"{PREFIX}BACKEND", "").strip():
-        values["backends"] = [{"url": url} for url in split_commas(backend)]
+        values["backends"] = replicas(split_commas(backend))
     return values
+
+
+def replicas(urls: Sequence[str]) -> list[dict[str, Any]]:
+    """Backends named by address alone: one, or several that are servers of one pool."""
+    return [{"url": url, **({"pool": "pool"} if len(urls) > 1 else {})} for url in urls]
 
 
 def load(path: Path | None = None, flags: Mapping[str, Any] | None = None) -> Config:

@@ -25,13 +25,16 @@ from aiohttp import web
 
 from backends.base import Backend
 from gateway.answer import Answer, ClientGone, State, StreamedAnswer
+from gateway.auth import Client
 from gateway.body import read_object
 from gateway.config import Config
 from gateway.health import RETRY_AFTER, Gate
+from gateway.limits import Admission, cost
 from gateway.logs import log, request_line
 from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.sealing import Sealer
+from gateway.sessions import session
 from gateway.window import estimate, fit
 from translators.errors import GatewayError, Kind
 from translators.ir import Note, Request, StopReason
@@ -43,6 +46,7 @@ HEADER_BUDGET = 1024
 COUNTS_AT_ONCE = 4  # Claude Code asks for fifteen at once, and streams share the backend with them
 GONE = 499  # nginx's status for a client that left, in logs and metrics only
 REQUEST_ID = web.RequestKey("request_id", str)
+CLIENT = web.RequestKey("client", Client)
 
 
 @dataclass(eq=False, slots=True)
@@ -53,10 +57,12 @@ class Call:
     request: web.Request
     id: str
     request_id: str
+    client: Client
     accepted: float
     task: asyncio.Task[Any]
     backend: Backend | None = None
     model: str | None = None
+    estimated: int = 0
     streaming: bool | None = None
     answer: Answer | None = None
     notes: list[Note] = field(default_factory=list)
@@ -84,6 +90,7 @@ class Handler:
         self._models = models
         self._gate = gate
         self._metrics = metrics
+        self._admission = Admission(config.admission, metrics, config.workers)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
             strict_history=config.policy.strict_history,
@@ -91,6 +98,7 @@ class Handler:
             max_tools=config.limits.tools,
         )
         self.calls: set[Call] = set()
+        self.leaving = False  # not ready any more, but still serving who comes
         self.draining = False
         self.idle = asyncio.Event()  # set while no call runs
         self.idle.set()
@@ -103,6 +111,7 @@ class Handler:
             request,
             id=secrets.token_hex(16),
             request_id=request[REQUEST_ID],
+            client=request[CLIENT],
             accepted=asyncio.get_running_loop().time(),
             task=task,
         )
@@ -156,6 +165,11 @@ class Handler:
         turn, answer = self._parse(call, body)
         request = turn.request
         del body  # a long stream need not keep it
+        call.client.check_model(request.model)
+        estimated = cost(request) if call.client.counts_tokens else 0
+        call.client.spend(estimated)
+        call.estimated = estimated
+        request = replace(request, affinity=session(request, call.client.name))
         await self._gate.some_started()
         target = await self._models.resolve(request.model)
         call.backend, call.model = target.backend, target.model
@@ -165,8 +179,11 @@ class Handler:
         request, notes = await fit(target.backend, request, target.window)
         call.notes.extend((*notes, *target.backend.prepare(request)))
         try:
-            async with self._counting(turn, target.backend, request):
-                await target.backend.stream(request, answer)
+            async with (
+                self._admission.place(target.backend.name, target.model, call.client.name, request),
+                self._counting(turn, target.backend, request),
+            ):
+                await self._ask(target.backend, request, answer)
         except Exception as error:
             if not call.finished or isinstance(error, ClientGone):
                 raise
@@ -176,6 +193,17 @@ class Handler:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
+
+    async def _ask(self, backend: Backend, request: Request, answer: Answer) -> None:
+        """The backend's work; one that fell asleep before it was asked is woken once, where that is allowed."""
+        try:
+            await backend.stream(request, answer)
+        except GatewayError as error:
+            if error.kind is not Kind.ASLEEP or answer.touched or not self._gate.wakes(backend):
+                raise
+            self._gate.learn(backend, error)
+            await self._gate.admit(backend)
+            await backend.stream(request, answer)
 
     def _context(self, request: web.Request, id: str) -> Context:
         headers = {name.lower(): value for name, value in request.headers.items()}
@@ -217,6 +245,9 @@ class Handler:
         await self._gate.admit_any()
         asked = count.parse(body, self._context(request, secrets.token_hex(16)))
         del body
+        client = request[CLIENT]
+        client.check_model(asked.model)
+        asked = replace(asked, affinity=session(asked, client.name))
         await self._gate.some_started()
         target = await self._models.resolve(asked.model)
         await self._gate.admit(target.backend)
@@ -304,6 +335,8 @@ class Handler:
             if answer.first_event_at is not None:
                 metrics.first_event.labels(route, call.backend.name).observe(answer.first_event_at - call.accepted)
             if answer.finished is not None:
+                if (usage := answer.finished.usage) is not None:
+                    call.client.settle(call.estimated, usage.input + usage.output)
                 metrics.usage(route, call.backend.name, answer.finished.usage)
         severe = call.error is not None and call.error.kind.status >= 500
         request_line(logging.WARNING if severe else logging.INFO, {**_facts(call), "duration_ms": _ms(seconds)})
@@ -322,6 +355,7 @@ def _facts(call: Call) -> dict[str, Any]:
         "outcome": call.outcome,
         "stream": call.streaming,
         "backend": call.backend.name if call.backend is not None else None,
+        "client": call.client.name or None,
         "model": call.model[:100] if call.model is not None else None,
         "first_event_ms": _ms(first - call.accepted) if first is not None else None,
         "tokens_in": usage.input if usage else None,

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import partial
 
-from backends.base import Backend, Health
+from backends.base import Backend, Health, Wakeable
+from backends.pool import Pool
+from gateway.config import Timeouts
 from gateway.logs import log
 from gateway.metrics import Metrics
 from translators.errors import GatewayError, Kind
@@ -23,6 +26,7 @@ PATIENCE = 0.05  # how long a request waits for a probe when an older answer is 
 FIRST_PATIENCE = 2.0
 PROBE_LIMIT = 5.0
 RETRY_AFTER = 5.0
+WAKE_POLL = 0.2
 
 
 class Watch:
@@ -34,6 +38,8 @@ class Watch:
         self._at = 0.0
         self._probe: asyncio.Task[None] | None = None
         self._start: asyncio.Task[None] | None = None
+        self._wake: asyncio.Task[None] | None = None
+        self._wake_again_at = 0.0
         self._ready = metrics.backend_ready.labels(backend.name)
 
     @property
@@ -74,8 +80,38 @@ class Watch:
         self._at = time.monotonic()
         self._ready.set(health.state == "ready")
 
+    async def woken(self, limit: float) -> None:
+        """Wakes the backend once, however many wait for it; raises ASLEEP when it is not awake in time."""
+        if self._wake is None and time.monotonic() >= self._wake_again_at:
+            self._wake = asyncio.create_task(self._wake_up(limit), name=f"wake {self.backend.name}")
+        if self._wake is not None:
+            await asyncio.wait((self._wake,), timeout=limit)
+        if self.last is None or self.last.state == "asleep":
+            raise asleep(self.last or Health("asleep"))
+
+    async def _wake_up(self, limit: float) -> None:
+        log.info("waking", extra={"fields": {"backend": self.backend.name}})
+        try:
+            async with asyncio.timeout(limit):
+                assert isinstance(self.backend, Wakeable)
+                await self.backend.wake()
+                while True:
+                    health = await self.backend.health()
+                    if health.state == "ready":
+                        break
+                    await asyncio.sleep(WAKE_POLL)
+            self.learn(health)
+        except (GatewayError, TimeoutError) as error:
+            log.warning("not woken", extra={"fields": {"backend": self.backend.name, "reason": str(error)[:200]}})
+            self._wake_again_at = time.monotonic() + RETRY_AFTER
+        except Exception:
+            log.exception("backend %s could not be woken", self.backend.name)
+            self._wake_again_at = time.monotonic() + RETRY_AFTER
+        finally:
+            self._wake = None
+
     async def close(self) -> None:
-        for task in (self._start, self._probe):
+        for task in (self._start, self._probe, self._wake):
             if task is not None and not task.done():
                 task.cancel()
                 await asyncio.wait((task,))
@@ -97,9 +133,19 @@ class Watch:
 
 
 class Gate:
-    def __init__(self, backends: Iterable[Backend], metrics: Metrics, start_limit: float) -> None:
+    """`wakes` names the backends that are woken when they are asked for; the others are refused while they sleep."""
+
+    def __init__(
+        self, backends: Iterable[Backend], metrics: Metrics, timeouts: Timeouts, wakes: Collection[str] = ()
+    ) -> None:
         self.watches = {backend.name: Watch(backend, metrics) for backend in backends}
-        self._start_limit = start_limit
+        for watch in self.watches.values():
+            if isinstance(watch.backend, Pool):
+                watch.backend.changed = partial(metrics.replica, watch.backend.name)
+                watch.backend.retried = partial(_count_retry, metrics, watch.backend.name)
+        self._start_limit = timeouts.start
+        self._wake_limit = timeouts.wake
+        self._wakes = wakes
 
     async def admit(self, backend: Backend) -> None:
         """Returns when the backend may be asked; raises ASLEEP where it sleeps, loads, or does not start in time."""
@@ -107,13 +153,18 @@ class Gate:
         if not await watch.started(self._start_limit) and watch.start_error is not None:
             raise GatewayError(Kind.BACKEND_DOWN, "The model could not be started.", retry_after=RETRY_AFTER)
         if (health := await watch.health()).state == "asleep":
-            raise asleep(health)
+            if not self.wakes(backend):
+                raise asleep(health)
+            await watch.woken(self._wake_limit)
+
+    def wakes(self, backend: Backend) -> bool:
+        return backend.name in self._wakes and isinstance(backend, Wakeable)
 
     async def admit_any(self) -> None:
         """The gate before anything is known of the request: raises only when every backend is asleep."""
         health = Health("asleep")
         for watch in self.watches.values():
-            if watch.starting or (health := await watch.health()).state != "asleep":
+            if watch.starting or self.wakes(watch.backend) or (health := await watch.health()).state != "asleep":
                 return
         raise asleep(health)
 
@@ -136,6 +187,10 @@ class Gate:
     def learn(self, backend: Backend, error: GatewayError) -> None:
         if error.kind is Kind.ASLEEP and error.source == "backend":
             self.watches[backend.name].learn(Health("asleep", error.message, error.retry_after))
+
+
+def _count_retry(metrics: Metrics, pool: str, backend: str) -> None:
+    metrics.replica_retries.labels(pool, backend).inc()
 
 
 def asleep(health: Health) -> GatewayError:

@@ -57,10 +57,33 @@ class Metrics:
             "dragoman_backend_ready", "1 when the last probe found the backend ready, else 0.", ["backend"],
             registry=self.registry,
         )  # fmt: skip
+        self.replica_state = Gauge(
+            "dragoman_replica_state", "1 for the state a pool's server is in: ready, asleep, down, open (breaker).",
+            ["pool", "backend", "state"], registry=self.registry,
+        )  # fmt: skip
+        self.replica_retries = Counter(
+            "dragoman_replica_retries", "Requests that a pool's server could not serve and that went to another one.",
+            ["pool", "backend"], registry=self.registry,
+        )  # fmt: skip
+        self.queue_depth = Gauge(
+            "dragoman_queue_depth", "Model calls that wait for room.", ["backend"], registry=self.registry
+        )
+        self.queue_wait = Histogram(
+            "dragoman_queue_wait_seconds", "How long admitted model calls waited for room.", ["backend"],
+            buckets=SECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.queue_refused = Counter(
+            "dragoman_queue_refused", "Model calls refused for want of room: full (the queue) or waited (too long).",
+            ["backend", "reason"], registry=self.registry,
+        )  # fmt: skip
         self._names: set[str] = set()
 
     def note(self, note: Note) -> None:
         self.notes.labels(note.kind, self._bounded(note.name)).inc()
+
+    def replica(self, pool: str, backend: str, state: str) -> None:
+        for each in ("ready", "asleep", "down", "open"):
+            self.replica_state.labels(pool, backend, each).set(each == state)
 
     def usage(self, route: str, backend: str, usage: Usage | None) -> None:
         if usage is None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from backends.base import Backend, ModelInfo
-from gateway.config import BackendConfig, Config, ModelRule
+from gateway.config import Config, Group, ModelRule
 from gateway.logs import log
 from translators.errors import GatewayError, Kind
 
@@ -95,14 +95,14 @@ class Listing:
 
 class Models:
     def __init__(self, config: Config, backends: Sequence[Backend]) -> None:
-        configured: Sequence[BackendConfig | None] = config.named_backends
-        if len(configured) != len(backends):  # backends that were handed in, not opened from the configuration
-            configured = [None] * len(backends)
+        groups: Sequence[Group | None] = config.groups
+        if len(groups) != len(backends):  # backends that were handed in, not opened from the configuration
+            groups = [None] * len(backends)
         self._listings = [
-            Listing(backend, (each.model if each else None) or config.model, each.window if each else None)
-            for backend, each in zip(backends, configured, strict=True)
+            Listing(backend, (group.model if group else None) or config.model, group.window if group else None)
+            for backend, group in zip(backends, groups, strict=True)
         ]
-        names = [str(each.name) if each else backend.name for backend, each in zip(backends, configured, strict=True)]
+        names = [group.name if group else backend.name for backend, group in zip(backends, groups, strict=True)]
         self._by_name = dict(zip(names, backends, strict=True))
         self._default = backends[0]
         self._rules = config.models

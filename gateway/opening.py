@@ -9,15 +9,35 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from backends.base import Backend
+from backends.breaker import Rules
 from backends.chat_completions import Timeouts
+from backends.pool import Pool
 from backends.registry import Options, open_backend
-from gateway.config import BackendConfig, Config, ConfigError
+from backends.replica import Settings
+from gateway.config import BackendConfig, Config, ConfigError, Group
 from gateway.secrets import Secrets
 from translators.errors import GatewayError
 
 
 def open_backends(config: Config, secrets: Secrets) -> list[Backend]:
-    return [_open(config, each, secrets.backend_key(str(each.name))) for each in config.named_backends]
+    """One for each of `config.groups`, in their order."""
+    return [_open_group(config, secrets, group) for group in config.groups]
+
+
+def _open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
+    opened = [_open(config, each, secrets.backend_key(str(each.name))) for each in group.members]
+    if not group.pooled:
+        return opened[0]
+    given = config.pool
+    settings = Settings(
+        probe=given.probe,
+        down_after=given.down_after,
+        slow=given.slow,
+        retries=given.retries,
+        spread=given.spread,
+        breaker=Rules(given.failures, given.rest, given.longest_rest),
+    )
+    return Pool(group.name, opened, settings, [each.url for each in group.members])
 
 
 def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backend:

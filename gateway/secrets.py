@@ -7,7 +7,7 @@ read is told to the logger, which removes it from whatever is logged. Nothing he
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config import PREFIX, BackendConfig, Config, ConfigError, split_commas
@@ -18,6 +18,17 @@ BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What a client's key may do; None is no limit. `rpm` and `tpm` are requests and tokens a minute; a model that
+    ends in `*` stands for every name that begins so."""
+
+    name: str | None = None
+    models: tuple[str, ...] | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Secrets:
     """`client_keys` open the gateway; `backend_keys` are sent upstream, by the name of the backend; `seal_keys` seal
     reasoning, the first of them, and open it, all."""
@@ -25,6 +36,7 @@ class Secrets:
     client_keys: tuple[str, ...] = ()
     backend_keys: Mapping[str, str | None] | None = None
     seal_keys: tuple[str, ...] = ()
+    grants: Mapping[str, Grant] = field(default_factory=dict)  # by client key, of those that are limited
 
     def __repr__(self) -> str:
         return f"Secrets({len(self.client_keys)} client keys, …)"
@@ -37,22 +49,52 @@ class Secrets:
 
 
 def read(config: Config, environ: Mapping[str, str]) -> Secrets:
-    client_keys = split_commas(environ.get(API_KEYS, ""))
-    if config.api_keys_file is not None:
-        client_keys += _lines(config.api_keys_file, "api_keys_file")
-    for key in client_keys:
-        if not key.isascii() or not key.isprintable() or " " in key:
-            raise ConfigError(f"{API_KEYS} or api_keys_file: a key must be printable ASCII without blanks")
-    if not client_keys and not config.loopback:
+    client_keys = read_client_keys(config, environ)
+    if client_keys and config.no_auth:
+        raise ConfigError(f"configuration: no_auth: contradicts the keys in {API_KEYS} or api_keys_file")
+    if not client_keys and not config.loopback and not config.no_auth:
         raise ConfigError(
             f"configuration: host: without client keys only a loopback address may be listened on, not {config.host}; "
-            f"set {API_KEYS} or api_keys_file"
+            f"set {API_KEYS} or api_keys_file, or --no-auth where the network itself keeps others out"
         )
     backend_keys = {str(each.name): _backend_key(each, environ) for each in config.named_backends}
     seal_keys = split_commas(environ.get(SEAL_KEYS, ""))
     if config.seal_keys_file is not None:
         seal_keys += _lines(config.seal_keys_file, "seal_keys_file")
-    return Secrets(tuple(client_keys), backend_keys, tuple(seal_keys))
+    grants = {key: grant for key, grant in client_keys.items() if grant != Grant()}
+    return Secrets(tuple(client_keys), backend_keys, tuple(seal_keys), grants)
+
+
+def read_client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, Grant]:
+    """Those of the environment and those of the file, where a key may be followed by what it may do."""
+    found = {key: Grant() for key in split_commas(environ.get(API_KEYS, ""))}
+    if config.api_keys_file is not None:
+        for line in _lines(config.api_keys_file, "api_keys_file"):
+            key, *words = line.split()
+            found[key] = _grant(words, f"api_keys_file: {config.api_keys_file}")
+    for key in found:
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError(f"{API_KEYS} or api_keys_file: a key must be printable ASCII without blanks")
+    return found
+
+
+def _grant(words: list[str], where: str) -> Grant:
+    given: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in ("name", "models", "rpm", "tpm"):
+            # the word itself may be a secret
+            raise ConfigError(f"{where}: behind a key only name=, models=, rpm= and tpm= may stand")
+        given[name] = value
+    models = tuple(split_commas(given["models"])) if "models" in given else None
+    rates = {name: _rate(given[name], f"{where}: {name}") for name in ("rpm", "tpm") if name in given}
+    return Grant(given.get("name") or None, models, rates.get("rpm"), rates.get("tpm"))
+
+
+def _rate(text: str, where: str) -> float:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{where}: must be a whole number above 0")
+    return int(text)
 
 
 def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | None:
