@@ -536,8 +536,8 @@ def test_what_asks_for_nothing_is_not_noted(fields: Json) -> None:
     assert notes(**fields) == []
 
 
-def test_the_name_of_a_participant_is_noted() -> None:
-    assert notes(messages=[{**USER, "name": "ann"}]) == ["field:name"]
+def test_the_names_of_participants_are_noted_once() -> None:
+    assert notes(messages=[{**USER, "name": "ann"}, {**USER, "name": "bob"}]) == ["field:name"]
 
 
 def test_sessions_stay_together() -> None:

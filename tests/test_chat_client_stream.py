@@ -2,6 +2,7 @@
 worded."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -297,9 +298,23 @@ def test_a_failure_ends_the_stream_without_done(events: list[Event]) -> None:
     assert b'"finish_reason":"' not in body
 
 
-def test_an_overflow_in_the_stream_is_called_one() -> None:
-    error = chunks(stream().fail(GatewayError(Kind.OVERFLOW, "Too long.")))[-1]["error"]
-    assert (error["type"], error["code"]) == ("invalid_request_error", "context_length_exceeded")
+@pytest.mark.parametrize(
+    ("error", "sizes"),
+    [
+        (GatewayError(Kind.OVERFLOW, "Too long.", tokens=90, limit=80), ["80", "90"]),
+        (GatewayError(Kind.OVERFLOW, "Too long.", limit=80), ["80"]),
+        (GatewayError(Kind.OVERFLOW, "Too long by 7."), ["7"]),
+        (GatewayError(Kind.OVERFLOW, "This model's maximum context length is 80 tokens; shorten."), ["80"]),
+    ],
+)
+def test_an_overflow_is_said_in_the_sentence_that_clients_look_for(error: GatewayError, sizes: list[str]) -> None:
+    reply = PROTOCOL.error(error, "req_1")
+    told = chunks(stream().fail(error))[-1]
+    assert told == reply.body
+    assert (told["error"]["type"], told["error"]["code"]) == ("invalid_request_error", "context_length_exceeded")
+    assert told["error"]["param"] == "messages"
+    assert told["error"]["message"].startswith("This model's maximum context length is ")
+    assert re.findall(r"\d+", told["error"]["message"]) == sizes
 
 
 @pytest.mark.parametrize("kind", Kind)

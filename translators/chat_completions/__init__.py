@@ -1,13 +1,13 @@
 """OpenAI Chat Completions as a client protocol: `POST /v1/chat/completions`.
 
-`parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words what went wrong
-in it. Other protocols, and the backends that speak the same words to servers, import nothing from here.
+`parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words what went
+wrong. Other protocols, and the backends that speak the same words to servers, import nothing from here.
 """
 
 from __future__ import annotations
 
+from translators.chat_completions.errors import error
 from translators.chat_completions.parse import parse
-from translators.openai_errors import error
 from translators.protocol import Protocol
 
 PROTOCOL = Protocol(name="chat_completions", path="chat/completions", parse=parse, error=error)

@@ -35,6 +35,7 @@ _OF_USERS = ("text", "image_url", "file")
 _OF_ASSISTANTS = ("text", "refusal")
 _OF_TOOLS = ("text", "image_url")  # not OpenAI's, but what servers take
 _REASONING = ("reasoning_content", "reasoning")
+_NAME = Note("field", "name")  # of a participant: templates have no place for it; noted once
 _UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
 
@@ -57,8 +58,8 @@ class Conversation:
 
     def _message(self, message: Json, path: str) -> Message:
         role = expect_text(message, "role", path)
-        if role != "tool" and message.get("name") is not None:
-            self._notes.append(Note("field", "name"))  # of a participant: templates have no place for it
+        if role != "tool" and message.get("name") is not None and _NAME not in self._notes:
+            self._notes.append(_NAME)
         match role:
             case "system" | "developer":
                 return Message(role, _content(message, path, _TEXT_ONLY))
