@@ -118,6 +118,8 @@ def answer_format(asked: Json | None, path: str, nested: str = "") -> ir.Format 
 
 def affinity(fields: CreateFields, context: Context) -> str | None:
     """What names the session, for routing it to the server that knows its prefix."""
+    if parent := context.headers.get("x-codex-parent-thread-id"):
+        return parent  # a sub-agent shares the beginning of its parent's prompt
     if fields.prompt_cache_key:
         return fields.prompt_cache_key
     return next((value for name in _SESSION_HEADERS if (value := context.headers.get(name))), None)
