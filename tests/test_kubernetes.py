@@ -153,7 +153,10 @@ def test_the_pod_fits_the_image(overlay: str, rendered: Rendered) -> None:
     assert re.fullmatch(rf"dragoman:{re.escape(__version__)}(-extras)?", container["image"])
     assert "command" not in container  # the image's entry point
     assert container["args"][0] == "serve"
-    assert str(container["ports"][0]["containerPort"]) == DOCKERFILE["EXPOSE"]
+    # The image's environment beats the file, so the file must say the same.
+    content = configuration(rendered[overlay])
+    assert f"DRAGOMAN_HOST={content['host']} DRAGOMAN_PORT={content['port']}" in " ".join(DOCKERFILE["ENV"].split())
+    assert str(content["port"]) == str(container["ports"][0]["containerPort"]) == DOCKERFILE["EXPOSE"]
     python = read("ENTRYPOINT " + DOCKERFILE["ENTRYPOINT"])[0].exec_form
     assert python is not None
     assert container["lifecycle"]["preStop"]["exec"]["command"][0] == python[0]
