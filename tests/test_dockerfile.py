@@ -305,9 +305,9 @@ def test_a_failing_line_and_a_missing_or_ignored_file_fail_the_build(tmp_path: P
 def test_run_lines_see_their_own_root_arguments_and_environment(tmp_path: Path) -> None:
     (tmp_path / ".dockerignore").write_text("")
     (tmp_path / "Dockerfile").write_text(
-        "ARG BASE=x\nFROM ${BASE} AS first\nARG WHO=world\nENV GREETING=hello\nWORKDIR /work\n"
+        "ARG BASE=x\nFROM ${BASE} AS first\nARG WHO=world\nENV GREETING=hello\nWORKDIR /place\n"
         "RUN mkdir /out && echo \"$GREETING ${WHO}\" > /out/told && python -c \"open('here', 'w')\"\n"
-        "FROM y\nCOPY --from=first /out /kept\nCOPY --from=first /work/here /\n"
+        "FROM y\nCOPY --from=first /out /kept\nCOPY --from=first /place/here /\n"
     )
     built = Build(tmp_path / "Dockerfile", tmp_path, tmp_path / "scratch", {"WHO": "you"}).run()
     assert built.inside("/kept/told").read_text() == "hello you\n"
