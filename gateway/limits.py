@@ -127,6 +127,9 @@ class Admission:
         while line.queues:
             client, queue = next(iter(line.queues.items()))
             waiter = queue[0]
+            if waiter.place.done():  # cancelled, and about to be told so
+                self._remove(line, waiter)
+                continue
             if not self._fits(line, waiter.tokens):
                 return
             queue.popleft()
@@ -161,7 +164,8 @@ class Admission:
             raise self._refused(line, backend, "full")
         last = longest[-1]
         self._remove(line, last)
-        last.place.set_exception(self._refused(line, backend, "full"))
+        if not last.place.done():
+            last.place.set_exception(self._refused(line, backend, "full"))
 
     def _refused(self, line: Line, backend: str, reason: str) -> GatewayError:
         self._metrics.queue_refused.labels(backend, reason).inc()

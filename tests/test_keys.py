@@ -1,0 +1,240 @@
+"""Clients' keys: what a key may do, how much a minute, and a key file that changes while the gateway runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import auth
+from gateway.auth import Bucket, Client, Keys
+from gateway.config import Config, ConfigError
+from gateway.secrets import Grant, Secrets, read
+from tests.gateway_over import Over, over
+from tests.scripted import Script, ScriptedServer, model_list, text_stream
+from translators.errors import GatewayError, Kind
+
+BODY = text_stream("x")
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def secrets_of(tmp_path: Path, text: str, **settings: Any) -> Secrets:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    return read(Config(api_keys_file=path, **settings), {})
+
+
+# --------------------------------------------------------------------------------------------------------- the key file
+
+
+def test_behind_a_key_stands_what_it_may_do(tmp_path: Path) -> None:
+    secrets = secrets_of(tmp_path, "# ours\nplain\nann-key name=ann models=qwen,claude-* rpm=60 tpm=100000\n")
+    assert secrets.client_keys == ("plain", "ann-key")
+    assert secrets.grants == {"ann-key": Grant("ann", ("qwen", "claude-*"), 60, 100_000)}
+    assert "ann-key" not in repr(secrets)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("key rpm=0", "rpm"),
+        ("key rpm=fast", "rpm"),
+        ("key tpm=-3", "tpm"),
+        ("key second-key", "behind a key only"),
+        ("key limit=3", "behind a key only"),
+        ("kéy", "printable ASCII"),
+    ],
+)
+def test_a_wrong_line_stops_the_start_without_telling_a_key(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        secrets_of(tmp_path, line)
+    assert "second-key" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_beyond_loopback_needs_keys_or_an_explicit_word() -> None:
+    with pytest.raises(ConfigError, match="loopback"):
+        read(Config(host="0.0.0.0"), {})
+    assert read(Config(host="0.0.0.0", no_auth=True), {}).client_keys == ()
+    with pytest.raises(ConfigError, match="no_auth"):
+        read(Config(no_auth=True), {"DRAGOMAN_API_KEYS": "k"})
+
+
+# ---------------------------------------------------------------------------------------------------------------- rates
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_minute_gives_so_much_and_tells_how_long_the_rest_takes(clock: list[float]) -> None:
+    bucket = Bucket(60)
+    for _ in range(60):
+        assert bucket.missing(1) == 0
+        bucket.take(1)
+    assert bucket.missing(1) == pytest.approx(1)
+    clock[0] += 0.75
+    assert bucket.missing(1) == pytest.approx(0.25)
+    clock[0] += 1000
+    assert bucket.missing(60) == 0
+
+
+def test_more_than_a_minutes_worth_needs_a_full_bucket_and_leaves_a_debt(clock: list[float]) -> None:
+    bucket = Bucket(100)
+    assert bucket.missing(250) == 0
+    bucket.take(250)
+    assert bucket.missing(1) == pytest.approx(151 * 0.6)
+
+
+def test_a_refused_request_costs_nothing(clock: list[float]) -> None:
+    client = Client("ann", Grant(rpm=10, tpm=100))
+    client.spend(100)
+    for _ in range(20):
+        with pytest.raises(GatewayError) as caught:
+            client.spend(100)
+        assert caught.value.kind is Kind.RATE_LIMITED
+        assert caught.value.retry_after == pytest.approx(60)
+    clock[0] += 60
+    client.spend(100)
+
+
+def test_the_estimate_is_settled_with_what_was_measured(clock: list[float]) -> None:
+    client = Client("ann", Grant(tpm=100))
+    client.spend(80)
+    client.settle(80, 20)
+    client.spend(80)
+    client.settle(80, 500)
+    with pytest.raises(GatewayError):
+        client.spend(1)
+
+
+def test_workers_share_a_rate(clock: list[float]) -> None:
+    client = Client("ann", Grant(rpm=10), workers=5)
+    client.spend(0)
+    client.spend(0)
+    with pytest.raises(GatewayError):
+        client.spend(0)
+
+
+# ------------------------------------------------------------------------------------------------- through the gateway
+
+
+async def listed(it: Over, key: str) -> list[str]:
+    async with it.session.get(it.url + "/v1/models", headers=bearer(key)) as answer:
+        return [each["id"] for each in (await answer.json())["data"]]
+
+
+async def test_a_key_reaches_its_models_only(tmp_path: Path) -> None:
+    secrets = secrets_of(tmp_path, "all\nsome models=one,tw*\n")
+    server = ScriptedServer(default=Script(BODY), models=("one", "two", "three"))
+    async with server, over(server.url, secrets=secrets) as it:
+        for model, status in (("one", 200), ("two", 200), ("three", 403)):
+            assert (await it.told(bearer("some"), model=model))[0] == status
+            assert (await it.told(bearer("all"), model=model))[0] == 200
+        assert await listed(it, "some") == ["one", "two"]
+        assert await listed(it, "all") == ["one", "two", "three"]
+        assert len(server.chats) == 5
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
+async def test_the_refusal_of_a_model_is_in_the_protocols_words(tmp_path: Path, path: str) -> None:
+    secrets = secrets_of(tmp_path, "some models=one\n")
+    body = {"model": "m", "input": "x", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    if path == "/v1/responses":
+        body = {"model": "m", "input": "x"}
+    else:
+        del body["input"]
+    async with ScriptedServer() as server, over(server.url, secrets=secrets) as it:
+        async with it.session.post(it.url + path, json=body, headers=bearer("some")) as answer:
+            assert answer.status == 403
+            told = await answer.json()
+            assert "may not use the model 'm'" in told["error"]["message"]
+            if "messages" in path:
+                assert (told["type"], told["error"]["type"]) == ("error", "permission_error")
+        assert not server.chats
+
+
+async def test_a_rate_is_429_with_a_time_for_this_key_alone(tmp_path: Path) -> None:
+    secrets = secrets_of(tmp_path, "fast\nslow rpm=2\n")
+    async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:
+        for status in (200, 200, 429):
+            async with it.ask(bearer("slow"), stream=True) as answer:
+                assert answer.status == status
+                await answer.read()
+        assert 1 <= int(answer.headers["Retry-After"]) <= 30
+        assert answer.headers["x-dragoman-error-source"] == "gateway"
+        assert (await it.told(bearer("fast")))[0] == 200
+        assert len(server.chats) == 3
+
+
+async def test_tokens_a_minute_are_counted_as_measured(tmp_path: Path) -> None:
+    secrets = secrets_of(tmp_path, "key tpm=4000\n")
+    async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:
+        for _ in range(5):  # estimated at about 2,000 each, measured at 18
+            assert (await it.told(bearer("key")))[0] == 200
+
+
+async def test_a_changed_key_file_is_read_again_and_a_bad_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "LOOK_AGAIN", 0.0)
+    path = tmp_path / "keys"
+    path.write_text("old\n")
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        over(server.url, api_keys_file=path) as it,
+    ):
+
+        async def statuses() -> list[int]:
+            return [(await it.told(bearer(key)))[0] for key in ("old", "new")]
+
+        assert await statuses() == [200, 401]
+        path.write_text("new\n")
+        assert await statuses() == [401, 200]
+        path.write_text("new rpm=none\n")
+        assert await statuses() == [401, 200]
+        path.write_text("")
+        assert await statuses() == [401, 200]
+        path.unlink()
+        assert await statuses() == [401, 200]
+        # as a mounted secret changes: a link is put to another directory
+        (tmp_path / "v2").mkdir()
+        (tmp_path / "v2" / "keys").write_text("old\nnew\n")
+        path.symlink_to(tmp_path / "v2" / "keys")
+        assert await statuses() == [200, 200]
+
+
+def test_keys_that_stay_keep_what_they_have_spent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "LOOK_AGAIN", 0.0)
+    path = tmp_path / "keys"
+    path.write_text("k rpm=1\n")
+    grants = {"k": Grant(rpm=1)}
+    keys = Keys(["k"], grants=grants, file=path, read_again=lambda: {**grants, "another": Grant()})
+    keys.check("/", bearer("k")).spend(0)
+    path.write_text("k rpm=1\nanother\n")
+    os.utime(path, ns=(time.time_ns(), time.time_ns() + 5))
+    with pytest.raises(GatewayError):
+        keys.check("/", bearer("k")).spend(0)
+    assert keys.check("/", bearer("another")).name.startswith("key-")
+
+
+async def test_names_not_keys_are_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secrets = secrets_of(tmp_path, "canary-key name=ann\ncanary-other\n")
+    caplog.set_level("INFO", "dragoman")
+    async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:
+        server.on("GET", "/v1/models", model_list("m"))
+        for key in ("canary-key", "canary-other"):
+            await it.told(bearer(key))
+    told = [getattr(record, "fields", {}) for record in caplog.records if record.message == "request"]
+    assert told[0]["client"] == "ann"
+    assert told[1]["client"].startswith("key-")
+    assert "canary" not in str(told)
