@@ -35,6 +35,7 @@ from backends.chat_settings import Settings
 from backends.deadline import Deadline
 from backends.enforce import enforce
 from backends.json_body import JsonBody, read_bounded
+from backends.outgoing import OUTGOING
 from translators import forced
 from translators.errors import GatewayError, Kind
 from translators.ir import Event, Finished, Note, Request
@@ -153,7 +154,7 @@ class ChatCompletions:
             await enforce(plan, request, self._generate, sink)
 
     async def _generate(self, request: Request, sink: Sink) -> None:
-        answer = _Answer(request, self._classify, sink, self._timeouts)
+        answer = _Answer(request, self._classify, sink, self._timeouts, self._settings)
         try:
             async with Deadline(self._timeouts.first) as deadline, self._opened(request, sink) as response:
                 await answer.read(response, deadline)
@@ -212,13 +213,15 @@ class ChatCompletions:
         await self.start()
         session = self._fresh if fresh else self._pooled
         assert session is not None
-        routing = self._settings.affinity_header
+        headers = dict(OUTGOING.get())
+        if (routing := self._settings.affinity_header) and affinity:
+            headers[routing] = header_text(affinity)
         connection = {"reused": False}
         try:
             return await session.post(
                 f"{self._base}/chat/completions",
                 data=JsonBody(body),
-                headers={routing: header_text(affinity)} if routing and affinity else None,
+                headers=headers,
                 allow_redirects=False,
                 trace_request_ctx=connection,
             )
@@ -294,8 +297,8 @@ class ChatCompletions:
 class _Answer:
     """Reading one answer into a sink."""
 
-    def __init__(self, request: Request, classify_: Any, sink: Sink, timeouts: Timeouts) -> None:
-        self.decoder = ChatDecoder(request, classify_)
+    def __init__(self, request: Request, classify_: Any, sink: Sink, timeouts: Timeouts, settings: Settings) -> None:
+        self.decoder = ChatDecoder(request, classify_, markup=settings.markup, markup_prompt=settings.markup_prompt)
         self._sink = sink
         self._timeouts = timeouts
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from backends.markup import open_markup
 from translators.errors import GatewayError, Kind
 from translators.ir import Event, Finished, Note, Request, StopReason, Usage
 from translators.parts import Parts
@@ -50,12 +51,23 @@ class ChatDecoder:
     there.
 
     `classify` turns an in-band error (its status where it has one, and its object) into the error for the client.
+    `markup` names the family by which calls and reasoning are read out of the text, for a server whose own parser
+    fails; `markup_prompt` is what that server's template ends its prompt with.
     """
 
-    def __init__(self, request: Request, classify: Callable[[int, Any], GatewayError]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        classify: Callable[[int, Any], GatewayError],
+        *,
+        markup: str | None = None,
+        markup_prompt: str = "",
+    ) -> None:
         self.done = False  # [DONE] was seen
         self._sse = EventReader()
         self._parts = Parts.of(request)
+        self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
+        self._text = self._parts.text if self._markup is None else self._marked
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
@@ -93,6 +105,8 @@ class ChatDecoder:
 
     def abort(self) -> list[Event]:
         if not self._ended:
+            if self._markup is not None:
+                self._markup.finish()
             self._parts.abort()
         return self._take()
 
@@ -112,6 +126,8 @@ class ChatDecoder:
             message = "The model server ended its stream before the answer was complete."
             raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
         self._ended = True
+        if self._markup is not None:
+            self._markup.finish()
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 
     def _payload(self, payload: bytes) -> None:
@@ -162,7 +178,7 @@ class ChatDecoder:
             text = content if isinstance(content, str) else _joined(content)
             logprobs = choice.get("logprobs") if self._wants_logprobs else None
             if text:
-                self._parts.text(text, _logprobs(logprobs) if logprobs else None)
+                self._text(text, _logprobs(logprobs) if logprobs else None)
         if refusal := delta.get("refusal"):
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
@@ -170,6 +186,13 @@ class ChatDecoder:
                 self._call(call, position if whole else None)
         elif call := delta.get("function_call"):  # the form before tools, still spoken by a few
             self._call({"index": 0, "function": call}, None)
+
+    def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
+        assert self._markup is not None
+        if logprobs and (note := Note("drop", "logprobs")) not in self._parts.notes:
+            self._parts.notes.append(note)
+        self._markup.feed(text)
 
     def _call(self, call: object, position: int | None) -> None:
         if not isinstance(call, dict):
@@ -179,8 +202,11 @@ class ChatDecoder:
         whole = not isinstance(arguments, str | None)  # Ollama sends an object
         text = orjson.dumps(arguments).decode() if whole else arguments
         index, id, name = call.get("index"), call.get("id"), function.get("name")
+        place = index if isinstance(index, int) else position
+        if place is not None and self._markup is not None:
+            place = -1 - place  # beside the calls in the text, which count from 0
         self._parts.call(
-            index if isinstance(index, int) else position,
+            place,
             id if isinstance(id, str) else "",
             name if isinstance(name, str) else "",
             text if isinstance(text, str) else "",

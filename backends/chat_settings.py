@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from backends.markup import FAMILIES
 from translators.errors import GatewayError, Kind
 
 # The fields of `ir.Sampling`, under which every server's own name is looked up.
@@ -109,6 +110,17 @@ class Settings(BaseModel):
         "openai", description="response_format with the schema in json_schema.schema (openai) or in schema (flat)."
     )
 
+    markup: str | None = Field(
+        None,
+        description="Family by whose markup calls and reasoning are read out of the answer's text, for a server whose "
+        f"own parser fails: {', '.join(FAMILIES)}; null trusts the server.",
+    )
+    markup_prompt: str = Field(
+        "",
+        description="With markup: what the server's template ends its prompt with, where that opens the reasoning "
+        "(`<think>`).",
+    )
+
     # ---- usage
     usage: Literal["include_usage", "always", "none"] = Field(
         "include_usage", description="How usage comes in a stream: when asked for, unasked, or never."
@@ -161,6 +173,13 @@ class Settings(BaseModel):
     def _header(cls, value: str | None) -> str | None:
         if value is not None and not re.fullmatch(r"[A-Za-z0-9-]+", value):
             raise ValueError("must be the name of a header")
+        return value
+
+    @field_validator("markup")
+    @classmethod
+    def _family(cls, value: str | None) -> str | None:
+        if value is not None and value not in FAMILIES:
+            raise ValueError(f"unknown markup {value}; known are {', '.join(FAMILIES)}")
         return value
 
     @field_validator("overflow_patterns")

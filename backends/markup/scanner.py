@@ -96,6 +96,10 @@ class JsonText:
         return len(text)
 
 
+def _over() -> bool:
+    return False
+
+
 class Markup:
     """The scanner, and by itself the family without calls. `openers` names the state that a marker opens; `breaks` are
     those of them that also end reasoning, because only a tokenizer's special token can write them."""
@@ -138,6 +142,7 @@ class Markup:
     def finish(self) -> None:
         self._final = True
         self._run()
+        self._state = _over  # a bound method here would keep the scanner alive as a cycle
 
     def _run(self) -> None:
         while True:
