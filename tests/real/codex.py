@@ -1,7 +1,7 @@
 """Codex CLI without a terminal: a home of its own, a clean environment, and what a turn said.
 
-The configuration is a text that the test brings along, as a rule the README's own; nothing is added to it behind the
-test's back but a switch that keeps Codex from asking anybody but the gateway.
+The configuration is a text that the test brings along, as a rule the README's own; nothing is added to it. Whatever
+else Codex would ask (its vendor's plugins and figures) goes to a proxy that refuses, so that nothing leaves loopback.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class Codex:
 
     program: Path
     home: Path
+    proxy: str = "http://127.0.0.1:9"
     work: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,7 +89,8 @@ class Codex:
 
     async def _run(self, command: Sequence[str], within: float) -> tuple[int, bytes, bytes]:
         variables = {"HOME": str(self.home), "TMPDIR": str(self.home / "tmp"), "GW_API_KEY": KEY}
-        return await run(command, self.work, variables, within)
+        proxies = {"HTTPS_PROXY": self.proxy, "HTTP_PROXY": self.proxy, "NO_PROXY": "127.0.0.1"}
+        return await run(command, self.work, variables | proxies, within)
 
 
 def readme_block(language: str) -> str:

@@ -7,6 +7,7 @@ the MCP server. How it takes failures is in `test_codex_failures.py`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import tomllib
@@ -64,6 +65,24 @@ async def test_the_catalogue_keeps_codex_s_own_prompt_and_offers_the_patch_tool(
         (lender,) = json.loads((codex.home / ".codex" / "dragoman-models.json").read_text("utf-8"))["models"]
         assert len(lender["base_instructions"]) > 10_000
         assert lender["base_instructions"][:2000] in str(asked["messages"][0]["content"])
+
+
+async def test_with_the_longer_configuration_codex_asks_nobody_but_the_gateway(codex: Codex) -> None:
+    asked: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.close()
+
+    ask = calls(("exec_command", {"cmd": "sleep 1.5"}))  # whatever starts beside the turn has the time to
+    proxy = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with proxy, ScriptedServer(ask, says("ok")) as server, serving("--backend", server.url) as url:
+        codex.proxy = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+        codex.configure(full_configuration(url))
+        await catalogue(codex)
+        turn = await codex.exec("Wait.")
+    assert (turn.status, turn.answers) == (0, ["ok"])
+    assert asked == []
 
 
 # --------------------------------------------------------------------------------------------------------------- tools
