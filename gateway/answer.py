@@ -16,6 +16,7 @@ from enum import Enum
 from aiohttp import web
 
 from gateway.config import Timeouts
+from gateway.metrics import Gaps
 from translators.errors import GatewayError
 from translators.ir import Event, Finished, Note
 from translators.parallel import FirstCallOnly
@@ -48,6 +49,9 @@ class Answer:
         self.state = State.HELD
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
+        self.gone_at: float | None = None  # when a write found the client gone
+        self.gaps = Gaps()
+        self._last_at = 0.0
         self.notes: list[Note] = []
         self._stage = stage
         self._loop = asyncio.get_running_loop()
@@ -65,8 +69,12 @@ class Answer:
         if stage is not None:
             events = stage.feed(events)
         if events:
+            now = self._loop.time()
             if self.first_event_at is None:
-                self.first_event_at = self._loop.time()
+                self.first_event_at = now
+            else:
+                self.gaps.add(now - self._last_at)
+            self._last_at = now
             last = events[-1]
             if type(last) is Finished:
                 self.finished = last
@@ -132,6 +140,7 @@ class StreamedAnswer(Answer):
                     await self._prepare()
                 await self.response.write(data)
             except ConnectionError:
+                self.gone_at = self._loop.time()
                 raise ClientGone from None
 
     async def finish(self) -> None:

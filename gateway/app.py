@@ -23,6 +23,7 @@ from aiohttp import web
 import gateway
 from backends.base import Backend, ModelInfo
 from gateway.auth import Keys
+from gateway.client_kind import client_kind
 from gateway.config import Config
 from gateway.handler import CLIENT, REQUEST_ID, Handler, common_headers, error_reply, id_headers, json_response
 from gateway.health import Gate
@@ -31,6 +32,8 @@ from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.models import Models, not_found
 from gateway.sealing import Sealer
 from gateway.secrets import Secrets, read_client_keys
+from gateway.tracing import open_tracing
+from gateway.vitals import Vitals
 from translators.errors import GatewayError, Kind
 from translators.protocol import Protocol
 from translators.registry import PROTOCOLS
@@ -54,7 +57,8 @@ class Gateway:
         self.gate = Gate(backends, self.metrics, config.timeouts, wakes)
         self.models = Models(config, backends)
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
-        self.handler = Handler(config, self.models, self.gate, self.metrics, sealer)
+        self.tracing = open_tracing(os.environ)
+        self.handler = Handler(config, self.models, self.gate, self.metrics, sealer, self.tracing)
         self._keys = Keys(
             secrets.client_keys,
             config.metrics_public,
@@ -128,7 +132,7 @@ class Gateway:
             if not response.prepared and "x-request-id" not in response.headers:
                 response.headers.update(id_headers(request[REQUEST_ID]))
             return self._last(response)
-        self.metrics.requests.labels("other", str(error.kind.status), "refused").inc()
+        self.metrics.request("other", client_kind(request.headers), error.kind.status, "refused")
         told = {"request_id": request[REQUEST_ID], "route": "other", "status": error.kind.status, "outcome": "refused"}
         request_line(logging.INFO, {**told, "method": request.method, "error": error.kind.name.lower()})
         return self._last(self._error_response(request, error, headers))
@@ -238,12 +242,15 @@ class Gateway:
             watch.start()
         for watch in self.gate.watches.values():
             await watch.started(0)  # what starts at once has started before the first request
+        vitals = Vitals(self.metrics)
         yield
+        vitals.close()
         await self.models.close()
         closing = [watch.close() for watch in self.gate.watches.values()]
         for failure in await asyncio.gather(*closing, return_exceptions=True):
             if failure is not None:
                 log.error("a backend could not be closed", exc_info=failure)
+        await self.tracing.close()
 
 
 def openai_model(model: ModelInfo) -> dict[str, Any]:

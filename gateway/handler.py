@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import math
 import secrets
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -27,69 +25,42 @@ from backends.base import Backend
 from gateway.answer import Answer, ClientGone, State, StreamedAnswer
 from gateway.auth import Client
 from gateway.body import read_object
+from gateway.call import Call
+from gateway.client_kind import client_kind
 from gateway.config import Config
 from gateway.health import RETRY_AFTER, Gate
 from gateway.limits import Admission, cost
-from gateway.logs import log, request_line
+from gateway.logs import log
 from gateway.metrics import Metrics
 from gateway.models import Models
+from gateway.record import Recorder
 from gateway.sealing import Sealer
 from gateway.sessions import session
+from gateway.tracing import Tracing
 from gateway.window import estimate, fit
 from translators.errors import GatewayError, Kind
-from translators.ir import Note, Request, StopReason
+from translators.ir import Request, StopReason
 from translators.parallel import FirstCallOnly
 from translators.protocol import Context, Count, ErrorReply, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
 HEADER_BUDGET = 1024
 COUNTS_AT_ONCE = 4  # Claude Code asks for fifteen at once, and streams share the backend with them
-GONE = 499  # nginx's status for a client that left, in logs and metrics only
 REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT = web.RequestKey("client", Client)
 
 
-@dataclass(eq=False, slots=True)
-class Call:
-    """One model call from its arrival to its log line."""
-
-    protocol: Protocol
-    request: web.Request
-    id: str
-    request_id: str
-    client: Client
-    accepted: float
-    task: asyncio.Task[Any]
-    backend: Backend | None = None
-    model: str | None = None
-    estimated: int = 0
-    streaming: bool | None = None
-    answer: Answer | None = None
-    notes: list[Note] = field(default_factory=list)
-    error: GatewayError | None = None
-    interruption: GatewayError | None = None
-    status: int = 0
-    outcome: str = "failed"
-
-    @property
-    def finished(self) -> bool:
-        return self.answer is not None and self.answer.finished is not None
-
-    def interrupt(self, error: GatewayError) -> None:
-        """Ends the call from outside with an answer, as if the backend had failed with `error`."""
-        if self.interruption is None:
-            self.interruption = error
-            self.task.cancel()
-
-
 class Handler:
-    def __init__(self, config: Config, models: Models, gate: Gate, metrics: Metrics, sealer: Sealer) -> None:
+    def __init__(
+        self, config: Config, models: Models, gate: Gate, metrics: Metrics, sealer: Sealer, tracing: Tracing
+    ) -> None:
         self._config = config
         self._sealer = sealer
         self._counts = asyncio.Semaphore(COUNTS_AT_ONCE)
         self._models = models
         self._gate = gate
         self._metrics = metrics
+        self._recorder = Recorder(metrics, tracing)
         self._admission = Admission(config.admission, metrics, config.workers)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
@@ -117,13 +88,11 @@ class Handler:
         )
         self.calls.add(call)
         self.idle.clear()
-        self._metrics.in_flight.labels(protocol.name).inc()
+        self._recorder.arrived(call)
         try:
             return await self._answered(call)
         except asyncio.CancelledError:
-            call.outcome = "disconnected"
-            state = call.answer.state if call.answer is not None else State.HELD
-            self._metrics.disconnects.labels(protocol.name, state.value).inc()
+            self._recorder.left(call)
             raise
         except Exception:
             log.exception("an answer of %s could not be ended", protocol.name)
@@ -134,8 +103,7 @@ class Handler:
             self.calls.discard(call)
             if not self.calls:
                 self.idle.set()
-            self._metrics.in_flight.labels(protocol.name).dec()
-            self._record(call)
+            self._recorder.ended(call)
             call.answer = None  # it points back here: without the cycle a large request is freed at once
 
     # ------------------------------------------------------------------------------------------------------ the steps
@@ -161,6 +129,7 @@ class Handler:
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
         body = await read_object(call.request, self._config.limits)
+        call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         turn, answer = self._parse(call, body)
         request = turn.request
@@ -178,12 +147,13 @@ class Handler:
         await self._gate.admit(target.backend)
         request, notes = await fit(target.backend, request, target.window)
         call.notes.extend((*notes, *target.backend.prepare(request)))
+        call.ready_at = asyncio.get_running_loop().time()
         try:
             async with (
                 self._admission.place(target.backend.name, target.model, call.client.name, request),
                 self._counting(turn, target.backend, request),
             ):
-                await self._ask(target.backend, request, answer)
+                await self._recorder.asked(call, request, self._ask(target.backend, request, answer))
         except Exception as error:
             if not call.finished or isinstance(error, ClientGone):
                 raise
@@ -257,7 +227,7 @@ class Handler:
         if tokens is None:
             tokens = estimate(asked)
             headers["x-dragoman-estimated"] = "input_tokens"
-        self._metrics.requests.labels(protocol.name, "200", "counted").inc()
+        self._metrics.request(protocol.name, client_kind(request.headers), 200, "counted")
         return json_response(200, count.body(tokens), headers)
 
     def _parse(self, call: Call, body: Json) -> tuple[Turn, Answer]:
@@ -319,58 +289,6 @@ class Handler:
         if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
             headers["x-dragoman-unenforced"] = unenforced
         return headers
-
-    def _record(self, call: Call) -> None:
-        """Counts the call and writes its line in the log."""
-        seconds = asyncio.get_running_loop().time() - call.accepted
-        metrics, route, answer = self._metrics, call.protocol.name, call.answer
-        if answer is not None:
-            call.notes.extend(answer.notes)
-            call.notes.extend(answer.stage_notes())
-        for note in call.notes:
-            metrics.note(note)
-        metrics.requests.labels(route, str(call.status or GONE), call.outcome).inc()
-        metrics.duration.labels(route).observe(seconds)
-        if answer is not None and call.backend is not None:
-            if answer.first_event_at is not None:
-                metrics.first_event.labels(route, call.backend.name).observe(answer.first_event_at - call.accepted)
-            if answer.finished is not None:
-                if (usage := answer.finished.usage) is not None:
-                    call.client.settle(call.estimated, usage.input + usage.output)
-                metrics.usage(route, call.backend.name, answer.finished.usage)
-        severe = call.error is not None and call.error.kind.status >= 500
-        request_line(logging.WARNING if severe else logging.INFO, {**_facts(call), "duration_ms": _ms(seconds)})
-
-
-def _facts(call: Call) -> dict[str, Any]:
-    """What the log tells of a call: names and figures, never its text. The words of a 4xx may quote the client."""
-    answer, error = call.answer, call.error
-    first = answer.first_event_at if answer is not None else None
-    usage = answer.finished.usage if answer is not None and answer.finished is not None else None
-    return {
-        "request_id": call.request_id,
-        "id": call.id,
-        "route": call.protocol.name,
-        "status": call.status or GONE,
-        "outcome": call.outcome,
-        "stream": call.streaming,
-        "backend": call.backend.name if call.backend is not None else None,
-        "client": call.client.name or None,
-        "model": call.model[:100] if call.model is not None else None,
-        "first_event_ms": _ms(first - call.accepted) if first is not None else None,
-        "tokens_in": usage.input if usage else None,
-        "tokens_out": usage.output if usage else None,
-        "tokens_cached": usage.cached if usage else None,
-        "notes": dict(Counter(note.kind for note in call.notes)) or None,
-        "error": error.kind.name.lower() if error else None,
-        "error_code": error.code if error else None,
-        "error_source": error.source if error else None,
-        "error_message": error.message if error and error.kind.status >= 500 else None,
-    }
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 1)
 
 
 # ------------------------------------------------------------------------------------------------------------- replies

@@ -270,7 +270,8 @@ async def test_a_client_that_leaves_ends_the_backends_work(play: object, stream:
         await until(lambda: backend.cancelled == 1, 1)
         await until(lambda: not served.gateway.handler.calls, 1)
         assert served.metric("dragoman_requests_in_flight", route="plain") == 0
-        assert served.metric("dragoman_requests_total", route="plain", status="499", outcome="disconnected") == 1
+        gone = {"route": "plain", "client_kind": "other", "status": "499", "outcome": "disconnected"}
+        assert served.metric("dragoman_requests_total", **gone) == 1
 
 
 async def test_a_client_that_does_not_read_holds_the_backend_back() -> None:
@@ -439,7 +440,7 @@ async def test_what_was_ignored_and_not_enforced_is_told_in_headers_and_metrics(
         assert served.metric("dragoman_notes_total", kind="drop", name="late_delta") == 2
         assert served.metric("dragoman_notes_total", kind="field", name="user") == 4
         assert served.metric("dragoman_notes_total", kind="field", name="other") == 2
-        labels = {"route": "plain", "backend": "fake"}
+        labels = {"route": "plain", "client_kind": "other", "model": "only", "backend": "fake"}
         assert served.metric("dragoman_tokens_total", direction="input", **labels) == 10
         assert served.metric("dragoman_tokens_total", direction="cached", **labels) == 4
         assert served.metric("dragoman_time_to_first_event_seconds_count", **labels) == 2

@@ -88,10 +88,11 @@ def test_names_that_clients_choose_cannot_fill_the_metrics() -> None:
 
 def test_unmeasured_usage_is_counted_as_unknown_not_as_zero() -> None:
     metrics = Metrics()
-    metrics.usage("r", "b", None)
-    metrics.usage("r", "b", Usage(5, 0))
+    series = metrics.series("r", "codex", "b", "m")
+    series.usage(None)
+    series.usage(Usage(5, 0))
     value = metrics.registry.get_sample_value
-    labels = {"route": "r", "backend": "b"}
-    assert value("dragoman_answers_without_usage_total", labels) == 1
+    assert value("dragoman_answers_without_usage_total", {"route": "r", "backend": "b"}) == 1
+    labels = {"route": "r", "client_kind": "codex", "model": "m", "backend": "b"}
     assert value("dragoman_tokens_total", {**labels, "direction": "input"}) == 5
     assert value("dragoman_tokens_total", {**labels, "direction": "cached"}) is None

@@ -88,7 +88,7 @@ async def test_figures_and_the_status_page() -> None:
         async with served.session.get(served.url + "/metrics") as answer:
             assert answer.status == 200
             text = await answer.text()
-        assert 'dragoman_requests_total{outcome="completed",route="plain",status="200"} 1.0' in text
+        assert 'dragoman_requests_total{client_kind="other",outcome="completed",route="plain",status="200"} 1.0' in text
         async with served.session.get(served.url + "/") as answer:
             assert "backend fake: ready" in await answer.text()
 
