@@ -14,6 +14,7 @@ from backends.base import Backend
 from backends.chat_completions import ChatCompletions, Timeouts
 from backends.chat_settings import resolve
 from backends.local import Local
+from backends.triton.opening import open_triton
 from translators.errors import GatewayError, Kind
 
 
@@ -68,8 +69,18 @@ def _local(url: str, options: Options) -> Backend:
     return Local(dict(options.settings), timeouts=options.timeouts, name=options.name)
 
 
+def _triton(url: str, options: Options) -> Backend:
+    return open_triton(url, options.settings, timeouts=options.timeouts, name=options.name)
+
+
 def _unusable(url: str, reason: str) -> GatewayError:
     return GatewayError(Kind.INVALID, f"backend {url!r} cannot be used: {reason}", "backend")
 
 
-SCHEMES: dict[str, Callable[[str, Options], Backend]] = {"http": _chat, "https": _chat, "local": _local}
+SCHEMES: dict[str, Callable[[str, Options], Backend]] = {
+    "http": _chat,
+    "https": _chat,
+    "triton+grpc": _triton,
+    "triton+http": _triton,
+    "local": _local,
+}

@@ -1,0 +1,193 @@
+"""One answer: tensors in, events of the grammar out. No I/O.
+
+Usage is the server's where it counts, else the tokenizer's. Why an answer ended: the model's own end token or a stop
+string, or the server's word (llmapi), or, since the engine profile gives no word, `length` when as many tokens came
+as were allowed. A stream that ends without a single response is a failure: that is what a Triton ensemble makes of a
+request that it could not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backends.triton.client import Outputs
+from backends.triton.errors import broken_off, failed, timed_out
+from backends.triton.output import Cumulative, Deltas, IdDecoder, Ids, Stops
+from backends.triton.profiles import Ask, Profile
+from translators.ir import Event, Note, StopReason, Usage
+from translators.parts import Parts
+
+
+class Markup(Protocol):
+    """`backends.markup`: raw text into parts."""
+
+    def feed(self, text: str) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an answer is read with. `ends` are the texts of the end tokens, `count` the number of tokens of a text."""
+
+    decoder: Callable[[], IdDecoder]
+    markup: Callable[[Parts], Markup]
+    count: Callable[[str], int]
+    ends: Sequence[str] = ()
+
+
+class Answer:
+    """`done`: nothing more is wanted of the server. `feed`, `finish` and `stop` give events; `abort` what is left."""
+
+    def __init__(self, profile: Profile, ask: Ask, parts: Parts, reading: Reading) -> None:
+        self.done = False
+        self._profile = profile
+        self._ask = ask
+        self._parts = parts
+        self._reading = reading
+        self._markup = reading.markup(parts)
+        echoes = not profile.decoupled and "exclude_input_in_output" not in profile.asked.inputs
+        self._ids = Ids(reading.decoder(), ask.ends, ask.ids if echoes else ())
+        self._text: Cumulative | Deltas = Cumulative() if profile.cumulative else Deltas()
+        sampling = ask.sampling
+        self._stops = Stops(
+            sampling.stop or (), () if profile.by_ids else reading.ends, bool(sampling.include_stop_str_in_output)
+        )
+        self._raw: list[str] = []
+        self._responses = 0
+        self._input: int | None = None
+        self._output: int | None = None
+        self._reason = ""
+        self._stop_reason = ""
+
+    @property
+    def notes(self) -> list[Note]:
+        return self._parts.notes
+
+    @property
+    def ended_by_model(self) -> bool:
+        """By its own end token: its stream ends by itself."""
+        return self._ids.ended and not self._stops.done
+
+    # --------------------------------------------------------------------------------------------------------- reading
+
+    def feed(self, batch: Sequence[Outputs]) -> list[Event]:
+        for outputs in batch:
+            if self.done:
+                break
+            self._read(outputs)
+        return self._taken()
+
+    def _read(self, outputs: Outputs) -> None:
+        self._responses += 1
+        if counted := outputs.get("num_input_tokens"):
+            self._input = int(counted[0])  # repeated in each response
+        if counted := outputs.get("num_output_tokens"):
+            self._output = (self._output or 0) + int(counted[0])  # of this response alone
+        if self._profile.by_ids:
+            text = self._ids.feed(_sequence(outputs))
+            ended = self._ids.ended
+        else:
+            told = outputs.get("text_output")
+            text = self._text.feed(str(told[0])) if told else ""
+            ended = False
+        if text:
+            self._raw.append(text)
+            self._show(self._stops.feed(text))
+        self._end_reason(outputs)
+        if self._stops.done or ended:
+            self._finish()
+
+    def _end_reason(self, outputs: Outputs) -> None:
+        """llmapi's words are Python's, so one that is missing is "None"."""
+        reason = _word(outputs, "finish_reason")
+        if reason:
+            self._reason = reason
+        self._stop_reason = _word(outputs, "stop_reason") or self._stop_reason
+        if reason == "timeout":
+            raise timed_out()
+        if reason == "cancelled":
+            raise failed("The model server cancelled the answer.")
+
+    def _show(self, text: str) -> None:
+        if text:
+            self._markup.feed(text)
+
+    # ------------------------------------------------------------------------------------------------------------- end
+
+    def finish(self) -> list[Event]:
+        """The server has nothing more to say."""
+        if self.done:
+            return []
+        if not self._responses:
+            raise failed("The model server ended the answer without a word.")
+        if self._profile.form == "llmapi" and "finish_reason" in self._profile.asked.outputs and not self._reason:
+            raise broken_off()
+        held = (self._ids if self._profile.by_ids else self._text).finish()
+        if held:
+            self._raw.append(held)
+            self._show(self._stops.feed(held))
+        self._finish()
+        return self._taken()
+
+    def stop(self) -> list[Event]:
+        """The receiver has enough: the answer ends here, with the usage so far."""
+        if self.done:
+            return []
+        self.done = True
+        self._parts.finish(StopReason.STOP, self.usage())
+        return self._taken()
+
+    def abort(self) -> list[Event]:
+        if self.done:
+            return []
+        self.done = True
+        self._show(self._stops.finish())
+        self._markup.finish()
+        self._parts.abort()
+        return self._taken()
+
+    def _finish(self) -> None:
+        self.done = True
+        if not self._stops.done:
+            self._show(self._stops.finish(self._text.excess if isinstance(self._text, Cumulative) else 0))
+        self._markup.finish()
+        usage = self.usage()
+        self._parts.finish(self._stop_word(usage), usage, self._stop_sequence())
+
+    def _stop_word(self, usage: Usage) -> StopReason:
+        if self._stops.done or self._ids.ended or self._reason == "stop":
+            return StopReason.STOP
+        if self._reason == "length" or usage.output >= self._ask.max_tokens:
+            return StopReason.LENGTH
+        return StopReason.STOP
+
+    def _stop_sequence(self) -> str | None:
+        if self._stops.found is not None:
+            return self._stops.found
+        return self._stop_reason if self._stop_reason in (self._ask.sampling.stop or ()) else None
+
+    def usage(self) -> Usage:
+        output = self._output
+        if output is None:
+            output = self._ids.count if self._profile.by_ids else self._reading.count("".join(self._raw))
+        return Usage(input=len(self._ask.ids) if self._input is None else self._input, output=output)
+
+    def _taken(self) -> list[Event]:
+        events, self._parts.events = self._parts.events, []
+        return events
+
+
+def _sequence(outputs: Outputs) -> list[int]:
+    """The first beam's ids."""
+    ids = outputs.get("output_ids", [])
+    length = outputs.get("sequence_length")
+    return ids[: int(length[0])] if length and 0 <= int(length[0]) <= len(ids) else ids
+
+
+def _word(outputs: Mapping[str, list[Any]], name: str) -> str:
+    told = outputs.get(name)
+    word = str(told[0]).strip() if told else ""
+    return "" if word == "None" else word

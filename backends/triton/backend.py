@@ -1,0 +1,346 @@
+"""A Triton Inference Server with TensorRT-LLM as a backend.
+
+The prompt is rendered and tokenized here, the answer decoded and parsed here, so that every client protocol has tools,
+reasoning and true usage whatever profile the server runs. Limits: connecting, the first response, and between
+responses, without which a BLS model whose engine failed would wait for ever. However an answer ends early, the request
+is aborted on the wire and, where the model listens to it, stopped by its id before `stream` returns; a BLS model
+cannot be stopped by anything (`capabilities` says so). Nothing is tried again but, once and before the first event, a
+token limit that leaves no room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from backends.base import Health, ModelInfo, Sink
+from backends.chat_completions import Timeouts
+from backends.chat_messages import has_unseen_images, render
+from backends.chat_settings import Settings
+from backends.deadline import Deadline
+from backends.enforce import enforce
+from backends.triton.address import Address
+from backends.triton.answer import Answer
+from backends.triton.client import Call, Client, Outputs
+from backends.triton.errors import timed_out
+from backends.triton.meter import Meter
+from backends.triton.model_files import Loader, ModelFiles
+from backends.triton.profiles import Ask, Profile, discover, encode, stop_inputs, wanted_outputs
+from translators import forced
+from translators.errors import GatewayError, Kind
+from translators.ir import Event, Finished, Note, Request
+from translators.parts import Parts
+
+if TYPE_CHECKING:
+    from backends.prompt import Rendered
+
+log = logging.getLogger(__name__)
+
+DEFAULT_MAX_TOKENS = 4096
+MIN_ROOM = 256  # tokens that must be left for an answer, or else the prompt counts as too long
+STOP_SECONDS = 2.0
+END_SECONDS = 0.25
+
+_calls = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What `dragoman doctor` tells of a server: which profile, and what the profile cannot do."""
+
+    form: str
+    streams: bool
+    stoppable: bool
+    constrained: bool
+    measured_usage: bool
+    by_ids: bool
+
+
+class Triton:
+    """`settings` are those of rendering the conversation; the rest of a chat server's settings has no meaning here."""
+
+    def __init__(
+        self,
+        address: Address,
+        client: Client,
+        load: Loader,
+        *,
+        settings: Settings,
+        timeouts: Timeouts | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._address = address
+        self._client = client
+        self._load_files = load
+        self._settings = settings
+        self._timeouts = timeouts or Timeouts()
+        self._name = name or f"{address.host}/{address.model}"
+        self._meter = Meter(address.metrics)
+        self._files: ModelFiles | None = None
+        self._profile: Profile | None = None
+        self._learning = asyncio.Lock()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def start(self) -> None:
+        """Reads the model's files; a server that is not there yet is no failure."""
+        await self._client.start()
+        await self._known_files()
+        try:
+            await self._known()
+        except GatewayError as error:
+            log.warning("%s: the profile is not known yet: %s", self._name, error.message)
+
+    async def close(self) -> None:
+        await self._client.close()
+        await self._meter.close()
+
+    async def _known_files(self) -> ModelFiles:
+        async with self._learning:
+            if self._files is None:
+                self._files = await asyncio.to_thread(self._load_files)
+            return self._files
+
+    async def _known(self) -> Profile:
+        if (profile := self._profile) is not None:
+            return profile
+        async with self._learning:
+            if self._profile is None:
+                self._profile = await discover(self._client, self._address.model, via_text=self._address.via_text)
+                log.info("%s: served as %s", self._name, self._profile.form)
+            return self._profile
+
+    async def capabilities(self) -> Capabilities:
+        profile = await self._known()
+        return Capabilities(
+            form=profile.form,
+            streams=profile.decoupled,
+            stoppable=profile.stoppable and profile.decoupled,
+            constrained=profile.guided,
+            measured_usage="num_output_tokens" in profile.asked.outputs,
+            by_ids=profile.by_ids,
+        )
+
+    # ----------------------------------------------------------------------------------------------------- the request
+
+    def prepare(self, request: Request) -> tuple[Note, ...]:
+        """Before the server has been reached, what its profile lacks is not known, and the worst is said."""
+        plan = self._plan(request)
+        asked = request if plan is None else plan.request
+        render(asked.messages, self._settings)  # raises where an image cannot be left out
+        notes = [] if plan is None else list(plan.notes)
+        if self._profile is not None:
+            notes += encode(self._profile, Ask("", (), 1, asked.sampling, logprobs=asked.logprobs))[1]
+        if asked.thinking.budget is not None:
+            notes.append(Note("field", "thinking_budget"))
+        if asked.thinking.effort is not None and self._files is not None and not self._files.thinks:
+            notes.append(Note("field", "reasoning_effort"))
+        if has_unseen_images(asked.messages, self._settings):
+            notes.append(Note("item", "tool_image"))
+        if self._files is not None:
+            notes += self._files.prompts.notes(asked)
+        return tuple(notes)
+
+    def _plan(self, request: Request) -> forced.Plan | None:
+        guided = self._profile is not None and self._profile.guided
+        return forced.plan(
+            request,
+            force_tool="schema" if guided else "prompt",
+            json_schema="enforced" if guided else "prompt",
+            shows_tools=self._files is None or self._files.shows_tools,
+        )
+
+    async def stream(self, request: Request, sink: Sink) -> None:
+        await self._known_files()
+        await self._known()
+        plan = self._plan(request)
+        if plan is None:
+            await self._generate(request, sink)
+        else:
+            await enforce(plan, request, self._generate, sink)
+
+    async def _generate(self, request: Request, sink: Sink) -> None:
+        profile, files = await self._known(), await self._known_files()
+        prompt = await files.prompt(request, guided=request.format is not None and profile.guided)
+        limit = self._limit(request, len(prompt.ids), profile, sink)
+        try:
+            await self._run(request, prompt, limit, sink)
+        except GatewayError as error:
+            room = self._room(error, len(prompt.ids), limit)
+            if room is None or sink.touched:
+                raise self._measured(error, len(prompt.ids)) from None
+            sink.note(Note("repair", "max_tokens"))
+            await self._run(request, prompt, room, sink)
+
+    def _limit(self, request: Request, tokens: int, profile: Profile, sink: Sink) -> int:
+        """The answer's token limit: always sent, because an ensemble without one answers with nothing at all."""
+        window = self._address.window or profile.window
+        asked = request.max_tokens
+        if window is None:
+            return asked if asked is not None else DEFAULT_MAX_TOKENS
+        room = window - tokens
+        if room < min(MIN_ROOM if asked is None else asked, MIN_ROOM):
+            message = f"The prompt ({tokens} tokens) and an answer do not fit the model's context window of {window}."
+            code = "context_length_exceeded"
+            raise GatewayError(Kind.OVERFLOW, message, code=code, source="backend", tokens=tokens, limit=window)
+        if asked is not None and asked > room:
+            sink.note(Note("repair", "max_tokens"))
+        return room if asked is None else min(asked, room)
+
+    def _room(self, error: GatewayError, tokens: int, asked: int) -> int | None:
+        if error.kind is not Kind.OVERFLOW or error.limit is None:
+            return None
+        room = error.limit - tokens
+        return room if MIN_ROOM <= room < asked else None
+
+    def _measured(self, error: GatewayError, tokens: int) -> GatewayError:
+        if error.kind is Kind.OVERFLOW and error.tokens is None:
+            error.tokens = tokens
+        if error.kind in (Kind.MODEL_NOT_FOUND, Kind.ASLEEP):
+            self._profile = None  # the model may come back as another one
+        return error
+
+    # ------------------------------------------------------------------------------------------------------ the answer
+
+    async def _run(self, request: Request, prompt: Rendered, limit: int, sink: Sink) -> None:
+        profile, files = await self._known(), await self._known_files()
+        text = prompt.text
+        if not profile.by_ids and profile.adds_bos:
+            text = files.without_second_bos(text)
+        ends = list(files.tokenizer.eos_ids)
+        ask = Ask(text, prompt.ids, limit, request.sampling, ends, request.format, request.logprobs)
+        inputs, _ = encode(profile, ask)
+        call = Call(
+            profile.asked, f"{request.id}.{next(_calls)}", inputs, profile.decoupled, outputs=wanted_outputs(profile)
+        )
+        answer = Answer(profile, ask, Parts.of(request), files.reading(request, prompt))
+        ended = False
+        try:
+            async with Deadline(self._timeouts.first) as deadline, self._client.open(call) as responses:
+                ended = await self._read(responses, answer, deadline, sink)
+        except TimeoutError:
+            self._abort(answer, sink)
+            raise timed_out() from None
+        except GatewayError:
+            self._abort(answer, sink)
+            raise
+        finally:
+            if not ended:
+                await self._stop(profile, call)
+            for note in answer.notes:
+                sink.note(note)
+
+    async def _read(
+        self, responses: AsyncIterator[list[Outputs]], answer: Answer, deadline: Deadline, sink: Sink
+    ) -> bool:
+        """Whether the server has ended by itself."""
+        async for batch in responses:
+            deadline.move(self._timeouts.between)
+            events = answer.feed(batch)
+            if events:
+                if not sink.feed(events):
+                    self._enough(events, answer, sink)
+                    return False
+                if sink.full:
+                    deadline.pause()
+                    await sink.drained()
+                    deadline.move(self._timeouts.between)
+            if answer.done:
+                return answer.ended_by_model and await _at_end(responses)
+        events = answer.finish()
+        if events and not sink.feed(events):
+            self._enough(events, answer, sink)
+        return True
+
+    def _enough(self, events: list[Event], answer: Answer, sink: Sink) -> None:
+        if not isinstance(events[-1], Finished):
+            sink.feed(answer.stop())
+
+    def _abort(self, answer: Answer, sink: Sink) -> None:
+        if events := answer.abort():
+            sink.feed(events)
+
+    async def _stop(self, profile: Profile, call: Call) -> None:
+        """Tell the engine by the request's id. A model that answers whole could read it only when it is too late."""
+        if profile.stopper is not None and profile.decoupled:
+            stop = Call(profile.stopper, call.id, stop_inputs(profile.stopper))
+            await _to_its_end(self._tell(stop))
+
+    async def _tell(self, stop: Call) -> None:
+        try:
+            async with asyncio.timeout(STOP_SECONDS), self._client.open(stop) as responses:
+                async for _ in responses:
+                    pass
+        except (GatewayError, TimeoutError):
+            pass  # the reply is an error by design, or nothing
+
+    # ------------------------------------------------------------------------------------------------------ the server
+
+    async def health(self) -> Health:
+        models = (self._address.model,) if self._profile is None else self._profile.models
+        try:
+            for model in models:
+                if not await self._client.ready(model):
+                    self._profile = None
+                    return await self._why_not(model)
+            profile = await self._known()
+        except GatewayError as error:
+            if error.kind is Kind.MODEL_NOT_FOUND:
+                return Health("down", f"the server has no model {self._address.model}")
+            return Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)
+        await self._meter.measure((profile.asked.name,))
+        return Health("ready")
+
+    async def _why_not(self, model: str) -> Health:
+        state = next((found for found in await self._client.index() if found.name == model), None)
+        if state is None:
+            return Health("down", f"the server has no model {model}")
+        if state.state == "UNAVAILABLE" and state.reason not in ("", "unloaded"):
+            return Health("down", f"the model {model} could not be loaded")
+        return Health("asleep", f"the model {model} is {(state.state or 'not loaded').lower()}", 5.0)
+
+    async def models(self) -> list[ModelInfo]:
+        profile = await self._known()
+        return [ModelInfo(self._address.model, window=self._address.window or profile.window)]
+
+    async def count_tokens(self, request: Request) -> int | None:
+        files = await self._known_files()
+        plan = self._plan(request)
+        asked = request if plan is None else plan.request
+        guided = asked.format is not None and self._profile is not None and self._profile.guided
+        return len((await files.prompt(asked, guided=guided)).ids)
+
+    def load(self) -> float | None:
+        """Requests that run or wait in the server, as last measured with its health."""
+        return self._meter.load
+
+
+async def _at_end(responses: AsyncIterator[Any]) -> bool:
+    """Behind an end token the stream ends at once, as a rule; a request that has ended needs no stopping."""
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            async for _ in responses:
+                pass
+    except (TimeoutError, GatewayError):
+        return False
+    return True
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Bounded work that a cancellation may not cut short; the cancellation goes on behind it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    task.result()

@@ -1,0 +1,76 @@
+"""What Triton's refusals mean. Their codes say little: an error without a code arrives as INVALID_ARGUMENT or 400, BLS
+models turn every code into INTERNAL, and what they tell is a whole traceback.
+
+Rules: names and types were validated before anything was sent, so only the wording of an overflow makes an error the
+client's; everything else is the server's. Words are passed on redacted, of a traceback the last line at most.
+"""
+
+from __future__ import annotations
+
+import re
+
+from backends.chat_errors import classify as classify_chat
+from backends.chat_errors import redact
+from backends.chat_settings import Settings
+from translators.errors import GatewayError, Kind
+
+# tensorrt_llm's C++ executor, beside the wordings that it shares with trtllm-serve.
+_SETTINGS = Settings(
+    overflow_patterns=(
+        r"[Pp]rompt length \((?P<tokens>\d+)\) exceeds maximum input length \((?P<limit>\d+)\)",
+        r"input length \((?P<tokens>\d+)\) (?:exceeds|is (?:larger|greater) than) max_input_len \((?P<limit>\d+)\)",
+        r"input tokens \((?P<tokens>\d+)\).{0,80}exceeds? max_seq_len \((?P<limit>\d+)\)",
+    )
+)
+_NOT_LOADED = re.compile(r"no available versions|is not ready|not at ready state|unloading|is being (?:un)?loaded")
+_UNKNOWN = re.compile(r"unknown model|is not found", re.IGNORECASE)
+_FULL = re.compile(r"maximum queue size|queue is full|timeout expired", re.IGNORECASE)
+_NO_CONNECTION = re.compile(
+    r"failed to connect|connection (?:refused|reset)|connection attempt timed out|name resolution|socket closed"
+    r"|broken pipe|end of TCP stream|GOAWAY|goaway",
+    re.IGNORECASE,
+)
+
+
+def classify(code: str, text: str, *, begun: bool = False) -> GatewayError:
+    """`code` is gRPC's word (`INTERNAL`); `begun`: a part of the answer has come already. Never raises."""
+    overflow = classify_chat(500, {"error": text[:20_000]}, _SETTINGS)
+    if overflow.kind is Kind.OVERFLOW:
+        return overflow
+    if _NOT_LOADED.search(text):
+        return _error(Kind.ASLEEP, "The model is not loaded.", 5.0)
+    if code == "NOT_FOUND" or (code in ("INVALID_ARGUMENT", "UNKNOWN") and _UNKNOWN.search(text)):
+        return _error(Kind.MODEL_NOT_FOUND, "The model server does not know this model.")
+    if code in ("DEADLINE_EXCEEDED",):
+        return _error(Kind.TIMEOUT, "The model server did not answer in time.")
+    if code == "RESOURCE_EXHAUSTED" or _FULL.search(text):
+        return _error(Kind.BUSY, "The model server is busy.", 1.0)
+    if code == "UNAVAILABLE":
+        if begun:
+            return broken_off()
+        if _NO_CONNECTION.search(text):
+            return unreachable()
+        return _error(Kind.BUSY, "The model server is not available now.", 1.0)
+    said = f": {words}" if (words := redact(text)) else "."
+    during = " during the answer" if begun else ""
+    return _error(Kind.BACKEND_FAILED, f"The model server failed{during}{said}")
+
+
+def unreachable() -> GatewayError:
+    return _error(Kind.BACKEND_DOWN, "The model server cannot be reached.", 1.0)
+
+
+def broken_off() -> GatewayError:
+    return _error(Kind.BACKEND_FAILED, "The model server broke off in the middle of its answer.")
+
+
+def timed_out() -> GatewayError:
+    return _error(Kind.TIMEOUT, "The model server did not answer in time.")
+
+
+def failed(message: str) -> GatewayError:
+    return _error(Kind.BACKEND_FAILED, message)
+
+
+def _error(kind: Kind, message: str, retry_after: float | None = None) -> GatewayError:
+    return GatewayError(kind, message, retry_after=retry_after, source="backend")

@@ -1,0 +1,109 @@
+"""The model's own files, as a Triton backend uses them: chat template, tokenizer, and how the model writes calls.
+
+They are read once, in a thread, and long prompts are made in a thread too (`backends.prompt`). The packages that read
+them come with the extra `tokenizer`. Under a constraint that holds from the first token on, the model may not think:
+its template is told so, and a thought that the template has opened all the same is closed in the prompt.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backends.chat_settings import Settings
+from backends.markup import Markup, detect, open_markup
+from backends.triton.answer import Reading
+from translators.errors import GatewayError, Kind
+from translators.ir import Request, Thinking
+from translators.parts import Parts
+
+if TYPE_CHECKING:
+    from backends.prompt import Rendered
+    from backends.template import ChatTemplate
+    from backends.tokenizer import Tokenizer
+
+INSTALL = "pip install 'dragoman[tokenizer]'"
+PROMPT_END = 200  # characters of a prompt in which the reasoning may have been opened
+_OPENED = ("<think>",)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """`family` is a name of `backends.markup`; `prompts` a `backends.prompt.Prompt`."""
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+    prompts: Any
+    family: str
+
+    @property
+    def shows_tools(self) -> bool:
+        return bool(self.template.takes_tools)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the template has a switch for thinking."""
+        source = self.template.source
+        return any(switch in source for switch in ("enable_thinking", "thinking", "reasoning_effort"))
+
+    async def prompt(self, request: Request, *, guided: bool) -> Rendered:
+        if not guided:
+            rendered: Rendered = await self.prompts.build_async(request)
+            return rendered
+        rendered = await self.prompts.build_async(replace(request, thinking=Thinking(effort="none")))
+        if not rendered.text.rstrip().endswith(_OPENED):
+            return rendered
+        text = rendered.text.rstrip() + "\n</think>\n\n"
+        return replace(rendered, text=text, ids=await self.tokenizer.encode_async(text))
+
+    def without_second_bos(self, text: str) -> str:
+        """For a server that puts the tokenizer's special tokens before a prompt itself."""
+        if self.tokenizer.encode("a", add_special_tokens=True) == self.tokenizer.encode("a"):
+            return text
+        return self.template.strip_bos(text)
+
+    def reading(self, request: Request, prompt: Rendered) -> Reading:
+        def markup(parts: Parts) -> Markup:
+            return open_markup(self.family, parts, prompt=prompt.text[-PROMPT_END:], request=request)
+
+        ends = tuple(self.tokenizer.decode([id]) for id in self.tokenizer.eos_ids)
+        return Reading(self.tokenizer.decode_stream, markup, self.tokenizer.count, ends)
+
+
+Loader = Callable[[], ModelFiles]
+
+
+def loader(folder: Path, family: str | None, model: str, settings: Settings) -> Loader:
+    """Raises `GatewayError` INVALID where the extra is missing; reading the files is left to the call of what it
+    gives."""
+    template, tokenizer, prompt = (_module(f"backends.{name}") for name in ("template", "tokenizer", "prompt"))
+
+    def load() -> ModelFiles:
+        chat, tokens = _read(folder.resolve(), template.ChatTemplate, tokenizer.Tokenizer)
+        prompts = prompt.Prompt(settings, chat, tokens)
+        return ModelFiles(chat, tokens, prompts, family or detect(chat.source, model=model))
+
+    return load
+
+
+@lru_cache(maxsize=8)
+def _read(folder: Path, template: Any, tokenizer: Any) -> tuple[Any, Any]:
+    """Shared by the replicas of a model: a vocabulary takes a second and a hundred megabytes."""
+    return template.from_directory(folder), tokenizer.from_directory(folder)
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        message = f"Triton needs packages for prompts that are not installed ({error}): {INSTALL}"
+        raise GatewayError(Kind.INVALID, message, "backend") from None
+
+
+def rendering(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings by which conversations are rendered; an operator's own win."""
+    return {"thinking": "enable_thinking", "images": False} | dict(given)

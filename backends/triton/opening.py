@@ -1,0 +1,41 @@
+"""From a Triton URL to the backend. What is missing is said here, before the gateway listens; nothing is contacted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backends.chat_completions import Timeouts
+from backends.chat_settings import resolve
+from backends.markup import FAMILIES
+from backends.triton.address import Address, parse, unusable
+from backends.triton.backend import Triton
+from backends.triton.client import Client
+from backends.triton.grpc_client import GrpcClient
+from backends.triton.http_client import HttpClient
+from backends.triton.model_files import loader, rendering
+
+
+def open_triton(
+    url: str, settings: Mapping[str, Any], *, timeouts: Timeouts | None = None, name: str | None = None
+) -> Triton:
+    """Raises `GatewayError` INVALID, in one line, for a URL, settings or an installation that cannot be used."""
+    address = parse(url)
+    if address.markup is not None and address.markup not in FAMILIES:
+        raise unusable(url, f"unknown markup {address.markup}; there are {', '.join(FAMILIES)}")
+    timeouts = timeouts or Timeouts()
+    chat = resolve("generic", rendering(settings))
+    return Triton(
+        address,
+        _client(address, timeouts.connect),
+        loader(address.tokenizer, address.markup, address.model, chat),
+        settings=chat,
+        timeouts=timeouts,
+        name=name,
+    )
+
+
+def _client(address: Address, connect: float) -> Client:
+    if address.transport == "grpc":
+        return GrpcClient(address.host, connect=connect)
+    return HttpClient(f"http://{address.host}", connect=connect)
