@@ -203,6 +203,41 @@ def test_arguments_arrive_as_they_were_written(family: str, arguments: dict[str,
     assert not notes
 
 
+TAGGED = {
+    "qwen3_coder": "<tool_call>\n<function=run>\n<parameter=note>\n{}\n</parameter>\n</function>\n</tool_call>",
+    "glm": "<tool_call>run\n<arg_key>note</arg_key>\n<arg_value>{}</arg_value>\n</tool_call>",
+}
+words = st.text(alphabet="ab <[{`.,é🙂_|", min_size=1, max_size=12).map(lambda text: f"x{text}x")
+
+
+@pytest.mark.parametrize("family", [*TAGGED, *(family for family in WRITERS if family != "harmony")])
+@settings(max_examples=60, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(["text", "reasoning", "call"]), max_size=6).map(lambda kinds: [*groups(kinds)]),
+    word=words,
+    size=st.integers(1, 30),
+)
+def test_no_marker_leaks_and_everything_keeps_its_place(family: str, kinds: list[str], word: str, size: int) -> None:
+    opener, closer = next(iter(FAMILIES[family].thinking.items()))
+    arguments = json.dumps({"note": word}, ensure_ascii=False)
+    if family in TAGGED:
+        call = TAGGED[family].format(word)
+    else:
+        before, middle, after = WRITERS[family]
+        call = before + middle.format(arguments) + after
+    written = {"text": word, "reasoning": f"{opener}\n{word}\n{closer}", "call": call}
+    meant = {"text": ("text", word), "reasoning": ("reasoning", word), "call": ("call", "run", arguments)}
+    text = "".join(written[kind] for kind in kinds)
+    events, notes = parse(family, [text[at : at + size] for at in range(0, len(text), size)])
+    assert plain(events) == [meant[kind] for kind in kinds] or not kinds
+    assert not [note for note in notes if note.name in ("malformed_call", "unopened_reasoning")]
+
+
+def groups(kinds: Sequence[str]) -> Iterable[str]:
+    """Without a repetition of text or reasoning, which would be one part."""
+    return (kind for at, kind in enumerate(kinds) if at == 0 or kind == "call" or kinds[at - 1] != kind)
+
+
 @pytest.mark.parametrize("family", ["qwen3_coder", "glm"])
 @settings(max_examples=60, deadline=None)
 @given(note=st.text(max_size=20), options=st.dictionaries(st.text(max_size=6), values, max_size=3))

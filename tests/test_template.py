@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 
 from backends.chat_settings import resolve
-from backends.markup import detect
+from backends.markup import detect, open_markup
 from backends.prompt import Prompt
 from backends.template import ChatTemplate
 from tests.conftest import RealComponent
+from tests.event_grammar import fold
 from translators.errors import GatewayError, Kind
-from translators.ir import Message, Reasoning, Request, Text, Thinking, Tool, ToolCall, ToolResult
+from translators.ir import Message, Reasoning, Request, StopReason, Text, Thinking, Tool, ToolCall, ToolResult
+from translators.parts import Parts
 
 Json = dict[str, Any]
 FAMILIES = ("qwen3", "llama3_1", "deepseek_v3")
@@ -100,6 +103,37 @@ def test_arguments_stay_as_the_model_wrote_them(real_component: RealComponent) -
 def test_thinking_is_switched_by_the_template(real_component: RealComponent) -> None:
     template = ChatTemplate.from_directory(folder(real_component, "qwen3"))
     assert template.render(conversation(), kwargs={"enable_thinking": False}).endswith("<think>\n\n</think>\n\n")
+
+
+BAR, LINE = "\uff5c", "\u2581"
+WRITTEN = {
+    "qwen3": "<think>\nThe user wants\n\nthe weather.\n</think>\n\nI look it up.\n<tool_call>\n"
+    '{"name": "get_weather", "arguments": {"city":"Rom\u00e9"}}\n</tool_call>\n<tool_call>\n'
+    '{"name": "get_weather", "arguments": {"city": "Oslo",  "days": 3}}\n</tool_call><|im_end|>\n',
+    "deepseek_v3": f"<{BAR}tool{LINE}calls{LINE}begin{BAR}><{BAR}tool{LINE}call{LINE}begin{BAR}>function<{BAR}tool{LINE}"
+    f'sep{BAR}>get_weather\n```json\n{{"city":"Rome"}}\n```<{BAR}tool{LINE}call{LINE}end{BAR}>',
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("family", WRITTEN)
+def test_what_a_model_wrote_goes_back_to_it_byte_by_byte(family: str, real_component: RealComponent) -> None:
+    """Through markup, parts and the next turn's rendering: else the server's prefix cache ends at the answer."""
+    template = ChatTemplate.from_directory(folder(real_component, family))
+    prompt = Prompt(resolve(), template, Letters())
+    tools = (Tool("get_weather", "", {"type": "object"}),)
+    asked = Request(id="r", model="m", messages=(Message("user", (Text("Weather?"),)),), tools=tools)
+    before = prompt.text(asked)
+    parts = Parts.of(asked)
+    markup = open_markup(detect(template.source), parts, prompt=before, request=asked)
+    markup.feed(WRITTEN[family])
+    markup.finish()
+    parts.finish(StopReason.STOP, None)
+    answer = Message("assistant", tuple(fold(parts.events).parts))
+    results = (Message("tool", (ToolResult(p.id, (Text("sunny"),)),)) for p in answer.parts if isinstance(p, ToolCall))
+    assert prompt.text(replace(asked, messages=(*asked.messages, answer, *results))).startswith(
+        before + WRITTEN[family]
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- other forms

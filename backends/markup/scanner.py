@@ -50,7 +50,10 @@ class Markers:
 
     def held(self, text: str, at: int) -> int:
         """Where in `text` (after `at`) a marker begins that is not whole yet, its length if there is none."""
-        for start in range(max(at, len(text) - self._longest + 1), len(text)):
+        begin = max(at, len(text) - self._longest + 1)
+        if self._firsts.isdisjoint(text[begin:]):
+            return len(text)
+        for start in range(begin, len(text)):
             if text[start] in self._firsts and text[start:] in self._prefixes:
                 return start
         return len(text)
