@@ -316,6 +316,17 @@ def test_values_of_strings_stream_while_they_are_written() -> None:
     assert parts.events == [Delta('two \\"3\\"')]
 
 
+def test_a_call_that_never_names_itself_is_not_held_for_ever() -> None:
+    parts = Parts.of(REQUEST)
+    markup = open_markup("hermes", parts, request=REQUEST)
+    markup.feed('<tool_call>{"arguments": {"a": "')
+    for _ in range(400):
+        markup.feed("x" * 1000)
+    said = sum(len(event.text) for event in parts.events if isinstance(event, Delta))
+    assert said > 390_000
+    assert Note("repair", "malformed_call") in parts.notes
+
+
 def test_bare_json_is_a_call_only_of_declared_tools() -> None:
     text = '{"name": "unheard", "parameters": {}}'
     assert plain(parse("llama3", [text])[0]) == [("text", text)]

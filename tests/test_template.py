@@ -130,10 +130,10 @@ def test_what_a_model_wrote_goes_back_to_it_byte_by_byte(family: str, real_compo
     markup.finish()
     parts.finish(StopReason.STOP, None)
     answer = Message("assistant", tuple(fold(parts.events).parts))
-    results = (Message("tool", (ToolResult(p.id, (Text("sunny"),)),)) for p in answer.parts if isinstance(p, ToolCall))
-    assert prompt.text(replace(asked, messages=(*asked.messages, answer, *results))).startswith(
-        before + WRITTEN[family]
-    )
+    calls = [part for part in answer.parts if isinstance(part, ToolCall)]
+    results = [Message("tool", (ToolResult(call.id, (Text("sunny"),)),)) for call in calls]
+    after = prompt.text(replace(asked, messages=(*asked.messages, answer, *results)))
+    assert after.startswith(before + WRITTEN[family])
 
 
 # --------------------------------------------------------------------------------------------------------- other forms
