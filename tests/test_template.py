@@ -110,8 +110,8 @@ WRITTEN = {
     "qwen3": "<think>\nThe user wants\n\nthe weather.\n</think>\n\nI look it up.\n<tool_call>\n"
     '{"name": "get_weather", "arguments": {"city":"Rom\u00e9"}}\n</tool_call>\n<tool_call>\n'
     '{"name": "get_weather", "arguments": {"city": "Oslo",  "days": 3}}\n</tool_call><|im_end|>\n',
-    "deepseek_v3": f"<{BAR}tool{LINE}calls{LINE}begin{BAR}><{BAR}tool{LINE}call{LINE}begin{BAR}>function<{BAR}tool{LINE}"
-    f'sep{BAR}>get_weather\n```json\n{{"city":"Rome"}}\n```<{BAR}tool{LINE}call{LINE}end{BAR}>',
+    "deepseek_v3": f"<{BAR}tool{LINE}calls{LINE}begin{BAR}><{BAR}tool{LINE}call{LINE}begin{BAR}>function"
+    f'<{BAR}tool{LINE}sep{BAR}>get_weather\n```json\n{{"city":"Rome"}}\n```<{BAR}tool{LINE}call{LINE}end{BAR}>',
 }
 
 
