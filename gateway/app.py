@@ -251,6 +251,7 @@ class Gateway:
             if failure is not None:
                 log.error("a backend could not be closed", exc_info=failure)
         await self.tracing.close()
+        await self.handler.images.close()
 
 
 def openai_model(model: ModelInfo) -> dict[str, Any]:

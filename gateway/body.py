@@ -23,8 +23,13 @@ ZSTD_WINDOW = 8 * 1024 * 1024  # RFC 9659: what a content encoding may ask of it
 MOST_ENCODINGS = 3
 
 
-async def read_object(request: web.Request, limits: Limits) -> dict[str, Any]:
-    raw = await _read(request, limits.body_bytes)
+async def read_object(request: web.Request, limits: Limits, within: float | None = None) -> dict[str, Any]:
+    """`within` so many seconds the body must have arrived."""
+    try:
+        async with asyncio.timeout(within):
+            raw = await _read(request, limits.body_bytes)
+    except TimeoutError:
+        raise invalid(f"The request body did not arrive within {within:g} seconds.", code="request_timeout") from None
     encodings = [name.strip().lower() for name in ",".join(request.headers.getall("Content-Encoding", [])).split(",")]
     encodings = [name for name in encodings if name and name != "identity"]
     if encodings:

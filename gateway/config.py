@@ -130,6 +130,7 @@ class Timeouts(Section):
     start: Seconds = 120
     wake: Seconds = 300
     client: Seconds = 300
+    body: Seconds = 120
     grace: Annotated[float, Field(ge=0, le=3600)] | None = None
     drain: Annotated[float, Field(ge=0, le=86_400)] = 600
 
@@ -164,6 +165,15 @@ class PolicyConfig(Section):
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
 
 
+class ImagesConfig(Section):
+    allow: tuple[Name, ...] = ()
+    private: bool = False
+    bytes: Annotated[int, Field(ge=1024)] = 20 * 1024 * 1024
+    most: Annotated[int, Field(ge=0)] = 200
+    redirects: Annotated[int, Field(ge=0, le=20)] = 3
+    timeout: Seconds = 20
+
+
 class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -189,6 +199,7 @@ class Config(BaseSettings):
     policy: PolicyConfig = PolicyConfig()
     pool: PoolConfig = PoolConfig()
     admission: AdmissionConfig = AdmissionConfig()
+    images: ImagesConfig = ImagesConfig()
     api_keys_file: Path | None = None
     no_auth: bool = False
     seal_keys_file: Path | None = None

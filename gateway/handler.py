@@ -29,6 +29,7 @@ from gateway.call import Call
 from gateway.client_kind import client_kind
 from gateway.config import Config
 from gateway.health import RETRY_AFTER, Gate
+from gateway.images import Images
 from gateway.limits import Admission, cost
 from gateway.logs import log
 from gateway.metrics import Metrics
@@ -61,6 +62,7 @@ class Handler:
         self._gate = gate
         self._metrics = metrics
         self._recorder = Recorder(metrics, tracing)
+        self.images = Images(config.images)
         self._admission = Admission(config.admission, metrics, config.workers)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
@@ -128,7 +130,7 @@ class Handler:
         """Up to the end of the backend's work; raises whatever went wrong."""
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
-        body = await read_object(call.request, self._config.limits)
+        body = await read_object(call.request, self._config.limits, self._config.timeouts.body)
         call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         turn, answer = self._parse(call, body)
@@ -145,6 +147,7 @@ class Handler:
         if target.model != request.model:
             request = replace(request, model=target.model)
         await self._gate.admit(target.backend)
+        request = await self.images.inlined(request)
         request, notes = await fit(target.backend, request, target.window)
         call.notes.extend((*notes, *target.backend.prepare(request)))
         call.ready_at = asyncio.get_running_loop().time()
@@ -211,7 +214,7 @@ class Handler:
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
         """How long a prompt would be: counted by the backend's own tokenizer, else an estimate that says so."""
-        body = await read_object(request, self._config.limits)
+        body = await read_object(request, self._config.limits, self._config.timeouts.body)
         await self._gate.admit_any()
         asked = count.parse(body, self._context(request, secrets.token_hex(16)))
         del body

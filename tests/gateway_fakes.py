@@ -202,7 +202,8 @@ class Running:
 async def running(backend: FakeBackend | None = None, *more: FakeBackend, **settings: Any) -> AsyncIterator[Running]:
     first = backend or FakeBackend()
     keys = settings.pop("keys", ())
-    app = build(Config(**settings), [first, *more], Secrets(tuple(keys)), [PLAIN, OTHER])
+    protocols = settings.pop("protocols", [PLAIN, OTHER])
+    app = build(Config(**settings), [first, *more], Secrets(tuple(keys)), protocols)
     runner = web.AppRunner(app, shutdown_timeout=0.2, **RUNNER_OPTIONS)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

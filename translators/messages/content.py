@@ -237,12 +237,12 @@ def _image(block: Json, path: str) -> Image:
                 raise refused(f"{place}.media_type", f"Input should be one of {allowed}")
             if not content:
                 raise refused(f"{place}.data", "String should have at least 1 character")
-            return Image(f"data:{media};base64,{content}")
+            return Image(f"data:{media};base64,{content}", path=f"{place}.data")
         case "url":
             url = expect_text(source, "url", place)
             if not url.lower().startswith(("http://", "https://")):
                 raise refused(f"{place}.url", "Only http and https URLs are supported")
-            return Image(url)
+            return Image(url, path=f"{place}.url")
         case "file":
             raise unsupported(place, "Uploaded files are not supported by this gateway: send the data itself.")
         case other:

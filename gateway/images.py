@@ -1,0 +1,234 @@
+"""Images by address: refused, or fetched here and put into the request as `data:` URLs, so that no server ever fetches.
+
+Only hosts of the allow-list are asked, over http(s) on their usual ports or the one that is listed. Whatever a name
+resolves to, the address itself is judged when its socket is made, for every redirect again, so that neither DNS nor
+another spelling of an address leads inside. Nothing of the client's is sent along. Size, number, redirects and time
+are bounded. A refusal names the image where the client wrote it; what a host answered is never quoted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from gateway.config import ImagesConfig
+from gateway.logs import log
+from translators.errors import GatewayError, invalid
+from translators.ir import Image, Message, Part, Request, ToolResult
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+AT_ONCE = 4
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class Forbidden(OSError):
+    """The address is not one that may be asked."""
+
+
+class Images:
+    """`permitted` and `resolver` are for tests; the rule is `may_be_asked`."""
+
+    def __init__(
+        self,
+        config: ImagesConfig,
+        permitted: Callable[[Address], bool] | None = None,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self._config = config
+        self._permitted = permitted or (lambda address: may_be_asked(address, config.private))
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession | None = None
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def inlined(self, request: Request) -> Request:
+        """The request with every image in it; raises INVALID where one may not, or cannot, be had."""
+        images = list(_images(request))
+        if not images:
+            return request
+        if len(images) > self._config.most:
+            raise _refused(images[self._config.most], f"More than {self._config.most} images in one request.")
+        remote: dict[str, Image] = {}
+        for image in images:
+            if image.url[:5].lower() != "data:":
+                remote.setdefault(image.url, image)
+            elif len(image.url) * 3 // 4 > self._config.bytes + 1024:
+                raise self._too_large(image)
+        if not remote:
+            return request
+        targets = [(self._target(image), image) for image in remote.values()]  # all are judged before one is asked
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {image.url: group.create_task(self._fetched(url, image)) for url, image in targets}
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        fetched = {url: task.result() for url, task in tasks.items()}
+        return replace(request, messages=tuple(_with(message, fetched) for message in request.messages))
+
+    # ------------------------------------------------------------------------------------------------------ judging
+
+    def _target(self, image: Image) -> URL:
+        if not self._config.allow:
+            raise _refused(image, "Images by URL are not allowed here: send the image itself as a data: URL.")
+        try:
+            url = URL(image.url)
+        except ValueError:
+            raise _refused(image, "Invalid image URL.") from None
+        return self._allowed(url, image)
+
+    def _allowed(self, url: URL, image: Image) -> URL:
+        host, port = (url.raw_host or "").lower().rstrip("."), url.port
+        if url.scheme not in ("http", "https") or not host:
+            raise _refused(image, "Only http and https URLs are supported for images.")
+        if url.user is not None or url.password is not None:
+            raise _refused(image, "An image URL must not hold a user name or a password.")
+        if not any(_matches(entry, host, port, url.is_default_port()) for entry in self._config.allow):
+            raise _refused(image, "Images by URL are not allowed from this host: send the image itself as a data: URL.")
+        return url
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """Called with the very address that is connected to next."""
+        family, kind, protocol, _, where = info
+        if not self._permitted(ipaddress.ip_address(str(where[0]).partition("%")[0])):
+            raise Forbidden("this address may not be asked")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    # ----------------------------------------------------------------------------------------------------- fetching
+
+    async def _fetched(self, url: URL, image: Image) -> str:
+        try:
+            async with self._places, asyncio.timeout(self._config.timeout):
+                return await self._followed(url, image)
+        except TimeoutError:
+            reason = "it took too long"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = "its host cannot be reached"
+            log.info("an image was not fetched", extra={"fields": {"host": url.host, "error": type(error).__name__}})
+        raise _refused(image, f"The image could not be fetched: {reason}.")
+
+    async def _followed(self, url: URL, image: Image) -> str:
+        for _ in range(self._config.redirects + 1):
+            async with self._opened().get(url, allow_redirects=False) as response:
+                if response.status not in REDIRECTS:
+                    return await self._read(response, image)
+                url = self._allowed(url.join(URL(response.headers.get("Location", ""))), image)
+        raise _refused(image, "The image could not be fetched: too many redirects.")
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                force_close=True, use_dns_cache=False, resolver=self._resolver, socket_factory=self._socket
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "dragoman", "Accept": "image/*", "Accept-Encoding": "identity"},
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def _read(self, response: aiohttp.ClientResponse, image: Image) -> str:
+        if response.status != 200:
+            raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
+        if not response.content_type.startswith("image/") or response.headers.get("Content-Encoding", "") not in (
+            "",
+            "identity",
+        ):
+            raise _refused(image, "What was fetched is not an image.")
+        limit = self._config.bytes
+        if (response.content_length or 0) > limit:
+            raise self._too_large(image)
+        data = bytearray()
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > limit:
+                raise self._too_large(image)
+        if (kind := _kind(data)) is None:
+            raise _refused(image, "What was fetched is not a PNG, JPEG, GIF or WebP image.")
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+    def _too_large(self, image: Image) -> GatewayError:
+        return _refused(image, f"The image is larger than {self._config.bytes} bytes.")
+
+
+def may_be_asked(address: Address, private: bool = False) -> bool:
+    """Public addresses; with `private` also those of the own network, but never where clouds keep their secrets
+    (link-local and its like)."""
+    address = _inner(address)
+    if address.is_multicast or address.is_unspecified or address.is_link_local or address in _METADATA:
+        return False
+    if private:
+        return address.is_global or (address.is_private and address not in _RESERVED)
+    return address.is_global
+
+
+_RESERVED = ipaddress.ip_network("240.0.0.0/4")
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
+
+
+def _inner(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and (address in _NAT64 or int(address) >> 32 == 0):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if int(address) > 1 else None
+        return inner or address
+    return address
+
+
+def _matches(entry: str, host: str, port: int | None, usual: bool) -> bool:
+    """`host`, `.suffix` (its subdomains), either with `:port`; without one only the scheme's own port is meant."""
+    name, _, listed = entry.lower().partition(":")
+    if (listed and str(port) != listed) or (not listed and not usual):
+        return False
+    return host.endswith(name) and host != name if name.startswith(".") else host == name
+
+
+def _kind(data: bytearray) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((kind for magic, kind in MAGIC if data.startswith(magic)), None)
+
+
+def _refused(image: Image, message: str) -> GatewayError:
+    return invalid(message, image.path or None)
+
+
+def _images(request: Request) -> Iterator[Image]:
+    for message in request.messages:
+        for part in message.parts:
+            if type(part) is Image:
+                yield part
+            elif type(part) is ToolResult:
+                for item in part.content:
+                    if type(item) is Image:
+                        yield item
+
+
+def _with(message: Message, fetched: dict[str, str]) -> Message:
+    def put(part: Any) -> Any:
+        if isinstance(part, Image):
+            return replace(part, url=fetched.get(part.url, part.url))
+        if isinstance(part, ToolResult):
+            return replace(part, content=tuple(put(item) for item in part.content))
+        return part
+
+    parts: tuple[Part, ...] = tuple(put(part) for part in message.parts)
+    return replace(message, parts=parts)
