@@ -121,7 +121,7 @@ class Models:
     async def listed(self) -> list[ModelInfo]:
         """What a client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
         if self._rules:
-            return [ModelInfo(name) for name in self._exact]
+            return [ModelInfo(name, window=(await self.resolve(name)).window) for name in self._exact]
         found: dict[str, ModelInfo] = {}
         readable = False
         for listing in self._listings:
