@@ -62,7 +62,7 @@ async def host(answer: Answering) -> AsyncIterator[tuple[int, list[str]]]:
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     port = runner.addresses[0][1]
@@ -315,7 +315,7 @@ def test_which_addresses_may_be_asked(address: str, public: bool, private: bool)
 
 
 IMAGE = "https://pictures.example/a.png"
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "responses": {
         "input": [{"role": "user", "content": [{"type": "input_image", "image_url": IMAGE}]}],
     },
