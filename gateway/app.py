@@ -8,7 +8,6 @@ client that leaves would keep its GPU work running.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
@@ -49,12 +48,21 @@ class Gateway:
     """What one process serves: the parts that every route needs, and the routes."""
 
     def __init__(
-        self, config: Config, backends: Sequence[Backend], secrets: Secrets, protocols: Sequence[Protocol]
+        self,
+        config: Config,
+        backends: Sequence[Backend],
+        secrets: Secrets,
+        protocols: Sequence[Protocol],
+        previous: Gateway | None = None,
     ) -> None:
         self.config = config
-        self.metrics = Metrics()
+        self.metrics: Metrics = Metrics() if previous is None else previous.metrics
+        self.made_of: dict[str, tuple[object, ...]] = {}  # by backend, of those opened from the configuration
         wakes = frozenset(group.name for group in config.groups if group.wakes)
-        self.gate = Gate(backends, self.metrics, config.timeouts, wakes)
+        known = {} if previous is None else previous.gate.watches
+        kept = {each.name: known[each.name] for each in backends if each.name in known}
+        kept = {name: watch for name, watch in kept.items() if any(watch.backend is each for each in backends)}
+        self.gate: Gate = Gate(backends, self.metrics, config.timeouts, wakes, kept)
         self.models = Models(config, backends)
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
         self.tracing = open_tracing(os.environ)
@@ -238,18 +246,12 @@ class Gateway:
     # ---------------------------------------------------------------------------------------------------------- life
 
     async def life(self, app: web.Application) -> AsyncIterator[None]:
-        for watch in self.gate.watches.values():
-            watch.start()
-        for watch in self.gate.watches.values():
-            await watch.started(0)  # what starts at once has started before the first request
+        await self.gate.start()
         vitals = Vitals(self.metrics)
         yield
         vitals.close()
         await self.models.close()
-        closing = [watch.close() for watch in self.gate.watches.values()]
-        for failure in await asyncio.gather(*closing, return_exceptions=True):
-            if failure is not None:
-                log.error("a backend could not be closed", exc_info=failure)
+        await self.gate.close()
         await self.tracing.close()
         await self.handler.images.close()
 
@@ -277,14 +279,25 @@ def build(
     backends: Sequence[Backend] | None = None,
     secrets: Secrets | None = None,
     protocols: Sequence[Protocol] | None = None,
+    previous: Gateway | None = None,
 ) -> web.Application:
-    """`backends` and `protocols` are those of the configuration and of the registry where they are not given."""
+    """`backends` and `protocols` are those of the configuration and of the registry where they are not given. From
+    `previous`, the gateway of an older configuration, come its figures and the backends that have not changed."""
     secrets = secrets or Secrets()
+    made_of: dict[str, tuple[object, ...]] = {}
     if backends is None:
-        from gateway.opening import open_backends  # not needed, with all its clients, by who brings backends along
+        from gateway.opening import ingredients, open_group  # not needed, with all its clients, by who brings backends
 
-        backends = open_backends(config, secrets)
-    served = Gateway(config, backends, secrets, PROTOCOLS if protocols is None else protocols)
+        made_of = {group.name: ingredients(config, secrets, group) for group in config.groups}
+        old = {} if previous is None else previous.made_of
+        backends = [
+            previous.gate.watches[group.name].backend
+            if previous is not None and old.get(group.name) == made_of[group.name]
+            else open_group(config, secrets, group)
+            for group in config.groups
+        ]
+    served = Gateway(config, backends, secrets, PROTOCOLS if protocols is None else protocols, previous)
+    served.made_of = made_of
     app = web.Application(middlewares=[served.before_all], client_max_size=config.limits.body_bytes)
     app[GATEWAY] = served
     served.add_routes(app.router)

@@ -1,4 +1,4 @@
-"""The command `dragoman`: serve, check, and what the person at the terminal is told.
+"""The command `dragoman`: serve, check, doctor, and what the person at the terminal is told.
 
 What cannot work ends at once with one line that says why: status 2 for a wrong configuration, 1 for a port in use or a
 backend that does not start. `dragoman is ready on …` is printed once the backend answers, not before.
@@ -10,7 +10,8 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,25 @@ from gateway.config import Config, ConfigError, load, replicas
 from gateway.opening import mask_url
 from gateway.secrets import API_KEYS, Secrets, read
 
+Reread = Callable[[], tuple[Config, Secrets]]
 FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        config = load(options.config, _flags(options))
-        secrets = read(config, os.environ)
-        return int(options.run(config, secrets))
+        config, secrets = _read(options)
+        return int(options.run(config, secrets, partial(_read, options)))
     except ConfigError as error:
         print(f"dragoman: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _read(options: argparse.Namespace) -> tuple[Config, Secrets]:
+    config = load(options.config, _flags(options))
+    return config, read(config, os.environ)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, told in (
         ("serve", serve, "start the gateway"),
         ("check", check, "validate the configuration and print the effective one, secrets masked"),
+        ("doctor", doctor, "ask the backends for what agents need, and say what came and which settings would help"),
     ):
         command = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.", allow_abbrev=False)
         command.set_defaults(run=run)
@@ -96,7 +103,7 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- check
 
 
-def check(config: Config, secrets: Secrets) -> int:
+def check(config: Config, secrets: Secrets, _: Reread) -> int:
     """Opens the backends too (without speaking to them), because a wrong preset or setting shows only there."""
     from gateway.opening import open_backends
 
@@ -131,18 +138,24 @@ def mask_settings(value: Any, key: str = "") -> Any:
     return "****" if secret and isinstance(value, str) else value
 
 
+def doctor(config: Config, secrets: Secrets, _: Reread) -> int:
+    from gateway.doctor import examine_all
+
+    return asyncio.run(examine_all(config, secrets))
+
+
 # -------------------------------------------------------------------------------------------------------------- serve
 
 
-def serve(config: Config, secrets: Secrets) -> int:
+def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     from gateway.serving import run  # aiohttp and the rest are loaded only for who serves
 
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(run(config, secrets))
+        return asyncio.run(run(config, secrets, reread))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(config, secrets))
+        return runner.run(run(config, secrets, reread))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
 from backends.base import Backend, Health, Wakeable
@@ -80,6 +80,10 @@ class Watch:
         self._at = time.monotonic()
         self._ready.set(health.state == "ready")
 
+    def forget(self) -> None:
+        """It is no backend of the configuration any more."""
+        self._ready.set(0)
+
     async def woken(self, limit: float) -> None:
         """Wakes the backend once, however many wait for it; raises ASLEEP when it is not awake in time."""
         if self._wake is None and time.monotonic() >= self._wake_again_at:
@@ -133,19 +137,46 @@ class Watch:
 
 
 class Gate:
-    """`wakes` names the backends that are woken when they are asked for; the others are refused while they sleep."""
+    """`wakes` names the backends that are woken when they are asked for; the others are refused while they sleep.
+    `kept` are watches of an older gate, which closes them until `take_over` says otherwise."""
 
     def __init__(
-        self, backends: Iterable[Backend], metrics: Metrics, timeouts: Timeouts, wakes: Collection[str] = ()
+        self,
+        backends: Iterable[Backend],
+        metrics: Metrics,
+        timeouts: Timeouts,
+        wakes: Collection[str] = (),
+        kept: Mapping[str, Watch] | None = None,
     ) -> None:
-        self.watches = {backend.name: Watch(backend, metrics) for backend in backends}
-        for watch in self.watches.values():
+        self._own = {backend.name: Watch(backend, metrics) for backend in backends if backend.name not in (kept or {})}
+        self.watches = {**(kept or {}), **self._own}
+        for watch in self._own.values():
             if isinstance(watch.backend, Pool):
                 watch.backend.changed = partial(metrics.replica, watch.backend.name)
                 watch.backend.retried = partial(_count_retry, metrics, watch.backend.name)
         self._start_limit = timeouts.start
         self._wake_limit = timeouts.wake
         self._wakes = wakes
+
+    async def start(self) -> None:
+        for watch in self._own.values():
+            watch.start()
+        for watch in self._own.values():
+            await watch.started(0)  # what starts at once has started before the first request
+
+    def take_over(self, older: Gate) -> None:
+        """From now on the watches of both are this gate's to close."""
+        for name, watch in self.watches.items():
+            if older.watches.get(name) is watch:
+                older._own.pop(name, None)
+                self._own[name] = watch
+        for name in older.watches.keys() - self.watches.keys():
+            older.watches[name].forget()
+
+    async def close(self) -> None:
+        for failure in await asyncio.gather(*(each.close() for each in self._own.values()), return_exceptions=True):
+            if failure is not None:
+                log.error("a backend could not be closed", exc_info=failure)
 
     async def admit(self, backend: Backend) -> None:
         """Returns when the backend may be asked; raises ASLEEP where it sleeps, loads, or does not start in time."""

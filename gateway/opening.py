@@ -21,10 +21,18 @@ from translators.errors import GatewayError
 
 def open_backends(config: Config, secrets: Secrets) -> list[Backend]:
     """One for each of `config.groups`, in their order."""
-    return [_open_group(config, secrets, group) for group in config.groups]
+    return [open_group(config, secrets, group) for group in config.groups]
 
 
-def _open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
+def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
+    """What a group's backend is made of: equal ingredients make the same backend, which can then be kept."""
+    timeouts = (config.timeouts.connect, config.timeouts.first_event, config.timeouts.between_events)
+    keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
+    pool = config.pool if group.pooled else None
+    return group, keys, config.preset, config.model, config.system_messages, timeouts, pool
+
+
+def open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
     opened = [_open(config, each, secrets.backend_key(str(each.name))) for each in group.members]
     if not group.pooled:
         return opened[0]

@@ -1,8 +1,10 @@
-"""One process from its first socket to its last: listen, say ready, run, drain, end.
+"""One process from its first socket to its last: listen, say ready, run, read the configuration again, drain, end.
 
-The sockets are bound before anything is started, so that a port in use costs nothing. At SIGTERM or SIGINT the
-gateway turns not ready and stops listening; running answers finish up to the drain limit; the rest end with a failure
-that clients retry. A second signal ends the wait.
+The sockets are bound before anything is started, so that a port in use costs nothing. SIGHUP opens a new generation of
+the gateway beside the old one, which finishes what it began; a configuration that cannot be used changes nothing. At
+SIGTERM the gateway turns not ready, takes new requests for a few seconds more, until balancers have noticed, and stops
+listening; running answers finish up to the drain limit; the rest end with a failure that clients retry. SIGINT leaves
+out the wait for balancers, and a second signal ends every wait.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
 from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
-from gateway.config import Config
+from gateway.config import Config, ConfigError
+from gateway.health import Gate
 from gateway.logs import Redactor, configure, log
 from gateway.sealing import own_key, state_directory
 from gateway.secrets import Secrets
@@ -28,56 +32,182 @@ BACKLOG = 1024
 LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
 READY_POLL = 0.25
 NOT_READY_AFTER = 3.0
+LINGER = 75.0  # seconds that connections to an older generation may stay idle; the server's own keep-alive limit
+LINGER_POLL = 0.25
+SIGHUP = getattr(signal, "SIGHUP", None)  # not everywhere
+
+Reread = Callable[[], tuple[Config, Secrets]]
 
 
 class CannotListen(Exception):
     """Its text is one line for the person at the terminal."""
 
 
-async def run(config: Config, secrets: Secrets) -> int:
-    app = build(config, secrets=secrets)
+async def run(config: Config, secrets: Secrets, reread: Reread | None = None) -> int:
+    """`reread` gives the configuration anew, or raises `ConfigError`."""
     try:
         sockets = await listen(config.host, config.port)
     except CannotListen as error:
         print(f"dragoman: {error}", file=sys.stderr)
         return 1
-    if not secrets.seal_keys:
-        secrets = replace(secrets, seal_keys=(own_key(state_directory(config.state_dir)),))
-    configure(config.log, secrets.all())
-    runner = web.AppRunner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS)
+    return await run_on(sockets, config, with_seal_key(config, secrets), reread)
+
+
+async def run_on(
+    sockets: Sequence[socket.socket], config: Config, secrets: Secrets, reread: Reread | None, speak: bool = True
+) -> int:
+    """Serves on bound sockets until a signal ends it, and closes them; `speak` says ready on standard output."""
+    house = House(sockets)
     try:
-        await runner.setup()
-        for each in sockets:
-            await web.SockSite(runner, each, backlog=BACKLOG).start()
-        return await _serve(runner.app[GATEWAY], runner, url(config.host, sockets[0]), Redactor(secrets.all()))
+        configure(config.log, secrets.all())
+        await house.open(config, secrets)
+        return await _serve(house, url(config.host, sockets[0]), reread, speak, Redactor(secrets.all()))
     finally:
+        await house.close()
+
+
+def with_seal_key(config: Config, secrets: Secrets) -> Secrets:
+    if secrets.seal_keys:
+        return secrets
+    return replace(secrets, seal_keys=(own_key(state_directory(config.state_dir)),))
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """The gateway as one configuration made it."""
+
+    gateway: Gateway
+    runner: web.AppRunner
+    retiring: asyncio.Task[None] | None = None
+
+
+class House:
+    """The generation that takes new connections, the last one, and older ones that finish what they began."""
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        self._sockets = sockets
+        self._generations: list[Generation] = []
+
+    @property
+    def gateway(self) -> Gateway:
+        return self._generations[-1].gateway
+
+    @property
+    def gate(self) -> Gate:
+        return self.gateway.gate
+
+    @property
+    def config(self) -> Config:
+        return self.gateway.config
+
+    async def open(self, config: Config, secrets: Secrets) -> None:
+        """Another generation takes over; raises `ConfigError` where it cannot, and then nothing has changed."""
+        previous = self._generations[-1] if self._generations else None
+        app = build(config, secrets=secrets, previous=previous.gateway if previous else None)
+        generation = Generation(app[GATEWAY], web.AppRunner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
+        try:
+            await generation.runner.setup()
+            for each in self._sockets:
+                await web.SockSite(generation.runner, each.dup(), backlog=BACKLOG).start()
+        except BaseException:
+            await generation.runner.cleanup()
+            raise
+        self._generations.append(generation)
+        if previous is not None:
+            generation.gateway.gate.take_over(previous.gateway.gate)
+            previous.retiring = asyncio.create_task(self._retire(previous), name="older generation")
+
+    async def reload(self, reread: Reread) -> None:
+        old = self.gateway.config
+        try:
+            config, secrets = await asyncio.to_thread(reread)
+            await self.open(config, with_seal_key(config, secrets))
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+            return
+        except Exception:
+            log.exception("the configuration stays as it was")
+            return
+        configure(config.log, secrets.all())
+        log.info("the configuration was read again")
+        if fixed := [name for name in ("host", "port", "workers") if getattr(old, name) != getattr(config, name)]:
+            log.warning("%s: a change takes effect at the next start", ", ".join(fixed))
+
+    async def _retire(self, generation: Generation) -> None:
+        """Ends a generation after the older ones, once its answers have ended and its clients have gone elsewhere."""
+        handler, runner = generation.gateway.handler, generation.runner
+        handler.leaving = True
+        await _stop_listening(runner)
+        await handler.idle.wait()
+        end = asyncio.get_running_loop().time() + LINGER
+        while True:
+            gone = runner.server is None or not runner.server.connections
+            if handler.idle.is_set() and (gone or asyncio.get_running_loop().time() > end):
+                break
+            await asyncio.sleep(LINGER_POLL)
+        while self._generations[0] is not generation:
+            older = self._generations[0].retiring
+            assert older is not None
+            await asyncio.wait((older,))
         await runner.cleanup()
-        for each in sockets:
-            each.close()
+        self._generations.remove(generation)
+
+    async def leave(self, grace: float, hurry: asyncio.Future[int]) -> None:
+        await self._stop_retiring()
+        for each in self._generations:
+            each.gateway.handler.leaving = True
+        if grace:
+            log.info("leaving", extra={"fields": {"grace": grace}})
+            await asyncio.wait((hurry,), timeout=grace)
+        await asyncio.gather(*(drain(each.gateway, each.runner, hurry) for each in self._generations))
+
+    async def close(self) -> None:
+        await self._stop_retiring()
+        for each in self._generations:
+            await each.runner.cleanup()
+        for bound in self._sockets:
+            bound.close()
+
+    async def _stop_retiring(self) -> None:
+        tasks = [each.retiring for each in self._generations if each.retiring is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
 
-async def _serve(served: Gateway, runner: web.AppRunner, address: str, redact: Redactor) -> int:
+async def _serve(house: House, address: str, reread: Reread | None, speak: bool, redact: Redactor) -> int:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    heard = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number is not None]
+    for number in heard:
         loop.add_signal_handler(number, signals.put_nowait, number)
-    stop = asyncio.create_task(signals.get(), name="signal")
-    announced = asyncio.create_task(announce(served, address), name="announce")
+    stop = asyncio.create_task(_until_stopped(house, signals, reread), name="signal")
+    announced = asyncio.create_task(announce(house, address, speak), name="announce")
     try:
         await asyncio.wait((stop, announced), return_when=asyncio.FIRST_COMPLETED)
         if announced.done() and (failure := announced.result()) is not None:
             print(f"dragoman: {redact(failure)}", file=sys.stderr)
             return 1
         _settle_garbage_collector()
-        await stop
-        await drain(served, runner, again := asyncio.create_task(signals.get(), name="second signal"))
+        grace = house.gateway.config.grace if await stop == signal.SIGTERM else 0.0
+        again = asyncio.create_task(_until_stopped(house, signals, None), name="second signal")
+        await house.leave(grace, again)
         again.cancel()
         return 0
     finally:
         for task in (stop, announced):
             task.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in heard:
             loop.remove_signal_handler(number)
+
+
+async def _until_stopped(house: House, signals: asyncio.Queue[int], reread: Reread | None) -> int:
+    """Which signal ends it; those that ask for the configuration to be read again are followed on the way."""
+    while (number := await signals.get()) == SIGHUP:
+        if reread is not None:
+            await house.reload(reread)
+    return number
 
 
 def _settle_garbage_collector() -> None:
@@ -87,12 +217,12 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def announce(served: Gateway, address: str) -> str | None:
+async def announce(served: House | Gateway, address: str, speak: bool = True) -> str | None:
     """Says ready once a backend answers, and before that, once, what is missing; gives the reason, in one line, when
     no backend can be started."""
     loop = asyncio.get_running_loop()
     end = loop.time() + min(NOT_READY_AFTER, served.config.timeouts.start)
-    told = False
+    told = not speak
     while True:
         states = await served.gate.states()
         errors = [watch.start_error for watch in served.gate.watches.values()]
@@ -105,7 +235,8 @@ async def announce(served: Gateway, address: str) -> str | None:
             waiting = ", ".join(f"{name} is {health.state} ({health.detail})" for name, health in states.items())
             print(f"dragoman listens on {address} and waits for its backend: {waiting}", flush=True)
         await asyncio.sleep(READY_POLL)
-    print(f"dragoman is ready on {address} (backend: {', '.join(ready)}; clients use {address}/v1)", flush=True)
+    if speak:
+        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}; clients use {address}/v1)", flush=True)
     return None
 
 
@@ -113,8 +244,7 @@ async def drain(served: Gateway, runner: web.AppRunner, hurry: asyncio.Future[in
     """Not ready, no new connections, the running answers up to the limit, then a retryable failure for the rest."""
     handler = served.handler
     handler.draining = True
-    for site in list(runner.sites):
-        await site.stop()
+    await _stop_listening(runner)
     running = len(handler.calls)
     log.info("draining", extra={"fields": {"in_flight": running}})
     await _until_idle(served, served.config.timeouts.drain, hurry)
@@ -124,6 +254,11 @@ async def drain(served: Gateway, runner: web.AppRunner, hurry: asyncio.Future[in
         for call in list(handler.calls):
             call.interrupt(error)
         await _until_idle(served, LAST_WORDS, None)
+
+
+async def _stop_listening(runner: web.AppRunner) -> None:
+    for site in list(runner.sites):
+        await site.stop()
 
 
 async def _until_idle(served: Gateway, seconds: float, hurried: asyncio.Future[int] | None) -> None:

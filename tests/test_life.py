@@ -1,0 +1,221 @@
+"""From SIGTERM to the end, and a configuration that changes while streams run; `dragoman serve` as a child."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+
+from gateway.config import Config
+from tests.gateway_over import ASK
+from tests.scripted import Script, ScriptedServer, text_stream
+from tests.test_cli import Process, serving
+
+BODY = text_stream("a", "b", "c", "d")
+
+
+async def status(session: aiohttp.ClientSession, url: str, **options: object) -> int:
+    async with session.post(f"{url}/v1/responses", json={**ASK, **options}) as answer:
+        await answer.read()
+        return answer.status
+
+
+async def ready(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(f"{url}/readyz") as answer:
+        return answer.status
+
+
+def logged(errors: str) -> list[str]:
+    return [str(orjson.loads(line)["message"]) for line in errors.splitlines()]
+
+
+async def eventually(happened: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            found = happened()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            await asyncio.sleep(0.02)
+
+
+# --------------------------------------------------------------------------------------------------------------- grace
+
+
+def test_grace_is_for_who_is_routed_to() -> None:
+    assert Config().grace == 0
+    assert Config(host="0.0.0.0").grace == 5
+    assert Config(host="0.0.0.0", timeouts={"grace": 0}).grace == 0
+    assert Config(timeouts={"grace": 2}).grace == 2
+
+
+async def test_after_sigterm_it_is_not_ready_but_serves_until_the_grace_is_over() -> None:
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, DRAGOMAN_TIMEOUTS__GRACE="1") as process,
+        aiohttp.ClientSession() as session,
+    ):
+        url = await process.ready()
+        assert await ready(session, url) == 200
+        process.child.send_signal(signal.SIGTERM)
+        await eventually(lambda: not_ready(session, url), 0.8)
+        async with session.post(f"{url}/v1/responses", json=ASK) as answer:
+            assert answer.status == 200
+            assert answer.headers["Connection"] == "close"
+        async with session.get(f"{url}/healthz") as answer:
+            assert answer.status == 200
+        assert process.child.returncode is None
+        assert await process.ended() == 0
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await ready(session, url)
+
+
+async def not_ready(session: aiohttp.ClientSession, url: str) -> bool:
+    return await ready(session, url) == 503
+
+
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
+async def test_sigint_and_a_second_signal_leave_the_grace_out(first: signal.Signals) -> None:
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, DRAGOMAN_TIMEOUTS__GRACE="60") as process,
+    ):
+        await process.ready()
+        process.child.send_signal(first)
+        if first is signal.SIGTERM:
+            await asyncio.sleep(0.2)
+            assert process.child.returncode is None
+            process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
+# --------------------------------------------------------------------------------------------------------------- reload
+
+
+def write(path: Path, url: str, more: str = "") -> None:
+    path.write_text(f"backends:\n  - url: {url}\n    name: gpu\n{more}")
+
+
+async def reloads(process: Process) -> None:
+    process.child.send_signal(signal.SIGHUP)
+    await asyncio.sleep(0.5)
+
+
+async def test_a_reload_changes_what_new_requests_get_and_drops_no_stream(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with (
+        ScriptedServer(Script(BODY, split="frames", gap=0.3)) as old,
+        ScriptedServer(default=Script(BODY)) as new,
+        aiohttp.ClientSession() as session,
+    ):
+        write(path, old.url)
+        async with serving("--config", str(path)) as process:
+            url = await process.ready()
+            async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}) as answer:
+                await answer.content.readany()
+                write(path, new.url)
+                await reloads(process)
+                async with aiohttp.ClientSession() as other:
+                    assert await status(other, url) == 200
+                    assert len(new.chats) == 1
+                    assert b"response.completed" in await answer.content.read()
+            assert old.chats[0].outcome == "completed"
+            async with session.get(f"{url}/metrics") as figures:
+                text = await figures.text()
+                counts = re.findall(r'dragoman_requests_total\{[^}]*outcome="completed"[^}]*\} (\d+)', text)
+                assert sum(map(int, counts)) == 2
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+
+
+@pytest.mark.parametrize(
+    "bad", ["backends: [{url: 'http://x', nonsense: 1}]", "port: [", "backends: [{url: 'gopher://x'}]", None]
+)
+async def test_a_bad_new_file_keeps_the_old_one_and_is_one_line(tmp_path: Path, bad: str | None) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as server, aiohttp.ClientSession() as session:
+        write(path, server.url)
+        async with serving("--config", str(path)) as process:
+            url = await process.ready()
+            path.unlink() if bad is None else path.write_text(bad)
+            await reloads(process)
+            assert await status(session, url) == 200
+            assert await ready(session, url) == 200
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+            assert sum("the configuration stays as it was" in each for each in logged(await process.errors())) == 1
+
+
+async def test_what_has_not_changed_is_kept_and_what_is_gone_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as kept, ScriptedServer(default=Script(BODY)) as gone:
+        both = (
+            f"  - url: {gone.url}\n    name: other\nmodels: [{{name: a, backend: gpu}}, {{name: b, backend: other}}]\n"
+        )
+        write(path, kept.url, both)
+        async with serving("--config", str(path)) as process:
+            url = await process.ready()
+            async with aiohttp.ClientSession() as session:
+                for model in ("a", "b"):
+                    assert await status(session, url, model=model) == 200
+            write(path, kept.url, "models: [{name: a}]\n")
+            await reloads(process)
+            async with aiohttp.ClientSession() as session:
+                assert await status(session, url, model="a") == 200
+                assert await status(session, url, model="b") == 404
+            assert kept.chats[1].connection == kept.chats[0].connection
+            for _ in range(3):
+                await reloads(process)
+            async with aiohttp.ClientSession() as session:
+                assert await status(session, url, model="a") == 200
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+            assert not [each for each in logged(await process.errors()) if "bug" in each or "could not" in each]
+
+
+async def test_a_signal_during_a_reload_drains_the_old_generation_too(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with (
+        ScriptedServer(Script(BODY, split="frames", gap=0.3)) as server,
+        aiohttp.ClientSession() as session,
+    ):
+        write(path, server.url)
+        async with serving("--config", str(path)) as process:
+            url = await process.ready()
+            async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}) as answer:
+                await answer.content.readany()
+                write(path, server.url, "timeouts: {keepalive: 5}\n")
+                await reloads(process)
+                process.child.send_signal(signal.SIGTERM)
+                assert b"response.completed" in await answer.content.read()
+            assert await process.ended() == 0
+
+
+async def test_without_leaks_over_many_reloads(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as server:
+        write(path, server.url)
+        async with serving("--config", str(path)) as process:
+            url = await process.ready()
+
+            def files() -> int:
+                return len(os.listdir(f"/proc/{process.child.pid}/fd"))
+
+            before = files()
+            for number in range(10):
+                write(path, server.url, f"timeouts: {{keepalive: {number + 1}}}\n")
+                process.child.send_signal(signal.SIGHUP)
+                await asyncio.sleep(0.2)
+                async with aiohttp.ClientSession() as session:
+                    assert await status(session, url) == 200
+            await eventually(lambda: files() <= before + 3)
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
