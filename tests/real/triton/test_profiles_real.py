@@ -79,7 +79,7 @@ async def refused(backend: TritonBackend, asked: Request) -> tuple[GatewayError,
 
 
 async def test_text_with_usage(served: Served, triton: Triton) -> None:
-    asked = request({"say": "Well met, traveller. How are you?"})
+    asked = request({"say": "Well met, traveller. How are you?", "delay": 0.02})
     sink = await ask(served.backend, asked)
     assert sink.parts == [Text("Well met, traveller. How are you?")]
     usage = sink.finished.usage
@@ -180,13 +180,17 @@ async def test_an_error_before_the_first_token(served: Served) -> None:
 
 @streamed
 async def test_an_error_in_mid_stream(served: Served) -> None:
-    error, sink = await refused(served.backend, request({"say": "one two three four", "fail_after": 3, "delay": 0.05}))
-    assert error.kind is Kind.BACKEND_FAILED
+    async with opened(served.url, Timeouts(connect=2.0, first=5.0, between=1.0)) as backend:
+        script = {"say": "one two three four", "fail_after": 3, "delay": 0.05}
+        error, sink = await refused(backend, request(script))
+    # A BLS model of this version loses its engine's error and waits for ever: the limit between responses ends it.
+    assert error.kind is (Kind.TIMEOUT if served.form.startswith("bls") else Kind.BACKEND_FAILED)
     assert "Traceback" not in error.message
     assert "/opt/engine" not in error.message
     assert sink.text.startswith("one")
 
 
+@streamed
 async def test_an_empty_stream_is_a_failure(served: Served) -> None:
     error, _ = await refused(served.backend, request({"empty": True}))
     assert error.kind is Kind.BACKEND_FAILED
