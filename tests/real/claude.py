@@ -55,7 +55,9 @@ class Turn:
     def results(self) -> list[Json]:
         """What tools gave, in the order in which they were done."""
         said = [event["message"]["content"] for event in self.events if event["type"] == "user"]
-        return [block for blocks in said if isinstance(blocks, list) for block in blocks if block["type"] == "tool_result"]
+        return [
+            block for blocks in said if isinstance(blocks, list) for block in blocks if block["type"] == "tool_result"
+        ]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 
 import aiohttp
 import pytest
@@ -196,7 +197,7 @@ async def test_what_the_model_thought_goes_back_to_it_on_every_turn(claude: Clau
     thoughts = ["First I compute.", "Now I tell.", "Asked again."]
     for turns, body in enumerate(asked):
         assert [message["reasoning"] for message in said(body)] == thoughts[:turns]
-    for before, after in zip(asked, asked[1:], strict=False):
+    for before, after in pairwise(asked):
         assert after["messages"][: len(before["messages"])] == before["messages"]
 
 
@@ -247,7 +248,7 @@ async def _gaps(url: str, counts: int) -> list[float]:
                     arrived.append(loop.time())
                     tasks = tasks or [asyncio.create_task(count(session)) for _ in range(counts)]
         assert await asyncio.gather(*tasks) == [1234] * counts
-    return [after - before for before, after in zip(arrived, arrived[1:], strict=False)]
+    return [after - before for before, after in pairwise(arrived)]
 
 
 async def test_fifteen_counts_at_once_do_not_delay_a_stream() -> None:

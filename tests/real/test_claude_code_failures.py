@@ -134,7 +134,9 @@ async def test_the_tokens_asked_for_are_cut_to_the_window(claude: Claude) -> Non
 
 
 async def test_where_nobody_can_count_the_gateway_asks_again_with_what_fits(claude: Claude) -> None:
-    words = "'max_tokens' is too large: 32000. This model's maximum context length is 32768 tokens and your request has "
+    words = (
+        "'max_tokens' is too large: 32000. This model's maximum context length is 32768 tokens and your request has "
+    )
     refusal = Script.json(overflow(f"{words}17459 input tokens (32000 > 32768 - 17459)."), 400)
     async with ScriptedServer(refusal, says("ok")) as server, serving("--backend", server.url) as url:
         turn = await claude.ask(url, "Say ok.")

@@ -1,4 +1,4 @@
-"""Claude Code's own names of models, served by others: the example of configs/claude-code, and what usage is good for."""
+"""Claude Code's own names of models, served by others: the example of configs/claude-code; what usage is good for."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ async def test_usage_arms_claude_code_s_own_compaction(claude: Claude) -> None:
         return Script(text_stream("ok", counts=usage(prompt=98_000 if long else 20_000)))
 
     async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
-        window = {"CLAUDE_CODE_AUTO_COMPACT_WINDOW": "100000"}
-        first = await claude.ask(url, "One.", **window)
-        second = await claude.go_on(url, "Two.", **window)
-        third = await claude.go_on(url, "Three.", **window)
+        window = "100000"
+        first = await claude.ask(url, "One.", CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
+        second = await claude.go_on(url, "Two.", CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
+        third = await claude.go_on(url, "Three.", CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
         asked = [seen.body for seen in server.chats if seen.body]
     assert [bool(turn.told("compact_boundary")) for turn in (first, second, third)] == [False, False, True]
     assert (third.status, third.answer) == (0, "ok")
