@@ -79,6 +79,6 @@ async def test_the_local_model_passes_but_for_its_eyes(
     async with serving() as url:
         results = await run(suite, url, tmp_path, "open-responses")
     failed = failures(results)
-    assert set(failed) == {"image-input"}
+    assert set(failed) == {"image-input"}, failed
     assert "400" in " ".join(failed["image-input"])
     assert set(warned(results)) == {"compact-response"}
