@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import orjson
 
 from backends.chat_settings import Settings
+from backends.quoted import Quoted
 from translators.errors import GatewayError, Kind
 
 MAX_TEXT = 300  # characters of a server's own words that are passed on
@@ -261,6 +262,6 @@ def redact(text: str) -> str:
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
-def for_log(body: bytes) -> str:
-    """What an operator may read: everything but keys, on one line."""
-    return _SECRETS.sub("[key]", " ".join(body[:4096].decode("utf-8", "replace").split()))[:2000]
+def for_log(body: bytes) -> Quoted:
+    """What an operator may ask to read: everything but keys, on one line."""
+    return Quoted(_SECRETS.sub("[key]", " ".join(body[:4096].decode("utf-8", "replace").split()))[:2000])

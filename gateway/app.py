@@ -26,7 +26,7 @@ from gateway.client_kind import client_kind
 from gateway.config import Config
 from gateway.handler import CLIENT, REQUEST_ID, Handler, common_headers, error_reply, id_headers, json_response
 from gateway.health import Gate
-from gateway.logs import log, request_line
+from gateway.logs import Redactor, log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.models import Models, not_found
 from gateway.sealing import Sealer
@@ -66,7 +66,8 @@ class Gateway:
         self.models = Models(config, backends)
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
         self.tracing = open_tracing(os.environ)
-        self.handler = Handler(config, self.models, self.gate, self.metrics, sealer, self.tracing)
+        redact = Redactor(secrets.all())
+        self.handler = Handler(config, self.models, self.gate, self.metrics, sealer, self.tracing, redact)
         self._keys = Keys(
             secrets.client_keys,
             config.metrics_public,

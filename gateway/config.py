@@ -177,6 +177,7 @@ class ImagesConfig(Section):
 class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
+    prompts: bool = False
 
 
 class Config(BaseSettings):

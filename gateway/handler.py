@@ -31,7 +31,7 @@ from gateway.config import Config
 from gateway.health import RETRY_AFTER, Gate
 from gateway.images import Images
 from gateway.limits import Admission, cost
-from gateway.logs import log
+from gateway.logs import Redactor, log
 from gateway.metrics import Metrics
 from gateway.models import Models
 from gateway.record import Recorder
@@ -53,10 +53,18 @@ CLIENT = web.RequestKey("client", Client)
 
 class Handler:
     def __init__(
-        self, config: Config, models: Models, gate: Gate, metrics: Metrics, sealer: Sealer, tracing: Tracing
+        self,
+        config: Config,
+        models: Models,
+        gate: Gate,
+        metrics: Metrics,
+        sealer: Sealer,
+        tracing: Tracing,
+        redact: Redactor,
     ) -> None:
         self._config = config
         self._sealer = sealer
+        self._redact = redact
         self._counts = asyncio.Semaphore(COUNTS_AT_ONCE)
         self._models = models
         self._gate = gate
@@ -276,6 +284,7 @@ class Handler:
 
     def _expected(self, call: Call, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):
+            error.message = self._redact(error.message)  # a server may echo the key that it was sent
             return error
         log.error("bug in %s", call.protocol.name, exc_info=error, extra={"fields": {"request_id": call.request_id}})
         return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {call.request_id}.")

@@ -1,8 +1,8 @@
 """Logging: one line per record on stderr, JSON or text, with every known secret removed.
 
-Requests are logged once, when they end, with figures and names but never with prompt or answer text. A bug is logged
-with the frames of its traceback; the exception's own words appear at level debug only, because they may quote a
-prompt.
+Requests are logged once, when they end, with figures and names but never with prompt or answer text. What a server
+said and the words of an unexpected exception may quote a prompt, so they are left out at every level unless
+`log.prompts` asks for them; a bug is logged with the frames of its traceback.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Any, TextIO
 
 import orjson
 
+from backends.quoted import Quoted
 from gateway.config import LogConfig
 
 log = logging.getLogger("dragoman")
+UNTOLD = "(words not logged: log.prompts)"
 # What looks like a key although nobody told us: bearer tokens, `sk-…`, and `api_key=…` in an address.
 PATTERNS = re.compile(r"(?i)(bearer\s+|\bsk-|x-api-key[\"':\s=]+|api[_-]?key[\"':\s=]+)[A-Za-z0-9._~+/=-]{6,}")
 
@@ -37,18 +39,18 @@ class Redactor:
 
 
 class Formatter(logging.Formatter):
-    def __init__(self, style: str, redact: Redactor, verbose: bool) -> None:
+    def __init__(self, style: str, redact: Redactor, prompts: bool = False) -> None:
         super().__init__()
         self._json = style == "json"
         self._redact = redact
-        self._verbose = verbose
+        self._prompts = prompts
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self._message(record),
         }
         fields |= getattr(record, "fields", None) or {}
         if record.exc_info and record.exc_info[1] is not None:
@@ -59,10 +61,16 @@ class Formatter(logging.Formatter):
         line = f"{fields['time']} {fields['level']:7} {fields['message']} {rest}".rstrip()
         return self._redact(line.replace("\n", "\\n"))
 
+    def _message(self, record: logging.LogRecord) -> str:
+        args = record.args
+        if self._prompts or not isinstance(args, tuple) or not any(isinstance(each, Quoted) for each in args):
+            return record.getMessage()
+        return record.msg % tuple(UNTOLD if isinstance(each, Quoted) else each for each in args)
+
     def _exception(self, error: BaseException, trace: TracebackType | None) -> str:
         frames = traceback.extract_tb(trace)
         where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-12:])
-        words = f": {error}" if self._verbose else ""
+        words = f": {error}" if self._prompts else ""
         return f"{type(error).__name__}{words} ({where})"
 
 
@@ -70,7 +78,7 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
     """Takes over the process's root logger; for `dragoman serve`, not for an application that embeds the gateway."""
     verbose = config.level == "debug"
     handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Formatter(config.format, Redactor(secrets), verbose))
+    handler.setFormatter(Formatter(config.format, Redactor(secrets), config.prompts))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())

@@ -20,6 +20,7 @@ from gateway.client_kind import client_kind
 from gateway.logs import request_line
 from gateway.metrics import Metrics
 from gateway.tracing import Tracing
+from translators.errors import GatewayError
 from translators.ir import Request
 
 GONE = 499  # nginx's status for a client that left, in logs and metrics only
@@ -138,9 +139,14 @@ class Recorder:
             "error": error.kind.name.lower() if error else None,
             "error_code": error.code if error else None,
             "error_source": error.source if error else None,
-            "error_message": error.message if error and error.kind.status >= 500 else None,
+            "error_message": _words(error) if error and error.kind.status >= 500 else None,
             "duration_ms": _ms(now, call.accepted),
         }
+
+
+def _words(error: GatewayError) -> str:
+    """Our own: behind a colon may stand what the server said."""
+    return error.message.partition(": ")[0] if error.source == "backend" else error.message
 
 
 def _ms(until: float | None, since: float | None) -> float | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
+from backends.chat_errors import for_log
 from gateway.config import LogConfig
 from gateway.logs import Redactor, configure, log, request_line
 from gateway.metrics import MOST_NAMES, Metrics
@@ -43,9 +44,12 @@ def test_records_are_json_lines_without_secrets(stream: io.StringIO) -> None:
     assert "absent" not in second
 
 
+@pytest.mark.parametrize("prompts", [False, True])
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_a_bug_is_logged_with_its_place_and_its_words_only_at_debug(stream: io.StringIO, level: str) -> None:
-    configure(LogConfig.model_validate({"level": level}), [], stream)
+def test_a_bug_is_logged_with_its_place_and_its_words_only_where_asked_for(
+    stream: io.StringIO, level: str, prompts: bool
+) -> None:
+    configure(LogConfig.model_validate({"level": level, "prompts": prompts}), [], stream)
     try:
         bug()
     except KeyError:
@@ -53,7 +57,18 @@ def test_a_bug_is_logged_with_its_place_and_its_words_only_at_debug(stream: io.S
     told = orjson.loads(stream.getvalue())["exception"]
     assert "KeyError" in told
     assert "test_gateway_logs.py" in told
-    assert ("a prompt" in told) == (level == "debug")
+    assert ("a prompt" in told) == prompts
+
+
+@pytest.mark.parametrize("prompts", [False, True])
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_what_a_server_said_is_logged_only_where_asked_for(stream: io.StringIO, style: str, prompts: bool) -> None:
+    configure(LogConfig.model_validate({"format": style, "prompts": prompts}), [], stream)
+    log.warning("%s: status %d: %s", "gpu", 400, for_log(b"bad prompt: hello\nworld"))
+    told = stream.getvalue()
+    assert "gpu: status 400: " in told
+    assert ("bad prompt: hello world" in told) is prompts
+    assert ("log.prompts" in told) is not prompts
 
 
 def test_the_text_format_is_one_line_too(stream: io.StringIO) -> None:
