@@ -111,9 +111,10 @@ class Stops:
         if not words:
             return text
         text = self._held + text
-        hits = [(at, -len(word), word) for word in words if (at := text.find(word)) >= 0]
+        # the one that is complete first, as if the text had come letter by letter
+        hits = [(at + len(word), at, word) for word in words if (at := text.find(word)) >= 0]
         if hits:
-            at, _, word = min(hits)
+            _, at, word = min(hits)
             self.done, self._held = True, ""
             if word in self.stops:
                 self.found = word

@@ -1,4 +1,4 @@
-"""Agents and a real model over Triton: Codex and Claude Code run a turn with a tool, a model of 135M parameters talks."""
+"""Agents and a real model over Triton: Codex and Claude Code run a turn with a tool, a small model talks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""What Triton's refusals become, by the words that real servers used."""
+
+from __future__ import annotations
+
+import pytest
+
+from backends.triton.errors import classify
+from translators.errors import Kind
+
+TRACEBACK = """Traceback (most recent call last):
+  File "/models/tensorrt_llm_bls/1/model.py", line 94, in execute
+    for res in self.decoder.decode(req):
+  File "/models/tensorrt_llm_bls/1/lib/decode.py", line 214, in decode
+    raise Exception("the engine lost its mind")
+Exception: the engine lost its mind
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "kind"),
+    [
+        ("UNKNOWN", "Request for unknown model: 'x' is not found", Kind.MODEL_NOT_FOUND),
+        ("NOT_FOUND", "Request for unknown model: 'x' is not found", Kind.MODEL_NOT_FOUND),
+        ("INVALID_ARGUMENT", "Request for unknown model: 'x' has no available versions", Kind.ASLEEP),
+        ("UNAVAILABLE", "Exceeds maximum queue size", Kind.BUSY),
+        ("UNAVAILABLE", "Server is stopping, scheduler for model has stopped accepting new requests", Kind.BUSY),
+        ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", Kind.BACKEND_DOWN),
+        ("RESOURCE_EXHAUSTED", "received message larger than max", Kind.BUSY),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", Kind.TIMEOUT),
+        ("INVALID_ARGUMENT", "unexpected inference input 'max_tokens' for model 'llmapi'", Kind.BACKEND_FAILED),
+        ("INTERNAL", "CUDA error: an illegal memory access", Kind.BACKEND_FAILED),
+        ("INTERNAL", "", Kind.BACKEND_FAILED),
+    ],
+)
+def test_codes_and_words_become_kinds(code: str, text: str, kind: Kind) -> None:
+    error = classify(code, text)
+    assert error.kind is kind
+    assert error.source == "backend"
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "limit"),
+    [
+        ("Prompt length (9351) exceeds maximum input length (8192). Set log level to info", 9351, 8192),
+        ("in ensemble 'ensemble', Prompt length (9351) exceeds maximum input length (8192).", 9351, 8192),
+        (
+            "Error generating request: The sum of prompt length (8000.0), query length (0) max_tokens (500) should not"
+            " exceed max_seq_len (8192)",
+            8000,
+            None,
+        ),
+    ],
+)
+def test_an_overflow_keeps_its_numbers(text: str, tokens: int, limit: int | None) -> None:
+    error = classify("INTERNAL", text)
+    assert error.kind is Kind.OVERFLOW
+    assert error.tokens == tokens
+    assert limit is None or error.limit == limit
+
+
+def test_of_a_traceback_at_most_its_last_line_is_told() -> None:
+    for text in (TRACEBACK, f"in ensemble 'x', {TRACEBACK}"):
+        message = classify("INTERNAL", text).message
+        assert "the engine lost its mind" in message
+        assert "Traceback" not in message
+        assert "/models" not in message
+        assert "model.py" not in message
+
+
+def test_a_connection_that_breaks_in_the_answer_is_no_server_that_is_down() -> None:
+    assert classify("UNAVAILABLE", "Socket closed", begun=True).kind is Kind.BACKEND_FAILED
