@@ -58,8 +58,7 @@ class Watched:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         async with self.it.session.post(self.it.url + path, data=data, headers=sent) as answer:
             said = await answer.read()
-            if answer.status >= 400 or b"response.failed" in said or b"event: error" in said:
-                self.errors.append(said)
+            self.errors += [said] if answer.status >= 400 else failures(said)
             for name, value in answer.headers.items():
                 self.errors.append(f"{name}: {value}".encode())
             return answer.status
@@ -74,6 +73,13 @@ class Watched:
 
     def told(self, words: tuple[str, ...] | list[str]) -> list[str]:
         return [word for word in words if any(word.encode() in said for said in self.errors)]
+
+
+def failures(stream: bytes) -> list[bytes]:
+    """The errors in a stream; the rest of it gives the client back what it asked, as the protocols want it."""
+    lines = [line.removeprefix(b"data: ") for line in stream.splitlines() if line.startswith(b"data: {")]
+    events = [orjson.loads(line) for line in lines]
+    return [orjson.dumps(event.get("error") or event.get("response", {}).get("error")) for event in events]
 
 
 @pytest.fixture
