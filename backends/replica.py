@@ -137,6 +137,8 @@ class Replica:
                 return
         else:
             self._misses = 0
+            if health.state == "ready" and self.health is not None and self.health.state == "down":
+                self._breaker.success()  # it has come back: what it did before it went counts no more
         self.health = health
         if health.state == "down":
             for attempt in list(self._waiting):
