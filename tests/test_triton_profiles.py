@@ -75,7 +75,7 @@ GUIDE = told(guided_decoding_backend="xgrammar")
 
 
 async def test_an_ensemble_is_served_through_the_step_that_takes_ids() -> None:
-    models = {
+    models: dict[str, Any] = {
         "mine": (OLDER, steps("before", "engine", "after")),
         "before": ({"QUERY": "BYTES"}, {}),
         "engine": (ENGINE, {**DECOUPLED, **GUIDE}),
