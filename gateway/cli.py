@@ -76,7 +76,7 @@ def _add_flags(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--host", metavar="ADDRESS", help="address to listen on (127.0.0.1)")
     command.add_argument("--port", type=_port, metavar="N", help="port to listen on (8080); 0 takes any free one")
-    command.add_argument("--workers", type=int, metavar="N", help="processes (1, the only number in this version)")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that share the port (1)")
     command.add_argument(
         "--api-keys-file", type=Path, metavar="FILE", help=f"clients' keys, one a line; also {API_KEYS}, with commas"
     )
@@ -148,14 +148,13 @@ def doctor(config: Config, secrets: Secrets, _: Reread) -> int:
 
 
 def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
-    from gateway.serving import run  # aiohttp and the rest are loaded only for who serves
+    if config.workers > 1:
+        from gateway import workers
 
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(run(config, secrets, reread))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(config, secrets, reread))
+        return workers.serve(config, secrets, reread)
+    from gateway.serving import in_loop, run  # aiohttp and the rest are loaded only for who serves
+
+    return in_loop(run(config, secrets, reread))
 
 
 if __name__ == "__main__":

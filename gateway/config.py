@@ -228,8 +228,8 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.workers > 1:
-            raise ValueError("workers: this version runs one worker; start several processes instead")
+        if self.workers > 1 and any(each.url.startswith(DEFAULT_BACKEND) for each in self.named_backends):
+            raise ValueError("workers: the local model belongs to one process; several need a backend of their own")
         names = [backend.name for backend in self.named_backends]
         if doubled := sorted({name for name in names if name and names.count(name) > 1}):
             raise ValueError(f"backends: the name {doubled[0]!r} is used twice")

@@ -8,12 +8,14 @@ own look-up costs more than everything else that is counted of an answer. Unknow
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from translators.ir import Note, Usage
 
@@ -24,6 +26,7 @@ GAPS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2
 PLAIN_NAME = re.compile(r"[a-z0-9_.:-]{1,48}")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,96}")
 MOST_NAMES = 200
+WORKERS_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 MOST_MODELS = 64
 
 
@@ -195,7 +198,12 @@ class Metrics:
             self.saved.labels(backend).inc(max(0.0, short))
 
     def render(self) -> bytes:
-        return generate_latest(self.registry)
+        """With several workers the figures of all, whichever is asked: the library keeps them in files then."""
+        if WORKERS_FIGURES not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # the library leaves it without types
+        return generate_latest(together)
 
 
 class Series:

@@ -15,8 +15,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from aiohttp import web
 
@@ -32,7 +33,7 @@ BACKLOG = 1024
 LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
 READY_POLL = 0.25
 NOT_READY_AFTER = 3.0
-LINGER = 75.0  # seconds that connections to an older generation may stay idle; the server's own keep-alive limit
+LINGER = 125.0  # seconds that connections to an older generation may stay idle: the server's own limit and a little
 LINGER_POLL = 0.25
 SIGHUP = getattr(signal, "SIGHUP", None)  # not everywhere
 
@@ -64,6 +65,16 @@ async def run_on(
         return await _serve(house, url(config.host, sockets[0]), reread, speak, Redactor(secrets.all()))
     finally:
         await house.close()
+
+
+def in_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Runs it in the fastest event loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def with_seal_key(config: Config, secrets: Secrets) -> Secrets:
@@ -270,8 +281,8 @@ async def _until_idle(served: Gateway, seconds: float, hurried: asyncio.Future[i
 # -------------------------------------------------------------------------------------------------------------- sockets
 
 
-async def listen(host: str, port: int) -> list[socket.socket]:
-    """One bound socket for every address that `host` has."""
+async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """One bound socket for every address that `host` has; `shared` ones may be bound several times."""
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -283,7 +294,7 @@ async def listen(host: str, port: int) -> list[socket.socket]:
         for family, address in sorted(addresses, key=lambda pair: pair[0] != socket.AF_INET):
             chosen = sockets[0].getsockname()[1] if sockets else port
             try:
-                sockets.append(_bind(family, (address[0], chosen, *address[2:])))
+                sockets.append(_bind(family, (address[0], chosen, *address[2:]), shared))
             except OSError as error:
                 if not sockets or error.errno not in _NO_SUCH_FAMILY:
                     raise
@@ -300,10 +311,12 @@ async def listen(host: str, port: int) -> list[socket.socket]:
 _NO_SUCH_FAMILY = {97, 99, 47, 49}  # EAFNOSUPPORT and EADDRNOTAVAIL, of Linux and of macOS
 
 
-def _bind(family: int, address: tuple[object, ...]) -> socket.socket:
+def _bind(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(address)

@@ -74,7 +74,7 @@ def test_check_prints_the_defaults_as_yaml(capsys: pytest.CaptureFixture[str]) -
         (["check", "--backend", "ftp://x"], "backends: backend: backend 'ftp://x' cannot be used"),
         (["check", "--preset", "vlm", "--backend", "http://x/v1"], "unknown preset 'vlm'"),
         (["check", "--host", "0.0.0.0"], "host: without client keys only a loopback"),
-        (["serve", "--workers", "2"], "--workers: this version runs one worker"),
+        (["serve", "--workers", "2"], "--workers: the local model belongs to one process"),
         (["serve", "--backend", "http://u:p@x/v1"], "keys belong into the environment"),
         (["serve", "--api-keys-file", "nowhere"], "api_keys_file: nowhere cannot be read"),
     ],

@@ -120,7 +120,7 @@ def test_the_file_can_be_named_by_the_environment(tmp_path: Path, monkeypatch: p
         ("port: 70000", "port: Input should be less than or equal to 65535"),
         ("timeouts: {keepalive: 0}", "timeouts.keepalive: Input should be greater than 0"),
         ("policy: {hosted_tools: maybe}", "policy.hosted_tools: Input should be 'ignore' or 'reject'"),
-        ("workers: 2", "workers: this version runs one worker"),
+        ("workers: 2", "workers: the local model belongs to one process"),
         ("models: [{aliases: [a]}]", "models.0: aliases need a name"),
         ("models: [{name: a, backend: nowhere}]", "models.0.backend: no backend is called 'nowhere'"),
         ("models: [{name: a}, {name: b, aliases: [a]}]", "models: the name 'a' is matched twice"),
@@ -178,7 +178,7 @@ def test_the_variables_that_kubernetes_adds_for_a_service_of_our_name_are_none_o
 
 
 def test_what_is_wrong_in_a_flag_names_the_flag() -> None:
-    with pytest.raises(ConfigError, match=r"^command line: --workers: this version runs one"):
+    with pytest.raises(ConfigError, match=r"^command line: --workers: the local model belongs"):
         load(None, {"workers": 2})
 
 

@@ -1,0 +1,162 @@
+"""Several processes on one port: connections shared out, lost workers replaced, figures and signals of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest
+
+from tests.gateway_fakes import until
+from tests.gateway_over import ASK
+from tests.scripted import Script, ScriptedServer, frames, text_stream
+from tests.test_cli import Process, serving
+
+BODY = text_stream("a", "b", "c", "d")
+
+
+def workers_of(process: Process) -> set[int]:
+    return {
+        int(pid) for pid in Path(f"/proc/{process.child.pid}/task/{process.child.pid}/children").read_text().split()
+    }
+
+
+def connecting() -> aiohttp.ClientSession:
+    """Every request on a connection of its own, so that the kernel shares them out."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=True))
+
+
+async def ask(session: aiohttp.ClientSession, url: str, **more: object) -> tuple[int, str]:
+    async with session.post(f"{url}/v1/responses", json={**ASK, **more}) as answer:
+        return answer.status, await answer.text()
+
+
+async def figure(session: aiohttp.ClientSession, url: str, name: str) -> float:
+    async with session.get(f"{url}/metrics") as answer:
+        found = re.findall(rf"(?m)^{name}(?:{{[^}}]*}})? (\S+)$", await answer.text())
+    return sum(map(float, found))
+
+
+async def test_the_work_is_shared_and_the_figures_are_of_all_workers() -> None:
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, "--workers", "3") as process,
+        connecting() as session,
+    ):
+        url = await process.ready()
+        assert len(workers_of(process)) == 3
+        answers = await asyncio.gather(*(ask(session, url) for _ in range(60)))
+        assert [status for status, _ in answers] == [200] * 60
+        for _ in range(6):  # whichever worker is asked
+            assert await figure(session, url, "dragoman_requests_total") == 60
+            assert await figure(session, url, "dragoman_requests_in_flight") == 0
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+        lines = [orjson.loads(line) for line in (await process.errors()).splitlines()]
+        assert sum(line["message"] == "request" for line in lines) == 60
+        # each worker has connections of its own to the server
+        assert server.connections >= 3
+        assert not process.lines[0].startswith("dragoman listens")
+
+
+async def test_ready_is_said_once() -> None:
+    async with ScriptedServer(default=Script(BODY)) as server, serving("--backend", server.url, "--workers", "3") as it:
+        await it.ready()
+        await asyncio.sleep(0.5)
+        it.child.send_signal(signal.SIGTERM)
+        assert await it.ended() == 0
+        assert it.child.stdout is not None
+        assert await it.child.stdout.read() == b""
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost() -> None:
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, "--workers", "2") as process,
+        connecting() as session,
+    ):
+        url = await process.ready()
+        before = workers_of(process)
+        victim = min(before)
+        assert (await ask(session, url))[0] == 200
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(workers_of(process)) == 2 and victim not in workers_of(process), 5)
+        # connections that waited for the lost worker are served by the one in its place
+        answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), 10)
+        assert [status for status, _ in answers] == [200] * 20
+        assert await figure(session, url, "dragoman_requests_total") == 21
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+        assert "a worker was lost" in await process.errors()
+
+
+async def test_sigterm_lets_the_streams_of_every_worker_finish() -> None:
+    async with (
+        ScriptedServer(default=Script(frames(BODY), gap=0.15)) as server,
+        serving("--backend", server.url, "--workers", "3") as process,
+        connecting() as session,
+    ):
+        url = await process.ready()
+        asked = [asyncio.create_task(ask(session, url, stream=True)) for _ in range(12)]
+        await server.until(lambda: len(server.chats) == 12)
+        process.child.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*asked)
+        assert all(text.count("event: response.completed") == 1 for _, text in answers)
+        assert await process.ended() == 0
+
+
+async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as old, ScriptedServer(default=Script(BODY)) as new:
+        path.write_text(f"workers: 2\nbackends: [{{url: '{old.url}'}}]\n")
+        async with serving("--config", str(path)) as process, connecting() as session:
+            url = await process.ready()
+            path.write_text("workers: [\n")
+            process.child.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.3)
+            assert (await ask(session, url))[0] == 200
+            path.write_text(f"workers: 2\nbackends: [{{url: '{new.url}'}}]\n")
+            process.child.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.6)
+            assert len(old.chats) == 1
+            for _ in range(12):
+                assert (await ask(session, url))[0] == 200
+            assert (len(old.chats), len(new.chats)) == (1, 12)
+            for victim in workers_of(process):  # a new worker has the new configuration too
+                os.kill(victim, signal.SIGKILL)
+            await until(lambda: len(workers_of(process)) == 2, 5)
+            assert (await asyncio.wait_for(ask(session, url), 5))[0] == 200
+            assert len(new.chats) == 13
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+            assert (await process.errors()).count("the configuration stays as it was") == 1
+
+
+async def test_workers_end_when_their_parent_is_killed() -> None:
+    async with ScriptedServer(default=Script(BODY)) as server, serving("--backend", server.url, "--workers", "2") as it:
+        await it.ready()
+        workers = workers_of(it)
+        it.child.kill()
+        await it.child.wait()
+        await until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), 5)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_port_in_use_is_one_line_even_when_its_owner_would_share(host: str) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = ("--backend", "http://127.0.0.1:9/v1", "--workers", "2", "--host", host, "--port", port)
+        async with serving(*arguments) as process:
+            assert await process.ended() == 1
+            errors = await process.errors()
+            assert errors.count("\n") == 1
+            assert "cannot listen" in errors
