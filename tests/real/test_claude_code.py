@@ -8,6 +8,7 @@ in the order in which they were done, searches, compacts. How it takes failures 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,6 +24,7 @@ from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, sse,
 pytestmark = pytest.mark.real
 
 BASH = ("--allowedTools", "Bash")
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 
 def bodies(server: ScriptedServer) -> list[Json]:
@@ -172,6 +174,41 @@ async def test_an_answer_after_a_schema(claude: Claude) -> None:
         ]
     assert (turn.status, turn.last["structured_output"]) == (0, {"ok": True})
     assert tool["parameters"]["properties"] == schema["properties"]
+
+
+async def test_an_image_that_a_tool_reads_is_shown_to_the_model(claude: Claude) -> None:
+    """A tool message holds text alone with most servers, so the image follows in a message of the user."""
+    (claude.work / "dot.png").write_bytes(base64.b64decode(DOT))
+    look = calls(("Read", {"file_path": str(claude.work / "dot.png")}))
+    async with ScriptedServer(look, says("A dot.")) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Look.", "--allowedTools", "Read")
+        _, history = bodies(server)
+    assert (turn.status, turn.answer) == (0, "A dot.")
+    told, shown = history["messages"][-2:]
+    assert (told["role"], shown["role"]) == ("tool", "user")
+    (image,) = [part for part in shown["content"] if part["type"] == "image_url"]
+    assert image["image_url"]["url"].startswith("data:image/")
+    assert "base64" not in str(told)
+
+
+async def test_a_sub_agent_does_its_work_and_reports(claude: Claude) -> None:
+    """Its requests are of the same kind, with fewer tools and a conversation of their own."""
+
+    def answer(asked: Json) -> Script:
+        if any("You are the sub-agent." in str(message["content"]) for message in asked["messages"]):
+            return says("The sub-agent says 42.")
+        if results(asked):
+            return says(f"told: {results(asked)[0]}")
+        (name,) = {"Task", "Agent"} & set(function_names(asked))
+        job = {"description": "Compute", "prompt": "You are the sub-agent.", "subagent_type": "general-purpose"}
+        return calls((name, job))
+
+    async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
+        turn = await claude.ask(url, "Delegate.", "--allowedTools", "Task", "Agent")
+        asked = bodies(server)
+    assert turn.status == 0
+    assert len(asked) >= 3
+    assert "The sub-agent says 42." in str(asked) + turn.answer
 
 
 # ------------------------------------------------------------------------------------------------------------ thinking

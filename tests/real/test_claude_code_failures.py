@@ -239,6 +239,20 @@ async def test_a_full_server_is_waited_for_as_long_as_it_says(claude: Claude, st
     assert 1.9 < second.arrived - first.arrived < 4
 
 
+async def test_silence_is_filled_and_a_failure_in_it_is_tried_again_as_a_stream(claude: Claude) -> None:
+    """The head and pings go out before the model has begun; what fails then comes as an event before the message."""
+    late = Script(sse({"error": {"message": "too many requests", "code": 429}}), first_delay=1.5)
+    slow = Script(ANSWER, first_delay=1.5)
+    async with ScriptedServer(late, slow) as server:
+        quick = {"timeouts__head_after": "0.3", "timeouts__keepalive": "0.3"}
+        async with serving("--backend", server.url, **quick) as url:
+            turn = await claude.ask(url, "Say hello.")
+        assert len(server.chats) == 2
+    assert (turn.status, turn.answer) == (0, "Hello there.")
+    messages = [event["message"] for event in turn.events if event["type"] == "assistant"]
+    assert [message["stop_reason"] for message in messages] == [None]  # as a stream: the reason comes behind it
+
+
 async def test_a_refusal_is_shown_and_not_repeated(claude: Claude) -> None:
     refusal = Script.json({"error": {"message": "temperature is too high"}}, 400)
     async with ScriptedServer(default=refusal) as server, serving("--backend", server.url) as url:

@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -115,7 +116,7 @@ def quoted(text: str) -> str:
     return f"“{text if len(text) <= LONGEST else text[: LONGEST - 1] + '…'}”"
 
 
-Ask = Callable[[str, Failure], Awaitable[str]]
+Ask = Callable[[str, Failure], Coroutine[Any, Any, str]]
 
 
 def codex_cli(program: Path, home: Path) -> Ask:
