@@ -124,7 +124,7 @@ class Gateway:
             request[CLIENT] = self._keys.check(request.path, request.headers)
             response = await handler(request)
         except GatewayError as known:
-            error = known
+            error = known.with_traceback(None)  # whose frames are ours, which hold it
         except web.HTTPMethodNotAllowed as wrong:
             error = GatewayError(
                 Kind.METHOD, f"{request.path} does not take {request.method}.", code="method_not_allowed"

@@ -114,7 +114,8 @@ class Handler:
             if not self.calls:
                 self.idle.set()
             self._recorder.ended(call)
-            call.answer = None  # it points back here: without the cycle a large request is freed at once
+            # Both point back here, the error by its frames: without a cycle a large request is freed at once.
+            call.answer = call.error = None
 
     # ------------------------------------------------------------------------------------------------------ the steps
 

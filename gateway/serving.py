@@ -23,6 +23,7 @@ from aiohttp import web
 
 from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
 from gateway.config import Config, ConfigError
+from gateway.door import Runner
 from gateway.health import Gate
 from gateway.logs import Redactor, configure, log
 from gateway.sealing import own_key, state_directory
@@ -115,7 +116,7 @@ class House:
         """Another generation takes over; raises `ConfigError` where it cannot, and then nothing has changed."""
         previous = self._generations[-1] if self._generations else None
         app = build(config, secrets=secrets, previous=previous.gateway if previous else None)
-        generation = Generation(app[GATEWAY], web.AppRunner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
+        generation = Generation(app[GATEWAY], Runner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
         try:
             await generation.runner.setup()
             for each in self._sockets:

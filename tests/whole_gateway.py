@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
 from gateway.config import Config
+from gateway.door import Runner
 from gateway.secrets import Secrets
 from tests.scripted import Play, ScriptedServer
 
@@ -36,7 +37,7 @@ async def served(*scripts: Play, secrets: Secrets | None = None, **settings: Any
     backend = settings.pop("backend", {})
     async with ScriptedServer(*scripts) as server:
         config = Config(backends=[{"url": server.url, "preset": "generic", "name": "gpu", **backend}], **settings)
-        runner = web.AppRunner(build(config, secrets=secrets), shutdown_timeout=0.2, **RUNNER_OPTIONS)
+        runner = Runner(build(config, secrets=secrets), shutdown_timeout=0.2, **RUNNER_OPTIONS)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
