@@ -14,7 +14,7 @@ import contextlib
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -157,13 +157,14 @@ class Handler:
             request = replace(request, model=target.model)
         await self._gate.admit(target.backend)
         request = await self.images.inlined(request)
-        request, notes = await fit(target.backend, request, target.window)
+        sizes: list[int] = []
+        request, notes = await fit(target.backend, request, target.window, sizes.append)
         call.notes.extend((*notes, *target.backend.prepare(request)))
         call.ready_at = asyncio.get_running_loop().time()
         try:
             async with (
                 self._admission.place(target.backend.name, target.model, call.client.name, request),
-                self._counting(turn, target.backend, request),
+                self._counting(turn, target.backend, request, sizes),
             ):
                 await self._recorder.asked(call, request, self._ask(target.backend, request, answer))
         except Exception as error:
@@ -200,9 +201,14 @@ class Handler:
         )
 
     @contextlib.asynccontextmanager
-    async def _counting(self, turn: Turn, backend: Backend, request: Request) -> AsyncIterator[None]:
-        """The prompt's size for protocols that tell it first: asked beside the answer, which never waits for it."""
-        if turn.counted is None:
+    async def _counting(
+        self, turn: Turn, backend: Backend, request: Request, sizes: Sequence[int]
+    ) -> AsyncIterator[None]:
+        """The prompt's size for protocols that tell it first: known already, or asked beside the answer, which never
+        waits for it."""
+        if turn.counted is None or sizes:
+            if turn.counted is not None:
+                turn.counted(sizes[-1])
             yield
             return
         task = asyncio.create_task(self._tell_size(turn.counted, backend, request), name="count")

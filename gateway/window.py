@@ -9,7 +9,7 @@ own words, with both numbers. Where nobody can count, the server decides, and it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import orjson
@@ -26,8 +26,11 @@ MESSAGE_TOKENS = 8  # what a template puts around a message
 MIN_ROOM = 256  # tokens that must be left for an answer
 
 
-async def fit(backend: Backend, request: Request, window: int | None) -> tuple[Request, tuple[Note, ...]]:
-    """The request with an answer's limit that fits, and what was changed; raises OVERFLOW where nothing fits."""
+async def fit(
+    backend: Backend, request: Request, window: int | None, counted: Callable[[int], None] | None = None
+) -> tuple[Request, tuple[Note, ...]]:
+    """The request with an answer's limit that fits, and what was changed; raises OVERFLOW where nothing fits.
+    `counted` is told the prompt's size where it had to be counted."""
     if window is None:
         return request, ()
     bound = size_bound(request)
@@ -38,6 +41,8 @@ async def fit(backend: Backend, request: Request, window: int | None) -> tuple[R
         return request, ()
     if tokens > window - min(MIN_ROOM, window // 8):
         raise overflow(tokens, window)
+    if counted is not None:
+        counted(tokens)
     return _clamped(request, window - tokens)
 
 

@@ -129,8 +129,13 @@ async def test_the_tokens_asked_for_are_cut_to_the_window(claude: Claude) -> Non
         async with serving("--backend", server.url, "--preset", "vllm") as url:
             turn = await claude.ask(url, "Say ok.")
         (asked,) = bodies(server)
+        counted = [seen for seen in server.requests if seen.path == "/tokenize"]
     assert (turn.status, turn.answer, turn.told("api_retry")) == (0, "ok", [])
     assert asked["max_tokens"] == WINDOW - 20_000
+    assert len(counted) == 1
+    # what was counted before the request stands in `message_start`, of which this message was made
+    messages = [event["message"] for event in turn.events if event["type"] == "assistant"]
+    assert [message["usage"]["input_tokens"] for message in messages] == [20_000]
 
 
 async def test_where_nobody_can_count_the_gateway_asks_again_with_what_fits(claude: Claude) -> None:
