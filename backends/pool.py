@@ -21,14 +21,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from backends.base import Backend, Health, ModelInfo, Sink, Unanswered, Wakeable
-from backends.replica import Replica, Settings
+from backends.replica import PROBE_LIMIT, Replica, Settings
 from translators.errors import GatewayError, Kind
 from translators.ir import Note, Request
 
 log = logging.getLogger(__name__)
 
 UNTOUCHED = frozenset({Kind.BACKEND_DOWN, Kind.BUSY, Kind.ASLEEP})
-LIST_KEPT = 30.0  # seconds
+FEW = 4  # requests that are no load worth leaving a session's server for
+LAGGARDS = 0.3  # seconds that a list is waited for once another one is there
+RECENT = 1.1  # seconds in which a server is not asked twice how it is, longer than backends remember their answer
 
 
 class Pool:
@@ -117,7 +119,7 @@ class Pool:
             return sorted(free, key=lambda each: (each.load, rank(request.id, each.identity)))
         ranked = sorted(free, key=lambda each: rank(request.affinity or "", each.identity))
         share = self._settings.spread * (sum(each.load for each in free) + 1) / max(len(free), 1)
-        roomy = [each for each in ranked if each.load + 1 <= max(share, 1)]
+        roomy = [each for each in ranked if each.load + 1 <= max(share, FEW)]
         return roomy + [each for each in ranked if each not in roomy]
 
     def _serving(self, model: str, replicas: list[Replica]) -> list[Replica]:
@@ -178,11 +180,13 @@ class Pool:
 
     async def health(self) -> Health:
         """Ready as soon as one server says so; the others answer behind it."""
-        waiting: set[asyncio.Task[None]] = {replica.probe() for replica in self.replicas if replica.started}
-        while waiting:
+        if self._ready(self._settings.probe):
+            return Health("ready")
+        waiting = {each.probe() for each in self.replicas if each.started and not each.known_for(RECENT)}
+        while waiting and not self._ready(PROBE_LIMIT):
             _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if any(replica.state == "ready" and replica.health is not None for replica in self.replicas):
-                return Health("ready")
+        if self._ready(PROBE_LIMIT):
+            return Health("ready")
         known = [replica.health for replica in self.replicas if replica.health is not None]
         if any(replica.state == "open" for replica in self.replicas):
             return Health("down", "its answers fail", self._settings.breaker.rest)
@@ -190,9 +194,23 @@ class Pool:
             return asleep[0]
         return known[0] if known else Health("asleep", "it is starting")
 
+    def _ready(self, seconds: float) -> bool:
+        """Whether some server said so, not longer than this ago."""
+        return any(each.state == "ready" and each.known_for(seconds) for each in self.replicas)
+
     async def models(self) -> list[ModelInfo]:
         """Every model that some server lists; its window is the narrowest, since any of them may be asked."""
-        lists = await asyncio.gather(*(self._list(each) for each in self.replicas if each.started))
+        asked = [asyncio.create_task(self._list(each), name=each.name) for each in self.replicas if each.started]
+        try:
+            waiting = set(asked)
+            while waiting and not any(task.done() and task.result() is not None for task in asked):
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if waiting:
+                await asyncio.wait(waiting, timeout=LAGGARDS)
+        finally:
+            for task in asked:
+                task.cancel()
+        lists = [task.result() if task.done() else self._served.get(task.get_name()) for task in asked]
         found: dict[str, ModelInfo] = {}
         for infos in lists:
             for info in infos or ():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Replica:
         self._breaker = Breaker(settings.breaker)
         self._changed = changed
         self._busy_until = 0.0
+        self._probed_at = -math.inf
         self._misses = 0  # probes in a row that found it down
         self._probe: asyncio.Task[None] | None = None
         self._waiting: set[_Attempt] = set()
@@ -86,6 +88,10 @@ class Replica:
         if not self.started or (self.health is not None and self.health.state != "ready"):
             return False
         return self._breaker.allows(now)
+
+    def known_for(self, seconds: float) -> bool:
+        """Whether a probe has ended in the last so many seconds."""
+        return time.monotonic() - self._probed_at <= seconds
 
     def busy(self, now: float) -> bool:
         return now < self._busy_until
@@ -126,6 +132,7 @@ class Replica:
             health = Health("down", "the probe failed")
         finally:
             self._probe = None
+        self._probed_at = time.monotonic()
         self.learn(health)
 
     def learn(self, health: Health) -> None:

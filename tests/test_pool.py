@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backends import pool as pool_module
 from backends.base import Health, ModelInfo
 from backends.breaker import Rules
 from backends.pool import Pool, rank
@@ -150,6 +151,13 @@ async def test_a_session_with_far_more_than_its_share_goes_to_other_servers_too(
         counts = [len(server.chats) for server in servers]
         assert sum(counts) == 30
         assert max(counts) <= 30 / 3 * 1.25 + 1
+
+
+async def test_a_session_with_a_few_requests_at_once_stays_together() -> None:
+    """An agent and its sub-agents, on servers that have nothing else to do."""
+    async with fine(head_delay=0.3) as a, fine(head_delay=0.3) as b, over(a.url, b.url) as it:
+        await asyncio.gather(*(it.told(prompt_cache_key="one") for _ in range(4)))
+        assert sorted((len(a.chats), len(b.chats))) == [0, 4]
 
 
 async def test_without_a_session_the_server_with_the_least_to_do_is_asked() -> None:
@@ -367,7 +375,8 @@ async def test_one_missed_probe_may_be_chance() -> None:
     await pool.close()
 
 
-async def test_the_pool_is_what_its_best_server_is() -> None:
+async def test_the_pool_is_what_its_best_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "RECENT", -1.0)
     a, b = FakeBackend(name="a", state=Health("down", "gone")), FakeBackend(name="b", state=Health("asleep", "zzz"))
     pool = Pool("p", [a, b], Settings(probe=600))
     await pool.start()
@@ -375,8 +384,20 @@ async def test_the_pool_is_what_its_best_server_is() -> None:
     b.state = Health("ready")
     assert (await pool.health()).state == "ready"
     b.state = Health("down")
-    await pool.health()
+    for _ in range(2):
+        await pool.replicas[1].probe()
     assert (await pool.health()).state == "down"
+    await pool.close()
+
+
+async def test_one_answer_of_a_probe_counts_once_however_often_the_pool_is_asked() -> None:
+    a, b = FakeBackend(name="a"), FakeBackend(name="b", state=Health("down"))
+    pool = Pool("p", [a, b], Settings(probe=600))
+    await pool.start()
+    for _ in range(20):
+        assert (await pool.health()).state == "ready"
+    assert a.probes <= 2
+    assert b.probes <= 2
     await pool.close()
 
 
@@ -423,6 +444,20 @@ async def test_the_narrowest_window_counts_and_a_list_that_cannot_be_read_is_lef
     pool = Pool("p", backends)
     await pool.start()
     assert await pool.models() == [ModelInfo("m", window=4096)]
+    await pool.close()
+
+
+async def test_a_list_that_hangs_does_not_hold_the_others_up() -> None:
+    class Hangs(FakeBackend):
+        async def models(self) -> list[ModelInfo]:
+            await asyncio.sleep(30)
+            return []
+
+    pool = Pool("p", [Hangs(name="a"), FakeBackend(name="b")])
+    await pool.start()
+    begun = time.monotonic()
+    assert [info.id for info in await pool.models()] == ["only"]
+    assert time.monotonic() - begun < 1
     await pool.close()
 
 
