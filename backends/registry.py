@@ -5,6 +5,7 @@ Nothing is contacted here. A URL that cannot mean a backend is refused with the 
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ class Options:
     api_key: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     name: str | None = None
+    tls: ssl.SSLContext | None = None  # for https
 
 
 def open_backend(url: str, options: Options | None = None) -> Backend:
@@ -60,6 +62,7 @@ def _chat(url: str, options: Options) -> Backend:
         api_key=options.api_key,
         timeouts=options.timeouts,
         name=options.name,
+        tls=options.tls,
     )
 
 
@@ -70,7 +73,7 @@ def _local(url: str, options: Options) -> Backend:
 
 
 def _triton(url: str, options: Options) -> Backend:
-    return open_triton(url, options.settings, timeouts=options.timeouts, name=options.name)
+    return open_triton(url, options.settings, timeouts=options.timeouts, name=options.name, api_key=options.api_key)
 
 
 def _unusable(url: str, reason: str) -> GatewayError:

@@ -25,7 +25,10 @@ Exception: the engine lost its mind
         ("UNAVAILABLE", "Exceeds maximum queue size", Kind.BUSY),
         ("UNAVAILABLE", "Server is stopping, scheduler for model has stopped accepting new requests", Kind.BUSY),
         ("UNAVAILABLE", "failed to connect to all addresses; last error: Connection refused", Kind.BACKEND_DOWN),
-        ("RESOURCE_EXHAUSTED", "received message larger than max", Kind.BUSY),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 4)", Kind.BACKEND_FAILED),
+        ("RESOURCE_EXHAUSTED", "too many requests", Kind.BUSY),
+        ("INVALID_ARGUMENT", "in ensemble 'e', the tokenizer is not found", Kind.BACKEND_FAILED),
+        ("UNAUTHENTICATED", "", Kind.BACKEND_FAILED),
         ("DEADLINE_EXCEEDED", "Deadline Exceeded", Kind.TIMEOUT),
         ("INVALID_ARGUMENT", "unexpected inference input 'max_tokens' for model 'llmapi'", Kind.BACKEND_FAILED),
         ("INTERNAL", "CUDA error: an illegal memory access", Kind.BACKEND_FAILED),
@@ -47,15 +50,14 @@ def test_codes_and_words_become_kinds(code: str, text: str, kind: Kind) -> None:
             "Error generating request: The sum of prompt length (8000.0), query length (0) max_tokens (500) should not"
             " exceed max_seq_len (8192)",
             8000,
-            None,
+            8192,
         ),
     ],
 )
-def test_an_overflow_keeps_its_numbers(text: str, tokens: int, limit: int | None) -> None:
+def test_an_overflow_keeps_its_numbers(text: str, tokens: int, limit: int) -> None:
     error = classify("INTERNAL", text)
     assert error.kind is Kind.OVERFLOW
-    assert error.tokens == tokens
-    assert limit is None or error.limit == limit
+    assert (error.tokens, error.limit) == (tokens, limit)
 
 
 def test_of_a_traceback_at_most_its_last_line_is_told() -> None:

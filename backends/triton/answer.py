@@ -69,7 +69,12 @@ class Answer:
     @property
     def ended_by_model(self) -> bool:
         """By its own end token: its stream ends by itself."""
-        return self._ids.ended and not self._stops.done
+        return self._ids.ended or (self._stops.done and self._stops.found is None)
+
+    @property
+    def stopping(self) -> bool:
+        """The server has said why the answer ends, and only the end of its stream is missing."""
+        return bool(self._reason)
 
     # --------------------------------------------------------------------------------------------------------- reading
 

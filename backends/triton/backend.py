@@ -127,6 +127,18 @@ class Triton:
             by_ids=profile.by_ids,
         )
 
+    @property
+    def cancellation(self) -> str:
+        """What keeps a client that leaves from freeing the GPU, for `dragoman doctor`; "" where nothing does."""
+        profile = self._profile
+        if profile is None or (profile.stoppable and profile.decoupled):
+            return ""
+        if profile.form == "tensorrt_llm_bls":
+            return "nothing stops a BLS model: serve the ensemble instead"
+        if not profile.decoupled:
+            return "a model that is not decoupled may run to its end: set decoupled"
+        return "no step of this ensemble can be told to stop: update it, or serve its tensorrt_llm step"
+
     # ----------------------------------------------------------------------------------------------------- the request
 
     def prepare(self, request: Request) -> tuple[Note, ...]:
@@ -149,10 +161,12 @@ class Triton:
 
     def _plan(self, request: Request) -> forced.Plan | None:
         guided = self._profile is not None and self._profile.guided
+        # a constraint holds from the first token on and would forbid the calls that may come as well
+        free = guided and not (request.tools and request.tool_choice == "auto")
         return forced.plan(
             request,
             force_tool="schema" if guided else "prompt",
-            json_schema="enforced" if guided else "prompt",
+            json_schema="enforced" if free else "prompt",
             shows_tools=self._files is None or self._files.shows_tools,
         )
 
@@ -225,10 +239,13 @@ class Triton:
             async with Deadline(self._timeouts.first) as deadline, self._client.open(call) as responses:
                 ended = await self._read(responses, answer, deadline, sink)
         except TimeoutError:
+            if not answer.stopping:
+                self._abort(answer, sink)
+                raise timed_out() from None
+            self._finish(answer, sink)
+        except GatewayError as error:
             self._abort(answer, sink)
-            raise timed_out() from None
-        except GatewayError:
-            self._abort(answer, sink)
+            ended = error.kind is not Kind.BACKEND_FAILED  # which may have been said by one of several steps
             raise
         finally:
             if not ended:
@@ -253,10 +270,15 @@ class Triton:
                     deadline.move(self._timeouts.between)
             if answer.done:
                 return answer.ended_by_model and await _at_end(responses)
+            if answer.stopping:
+                deadline.move(self._timeouts.usage)
+        self._finish(answer, sink)
+        return True
+
+    def _finish(self, answer: Answer, sink: Sink) -> None:
         events = answer.finish()
         if events and not sink.feed(events):
             self._enough(events, answer, sink)
-        return True
 
     def _enough(self, events: list[Event], answer: Answer, sink: Sink) -> None:
         if not isinstance(events[-1], Finished):

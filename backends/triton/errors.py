@@ -23,7 +23,8 @@ _SETTINGS = Settings(
     )
 )
 _NOT_LOADED = re.compile(r"no available versions|is not ready|not at ready state|unloading|is being (?:un)?loaded")
-_UNKNOWN = re.compile(r"unknown model|is not found", re.IGNORECASE)
+_UNKNOWN = re.compile(r"unknown model", re.IGNORECASE)
+_TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
 _FULL = re.compile(r"maximum queue size|queue is full|timeout expired", re.IGNORECASE)
 _NO_CONNECTION = re.compile(
     r"failed to connect|connection (?:refused|reset)|connection attempt timed out|name resolution|socket closed"
@@ -43,7 +44,7 @@ def classify(code: str, text: str, *, begun: bool = False) -> GatewayError:
         return _error(Kind.MODEL_NOT_FOUND, "The model server does not know this model.")
     if code in ("DEADLINE_EXCEEDED",):
         return _error(Kind.TIMEOUT, "The model server did not answer in time.")
-    if code == "RESOURCE_EXHAUSTED" or _FULL.search(text):
+    if (code == "RESOURCE_EXHAUSTED" and not _TOO_LARGE.search(text)) or _FULL.search(text):
         return _error(Kind.BUSY, "The model server is busy.", 1.0)
     if code == "UNAVAILABLE":
         if begun:

@@ -80,8 +80,9 @@ def _import(name: str) -> ModuleType:
 class GrpcClient:
     """`target` is host:port; `connect` seconds. Raises `GatewayError` INVALID where the extra is not installed."""
 
-    def __init__(self, target: str, *, connect: float) -> None:
+    def __init__(self, target: str, *, connect: float, api_key: str | None = None) -> None:
         self._target = target
+        self._key = (("authorization", f"Bearer {api_key.strip()}"),) if api_key and api_key.strip() else ()
         self._connect = connect
         self._grpc = _import("grpc")
         self._pb: Any = _import("tritonclient.grpc.service_pb2")
@@ -120,7 +121,7 @@ class GrpcClient:
 
     async def _ask(self, method: str, request: Any) -> Any:
         await self._connected()
-        return await self._answered(getattr(self._stub, method)(request, timeout=QUESTION))
+        return await self._answered(getattr(self._stub, method)(request, timeout=QUESTION, metadata=self._key))
 
     async def _answered(self, call: Awaitable[Any]) -> Any:
         try:
@@ -152,10 +153,10 @@ class GrpcClient:
         await self._connected()
         message = self._encode(call)
         if call.streamed:
-            rpc = self._stub.ModelStreamInfer(metadata=(("triton_grpc_error", "true"),))
+            rpc = self._stub.ModelStreamInfer(metadata=(("triton_grpc_error", "true"), *self._key))
             responses = self._streamed(rpc, message)
         else:
-            rpc = self._stub.ModelInfer(message)
+            rpc = self._stub.ModelInfer(message, metadata=self._key)
             responses = self._whole(rpc)
         try:
             yield responses
@@ -197,6 +198,8 @@ class GrpcClient:
             message.parameters["triton_enable_empty_final_response"].bool_param = True
         for name, tensor in call.inputs.items():
             kind = call.model.inputs[name]
+            if kind not in _CONTENTS:
+                raise failed(f"The model wants {name} as {kind}, which the gateway cannot send.")
             values = [value.encode() for value in tensor.values] if kind == "BYTES" else tensor.values
             added = message.inputs.add(name=name, datatype=kind, shape=wire_shape(tensor, call.model.batched))
             getattr(added.contents, _CONTENTS[kind]).extend(values)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import orjson
@@ -43,8 +44,11 @@ _NOT_TENSORS = frozenset(
 class HttpClient:
     """`base` is the server's root, `http://host:8000`; `connect` seconds."""
 
-    def __init__(self, base: str, *, connect: float) -> None:
+    def __init__(self, base: str, *, connect: float, api_key: str | None = None) -> None:
         self._base = base
+        self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
+        if api_key and api_key.strip():
+            self._headers["Authorization"] = f"Bearer {api_key.strip()}"
         self._connect = connect
         self._session: aiohttp.ClientSession | None = None
 
@@ -52,7 +56,7 @@ class HttpClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, force_close=True),
-                headers={"Accept-Encoding": "identity", "User-Agent": "dragoman"},
+                headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._connect),
             )
@@ -65,7 +69,7 @@ class HttpClient:
     # ------------------------------------------------------------------------------------------------------- questions
 
     async def ready(self, model: str) -> bool:
-        status, body = await self._ask("GET", f"models/{model}/ready")
+        status, body = await self._ask("GET", f"models/{quote(model)}/ready")
         if status not in (200, 400):
             raise self._refusal(status, body)
         return status == 200
@@ -79,8 +83,8 @@ class HttpClient:
         ]
 
     async def describe(self, model: str) -> tuple[Metadata, Config]:
-        told = await self._json("GET", f"models/{model}")
-        config = await self._json("GET", f"models/{model}/config")
+        told = await self._json("GET", f"models/{quote(model)}")
+        config = await self._json("GET", f"models/{quote(model)}/config")
         inputs = {tensor["name"]: tensor["datatype"] for tensor in told["inputs"]}
         outputs = {tensor["name"]: tensor["datatype"] for tensor in told["outputs"]}
         return metadata(model, inputs, outputs, config), config
@@ -117,7 +121,11 @@ class HttpClient:
         try:
             if response.status != 200:
                 raise self._refusal(response.status, await read_bounded(response, MAX_MESSAGE))
-            yield self._streamed(response) if call.streamed else self._whole(response)
+            responses = self._streamed(response) if call.streamed else self._whole(response)
+            try:
+                yield responses
+            finally:
+                await responses.aclose()
         except (aiohttp.ClientError, ConnectionError):
             raise broken_off() from None
         finally:
@@ -125,7 +133,7 @@ class HttpClient:
 
     async def _post(self, call: Call) -> aiohttp.ClientResponse:
         session = await self._started()
-        path = f"{self._base}/v2/models/{call.model.name}/generate{'_stream' if call.streamed else ''}"
+        path = f"{self._base}/v2/models/{quote(call.model.name)}/generate{'_stream' if call.streamed else ''}"
         try:
             return await session.post(path, data=JsonBody(dumps(_body(call))), allow_redirects=False)
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
@@ -133,7 +141,7 @@ class HttpClient:
         except (aiohttp.ClientError, ConnectionError):
             raise failed("The model server closed the connection without an answer.") from None
 
-    async def _streamed(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[Outputs]]:
+    async def _streamed(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Outputs], None]:
         reader, begun, more = EventReader(), False, True
         while more:
             data = await response.content.readany()
@@ -157,7 +165,7 @@ class HttpClient:
                 found.append(outputs)
         return found, None
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncIterator[list[Outputs]]:
+    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Outputs], None]:
         body = await read_bounded(response, MAX_MESSAGE)
         event = _loads(body)
         if _is_error(event):

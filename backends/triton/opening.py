@@ -17,7 +17,12 @@ from backends.triton.model_files import loader, rendering
 
 
 def open_triton(
-    url: str, settings: Mapping[str, Any], *, timeouts: Timeouts | None = None, name: str | None = None
+    url: str,
+    settings: Mapping[str, Any],
+    *,
+    timeouts: Timeouts | None = None,
+    name: str | None = None,
+    api_key: str | None = None,
 ) -> Triton:
     """Raises `GatewayError` INVALID, in one line, for a URL, settings or an installation that cannot be used."""
     address = parse(url)
@@ -27,7 +32,7 @@ def open_triton(
     chat = resolve("generic", rendering(settings))
     return Triton(
         address,
-        _client(address, timeouts.connect),
+        _client(address, timeouts.connect, api_key),
         loader(address.tokenizer, address.markup, address.model, chat),
         settings=chat,
         timeouts=timeouts,
@@ -35,7 +40,7 @@ def open_triton(
     )
 
 
-def _client(address: Address, connect: float) -> Client:
+def _client(address: Address, connect: float, api_key: str | None) -> Client:
     if address.transport == "grpc":
-        return GrpcClient(address.host, connect=connect)
-    return HttpClient(f"http://{address.host}", connect=connect)
+        return GrpcClient(address.host, connect=connect, api_key=api_key)
+    return HttpClient(f"http://{address.host}", connect=connect, api_key=api_key)

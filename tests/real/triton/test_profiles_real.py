@@ -218,9 +218,9 @@ async def test_a_client_that_leaves_stops_the_model(served: Served, triton: Trit
     with pytest.raises(asyncio.CancelledError):
         await task
     if served.form.startswith("bls"):
-        assert not (await served.backend.capabilities()).stoppable  # nothing can stop it, and that is said
+        assert "BLS" in served.backend.cancellation  # nothing can stop it, and that is said
         return
-    assert (await served.backend.capabilities()).stoppable
+    assert served.backend.cancellation == ""
     (seen,) = await until(lambda: mine(triton, asked, "cancelled"))
     assert seen["at"] - left < 0.5
 
@@ -237,3 +237,5 @@ async def test_health_models_and_capabilities(served: Served) -> None:
     told = await served.backend.capabilities()
     assert told.streams is (served.form in STREAMED)
     assert told.constrained is not served.form.startswith("llmapi")
+    assert told.stoppable is (served.form in STREAMED and not served.form.startswith("bls"))
+    assert bool(served.backend.cancellation) is not told.stoppable

@@ -181,6 +181,30 @@ async def test_a_prompt_beyond_the_window_is_refused_here(triton: Triton, tokeni
     assert caught.value.tokens > 1500
 
 
+async def test_a_limit_that_leaves_no_room_is_lowered_once(
+    triton: Triton, tokenizer_folder: Path, transport: str
+) -> None:
+    for model, via in (("tensorrt_llm", "ids"), ("ensemble", "text"), ("llmapi", "ids")):
+        asked = request({"say": "Yes.", "window": 700}, max_tokens=4000)
+        async with opened(url(triton, transport, model, tokenizer_folder, via=via)) as backend:
+            sink = await ask(backend, asked)
+            tokens = await backend.count_tokens(asked)
+        assert sink.text == "Yes."
+        assert tokens is not None
+        assert Note("repair", "max_tokens") in sink.notes
+        limits = [fact["limit"] for fact in triton.facts(event="begin") if fact["id"].startswith(asked.id)]
+        assert limits == [4000, 700 - tokens]
+
+
+async def test_a_format_beside_tools_leaves_room_for_calls(triton: Triton, tokenizer_folder: Path) -> None:
+    asked = request({"say": CALL % "Oslo"}, tools=(WEATHER,), format=CITY)
+    async with opened(url(triton, "grpc", "tensorrt_llm", tokenizer_folder)) as backend:
+        sink = await ask(backend, asked)
+    assert isinstance(sink.parts[0], ToolCall)
+    assert "guided_decoding_guide_type" not in begun(triton, asked)["given"]
+    assert Note("unenforced", "format") in sink.notes
+
+
 async def test_a_conversation_with_results_and_thoughts(triton: Triton, tokenizer_folder: Path) -> None:
     first = request({"turns": [{"say": CALL % "Oslo"}, {"say": "It rains."}]}, tools=(WEATHER,))
     async with opened(url(triton, "grpc", "ensemble", tokenizer_folder)) as backend:
@@ -256,6 +280,25 @@ async def test_many_streams_at_once(triton: Triton, tokenizer_folder: Path, tran
         said = [f"This is answer number {n} 🦜." for n in range(24)]
         sinks = await asyncio.gather(*(ask(backend, request({"say": text, "delay": 0.005})) for text in said))
     assert [sink.text for sink in sinks] == said
+
+
+async def test_nothing_goes_on_behind_clients_that_left(triton: Triton, tokenizer_folder: Path, transport: str) -> None:
+    for model, via in (("ensemble", "ids"), ("ensemble", "text"), ("llmapi", "ids")):
+        asked = [request({"say": "word " * 400, "delay": 0.02}) for _ in range(16)]
+        async with opened(url(triton, transport, model, tokenizer_folder, via=via)) as backend:
+            tasks = [asyncio.create_task(backend.stream(each, Recorder())) for each in asked]
+            for number, task in enumerate(tasks):  # some before the server has them, some in the middle
+                await asyncio.sleep(0.01 * (number % 4))
+                task.cancel()
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(each, asyncio.CancelledError) for each in done)
+        await until(lambda: running(triton, asked) == set(), within=2.0)
+
+
+def running(triton: Triton, asked: list[Request]) -> set[str]:
+    mine = [fact for fact in triton.facts() if fact["id"].startswith(tuple(each.id + "." for each in asked))]
+    begun, ended = ({fact["id"] for fact in mine if fact["event"] == event} for event in ("begin", "end"))
+    return begun - ended
 
 
 async def test_a_full_receiver_holds_the_stream(triton: Triton, tokenizer_folder: Path, transport: str) -> None:

@@ -58,7 +58,7 @@ class TritonPythonModel:
 
     def whole(self, request: Any) -> Any:
         try:
-            ids = [id for group in self.generate(request, lambda: False) for id in group]
+            ids = [id for group in self.generate(request, request.is_cancelled) for id in group]
         except Exception as error:
             return pb.InferenceResponse(error=pb.TritonError(str(error)))
         if not flag(request, "exclude_input_in_output"):
@@ -81,6 +81,7 @@ class TritonPythonModel:
         )
         assert int(values(request, "input_lengths")[0]) == len(prompt)
         wanted = script.find(text)
+        script.fit(wanted, len(prompt), limit)
         return () if wanted.get("empty") else script.play(wanted, self.tokens, limit, cancelled)
 
     def response(self, ids: list[int], request: Any) -> Any:

@@ -56,7 +56,7 @@ class TritonPythonModel:
         if value(request, "streaming"):
             return pb.InferenceResponse(error=pb.TritonError("Streaming is only supported in decoupled mode."))
         try:
-            said = [("", "stop", "None"), *self.generate(request, lambda: False)]
+            said = [("", "stop", "None"), *self.generate(request, request.is_cancelled)]
             return response(*said[-1], request)
         except Exception as error:
             return failure(error)
@@ -77,6 +77,7 @@ class TritonPythonModel:
             temperature=None if temperature is None else float(temperature),
         )
         wanted = script.find(prompt)
+        script.fit(wanted, len(self.tokens.encode(prompt).ids), limit)
         if wanted.get("empty"):
             return
         if "ask" in wanted:

@@ -2,9 +2,9 @@
 
 Keys: `say` (text), `ids` (tokens as they are), `delay` (seconds before each token), `fail_after`, `hang_after` (tokens
 that come first), `error` (its words), `empty` (no response at all), `group` (tokens per response), `eos` (end with that
-token), `ask` (URL of a llama.cpp server whose text is the answer), `turns` (one script for each number of tool results
-behind the script). Whatever a model does is written, a line of JSON each, to the trace that the test reads. Times are
-the machine's monotonic clock.
+token), `ask` (URL of a llama.cpp server whose text is the answer), `window` (tokens of prompt and limit together),
+`turns` (one script for each number of tool results behind the script). Whatever a model does is written, a line of JSON
+each, to the trace that the test reads. Times are the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -57,6 +57,15 @@ def pause(seconds: float, cancelled: Any) -> None:
         if left <= 0:
             return
         time.sleep(min(left, POLL))
+
+
+def fit(script: dict[str, Any], tokens: int, limit: int) -> None:
+    window = script.get("window", tokens + limit)
+    if tokens + limit > window:
+        raise ValueError(
+            f"The sum of prompt length ({tokens}.0), query length (0) max_tokens ({limit}) should not exceed "
+            f"max_seq_len ({window})"
+        )
 
 
 def play(script: dict[str, Any], tokens: Tokenizer, limit: int, cancelled: Any) -> Iterator[list[int]]:

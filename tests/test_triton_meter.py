@@ -1,0 +1,55 @@
+"""A Triton server's load from its metrics."""
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from backends.triton.meter import Meter, read
+
+ENGINE = """# TYPE nv_trt_llm_request_metrics gauge
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="max",version="1"} 512
+nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="active",version="1"} 4
+nv_trt_llm_request_metrics{model="other",request_type="active",version="1"} 100
+nv_inference_pending_request_count{model="tensorrt_llm",version="1"} 9
+"""
+
+
+def test_the_engine_s_own_figures_count_first() -> None:
+    assert read(ENGINE, ["tensorrt_llm"]) == 7.0
+
+
+def test_without_them_the_queue_counts() -> None:
+    text = 'nv_inference_pending_request_count{model="tensorrt_llm",version="1"} 9\n'
+    assert read(text, ["tensorrt_llm"]) == 9.0
+    assert read(text, ["another"]) is None
+    assert read("", ["tensorrt_llm"]) is None
+
+
+async def test_what_was_measured_is_told_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    async def metrics(_: web.Request) -> web.Response:
+        nonlocal asked
+        asked += 1
+        return web.Response(text=ENGINE)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    async with TestServer(app) as server:
+        meter = Meter(str(server.make_url("/metrics")))
+        assert meter.load is None
+        await meter.measure(["tensorrt_llm"])
+        await meter.measure(["tensorrt_llm"])
+        assert [meter.load, asked] == [7.0, 1]
+        monkeypatch.setattr("backends.triton.meter.STALE", -1.0)
+        assert meter.load is None
+        await meter.close()
+
+
+async def test_a_server_without_metrics_is_left_alone_for_a_while() -> None:
+    meter = Meter("http://127.0.0.1:9/metrics")
+    await meter.measure(["m"])
+    await meter.measure(["m"])
+    assert meter.load is None
+    await meter.close()
