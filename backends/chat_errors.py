@@ -78,6 +78,7 @@ _NO_MODEL = re.compile(
     r"|\bmodel not found|(?:unknown|no such) model",
     re.IGNORECASE,
 )
+_FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
 _INTERNAL = re.compile(
     r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory", re.IGNORECASE
 )
@@ -115,10 +116,18 @@ def read(body: bytes | object) -> Told:
         words = " ".join(str(error[key]) for key in ("type", "code") if isinstance(error.get(key), str))
         numbers = " ".join(f"{key}={error[key]}" for key in ("n_prompt_tokens", "n_ctx") if key in error)
         param = error.get("param")
-        code = error.get("code")
-        status = code if isinstance(code, int) and 400 <= code < 600 else 0
-        return Told(f"{_plain(text)} {numbers}".strip(), words, param if isinstance(param, str) else "", status)
+        return Told(
+            f"{_plain(text)} {numbers}".strip(), words, param if isinstance(param, str) else "", _status(error, words)
+        )
     return Told(_plain(error))
+
+
+def _status(error: Mapping[str, object], words: str) -> int:
+    """The status in a body: a number, digits in a string (LiteLLM), or what a type says."""
+    code = error.get("code")
+    if isinstance(code, int | str) and re.fullmatch(r"[45]\d\d", str(code)):
+        return int(code)
+    return 429 if _FULL.search(words) else 0
 
 
 def _plain(value: object) -> str:
