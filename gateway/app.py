@@ -29,6 +29,7 @@ from gateway.health import Gate
 from gateway.logs import Redactor, log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.models import Models, not_found
+from gateway.openapi import describe
 from gateway.sealing import Sealer
 from gateway.secrets import Secrets, read_client_keys
 from gateway.tracing import open_tracing
@@ -95,6 +96,7 @@ class Gateway:
         router.add_get("/healthz", self.alive)
         router.add_get("/readyz", self.ready)
         router.add_get("/metrics", self.figures)
+        router.add_get("/openapi.json", self.description)
         router.add_get("/", self.status_page)
 
     def _model_call(self, protocol: Protocol) -> Next:
@@ -228,6 +230,9 @@ class Gateway:
 
     async def figures(self, request: web.Request) -> web.Response:
         return web.Response(body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def description(self, request: web.Request) -> web.Response:
+        return json_response(200, describe(self._protocols.values()), {})
 
     async def status_page(self, request: web.Request) -> web.Response:
         states = await self.gate.states()

@@ -99,10 +99,11 @@ class Count:
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's
-    shape."""
+    shape; `schema` gives the JSON schema of a body, as far as there is one."""
 
     name: str
     path: str
     parse: Callable[[Json, Context], Turn]
     error: Callable[[GatewayError, str], ErrorReply]
     count: Count | None = None
+    schema: Callable[[], Json] | None = None

@@ -8,6 +8,13 @@ from __future__ import annotations
 
 from translators.chat_completions.errors import error
 from translators.chat_completions.parse import parse
+from translators.chat_completions.schema import CreateChatCompletion
 from translators.protocol import Protocol
 
-PROTOCOL = Protocol(name="chat_completions", path="chat/completions", parse=parse, error=error)
+PROTOCOL = Protocol(
+    name="chat_completions",
+    path="chat/completions",
+    parse=parse,
+    error=error,
+    schema=CreateChatCompletion.model_json_schema,
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from translators.messages.errors import error
 from translators.messages.parse import count_body, parse, parse_count
+from translators.messages.schema import CreateMessage
 from translators.protocol import Count, Protocol
 
 __all__ = ["PROTOCOL", "parse_count"]
@@ -19,4 +20,5 @@ PROTOCOL = Protocol(
     parse=parse,
     error=error,
     count=Count("messages/count_tokens", parse_count, count_body),
+    schema=CreateMessage.model_json_schema,
 )

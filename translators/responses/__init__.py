@@ -10,6 +10,7 @@ from translators.ir import Request
 from translators.openai_errors import error
 from translators.protocol import Context, Count, Json, Protocol
 from translators.responses.parse import parse
+from translators.responses.schema import CreateResponse
 
 
 def _parse_count(body: Json, context: Context) -> Request:
@@ -26,4 +27,5 @@ PROTOCOL = Protocol(
     parse=parse,
     error=error,
     count=Count("responses/input_tokens", _parse_count, _count_body),
+    schema=CreateResponse.model_json_schema,
 )

@@ -1,0 +1,109 @@
+"""The gateway's description of itself is whole, and the gateway keeps to it whatever is asked.
+
+schemathesis makes requests from the description, sound ones and others, and compares each answer with it: no fault of
+ours, no status, media type or body that is not described.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from aiohttp import web
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from gateway.app import RUNNER_OPTIONS, build
+from gateway.config import Config
+from gateway.door import Runner
+from gateway.openapi import describe
+from tests.gateway_fakes import FakeBackend, running
+from translators.registry import PROTOCOLS
+
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+class Thread:
+    """A gateway in a thread of its own: the client of the tests below blocks."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+        self._stop: asyncio.Event | None = None
+
+    def __enter__(self) -> Thread:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._stop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._stop = asyncio.Event()
+        runner = Runner(build(Config(), [FakeBackend()]), shutdown_timeout=0.2, **RUNNER_OPTIONS)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    with Thread() as thread:
+        yield thread.url
+
+
+SCHEMA = schemathesis.openapi.from_dict(describe(PROTOCOLS))
+SCHEMA.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=15,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_is_one_that_is_described(case: Any, served: str) -> None:
+    case.call_and_validate(base_url=served, checks=CHECKS, timeout=10)
+
+
+async def test_every_route_is_described_and_nothing_else() -> None:
+    async with running(FakeBackend(), protocols=PROTOCOLS) as served:
+        routes = set()
+        for resource in served.runner.app.router.resources():
+            path = str(resource.canonical)
+            routes.add(path if path == "/" else path.rstrip("/"))
+        async with served.session.get(f"{served.url}/openapi.json") as answer:
+            assert answer.status == 200
+            told = await answer.json()
+    assert set(told["paths"]) == {route.replace("{id:.+}", "{id}") for route in routes}
+
+
+def test_the_fields_of_bodies_come_from_what_checks_them() -> None:
+    schemas = describe(PROTOCOLS)["components"]["schemas"]
+    assert schemas["ResponsesRequest"]["properties"]["max_output_tokens"]
+    assert schemas["MessagesRequest"]["required"] == ["model", "messages"]
+    assert schemas["ChatCompletionsRequest"]["properties"]["temperature"]
+    text = str(schemas)
+    assert "#/$defs" not in text
