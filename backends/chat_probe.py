@@ -27,7 +27,8 @@ from translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
 
-HEALTH_KEPT = 1.0  # seconds
+HEALTH_KEPT = 0.3  # seconds; the gate in front keeps what it was told for half a second more
+ABSENT_KEPT = 60.0  # an endpoint that is missing while a proxy stands in for a server that starts comes later
 MODELS_KEPT = 10.0
 LIMIT = aiohttp.ClientTimeout(total=5.0)
 SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
@@ -70,14 +71,16 @@ class Probe:
         self._root = re.sub(r"/v\d+$", "", base)
         self._settings = settings
         self._name = name
-        self._sleep_path = settings.sleep_path
+        self._sleep_absent_until = 0.0
         self._sleep = Kept(self._ask_asleep, HEALTH_KEPT)
         self._health = Kept(self._ask_health, HEALTH_KEPT)
         self._models = Kept(self._ask_models, MODELS_KEPT)
 
     async def asleep(self) -> bool:
         """False where it cannot be told: the request itself will show it."""
-        return self._sleep_path is not None and await self._sleep.get()
+        if self._settings.sleep_path is None or time.monotonic() < self._sleep_absent_until:
+            return False
+        return await self._sleep.get()
 
     async def health(self) -> Health:
         return await self._health.get()
@@ -111,11 +114,11 @@ class Probe:
 
     async def _ask_asleep(self) -> bool:
         try:
-            status, body = await self._get(f"{self._root}{self._sleep_path}", SLEEP_LIMIT)
+            status, body = await self._get(f"{self._root}{self._settings.sleep_path}", SLEEP_LIMIT)
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
         if status in (404, 405, 501):
-            self._sleep_path = None  # vLLM has it in developer mode only
+            self._sleep_absent_until = time.monotonic() + ABSENT_KEPT  # vLLM has it in developer mode only
             return False
         answer = _loads(body)
         return isinstance(answer, dict) and answer.get("is_sleeping") is True
@@ -128,7 +131,7 @@ class Probe:
             status, body = await self._get(url)
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             return Health("down", "does not answer" if isinstance(error, TimeoutError) else "cannot be reached", 1.0)
-        if 200 <= status < 300 or (status in (404, 405) and self._settings.health_path):
+        if 200 <= status < 300 or status in (404, 405, 501):
             return Health("ready")  # a server without the endpoint is reachable all the same
         detail = redact(read(body).text) or f"status {status}"
         if status == 503:

@@ -1,0 +1,59 @@
+"""What a chat server is asked about itself: endpoints that are missing, and how fresh its answers are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from backends import chat_probe
+from backends.chat_completions import ChatCompletions
+from backends.chat_settings import resolve
+from tests.scripted import Script, ScriptedServer
+
+ASLEEP = Script.json({"is_sleeping": True})
+
+
+@asynccontextmanager
+async def serving(preset: str) -> AsyncIterator[tuple[ScriptedServer, ChatCompletions]]:
+    async with ScriptedServer() as server:
+        backend = ChatCompletions(server.url, settings=resolve(preset))
+        try:
+            yield server, backend
+        finally:
+            await backend.close()
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_server_without_a_list_of_models_can_serve_all_the_same(status: int) -> None:
+    async with serving("generic") as (server, backend):
+        server.on("GET", "/v1/models", Script.json({}, status))
+        assert (await backend.health()).state == "ready"
+
+
+async def test_a_server_that_refuses_the_key_is_down() -> None:
+    async with serving("generic") as (server, backend):
+        server.on("GET", "/v1/models", Script.json({}, 401))
+        assert (await backend.health()).state == "down"
+
+
+async def test_a_server_that_falls_asleep_is_known_to_sleep_within_half_a_second() -> None:
+    async with serving("vllm") as (server, backend):
+        assert (await backend.health()).state == "ready"
+        server.on("GET", "/is_sleeping", ASLEEP)
+        await asyncio.sleep(0.4)
+        assert (await backend.health()).state == "asleep"
+
+
+async def test_a_missing_sleep_endpoint_is_looked_for_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_probe, "ABSENT_KEPT", 0.2)
+    monkeypatch.setattr(chat_probe, "HEALTH_KEPT", 0.0)
+    async with serving("vllm") as (server, backend):
+        server.on("GET", "/is_sleeping", Script.json({}, 404))
+        assert (await backend.health()).state == "ready"
+        server.on("GET", "/is_sleeping", ASLEEP)
+        assert (await backend.health()).state == "ready", "not asked again at once"
+        await asyncio.sleep(0.25)
+        assert (await backend.health()).state == "asleep"
