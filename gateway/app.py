@@ -138,7 +138,7 @@ class Gateway:
             error = GatewayError(Kind.INVALID, other.reason)
         except Exception:
             log.exception("bug in %s", request.path)
-            error = GatewayError(Kind.INTERNAL, f"Internal error; the request id is {request['request_id']}.")
+            error = GatewayError(Kind.INTERNAL, f"Internal error; the request id is {request[REQUEST_ID]}.")
         else:
             if not response.prepared and "x-request-id" not in response.headers:
                 response.headers.update(id_headers(request[REQUEST_ID]))

@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from backends.base import Health, ModelInfo
+from gateway.metrics import Metrics
 from tests.gateway_fakes import FakeBackend, running, until
 from translators.errors import GatewayError, Kind
 
@@ -59,6 +60,20 @@ async def test_an_unknown_path_is_404_in_json_naming_what_exists(path: str) -> N
         told = await answer.text()
         assert "POST /v1/plain" in told
         assert orjson.loads(told)
+
+
+async def test_a_bug_outside_the_protocols_is_a_500_in_json_that_names_the_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(_: Metrics) -> bytes:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(Metrics, "render", broken)
+    async with running() as served, served.session.get(served.url + "/metrics") as answer:
+        error = (await answer.json())["error"]
+        assert (answer.status, error["type"]) == (500, "api_error")
+        assert answer.headers["x-request-id"] in error["message"]
+        assert "a bug" not in error["message"]
 
 
 async def test_errors_below_a_protocols_path_are_in_its_words() -> None:
