@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -77,11 +78,13 @@ class ChatCompletions:
         api_key: str | None = None,
         timeouts: Timeouts | None = None,
         name: str | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._base = url.rstrip("/")
         self._settings = settings or Settings()
         self._model = model
         self._timeouts = timeouts or Timeouts()
+        self._tls: ssl.SSLContext | bool = tls or True
         self._name = name or urlsplit(url).netloc.rpartition("@")[2]
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
         if api_key and api_key.strip():
@@ -113,9 +116,9 @@ class ChatCompletions:
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         # No limit on connections: admission is the pool's affair, and a queue in here would be invisible to it.
         connector = (
-            aiohttp.TCPConnector(limit=0, force_close=True)
+            aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
             if fresh
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0)
+            else aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0, ssl=self._tls)
         )
         return aiohttp.ClientSession(
             connector=connector,

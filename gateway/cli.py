@@ -104,10 +104,13 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check(config: Config, secrets: Secrets, _: Reread) -> int:
-    """Opens the backends too (without speaking to them), because a wrong preset or setting shows only there."""
+    """Opens the backends too (without speaking to them), because a wrong preset, setting or certificate shows only
+    there."""
     from gateway.opening import open_backends
+    from gateway.tls import for_clients
 
     open_backends(config, secrets)
+    for_clients(config.tls)
     print(effective(config, secrets), end="")
     return 0
 

@@ -59,6 +59,30 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Tls(Section):
+    certificate: Path | None = None
+    key: Path | None = None
+    client_ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_a_certificate(self) -> Tls:
+        if self.certificate is None and (self.key or self.client_ca):
+            raise ValueError("needs a certificate")
+        return self
+
+
+class BackendTls(Section):
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _has_a_certificate(self) -> BackendTls:
+        if self.certificate is None and self.key is not None:
+            raise ValueError("needs a certificate")
+        return self
+
+
 class BackendConfig(Section):
     url: str = Field(min_length=1)
     name: Name | None = None
@@ -69,6 +93,7 @@ class BackendConfig(Section):
     wake: Literal["refuse", "wake"] = "refuse"
     api_key_env: str | None = None
     api_key_file: Path | None = None
+    tls: BackendTls | None = None
     settings: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -190,6 +215,7 @@ class Config(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1)
     port: int = Field(8080, ge=0, le=65_535)
     workers: int = Field(1, ge=1)
+    tls: Tls = Tls()
     model: Name | None = None
     preset: str | None = None
     backends: tuple[BackendConfig, ...] = ()

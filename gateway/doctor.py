@@ -19,7 +19,7 @@ from typing import Literal
 
 from backends.base import Backend, ModelInfo
 from gateway.config import Config
-from gateway.opening import open_backends
+from gateway.opening import open_servers
 from gateway.secrets import Secrets
 from translators.errors import GatewayError
 from translators.ir import Event, JsonSchema, Message, Note, Reasoning, Request, Role, Sampling, Text, Tool, ToolCall
@@ -96,7 +96,7 @@ class _Heard:
 async def examine_all(config: Config, keys: Secrets) -> int:
     """Examines every backend of the configuration; 0 when each can serve."""
     can_serve = True
-    for backend in open_backends(config, keys):
+    for backend in open_servers(config, keys):
         print(f"backend {backend.name}", flush=True)
         try:
             await backend.start()

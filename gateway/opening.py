@@ -16,6 +16,7 @@ from backends.registry import Options, open_backend
 from backends.replica import Settings
 from gateway.config import BackendConfig, Config, ConfigError, Group
 from gateway.secrets import Secrets
+from gateway.tls import for_backend
 from translators.errors import GatewayError
 
 
@@ -24,12 +25,19 @@ def open_backends(config: Config, secrets: Secrets) -> list[Backend]:
     return [open_group(config, secrets, group) for group in config.groups]
 
 
+def open_servers(config: Config, secrets: Secrets) -> list[Backend]:
+    """Every server alone, those of pools too."""
+    return [_open(config, each, secrets.backend_key(str(each.name))) for each in config.named_backends]
+
+
 def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
     """What a group's backend is made of: equal ingredients make the same backend, which can then be kept."""
     timeouts = (config.timeouts.connect, config.timeouts.first_event, config.timeouts.between_events)
     keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
     pool = config.pool if group.pooled else None
-    return group, keys, config.preset, config.model, config.system_messages, timeouts, pool
+    files = [path for each in group.members if each.tls for path in (each.tls.ca, each.tls.certificate, each.tls.key)]
+    written = tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
+    return group, keys, written, config.preset, config.model, config.system_messages, timeouts, pool
 
 
 def open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
@@ -63,6 +71,7 @@ def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backen
             between=config.timeouts.between_events,
         ),
         name=backend.name,
+        tls=for_backend(backend.tls, str(backend.name)) if backend.tls else None,
     )
     try:
         return open_backend(backend.url, options)

@@ -28,6 +28,7 @@ from gateway.health import Gate
 from gateway.logs import Redactor, configure, log
 from gateway.sealing import own_key, state_directory
 from gateway.secrets import Secrets
+from gateway.tls import for_clients
 from translators.errors import GatewayError, Kind
 
 BACKLOG = 1024
@@ -63,7 +64,8 @@ async def run_on(
     try:
         configure(config.log, secrets.all())
         await house.open(config, secrets)
-        return await _serve(house, url(config.host, sockets[0]), reread, speak, Redactor(secrets.all()))
+        address = url(config.host, sockets[0], "https" if config.tls.certificate else "http")
+        return await _serve(house, address, reread, speak, Redactor(secrets.all()))
     finally:
         await house.close()
 
@@ -115,12 +117,13 @@ class House:
     async def open(self, config: Config, secrets: Secrets) -> None:
         """Another generation takes over; raises `ConfigError` where it cannot, and then nothing has changed."""
         previous = self._generations[-1] if self._generations else None
+        tls = for_clients(config.tls)
         app = build(config, secrets=secrets, previous=previous.gateway if previous else None)
         generation = Generation(app[GATEWAY], Runner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
         try:
             await generation.runner.setup()
             for each in self._sockets:
-                await web.SockSite(generation.runner, each.dup(), backlog=BACKLOG).start()
+                await web.SockSite(generation.runner, each.dup(), backlog=BACKLOG, ssl_context=tls).start()
         except BaseException:
             await generation.runner.cleanup()
             raise
@@ -329,6 +332,6 @@ def _bind(family: int, address: tuple[object, ...], shared: bool) -> socket.sock
     return bound
 
 
-def url(host: str, bound: socket.socket) -> str:
+def url(host: str, bound: socket.socket, scheme: str = "http") -> str:
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{bound.getsockname()[1]}"
+    return f"{scheme}://{shown}:{bound.getsockname()[1]}"

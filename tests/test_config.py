@@ -48,7 +48,7 @@ def keys_of(model: type[BaseModel]) -> set[str]:
 def test_every_key_of_the_models_is_in_the_file_and_the_other_way_round() -> None:
     content = yaml.safe_load(uncommented(GATEWAY_YAML.read_text()))
     assert set(content) == keys_of(Config)
-    for section in ("timeouts", "limits", "policy", "pool", "admission", "log"):
+    for section in ("tls", "timeouts", "limits", "policy", "pool", "admission", "log"):
         annotation = Config.model_fields[section].annotation
         assert isinstance(annotation, type)
         assert issubclass(annotation, BaseModel)
