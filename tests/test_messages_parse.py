@@ -83,6 +83,11 @@ def test_strings_and_blocks_say_the_same() -> None:
     assert parse(user("Hello")).request == parse(user([text("Hello")])).request
 
 
+@pytest.mark.parametrize("content", ["", [], [text("")]])
+def test_an_empty_turn_is_still_a_turn(content: Any) -> None:
+    assert parse(user(content)).request.messages == (Message("user", (Text(""),)),)
+
+
 def test_system_is_the_first_message_without_attribution_and_cache_marks() -> None:
     blocks = [
         text("x-anthropic-billing-header: cc_version=2.1.197.1c0; cc_entrypoint=sdk-cli;"),

@@ -105,8 +105,8 @@ class Conversation:
                 results += 1
             elif not self._left_out(given, place):
                 parts += self._shown(given, place)
-        if parts or not (results or blocks):
-            self._add("user", parts or [Text("")])
+        if parts or not results:
+            self._add("user", parts or [Text("")])  # a turn with nothing to show is still a turn
 
     def _result(self, block: Json, path: str) -> ToolResult:
         call_id = expect_text(block, "tool_use_id", path)
