@@ -1,6 +1,7 @@
 """What reaches a model on a real Triton server, and what the server tells beside its answers."""
 
 import asyncio
+import functools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -292,13 +293,13 @@ async def test_nothing_goes_on_behind_clients_that_left(triton: Triton, tokenize
                 task.cancel()
             done = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(each, asyncio.CancelledError) for each in done)
-        await until(lambda: running(triton, asked) == set(), within=2.0)
+        await until(functools.partial(all_ended, triton, asked), within=2.0)
 
 
-def running(triton: Triton, asked: list[Request]) -> set[str]:
+def all_ended(triton: Triton, asked: list[Request]) -> bool:
     mine = [fact for fact in triton.facts() if fact["id"].startswith(tuple(each.id + "." for each in asked))]
     begun, ended = ({fact["id"] for fact in mine if fact["event"] == event} for event in ("begin", "end"))
-    return begun - ended
+    return begun == ended
 
 
 async def test_a_full_receiver_holds_the_stream(triton: Triton, tokenizer_folder: Path, transport: str) -> None:

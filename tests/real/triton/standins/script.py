@@ -1,10 +1,10 @@
 """What a stand-in model does, told by the prompt: `SCRIPT{json}END` in a message, the last one counts.
 
 Keys: `say` (text), `ids` (tokens as they are), `delay` (seconds before each token), `fail_after`, `hang_after` (tokens
-that come first), `error` (its words), `empty` (no response at all), `group` (tokens per response), `eos` (end with that
-token), `ask` (URL of a llama.cpp server whose text is the answer), `window` (tokens of prompt and limit together),
-`turns` (one script for each number of tool results behind the script). Whatever a model does is written, a line of JSON
-each, to the trace that the test reads. Times are the machine's monotonic clock.
+that come first), `hang_for` (seconds), `error` (its words), `empty` (no response at all), `group` (tokens per
+response), `eos` (end with that token), `ask` (URL of a llama.cpp server whose text is the answer), `window` (tokens of
+prompt and limit together), `turns` (one script for each number of tool results behind the script). Whatever a model
+does is written, a line of JSON each, to the trace that the test reads. Times are the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -85,4 +85,4 @@ def misbehave(script: dict[str, Any], said: int, cancelled: Any) -> None:
     if script.get("fail_after", -1) == said:
         raise RuntimeError(script.get("error", "the engine broke in /opt/engine/model.py"))
     if script.get("hang_after", -1) == said:
-        pause(60.0, cancelled)
+        pause(script.get("hang_for", 60.0), cancelled)
