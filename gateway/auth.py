@@ -120,11 +120,11 @@ class Keys:
         self._follow()
         if not self._clients:
             return ANYBODY
-        offered = _digest(_offered(headers))
         found: Client | None = None
-        for digest, (_, client) in self._clients.items():
-            if hmac.compare_digest(digest, offered):
-                found = client
+        for offered in map(_digest, _offered(headers)):
+            for digest, (_, client) in self._clients.items():
+                if hmac.compare_digest(digest, offered):
+                    found = client
         if found is None:
             raise GatewayError(Kind.UNAUTHENTICATED, "A valid API key is needed.", code="invalid_api_key")
         return found
@@ -172,8 +172,8 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _offered(headers: Mapping[str, str]) -> str:
+def _offered(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Both, since Claude Code with a token and a key sends both and one of them may be meant for somebody else; where
+    both are known here, `x-api-key` says who asks."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return headers.get("x-api-key", "").strip()
+    return token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()

@@ -244,6 +244,9 @@ async def test_each_of_several_backends_gets_the_models_it_lists() -> None:
         ({"Authorization": "bearer  two"}, 200),
         ({"x-api-key": "two"}, 200),
         ({"Authorization": "Basic x", "x-api-key": "two"}, 200),
+        ({"Authorization": "Bearer another's", "x-api-key": "two"}, 200),
+        ({"Authorization": "Bearer one", "x-api-key": "another's"}, 200),
+        ({"Authorization": "Bearer another's", "x-api-key": "another's"}, 401),
     ],
 )
 async def test_with_keys_every_call_needs_one(headers: dict[str, str], status: int) -> None:
