@@ -310,17 +310,21 @@ class _Answer:
             if response.content_type == "application/json":
                 await self._read_whole(response)
             else:
-                await self._read_stream(response.content, deadline)
+                await self._read_stream(response, deadline)
         except GatewayError:
             self._abort()
             raise
         except (aiohttp.ClientError, ConnectionError):
             self._broken_off()
 
-    async def _read_stream(self, content: aiohttp.StreamReader, deadline: Deadline) -> None:
-        decoder, sink, limit = self.decoder, self._sink, self._timeouts.between
-        begun = closing = False
+    async def _read_stream(self, response: aiohttp.ClientResponse, deadline: Deadline) -> None:
+        decoder, sink, limit, content = self.decoder, self._sink, self._timeouts.between, response.content
+        read = begun = closing = False
         while data := await content.readany():
+            if not read and data.lstrip().startswith(b"{"):  # no event begins so: an object under a wrong label
+                await self._read_whole(response, data)
+                return
+            read = True
             events = decoder.feed(data)
             if events:
                 begun = True
@@ -342,9 +346,9 @@ class _Answer:
                 deadline.move(limit)
         self._finish()
 
-    async def _read_whole(self, response: aiohttp.ClientResponse) -> None:
-        """A server that ignored `stream`, or that calls its stream JSON."""
-        body = await read_bounded(response, MAX_WHOLE)
+    async def _read_whole(self, response: aiohttp.ClientResponse, begun: bytes = b"") -> None:
+        """A server that ignored `stream`, or that calls its stream JSON; `begun` was read already."""
+        body = begun + await read_bounded(response, MAX_WHOLE)
         if len(body) >= MAX_WHOLE:
             raise GatewayError(Kind.BACKEND_FAILED, "The model server's answer is too large.", source="backend")
         try:
