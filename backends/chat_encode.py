@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from backends.chat_messages import has_unseen_images, render
+from backends.chat_messages import has_unseen_images, has_unsent_reasoning, render
 from backends.chat_settings import KNOWN_PARAMETERS, Settings
 from translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Tool
 
@@ -57,6 +57,8 @@ def optional_fields(
         notes.append(Note("tool", "auto:unsupported"))
     if has_unseen_images(request.messages, settings):
         notes.append(Note("item", "tool_image"))
+    if has_unsent_reasoning(request.messages, settings):
+        notes.append(Note("item", "reasoning"))
     return fields, tuple(notes)
 
 

@@ -36,7 +36,8 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
             case "user":
                 out.append({"role": "user", "content": _user_content(message.parts, settings)})
             case "assistant":
-                out.append(_assistant(message.parts, settings))
+                if not _is_unsaid(message.parts, settings):
+                    out.append(_assistant(message.parts, settings))
             case "tool":
                 rendered, images = _tool(message.parts, settings)
                 out += rendered
@@ -54,6 +55,13 @@ def has_unseen_images(messages: Sequence[Message], settings: Settings) -> bool:
         isinstance(part, ToolResult) and any(isinstance(item, Image) for item in part.content)
         for message in messages
         for part in message.parts
+    )
+
+
+def has_unsent_reasoning(messages: Sequence[Message], settings: Settings) -> bool:
+    """Whether `render` leaves out what the model thought in earlier turns."""
+    return settings.reasoning_field is None and any(
+        isinstance(part, Reasoning) for message in messages for part in message.parts
     )
 
 
@@ -124,6 +132,11 @@ def _content_part(part: Text | Refusal | Image) -> Json:
     if part.detail is not None:
         url["detail"] = part.detail if part.detail in ("low", "high", "auto") else "high"  # the servers' closed list
     return {"type": "image_url", "image_url": url}
+
+
+def _is_unsaid(parts: Sequence[Part], settings: Settings) -> bool:
+    """A turn that broke off in its reasoning, where the server takes none: templates refuse a turn without content."""
+    return settings.reasoning_field is None and bool(parts) and all(isinstance(part, Reasoning) for part in parts)
 
 
 def _assistant(parts: Sequence[Part], settings: Settings) -> Json:

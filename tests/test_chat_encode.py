@@ -8,7 +8,19 @@ import pytest
 from backends.chat_encode import EFFORTS, encode, nearest_effort
 from backends.chat_settings import PRESETS, Settings, resolve
 from tests.recording import ask
-from translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Thinking, Tool
+from translators.ir import (
+    JsonObject,
+    JsonSchema,
+    Message,
+    Named,
+    Note,
+    Reasoning,
+    Request,
+    Sampling,
+    Text,
+    Thinking,
+    Tool,
+)
 
 TOOL = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "number"}}}, strict=True)
 OTHER = Tool("sub", "", {})
@@ -242,3 +254,10 @@ def test_fields_that_the_server_refused_before_stay_out() -> None:
 def test_numbers_and_texts_that_the_fast_encoder_refuses_are_sent_all_the_same() -> None:
     tool = Tool("t", "", {"type": "object", "maximum": 10**30})
     assert body(ask("half \ud83d", tools=(tool,)))["tools"][0]["function"]["parameters"]["maximum"] == 10**30
+
+
+def test_reasoning_of_earlier_turns_that_the_server_does_not_take_is_told() -> None:
+    request = ask(messages=(Message("assistant", (Reasoning("hm"), Text("yes"))), Message("user", (Text("so?"),))))
+    assert notes(request) == ["item:reasoning"]
+    assert notes(request, resolve("vllm")) == []
+    assert notes(ask()) == []

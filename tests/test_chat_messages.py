@@ -142,6 +142,12 @@ def test_reasoning_goes_back_on_every_assistant_turn_or_on_none() -> None:
     assert all("reasoning" not in json.dumps(message) for message in rendered(*turns))
 
 
+def test_a_turn_that_broke_off_in_its_reasoning_is_no_empty_turn() -> None:
+    turns = (say("user", "q"), say("assistant", Reasoning("hm")), say("user", "so?"))
+    assert [message["role"] for message in rendered(*turns)] == ["user", "user"]
+    assert rendered(*turns, reasoning_field="reasoning")[1] == {"role": "assistant", "content": "", "reasoning": "hm"}
+
+
 TEXTS = st.text(min_size=1, max_size=8)
 IMAGES = st.builds(Image, st.just(PIXEL), st.sampled_from([None, "low", "original"]))
 USER = st.builds(
