@@ -75,6 +75,7 @@ def serve(arguments: argparse.Namespace) -> tuple[object, str]:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = arguments.threads
     params.cache_ram_mib = arguments.cache_mib
     params.sampling.temp, params.sampling.top_p = 0.2, 0.9  # what SmolLM2's authors advise; a request's own values win
+    params.sampling.penalty_repeat = 1.15  # without it, one answer in three goes round in circles to the window's end
     params.ui = False
     params.endpoint_metrics = True
     params.verbosity = 2  # warnings and errors
