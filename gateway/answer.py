@@ -51,7 +51,7 @@ class Answer:
         self.first_event_at: float | None = None
         self.gone_at: float | None = None  # when a write found the client gone
         self.gaps = Gaps()
-        self._last_at = 0.0
+        self.last_at = 0.0
         self.notes: list[Note] = []
         self._stage = stage
         self._loop = asyncio.get_running_loop()
@@ -73,8 +73,8 @@ class Answer:
             if self.first_event_at is None:
                 self.first_event_at = now
             else:
-                self.gaps.add(now - self._last_at)
-            self._last_at = now
+                self.gaps.add(now - self.last_at)
+            self.last_at = now
             last = events[-1]
             if type(last) is Finished:
                 self.finished = last

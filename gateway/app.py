@@ -222,7 +222,8 @@ class Gateway:
 
     async def ready(self, request: web.Request) -> web.Response:
         states = await self.gate.states()
-        told = {name: health.state for name, health in states.items()}
+        doubts = {name: self.handler.doubt(name) for name, health in states.items() if health.state == "ready"}
+        told = {name: doubts.get(name) or health.state for name, health in states.items()}
         leaving = self.handler.leaving or self.handler.draining
         ready = "ready" in told.values() and not leaving
         body = {"ready": ready, "draining": leaving, "backends": told}

@@ -117,6 +117,11 @@ class Handler:
             # Both point back here, the error by its frames: without a cycle a large request is freed at once.
             call.answer = call.error = None
 
+    def doubt(self, backend: str) -> str | None:
+        """Why a backend that says it is ready is not to be trusted, by what became of the calls."""
+        now = asyncio.get_running_loop().time()
+        return self._recorder.passive.doubt(backend, self.calls, self._config.pool.slow, now)
+
     # ------------------------------------------------------------------------------------------------------ the steps
 
     async def _answered(self, call: Call) -> web.StreamResponse:

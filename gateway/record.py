@@ -19,6 +19,7 @@ from gateway.call import Call
 from gateway.client_kind import client_kind
 from gateway.logs import request_line
 from gateway.metrics import Metrics
+from gateway.passive import Passive
 from gateway.tracing import Tracing
 from translators.errors import GatewayError
 from translators.ir import Request
@@ -33,6 +34,7 @@ class Recorder:
         self._tracing = tracing
         self._lengths: dict[str, float] = {}  # mean seconds of finished answers, by backend
         self._answered: set[tuple[str, str]] = set()
+        self.passive = Passive()
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.request.headers)
@@ -86,6 +88,7 @@ class Recorder:
             metrics.overhead.labels(route).observe(call.ready_at - call.read_at)
         if answer is not None and answer.touched:
             self._count_answer(call, answer, now)
+        self.passive.ended(call, now)
         facts = self._facts(call, now)
         if call.span is not None:
             call.span.end(call)
