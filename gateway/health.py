@@ -1,7 +1,7 @@
 """Whether a backend can serve: a cached probe, the sleep gate that asks it, and the bounded wait for a start.
 
-The gate stands before every inference route of every protocol. A probe is at most `FRESH` seconds old and is shared
-by all requests that want it, so it costs a request nothing but, once a second, one short question; a server too busy
+The gate stands before every inference route of every protocol. What it knows is less than a second old and is shared
+by all requests that want it, so it costs a request nothing but, twice a second, one short question; a server too busy
 to answer that at once is taken for what it was last. Only a backend that says it sleeps or loads is refused: whether
 one that cannot be reached is really down is for the request itself to find out. A backend whose `start` still runs is
 waited for.
