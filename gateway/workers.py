@@ -49,6 +49,8 @@ class Worker:
 
 def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     """Runs until a signal ends it, and gives the exit status. Call it before anything has started a thread."""
+    if not hasattr(signal, "sigtimedwait"):
+        raise ConfigError("configuration: workers: this system has no way to wait for them; start several processes")
     try:
         figures = tempfile.mkdtemp(prefix="dragoman-figures-")
     except OSError as error:

@@ -95,6 +95,47 @@ def test_the_backend_variable_takes_a_comma_list_and_flags_replace_it(monkeypatc
     assert [each.url for each in config.named_backends] == ["http://c/v1"]
 
 
+def test_servers_named_by_address_alone_are_one_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_BACKEND", "http://a/v1, http://b/v1")
+    assert [(group.name, [each.name for each in group.members]) for group in load().groups] == [
+        ("pool", ["chat", "chat-2"])
+    ]
+    monkeypatch.setenv("DRAGOMAN_BACKEND", "http://a/v1")
+    assert [(group.name, group.pooled) for group in load().groups] == [("chat", False)]
+
+
+def test_backends_of_the_file_are_alone_unless_they_name_a_pool(tmp_path: Path) -> None:
+    text = """
+    backends:
+      - {url: http://a/v1, name: a, pool: qwen, window: 8192}
+      - {url: http://b/v1, name: b}
+      - {url: http://c/v1, name: c, pool: qwen, model: Qwen, window: 4096, wake: wake}
+    models: [{name: m, backend: qwen}, {name: n, backend: b}]
+    """
+    qwen, alone = load(write(tmp_path, text)).groups
+    assert (qwen.name, [each.name for each in qwen.members]) == ("qwen", ["a", "c"])
+    assert (qwen.pooled, qwen.wakes, qwen.model, qwen.window) == (True, True, "Qwen", 4096)
+    assert (alone.name, alone.pooled, alone.wakes) == ("b", False, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "backends: [{url: 'http://a', name: a, pool: p}, {url: 'http://b', name: p}]",
+            "'p' is a pool's and a backend",
+        ),
+        (
+            "backends: [{url: 'http://a', name: a, pool: p}]\nmodels: [{name: m, backend: a}]",
+            "no backend is called 'a'; it is a server of the pool 'p'",
+        ),
+    ],
+)
+def test_names_of_pools_and_backends_are_not_mixed_up(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load(write(tmp_path, text))
+
+
 def test_the_local_model_is_the_default_backend() -> None:
     assert [each.url for each in Config().named_backends] == ["local:"]
 

@@ -158,6 +158,23 @@ async def test_when_every_address_leads_nowhere_clients_are_told_when_to_come_ba
         await settled(it)
 
 
+async def test_another_server_is_tried_even_after_keepalives_have_begun() -> None:
+    busy = Script(b'{"error": {"message": "overloaded"}}', 503, {"content-type": "application/json"}, head_delay=0.4)
+    async with (
+        ScriptedServer(default=busy) as full,
+        ScriptedServer(default=Script(BODY)) as good,
+        over(full.url, good.url, timeouts={"head_after": 0.05, "keepalive": 0.1}) as it,
+    ):
+        async with it.ask(stream=True, prompt_cache_key=key_for(full.url, [full.url, good.url])) as answer:
+            assert (await answer.content.readline()) == b"event: response.created\n"
+            assert not good.chats
+            text = await read_all(answer)
+        assert text.count(b"event: response.in_progress") > 1
+        assert text.count(COMPLETED) == 1
+        assert (len(full.chats), len(good.chats)) == (1, 1)
+        await settled(it)
+
+
 async def test_a_server_that_comes_back_on_its_address_is_found_again() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
