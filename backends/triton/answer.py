@@ -72,6 +72,10 @@ class Answer:
         return self._ids.ended or (self._stops.done and self._stops.found is None)
 
     @property
+    def begun(self) -> bool:
+        return self._responses > 0
+
+    @property
     def stopping(self) -> bool:
         """The server has said why the answer ends, and only the end of its stream is missing."""
         return bool(self._reason)

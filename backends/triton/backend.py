@@ -11,9 +11,10 @@ token limit that leaves no room.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,9 @@ DEFAULT_MAX_TOKENS = 4096
 MIN_ROOM = 256  # tokens that must be left for an answer, or else the prompt counts as too long
 STOP_SECONDS = 2.0
 END_SECONDS = 0.25
+STOP_ONCE = (0.0,)
+# Before the first response the request may still be on its way to the engine, which then knows no such id yet.
+STOP_AGAIN = (0.0, 0.1, 0.3)
 
 _calls = itertools.count(1)
 
@@ -249,7 +253,7 @@ class Triton:
             raise
         finally:
             if not ended:
-                await self._stop(profile, call)
+                await self._stop(profile, call, begun=answer.begun)
             for note in answer.notes:
                 sink.note(note)
 
@@ -288,19 +292,24 @@ class Triton:
         if events := answer.abort():
             sink.feed(events)
 
-    async def _stop(self, profile: Profile, call: Call) -> None:
+    async def _stop(self, profile: Profile, call: Call, *, begun: bool) -> None:
         """Tell the engine by the request's id. A model that answers whole could read it only when it is too late."""
         if profile.stopper is not None and profile.decoupled:
-            stop = Call(profile.stopper, call.id, stop_inputs(profile.stopper))
-            await _to_its_end(self._tell(stop))
+            stop = Call(profile.stopper, call.id, stop_inputs(profile.stopper), quiet=True)
+            await _to_its_end(self._tell(stop, STOP_ONCE if begun else STOP_AGAIN))
 
-    async def _tell(self, stop: Call) -> None:
+    async def _tell(self, stop: Call, pauses: Sequence[float]) -> None:
         try:
-            async with asyncio.timeout(STOP_SECONDS), self._client.open(stop) as responses:
-                async for _ in responses:
-                    pass
-        except (GatewayError, TimeoutError):
-            pass  # the reply is an error by design, or nothing
+            async with asyncio.timeout(STOP_SECONDS):
+                for pause in pauses:
+                    await asyncio.sleep(pause)
+                    # the reply is an error by design, or nothing
+                    with contextlib.suppress(GatewayError):
+                        async with self._client.open(stop) as responses:
+                            async for _ in responses:
+                                pass
+        except TimeoutError:
+            log.warning("%s: a stop request was not answered", self._name)
 
     # ------------------------------------------------------------------------------------------------------ the server
 

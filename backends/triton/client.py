@@ -45,6 +45,7 @@ class Call:
     inputs: Mapping[str, Tensor]
     streamed: bool = True
     outputs: Sequence[str] = ()  # which are wanted, where the transport lets one choose; all when empty
+    quiet: bool = False  # its refusal is expected: nothing to warn of
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class GrpcClient:
         try:
             return await call
         except self._grpc.aio.AioRpcError as error:
-            raise self._refusal(error, begun=False) from None
+            raise self._refusal(error.code().name, error.details()) from None
 
     async def _connected(self) -> None:
         """Within the limit for connecting, which is not the limit for an answer. One refused attempt is enough."""
@@ -154,7 +154,7 @@ class GrpcClient:
         message = self._encode(call)
         if call.streamed:
             rpc = self._stub.ModelStreamInfer(metadata=(("triton_grpc_error", "true"), *self._key))
-            responses = self._streamed(rpc, message)
+            responses = self._streamed(rpc, message, call.quiet)
         else:
             rpc = self._stub.ModelInfer(message, metadata=self._key)
             responses = self._whole(rpc)
@@ -165,7 +165,7 @@ class GrpcClient:
                 rpc.cancel()
             await responses.aclose()
 
-    async def _streamed(self, rpc: Any, message: Any) -> AsyncGenerator[list[Outputs], None]:
+    async def _streamed(self, rpc: Any, message: Any, quiet: bool) -> AsyncGenerator[list[Outputs], None]:
         begun = False
         try:
             with contextlib.suppress(asyncio.InvalidStateError):  # it has ended already: reading tells why
@@ -173,24 +173,23 @@ class GrpcClient:
                 await rpc.done_writing()
             while (response := await rpc.read()) is not self._grpc.aio.EOF:
                 if response.error_message:
-                    log.warning("%s: %s", self._target, for_log(response.error_message.encode()))
-                    raise classify("UNKNOWN", response.error_message, begun=begun)
+                    raise self._refusal("UNKNOWN", response.error_message, begun=begun, quiet=quiet)
                 if outputs := _outputs(response.infer_response):
                     begun = True
                     yield [outputs]
             if await rpc.code() is not self._grpc.StatusCode.OK:
-                raise classify((await rpc.code()).name, await rpc.details(), begun=begun)
+                raise self._refusal((await rpc.code()).name, await rpc.details(), begun=begun, quiet=quiet)
         except self._grpc.aio.AioRpcError as error:
-            raise self._refusal(error, begun=begun) from None
+            raise self._refusal(error.code().name, error.details(), begun=begun, quiet=quiet) from None
 
     async def _whole(self, rpc: Any) -> AsyncGenerator[list[Outputs], None]:
         if outputs := _outputs(await self._answered(rpc)):
             yield [outputs]
 
-    def _refusal(self, error: Any, *, begun: bool) -> GatewayError:
-        details = error.details() or ""
-        log.warning("%s: %s: %s", self._target, error.code().name, for_log(details.encode()))
-        return classify(error.code().name, details, begun=begun)
+    def _refusal(self, code: str, said: str | None, *, begun: bool = False, quiet: bool = False) -> GatewayError:
+        words = said or ""
+        log.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s: %s", self._target, code, for_log(words.encode()))
+        return classify(code, words, begun=begun)
 
     def _encode(self, call: Call) -> Any:
         message = self._pb.ModelInferRequest(model_name=call.model.name, id=call.id)

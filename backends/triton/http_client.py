@@ -120,8 +120,8 @@ class HttpClient:
         response = await self._post(call)
         try:
             if response.status != 200:
-                raise self._refusal(response.status, await read_bounded(response, MAX_MESSAGE))
-            responses = self._streamed(response) if call.streamed else self._whole(response)
+                raise self._refusal(response.status, await read_bounded(response, MAX_MESSAGE), quiet=call.quiet)
+            responses = self._streamed(response, call.quiet) if call.streamed else self._whole(response)
             try:
                 yield responses
             finally:
@@ -141,25 +141,25 @@ class HttpClient:
         except (aiohttp.ClientError, ConnectionError):
             raise failed("The model server closed the connection without an answer.") from None
 
-    async def _streamed(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Outputs], None]:
+    async def _streamed(self, response: aiohttp.ClientResponse, quiet: bool) -> AsyncGenerator[list[Outputs], None]:
         reader, begun, more = EventReader(), False, True
         while more:
             data = await response.content.readany()
             more = bool(data)
-            batch, error = self._events(reader.feed(data) if data else reader.finish(), begun)
+            batch, error = self._events(reader.feed(data) if data else reader.finish(), begun, quiet)
             if batch:
                 begun = True
                 yield batch
             if error is not None:
                 raise error
 
-    def _events(self, payloads: list[bytes], begun: bool) -> tuple[list[Outputs], GatewayError | None]:
+    def _events(self, payloads: list[bytes], begun: bool, quiet: bool) -> tuple[list[Outputs], GatewayError | None]:
         """All events of one read as one batch, up to an error; what stands before it is not lost with it."""
         found: list[Outputs] = []
         for payload in payloads:
             event = _loads(payload)
             if _is_error(event):
-                log.warning("%s: error in the stream: %s", self._base, for_log(payload))
+                log.log(_level(quiet), "%s: error in the stream: %s", self._base, for_log(payload))
                 return found, classify("UNKNOWN", read_error(event).text, begun=begun or bool(found))
             if outputs := _outputs(event):
                 found.append(outputs)
@@ -173,9 +173,13 @@ class HttpClient:
         if outputs := _outputs(event):
             yield [outputs]
 
-    def _refusal(self, status: int, body: bytes) -> GatewayError:
-        log.warning("%s: status %d: %s", self._base, status, for_log(body))
+    def _refusal(self, status: int, body: bytes, *, quiet: bool = False) -> GatewayError:
+        log.log(_level(quiet), "%s: status %d: %s", self._base, status, for_log(body))
         return classify(_CODES.get(status, "INTERNAL"), read_error(body).text)
+
+
+def _level(quiet: bool) -> int:
+    return logging.DEBUG if quiet else logging.WARNING
 
 
 def _body(call: Call) -> dict[str, Any]:

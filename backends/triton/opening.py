@@ -33,7 +33,7 @@ def open_triton(
     return Triton(
         address,
         _client(address, timeouts.connect, api_key),
-        loader(address.tokenizer, address.markup, address.model, chat),
+        loader(address.tokenizer, address.markup or chat.markup, address.model, chat),
         settings=chat,
         timeouts=timeouts,
         name=name,

@@ -1,6 +1,7 @@
 """One real Triton server for the session, with every stand-in model loaded."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,40 @@ def tokenizer_folder(real_component: RealComponent) -> Path:
     return real_component("chat-tokenizers") / "tokenizer-qwen3" / "models"
 
 
+class Keeper:
+    """The server of the session, and a new one where it died: Triton 2.51 crashes now and then behind BLS models whose
+    engine failed, and the tests after that one are none of its affair."""
+
+    def __init__(self, start: Callable[[], contextlib.AbstractContextManager[Triton]]) -> None:
+        self._start = start
+        self._server: Triton | None = None
+        self.stack = contextlib.ExitStack()
+
+    def server(self) -> Triton:
+        if self._server is None or not self._server.alive:
+            self.stack.close()
+            self._server = self.stack.enter_context(self._start())
+            self._server.load(*MODELS)
+        return self._server
+
+
 @pytest.fixture(scope="session")
-def triton(
+def keeper(
     real_component: RealComponent, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Triton]:
+) -> Iterator[Keeper]:
     python = real_component("triton")
-    folder = tmp_path_factory.mktemp("triton")
-    (folder / "models").mkdir()
-    repository.write(folder / "models")
-    with running(python, tokenizer_folder, folder) as server:
-        server.load(*MODELS)
-        yield server
+
+    def start() -> contextlib.AbstractContextManager[Triton]:
+        folder = tmp_path_factory.mktemp("triton")
+        (folder / "models").mkdir()
+        repository.write(folder / "models")
+        return running(python, tokenizer_folder, folder)
+
+    keeper = Keeper(start)
+    with keeper.stack:
+        yield keeper
+
+
+@pytest.fixture
+def triton(keeper: Keeper) -> Triton:
+    return keeper.server()

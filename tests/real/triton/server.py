@@ -31,11 +31,16 @@ END_SECONDS = 15.0
 class Triton:
     """Ports of 127.0.0.1; `trace` is the file in which the stand-ins tell what they do."""
 
+    process: subprocess.Popen[bytes]
     http: int
     grpc: int
     metrics: int
     trace: Path
     log: Path
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
 
     def post(self, path: str, within: float = LOAD_SECONDS) -> bytes:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}/v2/{path}", b"{}", method="POST")
@@ -67,30 +72,32 @@ def running(python: Path, tokenizer: Path, folder: Path) -> Iterator[Triton]:
     """`python` is the interpreter of the component `triton`; `folder` holds the repository in `models`."""
     site = next(python.parents[1].glob("lib/python3.*/site-packages"))
     home = site / "pytriton" / "tritonserver"
-    http, grpc, metrics = free_ports(3)
-    server = Triton(http, grpc, metrics, trace=folder / "trace", log=folder / "log")
-    prefix = f"dragoman_{os.getpid()}_{server.grpc}_"
-    with server.log.open("wb") as log:
+    ports = free_ports()
+    prefix = f"dragoman_{os.getpid()}_{ports[0]}_"
+    trace = folder / "trace"
+    with (folder / "log").open("wb") as log:
         child = subprocess.Popen(
-            _command(home, folder, server, prefix),
+            _command(home, folder, ports, prefix),
             stdout=log,
             stderr=log,
             env={
                 "PATH": f"{python.parent}:{os.environ['PATH']}",
                 "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR")),
                 "STANDIN_TOKENIZER": str(tokenizer / "tokenizer.json"),
-                "STANDIN_TRACE": str(server.trace),
+                "STANDIN_TRACE": str(trace),
                 "TOKENIZERS_PARALLELISM": "false",
             },
         )
+        server = Triton(child, *ports, trace=trace, log=folder / "log")
         try:
-            _wait_until_live(server, child)
+            _wait_until_live(server)
             yield server
         finally:
             _end(child, prefix)
 
 
-def _command(home: Path, folder: Path, server: Triton, prefix: str) -> list[str]:
+def _command(home: Path, folder: Path, ports: tuple[int, int, int], prefix: str) -> list[str]:
+    http, grpc, metrics = ports
     backend = folder / "backends" / "python"
     backend.mkdir(parents=True)
     shutil.copyfile(home / "backends/python/triton_python_backend_utils.py", backend / "triton_python_backend_utils.py")
@@ -102,17 +109,17 @@ def _command(home: Path, folder: Path, server: Triton, prefix: str) -> list[str]
         str(home / "bin" / "tritonserver"),
         f"--model-repository={folder / 'models'}",
         f"--backend-directory={folder / 'backends'}",
-        *("--http-address=127.0.0.1", f"--http-port={server.http}"),
-        *("--grpc-address=127.0.0.1", f"--grpc-port={server.grpc}"),
-        *("--metrics-address=127.0.0.1", f"--metrics-port={server.metrics}", "--metrics-interval-ms=100"),
+        *("--http-address=127.0.0.1", f"--http-port={http}"),
+        *("--grpc-address=127.0.0.1", f"--grpc-port={grpc}"),
+        *("--metrics-address=127.0.0.1", f"--metrics-port={metrics}", "--metrics-interval-ms=100"),
         *("--allow-gpu-metrics=false", "--model-control-mode=explicit", "--exit-timeout-secs=2"),
         f"--backend-config=python,shm-region-prefix-name={prefix}",
     ]
 
 
-def _wait_until_live(server: Triton, child: subprocess.Popen[bytes]) -> None:
+def _wait_until_live(server: Triton) -> None:
     until = time.monotonic() + START_SECONDS
-    while time.monotonic() < until and child.poll() is None:
+    while time.monotonic() < until and server.alive:
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{server.http}/v2/health/live", timeout=1).close()
             return
@@ -135,10 +142,11 @@ def tail(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace")[-3000:]
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports() -> tuple[int, int, int]:
     """Different ones; the server cannot be handed open sockets, so another process might take one meanwhile."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        sockets = [stack.enter_context(socket.socket()) for _ in range(3)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        first, second, third = (int(each.getsockname()[1]) for each in sockets)
+        return first, second, third

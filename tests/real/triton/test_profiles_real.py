@@ -198,19 +198,21 @@ async def test_an_empty_stream_is_a_failure(served: Served) -> None:
 
 async def test_a_hang_ends_with_the_limit_between_responses(served: Served, triton: Triton) -> None:
     times = Timeouts(connect=2.0, first=1.0, between=0.4)
-    # a model that is not decoupled does not see that nobody waits any more
-    script = {"say": "one two three", "hang_after": 2, "hang_for": 60.0 if served.form in STREAMED else 2.0}
+    # models that are not decoupled, and BLS models, do not see that nobody waits any more
+    script = {"say": "one two three", "hang_after": 2, "hang_for": 2.0}
     async with opened(served.url, times) as backend:
         begun = time.monotonic()
         error, sink = await refused(backend, request(script))
     assert error.kind is Kind.TIMEOUT
-    assert time.monotonic() - begun < 3.5
+    assert time.monotonic() - begun < 4.0
     if served.form in STREAMED:
         assert sink.text.startswith("one")
 
 
 @streamed
-async def test_a_client_that_leaves_stops_the_model(served: Served, triton: Triton) -> None:
+async def test_a_client_that_leaves_stops_the_model(
+    served: Served, triton: Triton, caplog: pytest.LogCaptureFixture
+) -> None:
     sink = Recorder()
     asked = request({"say": "word " * 200, "delay": 0.05})
     task = asyncio.create_task(served.backend.stream(asked, sink))
@@ -225,6 +227,7 @@ async def test_a_client_that_leaves_stops_the_model(served: Served, triton: Trit
     assert served.backend.cancellation == ""
     (seen,) = await until(lambda: mine(triton, asked, "cancelled"))
     assert seen["at"] - left < 0.5
+    assert not caplog.records  # the stop request's reply is an error by design
 
 
 def mine(triton: Triton, asked: Request, event: str) -> list[dict[str, Any]]:
