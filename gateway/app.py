@@ -67,7 +67,7 @@ class Gateway:
         self.models = Models(config, backends)
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
         self.tracing = open_tracing(os.environ)
-        redact = Redactor(secrets.all())
+        self._redact = redact = Redactor(secrets.all())
         self.handler = Handler(config, self.models, self.gate, self.metrics, sealer, self.tracing, redact)
         self._keys = Keys(
             secrets.client_keys,
@@ -127,6 +127,7 @@ class Gateway:
             response = await handler(request)
         except GatewayError as known:
             error = known.with_traceback(None)  # whose frames are ours, which hold it
+            error.message = self._redact(error.message)  # a server may echo the key that it was sent
         except web.HTTPMethodNotAllowed as wrong:
             error = GatewayError(
                 Kind.METHOD, f"{request.path} does not take {request.method}.", code="method_not_allowed"

@@ -35,6 +35,8 @@ DEFAULT_BACKEND = "local:"
 SERVICE_LINKS = re.compile(r"SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*")
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 
+HOST = re.compile(r"\.?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*(:\d{1,5})?")
+
 SystemMessages = Literal["leading", "keep", "hoist", "user"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -190,8 +192,14 @@ class PolicyConfig(Section):
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
 
 
+def _host(value: str) -> str:
+    if not HOST.fullmatch(value):
+        raise ValueError("must be host, .suffix or either with :port, without a scheme or a path")
+    return value
+
+
 class ImagesConfig(Section):
-    allow: tuple[Name, ...] = ()
+    allow: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
     private: bool = False
     bytes: Annotated[int, Field(ge=1024)] = 20 * 1024 * 1024
     most: Annotated[int, Field(ge=0)] = 200

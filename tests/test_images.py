@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from gateway.config import ImagesConfig
+from gateway.config import ImagesConfig, load
 from gateway.images import Address, Images, may_be_asked
 from tests.gateway_fakes import FakeBackend, running
 from translators.errors import GatewayError, Kind
@@ -342,3 +342,21 @@ async def test_every_protocol_refuses_an_image_that_is_not_allowed(protocol: Any
                 assert told["code"] == "invalid_value"
                 assert told["param"].endswith(".image_url")
     assert backend.requests == []
+
+
+@pytest.mark.parametrize("entry", ["example.org", ".example.org", "a.example.org:8443", "10.0.0.7:80", "localhost"])
+def test_hosts_that_can_be_listed(entry: str) -> None:
+    assert ImagesConfig(allow=(entry,)).allow == (entry,)
+
+
+@pytest.mark.parametrize(
+    "entry", ["https://example.org", "example.org/a", "*", "", "a b", "user@a.example", "[::1]", "a:b"]
+)
+def test_what_is_no_host_stops_the_start(entry: str) -> None:
+    with pytest.raises(ValueError, match="without a scheme"):
+        ImagesConfig(allow=(entry,))
+
+
+def test_hosts_can_be_listed_in_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DRAGOMAN_IMAGES__ALLOW", "a.example, .b.example:8443")
+    assert load().images.allow == ("a.example", ".b.example:8443")
