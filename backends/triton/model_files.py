@@ -100,7 +100,8 @@ def _module(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        message = f"Triton needs packages for prompts that are not installed ({error}): {INSTALL}"
+        said = str(error).removesuffix(f": {INSTALL}")
+        message = f"Triton needs packages for prompts that are not installed ({said}): {INSTALL}"
         raise GatewayError(Kind.INVALID, message, "backend") from None
 
 
