@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-import time
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -269,14 +269,25 @@ def test_text_leaves_in_the_call_in_which_it_came(family: str, text: str, size: 
 
 @every_family
 def test_a_long_answer_costs_what_it_is_long(family: str) -> None:
-    def cost(size: int) -> float:
+    def calls(size: int) -> int:
+        """How many calls of functions, built-in ones too, a text of that size takes: no clock, no luck."""
         opener = next(iter(FAMILIES[family].openers), "<think>")
         text = ("word < [ { " * 20 + opener + '{"a": ') * size
-        start = time.process_time()
-        parse(family, [text[at : at + 9] for at in range(0, len(text), 9)])
-        return time.process_time() - start
+        pieces = [text[at : at + 9] for at in range(0, len(text), 9)]
+        counted = 0
 
-    assert cost(400) < 12 * max(cost(80), 0.02)
+        def count(*_: object) -> None:
+            nonlocal counted
+            counted += 1
+
+        sys.setprofile(count)
+        try:
+            parse(family, pieces)
+        finally:
+            sys.setprofile(None)
+        return counted
+
+    assert calls(160) < 5 * calls(40)
 
 
 # --------------------------------------------------------------------------------------------------- single behaviours

@@ -9,7 +9,7 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
 A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input the moment the item is done, and half a
-patch must not be applied. It stands in the final object with status `incomplete`.
+patch must not be applied. It stands in the final object with status `incomplete`, and nothing follows it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class ResponsesStream:
         self._output: list[Json] = []  # finished items, as they were sent
         self._item: Item | None = None
         self._started = False
+        self._left_open = False  # a cut call has no done event, so no other item may begin behind it
         self._final: Json | None = None
 
     # ------------------------------------------------------------------------------------------------------- the stream
@@ -81,8 +82,8 @@ class ResponsesStream:
         head = b"" if self._started else self.start()
         for event in events:
             if type(event) is Delta:  # nearly all of them
-                assert self._item is not None
-                self._delta(self._item, event)
+                if self._item is not None:
+                    self._delta(self._item, event)
             else:
                 self._event(event)
         return head + self._take()
@@ -119,10 +120,11 @@ class ResponsesStream:
     def _event(self, event: Event) -> None:
         match event:
             case PartStarted():
-                self._open(event)
+                if not self._left_open:
+                    self._open(event)
             case PartEnded():
-                assert self._item is not None
-                self._close(self._item, event.complete)
+                if self._item is not None:
+                    self._close(self._item, event.complete)
             case Finished():
                 self._finish(event)
             case Started() | Delta():
@@ -142,7 +144,9 @@ class ResponsesStream:
         for name, fields in item.closing():
             self._emit(name, fields)
         done = item.done(self._context.seal if self._options.encrypted_reasoning else None)
-        if complete or not item.open_when_cut:
+        if item.open_when_cut and not complete:
+            self._left_open = True
+        else:
             self._emit("response.output_item.done", {"output_index": item.index, "item": done})
         self._output.append(done)
         self._item = None

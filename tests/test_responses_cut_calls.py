@@ -1,0 +1,36 @@
+"""A cut call that clients would execute stays open, and nothing begins behind it, however the answer was mixed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.grammar.responses import check_stream
+from tests.replay import CONTEXT, PROTOCOL
+from translators.errors import GatewayError, Kind
+from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+
+TOOLS = [{"type": "custom", "name": "exec"}, {"type": "apply_patch"}, {"type": "shell"}]
+
+
+def begun(name: str, arguments: str) -> list[Event]:
+    return [Started(), PartStarted("call", "call_1", name), Delta(arguments)]
+
+
+@pytest.mark.parametrize("name", ["exec", "apply_patch", "shell"])
+@pytest.mark.parametrize("reason", [StopReason.LENGTH, StopReason.CONTENT_FILTER])
+def test_nothing_begins_behind_a_cut_call(name: str, reason: StopReason) -> None:
+    turn = PROTOCOL["responses"].parse({"model": "m", "input": "x", "stream": True, "tools": TOOLS}, CONTEXT)
+    later: list[Event] = [PartEnded(False), PartStarted("text"), Delta("more"), PartEnded(False), Finished(reason)]
+    sent = turn.stream.feed([*begun(name, '{"input": "half'), *later])
+    final = check_stream(sent)
+    assert final["status"] == "incomplete"
+    assert len(final["output"]) == 1
+    assert b"output_item.done" not in sent
+
+
+@pytest.mark.parametrize("name", ["exec", "apply_patch", "shell"])
+def test_a_call_that_an_error_cuts_stays_open(name: str) -> None:
+    turn = PROTOCOL["responses"].parse({"model": "m", "input": "x", "stream": True, "tools": TOOLS}, CONTEXT)
+    sent = turn.stream.feed(begun(name, '{"input": "half')) + turn.stream.fail(GatewayError(Kind.TIMEOUT, "late"))
+    assert check_stream(sent)["status"] == "failed"
+    assert b"output_item.done" not in sent
