@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
+
+import orjson
 
 from translators.errors import invalid
 from translators.openai_fields import (
@@ -34,6 +37,7 @@ CUSTOM_PARAMETERS: Json = {
     "additionalProperties": False,
 }
 _MAX_NAME = 64
+_REMEMBERED = 8192  # bytes of a schema; an agent sends the same ones with every request
 _REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -127,8 +131,7 @@ def canonical_schema(schema: Any) -> Any:
 
     `required` is sorted, because some clients keep it in a set and its order then changes from run to run, which
     costs the server's whole prefix cache. Codex's mark `encrypted` is left out: servers that check schemas refuse it.
-    The order of keys and of `enum` carries meaning for the model and stays. What needs no change is not copied: an
-    agent sends the same hundred schemas with every request."""
+    The order of keys and of `enum` carries meaning for the model and stays. What needs no change is not copied."""
     if isinstance(schema, list):
         members = [canonical_schema(one) for one in schema]
         return members if _differs(schema, members) else schema
@@ -157,11 +160,27 @@ def _differs(before: Iterable[Any], after: Iterable[Any]) -> bool:
     return any(one is not other for one, other in zip(before, after, strict=True))
 
 
+def _canonical(schema: Mapping[str, Any]) -> Json:
+    try:
+        text = orjson.dumps(schema)
+    except TypeError:  # nested deeper than the encoder goes
+        text = b""
+    canonical: Json = _remembered(text) if 0 < len(text) <= _REMEMBERED else canonical_schema(schema)
+    return canonical
+
+
+@lru_cache(maxsize=1024)
+def _remembered(text: bytes) -> Json:
+    """Shared between requests, as everything in a `Request` is read only."""
+    canonical: Json = canonical_schema(orjson.loads(text))
+    return canonical
+
+
 def object_schema(schema: Mapping[str, Any] | None) -> Json:
     """A function's `parameters`, always an object schema with `type` and `properties`: some servers refuse less."""
     if not schema:
         return dict(NO_PARAMETERS)
-    out: Json = canonical_schema(schema)
+    out = _canonical(schema)
     properties = out.get("properties")
     if out.get("type") == "object" and isinstance(properties, dict):
         return out

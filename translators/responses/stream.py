@@ -194,10 +194,10 @@ class ResponsesStream:
             "output": self._output,
             "usage": _usage(usage),
         }
-        response = orjson.dumps(own)[:-1] + b"," + self._encoded_echo + b"}"
-        data = b'{"type":"%b","sequence_number":%d,"response":%b}' % (name.encode(), self._sequence, response)
+        head = f'event: {name}\ndata: {{"type":"{name}","sequence_number":{self._sequence},"response":'.encode()
+        # in pieces: an agent's tools are some ten thousand bytes, and joining them here would copy them once more
+        self._out += (head, orjson.dumps(own)[:-1], b",", self._encoded_echo, b"}}\n\n")
         self._sequence += 1
-        self._out.append(frame(name, data))
         if status != "in_progress":
             self._final = own | self._echo
 
