@@ -336,6 +336,21 @@ class Triton:
             return Health("down", f"the model {model} could not be loaded")
         return Health("asleep", f"the model {model} is {(state.state or 'not loaded').lower()}", 5.0)
 
+    async def wake(self) -> None:
+        """Loads what is not loaded, where the server lets one (`--model-control-mode=explicit`)."""
+        self._profile = None
+        model = self._address.model
+        try:
+            await self._client.load(model)
+            for step in (await self._known()).models:
+                if not await self._client.ready(step):
+                    await self._client.load(step)
+        except GatewayError as error:
+            log.warning("%s: cannot be loaded: %s", self.name, error.message)
+            raise GatewayError(
+                Kind.ASLEEP, "The model is not loaded and cannot be.", retry_after=5.0, source="backend"
+            ) from None
+
     async def models(self) -> list[ModelInfo]:
         profile = await self._known()
         return [ModelInfo(self._address.model, window=self._address.window or profile.window)]

@@ -70,6 +70,10 @@ class Client(Protocol):
 
     async def describe(self, model: str) -> tuple[Metadata, Config]: ...
 
+    async def load(self, model: str) -> None:
+        """Returns once the model is loaded, at most `LOADING` seconds later; a server that loads by itself refuses."""
+        ...
+
     def open(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[list[Outputs]]]:
         """What came with one read, again and again until the answer ends. Leaving the block earlier aborts the request
         on the wire; whether that stops the model is the profile's affair."""
@@ -77,6 +81,7 @@ class Client(Protocol):
 
 
 QUESTION = 5.0
+LOADING = 600.0  # an engine is some ten gigabytes
 
 
 def metadata(name: str, inputs: Mapping[str, str], outputs: Mapping[str, str], config: Config) -> Metadata:

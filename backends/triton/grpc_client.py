@@ -18,7 +18,9 @@ from types import ModuleType
 from typing import Any
 
 from backends.chat_errors import for_log
+from backends.outgoing import OUTGOING
 from backends.triton.client import (
+    LOADING,
     MAX_MESSAGE,
     QUESTION,
     Call,
@@ -119,9 +121,12 @@ class GrpcClient:
         outputs = {tensor.name: tensor.datatype for tensor in told.outputs}
         return metadata(model, inputs, outputs, config), config
 
-    async def _ask(self, method: str, request: Any) -> Any:
+    async def load(self, model: str) -> None:
+        await self._ask("RepositoryModelLoad", self._pb.RepositoryModelLoadRequest(model_name=model), LOADING)
+
+    async def _ask(self, method: str, request: Any, limit: float = QUESTION) -> Any:
         await self._connected()
-        return await self._answered(getattr(self._stub, method)(request, timeout=QUESTION, metadata=self._key))
+        return await self._answered(getattr(self._stub, method)(request, timeout=limit, metadata=self._key))
 
     async def _answered(self, call: Awaitable[Any]) -> Any:
         try:
@@ -152,11 +157,12 @@ class GrpcClient:
     async def open(self, call: Call) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
         await self._connected()
         message = self._encode(call)
+        sent = (*self._key, *((name.lower(), value) for name, value in OUTGOING.get().items()))
         if call.streamed:
-            rpc = self._stub.ModelStreamInfer(metadata=(("triton_grpc_error", "true"), *self._key))
+            rpc = self._stub.ModelStreamInfer(metadata=(("triton_grpc_error", "true"), *sent))
             responses = self._streamed(rpc, message, call.quiet)
         else:
-            rpc = self._stub.ModelInfer(message, metadata=self._key)
+            rpc = self._stub.ModelInfer(message, metadata=sent)
             responses = self._whole(rpc)
         try:
             yield responses

@@ -21,7 +21,8 @@ from backends.chat_encode import dumps
 from backends.chat_errors import for_log
 from backends.chat_errors import read as read_error
 from backends.json_body import JsonBody, read_bounded
-from backends.triton.client import MAX_MESSAGE, QUESTION, Call, Config, Metadata, ModelState, Outputs, metadata
+from backends.outgoing import OUTGOING
+from backends.triton.client import LOADING, MAX_MESSAGE, QUESTION, Call, Config, Metadata, ModelState, Outputs, metadata
 from backends.triton.errors import broken_off, classify, failed, unreachable
 from translators.errors import GatewayError
 from translators.sse import EventReader
@@ -36,6 +37,7 @@ _CODES = {
     503: "UNAVAILABLE",
 }
 _LIMIT = aiohttp.ClientTimeout(total=QUESTION)
+_LOADING = aiohttp.ClientTimeout(total=LOADING)
 _NOT_TENSORS = frozenset(
     {"model_name", "model_version", "id", "parameters", "sequence_id", "sequence_start", "sequence_end"}
 )
@@ -89,6 +91,11 @@ class HttpClient:
         outputs = {tensor["name"]: tensor["datatype"] for tensor in told["outputs"]}
         return metadata(model, inputs, outputs, config), config
 
+    async def load(self, model: str) -> None:
+        status, body = await self._ask("POST", f"repository/models/{quote(model)}/load", _LOADING)
+        if status != 200:
+            raise self._refusal(status, body)
+
     async def _json(self, method: str, path: str) -> Any:
         status, body = await self._ask(method, path)
         if status != 200:
@@ -98,11 +105,11 @@ class HttpClient:
         except orjson.JSONDecodeError:
             raise failed("The model server's answer cannot be read.") from None
 
-    async def _ask(self, method: str, path: str) -> tuple[int, bytes]:
+    async def _ask(self, method: str, path: str, limit: aiohttp.ClientTimeout = _LIMIT) -> tuple[int, bytes]:
         session = await self._started()
         try:
             async with session.request(
-                method, f"{self._base}/v2/{path}", timeout=_LIMIT, allow_redirects=False
+                method, f"{self._base}/v2/{path}", timeout=limit, allow_redirects=False
             ) as response:
                 return response.status, await read_bounded(response, MAX_MESSAGE)
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
@@ -135,7 +142,9 @@ class HttpClient:
         session = await self._started()
         path = f"{self._base}/v2/models/{quote(call.model.name)}/generate{'_stream' if call.streamed else ''}"
         try:
-            return await session.post(path, data=JsonBody(dumps(_body(call))), allow_redirects=False)
+            return await session.post(
+                path, data=JsonBody(dumps(_body(call))), headers=OUTGOING.get(), allow_redirects=False
+            )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
             raise unreachable() from None
         except (aiohttp.ClientError, ConnectionError):

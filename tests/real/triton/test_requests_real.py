@@ -231,7 +231,7 @@ async def test_an_unloaded_model_is_asleep(triton: Triton, tokenizer_folder: Pat
                 await backend.stream(request({"say": "Hm"}), Recorder())
             assert caught.value.kind is Kind.ASLEEP
         finally:
-            await asyncio.to_thread(triton.load, "llmapi_whole")
+            await backend.wake()
         assert (await backend.health()).state == "ready"
         assert (await ask(backend, request({"say": "Back."}))).text == "Back."
 
