@@ -292,8 +292,9 @@ class ChatCompletions:
         }
         if sent_tools(asked, self._settings):
             body["tools"] = fields["tools"]
-        if "chat_template_kwargs" in fields:
-            body["chat_template_kwargs"] = fields["chat_template_kwargs"]
+        kwargs = {**fields.get("chat_template_kwargs", {}), **self._settings.extra_body.get("chat_template_kwargs", {})}
+        if kwargs:
+            body["chat_template_kwargs"] = kwargs
         return await (await self._probing()).count(body)
 
 

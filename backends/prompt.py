@@ -8,13 +8,14 @@ ids. What the template cannot show the model is told in notes. Long prompts are 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from backends.chat_encode import EFFORTS, nearest_effort, optional_fields
-from backends.chat_messages import render
+from backends.chat_messages import has_unsent_reasoning, render
 from backends.chat_settings import Settings
 from translators.ir import Image, Note, Request, Text, ToolCall, ToolResult
 
@@ -54,6 +55,13 @@ class Rendered:
         return len(self.ids)
 
 
+def _reasoning_field(template: str) -> Literal["reasoning_content", "reasoning"] | None:
+    """The name under which the template prints what the model thought in earlier turns."""
+    if "reasoning_content" in template:
+        return "reasoning_content"
+    return "reasoning" if re.search(r"message(?:\.|\[['\"])reasoning\b", template) else None
+
+
 class Prompt:
     """One model's prompts. `settings` are the chat settings that the messages are rendered by; reasoning goes back to
     the model where its template has a place for it."""
@@ -61,15 +69,18 @@ class Prompt:
     def __init__(self, settings: Settings, template: Template, tokenizer: Encoder) -> None:
         self._template = template
         self._tokenizer = tokenizer
-        if settings.reasoning_field is None and "reasoning_content" in template.source:
-            settings = settings.model_copy(update={"reasoning_field": "reasoning_content"})
+        if settings.reasoning_field is None and (field := _reasoning_field(template.source)) is not None:
+            settings = settings.model_copy(update={"reasoning_field": field})
         self._settings = settings
 
     def notes(self, request: Request) -> tuple[Note, ...]:
         """What the template cannot show."""
+        notes: list[Note] = []
         if request.tools and request.tool_choice != "none" and not self._template.takes_tools:
-            return (Note("tool", "auto:unsupported"),)
-        return ()
+            notes.append(Note("tool", "auto:unsupported"))
+        if has_unsent_reasoning(request.messages, self._settings):
+            notes.append(Note("item", "reasoning"))
+        return tuple(notes)
 
     def text(self, request: Request, *, now: datetime | None = None) -> str:
         """Raises `GatewayError` UNSUPPORTED where the template refuses the conversation."""

@@ -279,10 +279,16 @@ def openai_model(model: ModelInfo) -> dict[str, Any]:
 
 def anthropic_model(model: ModelInfo) -> dict[str, Any]:
     created = datetime.fromtimestamp(model.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    entry: dict[str, Any] = {"type": "model", "id": model.id, "display_name": model.id, "created_at": created}
-    if model.window is not None:
-        entry["max_input_tokens"] = model.window
-    return entry
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.id,
+        "created_at": created,
+        "lifecycle": "active",  # a required word in the newest SDK's type; nothing here is ever retired
+        "max_input_tokens": model.window,
+        "max_tokens": None,
+        "capabilities": None,
+    }
 
 
 GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)

@@ -244,6 +244,7 @@ class Handler:
         await self._gate.some_started()
         target = await self._models.resolve(asked.model)
         await self._gate.admit(target.backend)
+        asked = await self.images.inlined(asked)  # a server that counts would fetch them too
         async with self._counts:
             tokens = await target.backend.count_tokens(replace(asked, model=target.model))
         headers = id_headers(request[REQUEST_ID])

@@ -39,7 +39,7 @@ async def fit(
     tokens = await _count(backend, request)
     if tokens is None:
         return request, ()
-    if tokens > window - min(MIN_ROOM, window // 8):
+    if tokens > window - min(MIN_ROOM, window // 8, request.max_tokens or MIN_ROOM):
         raise overflow(tokens, window)
     if counted is not None:
         counted(tokens)

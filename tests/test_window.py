@@ -80,6 +80,11 @@ async def test_a_prompt_that_leaves_no_room_for_an_answer_overflows() -> None:
         await fit(Counting(WINDOW - 10), asking("x" * 8000), WINDOW)
 
 
+async def test_a_short_answer_needs_little_room() -> None:
+    request = asking("x" * 8000, 10)
+    assert await fit(Counting(WINDOW - 10), request, WINDOW) == (request, ())
+
+
 @given(st.text(max_size=300), st.integers(0, 40))
 def test_everything_in_a_request_counts(text: str, times: int) -> None:
     plain = asking(text)

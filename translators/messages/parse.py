@@ -3,7 +3,7 @@
 Each field is translated, refused with its path, or noted; none is lost in silence but those that change nothing here
 (`cache_control`: servers cache prefixes by themselves; `metadata`: it drives routing). `max_tokens: 0` asks to fill a
 prompt cache without an answer, which no server behind this gateway can do, so it is refused. A last assistant message
-is the beginning of the answer and stays the last message; continuing it is the server's business.
+is the beginning of the answer and stays the last message; only some servers continue it, so it is noted.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Toolbox,
     if not messages:
         raise refused("messages", "at least one message is required")
     notes.extend(repairs)
+    if messages[-1].role == "assistant":
+        notes.append(Note("item", "prefill"))
     request = Request(
         id=context.id,
         model=fields.model,

@@ -253,6 +253,7 @@ class MessagesStream:
         self._final["usage"] = _START_USAGE | {key: value for key, value in usage.items() if value is not None}
 
     def _reason(self, event: Finished) -> tuple[str, str | None]:
+        """`max_tokens` also where the window ended the answer: Claude Code does the same on both words."""
         match event.reason:
             case StopReason.LENGTH:
                 return "max_tokens", None
