@@ -145,17 +145,28 @@ class StreamedAnswer(Answer):
 
     async def finish(self) -> None:
         """After `Finished` was fed: what still waits goes out and the body is closed at once."""
-        self._timer.cancel()
-        await self.drained()
-        await self._end()
+        await self._last()
 
     async def fail(self, error: GatewayError) -> None:
         """The protocol's own failure event, then the end of the connection."""
-        self._timer.cancel()
         self._pending.append(self.stream.fail(error))
         self.response.force_close()
-        await self.drained()
-        await self._end()
+        await self._last()
+
+    async def _last(self) -> None:
+        """The last write may be the largest, and no timer watches it any more: a client has its time for it too."""
+        self._timer.cancel()
+        limit = asyncio.timeout(self._patience)
+        try:
+            async with limit:
+                await self.drained()
+                await self._end()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self.gone_at = self._loop.time()
+            self._abort()
+            raise ClientGone from None
 
     def close(self) -> None:
         """Whatever happened: no timer, no writer, no write after this."""

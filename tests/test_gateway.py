@@ -316,6 +316,22 @@ async def test_a_client_that_never_reads_is_taken_for_gone() -> None:
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_client_that_does_not_read_the_last_write_is_cut_too(fails: bool) -> None:
+    async def play(request: Request, sink: Sink) -> None:
+        sink.feed([Started(), PartStarted("text"), Delta("x" * 30_000_000), PartEnded()])
+        if fails:
+            raise GatewayError(Kind.BACKEND_FAILED, "late")
+        sink.feed([Finished(StopReason.STOP, Usage(3, 2))])
+
+    async with running(FakeBackend(play), timeouts={"client": 0.3, "keepalive": 0.1}) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+        writer.write(post_bytes(STREAM))
+        await until(lambda: served.metric("dragoman_client_disconnects_total", route="plain", state="streaming") == 1)
+        assert not served.gateway.handler.calls
+        writer.transport.abort()
+
+
 async def test_a_client_that_leaves_while_the_model_starts_is_let_go() -> None:
     backend = FakeBackend(start_seconds=LONG)
     async with running(backend) as served:
