@@ -174,6 +174,8 @@ class House:
         if grace:
             log.info("leaving", extra={"fields": {"grace": grace}})
             await asyncio.wait((hurry,), timeout=grace)
+        for each in self._sockets:  # else they go on listening, and who connects waits for an answer until the end
+            each.close()
         await asyncio.gather(*(drain(each.gateway, each.runner, hurry) for each in self._generations))
 
     async def close(self) -> None:

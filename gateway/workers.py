@@ -157,6 +157,9 @@ class Parent:
                 return
         else:
             self._stopping = True
+            for worker in self._workers:  # its own copy decides now when a worker stops listening
+                for each in worker.sockets:
+                    each.close()
         self._pass_on(number)
 
     def _pass_on(self, number: signal.Signals) -> None:

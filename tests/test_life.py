@@ -78,6 +78,26 @@ async def test_after_sigterm_it_is_not_ready_but_serves_until_the_grace_is_over(
             await ready(session, url)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_while_a_stream_drains_a_new_connection_is_refused_instead_of_never_answered(workers: str) -> None:
+    async with (
+        ScriptedServer(Script(BODY, split="frames", gap=0.3)) as server,
+        serving("--backend", server.url, "--workers", workers) as process,
+        aiohttp.ClientSession() as session,
+    ):
+        url = await process.ready()
+        port = int(url.rpartition(":")[2])
+        async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}) as answer:
+            await answer.content.readany()
+            process.child.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.4)
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+            assert process.child.returncode is None
+            assert b"response.completed" in await answer.content.read()
+        assert await process.ended() == 0
+
+
 async def not_ready(session: aiohttp.ClientSession, url: str) -> bool:
     return await ready(session, url) == 503
 
