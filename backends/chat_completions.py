@@ -20,6 +20,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,6 +37,7 @@ from backends.chat_settings import Settings
 from backends.deadline import Deadline
 from backends.enforce import enforce
 from backends.json_body import JsonBody, read_bounded
+from backends.model_folder import PromptCounter
 from backends.outgoing import OUTGOING
 from translators import forced
 from translators.errors import GatewayError, Kind
@@ -81,6 +83,8 @@ class ChatCompletions:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._base = url.rstrip("/")
+        folder = settings.tokenizer if settings is not None else None
+        self._counter = PromptCounter(Path(folder), settings or Settings()) if folder else None
         self._settings = settings or Settings()
         self._model = model
         self._timeouts = timeouts or Timeouts()
@@ -285,6 +289,8 @@ class ChatCompletions:
         await self._refuse_when_asleep()
         plan = self._plan(request)
         asked = request if plan is None else plan.request
+        if self._counter is not None:
+            return await self._counter.count(asked)
         fields, _ = optional_fields(asked, self._settings, self._refused)
         body: dict[str, Any] = {
             "model": self._model or asked.model,

@@ -139,6 +139,11 @@ class Settings(BaseModel):
         "x-session-affinity",
         description="Header that tells an endpoint picker before the server which session a request is of; null: none.",
     )
+    tokenizer: str | None = Field(
+        None,
+        description="Folder with the model's tokenizer.json and chat template, to count prompts where no server does "
+        "(extra `tokenizer`).",
+    )
     tokenize: Literal["none", "vllm", "trtllm-serve", "llama.cpp"] = Field(
         "none", description="How the server counts a rendered prompt, whose endpoints these are."
     )

@@ -7,17 +7,15 @@ its template is told so, and a thought that the template has opened all the same
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.chat_settings import Settings
 from backends.markup import Markup, detect, open_markup
+from backends.model_folder import module, read
 from backends.triton.answer import Reading
-from translators.errors import GatewayError, Kind
 from translators.ir import Request, Thinking
 from translators.parts import Parts
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
     from backends.template import ChatTemplate
     from backends.tokenizer import Tokenizer
 
-INSTALL = "pip install 'dragoman[tokenizer]'"
 PROMPT_END = 200  # characters of a prompt in which the reasoning may have been opened
 _OPENED = ("<think>",)
 
@@ -80,29 +77,15 @@ Loader = Callable[[], ModelFiles]
 def loader(folder: Path, family: str | None, model: str, settings: Settings) -> Loader:
     """Raises `GatewayError` INVALID where the extra is missing; reading the files is left to the call of what it
     gives."""
-    template, tokenizer, prompt = (_module(f"backends.{name}") for name in ("template", "tokenizer", "prompt"))
+    for name in ("template", "tokenizer", "prompt"):
+        module(name)
 
     def load() -> ModelFiles:
-        chat, tokens = _read(folder.resolve(), template.ChatTemplate, tokenizer.Tokenizer)
-        prompts = prompt.Prompt(settings, chat, tokens)
+        chat, tokens = read(folder.resolve())
+        prompts = module("prompt").Prompt(settings, chat, tokens)
         return ModelFiles(chat, tokens, prompts, family or detect(chat.source, model=model))
 
     return load
-
-
-@lru_cache(maxsize=8)
-def _read(folder: Path, template: Any, tokenizer: Any) -> tuple[Any, Any]:
-    """Shared by the replicas of a model: a vocabulary takes a second and a hundred megabytes."""
-    return template.from_directory(folder), tokenizer.from_directory(folder)
-
-
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        said = str(error).removesuffix(f": {INSTALL}")
-        message = f"Triton needs packages for prompts that are not installed ({said}): {INSTALL}"
-        raise GatewayError(Kind.INVALID, message, "backend") from None
 
 
 def rendering(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""Counting with the model's own files, for chat servers that have no endpoint for it."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from backends.chat_completions import ChatCompletions
+from backends.chat_settings import resolve
+from backends.model_folder import INSTALL, PromptCounter
+from gateway.window import fit
+from tests.recording import ask
+from translators.errors import GatewayError, Kind
+
+WORDS = ("user", ":", "one", "two", "three", "assistant", "tool", "add")
+TEMPLATE = (
+    "{% for m in messages %}{{ m.role }} : {{ m.content }} {% endfor %}"
+    "{% for t in tools or [] %}tool {{ t.function.name }} {% endfor %}assistant :"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    model = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="user"))
+    model.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    model.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_bytes(orjson.dumps({"chat_template": TEMPLATE}))
+    return tmp_path
+
+
+def counting(folder: Path) -> ChatCompletions:
+    return ChatCompletions("http://127.0.0.1:9/v1", settings=resolve("sglang", {"tokenizer": str(folder)}))
+
+
+async def test_the_rendered_prompt_is_counted_without_asking_the_server(folder: Path) -> None:
+    backend = counting(folder)
+    assert await backend.count_tokens(ask("one two three")) == len(
+        ["user", ":", "one", "two", "three", "assistant", ":"]
+    )
+    assert await backend.count_tokens(ask("one")) == len(["user", ":", "one", "assistant", ":"])
+    await backend.close()
+
+
+async def test_a_long_prompt_is_refused_with_its_true_size(folder: Path) -> None:
+    with pytest.raises(GatewayError) as caught:
+        await fit(counting(folder), ask("one " * 600), 512)
+    assert (caught.value.kind, caught.value.tokens) == (Kind.OVERFLOW, 604)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GatewayError, match="there is no folder"):
+        counting(tmp_path / "nothing")
+
+
+def test_a_missing_extra_is_named_with_what_installs_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **named: Any) -> Any:
+        if name.partition(".")[0] in ("jinja2", "tokenizers"):
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    for name in ("backends.template", "backends.tokenizer"):
+        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(GatewayError) as caught:
+        PromptCounter(folder, resolve())
+    assert INSTALL in caught.value.message
