@@ -42,7 +42,7 @@ async def test_the_rendered_prompt_is_counted_without_asking_the_server(folder: 
     assert await backend.count_tokens(ask("one two three")) == len(
         ["user", ":", "one", "two", "three", "assistant", ":"]
     )
-    assert await backend.count_tokens(ask("one")) == len(["user", ":", "one", "assistant", ":"])
+    assert await backend.count_tokens(ask("one")) == 5
     await backend.close()
 
 
