@@ -15,8 +15,8 @@ from backends.base import Backend
 from backends.chat_completions import ChatCompletions, Timeouts
 from backends.chat_settings import resolve
 from backends.local import Local
+from backends.triton.address import unusable
 from backends.triton.opening import open_triton
-from translators.errors import GatewayError, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def open_backend(url: str, options: Options | None = None) -> Backend:
     opener = SCHEMES.get(scheme)
     if opener is None:
         known = ", ".join(f"{name}:" for name in SCHEMES)
-        raise _unusable(url, f"a backend's URL begins with one of {known}")
+        raise unusable(url, f"a backend's URL begins with one of {known}")
     return opener(url, options or Options())
 
 
@@ -46,14 +46,14 @@ def _chat(url: str, options: Options) -> Backend:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise _unusable(url, str(error)) from None
+    except ValueError:  # its words may quote a password
+        raise unusable(url, "its host or port cannot be read") from None
     if not parts.hostname or port == 0:
-        raise _unusable(url, "it names no host and port")
+        raise unusable(url, "it names no host and port")
     if parts.username is not None or parts.password is not None:
-        raise _unusable("…@" + url.rpartition("@")[2], "keys belong into the environment or a file, not into the URL")
+        raise unusable(url, "keys belong into the environment or a file, not into the URL")
     if parts.query or parts.fragment:
-        raise _unusable(url, "it may not have a query or a fragment")
+        raise unusable(url, "it may not have a query or a fragment")
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return ChatCompletions(
         f"{parts.scheme.lower()}://{parts.netloc}{path or '/v1'}",
@@ -68,16 +68,12 @@ def _chat(url: str, options: Options) -> Backend:
 
 def _local(url: str, options: Options) -> Backend:
     if url.partition(":")[2]:
-        raise _unusable(url, "the local model is named by `local:` alone")
+        raise unusable(url, "the local model is named by `local:` alone")
     return Local(dict(options.settings), timeouts=options.timeouts, name=options.name)
 
 
 def _triton(url: str, options: Options) -> Backend:
     return open_triton(url, options.settings, timeouts=options.timeouts, name=options.name, api_key=options.api_key)
-
-
-def _unusable(url: str, reason: str) -> GatewayError:
-    return GatewayError(Kind.INVALID, f"backend {url!r} cannot be used: {reason}", "backend")
 
 
 SCHEMES: dict[str, Callable[[str, Options], Backend]] = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -131,13 +132,19 @@ def effective(config: Config, secrets: Secrets) -> str:
     return text
 
 
+# Whole words, so that max_tokens stays; and parts, which stand in longer ones (apikey, passwd, credentials).
+PRIVATE = frozenset({"token", "auth", "pwd", "jwt"})
+PRIVATE_PARTS = ("key", "secret", "passw", "authorization", "credential", "cookie", "bearer")
+
+
 def mask_settings(value: Any, key: str = "") -> Any:
     """Settings may hold headers or fields with credentials, which nobody can tell by type; names tell."""
     if isinstance(value, dict):
         return {name: mask_settings(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, list):
         return [mask_settings(inner, key) for inner in value]
-    secret = any(word in key.lower() for word in ("key", "secret", "password", "authorization", "credential"))
+    words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).lower())
+    secret = any(word in PRIVATE or any(part in word for part in PRIVATE_PARTS) for word in words)
     return "****" if secret and isinstance(value, str) else value
 
 

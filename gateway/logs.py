@@ -7,6 +7,7 @@ said and the words of an unexpected exception may quote a prompt, so they are le
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -29,7 +30,9 @@ PATTERNS = re.compile(r"(?i)(bearer\s+|\bsk-|x-api-key[\"':\s=]+|api[_-]?key[\"'
 
 class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        known = sorted({secret for secret in secrets if secret}, key=len, reverse=True)
+        plain = {secret for secret in secrets if secret}
+        escaped = {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in plain}  # as they stand in a JSON line
+        known = sorted(plain | escaped, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, text: str) -> str:

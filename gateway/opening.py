@@ -6,7 +6,7 @@ Nothing is contacted here. What a backend finds wrong with its URL, preset or se
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from backends.base import Backend
 from backends.breaker import Rules
@@ -14,6 +14,7 @@ from backends.chat_completions import Timeouts
 from backends.pool import Pool
 from backends.registry import Options, open_backend
 from backends.replica import Settings
+from backends.triton.address import KNOWN, shown
 from gateway.config import BackendConfig, Config, ConfigError, Group
 from gateway.secrets import Secrets
 from gateway.tls import for_backend
@@ -80,8 +81,19 @@ def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backen
 
 
 def mask_url(url: str) -> str:
-    """The address without a password or a user name, which people do write into it."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc=f"****@{parts.netloc.rpartition('@')[2]}"))
+    """The address without what people do write into it: a user's name, a password, a key in the query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return shown(url)
+    netloc = f"****@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
+    query = "&".join(_masked(each) for each in parts.query.split("&"))
+    return urlunsplit(parts._replace(netloc=netloc, query=query, fragment="****" if parts.fragment else ""))
+
+
+def _masked(parameter: str) -> str:
+    """A parameter that we know holds no key, unless it is an address itself."""
+    name, equals, value = parameter.partition("=")
+    if not parameter or (name in KNOWN and (name != "metrics" or mask_url(unquote(value)) == unquote(value))):
+        return parameter
+    return f"{name}=****" if equals else "****"

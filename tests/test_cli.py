@@ -19,8 +19,9 @@ import pytest
 import yaml
 
 from gateway import __version__
-from gateway.cli import main
+from gateway.cli import main, mask_settings
 from gateway.config import load
+from gateway.opening import mask_url
 from gateway.serving import CannotListen, announce, listen
 from tests.gateway_fakes import FakeBackend, running
 from tests.scripted import Script, ScriptedServer, text_stream
@@ -58,6 +59,54 @@ def test_check_prints_a_configuration_that_gives_itself_again_with_secrets_maske
     again.write_text(printed)
     config = load(again)
     assert (config.port, config.host, config.backends[0].name) == (9001, "0.0.0.0", "gpu")
+
+
+@pytest.mark.parametrize("name", ["auth_token", "authToken", "Cookie", "passwd", "x-bearer", "API-Key", "proxy-auth"])
+def test_settings_are_masked_by_their_names(name: str) -> None:
+    assert mask_settings({"extra_body": {name: "canary"}}) == {"extra_body": {name: "****"}}
+
+
+def test_what_only_looks_like_a_secrets_name_is_shown() -> None:
+    settings = {"output_limit": "max_tokens", "max_tokens": "many", "author": "ann", "token": 3}
+    assert mask_settings(settings) == settings
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h/v1", "http://h/v1"),
+        ("http://me:canary@h/v1?key=canary&x", "http://****@h/v1?key=****&****"),
+        ("http://h/v1#canary", "http://h/v1#****"),
+        ("triton+grpc://h/m?tokenizer=/d&via=text", "triton+grpc://h/m?tokenizer=/d&via=text"),
+        ("triton+grpc://h/m?metrics=http://h:1/metrics", "triton+grpc://h/m?metrics=http://h:1/metrics"),
+        ("triton+grpc://h/m?metrics=http://me:canary@h/m", "triton+grpc://h/m?metrics=****"),
+    ],
+)
+def test_an_address_is_shown_without_what_may_be_a_key(url: str, shown: str) -> None:
+    assert mask_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://h/v1?api_key=canary",
+        "http://h/v1#canary",
+        "ftp://h/v1?api_key=canary",
+        "http://h:port/v1?api_key=canary",
+        "http://me:canary@h/v1",
+        "http://me:can?ary@h/v1",
+        "http://me:canary/x@h/v1",
+        "local:x?api_key=canary",
+        "triton+http://h/m?tokenizer=/nowhere&api_key=canary",
+        "triton+http://h/m?canary",
+        "triton+http://h/m?tokenizer=/nowhere&metrics=http://me:canary@h/",
+    ],
+)
+def test_an_address_that_cannot_be_used_is_not_quoted_with_a_key(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--backend", url]) == 2
+    told = capsys.readouterr()
+    assert "cannot be used" in told.err
+    assert not re.search("canary|can[?]|ary@", told.out + told.err)
 
 
 def test_check_prints_the_defaults_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,15 @@ def test_records_are_json_lines_without_secrets(stream: io.StringIO) -> None:
     assert "absent" not in second
 
 
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_a_key_with_a_quote_or_a_backslash_is_removed_too(stream: io.StringIO, style: str) -> None:
+    configure(LogConfig.model_validate({"format": style}), ['can"ary\\1'], stream)
+    log.info('behind can"ary\\1 before', extra={"fields": {"where": 'can"ary\\1'}})
+    told = stream.getvalue()
+    assert "ary" not in told
+    assert "behind **** before" in told
+
+
 @pytest.mark.parametrize("prompts", [False, True])
 @pytest.mark.parametrize("level", ["info", "debug"])
 def test_a_bug_is_logged_with_its_place_and_its_words_only_where_asked_for(

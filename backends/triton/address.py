@@ -38,10 +38,10 @@ def parse(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise unusable(url, str(error)) from None
+    except ValueError:  # its words may quote a password
+        raise unusable(url, "its host or port cannot be read") from None
     if parts.username is not None or parts.password is not None:
-        raise unusable("…@" + url.rpartition("@")[2], "keys do not belong into the URL")
+        raise unusable(url, "keys do not belong into the URL")
     if not parts.hostname or port == 0:
         raise unusable(url, "it names no host and port")
     transport: Literal["grpc", "http"] = "grpc" if parts.scheme.lower() == "triton+grpc" else "http"
@@ -54,8 +54,8 @@ def parse(url: str) -> Address:
 def _with_query(url: str, parts: SplitResult, transport: Literal["grpc", "http"], model: str) -> Address:
     try:
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-    except ValueError as error:
-        raise unusable(url, f"its query cannot be read: {error}") from None
+    except ValueError:
+        raise unusable(url, "its query must be name=value pairs with & between them") from None
     if unknown := sorted(query.keys() - set(KNOWN)):
         raise unusable(url, f"unknown parameter {', '.join(unknown)}; known are {', '.join(KNOWN)}")
     if parts.fragment:
@@ -88,4 +88,14 @@ def _with_query(url: str, parts: SplitResult, transport: Literal["grpc", "http"]
 
 
 def unusable(url: str, reason: str) -> GatewayError:
-    return GatewayError(Kind.INVALID, f"backend {url!r} cannot be used: {reason}", "backend")
+    return GatewayError(Kind.INVALID, f"backend {shown(url)!r} cannot be used: {reason}", "backend")
+
+
+def shown(url: str) -> str:
+    """A URL as far as it can be told: keys are written into the user's place, the query and the fragment."""
+    head = url.partition("?")[0].partition("#")[0]
+    if "@" in head:
+        return "…@" + head.rpartition("@")[2]
+    if "@" in url:  # a password that holds one of ? and #
+        return url.partition(":")[0] + ":…"
+    return head if head == url else f"{head}…"
