@@ -370,6 +370,9 @@ def read_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}:{line} not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, LookupError, AttributeError, RecursionError) as error:  # as of `2024-13-45` and `!!bool x`
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {reason}") from None
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

@@ -155,6 +155,9 @@ class Parent:
             except ConfigError as error:
                 log.error("the configuration stays as it was: %s", error)
                 return
+            except Exception:  # the workers hang on this process
+                log.exception("the configuration stays as it was")
+                return
         else:
             self._stopping = True
             for worker in self._workers:  # its own copy decides now when a worker stops listening

@@ -169,6 +169,11 @@ def test_the_file_can_be_named_by_the_environment(tmp_path: Path, monkeypatch: p
         ("api_keys: [sk-secret]", "api_keys: are never written"),
         ("port: 1\nport: 2", "the key 'port' is given twice"),
         ("port: [1", "not valid YAML"),
+        ("model: 2024-13-45", "not valid YAML"),
+        ("port: !!int abc", "not valid YAML"),
+        ("port: !!bool abc", "not valid YAML"),
+        ("port: !!timestamp abc", "not valid YAML"),
+        ("[" * 3000, "not valid YAML: nested too deeply"),
         ("- a", "must hold keys and values"),
     ],
 )

@@ -117,7 +117,7 @@ async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path
         path.write_text(f"workers: 2\nbackends: [{{url: '{old.url}'}}]\n")
         async with serving("--config", str(path)) as process, connecting() as session:
             url = await process.ready()
-            path.write_text("workers: [\n")
+            path.write_text("workers: !!int many\n")
             process.child.send_signal(signal.SIGHUP)
             await asyncio.sleep(0.3)
             assert (await ask(session, url))[0] == 200
