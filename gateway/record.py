@@ -88,6 +88,9 @@ class Recorder:
             metrics.overhead.labels(route).observe(call.ready_at - call.read_at)
         if answer is not None and answer.touched:
             self._count_answer(call, answer, now)
+        elif call.estimated and (call.asked_at is None or call.outcome != "disconnected"):
+            # nothing was had for it; a client that leaves while a server reads its prompt has made it work
+            call.client.settle(call.estimated, 0)
         self.passive.ended(call, now)
         facts = self._facts(call, now)
         if call.span is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from gateway import auth
 from gateway.auth import Bucket, Client, Keys
 from gateway.config import Config, ConfigError
 from gateway.secrets import Grant, Secrets, read
+from tests.gateway_fakes import until
 from tests.gateway_over import Over, over
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
 from translators.errors import GatewayError, Kind
@@ -181,6 +183,28 @@ async def test_tokens_a_minute_are_counted_as_measured(tmp_path: Path) -> None:
     async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:
         for _ in range(5):  # estimated at about 2,000 each, measured at 18
             assert (await it.told(bearer("key")))[0] == 200
+
+
+async def test_tokens_of_a_request_that_came_to_nothing_are_given_back(tmp_path: Path) -> None:
+    secrets = secrets_of(tmp_path, "key tpm=4000\n")
+    async with (
+        ScriptedServer(default=Script.json({"error": {"message": "broken"}}, 500)) as server,
+        over(server.url, secrets=secrets, pool={"failures": 100}) as it,
+    ):
+        for _ in range(5):  # estimated at about 2,000 each
+            assert (await it.told(bearer("key")))[0] >= 500
+
+
+async def test_tokens_of_a_request_that_was_left_behind_at_a_server_are_not_given_back(tmp_path: Path) -> None:
+    secrets = secrets_of(tmp_path, "key tpm=4000\n")
+    async with (
+        ScriptedServer(Script(BODY, head_delay=5), default=Script(BODY)) as server,
+        over(server.url, secrets=secrets) as it,
+    ):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(it.told(bearer("key"), input="word " * 6000), 0.5)
+        await until(lambda: not it.gateway.handler.calls)
+        assert (await it.told(bearer("key")))[0] == 429
 
 
 async def test_a_changed_key_file_is_read_again_and_a_bad_one_is_not(
