@@ -29,6 +29,7 @@ from pydantic_settings import (
 
 PREFIX = "DRAGOMAN_"
 # Variables that are no keys of the file: secrets, and the short ways to name one backend or the file itself.
+FIXED = ("host", "port", "workers")  # what stays until the next start, since sockets and processes are made of it
 OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CONFIG", "SEAL_KEYS"})
 DEFAULT_BACKEND = "local:"
 # Kubernetes puts these into every container beside a Service that is called dragoman; they are nobody's settings.
@@ -262,8 +263,7 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.workers > 1 and any(each.url.startswith(DEFAULT_BACKEND) for each in self.named_backends):
-            raise ValueError("workers: the local model belongs to one process; several need a backend of their own")
+        self._one_local_model()
         names = [backend.name for backend in self.named_backends]
         if doubled := sorted({name for name in names if name and names.count(name) > 1}):
             raise ValueError(f"backends: the name {doubled[0]!r} is used twice")
@@ -299,6 +299,19 @@ class Config(BaseSettings):
         for each in self.named_backends:
             members.setdefault(str(each.pool or each.name), []).append(each)
         return tuple(Group(name, tuple(each)) for name, each in members.items())
+
+    def as_running(self, running: Config) -> Config:
+        """With what cannot change before the next start as it runs; raises `ConfigError` where that contradicts."""
+        kept = self.model_copy(update={name: getattr(running, name) for name in FIXED})
+        try:
+            kept._one_local_model()
+        except ValueError as error:
+            raise ConfigError(f"configuration: {error}") from None
+        return kept
+
+    def _one_local_model(self) -> None:
+        if self.workers > 1 and any(each.url.startswith(DEFAULT_BACKEND) for each in self.named_backends):
+            raise ValueError("workers: the local model belongs to one process; several need a backend of their own")
 
     @property
     def grace(self) -> float:

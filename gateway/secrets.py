@@ -6,7 +6,7 @@ read is told to the logger, which removes it from whatever is logged. Nothing he
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,17 +52,22 @@ def read(config: Config, environ: Mapping[str, str]) -> Secrets:
     client_keys = read_client_keys(config, environ)
     if client_keys and config.no_auth:
         raise ConfigError(f"configuration: no_auth: contradicts the keys in {API_KEYS} or api_keys_file")
-    if not client_keys and not config.loopback and not config.no_auth:
-        raise ConfigError(
-            f"configuration: host: without client keys only a loopback address may be listened on, not {config.host}; "
-            f"set {API_KEYS} or api_keys_file, or --no-auth where the network itself keeps others out"
-        )
+    check_open(config, client_keys)
     backend_keys = {str(each.name): _backend_key(each, environ) for each in config.named_backends}
     seal_keys = split_commas(environ.get(SEAL_KEYS, ""))
     if config.seal_keys_file is not None:
         seal_keys += _lines(config.seal_keys_file, "seal_keys_file")
     grants = {key: grant for key, grant in client_keys.items() if grant != Grant()}
     return Secrets(tuple(client_keys), backend_keys, tuple(seal_keys), grants)
+
+
+def check_open(config: Config, client_keys: Collection[str]) -> None:
+    """Raises `ConfigError` where anybody in the network could ask, and nobody has said that they may."""
+    if not client_keys and not config.loopback and not config.no_auth:
+        raise ConfigError(
+            f"configuration: host: without client keys only a loopback address may be listened on, not {config.host}; "
+            f"set {API_KEYS} or api_keys_file, or --no-auth where the network itself keeps others out"
+        )
 
 
 def read_client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, Grant]:

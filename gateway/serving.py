@@ -22,12 +22,12 @@ from typing import Any
 from aiohttp import web
 
 from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
-from gateway.config import Config, ConfigError
+from gateway.config import FIXED, Config, ConfigError
 from gateway.door import Runner
 from gateway.health import Gate
 from gateway.logs import Redactor, configure, log
 from gateway.sealing import own_key, state_directory
-from gateway.secrets import Secrets
+from gateway.secrets import Secrets, check_open
 from gateway.tls import for_clients
 from translators.errors import GatewayError, Kind
 
@@ -86,6 +86,13 @@ def with_seal_key(config: Config, secrets: Secrets) -> Secrets:
     return replace(secrets, seal_keys=(own_key(state_directory(config.state_dir)),))
 
 
+def for_reload(read: Config, secrets: Secrets, running: Config) -> Config:
+    """What was read as it can take over: judged by the address that stays, not by the one that the file now names."""
+    config = read.as_running(running)
+    check_open(config, secrets.client_keys)
+    return config
+
+
 @dataclass(slots=True, eq=False)
 class Generation:
     """The gateway as one configuration made it."""
@@ -135,7 +142,8 @@ class House:
     async def reload(self, reread: Reread) -> None:
         old = self.gateway.config
         try:
-            config, secrets = await asyncio.to_thread(reread)
+            read, secrets = await asyncio.to_thread(reread)
+            config = for_reload(read, secrets, old)
             await self.open(config, with_seal_key(config, secrets))
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
@@ -145,7 +153,7 @@ class House:
             return
         configure(config.log, secrets.all())
         log.info("the configuration was read again")
-        if fixed := [name for name in ("host", "port", "workers") if getattr(old, name) != getattr(config, name)]:
+        if fixed := [name for name in FIXED if getattr(old, name) != getattr(read, name)]:
             log.warning("%s: a change takes effect at the next start", ", ".join(fixed))
 
     async def _retire(self, generation: Generation) -> None:
@@ -174,8 +182,8 @@ class House:
         if grace:
             log.info("leaving", extra={"fields": {"grace": grace}})
             await asyncio.wait((hurry,), timeout=grace)
-        for each in self._sockets:  # else they go on listening, and who connects waits for an answer until the end
-            each.close()
+        for bound in self._sockets:  # else they go on listening, and who connects waits for an answer until the end
+            bound.close()
         await asyncio.gather(*(drain(each.gateway, each.runner, hurry) for each in self._generations))
 
     async def close(self) -> None:

@@ -147,10 +147,11 @@ class Parent:
     def _hear(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
             from gateway.logs import log
-            from gateway.serving import with_seal_key
+            from gateway.serving import for_reload, with_seal_key
 
             try:
-                config, secrets = self._reread()
+                read, secrets = self._reread()
+                config = for_reload(read, secrets, self._config)
                 self._config, self._secrets = config, with_seal_key(config, secrets)
             except ConfigError as error:
                 log.error("the configuration stays as it was: %s", error)

@@ -174,6 +174,28 @@ async def test_a_bad_new_file_keeps_the_old_one_and_is_one_line(tmp_path: Path, 
             assert sum("the configuration stays as it was" in each for each in logged(await process.errors())) == 1
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_reload_judges_keys_by_the_address_that_stays(tmp_path: Path, workers: int) -> None:
+    path, keys = tmp_path / "gateway.yaml", tmp_path / "keys"
+    keys.write_text("sk-client\n")
+    async with ScriptedServer(default=Script(BODY)) as server:
+        write(path, server.url, f"host: 0.0.0.0\nworkers: {workers}\napi_keys_file: {keys}\ntimeouts: {{grace: 0}}\n")
+        async with serving("--config", str(path)) as process:
+            url = (await process.ready()).replace("0.0.0.0", "127.0.0.1")
+            write(path, server.url, f"host: 127.0.0.1\nworkers: {workers}\n")
+            await reloads(process)
+            async with aiohttp.ClientSession() as session:
+                assert await status(session, url) == 401
+            # what can take over still does, with a word on what cannot change
+            write(path, server.url, f"host: 127.0.0.1\nworkers: {workers}\napi_keys_file: {keys}\n")
+            await reloads(process)
+            process.child.send_signal(signal.SIGINT)
+            assert await process.ended() == 0
+            told = logged(await process.errors())
+            assert sum("without client keys only a loopback" in each for each in told) == 1
+            assert told.count("host: a change takes effect at the next start") == workers
+
+
 async def test_what_has_not_changed_is_kept_and_what_is_gone_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     async with ScriptedServer(default=Script(BODY)) as kept, ScriptedServer(default=Script(BODY)) as gone:
