@@ -70,7 +70,7 @@ class Handler:
         self._gate = gate
         self._metrics = metrics
         self._recorder = Recorder(metrics, tracing)
-        self.images = Images(config.images)
+        self.images = Images(config.images, total=config.limits.body_bytes)
         self._admission = Admission(config.admission, metrics, config.workers)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import ipaddress
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
-from gateway.config import ImagesConfig
+from gateway.config import ImagesConfig, Limits
 from gateway.logs import log
 from translators.errors import GatewayError, invalid
 from translators.ir import Image, Message, Part, Request, ToolResult
@@ -29,7 +30,6 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 AT_ONCE = 4
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class Forbidden(OSError):
@@ -37,15 +37,18 @@ class Forbidden(OSError):
 
 
 class Images:
-    """`permitted` and `resolver` are for tests; the rule is `may_be_asked`."""
+    """`total` bounds the bytes of one request's images together. `permitted` and `resolver` are for tests; the rule is
+    `may_be_asked`."""
 
     def __init__(
         self,
         config: ImagesConfig,
         permitted: Callable[[Address], bool] | None = None,
         resolver: AbstractResolver | None = None,
+        total: int | None = None,
     ) -> None:
         self._config = config
+        self._total = Limits().body_bytes if total is None else total
         self._permitted = permitted or (lambda address: may_be_asked(address, config.private))
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
@@ -64,17 +67,21 @@ class Images:
         if len(images) > self._config.most:
             raise _refused(images[self._config.most], f"More than {self._config.most} images in one request.")
         remote: dict[str, Image] = {}
+        room = _Room(self._total)
         for image in images:
             if image.url[:5].lower() != "data:":
                 remote.setdefault(image.url, image)
-            elif len(image.url) * 3 // 4 > self._config.bytes + 1024:
+                room.times[image.url] += 1
+                continue
+            room.left -= len(image.url) * 3 // 4
+            if len(image.url) * 3 // 4 > self._config.bytes + 1024:
                 raise self._too_large(image)
         if not remote:
             return request
         targets = [(self._target(image), image) for image in remote.values()]  # all are judged before one is asked
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = {image.url: group.create_task(self._fetched(url, image)) for url, image in targets}
+                tasks = {image.url: group.create_task(self._fetched(url, image, room)) for url, image in targets}
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         fetched = {url: task.result() for url, task in tasks.items()}
@@ -112,10 +119,10 @@ class Images:
 
     # ----------------------------------------------------------------------------------------------------- fetching
 
-    async def _fetched(self, url: URL, image: Image) -> str:
+    async def _fetched(self, url: URL, image: Image, room: _Room) -> str:
         try:
             async with self._places, asyncio.timeout(self._config.timeout):
-                return await self._followed(url, image)
+                return await self._followed(url, image, room)
         except TimeoutError:
             reason = "it took too long"
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -123,11 +130,11 @@ class Images:
             log.info("an image was not fetched", extra={"fields": {"host": url.host, "error": type(error).__name__}})
         raise _refused(image, f"The image could not be fetched: {reason}.")
 
-    async def _followed(self, url: URL, image: Image) -> str:
+    async def _followed(self, url: URL, image: Image, room: _Room) -> str:
         for _ in range(self._config.redirects + 1):
             async with self._opened().get(url, allow_redirects=False) as response:
                 if response.status not in REDIRECTS:
-                    return await self._read(response, image)
+                    return await self._read(response, image, room)
                 url = self._allowed(url.join(URL(response.headers.get("Location", ""))), image)
         raise _refused(image, "The image could not be fetched: too many redirects.")
 
@@ -144,7 +151,7 @@ class Images:
             )
         return self._session
 
-    async def _read(self, response: aiohttp.ClientResponse, image: Image) -> str:
+    async def _read(self, response: aiohttp.ClientResponse, image: Image, room: _Room) -> str:
         if response.status != 200:
             raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
         if not response.content_type.startswith("image/") or response.headers.get("Content-Encoding", "") not in (
@@ -160,6 +167,7 @@ class Images:
             data += piece
             if len(data) > limit:
                 raise self._too_large(image)
+            room.take(image, len(piece))
         if (kind := _kind(data)) is None:
             raise _refused(image, "What was fetched is not a PNG, JPEG, GIF or WebP image.")
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -168,29 +176,62 @@ class Images:
         return _refused(image, f"The image is larger than {self._config.bytes} bytes.")
 
 
+class _Room:
+    """What is left for the images of one request, where one counts as often as it is sent on."""
+
+    def __init__(self, total: int) -> None:
+        self.total = self.left = total
+        self.times: Counter[str] = Counter()
+
+    def take(self, image: Image, size: int) -> None:
+        self.left -= size * self.times[image.url]
+        if self.left < 0:
+            raise _refused(image, f"The images of one request are larger than {self.total} bytes together.")
+
+
 def may_be_asked(address: Address, private: bool = False) -> bool:
     """Public addresses; with `private` also those of the own network, but never where clouds keep their secrets
     (link-local and its like)."""
     address = _inner(address)
-    if address.is_multicast or address.is_unspecified or address.is_link_local or address in _METADATA:
+    if _never(address):
         return False
-    if private:
-        return address.is_global or (address.is_private and address not in _RESERVED)
-    return address.is_global
+    inside = address.is_private
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _OWN_NAT64:
+            return private and not any(map(_never, _translated(address)))
+        inside = inside or address.is_site_local
+        if not inside and address not in _WORLD:
+            return False
+    return (private and inside and address not in _RESERVED) or (address.is_global and not inside)
+
+
+def _never(address: Address) -> bool:
+    return address.is_multicast or address.is_unspecified or address.is_link_local or address in _METADATA
 
 
 _RESERVED = ipaddress.ip_network("240.0.0.0/4")
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
+_WORLD = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out
+_OWN_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
 
 
 def _inner(address: Address) -> Address:
     """The IPv4 address that an IPv6 one stands for."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
-        if inner is None and (address in _NAT64 or int(address) >> 32 == 0):
+        if inner is None and any(address in network for network in _EMBEDDING):
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if int(address) > 1 else None
         return inner or address
     return address
+
+
+def _translated(address: ipaddress.IPv6Address) -> list[Address]:
+    """What a network's own NAT64 may make of it: where the IPv4 address stands depends on its prefix (RFC 6052)."""
+    packed = address.packed
+    squeezed = packed[:8] + packed[9:]
+    places = (squeezed[6:10], squeezed[7:11], squeezed[8:12], packed[12:])
+    return [inner for place in places if int(inner := ipaddress.IPv4Address(place))]
 
 
 def _matches(entry: str, host: str, port: int | None, usual: bool) -> bool:

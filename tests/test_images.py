@@ -302,6 +302,17 @@ async def test_number_and_size_of_images_are_bounded() -> None:
         ("64:ff9b::7f00:1", False, True),
         ("2002:7f00:1::", False, True),
         ("::7f00:1", False, True),
+        ("64:ff9b:1::a00:1", False, True),
+        ("64:ff9b:1::808:808", False, True),
+        ("64:ff9b:1::a9fe:a9fe", False, False),
+        ("64:ff9b:1:a9fe:a9:fe00::", False, False),
+        ("::ffff:0:10.0.0.1", False, True),
+        ("::ffff:0:169.254.169.254", False, False),
+        ("::ffff:0:93.184.216.34", True, True),
+        ("fec0::1", False, True),
+        ("5f00::1", False, False),
+        ("4000::1", False, False),
+        ("100.64.0.1", False, False),
         ("0.0.0.0", False, False),
         ("::", False, False),
         ("224.0.0.1", False, False),
@@ -312,6 +323,20 @@ def test_which_addresses_may_be_asked(address: str, public: bool, private: bool)
     parsed = ipaddress.ip_address(address)
     assert may_be_asked(parsed) is public
     assert may_be_asked(parsed, private=True) is private
+
+
+async def test_the_images_of_one_request_are_bounded_together_however_often_one_is_named() -> None:
+    async with host(png) as (port, _):
+        names = Names(pictures_example=["127.0.0.2"])
+        config = ImagesConfig.model_validate({"allow": [f"pictures.example:{port}"]})
+        images = Images(config, public_is_127_0_0_2, names, total=3 * len(PNG))
+        try:
+            first, *others = (f"http://pictures.example:{port}/{name}.png" for name in "abcd")
+            assert (await images.inlined(asking(first, first, others[0]))).messages
+            for urls in ((first, first, first, first), (first, *others)):
+                assert f"larger than {3 * len(PNG)} bytes together" in await refusal(images, *urls)
+        finally:
+            await images.close()
 
 
 IMAGE = "https://pictures.example/a.png"
