@@ -207,6 +207,8 @@ async def _serve(house: House, address: str, reread: Reread | None, speak: bool,
     heard = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number is not None]
     for number in heard:
         loop.add_signal_handler(number, signals.put_nowait, number)
+    if SIGHUP is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGHUP})  # what reached a worker while it started is heard now
     stop = asyncio.create_task(_until_stopped(house, signals, reread), name="signal")
     announced = asyncio.create_task(announce(house, address, speak), name="announce")
     try:

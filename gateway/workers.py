@@ -32,6 +32,7 @@ CRASHED = 70  # exit status of a worker that died of a bug
 FIRST_REST = 0.1  # seconds before a lost worker is started again, doubled up to the longest
 LONGEST_REST = 10.0
 LIVED = 10.0  # seconds after which a worker counts as having lived
+TRY_LIMIT = 30  # seconds to open what a new configuration names
 HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
 
 Reread = Callable[[], tuple[Config, Secrets]]
@@ -130,8 +131,7 @@ class Parent:
                 if other.sockets is not worker.sockets:
                     for each in other.sockets:
                         each.close()
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop listens for it
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD - {signal.SIGHUP})  # which waits until the loop listens
             threading.Thread(target=_end_with_parent, args=(self._alive,), daemon=True).start()
             status = _work(worker, self._config, self._secrets, self._reread, speak)
         except ConfigError as error:
@@ -152,7 +152,9 @@ class Parent:
             try:
                 read, secrets = self._reread()
                 config = for_reload(read, secrets, self._config)
-                self._config, self._secrets = config, with_seal_key(config, secrets)
+                secrets = with_seal_key(config, secrets)
+                _try_out(config, secrets)  # else the next worker to be started would refuse to run, and end them all
+                self._config, self._secrets = config, secrets
             except ConfigError as error:
                 log.error("the configuration stays as it was: %s", error)
                 return
@@ -205,6 +207,44 @@ def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, spea
     from gateway.serving import in_loop, run_on
 
     return in_loop(run_on(worker.sockets, config, secrets, reread, speak))
+
+
+def _try_out(config: Config, secrets: Secrets) -> None:
+    """Raises `ConfigError` where no worker could run on it: found out by a process that opens everything and ends."""
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _open_and_end(config, secrets, writing)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = pipe.read().decode(errors="replace")
+    _, ended = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(ended) != 0:
+        raise ConfigError(told or "it could not be tried out")
+
+
+def _open_and_end(config: Config, secrets: Secrets, writing: int) -> None:
+    from gateway.opening import open_backends
+    from gateway.tls import for_clients
+
+    async def opened() -> list[object]:
+        for_clients(config.tls)
+        return [*open_backends(config, secrets)]
+
+    status = CRASHED
+    try:
+        signal.alarm(TRY_LIMIT)
+        kept = asyncio.run(opened())
+        status = 0 if kept else CRASHED
+    except ConfigError as error:
+        os.write(writing, str(error).encode()[:4000])
+    except BaseException:
+        traceback.print_exc(limit=-8)
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # nothing is closed: it was never used
 
 
 def _end_with_parent(alive: int) -> None:

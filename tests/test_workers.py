@@ -123,7 +123,7 @@ async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path
             assert (await ask(session, url))[0] == 200
             path.write_text(f"workers: 2\nbackends: [{{url: '{new.url}'}}]\n")
             process.child.send_signal(signal.SIGHUP)
-            await asyncio.sleep(0.6)
+            await asyncio.sleep(1.2)
             assert len(old.chats) == 1
             for _ in range(12):
                 assert (await ask(session, url))[0] == 200
@@ -136,6 +136,46 @@ async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended() == 0
             assert (await process.errors()).count("the configuration stays as it was") == 1
+
+
+async def test_a_configuration_that_no_worker_can_open_is_not_kept_for_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as server:
+        path.write_text(f"workers: 2\nbackends: [{{url: '{server.url}'}}]\n")
+        async with serving("--config", str(path)) as process, connecting() as session:
+            url = await process.ready()
+            path.write_text(f"workers: 2\nbackends: [{{url: '{server.url}', preset: nonsense}}]\n")
+            process.child.send_signal(signal.SIGHUP)
+            await asyncio.sleep(1.5)
+            before = workers_of(process)
+            assert len(before) == 2
+            os.kill(min(before), signal.SIGKILL)
+            await until(lambda: len(workers_of(process) - {min(before)}) == 2, 5)
+            answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), 10)
+            assert [status for status, _ in answers] == [200] * 20
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+            told = [line for line in (await process.errors()).splitlines() if "stays as it was" in line]
+            assert len(told) == 1
+            assert "unknown preset 'nonsense'" in told[0]
+
+
+async def test_a_reload_while_workers_start_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as old, ScriptedServer(default=Script(BODY)) as new:
+        path.write_text(f"workers: 2\nbackends: [{{url: '{old.url}'}}]\n")
+        async with serving("--config", str(path)) as process, connecting() as session:
+            await until(lambda: len(workers_of(process)) == 2, 10)
+            path.write_text(f"workers: 2\nbackends: [{{url: '{new.url}'}}]\n")
+            for worker in workers_of(process):  # at once, before their loops run
+                os.kill(worker, signal.SIGHUP)
+            url = await process.ready()
+            await asyncio.sleep(1)
+            for _ in range(12):
+                assert (await ask(session, url))[0] == 200
+            assert (len(old.chats), len(new.chats)) == (0, 12)
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
 
 
 async def test_workers_end_when_their_parent_is_killed() -> None:
