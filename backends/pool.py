@@ -227,6 +227,9 @@ class Pool:
             infos = await asyncio.wait_for(replica.backend.models(), 3.0)
         except (GatewayError, TimeoutError):
             return self._served.get(replica.name)
+        except Exception as error:  # a bug costs this list, not those of the others
+            log.error("%s: its models cannot be listed", replica.name, exc_info=error)
+            return self._served.get(replica.name)
         self._served[replica.name] = infos
         return infos
 
@@ -244,13 +247,22 @@ class Pool:
         return None
 
     async def wake(self) -> None:
-        """Wakes one server that sleeps; the others are left to their sleep."""
+        """Wakes one server that sleeps, the first that lets itself be woken; the others are left to their sleep."""
+        failed: Exception | None = None
         for replica in self.replicas:
             if replica.state == "asleep" and isinstance(replica.backend, Wakeable):
-                await replica.backend.wake()
+                try:
+                    await replica.backend.wake()
+                except Exception as error:
+                    failed = failed or error
+                    told = None if isinstance(error, GatewayError) else error
+                    log.warning("%s: cannot be woken", replica.name, exc_info=told)
+                    continue
                 with contextlib.suppress(GatewayError):
                     await replica.probe()
                 return
+        if failed is not None:
+            raise failed
 
 
 def rank(session: str, server: str) -> bytes:

@@ -448,6 +448,18 @@ async def test_the_narrowest_window_counts_and_a_list_that_cannot_be_read_is_lef
     await pool.close()
 
 
+async def test_a_bug_in_one_list_does_not_cost_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeBackend):
+        async def models(self) -> list[ModelInfo]:
+            raise ZeroDivisionError
+
+    pool = Pool("p", [Broken(name="a"), FakeBackend(name="b")])
+    await pool.start()
+    assert [info.id for info in await pool.models()] == ["only"]
+    assert "a: its models cannot be listed" in caplog.text
+    await pool.close()
+
+
 async def test_a_list_that_hangs_does_not_hold_the_others_up() -> None:
     class Hangs(FakeBackend):
         async def models(self) -> list[ModelInfo]:

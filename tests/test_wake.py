@@ -134,6 +134,16 @@ async def test_a_pool_whose_servers_all_sleep_wakes_one() -> None:
             assert sorted(sleeper.calls() for sleeper in sleepers) == [0, 1]
 
 
+async def test_where_one_of_a_pool_cannot_be_woken_the_next_one_is() -> None:
+    async with ScriptedServer(default=Script(BODY)) as a, ScriptedServer(default=Script(BODY)) as b:
+        broken, good = (Sleeper(server, "POST", "/wake_up") for server in (a, b))
+        a.on("POST", "/wake_up", Script(b"", 500))
+        async with over(a.url, b.url, backend={"preset": "vllm", "wake": "wake"}) as it:
+            assert (await it.told())[0] == 200
+        assert (broken.calls(), good.calls()) == (1, 1)
+        assert (len(a.chats), len(b.chats)) == (0, 1)
+
+
 async def test_a_pool_with_one_awake_lets_the_others_sleep() -> None:
     async with ScriptedServer(default=Script(BODY)) as a, ScriptedServer(default=Script(BODY)) as b:
         sleeper = Sleeper(a, "POST", "/wake_up")
