@@ -10,6 +10,7 @@ waited for.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
@@ -40,6 +41,7 @@ class Watch:
         self._start: asyncio.Task[None] | None = None
         self._wake: asyncio.Task[None] | None = None
         self._wake_again_at = 0.0
+        self._gone = False
         self._ready = metrics.backend_ready.labels(backend.name)
 
     @property
@@ -78,11 +80,13 @@ class Watch:
             log.info("backend", extra={"fields": {"backend": self.backend.name, "state": health.state}})
         self.last = health
         self._at = time.monotonic()
-        self._ready.set(health.state == "ready")
+        if not self._gone:
+            self._ready.set(health.state == "ready")
 
     def forget(self) -> None:
-        """It is no backend of the configuration any more."""
-        self._ready.set(0)
+        """It is no backend of the configuration any more: neither ready nor, for alerts, one that is down."""
+        self._gone = True
+        self._ready.set(math.nan)
 
     async def woken(self, limit: float) -> None:
         """Wakes the backend once, however many wait for it; raises ASLEEP when it is not awake in time."""
