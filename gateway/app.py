@@ -74,14 +74,19 @@ class Gateway:
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
         self.tracing = open_tracing(os.environ)
         self._redact = redact = Redactor(secrets.all())
-        self.handler = Handler(config, self.models, self.gate, self.metrics, sealer, self.tracing, redact)
-        self._keys = Keys(
+        # what runs beside the old answers shares the limits with them
+        same = previous is not None and previous.config.admission == config.admission
+        admission = previous.handler.admission if previous is not None and same else None
+        parts = (config, self.models, self.gate, self.metrics, sealer, self.tracing, redact, admission)
+        self.handler: Handler = Handler(*parts)
+        self._keys: Keys = Keys(
             secrets.client_keys,
             config.metrics_public,
             secrets.grants,
             workers=config.workers,
             file=config.api_keys_file,
             read_again=partial(read_client_keys, config, os.environ),
+            previous=None if previous is None else previous._keys,
         )
         self._protocols = {f"/v1/{protocol.path}": protocol for protocol in protocols}
 

@@ -92,7 +92,8 @@ ANYBODY = Client()
 
 
 class Keys:
-    """`grants` says what single keys may do; `read_again`, with the `file` that it reads, gives all keys anew."""
+    """`grants` says what single keys may do; `read_again`, with the `file` that it reads, gives all keys anew. From
+    `previous` comes what clients have spent."""
 
     def __init__(
         self,
@@ -103,9 +104,10 @@ class Keys:
         workers: int = 1,
         file: Path | None = None,
         read_again: Callable[[], Mapping[str, Grant]] | None = None,
+        previous: Keys | None = None,
     ) -> None:
         self._workers = workers
-        self._clients: dict[bytes, tuple[Grant, Client]] = {}
+        self._clients: dict[bytes, tuple[Grant, Client]] = {} if previous is None else previous._clients
         self._take({key: (grants or {}).get(key, Grant()) for key in keys})
         self._open = OPEN_PATHS | {"/metrics"} if metrics_public else OPEN_PATHS
         self._file = file if read_again is not None else None

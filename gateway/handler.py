@@ -61,6 +61,7 @@ class Handler:
         sealer: Sealer,
         tracing: Tracing,
         redact: Redactor,
+        admission: Admission | None = None,
     ) -> None:
         self._config = config
         self._sealer = sealer
@@ -71,7 +72,7 @@ class Handler:
         self._metrics = metrics
         self._recorder = Recorder(metrics, tracing)
         self.images = Images(config.images, total=config.limits.body_bytes)
-        self._admission = Admission(config.admission, metrics, config.workers)
+        self.admission = admission or Admission(config.admission, metrics, config.workers)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
             strict_history=config.policy.strict_history,
@@ -168,7 +169,7 @@ class Handler:
         call.ready_at = asyncio.get_running_loop().time()
         try:
             async with (
-                self._admission.place(target.backend.name, target.model, call.client.name, request),
+                self.admission.place(target.backend.name, target.model, call.client.name, request),
                 self._counting(turn, target.backend, request, sizes),
             ):
                 await self._recorder.asked(call, request, self._ask(target.backend, request, answer))

@@ -53,7 +53,7 @@ async def settled(it: Over) -> None:
     for watch in it.gateway.gate.watches.values():
         for each in getattr(watch.backend, "replicas", ()):
             assert (each.pending, each._waiting) == (0, set())
-    assert not it.gateway.handler._admission._lines
+    assert not it.gateway.handler.admission._lines
 
 
 def all_ended(server: ScriptedServer) -> bool:

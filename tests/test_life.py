@@ -196,6 +196,28 @@ async def test_a_reload_judges_keys_by_the_address_that_stays(tmp_path: Path, wo
             assert told.count("host: a change takes effect at the next start") == workers
 
 
+async def test_a_reload_forgets_neither_what_runs_nor_what_was_spent(tmp_path: Path) -> None:
+    path, keys = tmp_path / "gateway.yaml", tmp_path / "keys"
+    keys.write_text("sk-one rpm=1\nsk-two\n")
+    rules = f"api_keys_file: {keys}\nadmission: {{requests: 1, queue: 0}}\n"
+    async with ScriptedServer(Script(BODY, split="frames", gap=0.5), default=Script(BODY)) as server:
+        write(path, server.url, rules)
+        async with serving("--config", str(path)) as process, aiohttp.ClientSession() as session:
+            url = await process.ready()
+            one, two = ({"Authorization": f"Bearer sk-{name}"} for name in ("one", "two"))
+            async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}, headers=one) as answer:
+                await answer.content.readany()
+                write(path, server.url, rules + "timeouts: {keepalive: 5}\n")
+                await reloads(process)
+                async with aiohttp.ClientSession(headers=two) as other:
+                    assert await status(other, url) == 503  # the one place is taken
+                assert b"response.completed" in await answer.content.read()
+            async with aiohttp.ClientSession(headers=two) as other:
+                assert await status(other, url) == 200
+            async with aiohttp.ClientSession(headers=one) as other:
+                assert await status(other, url) == 429
+
+
 async def test_what_has_not_changed_is_kept_and_what_is_gone_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     async with ScriptedServer(default=Script(BODY)) as kept, ScriptedServer(default=Script(BODY)) as gone:
@@ -213,6 +235,8 @@ async def test_what_has_not_changed_is_kept_and_what_is_gone_is_closed(tmp_path:
             async with aiohttp.ClientSession() as session:
                 assert await status(session, url, model="a") == 200
                 assert await status(session, url, model="b") == 404
+                async with session.get(f"{url}/metrics") as figures:  # gone is not down, which would page for ever
+                    assert 'dragoman_backend_ready{backend="other"} NaN' in await figures.text()
             assert kept.chats[1].connection == kept.chats[0].connection
             for _ in range(3):
                 await reloads(process)
