@@ -46,8 +46,10 @@ def _chat(url: str, options: Options) -> Backend:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # its words may quote a password
-        raise unusable(url, "its host or port cannot be read") from None
+    except ValueError as error:  # its words may quote a password
+        raise unusable(
+            url, "Port out of range 0-65535" if "out of range" in str(error) else "its host or port cannot be read"
+        ) from None
     if not parts.hostname or port == 0:
         raise unusable(url, "it names no host and port")
     if parts.username is not None or parts.password is not None:
