@@ -154,70 +154,6 @@ def ended(status: str, **changes: object) -> Events:
     return events
 
 
-LENGTH: Json = {"reason": "max_output_tokens"}
-FAILURE: Json = {"code": "server_error", "message": "The model server closed the stream."}
-
-
-def test_the_good_stream_is_accepted_and_its_final_response_returned() -> None:
-    final = check_stream(wire(good()))
-    assert final["output"] == OUTPUT
-    check_response(final)
-
-
-@pytest.mark.parametrize(
-    "events",
-    [
-        pytest.param(ended("incomplete", incomplete_details=LENGTH), id="length"),
-        pytest.param(ended("incomplete", incomplete_details={"reason": "content_filter"}), id="filter"),
-        pytest.param(ended("failed", error=FAILURE, usage=None), id="failed"),
-        pytest.param(
-            _numbered([*good()[:2], {**good()[26], "response": {**good()[26]["response"], "output": []}}]), id="empty"
-        ),
-    ],
-)
-def test_other_endings_are_accepted(events: Events) -> None:
-    check_stream(wire(events))
-
-
-def test_a_queued_response_may_say_so() -> None:
-    queued = {**RUNNING, "status": "queued"}
-    start = [{"type": f"response.{name}", "response": queued} for name in ("created", "queued")]
-    check_stream(wire(_numbered([*start, *good()[1:]])))
-
-
-def _renamed_reasoning() -> Events:
-    return [{**e, "type": e["type"].replace("reasoning_text.", "reasoning.")} for e in good()]
-
-
-def test_open_responses_names_of_reasoning_events_are_a_style() -> None:
-    check_stream(wire(_renamed_reasoning()), style="open_responses")
-    with pytest.raises(Violation, match=r"unknown-event at event 4 "):
-        check_stream(wire(_renamed_reasoning()))
-    with pytest.raises(Violation, match=r"unknown-event at event 4 "):
-        check_stream(wire(good()), style="open_responses")
-
-
-def test_summaries_of_reasoning() -> None:
-    part = {"type": "summary_text", "text": "Thought."}
-    at = {"item_id": "rs_9", "output_index": 0, "summary_index": 0}
-    item = {"id": "rs_9", "type": "reasoning", "status": "completed", "summary": [part], "encrypted_content": "AAA="}
-    final = {**good()[26]["response"], "output": [item]}
-    events = [
-        *good()[:2],
-        _added({k: v for k, v in item.items() if k != "encrypted_content"}, 0, summary=[]),
-        {"type": "response.reasoning_summary_part.added", **at, "part": {**part, "text": ""}},
-        {"type": "response.reasoning_summary_text.delta", **at, "delta": "Thought."},
-        {"type": "response.reasoning_summary_text.done", **at, "text": "Thought."},
-        {"type": "response.reasoning_summary_part.done", **at, "part": part},
-        _done(item, 0),
-        {"type": "response.completed", "response": final},
-    ]
-    check_events(_numbered(events))
-    events[6] = {**events[6], "summary_index": 1}
-    with pytest.raises(Violation, match=r"index at event 6 "):
-        check_events(_numbered(events))
-
-
 def setting(position: int, path: str, value: object) -> Callable[[Events], None]:
     """A mutation: put the value at the dotted path of an event."""
 
@@ -279,6 +215,79 @@ def both(*mutations: Callable[[Events], None]) -> Callable[[Events], None]:
     return mutate
 
 
+LENGTH: Json = {"reason": "max_output_tokens"}
+FAILURE: Json = {"code": "server_error", "message": "The model server closed the stream."}
+ERROR_FIELDS: Json = {**FAILURE, "param": None}
+ERROR_EVENT: Json = {"type": "error", **ERROR_FIELDS, "error": {"type": "server_error", **ERROR_FIELDS}}
+
+
+def failed(event: Json = ERROR_EVENT, **changes: object) -> Events:
+    """The good stream with its last item cut short, an `error` event (26) and `response.failed` (27)."""
+    events = ended("failed", **{"error": FAILURE, "usage": None, **changes})
+    inserting(26, event)(events)
+    return events
+
+
+def test_the_good_stream_is_accepted_and_its_final_response_returned() -> None:
+    final = check_stream(wire(good()))
+    assert final["output"] == OUTPUT
+    check_response(final)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        pytest.param(ended("incomplete", incomplete_details=LENGTH), id="length"),
+        pytest.param(ended("incomplete", incomplete_details={"reason": "content_filter"}), id="filter"),
+        pytest.param(failed(), id="failed"),
+        pytest.param(
+            _numbered([*good()[:2], {**good()[26], "response": {**good()[26]["response"], "output": []}}]), id="empty"
+        ),
+    ],
+)
+def test_other_endings_are_accepted(events: Events) -> None:
+    check_stream(wire(events))
+
+
+def test_a_queued_response_may_say_so() -> None:
+    queued = {**RUNNING, "status": "queued"}
+    start = [{"type": f"response.{name}", "response": queued} for name in ("created", "queued")]
+    check_stream(wire(_numbered([*start, *good()[1:]])))
+
+
+def _renamed_reasoning() -> Events:
+    return [{**e, "type": e["type"].replace("reasoning_text.", "reasoning.")} for e in good()]
+
+
+def test_open_responses_names_of_reasoning_events_are_a_style() -> None:
+    check_stream(wire(_renamed_reasoning()), style="open_responses")
+    with pytest.raises(Violation, match=r"unknown-event at event 4 "):
+        check_stream(wire(_renamed_reasoning()))
+    with pytest.raises(Violation, match=r"unknown-event at event 4 "):
+        check_stream(wire(good()), style="open_responses")
+
+
+def test_summaries_of_reasoning() -> None:
+    part = {"type": "summary_text", "text": "Thought."}
+    at = {"item_id": "rs_9", "output_index": 0, "summary_index": 0}
+    item = {"id": "rs_9", "type": "reasoning", "status": "completed", "summary": [part], "encrypted_content": "AAA="}
+    final = {**good()[26]["response"], "output": [item]}
+    events = [
+        *good()[:2],
+        _added({k: v for k, v in item.items() if k != "encrypted_content"}, 0, summary=[]),
+        {"type": "response.reasoning_summary_part.added", **at, "part": {**part, "text": ""}},
+        {"type": "response.reasoning_summary_text.delta", **at, "delta": "Thought."},
+        {"type": "response.reasoning_summary_text.done", **at, "text": "Thought."},
+        {"type": "response.reasoning_summary_part.done", **at, "part": part},
+        _done(item, 0),
+        {"type": "response.completed", "response": final},
+    ]
+    check_events(_numbered(events))
+    events[6] = {**events[6], "summary_index": 1}
+    with pytest.raises(Violation, match=r"index at event 6 "):
+        check_events(_numbered(events))
+
+
 SPOILED: list[tuple[str, Callable[[Events], None], str, int]] = [
     # name, mutation, the rule that must refuse it, the event it is refused at
     ("sequence-gap", setting(5, "sequence_number", 6), "sequence", 5),
@@ -292,7 +301,9 @@ SPOILED: list[tuple[str, Callable[[Events], None], str, int]] = [
     ("no-terminal", dropping(26), "order", 25),
     ("two-terminals", inserting(27, good()[26]), "order", 27),
     ("keepalive-after-the-end", inserting(27, good()[1]), "order", 27),
-    ("error-event", inserting(26, {"type": "error", "code": "x", "message": "y", "param": None}), "error-event", 26),
+    ("error-before-completed", inserting(26, ERROR_EVENT), "error-event", 27),
+    ("error-in-the-middle", inserting(10, ERROR_EVENT), "error-event", 11),
+    ("error-first", inserting(0, ERROR_EVENT), "order", 0),
     ("unknown-event", inserting(2, {"type": "response.output_text.annotation.added"}), "unknown-event", 2),
     ("event-without-type", removing(4, "type"), "event-name", 4),
     ("unknown-key-in-event", setting(4, "response_id", "resp_1"), "unknown-key", 4),
@@ -387,20 +398,27 @@ def test_a_spoiled_stream_is_refused(mutate: Callable[[Events], None], rule: str
     [
         pytest.param(ended("incomplete"), "verdict", id="incomplete-without-reason"),
         pytest.param(ended("incomplete", incomplete_details={"reason": "length"}), "type", id="reason-of-chat"),
-        pytest.param(ended("failed"), "verdict", id="failed-without-error"),
-        pytest.param(ended("failed", error={"code": "server_error"}), "missing", id="error-without-message"),
-        pytest.param(ended("failed", error={**FAILURE, "code": None}), "type", id="error-without-code"),
+        pytest.param(failed(error=None), "verdict", id="failed-without-error"),
+        pytest.param(failed(error={"code": "server_error"}), "missing", id="error-without-message"),
+        pytest.param(failed(error={**FAILURE, "code": None}), "type", id="error-without-code"),
         pytest.param(
-            ended("failed", error={**FAILURE, "message": 'Traceback (most recent call last):\n  File "/srv/m.py"'}),
+            failed(error={**FAILURE, "message": 'Traceback (most recent call last):\n  File "/srv/m.py"'}),
             "leak",
             id="stack-trace",
         ),
-        pytest.param(ended("failed", error=FAILURE, completed_at=1700000009), "verdict", id="failed-yet-completed"),
+        pytest.param(failed(completed_at=1700000009), "verdict", id="failed-yet-completed"),
+        pytest.param(ended("failed", error=FAILURE), "error-event", id="failed-without-error-event"),
+        pytest.param(failed({**ERROR_EVENT, "code": None}), "type", id="error-event-without-code"),
+        pytest.param(failed({"type": "error", **ERROR_FIELDS}), "missing", id="flat-error-event"),
+        pytest.param(
+            failed({**ERROR_EVENT, "message": "Other words."}), "error-event", id="error-event-with-two-words"
+        ),
+        pytest.param(failed(error={**FAILURE, "code": "invalid_prompt"}), "error-event", id="failed-with-another-code"),
         pytest.param(ended("cancelled"), "unknown-event", id="cancelled-event"),
     ],
 )
 def test_other_endings_are_refused(events: Events, rule: str) -> None:
-    with pytest.raises(Violation, match="event 26") as refused:
+    with pytest.raises(Violation, match=r"event 2[67]\b") as refused:
         check_stream(wire(events))
     assert refused.value.rule == rule, str(refused.value)
 

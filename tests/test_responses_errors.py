@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
 
+from tests.grammar import framing
+from tests.grammar.responses import check_stream
+from tests.replay import CONTEXT
 from translators.errors import GatewayError, Kind
+from translators.ir import Delta, PartStarted, Started
 from translators.responses import PROTOCOL
 from translators.responses.errors import stream_error
+from translators.responses.output import Message
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,25 @@ def test_codes_in_a_stream_differ(kind: Kind, code: str) -> None:
 
 def test_a_waiting_time_is_said_once() -> None:
     assert stream_error(GatewayError(Kind.BUSY, "Full, try again in 3s."))["message"] == "Full, try again in 3s."
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_failing_stream_sends_an_error_event_and_then_response_failed(kind: Kind) -> None:
+    turn = PROTOCOL.parse({"model": "m", "input": "x", "stream": True}, CONTEXT)
+    sent = turn.stream.feed([Started(), PartStarted("text"), Delta("half")])
+    sent += turn.stream.fail(GatewayError(kind, "Why.", "input[0].content", retry_after=3))
+    assert check_stream(sent)["output"][0]["status"] == "incomplete"
+    error = next(orjson.loads(frame.data) for frame in framing.split(sent) if frame.event == "error")
+    assert error["error"]["type"] in ("server_error", "rate_limit_error", "invalid_request_error")
+    assert error["param"] == "input[0].content"
+
+
+def test_an_item_that_cannot_be_closed_does_not_keep_the_failure_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(item: Message, complete: bool) -> str:
+        raise RuntimeError("a bug")
+
+    turn = PROTOCOL.parse({"model": "m", "input": "x", "stream": True}, CONTEXT)
+    turn.stream.feed([Started(), PartStarted("text"), Delta("half")])
+    monkeypatch.setattr(Message, "finish", broken)
+    sent = turn.stream.fail(GatewayError(Kind.INTERNAL, "Why."))
+    assert [frame.event for frame in framing.split(sent)] == ["error", "response.failed", None]

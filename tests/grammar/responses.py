@@ -1,11 +1,12 @@
 """The grammar of the Responses API: what a whole streamed or plain answer must be.
 
-    created [queued] in_progress (added (part delta* done)* done)* (completed | incomplete | failed) [DONE]
+    created [queued] in_progress (added (part delta* done)* done)* (completed | incomplete | error failed) [DONE]
 
 One item and one part are open at a time, indexes and sequence numbers count from 0 without gaps, ids never change, the
 deltas add up to the done texts, the done parts to the done items and the done items to the final `output`; exactly one
-terminal event says what happened. `in_progress` may come again anywhere, as a sign of life. An `error` event is never
-right: real clients stop reading there and miss `response.failed`. Hosted tools and audio are outside this grammar.
+terminal event says what happened. `in_progress` may come again anywhere, as a sign of life. An `error` event stands
+directly before `response.failed` and nowhere else, and both say the same: some clients go by the one, some by the
+other. Hosted tools and audio are outside this grammar.
 
 Rules by name: framing, json, done, event-name, unknown-event, error-event, sequence, order, echo, index, identity,
 unique, open, part, concat, status, verdict, output, parallel, usage, leak, http-status, error-type; and of shapes:
@@ -88,16 +89,22 @@ class _Walk:
         self.final: Json | None = None
         self.items: list[Json] = []
         self.item: _OpenItem | None = None
+        self.error: Json | None = None
 
     def feed(self, position: int, event: Json) -> None:
         kind = event.get("type")
         self.where = f"event {position} ({kind})"
         require(self.final is None, "order", self.where, "an event after the terminal event")
-        require(kind != "error", "error-event", self.where, "clients stop reading at an `error` event")
         require(isinstance(kind, str) and kind in EVENTS, "unknown-event", self.where, "no such event")
         name = str(kind)
         EVENTS[name](event, self.where)
         require(event["sequence_number"] == position, "sequence", self.where, f"{event['sequence_number']} is not next")
+        failing = name == "response.failed"
+        require((self.error is not None) == failing, "error-event", self.where, "error and response.failed go together")
+        if name == "error":
+            require(self.running, "order", self.where, "an error before response.in_progress")
+            self._error(event)
+            return
         if "response" in event:
             self._lifecycle(name, event["response"])
             return
@@ -106,6 +113,13 @@ class _Walk:
             self._item_added(event)
         else:
             self._inside_item(name, event)
+
+    def _error(self, event: Json) -> None:
+        for key in ("code", "message", "param"):
+            require(
+                event[key] == event["error"][key], "error-event", f"{self.where}.error.{key}", "differs from the top"
+            )
+        self.error = event
 
     def _lifecycle(self, name: str, response: Json) -> None:
         if self.first is None:
@@ -142,6 +156,9 @@ class _Walk:
         for index, (final, streamed) in enumerate(zip(response["output"], self.items, strict=True)):
             require(final == streamed, "output", f"{self.where}.response.output[{index}]", "differs from the done item")
         _check_verdict(response, self.where)
+        if self.error is not None:
+            said = {"code": self.error["code"], "message": self.error["message"]}
+            require(response["error"] == said, "error-event", f"{self.where}.response.error", "differs from the event")
         self.final = response
 
     def _abandoned(self, item: _OpenItem, response: Json) -> None:

@@ -230,6 +230,10 @@ _SUMMARY_PART_EVENT = _event({**_AT_SUMMARY, "part": SUMMARY_TEXT})
 _REASONING_DELTA = _event({**_AT_PART, "delta": string}, _PADDING)
 _REASONING_DONE = _event({**_AT_PART, "text": string})
 
+# The fields at the top are those of the SDK's type, the object is what its clients raise by; `code` is null nowhere.
+_ERROR_FIELDS: Mapping[str, Check] = {"code": text, "message": message_to_client, "param": nullable(text)}
+_ERROR_EVENT = _event({**_ERROR_FIELDS, "error": record({"type": text, **_ERROR_FIELDS})})
+
 # Every event that a text-first server may send, with its payload.
 EVENTS: Mapping[str, Check] = {
     "response.created": _LIFECYCLE,
@@ -238,6 +242,7 @@ EVENTS: Mapping[str, Check] = {
     "response.completed": _LIFECYCLE,
     "response.incomplete": _LIFECYCLE,
     "response.failed": _LIFECYCLE,
+    "error": _ERROR_EVENT,
     "response.output_item.added": _ITEM_EVENT,
     "response.output_item.done": _ITEM_EVENT,
     "response.content_part.added": _PART_EVENT,

@@ -1,4 +1,4 @@
-"""Errors in the words of the Responses API where the answer has already begun, in `response.failed`.
+"""Errors in the words of the Responses API where the answer has already begun: `error` and `response.failed`.
 
 They differ from those over HTTP (`translators.openai_errors`) because clients do. Inside a stream Codex takes
 `server_is_overloaded` for final, so there the same condition is `rate_limit_exceeded` with a waiting time in its
@@ -36,6 +36,16 @@ def stream_error(err: GatewayError) -> Json:
             return {"code": "server_error", "message": err.message}
         case _:
             assert_never(err.kind)
+
+
+_TYPES = {"rate_limit_exceeded": "rate_limit_error", "server_error": "server_error"}
+
+
+def error_event(err: GatewayError) -> Json:
+    """The fields of the `error` event that goes before `response.failed`. Its code and message stand twice: at the top,
+    as the SDKs type the event, and in the object by which they raise. `code` is never null (AI SDK)."""
+    fields = {**stream_error(err), "param": err.param}
+    return {**fields, "error": {"type": _TYPES.get(fields["code"], "invalid_request_error"), **fields}}
 
 
 def _with_wait(err: GatewayError) -> str:

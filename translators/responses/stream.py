@@ -5,6 +5,8 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 * `response.created`, `response.in_progress`, then per part one output item: added, its deltas, done; one item is open
   at a time and `output_index` counts up. Ids in deltas, done events and the final object are the same objects' ids.
 * Exactly one terminal event, and its `output` is the very items that were streamed. `data: [DONE]` is last.
+* A failure is an `error` event and then `response.failed`, as OpenAI sends it: libraries built on its SDKs raise on the
+  first alone and take the second alone for a whole answer, Codex goes by the second.
 * LF only; a call of `feed` returns whole events, never half of one.
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
@@ -23,7 +25,7 @@ import orjson
 from translators.errors import GatewayError
 from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from translators.protocol import Context, Json
-from translators.responses.errors import stream_error
+from translators.responses.errors import error_event, stream_error
 from translators.responses.output import Item, open_item
 from translators.responses.tools import ToolMap
 from translators.sse import frame, padding
@@ -91,7 +93,8 @@ class ResponsesStream:
     def fail(self, error: GatewayError) -> bytes:
         head = b"" if self._started else self.start()
         if self._item is not None:
-            self._close(self._item, complete=False)
+            self._close_for_failure(self._item)
+        self._emit("error", error_event(error))
         self._terminal("response.failed", "failed", error=stream_error(error))
         return head + self._take()
 
@@ -150,6 +153,13 @@ class ResponsesStream:
             self._emit("response.output_item.done", {"output_index": item.index, "item": done})
         self._output.append(done)
         self._item = None
+
+    def _close_for_failure(self, item: Item) -> None:
+        """An item may be the very thing that broke; then it stays open, and the failure still goes out."""
+        try:
+            self._close(item, complete=False)
+        except Exception:
+            self._item = None
 
     def _delta_event(self, item: Item, text: str) -> None:
         self._out.append(item.delta_head + orjson.dumps(text) + b',"sequence_number":%d}\n\n' % self._sequence)
