@@ -26,7 +26,6 @@ SSE_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",
-    "Server": "dragoman",
 }
 
 
@@ -75,10 +74,9 @@ class Answer:
             else:
                 self.gaps.add(now - self.last_at)
             self.last_at = now
-            last = events[-1]
-            if type(last) is Finished:
-                self.finished = last
             self._take(self.stream.feed(events))
+            if type(last := events[-1]) is Finished:
+                self.finished = last
         return stage is None or not stage.enough
 
     async def drained(self) -> None:
@@ -148,9 +146,13 @@ class StreamedAnswer(Answer):
         await self._last()
 
     async def fail(self, error: GatewayError) -> None:
-        """The protocol's own failure event, then the end of the connection."""
-        self._pending.append(self.stream.fail(error))
-        self.response.force_close()
+        """The protocol's own failure event, then the end of the body: the connection can serve its next request. A
+        stream that cannot even say that it failed is broken off, since an orderly end would look like success."""
+        try:
+            self._pending.append(self.stream.fail(error))
+        except Exception:
+            self._abort()
+            raise
         await self._last()
 
     async def _last(self) -> None:

@@ -154,19 +154,19 @@ class Gateway:
         else:
             if not response.prepared and "x-request-id" not in response.headers:
                 response.headers.update(id_headers(request[REQUEST_ID]))
-            return self._last(response)
+            return response
         self.metrics.request("other", client_kind(request.headers), error.kind.status, "refused")
         told = {"request_id": request[REQUEST_ID], "route": "other", "status": error.kind.status, "outcome": "refused"}
         request_line(logging.INFO, {**told, "method": request.method, "error": error.kind.name.lower()})
-        return self._last(self._error_response(request, error, headers))
+        return self._error_response(request, error, headers)
 
-    def _last(self, response: web.StreamResponse) -> web.StreamResponse:
-        """While the gateway drains, a connection ends with the answer that it carries."""
-        if not response.prepared:
-            response.headers["Server"] = "dragoman"  # not which version of what it is made of
+    async def before_head(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """For every answer, streamed or whole. While the gateway drains, a connection ends with the answer that it
+        carries, and the head says so: a client that was not warned would lose its next request."""
+        response.headers["Server"] = "dragoman"  # not which version of what it is made of
         if self.handler.leaving or self.handler.draining:
+            response.headers["Connection"] = "close"
             response.force_close()
-        return response
 
     def _error_response(self, request: web.Request, error: GatewayError, headers: dict[str, str]) -> web.Response:
         protocol = self._protocol_of(request.path)
@@ -326,5 +326,6 @@ def build(
     app = web.Application(middlewares=[served.before_all], client_max_size=config.limits.body_bytes)
     app[GATEWAY] = served
     served.add_routes(app.router)
+    app.on_response_prepare.append(served.before_head)
     app.cleanup_ctx.append(served.life)
     return app

@@ -1,8 +1,8 @@
 """THE handler: one model call, the same for every protocol, streamed or whole, on every backend.
 
 Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head
-every error is an HTTP answer in the protocol's own words; behind it, the protocol's own failure event and the end of
-the connection. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
+every error is an HTTP answer in the protocol's own words; after it, the protocol's own failure event and the end of
+the body. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
 cancellation reaches the server's work before it leaves the backend. What is no `GatewayError` is a bug: logged, and
 told as a plain 500.
 """

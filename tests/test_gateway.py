@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
+from collections.abc import Sequence
+from dataclasses import replace
 
 import aiohttp
 import orjson
@@ -14,9 +16,10 @@ import zstandard
 from backends.base import Sink
 from gateway.handler import HEADER_BUDGET, note_list
 from gateway.serving import drain
-from tests.gateway_fakes import FakeBackend, Running, post_bytes, running, until
+from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Running, parse, post_bytes, running, until
 from translators.errors import GatewayError, Kind
-from translators.ir import Delta, Finished, Note, PartEnded, PartStarted, Request, Started, StopReason, Usage
+from translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Request, Started, StopReason, Usage
+from translators.protocol import Context, Json, Protocol, Turn
 
 ASK = {"model": "only", "input": "hi"}
 STREAM = {**ASK, "stream": True}
@@ -118,7 +121,7 @@ async def test_an_error_before_the_first_event_is_an_http_status(stream: bool) -
         assert (await answer.json())["plain"] == "BUSY"
 
 
-async def test_an_error_behind_the_first_event_is_the_protocols_failure_and_the_end_of_the_connection() -> None:
+async def test_after_a_failure_the_body_ends_and_the_connection_serves_the_next_request() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.feed([Started(), PartStarted("text"), Delta("a")])
         await sink.drained()
@@ -126,13 +129,51 @@ async def test_an_error_behind_the_first_event_is_the_protocols_failure_and_the_
 
     async with running(FakeBackend(play)) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        writer.write(post_bytes(STREAM))
-        raw = await asyncio.wait_for(reader.read(), 2)  # to the end of the connection
-        assert raw.startswith(b"HTTP/1.1 200")
-        assert raw.endswith(b"failed=BACKEND_FAILED\n\r\n0\r\n\r\n")
-        assert raw.count(b"failed=") == 1
+        for _ in range(3):
+            writer.write(post_bytes(STREAM))
+            raw = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), 2)
+            assert raw.startswith(b"HTTP/1.1 200")
+            assert b"connection: close" not in raw.lower()
+            assert raw.endswith(b"failed=BACKEND_FAILED\n\r\n0\r\n\r\n")
+            assert raw.count(b"failed=") == 1
         writer.close()
         await writer.wait_closed()
+
+
+class BreaksAtTheEnd(PlainStream):
+    def feed(self, events: Sequence[Event]) -> bytes:
+        if isinstance(events[-1], Finished):
+            raise RuntimeError("a count that no JSON can hold")
+        return super().feed(events)
+
+
+class CannotFail(BreaksAtTheEnd):
+    def fail(self, error: GatewayError) -> bytes:
+        raise RuntimeError("not even that")
+
+
+def answering_with(stream: type[PlainStream]) -> Protocol:
+    def parsed(body: Json, context: Context) -> Turn:
+        return replace(parse(body, context), stream=stream("only"))
+
+    return replace(PLAIN, parse=parsed)
+
+
+async def test_whatever_breaks_while_the_end_is_made_the_stream_ends_with_a_failure() -> None:
+    async with running(protocols=[answering_with(BreaksAtTheEnd)]) as served:
+        async with served.post(STREAM) as answer:
+            assert await answer.read() == b"created\npart=text\ntext=hel\ntext=lo\nfailed=INTERNAL\n"
+        async with served.post(ASK) as answer:
+            assert answer.status == 500
+        labels = {"route": "plain", "client_kind": "other", "outcome": "failed"}
+        assert served.metric("dragoman_requests_total", status="200", **labels) == 1
+        assert served.metric("dragoman_requests_total", status="500", **labels) == 1
+
+
+async def test_a_stream_that_cannot_even_fail_is_broken_off() -> None:
+    async with running(protocols=[answering_with(CannotFail)]) as served, served.post(STREAM) as answer:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
 
 
 async def test_a_whole_answer_that_breaks_in_the_middle_is_an_http_error() -> None:
@@ -511,6 +552,20 @@ async def test_drain_lets_streams_finish_and_refuses_new_calls() -> None:
         release.set()
         assert (await answer.read()).endswith(b"finished=stop\n")
         await asyncio.wait_for(draining, 2)
+
+
+@pytest.mark.parametrize("state", ["leaving", "draining"])
+@pytest.mark.parametrize(
+    ("body", "path"), [(STREAM, "/v1/plain"), (ASK, "/v1/plain"), ({}, "/v1/plain"), ({}, "/v1/no")]
+)
+async def test_every_answer_of_a_gateway_that_goes_says_that_its_connection_ends(
+    state: str, body: object, path: str
+) -> None:
+    async with running() as served:
+        setattr(served.gateway.handler, state, True)
+        async with served.post(body, path) as answer:
+            assert answer.headers["Connection"] == "close"
+            await answer.read()
 
 
 @pytest.mark.parametrize("play", [forever, begin_then_hang])

@@ -41,8 +41,7 @@ async def served(*scripts: Play, secrets: Secrets | None = None, **settings: Any
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
-        # A stream that fails ends its connection, which a client that kept it would only find out too late.
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+        async with aiohttp.ClientSession() as session:
             try:
                 yield Served(f"http://127.0.0.1:{port}", port, session, server, runner.app[GATEWAY])
             finally:
