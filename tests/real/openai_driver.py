@@ -98,9 +98,14 @@ def check_bytes(golden: bytes, told: dict[str, set[str]]) -> None:
 
 
 def iterated(client: openai.OpenAI, case: str) -> dict[str, Any]:
-    events = list(client.responses.create(model=case, input="x", stream=True))
-    last: Any = events[-1]
-    return {"types": [event.type for event in events], "status": last.response.status}
+    types: list[str] = []
+    last: Any = None
+    try:
+        for last in client.responses.create(model=case, input="x", stream=True):
+            types.append(last.type)
+    except openai.APIError as error:
+        return {"types": types, "raised": error.message, "code": error.code}
+    return {"types": types, "status": last.response.status}
 
 
 def accumulated(client: openai.OpenAI, case: str) -> dict[str, Any]:
