@@ -45,7 +45,7 @@ PURE_EXCEPTIONS = frozenset({"urllib.parse"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "__import__"})
 PURE_THIRD_PARTY = frozenset({"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"})
 # Pure as it is used there: with an empty registry, so that no reference is ever fetched.
-PURE_BY_CARE = {"translators.schema_check": frozenset({"jsonschema", "referencing"})}
+PURE_BY_CARE = {"translators.schema_check": frozenset({"attrs", "jsonschema", "referencing"})}
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,31 @@
 """Does a JSON value fit a client's JSON schema? For answers of servers that cannot constrain their decoding.
 
-The schema is the client's and so are its tricks: nothing is ever fetched (remote references do not resolve), regular
-expressions are not run (a hostile `pattern` could hold a thread for ever), and references are followed a bounded
-number of times. What is skipped so is accepted: the check may be too kind, never too strict.
+The schema is the client's and so are its tricks: nothing is ever fetched (remote references do not resolve), no regular
+expression is run or compiled (a hostile one could hold a thread for ever), and references are followed a bounded number
+of times. Every schema is read as draft 2020-12, whatever `$schema` says anywhere in it: for another draft the library
+would go on with a class of its own, which runs patterns. What is skipped so is accepted, and where it decides about
+something else (`not`, `if`, `oneOf`) that is accepted too: the check may be too kind, never too strict.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 MAX_SCHEMA = 256 * 1024  # characters of JSON
 MAX_REFERENCES = 20_000
+
+Keyword = Callable[..., Iterator[Any] | None]
+
+# What runs patterns, and what is an assertion only in other drafts or to some readers.
+_SKIPPED = (
+    "pattern", "patternProperties", "unevaluatedProperties", "format", "dependencies", "additionalItems",
+    "$recursiveRef",
+)  # fmt: skip
+# Here a schema that accepts too much makes another one refuse too much.
+_DOUBTED = ("not", "if", "oneOf", "contains", "unevaluatedItems")
 
 
 class _TooMuch(Exception):
@@ -30,7 +42,8 @@ def usable(schema: Mapping[str, Any]) -> str | None:
     import jsonschema
 
     try:
-        jsonschema.Draft202012Validator.check_schema(schema)
+        no_formats = jsonschema.FormatChecker(())  # "regex" would compile
+        jsonschema.Draft202012Validator.check_schema(schema, format_checker=no_formats)
     except jsonschema.SchemaError as error:
         return error.message[:200]
     except RecursionError:
@@ -40,42 +53,56 @@ def usable(schema: Mapping[str, Any]) -> str | None:
 
 def faults(value: object, schema: Mapping[str, Any]) -> str | None:
     """The first thing that does not fit, None when all does or it cannot be told."""
-    import referencing.exceptions
     from referencing import Registry
 
-    left = [MAX_REFERENCES]
+    validator = _Check().validator()
     try:
-        error = next(_validator(left)(schema, registry=Registry()).iter_errors(value), None)
-    except (referencing.exceptions.Unresolvable, referencing.exceptions.NoSuchResource, RecursionError, _TooMuch):
+        error = next(validator(schema, registry=Registry()).iter_errors(value), None)
+    except Exception:  # the library trips over a schema in many ways, and no answer is to blame for them
         return None
     return None if error is None else f"{error.json_path}: {error.message}"[:500]
 
 
-def _validator(left: list[int]) -> Any:
-    import jsonschema
+class _Check:
+    """What one check has met so far."""
 
-    original: Mapping[str, Any] = jsonschema.Draft202012Validator.VALIDATORS
+    def __init__(self) -> None:
+        self._references = 0
+        self._skips = 0
 
-    def counted(keyword: str, validator: Any, *rest: Any) -> Iterator[Any]:
-        left[0] -= 1
-        if left[0] < 0:
-            raise _TooMuch
-        yield from original[keyword](validator, *rest) or ()
+    def validator(self) -> Any:
+        import attrs
+        import jsonschema
 
-    def without_patterns(keyword: str, validator: Any, extra: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        if "patternProperties" not in schema:
-            yield from original[keyword](validator, extra, instance, schema) or ()
+        known: dict[str, Keyword] = jsonschema.Draft202012Validator.VALIDATORS
+        changed = {
+            **{each: self._skip for each in _SKIPPED},
+            **{each: partial(self._doubt, known[each]) for each in _DOUBTED},
+            **{each: partial(self._follow, known[each]) for each in ("$ref", "$dynamicRef")},
+            "additionalProperties": partial(self._additional, known["additionalProperties"]),
+        }
+        extend: Any = jsonschema.validators.extend
+        validator = extend(jsonschema.Draft202012Validator, changed)
+        validator.evolve = attrs.evolve  # for subschemas; the library's own obeys their `$schema`
+        return validator
 
-    def skipped(*_: Any) -> Iterator[Any]:
+    def _skip(self, *_: Any) -> Iterator[Any]:
+        self._skips += 1
         return iter(())
 
-    changed: dict[str, Any] = {
-        "pattern": skipped,
-        "patternProperties": skipped,
-        "unevaluatedProperties": skipped,  # would run the patterns of other places
-        "additionalProperties": functools.partial(without_patterns, "additionalProperties"),
-        "$ref": functools.partial(counted, "$ref"),
-        "$dynamicRef": functools.partial(counted, "$dynamicRef"),
-    }
-    extend: Any = jsonschema.validators.extend
-    return extend(jsonschema.Draft202012Validator, changed)
+    def _doubt(self, keyword: Keyword, *rest: Any) -> Iterator[Any]:
+        before = self._skips
+        errors = list(keyword(*rest) or ())
+        return iter(errors if self._skips == before else ())
+
+    def _follow(self, keyword: Keyword, *rest: Any) -> Iterator[Any]:
+        self._references += 1
+        if self._references > MAX_REFERENCES:
+            raise _TooMuch
+        yield from keyword(*rest) or ()
+
+    def _additional(self, keyword: Keyword, validator: Any, extra: Any, instance: Any, schema: Any) -> Iterator[Any]:
+        """Which properties are additional is for the patterns beside it to say."""
+        if "patternProperties" in schema:
+            return self._skip()
+        return keyword(validator, extra, instance, schema) or iter(())
