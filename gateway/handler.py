@@ -24,7 +24,7 @@ from aiohttp import web
 from backends.base import Backend
 from gateway.answer import Answer, ClientGone, State, StreamedAnswer
 from gateway.auth import Client
-from gateway.body import read_object
+from gateway.body import BodyReader
 from gateway.call import Call
 from gateway.client_kind import client_kind
 from gateway.config import Config
@@ -66,6 +66,7 @@ class Handler:
         self._config = config
         self._sealer = sealer
         self._redact = redact
+        self._bodies = BodyReader(config.limits, config.timeouts.body)
         self._counts = asyncio.Semaphore(COUNTS_AT_ONCE)
         self._models = models
         self._gate = gate
@@ -145,7 +146,7 @@ class Handler:
         """Up to the end of the backend's work; raises whatever went wrong."""
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
-        body = await read_object(call.request, self._config.limits, self._config.timeouts.body)
+        body = await self._bodies.read(call.request)
         call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         turn, answer = self._parse(call, body)
@@ -235,7 +236,7 @@ class Handler:
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
         """How long a prompt would be: counted by the backend's own tokenizer, else an estimate that says so."""
-        body = await read_object(request, self._config.limits, self._config.timeouts.body)
+        body = await self._bodies.read(request)
         await self._gate.admit_any()
         asked = count.parse(body, self._context(request, secrets.token_hex(16)))
         del body

@@ -20,8 +20,9 @@ from backends.chat_decoder import ChatDecoder
 from backends.chat_encode import encode
 from backends.chat_errors import classify
 from backends.chat_settings import Settings
-from gateway.body import decode, parse_object
-from gateway.config import ImagesConfig
+from gateway.body import parse_object
+from gateway.config import ImagesConfig, Limits
+from gateway.decoding import decode
 from gateway.images import Images
 from gateway.tracing import context_headers
 from tests.recording import ask
@@ -29,6 +30,7 @@ from translators.errors import GatewayError
 from translators.ir import Image
 from translators.protocol import Context, Json, Protocol
 from translators.registry import PROTOCOLS
+from translators.steps import at_once
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = Context(id="0" * 32, clock=lambda: 1_700_000_000, seal=lambda text: text, open=lambda blob: blob)
@@ -146,7 +148,8 @@ def test_any_object_is_parsed_or_refused(protocol: Protocol, body: Json) -> None
 @given(st.binary(max_size=200), st.lists(st.sampled_from(["gzip", "deflate", "zstd", "br", "x"]), max_size=4))
 def test_any_bytes_are_an_object_or_refused(data: bytes, encodings: list[str]) -> None:
     try:
-        assert isinstance(parse_object(decode(data, encodings, 10_000), 64), dict)
+        value = at_once(parse_object(at_once(decode(data, encodings, 10_000)), Limits()))
+        assert isinstance(value, dict)
     except GatewayError as error:
         tellable(PROTOCOLS[0], error)
 

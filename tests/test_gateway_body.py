@@ -1,27 +1,32 @@
-"""Bodies as functions: whatever the bytes, the outcome is the object or one kind of refusal, within the limit."""
+"""Bodies: whatever the bytes, the outcome is the object or one kind of refusal, within the limits and in turns."""
 
 from __future__ import annotations
 
+import asyncio
 import gzip
-import zlib
+import io
+import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
-import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.body import decode, deeper_than, parse_object
+import gateway.body
+from gateway.body import deeper_than, parse_object
+from gateway.config import Limits
+from gateway.decoding import GIVEN
+from tests.scripted import Script, text_stream
+from tests.test_life import eventually
+from tests.whole_gateway import PATHS, Served, asking, served
 from translators.errors import GatewayError, Kind
+from translators.steps import Steps, at_once
 
-LIMIT = 10_000
-ENCODERS = {
-    "gzip": gzip.compress,
-    "deflate": zlib.compress,
-    "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
-}
+MIB = 1024 * 1024
+LIMITS = Limits()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -37,48 +42,18 @@ def outcome_of(function: Callable[..., Any], *arguments: Any) -> Any:
         return error
 
 
-@given(st.binary(max_size=400), st.lists(st.sampled_from(sorted(ENCODERS)), min_size=1, max_size=3))
-def test_what_was_encoded_is_decoded(data: bytes, encodings: list[str]) -> None:
-    encoded = data
-    for name in encodings:
-        encoded = ENCODERS[name](encoded)
-    assert decode(encoded, encodings, LIMIT) == data
-
-
-@given(st.binary(max_size=200), st.sampled_from([*ENCODERS, "br"]))
-def test_garbage_is_refused_or_bounded(data: bytes, encoding: str) -> None:
-    outcome = outcome_of(decode, data, [encoding], LIMIT)
-    if isinstance(outcome, GatewayError):
-        assert outcome.kind in (Kind.INVALID, Kind.UNSUPPORTED, Kind.TOO_LARGE)
-    else:
-        assert len(outcome) <= LIMIT
-
-
-@pytest.mark.parametrize("encoding", sorted(ENCODERS))
-def test_the_limit_is_exact(encoding: str) -> None:
-    assert len(decode(ENCODERS[encoding](b"x" * LIMIT), [encoding], LIMIT)) == LIMIT
-    with pytest.raises(GatewayError) as caught:
-        decode(ENCODERS[encoding](b"x" * (LIMIT + 1)), [encoding], LIMIT)
-    assert caught.value.kind is Kind.TOO_LARGE
-
-
-def test_a_zstd_frame_may_not_ask_for_a_huge_window() -> None:
-    parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1)
-    frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    data = frame.compress(b"{}") + frame.flush()  # no content size, so the window is what the frame says
-    with pytest.raises(GatewayError) as caught:
-        decode(data, ["zstd"], LIMIT)
-    assert caught.value.kind is Kind.INVALID
+def parsed(raw: bytes, limits: Limits = LIMITS) -> Any:
+    return at_once(parse_object(raw, limits))
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_any_object_is_read_as_it_is(value: dict[str, Any]) -> None:
-    assert parse_object(orjson.dumps(value), 64) == value
+    assert parsed(orjson.dumps(value)) == value
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
-    outcome = outcome_of(parse_object, raw, 64)
+    outcome = outcome_of(parsed, raw)
     if isinstance(outcome, GatewayError):
         assert outcome.kind is Kind.INVALID
         assert "\n" not in outcome.message
@@ -97,3 +72,112 @@ def depth(value: Any) -> int:
 @given(JSON.filter(lambda value: isinstance(value, dict | list)), st.integers(1, 8))
 def test_depth_is_counted_as_by_the_plain_recursion(value: Any, limit: int) -> None:
     assert deeper_than(value, limit) == (depth(value) > limit)
+
+
+def conversation(size: int) -> dict[str, Any]:
+    """What an agent sends: source code and JSON in strings, which are full of what separates values."""
+    code = 'rows = [{"a": [1, 2, (3,)], "b": {"c": "\\\\"}}, "[,{", \'\\"\']\n'
+    inner = json.dumps({"rows": [{"id": n, "tags": ["x", "y"], "quoted": 'a "b", [c]'} for n in range(10)]})
+    turn = [
+        {"type": "function_call", "call_id": "c", "name": "write", "arguments": inner},
+        {"type": "function_call_output", "call_id": "c", "output": code * 20},
+    ]
+    return {"model": "m", "input": turn * (size // len(json.dumps(turn)))}
+
+
+# --------------------------------------------------------------------------------------------------------------- turns
+
+
+class Endless:
+    """A decoder that never comes to an end."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def __call__(self, data: bytes, encodings: list[str], limit: int) -> Steps[bytes]:
+        return self._work(data)
+
+    def _work(self, data: bytes) -> Steps[bytes]:
+        while data.startswith(b"endless"):
+            self.steps += 1
+            yield
+        return data
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
+    decoder = Endless()
+    monkeypatch.setattr(gateway.body, "decode", decoder)
+    return decoder
+
+
+async def compressed(it: Served, data: bytes) -> tuple[int, str]:
+    headers = {"Content-Encoding": "gzip"}
+    async with it.session.post(it.url + PATHS["responses"], data=io.BytesIO(data), headers=headers) as answer:
+        return answer.status, await answer.text()
+
+
+async def test_the_time_limit_of_a_body_covers_its_decoding(endless: Endless) -> None:
+    async with served(timeouts={"body": 0.2}) as it:
+        status, text = await compressed(it, b"endless")
+        assert status == 400
+        assert "could not be decoded within 0.2 seconds" in text
+        steps = endless.steps
+        await asyncio.sleep(0.05)
+        assert 0 < steps == endless.steps
+
+
+async def test_many_slow_bodies_keep_nobody_waiting(endless: Endless) -> None:
+    async with served(timeouts={"body": 60}) as it:
+        it.server.default = Script(text_stream("ok"))
+        slow = [asyncio.ensure_future(compressed(it, b"endless")) for _ in range(40)]
+        await eventually(lambda: len(it.gateway.handler.calls) == len(slow))
+        large = orjson.dumps(conversation(2 * MIB))
+        for body in (orjson.dumps(asking("responses", "hi")), large):
+            assert (await compressed(it, body))[0] == 200
+        assert not any(task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_no_step_is_taken_for_a_client_that_left(endless: Endless) -> None:
+    async with served(timeouts={"body": 60}) as it:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(compressed(it, b"endless"), 0.2)
+        await it.gateway.handler.idle.wait()
+        steps = endless.steps
+        await asyncio.sleep(0.05)
+        assert steps == endless.steps
+
+
+async def test_others_have_their_turn_while_a_large_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway.body, "SLICE", 0.0)  # a turn for each step
+    threads = threading.active_count()
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with served(limits={"body_bytes": 64 * MIB}) as it:
+        task = asyncio.create_task(others())
+        assert (await compressed(it, gzip.compress(b" " * 32 * MIB)))[0] == 400
+        assert threading.active_count() == threads
+        task.cancel()
+    assert turns >= 32 * MIB // GIVEN
+
+
+async def test_a_client_that_leaves_while_others_wait_for_their_turn_blocks_nobody(endless: Endless) -> None:
+    async with served(timeouts={"body": 60}) as it:
+        it.server.default = Script(text_stream("ok"))
+        for _ in range(3):
+            tasks = [asyncio.ensure_future(compressed(it, b"endless")) for _ in range(5)]
+            await asyncio.sleep(0.05)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        async with asyncio.timeout(30):
+            assert (await compressed(it, orjson.dumps(conversation(2 * MIB))))[0] == 200

@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import json
+import signal
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,6 +22,7 @@ import zstandard
 import gateway.door
 from bench.children import GATEWAY, Child, started
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
+from tests.test_cli import serving
 from tests.whole_gateway import PATHS, Served, asking, served
 
 MIB = 1024 * 1024
@@ -333,6 +335,24 @@ async def test_bombs_slow_clients_and_floods_leave_memory_and_sockets_flat() -> 
             assert child.rss() - before < 12 * MIB
             assert child.sockets() <= sockets + 4
         assert server.chats == []
+
+
+async def test_archives_without_end_hold_back_neither_others_nor_the_end() -> None:
+    async with (
+        ScriptedServer(default=Script(text_stream("ok"))) as server,
+        serving("--backend", server.url, DRAGOMAN_TIMEOUTS__BODY="60") as program,
+    ):
+        port = int((await program.ready()).rpartition(":")[2])
+        gzipped = b"Content-Encoding: gzip"
+        endless = post(PATHS["responses"], gzip.compress(b"") * 200_000, gzipped)
+        floods = [asyncio.create_task(exchange(port, endless, silence=10)) for _ in range(8)]
+        await asyncio.sleep(0.2)
+        honest = post(PATHS["responses"], gzip.compress(GOOD), b"Connection: close", gzipped)
+        ((status, _),) = answers(await exchange(port, honest, silence=10))
+        assert status == 200
+        program.child.send_signal(signal.SIGTERM)
+        assert await program.ended() == 0
+        await asyncio.gather(*floods)
 
 
 async def test_a_server_that_never_ends_its_line_or_its_answer_is_given_up() -> None:

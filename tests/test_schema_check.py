@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.recording import ask
-from tests.scripted import text_stream
-from tests.test_enforce import Script, run
+from tests.scripted import Script, text_stream
+from tests.test_enforce import run
 from translators.ir import JsonSchema, Text
 from translators.schema_check import faults, usable
 

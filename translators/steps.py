@@ -1,0 +1,23 @@
+"""Long work in steps: a generator that yields between them and returns its result.
+
+Whoever runs it decides what happens in between: an event loop serves others, a time limit ends it by taking no further
+step. A step lasts milliseconds, whatever the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+
+
+def at_once(steps: Steps[T]) -> T:
+    """The result, without a pause."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
