@@ -10,7 +10,6 @@ ended then, since some servers send their last delta late.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -19,8 +18,10 @@ import orjson
 from backends.markup import open_markup
 from translators.errors import GatewayError, Kind
 from translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from translators.json_text import without_lone_surrogates
 from translators.parts import Parts
 from translators.sse import EventReader
+from translators.steps import at_once
 
 _REASONS = {
     "stop": StopReason.STOP,
@@ -232,20 +233,11 @@ def _loads(payload: bytes) -> object:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
-        text = _without_lone_surrogates(payload.decode("utf-8", "replace"))
+        text = at_once(without_lone_surrogates(payload)).decode("utf-8", "replace")
     try:
         return json.loads(text, strict=False, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         raise _nonsense() from None
-
-
-_SURROGATES = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
-)
-
-
-def _without_lone_surrogates(text: str) -> str:
-    return _SURROGATES.sub(lambda m: "\\ufffd" if len(m[0]) == 6 else m[0], text)
 
 
 def _nonsense() -> GatewayError:

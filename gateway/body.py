@@ -19,9 +19,12 @@ from aiohttp import web
 from gateway.config import Limits
 from gateway.decoding import decode, too_large
 from translators.errors import GatewayError, invalid
+from translators.ir import Note
+from translators.json_text import without_lone_surrogates
 from translators.steps import Steps, T
 
-Body = dict[str, Any]
+Body = tuple[dict[str, Any], tuple[Note, ...]]
+MENDED = Note("repair", "surrogate")
 SLICE = 0.002  # seconds that one body may hold the loop before the others' turn
 
 
@@ -34,6 +37,7 @@ class BodyReader:
         self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one
 
     async def read(self, request: web.Request) -> Body:
+        """The object, and what was mended in it."""
         raw: bytes | None = None
         try:
             async with asyncio.timeout(self._within):
@@ -100,13 +104,24 @@ def parse_object(raw: bytes, limits: Limits) -> Steps[Body]:
         raise invalid("The request body is empty; a JSON object is expected.", code="invalid_json")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     yield
-    value = _loads(raw, limits.json_depth)
+    value, notes = yield from _parse(raw, limits.json_depth)
     yield
     if not isinstance(value, dict):
         raise invalid("The request body must be a JSON object.", code="invalid_json")
     if deeper_than(value, limits.json_depth):
         raise _too_deep(limits.json_depth)
-    return value
+    return value, notes
+
+
+def _parse(raw: bytes, depth: int) -> Steps[tuple[Any, tuple[Note, ...]]]:
+    """Strict; what half a surrogate pair made fail is tried once more without it."""
+    try:
+        return _loads(raw, depth), ()
+    except GatewayError:
+        mended = yield from without_lone_surrogates(raw)
+        if mended is raw:
+            raise
+    return _loads(mended, depth), (MENDED,)
 
 
 def _loads(raw: bytes, depth: int) -> Any:

@@ -40,7 +40,7 @@ from gateway.sessions import session
 from gateway.tracing import Tracing
 from gateway.window import estimate, fit
 from translators.errors import GatewayError, Kind
-from translators.ir import Request, StopReason
+from translators.ir import Note, Request, StopReason
 from translators.parallel import FirstCallOnly
 from translators.protocol import Context, Count, ErrorReply, Json, Policy, Protocol, Turn
 
@@ -146,7 +146,8 @@ class Handler:
         """Up to the end of the backend's work; raises whatever went wrong."""
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
-        body = await self._bodies.read(call.request)
+        body, mended = await self._bodies.read(call.request)
+        call.notes.extend(mended)
         call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         turn, answer = self._parse(call, body)
@@ -236,7 +237,9 @@ class Handler:
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
         """How long a prompt would be: counted by the backend's own tokenizer, else an estimate that says so."""
-        body = await self._bodies.read(request)
+        body, mended = await self._bodies.read(request)
+        for note in mended:
+            self._metrics.note(note)
         await self._gate.admit_any()
         asked = count.parse(body, self._context(request, secrets.token_hex(16)))
         del body
@@ -249,7 +252,7 @@ class Handler:
         asked = await self.images.inlined(asked)  # a server that counts would fetch them too
         async with self._counts:
             tokens = await target.backend.count_tokens(replace(asked, model=target.model))
-        headers = id_headers(request[REQUEST_ID])
+        headers = id_headers(request[REQUEST_ID]) | note_headers(mended)
         if tokens is None:
             tokens = estimate(asked)
             headers["x-dragoman-estimated"] = "input_tokens"
@@ -310,12 +313,7 @@ class Handler:
         notes = call.notes
         if call.answer is not None:
             notes = notes + call.answer.notes + call.answer.stage_notes()
-        headers = id_headers(call.request_id)
-        if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
-            headers["x-dragoman-ignored"] = ignored
-        if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
-            headers["x-dragoman-unenforced"] = unenforced
-        return headers
+        return id_headers(call.request_id) | note_headers(notes)
 
 
 # ------------------------------------------------------------------------------------------------------------- replies
@@ -324,6 +322,15 @@ class Handler:
 def id_headers(request_id: str) -> dict[str, str]:
     """Under the names that OpenAI's and Anthropic's clients look for."""
     return {"x-request-id": request_id, "request-id": request_id}
+
+
+def note_headers(notes: Sequence[Note]) -> dict[str, str]:
+    headers = {}
+    if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
+        headers["x-dragoman-ignored"] = ignored
+    if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
+        headers["x-dragoman-unenforced"] = unenforced
+    return headers
 
 
 def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Response:

@@ -430,7 +430,6 @@ async def test_any_content_type_is_read(content_type: str) -> None:
         (b'"text"', None, "INVALID"),
         (b'{"input": NaN}', None, "INVALID"),
         (b'{"input": "\xff\xfe"}', None, "INVALID"),
-        (b'{"input": "\\ud800"}', None, "INVALID"),
         (b'{"input":' + b"[" * 64 + b"]" * 64 + b"}", None, "INVALID"),
         (b'{"input":' + b"[" * 20_000, None, "INVALID"),
         (b'{"input":' + b'{"a":' * 20_000 + b"1" + b"}" * 20_001, None, "INVALID"),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gateway.body
-from gateway.body import deeper_than, parse_object
+from gateway.body import MENDED, deeper_than, parse_object
 from gateway.config import Limits
 from gateway.decoding import GIVEN
 from tests.scripted import Script, text_stream
@@ -48,7 +48,7 @@ def parsed(raw: bytes, limits: Limits = LIMITS) -> Any:
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_any_object_is_read_as_it_is(value: dict[str, Any]) -> None:
-    assert parsed(orjson.dumps(value)) == value
+    assert parsed(orjson.dumps(value)) == (value, ())
 
 
 @given(st.binary(max_size=100))
@@ -58,7 +58,7 @@ def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
         assert outcome.kind is Kind.INVALID
         assert "\n" not in outcome.message
     else:
-        assert isinstance(outcome, dict)
+        assert isinstance(outcome[0], dict)
 
 
 def depth(value: Any) -> int:
@@ -83,6 +83,64 @@ def conversation(size: int) -> dict[str, Any]:
         {"type": "function_call_output", "call_id": "c", "output": code * 20},
     ]
     return {"model": "m", "input": turn * (size // len(json.dumps(turn)))}
+
+
+# ------------------------------------------------------------------------------------------------------ lone surrogates
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        (rb'{"a":"cut \ud83d here"}', {"a": "cut \ufffd here"}),
+        (rb'{"a":"cut \uDE00 here"}', {"a": "cut \ufffd here"}),
+        (rb'{"\ud83d":["\ud83d\ude00\ud83d", "\\ud83d"]}', {"\ufffd": ["😀\ufffd", "\\ud83d"]}),
+        (b'{"a":"cut \xed\xa0\xbd here"}', {"a": "cut \ufffd here"}),
+        (b'\xef\xbb\xbf{"a":"\\ud83d"}', {"a": "\ufffd"}),
+    ],
+)
+def test_half_a_surrogate_pair_is_replaced_and_noted(raw: bytes, value: object) -> None:
+    assert parsed(raw) == (value, (MENDED,))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [rb'{"a":"\ud83d\ude00"}', rb'{"a":"\\ud83d"}', '{"a":"😀"}'.encode(), rb'{"a":"\ufffd"}'],
+)
+def test_nothing_else_is_noted(raw: bytes) -> None:
+    assert parsed(raw) == (json.loads(raw), ())
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [b"NaN", b"1,]", b'"\x00"', b'"\xff"', b'"\xc0\xaf"', b'"\\x41"', b'"\\ud8"', b'"\\ud83', b"'a'", b"01"],
+)
+@pytest.mark.parametrize("beside", [b"", rb'"b":"\ud83d",'])
+def test_nothing_else_is_mended(broken: bytes, beside: bytes) -> None:
+    outcome = outcome_of(parsed, b"{" + beside + b'"a":' + broken + b"}")
+    assert isinstance(outcome, GatewayError)
+    assert outcome.code == "invalid_json"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_what_was_mended_is_in_the_header_and_the_metric(protocol: str, stream: bool) -> None:
+    async with served(Script(text_stream("ok"))) as it:
+        body = json.dumps(asking(protocol, "cut \ud83d here", stream=stream)).encode()
+        async with it.session.post(it.url + PATHS[protocol], data=body) as answer:
+            await answer.read()
+            assert answer.status == 200
+            assert answer.headers["x-dragoman-ignored"] == "repair:surrogate"
+        assert "cut \ufffd here" in str(it.server.chats[0].body)
+        assert it.metric("dragoman_notes_total", kind="repair", name="surrogate") == 1
+
+
+async def test_a_count_says_what_was_mended_too() -> None:
+    async with served() as it:
+        body = json.dumps(asking("messages", "cut \ud83d here")).encode()
+        async with it.session.post(f"{it.url}/v1/messages/count_tokens", data=body) as answer:
+            assert answer.status == 200
+            assert answer.headers["x-dragoman-ignored"] == "repair:surrogate"
+        assert it.metric("dragoman_notes_total", kind="repair", name="surrogate") == 1
 
 
 # --------------------------------------------------------------------------------------------------------------- turns

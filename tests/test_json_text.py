@@ -1,15 +1,18 @@
 """JSON that is still being written: balanced at the right character, un-escaped as it comes, whatever the cuts."""
 
 import json
+import re
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from translators.json_text import Balance, StringReader, is_object
+from translators.json_text import Balance, StringReader, blocks, is_object, without_lone_surrogates
+from translators.steps import at_once
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 999) | st.text(max_size=8),
@@ -220,3 +223,66 @@ def test_nothing_is_held_that_is_certain(text: str) -> None:
     reader = StringReader()
     reader.feed('{"input": "')
     assert [reader.feed(character) for character in plain] == list(plain)
+
+
+# ------------------------------------------------------------------------------------------------------ lone surrogates
+
+HALVES = st.text(alphabet=st.sampled_from('\\"ud83de0x\ud83d\ude00😀é\n'), max_size=30)
+
+
+@pytest.mark.parametrize(
+    ("raw", "mended"),
+    [
+        (rb'"\ud83d"', rb'"\ufffd"'),
+        (rb'"\uDFFFx\uD800"', rb'"\ufffdx\ufffd"'),
+        (rb'"\ud83d\ud83d\ude00"', rb'"\ufffd\ud83d\ude00"'),
+        (rb'"\ud83d\ude00\ude00"', rb'"\ud83d\ude00\ufffd"'),
+        (rb'"\ude00\ud83d"', rb'"\ufffd\ufffd"'),
+        (rb'"\\ud83d\ude00"', rb'"\\ud83d\ufffd"'),
+        (rb'"\ud83d\\ude00"', rb'"\ufffd\\ude00"'),
+        (rb'"\\\ud83d"', rb'"\\\ufffd"'),
+        (rb'"\ud83d\u0041"', rb'"\ufffd\u0041"'),
+        (b'"\xed\xa0\xbd\xed\xb8\x80"', '"\ufffd\ufffd"'.encode()),
+    ],
+)
+def test_a_lone_half_is_replaced_and_nothing_else(raw: bytes, mended: bytes) -> None:
+    assert at_once(without_lone_surrogates(raw)) == mended
+
+
+@pytest.mark.parametrize("raw", [b"", rb'"\ud83d\ude00"', rb'"\\ud83d"', '"😀\ud7ff"'.encode(), b'"\xff"', b"\\ud8"])
+def test_what_has_no_lone_half_is_left_as_it_is(raw: bytes) -> None:
+    assert at_once(without_lone_surrogates(raw)) is raw
+
+
+@given(HALVES, st.integers(1, 40), st.booleans())
+@example("\ud83d" * 9, 1, True)
+@example("\\" * 9 + "\ud83d", 3, True)
+def test_any_text_is_mended_as_by_a_decoder_of_utf_16(text: str, block: int, escaped: bool) -> None:
+    raw = json.dumps([text], ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    with patch("translators.json_text.BLOCK", block):
+        read = orjson.loads(at_once(without_lone_surrogates(raw)))
+    # halves that are bytes are never joined
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    assert read == [joined if escaped else re.sub("[\ud800-\udfff]", "\ufffd", text)]
+
+
+@given(st.text(alphabet="\\a", max_size=40), st.integers(1, 9))
+def test_blocks_cut_no_escape(text: str, size: int) -> None:
+    raw = text.encode()
+    with patch("translators.json_text.BLOCK", size):
+        pieces = list(blocks(raw))
+    assert b"".join(pieces) == raw
+    assert all(size <= len(piece) <= size + 1 for piece in pieces[:-1])
+    assert all((len(piece) - len(piece.rstrip(b"\\"))) % 2 == 0 for piece in pieces[:-1])
+
+
+def test_a_flood_of_halves_is_not_mended() -> None:
+    raw = b'"' + rb"\ud83d" * 200_000 + b'"'
+    assert at_once(without_lone_surrogates(raw)) is raw
+
+
+def test_a_large_text_is_mended_in_steps() -> None:
+    raw = b'"' + rb"\ud83d\ude00\ud83d " * 50_000 + b'"'
+    steps = without_lone_surrogates(raw)
+    assert sum(1 for _ in steps) >= 3 * len(raw) // (128 * 1024)
+    assert orjson.loads(at_once(without_lone_surrogates(raw))) == "😀\ufffd " * 50_000

@@ -3,15 +3,19 @@
 Tool arguments arrive as pieces of JSON text. `Balance` says at which character the outermost object or array closes,
 so that a call can be ended the moment it is whole; `StringReader` un-escapes the one string property in which a
 free-form tool's input travels. Neither validates: a model's broken JSON must still reach the client as it is.
+`without_lone_surrogates` mends the one fault that honest clients and servers both make.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from enum import Enum
 
 import orjson
+
+from translators.steps import Steps
 
 _STRUCTURE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
@@ -174,3 +178,50 @@ def _whole(text: str) -> str:
         value = value["input"] if isinstance(value.get("input"), str) else strings[0] if len(strings) == 1 else value
         value = "" if value == {} else value
     return _joined(value) if isinstance(value, str) else text
+
+
+# --------------------------------------------------------------------------------------------------- lone surrogates
+
+_LOW_FOLLOWS = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_AFTER_HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD]"
+_LONE = (
+    re.compile(rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!%b)|(?<!%b)[c-fC-F][0-9a-fA-F]{2})" % (_LOW_FOLLOWS, _AFTER_HIGH)),
+    re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]"),  # as bytes, which UTF-8 never holds
+)
+_REPLACEMENTS = {6: rb"\ufffd", 3: "\ufffd".encode()}
+_MOST_MENDED = 100_000  # more than that are no strings that somebody cut
+BLOCK = 128 * 1024
+
+
+def without_lone_surrogates(raw: bytes) -> Steps[bytes]:
+    """JSON text with U+FFFD for each half of a surrogate pair that stands alone; `raw` itself where none does.
+
+    JavaScript writes them when a string was cut inside an emoji. Nothing else changes, not even the length: what else
+    is wrong is found where it is."""
+    hidden, mended, left = bytearray(), bytearray(), _MOST_MENDED
+    for block in blocks(raw):
+        hidden += block.replace(rb"\\", b"\xff\xff")  # an escaped backslash begins no escape
+        yield
+    for lone in _LONE:
+        for at in range(0, len(raw), BLOCK):
+            for match in lone.finditer(hidden, at, at + BLOCK + 11):  # a pair that begins in the block ends by then
+                if match.start() >= at + BLOCK:
+                    break
+                if not left:
+                    return raw
+                left -= 1
+                mended = mended or bytearray(raw)
+                mended[match.start() : match.end()] = _REPLACEMENTS[len(match[0])]
+            yield
+    return bytes(mended) if mended else raw
+
+
+def blocks(raw: bytes) -> Iterator[bytes]:
+    """JSON text in pieces; a backslash and the character after it stay together."""
+    at = 0
+    while at < len(raw):
+        block = raw[at : at + BLOCK]
+        if (len(block) - len(block.rstrip(b"\\"))) % 2:
+            block = raw[at : at + BLOCK + 1]
+        yield block
+        at += len(block)
