@@ -49,6 +49,10 @@ class Child:
         """Resident memory in bytes."""
         return _status(self.pid, "VmRSS") * 1024
 
+    def peak_rss(self) -> float:
+        """The most that was ever resident, in bytes."""
+        return _status(self.pid, "VmHWM") * 1024
+
     def threads(self) -> int:
         return _status(self.pid, "Threads")
 

@@ -1,16 +1,17 @@
 """A request's body: from whatever arrives on the socket to one JSON object, within the limits.
 
-Any content type is read, because clients send JSON under many names. What comes after the arrival (decoding,
+Any content type is read, because clients send JSON under many names. What comes after the arrival (decoding, counting,
 parsing) is done in steps, in the loop: a few milliseconds for one body, then everybody else, then the next body. A
 thread would outlive a client that left and the time limit, and a pool of them would be full of one client's bodies;
-here all bodies advance, and one that is given up takes no further step. Only the parse itself is one step. Every
-refusal is a `GatewayError`; the asking protocol words it.
+here all bodies advance, and one that is given up takes no further step. Only the parse itself is one step, which is why
+values are counted before it. Every refusal is a `GatewayError`; the asking protocol words it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -20,7 +21,7 @@ from gateway.config import Limits
 from gateway.decoding import decode, too_large
 from translators.errors import GatewayError, invalid
 from translators.ir import Note
-from translators.json_text import without_lone_surrogates
+from translators.json_text import blocks, without_lone_surrogates
 from translators.steps import Steps, T
 
 Body = tuple[dict[str, Any], tuple[Note, ...]]
@@ -103,7 +104,7 @@ def parse_object(raw: bytes, limits: Limits) -> Steps[Body]:
     if not raw.strip():
         raise invalid("The request body is empty; a JSON object is expected.", code="invalid_json")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
-    yield
+    yield from _bound_values(raw, limits.json_values)
     value, notes = yield from _parse(raw, limits.json_depth)
     yield
     if not isinstance(value, dict):
@@ -131,6 +132,43 @@ def _loads(raw: bytes, depth: int) -> Any:
         if "ecursion" in error.msg:
             raise _too_deep(depth) from None
         raise invalid(f"The request body is not valid JSON: {_where(error)}.", code="invalid_json") from None
+
+
+def _bound_values(raw: bytes, most: int) -> Steps[None]:
+    """Refuses more than `most` values before they take fifty times their size in memory.
+
+    Each value but the first follows a comma or an opening bracket. Those inside strings do not count; they are told
+    apart only in a body that has too many with them."""
+    if len(raw) <= most:
+        return
+    for counts in (_in_all, _outside_strings):
+        values = 1
+        for count in counts(raw):
+            values += count
+            if values > most:
+                break
+            yield
+        else:
+            return
+    raise invalid(f"The request body holds more than {most} JSON values.", code="invalid_json")
+
+
+def _in_all(raw: bytes) -> Iterator[int]:
+    """Commas and opening brackets, block by block."""
+    for block in blocks(raw):
+        yield len(block) - len(block.translate(None, b",[{"))
+
+
+_OTHERS = bytes(set(range(256)) - set(b'",[{'))
+
+
+def _outside_strings(raw: bytes) -> Iterator[int]:
+    inside = 0
+    for block in blocks(raw):
+        # without escapes a quote begins or ends a string
+        pieces = block.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHERS).split(b'"')
+        yield sum(map(len, pieces[inside::2]))
+        inside = (inside + len(pieces) - 1) % 2
 
 
 def deeper_than(value: Any, depth: int) -> bool:

@@ -166,6 +166,7 @@ class Timeouts(Section):
 class Limits(Section):
     body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
     json_depth: Annotated[int, Field(ge=4, le=500)] = 64
+    json_values: Annotated[int, Field(ge=1024)] = 500_000
     tools: Annotated[int, Field(ge=0)] = 1024
 
 

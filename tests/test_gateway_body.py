@@ -9,10 +9,11 @@ import json
 import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import gateway.body
@@ -74,6 +75,49 @@ def test_depth_is_counted_as_by_the_plain_recursion(value: Any, limit: int) -> N
     assert deeper_than(value, limit) == (depth(value) > limit)
 
 
+# -------------------------------------------------------------------------------------------------------------- values
+
+MANY = LIMITS.json_values
+FLOODS: dict[str, bytes] = {
+    "lists": b"[" + b"[]," * MANY + b"0]",
+    "objects": b"[" + b"{}," * MANY + b"0]",
+    "lists in lists": b"[" + b"[[[[]]]]," * (MANY // 4) + b"0]",
+    "objects in objects": b"[" + b'{"a":{"a":0}},' * (MANY // 2) + b"0]",
+    "numbers": b"[" + b"0," * MANY + b"0]",
+    "numbers and blanks": b"[" + b"0 ,\n" * MANY + b"0]",
+    "strings": b"[" + b'"",' * MANY + b"0]",
+    "strings of quotes": b"[" + rb'"\"\\",' * MANY + b"0]",
+    "members": b"{" + b'"a":0,' * MANY + b'"b":0}',
+    "what ends early": b"[" + b"[]," * MANY,
+}
+
+
+@pytest.fixture
+def parses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How large the texts were that the parser was given."""
+    sizes: list[int] = []
+
+    class Recording:
+        JSONDecodeError = orjson.JSONDecodeError
+
+        @staticmethod
+        def loads(raw: bytes) -> Any:
+            sizes.append(len(raw))
+            return orjson.loads(raw)
+
+    monkeypatch.setattr(gateway.body, "orjson", Recording)
+    return sizes
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_too_many_values_are_refused_before_they_are_parsed(parses: list[int], flood: str) -> None:
+    outcome = outcome_of(parsed, b'{"model":"m","input":' + FLOODS[flood] + b"}")
+    assert isinstance(outcome, GatewayError)
+    assert (outcome.kind, outcome.code) == (Kind.INVALID, "invalid_json")
+    assert outcome.message == "The request body holds more than 500000 JSON values."
+    assert parses == []
+
+
 def conversation(size: int) -> dict[str, Any]:
     """What an agent sends: source code and JSON in strings, which are full of what separates values."""
     code = 'rows = [{"a": [1, 2, (3,)], "b": {"c": "\\\\"}}, "[,{", \'\\"\']\n'
@@ -83,6 +127,55 @@ def conversation(size: int) -> dict[str, Any]:
         {"type": "function_call_output", "call_id": "c", "output": code * 20},
     ]
     return {"model": "m", "input": turn * (size // len(json.dumps(turn)))}
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 40 * MIB])
+def test_a_long_conversation_full_of_code_is_read(size: int) -> None:
+    raw = orjson.dumps(conversation(size))
+    if size > 10 * MIB:
+        assert sum(map(raw.count, (b",", b"[", b"{"))) > MANY
+    value, _ = parsed(raw)
+    assert len(value["input"]) > 1000
+
+
+@given(JSON.filter(lambda value: isinstance(value, dict)), st.integers(1, 9), st.booleans())
+@example({'\\"': ['"', "\\", '[,{\\",', "\\\\"]}, 1, False)
+@example({"a": "\\" * 9, '"': '\\"' * 9}, 2, True)
+def test_only_values_are_counted_wherever_the_text_is_cut(value: Any, block: int, escaped: bool) -> None:
+    raw = json.dumps(value, ensure_ascii=escaped).encode("utf-8", "replace")
+    with patch("translators.json_text.BLOCK", block):
+        counted = sum(gateway.body._outside_strings(raw))
+    assert counted == structure(value)
+
+
+def structure(value: Any) -> int:
+    """Commas and opening brackets."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(0, len(value) - 1) + sum(map(structure, inner))
+    return 0
+
+
+def test_the_limit_of_values_is_exact() -> None:
+    limits = Limits(json_values=2000)
+    fits = b'{"a":[' + b"0," * 1997 + b"0]}"
+    assert len(parsed(fits, limits)[0]["a"]) == 1998
+    with pytest.raises(GatewayError, match="more than 2000 JSON values"):
+        parsed(fits.replace(b"]", b",0]"), limits)
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_too_many_values_are_refused_in_the_protocols_words(protocol: str) -> None:
+    async with served(limits={"json_values": 2000}) as it:
+        body = gzip.compress(orjson.dumps({**asking(protocol, "hi"), "metadata": [[]] * 3000}))
+        headers = {"Content-Encoding": "gzip"}
+        async with it.session.post(it.url + PATHS[protocol], data=body, headers=headers) as answer:
+            assert answer.status == 400
+            told = await answer.json()
+        assert told["error"]["type"] == "invalid_request_error"
+        assert told["error"]["message"] == "The request body holds more than 2000 JSON values."
+        assert (told.get("type") == "error") is (protocol == "messages")
+        assert it.server.chats == []
 
 
 # ------------------------------------------------------------------------------------------------------ lone surrogates

@@ -336,6 +336,44 @@ async def test_bombs_slow_clients_and_floods_leave_memory_and_sockets_flat() -> 
         assert server.chats == []
 
 
+def floods() -> dict[str, tuple[bytes, str]]:
+    """Small bodies that would become millions of objects or of steps, and how they are encoded."""
+    open_, close = b'{"model":"m","input":[', b"0]}"
+    lists, numbers = open_ + b"[]," * (20 * MIB) + close, open_ + b"0," * (30 * MIB) + close
+    frame = zstandard.ZstdCompressor().compress(b"")
+    return {
+        "lists": (gzip.compress(lists), "gzip"),
+        "numbers": (zstandard.ZstdCompressor().compress(numbers), "zstd"),
+        "members": (gzip.compress(b"") * 200_000, "gzip"),
+        "members below zstd": (zstandard.ZstdCompressor().compress(gzip.compress(b"") * 200_000), "gzip, zstd"),
+        "frames": (frame * 500_000, "zstd"),
+        "halves of pairs": (gzip.compress(open_ + b'"' + rb"\ud83d" * (10 * MIB) + b'",' + close), "gzip"),
+    }
+
+
+async def test_floods_in_small_bodies_cost_little_memory_and_leave_turns_to_others() -> None:
+    made = await asyncio.to_thread(floods)
+    async with ScriptedServer() as server:
+        server.on("GET", "/v1/models", model_list("m"))
+        async with process(server) as child:
+            port = int(child.url.rpartition(":")[2])
+            before = child.rss()
+            for name, (body, encoding) in made.items():
+                lines = (b"Connection: close", b"Content-Encoding: " + encoding.encode())
+                flood = asyncio.create_task(exchange(port, post(PATHS["messages"], body, *lines), silence=30))
+                slowest = 0.0
+                while not flood.done():
+                    begun = time.monotonic()
+                    alive = await exchange(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                    assert alive.startswith(b"HTTP/1.1 200")
+                    slowest = max(slowest, time.monotonic() - begun)
+                status, _ = refusal(await flood)
+                assert status == 400, name
+                assert slowest < 1, name  # far more than it takes, far less than minutes
+            assert child.peak_rss() - before < 400 * MIB
+        assert server.chats == []
+
+
 async def test_archives_without_end_hold_back_neither_others_nor_the_end() -> None:
     async with (
         ScriptedServer(default=Script(text_stream("ok"))) as server,
