@@ -28,7 +28,7 @@ from gateway.handler import CLIENT, REQUEST_ID, Handler, common_headers, error_r
 from gateway.health import Gate
 from gateway.logs import Redactor, log, request_line
 from gateway.metrics import CONTENT_TYPE, Metrics
-from gateway.models import Models, not_found
+from gateway.models import Models
 from gateway.openapi import describe
 from gateway.sealing import Sealer
 from gateway.secrets import Secrets, read_client_keys
@@ -203,7 +203,8 @@ class Gateway:
     # -------------------------------------------------------------------------------------------------------- models
 
     async def list_models(self, request: web.Request) -> web.Response:
-        models = await self._listed(request)
+        await self._started()
+        models = await self.models.listed(request[CLIENT])
         if "anthropic-version" in request.headers:
             entries = [anthropic_model(model) for model in models]
             ends = (entries[0]["id"], entries[-1]["id"]) if entries else (None, None)
@@ -214,18 +215,14 @@ class Gateway:
 
     async def one_model(self, request: web.Request) -> web.Response:
         name = request.match_info["id"].removesuffix("/")
-        models = await self._listed(request)
-        model = next((each for each in models if each.id == name), None)
-        if model is None:
-            raise not_found(name, [each.id for each in models])
+        await self._started()
+        model = await self.models.one(name, request[CLIENT])
         shape = anthropic_model if "anthropic-version" in request.headers else openai_model
         return json_response(200, shape(model), {})
 
-    async def _listed(self, request: web.Request) -> list[ModelInfo]:
-        """What this client may ask for."""
+    async def _started(self) -> None:
         for watch in self.gate.watches.values():
             await watch.started(self.config.timeouts.start)
-        return [model for model in await self.models.listed() if request[CLIENT].may_use(model.id)]
 
     # ---------------------------------------------------------------------------------------------------- operations
 

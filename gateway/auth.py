@@ -65,6 +65,15 @@ class Client:
             model.startswith(each[:-1]) if each.endswith("*") else model == each for each in models
         )
 
+    def usable(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that this client may ask for, each once. A name that ends in `*` stands for all that begin
+        so; where the key may use only some of them, these are given: of `claude-*` perhaps `claude-opus`."""
+        granted = self._grant.models
+        if granted is None:
+            return list(names)
+        common = (_common(name, each) for name in names for each in granted)
+        return list(dict.fromkeys(name for name in common if name is not None))
+
     def check_model(self, model: str) -> None:
         if not self.may_use(model):
             asked = model if len(model) <= 200 else f"{model[:200]}…"
@@ -86,6 +95,13 @@ class Client:
     def settle(self, estimated: int, measured: int) -> None:
         if self._tokens is not None:
             self._tokens.take(measured - estimated)
+
+
+def _common(name: str, granted: str) -> str | None:
+    """What a valid name and a name of a key both stand for, where either may be a beginning with `*`."""
+    if name == granted or (granted.endswith("*") and name.startswith(granted[:-1])):
+        return name
+    return granted if name.endswith("*") and granted.startswith(name[:-1]) else None
 
 
 ANYBODY = Client()

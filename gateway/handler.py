@@ -159,7 +159,7 @@ class Handler:
         call.estimated = estimated
         request = replace(request, affinity=session(request, call.client.name))
         await self._gate.some_started()
-        target = await self._models.resolve(request.model)
+        target = await self._models.resolve(request.model, call.client)
         call.backend, call.model = target.backend, target.model
         if target.model != request.model:
             request = replace(request, model=target.model)
@@ -247,7 +247,7 @@ class Handler:
         client.check_model(asked.model)
         asked = replace(asked, affinity=session(asked, client.name))
         await self._gate.some_started()
-        target = await self._models.resolve(asked.model)
+        target = await self._models.resolve(asked.model, client)
         await self._gate.admit(target.backend)
         asked = await self.images.inlined(asked)  # a server that counts would fetch them too
         async with self._counts:

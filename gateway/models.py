@@ -3,7 +3,8 @@
 With a table, the table decides: exact names and aliases first, then the longest prefix (an empty prefix matches all);
 anything else is 404 with the valid names. Without one: `model` of a backend or of the configuration is what every
 name becomes; a listed name goes unchanged; a single listed model takes every name; several make an unknown name 404;
-a list that cannot be read leaves the name as it is.
+a list that cannot be read leaves the name as it is. Whatever names models to a client, a list or a refusal, is made
+here, and holds only those that its key may use.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from backends.base import Backend, ModelInfo
+from gateway.auth import Client
 from gateway.config import Config, Group, ModelRule
 from gateway.logs import log
 from translators.errors import GatewayError, Kind
@@ -111,17 +113,29 @@ class Models:
             ((prefix, rule) for rule in self._rules for prefix in rule.prefixes), key=lambda pair: -len(pair[0])
         )
 
-    async def resolve(self, name: str) -> Target:
+    async def resolve(self, name: str, client: Client) -> Target:
+        """Raises MODEL_NOT_FOUND, with the names that this client may use."""
         target = self._by_table(name) if self._rules else await self._by_lists(name)
+        if isinstance(target, list):
+            raise _not_found(name, client.usable(target))
         if target.window is not None:
             return target
         listing = next(each for each in self._listings if each.backend is target.backend)
         return replace(target, window=await listing.window(target.model))
 
-    async def listed(self) -> list[ModelInfo]:
-        """What a client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
+    async def one(self, name: str, client: Client) -> ModelInfo:
+        """The listed model of that name; raises MODEL_NOT_FOUND as if there were none that the client may not use."""
+        listed = await self.listed(client)
+        for model in listed:
+            if model.id == name:
+                return model
+        raise _not_found(name, [model.id for model in listed])
+
+    async def listed(self, client: Client) -> list[ModelInfo]:
+        """What this client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
         if self._rules:
-            return [ModelInfo(name, window=(await self.resolve(name)).window) for name in self._exact]
+            names = [name for name in self._exact if client.may_use(name)]
+            return [ModelInfo(name, window=(await self.resolve(name, client)).window) for name in names]
         found: dict[str, ModelInfo] = {}
         readable = False
         for listing in self._listings:
@@ -133,34 +147,33 @@ class Models:
             raise GatewayError(
                 Kind.BACKEND_DOWN, "The backend's list of models cannot be read.", retry_after=5, source="backend"
             )
-        return list(found.values())
+        return [model for model in found.values() if client.may_use(model.id)]
 
     async def close(self) -> None:
         for listing in self._listings:
             await listing.close()
 
-    def _by_table(self, name: str) -> Target:
+    def _by_table(self, name: str) -> Target | list[str]:
+        """Where `name` goes by the table, or else the valid names."""
         rule = self._exact.get(name)
         if rule is not None:
             return self._target(rule, rule.upstream or rule.name or name)
         for prefix, candidate in self._prefixes:
             if name.startswith(prefix):
                 return self._target(candidate, candidate.upstream or candidate.name or name)
-        raise not_found(name, list(self._exact) + [f"{prefix}*" for prefix, _ in self._prefixes])
+        return list(self._exact) + [f"{prefix}*" for prefix, _ in self._prefixes]
 
     def _target(self, rule: ModelRule, upstream: str) -> Target:
         return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream, rule.window)
 
-    async def _by_lists(self, name: str) -> Target:
+    async def _by_lists(self, name: str) -> Target | list[str]:
+        """Where `name` goes by the backends' lists, or else the valid names."""
         target = await self._listed_target(name, fresh=False)
         if isinstance(target, list):  # perhaps a model has come since the list was read
             target = await self._listed_target(name, fresh=True)
-        if isinstance(target, list):
-            raise not_found(name, target)
         return target
 
     async def _listed_target(self, name: str, fresh: bool) -> Target | list[str]:
-        """Where `name` goes by the backends' lists, or else the valid names."""
         valid: dict[str, Target] = {}
         unreadable: Backend | None = None
         for listing in self._listings:
@@ -181,7 +194,7 @@ class Models:
         return next(iter(valid.values())) if len(valid) == 1 else list(valid)
 
 
-def not_found(name: str, valid: list[str]) -> GatewayError:
+def _not_found(name: str, valid: list[str]) -> GatewayError:
     shown = ", ".join(valid[:MOST_NAMES_SHOWN]) + (", …" if len(valid) > MOST_NAMES_SHOWN else "")
     asked = name if len(name) <= 200 else f"{name[:200]}…"
     return GatewayError(

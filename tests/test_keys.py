@@ -147,16 +147,77 @@ async def test_a_key_reaches_its_models_only(tmp_path: Path) -> None:
         assert len(server.chats) == 5
 
 
+def asking(path: str, model: str) -> dict[str, Any]:
+    """The smallest body of any protocol."""
+    if path == "/v1/responses":
+        return {"model": model, "input": "x"}
+    return {"model": model, "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
+async def test_an_unknown_model_lists_to_a_key_only_the_models_it_may_use(tmp_path: Path, path: str) -> None:
+    secrets = secrets_of(tmp_path, "all\nsome models=one,tw*,ghost\nnothing models=ghost\n")
+    server = ScriptedServer(models=("one", "two", "secret-three"))
+    async with server, over(server.url, secrets=secrets) as it:
+        for key, name, valid in (
+            ("all", "ghost", "one, two, secret-three"),
+            ("some", "ghost", "one, two"),
+            ("some", "two-more", "one, two"),
+            ("nothing", "ghost", "none"),
+        ):
+            async with it.session.post(it.url + path, json=asking(path, name), headers=bearer(key)) as answer:
+                assert answer.status == 404
+                told = (await answer.json())["error"]["message"].removeprefix("model: ")
+            assert told == f"The model '{name}' does not exist here. Valid names: {valid}."
+
+
+@pytest.mark.parametrize("headers", [{}, {"anthropic-version": "2023-06-01"}])
+async def test_one_model_that_a_key_may_not_use_is_as_unknown_as_any_other(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    secrets = secrets_of(tmp_path, "some models=one\n")
+    server = ScriptedServer(models=("one", "secret"))
+    async with server, over(server.url, secrets=secrets) as it:
+        told = []
+        for name in ("secret", "ghost"):
+            async with it.session.get(f"{it.url}/v1/models/{name}", headers=bearer("some") | headers) as answer:
+                assert answer.status == 404
+                told.append((await answer.json())["error"]["message"].replace(name, "NAME"))
+        assert told == ["The model 'NAME' does not exist here. Valid names: one."] * 2
+        async with it.session.get(f"{it.url}/v1/models/one", headers=bearer("some") | headers) as answer:
+            assert answer.status == 200
+
+
+TABLE = [{"name": "qwen", "aliases": ["opus"]}, {"name": "secret"}, {"prefixes": ["claude-"], "upstream": "qwen"}]
+
+
+@pytest.mark.parametrize(
+    ("models", "valid", "in_list"),
+    [
+        ("qwen,ghost", "qwen", ["qwen"]),
+        ("claude-*,ghost", "claude-*", []),
+        ("claude-opus-*,claude-x,ghost", "claude-opus-*, claude-x", []),
+        ("op*,cl*,ghost", "opus, claude-*", ["opus"]),
+        ("ghost", "none", []),
+        ("*", "qwen, opus, secret, claude-*", ["qwen", "opus", "secret"]),
+    ],
+)
+async def test_of_a_models_table_a_key_is_told_what_it_may_use(
+    tmp_path: Path, models: str, valid: str, in_list: list[str]
+) -> None:
+    secrets = secrets_of(tmp_path, f"some models={models}\n")
+    async with ScriptedServer() as server, over(server.url, secrets=secrets, models=TABLE) as it:
+        status, told = await it.told(bearer("some"), model="ghost")
+        assert status == 404
+        assert f"Valid names: {valid}." in told
+        assert await listed(it, "some") == in_list
+
+
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
 async def test_the_refusal_of_a_model_is_in_the_protocols_words(tmp_path: Path, path: str) -> None:
     secrets = secrets_of(tmp_path, "some models=one\n")
-    body = {"model": "m", "input": "x", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
-    if path == "/v1/responses":
-        body = {"model": "m", "input": "x"}
-    else:
-        del body["input"]
     async with ScriptedServer() as server, over(server.url, secrets=secrets) as it:
-        async with it.session.post(it.url + path, json=body, headers=bearer("some")) as answer:
+        async with it.session.post(it.url + path, json=asking(path, "m"), headers=bearer("some")) as answer:
             assert answer.status == 403
             told = await answer.json()
             assert "may not use the model 'm'" in told["error"]["message"]
