@@ -15,6 +15,7 @@ import secrets as random
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import dropwhile
 from typing import Any
 
 from aiohttp import web
@@ -89,26 +90,42 @@ class Gateway:
             previous=None if previous is None else previous._keys,
         )
         self._protocols = {f"/v1/{protocol.path}": protocol for protocol in protocols}
+        self._endpoints = {"models", *(protocol.path.partition("/")[0] for protocol in protocols)}
 
     # ------------------------------------------------------------------------------------------------------- routing
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Each endpoint once, by the path that `_meant` gives for all its spellings."""
         for path, protocol in self._protocols.items():
             call = self._model_call(protocol)
             router.add_route("*", path, call)
-            router.add_route("*", f"{path}/", call)
             if protocol.count is not None:
                 count = self._post(partial(self.handler.count, protocol, protocol.count))
                 router.add_route("*", f"/v1/{protocol.count.path}", count)
-                router.add_route("*", f"/v1/{protocol.count.path}/", count)
         router.add_get("/v1/models", self.list_models)
-        router.add_get("/v1/models/", self.list_models)
         router.add_get("/v1/models/{id:.+}", self.one_model)
         router.add_get("/healthz", self.alive)
         router.add_get("/readyz", self.ready)
         router.add_get("/metrics", self.figures)
         router.add_get("/openapi.json", self.description)
         router.add_get("/", self.status_page)
+
+    def _meant(self, path: str) -> str:
+        """An endpoint's path as it is routed, for every base URL that people paste: with `/v1`, without it (as
+        Anthropic's clients want theirs), with the base's and the client's own, with slashes too many. Paths that are no
+        endpoint's stay as they are, so that nothing turns into `/healthz` or `/metrics`, which keys may leave open."""
+        endpoint = list(dropwhile(lambda segment: segment == "v1", filter(None, path.split("/"))))
+        return f"/v1/{'/'.join(endpoint)}" if endpoint and endpoint[0] in self._endpoints else path
+
+    async def _routed(self, request: web.Request, handler: Next) -> Next:
+        """`handler`, unless the path means another: then what that is routed to. The request keeps its own path."""
+        path = request.rel_url.raw_path
+        meant = self._meant(path)
+        if meant == path:
+            return handler
+        match = await request.app.router.resolve(request.clone(rel_url=meant))
+        request.match_info.update(match)
+        return match.handler
 
     def _model_call(self, protocol: Protocol) -> Next:
         async def call(request: web.Request) -> web.StreamResponse:
@@ -135,6 +152,7 @@ class Gateway:
         headers: dict[str, str] = {}
         try:
             request[CLIENT] = self._keys.check(request.path, request.headers)
+            handler = await self._routed(request, handler)
             response = await handler(request)
         except GatewayError as known:
             error = known.with_traceback(None)  # whose frames are ours, which hold it
@@ -169,7 +187,7 @@ class Gateway:
             response.force_close()
 
     def _error_response(self, request: web.Request, error: GatewayError, headers: dict[str, str]) -> web.Response:
-        protocol = self._protocol_of(request.path)
+        protocol = self._protocol_of(self._meant(request.path))
         headers |= id_headers(request[REQUEST_ID])
         if protocol is not None:
             reply = error_reply(protocol, error, request[REQUEST_ID])
@@ -214,9 +232,8 @@ class Gateway:
         return json_response(200, {"object": "list", "data": [openai_model(each) for each in models], "models": []}, {})
 
     async def one_model(self, request: web.Request) -> web.Response:
-        name = request.match_info["id"].removesuffix("/")
         await self._started()
-        model = await self.models.one(name, request[CLIENT])
+        model = await self.models.one(request.match_info["id"], request[CLIENT])
         shape = anthropic_model if "anthropic-version" in request.headers else openai_model
         return json_response(200, shape(model), {})
 

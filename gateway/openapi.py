@@ -83,7 +83,11 @@ def describe(protocols: Iterable[Protocol]) -> Json:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "dragoman", "version": gateway.__version__},
+        "info": {
+            "title": "dragoman",
+            "version": gateway.__version__,
+            "description": "Endpoints below /v1 are served without it too, with it twice, with a slash at the end.",
+        },
         "paths": paths,
         "components": {
             "schemas": schemas,

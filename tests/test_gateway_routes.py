@@ -7,22 +7,90 @@ from typing import Any
 
 import orjson
 import pytest
+from yarl import URL
 
 from backends.base import Health, ModelInfo
 from gateway.metrics import Metrics
+from tests import whole_gateway
 from tests.gateway_fakes import FakeBackend, running, until
+from tests.scripted import Script, text_stream
 from translators.errors import GatewayError, Kind
 
 ASK = {"model": "only", "input": "hi"}
+COMPLETED = {"client_kind": "other", "outcome": "completed", "status": "200"}
 
 
 # ------------------------------------------------------------------------------------------------------------- routes
 
 
-@pytest.mark.parametrize("path", ["/v1/plain", "/v1/plain/", "/v1/plain?beta=true", "/v1/plain/?beta=true"])
-async def test_a_trailing_slash_and_a_query_change_nothing(path: str) -> None:
-    async with running() as served, served.post(ASK, path) as answer:
-        assert answer.status == 200
+def spelled(endpoint: str) -> list[str]:
+    """The paths that clients ask when a person has pasted the base URL of another client."""
+    bases = ("/v1/", "/", "/v1/v1/", "/v1/v1/v1/", "//", "/v1//", "//v1/")
+    return [f"{base}{endpoint}{end}" for base in bases for end in ("", "/", "?beta=true", "/?beta=true")]
+
+
+@pytest.mark.parametrize("path", [*spelled("plain"), *spelled("plain/other"), "/v1/plain//other"])
+async def test_an_endpoint_is_served_below_every_base_that_people_paste(path: str) -> None:
+    async with running() as served:
+        async with served.post(ASK, path) as answer:
+            assert answer.status == 200
+        route = "other" if "other" in path else "plain"
+        assert served.metric("dragoman_requests_total", route=route, **COMPLETED) == 1
+
+
+@pytest.mark.parametrize("path", [path for path in spelled("models") if "?" not in path])
+async def test_models_are_listed_and_told_below_every_base(path: str) -> None:
+    async with running(FakeBackend(served=[ModelInfo("org/name"), ModelInfo("v1")])) as served:
+        async with served.session.get(served.url + path) as answer:
+            assert [model["id"] for model in (await answer.json())["data"]] == ["org/name", "v1"]
+        for name, id in (("org/name", "org/name"), ("org%2Fname", "org/name"), ("v1", "v1"), ("v1/", "v1")):
+            address = URL(f"{served.url}{path.rstrip('/')}/{name}", encoded=True)
+            async with served.session.get(address) as answer:
+                assert (answer.status, (await answer.json())["id"]) == (200, id)
+
+
+@pytest.mark.parametrize("base", ["", "/v1", "/v1/v1"])
+@pytest.mark.parametrize("end", ["", "/"])
+async def test_every_protocol_is_served_below_every_base(base: str, end: str) -> None:
+    async with whole_gateway.served(*[Script(text_stream("hello"))] * len(whole_gateway.PATHS)) as it:
+        for protocol, path in whole_gateway.PATHS.items():
+            address = f"{it.url}{base}{path.removeprefix('/v1')}{end}"
+            async with it.session.post(address, json=whole_gateway.asking(protocol, "hi")) as answer:
+                assert (answer.status, "hello" in await answer.text()) == (200, True), address
+        async with it.session.post(
+            f"{it.url}{base}/messages/count_tokens{end}", json=whole_gateway.asking("messages", "hi")
+        ) as answer:
+            assert (answer.status, list(await answer.json())) == (200, ["input_tokens"])
+        assert len(it.server.chats) == len(whole_gateway.PATHS)
+
+
+@pytest.mark.parametrize("path", [path for path in spelled("plain") if "?" not in path])
+async def test_what_is_refused_on_such_a_path_is_in_the_protocols_words(path: str) -> None:
+    async with running(keys=("one",)) as served:
+        key = {"x-api-key": "one"}
+        for method, below, headers, status, kind in (
+            ("POST", "", {}, 401, "UNAUTHENTICATED"),
+            ("PUT", "", key, 405, "METHOD"),
+            ("GET", "", {**key, "Connection": "Upgrade", "Upgrade": "websocket"}, 426, "UPGRADE"),
+            ("GET", "/nothing", key, 404, "NOT_FOUND"),
+        ):
+            asked = path.rstrip("/") + below
+            async with served.session.request(method, served.url + asked, headers=headers) as answer:
+                told = await answer.json()
+            assert (answer.status, told["plain"]) == (status, kind)
+            assert asked in told["message"] or status in (401, 426)
+            assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/healthz", "/v1/v1/metrics", "/healthz/", "//readyz", "/v1/", "/v1/v1", "/x/plain"]
+)
+async def test_what_is_no_endpoint_has_one_path_only_and_needs_a_key(path: str) -> None:
+    async with running(keys=("one",), metrics_public=True) as served:
+        for headers, status in (({}, 401), ({"x-api-key": "one"}, 404)):
+            async with served.session.get(URL(served.url + path, encoded=True), headers=headers) as answer:
+                assert answer.status == status
+                assert (await answer.json())["error"]["message"]
 
 
 async def test_an_upgrade_to_websocket_is_426_in_the_protocols_words() -> None:
