@@ -10,12 +10,13 @@ here, and holds only those that its key may use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from backends.base import Backend, ModelInfo
-from gateway.auth import Client
+from gateway.auth import ANYBODY, Client
 from gateway.config import Config, Group, ModelRule
 from gateway.logs import log
 from translators.errors import GatewayError, Kind
@@ -148,6 +149,14 @@ class Models:
                 Kind.BACKEND_DOWN, "The backend's list of models cannot be read.", retry_after=5, source="backend"
             )
         return [model for model in found.values() if client.may_use(model.id)]
+
+    async def example(self) -> str:
+        """A name that is served, for a person to try: any, where every name is or none can be found out soon."""
+        names: list[str] = []
+        with contextlib.suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(FIRST_PATIENCE):
+                names = [model.id for model in await self.listed(ANYBODY) if model.id.isprintable()]
+        return next(iter(names), f"{self._prefixes[0][0]}any" if self._prefixes else "any")
 
     async def close(self) -> None:
         for listing in self._listings:

@@ -22,10 +22,12 @@ from typing import Any
 from aiohttp import web
 
 from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from gateway.client_setup import ClientSetup, client_setup, url
 from gateway.config import FIXED, Config, ConfigError
 from gateway.door import Runner
 from gateway.health import Gate
 from gateway.logs import Redactor, configure, log
+from gateway.models import Models
 from gateway.sealing import own_key, state_directory
 from gateway.secrets import Secrets, check_open
 from gateway.tls import for_clients
@@ -64,8 +66,10 @@ async def run_on(
     try:
         configure(config.log, secrets.all())
         await house.open(config, secrets)
-        address = url(config.host, sockets[0], "https" if config.tls.certificate else "http")
-        return await _serve(house, address, reread, speak, Redactor(secrets.all()))
+        scheme, bound = "https" if config.tls.certificate else "http", sockets[0].getsockname()
+        address = url(config.host, bound[1], scheme)
+        clients = client_setup(config.host, bound, scheme, keys=bool(secrets.client_keys))
+        return await _serve(house, address, clients if speak else None, reread, Redactor(secrets.all()))
     finally:
         await house.close()
 
@@ -116,6 +120,10 @@ class House:
     @property
     def gate(self) -> Gate:
         return self.gateway.gate
+
+    @property
+    def models(self) -> Models:
+        return self.gateway.models
 
     @property
     def config(self) -> Config:
@@ -201,7 +209,9 @@ class House:
             await asyncio.wait(tasks)
 
 
-async def _serve(house: House, address: str, reread: Reread | None, speak: bool, redact: Redactor) -> int:
+async def _serve(
+    house: House, address: str, clients: ClientSetup | None, reread: Reread | None, redact: Redactor
+) -> int:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     heard = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number is not None]
@@ -210,7 +220,7 @@ async def _serve(house: House, address: str, reread: Reread | None, speak: bool,
     if SIGHUP is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGHUP})  # what reached a worker while it started is heard now
     stop = asyncio.create_task(_until_stopped(house, signals, reread), name="signal")
-    announced = asyncio.create_task(announce(house, address, speak), name="announce")
+    announced = asyncio.create_task(announce(house, address, clients is not None, clients), name="announce")
     try:
         await asyncio.wait((stop, announced), return_when=asyncio.FIRST_COMPLETED)
         if announced.done() and (failure := announced.result()) is not None:
@@ -244,12 +254,14 @@ def _settle_garbage_collector() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def announce(served: House | Gateway, address: str, speak: bool = True) -> str | None:
-    """Says ready once a backend answers, and before that, once, what is missing; gives the reason, in one line, when
-    no backend can be started."""
+async def announce(
+    served: House | Gateway, address: str, speak: bool = True, clients: ClientSetup | None = None
+) -> str | None:
+    """Says ready once a backend answers, with what to paste for clients, and before that, once, what is missing; gives
+    the reason, in one line, when no backend can be started."""
     loop = asyncio.get_running_loop()
     end = loop.time() + min(NOT_READY_AFTER, served.config.timeouts.start)
-    told = not speak
+    silent = not speak
     while True:
         states = await served.gate.states()
         errors = [watch.start_error for watch in served.gate.watches.values()]
@@ -257,13 +269,15 @@ async def announce(served: House | Gateway, address: str, speak: bool = True) ->
             return f"the backend cannot be started: {' '.join(str(errors[0]).split())}"
         if ready := [name for name, health in states.items() if health.state == "ready"]:
             break
-        if not told and loop.time() > end:
-            told = True
+        if not silent and loop.time() > end:
+            silent = True
             waiting = ", ".join(f"{name} is {health.state} ({health.detail})" for name, health in states.items())
             print(f"dragoman listens on {address} and waits for its backend: {waiting}", flush=True)
         await asyncio.sleep(READY_POLL)
     if speak:
-        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}; clients use {address}/v1)", flush=True)
+        setup = clients or ClientSetup(address)
+        told = setup.told(await served.models.example())
+        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {told}", flush=True)
     return None
 
 
@@ -342,8 +356,3 @@ def _bind(family: int, address: tuple[object, ...], shared: bool) -> socket.sock
         bound.close()
         raise
     return bound
-
-
-def url(host: str, bound: socket.socket, scheme: str = "http") -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{shown}:{bound.getsockname()[1]}"

@@ -18,8 +18,10 @@ import orjson
 import pytest
 import yaml
 
+from backends.base import Health, ModelInfo
 from gateway import __version__
 from gateway.cli import main, mask_settings
+from gateway.client_setup import ClientSetup
 from gateway.config import load
 from gateway.opening import mask_url
 from gateway.serving import CannotListen, announce, listen
@@ -301,8 +303,6 @@ async def test_a_host_that_is_none_is_told() -> None:
 async def test_not_ready_is_told_when_the_backend_stays_away_and_ready_once_it_comes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from backends.base import Health
-
     backend = FakeBackend(state=Health("down", "refused"))
     async with running(backend, timeouts={"start": 0.3}) as served:
         told = asyncio.create_task(announce(served.gateway, "http://here"))
@@ -310,7 +310,41 @@ async def test_not_ready_is_told_when_the_backend_stays_away_and_ready_once_it_c
         assert "listens on http://here and waits for its backend: fake is down (refused)" in capsys.readouterr().out
         backend.state = Health("ready")
         assert await asyncio.wait_for(told, 3) is None
-        assert "dragoman is ready on http://here" in capsys.readouterr().out
+        ready, *lines = capsys.readouterr().out.splitlines()
+        assert ready == "dragoman is ready on http://here (backend: fake). Paste a line to point a client at it:"
+        assert lines == [f"  {line}" for line in ClientSetup("http://here").lines("only")]
+
+
+async def test_the_ready_lines_name_a_model_that_is_served(capsys: pytest.CaptureFixture[str]) -> None:
+    several = FakeBackend(served=[ModelInfo("bad\nname"), ModelInfo("org/a b"), ModelInfo("c")])
+    table = [{"prefixes": ["claude-"]}, {"prefixes": ["claude-opus-"]}]
+    for backend, settings, named in (
+        (several, {}, "'org/a b'"),
+        (FakeBackend(served=None), {}, "any"),
+        (FakeBackend(), {"model": "fixed"}, "fixed"),
+        (several, {"models": [{"name": "qwen"}, *table]}, "qwen"),
+        (several, {"models": table}, "claude-opus-any"),
+    ):
+        async with running(backend, **settings) as served:
+            assert await announce(served.gateway, "http://here") is None
+            assert f" ANTHROPIC_MODEL={named}\n  codex -m {named} " in capsys.readouterr().out
+
+
+async def test_a_list_that_hangs_does_not_keep_the_ready_lines_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend, end = FakeBackend(), asyncio.Event()
+
+    async def hang() -> list[ModelInfo]:
+        await end.wait()
+        return []
+
+    monkeypatch.setattr(backend, "models", hang)
+    monkeypatch.setattr("gateway.models.FIRST_PATIENCE", 0.05)
+    async with running(backend) as served:
+        assert await asyncio.wait_for(announce(served.gateway, "http://here"), 3) is None
+        assert "codex -m any " in capsys.readouterr().out
+        end.set()
 
 
 async def test_a_backend_that_cannot_be_started_ends_the_start_with_its_reason() -> None:

@@ -67,12 +67,14 @@ async def test_the_work_is_shared_and_the_figures_are_of_all_workers() -> None:
 
 async def test_ready_is_said_once() -> None:
     async with ScriptedServer(default=Script(BODY)) as server, serving("--backend", server.url, "--workers", "3") as it:
-        await it.ready()
+        url = await it.ready()
         await asyncio.sleep(0.5)
         it.child.send_signal(signal.SIGTERM)
         assert await it.ended() == 0
         assert it.child.stdout is not None
-        assert await it.child.stdout.read() == b""
+        rest = (await it.child.stdout.read()).decode().splitlines()
+        assert [line.split()[0] for line in rest] == ["export", "export", "codex"]
+        assert all(url in line for line in rest)
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost() -> None:

@@ -1,7 +1,7 @@
 """The gateway as users run it: `dragoman serve` in a process of its own, on a port that the kernel chose.
 
-The environment of the process is clean, so that no developer's setting reaches a test. It is ended by its id with a
-signal, and must then end by itself with status 0; a traceback in its log fails the test that used it.
+The environment of the process is clean, so that no developer's setting reaches a test; its code is this tree's. It
+must end by itself, with status 0, after a signal to its id; a traceback in its log fails the test that used it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from typing import IO
 
 import aiohttp
 
+from tests.real.components import ROOT
+
 DRAGOMAN = Path(sys.executable).with_name("dragoman")
 READY = re.compile(r"dragoman is ready on (http://127\.0\.0\.1:\d+) ")
+PASTED = 3  # lines below the one that says ready
 READY_SECONDS = 60.0  # the local model starts within seconds, but not on a busy machine
 END_SECONDS = 10.0
 
@@ -28,6 +31,13 @@ END_SECONDS = 10.0
 @contextlib.asynccontextmanager
 async def serving(*arguments: str, **settings: str) -> AsyncIterator[str]:
     """The URL of the gateway without a path; `settings` are environment variables without their prefix."""
+    async with announced(*arguments, **settings) as (url, _):
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def announced(*arguments: str, **settings: str) -> AsyncIterator[tuple[str, list[str]]]:
+    """The URL, and the lines that are printed for people to paste."""
     with tempfile.TemporaryDirectory(prefix="dragoman-test-") as home, tempfile.TemporaryFile() as log:
         environment = {f"DRAGOMAN_{name.upper()}": value for name, value in settings.items()}
         child = await asyncio.create_subprocess_exec(
@@ -35,7 +45,7 @@ async def serving(*arguments: str, **settings: str) -> AsyncIterator[str]:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={"PATH": os.environ["PATH"], "HOME": home, "TMPDIR": home, **environment},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": home, "TMPDIR": home, **environment},
         )
         try:
             yield await _ready(child, log)
@@ -46,7 +56,7 @@ async def serving(*arguments: str, **settings: str) -> AsyncIterator[str]:
         assert "Traceback" not in told, told
 
 
-async def _ready(child: asyncio.subprocess.Process, log: IO[bytes]) -> str:
+async def _ready(child: asyncio.subprocess.Process, log: IO[bytes]) -> tuple[str, list[str]]:
     assert child.stdout is not None
     lines: list[str] = []
     with contextlib.suppress(TimeoutError):
@@ -54,7 +64,7 @@ async def _ready(child: asyncio.subprocess.Process, log: IO[bytes]) -> str:
             while line := (await child.stdout.readline()).decode():
                 lines.append(line)
                 if found := READY.match(line):
-                    return found[1]
+                    return found[1], [(await child.stdout.readline()).decode().strip() for _ in range(PASTED)]
     raise AssertionError(f"dragoman did not get ready: {lines}\n{_read(log)}")
 
 
