@@ -63,6 +63,7 @@ class Codex:
     home: Path
     proxy: str = "http://127.0.0.1:9"
     work: Path = field(init=False)
+    variables: dict[str, str] = field(default_factory=dict)  # of the environment, beside what every run has
 
     def __post_init__(self) -> None:
         self.work = self.home / "work"
@@ -71,6 +72,12 @@ class Codex:
 
     def configure(self, text: str) -> None:
         (self.home / ".codex" / "config.toml").write_text(text, encoding="utf-8")
+
+    def take_up(self, key: str) -> None:
+        """Takes the mark of a comment from a key of the configuration, as its comment asks for."""
+        text = (self.home / ".codex" / "config.toml").read_text(encoding="utf-8")
+        assert text.count(f"\n# {key} = ") == 1
+        self.configure(text.replace(f"\n# {key} = ", f"\n{key} = "))
 
     async def run(self, *command: str, within: float = TURN_SECONDS) -> bytes:
         """Any program in Codex's place: its output."""
@@ -90,7 +97,7 @@ class Codex:
     async def _run(self, command: Sequence[str], within: float) -> tuple[int, bytes, bytes]:
         variables = {"HOME": str(self.home), "TMPDIR": str(self.home / "tmp"), "GW_API_KEY": KEY}
         proxies = {"HTTPS_PROXY": self.proxy, "HTTP_PROXY": self.proxy, "NO_PROXY": "127.0.0.1"}
-        return await run(command, self.work, variables | proxies, within)
+        return await run(command, self.work, variables | proxies | self.variables, within)
 
 
 def readme_block(language: str) -> str:
@@ -115,8 +122,10 @@ def full_configuration(url: str) -> str:
 
 
 async def catalogue(codex: Codex, **changes: Any) -> None:
-    """The catalogue as the script of configs/codex makes it from this very Codex, where config.toml looks for it."""
+    """The catalogue as the script of configs/codex makes it from this very Codex, where config.toml looks for it once
+    it is told to."""
     script = (sys.executable, str(EXAMPLES / "model_catalog.py"), "any", "--context-window", "32768")
     made = json.loads(await codex.run(*script, "--codex", str(codex.program)))
     made["models"][0] |= changes
     (codex.home / ".codex" / "dragoman-models.json").write_text(json.dumps(made), encoding="utf-8")
+    codex.take_up("model_catalog_json")

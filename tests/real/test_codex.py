@@ -14,11 +14,12 @@ import tomllib
 
 import pytest
 
-from tests.real.codex import ADDRESS, Codex, catalogue, configuration, full_configuration, readme_block
+from tests.real.codex import ADDRESS, EXAMPLES, KEY, Codex, catalogue, configuration, full_configuration, readme_block
+from tests.real.components import ROOT
 from tests.real.mcp_server import mcp_server
 from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
-from tests.scripted import Json, Script, ScriptedServer, usage
+from tests.scripted import Json, Script, ScriptedServer, call_stream, usage
 
 pytestmark = pytest.mark.real
 
@@ -28,6 +29,39 @@ pytestmark = pytest.mark.real
 def test_the_longer_configuration_says_what_the_readme_says() -> None:
     short, long = tomllib.loads(readme_block("toml")), tomllib.loads(full_configuration(ADDRESS))
     assert {key: long.get(key) for key in short} == short
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+async def test_the_longer_configuration_works_when_it_is_copied_as_its_first_line_says(
+    codex: Codex, key: str | None
+) -> None:
+    first, *_ = (EXAMPLES / "config.toml").read_text(encoding="utf-8").splitlines()
+    (codex.home / ".codex").rmdir()
+    await codex.run("sh", "-c", f"cd {shlex.quote(str(ROOT))} && {first.partition(':  ')[2]}")
+    copied = (codex.home / ".codex" / "config.toml").read_text(encoding="utf-8")
+    assert copied == (EXAMPLES / "config.toml").read_text(encoding="utf-8")
+    keys = {"api_keys": key} if key else {}
+    async with ScriptedServer(says("Hello.")) as server, serving("--backend", server.url, **keys) as url:
+        codex.configure(copied.replace(ADDRESS, url))  # nothing but the port is another
+        if key:
+            codex.take_up("env_key")
+            codex.variables["OPENAI_API_KEY"] = key
+        turn = await codex.exec("Say hello.")
+    assert (turn.status, turn.answers, turn.complaints) == (0, ["Hello."], [])
+    assert "rror" not in turn.errors
+    assert len(server.chats) == 1
+
+
+async def test_told_the_window_in_the_configuration_codex_compacts_in_time(codex: Codex) -> None:
+    full = Script(call_stream(("exec_command", json.dumps({"cmd": "echo a"})), counts=usage(31_000, 50)))
+    async with ScriptedServer(full, says("SUMMARY"), says("Done.")) as server, serving("--backend", server.url) as url:
+        codex.configure(full_configuration(url))
+        codex.take_up("model_context_window")
+        turn = await codex.exec("Work.")
+        asked = [seen.body or {} for seen in server.chats]
+    assert (turn.status, turn.answers, turn.complaints) == (0, ["Done."], [])
+    assert ["tools" in each for each in asked] == [True, False, True]
+    assert "SUMMARY" in str(asked[-1]["messages"])
 
 
 async def test_the_readme_s_configuration_and_command_print_an_answer(codex: Codex) -> None:
