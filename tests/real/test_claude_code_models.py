@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.real.claude import Claude, environment
+from tests.real.claude import Claude, Turn, environment
 from tests.real.components import ROOT
 from tests.real.scripted_model import says
 from tests.real.serving import serving
@@ -66,22 +67,29 @@ def test_the_settings_say_what_the_readme_says() -> None:
     shared = set(environment()) & set(settings)
     assert shared >= {"ANTHROPIC_BASE_URL", "ANTHROPIC_AUTH_TOKEN"}
     assert {name: settings[name] for name in shared} == {name: environment()[name] for name in shared}
+    assert settings["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == settings["CLAUDE_CODE_AUTO_COMPACT_WINDOW"]
 
 
-async def test_usage_arms_claude_code_s_own_compaction(claude: Claude) -> None:
-    """Told the window, Claude Code compacts before it overflows, by the tokens that our answers count."""
+@pytest.mark.parametrize("tokens", [32_768, 131_072])
+async def test_usage_arms_claude_code_s_own_compaction(claude: Claude, tokens: int) -> None:
+    """Told the window, Claude Code compacts before it overflows, by the tokens that our answers count. Below 100,000
+    tokens it takes both variables: seen with 2.1.197, where neither does anything without the other."""
 
     def answer(asked: Json) -> Script:
         if "CRITICAL: Respond with TEXT ONLY" in str(asked["messages"][-1]["content"]):
             return says("A summary.")
         long = len(asked["messages"]) > 4
-        return Script(text_stream("ok", counts=usage(prompt=98_000 if long else 20_000)))
+        return Script(text_stream("ok", counts=usage(prompt=tokens - 2_000 if long else tokens // 4)))
 
     async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
-        window = "100000"
-        first = await claude.ask(url, "One.", CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
-        second = await claude.go_on(url, "Two.", CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
-        third = await claude.go_on(url, "Three.", CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
+        window = str(tokens)
+
+        async def turn(ask: Callable[..., Awaitable[Turn]], prompt: str) -> Turn:
+            return await ask(url, prompt, CLAUDE_CODE_MAX_CONTEXT_TOKENS=window, CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
+
+        first = await turn(claude.ask, "One.")
+        second = await turn(claude.go_on, "Two.")
+        third = await turn(claude.go_on, "Three.")
         asked = [seen.body for seen in server.chats if seen.body]
     assert [bool(turn.told("compact_boundary")) for turn in (first, second, third)] == [False, False, True]
     assert (third.status, third.answer) == (0, "ok")
