@@ -1,7 +1,8 @@
 """The command `dragoman`: serve, check, doctor, and what the person at the terminal is told.
 
 What cannot work ends at once with one line that says why: status 2 for a wrong configuration, 1 for a port in use or a
-backend that does not start. `dragoman is ready on …` is printed once the backend answers, not before.
+backend that does not start, or that `doctor` finds unfit for agents. `dragoman is ready on …`, with a line to paste for
+each kind of client, is printed once the backend answers, not before.
 """
 
 from __future__ import annotations
@@ -53,12 +54,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dragoman {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, run, told in (
-        ("serve", serve, "start the gateway"),
-        ("check", check, "validate the configuration and print the effective one, secrets masked"),
-        ("doctor", doctor, "ask the backends for what agents need, and say what came and which settings would help"),
+    for name, run, told, ends in (
+        ("serve", serve, "start the gateway", "0 after a signal, 1 where the port is in use or no backend starts"),
+        (
+            "check",
+            check,
+            "validate the configuration and print the effective one, secrets masked",
+            "0 where it is valid",
+        ),
+        (
+            "doctor",
+            doctor,
+            "ask the backends for what agents need, and say what came and which settings would help",
+            "0 where each backend can serve agents; 1 where agents will fail with one, also where no tool call was "
+            "obtained, where its arguments are no JSON object, or where Codex's first prompt of 4,600 tokens does not "
+            "fit",
+        ),
     ):
-        command = commands.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.", allow_abbrev=False)
+        command = commands.add_parser(
+            name,
+            help=told,
+            description=f"{told[0].upper()}{told[1:]}.",
+            epilog=f"Exit status: {ends}; 2 where the configuration is wrong.",
+            allow_abbrev=False,
+        )
         command.set_defaults(run=run)
         _add_flags(command)
     return parser
