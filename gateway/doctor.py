@@ -135,8 +135,8 @@ class _Heard:
 
     @property
     def cut(self) -> bool:
-        """Whether a limit ended the answer, not the model."""
-        return self.fold.finished is not None and self.fold.finished.reason is not StopReason.STOP
+        """Whether something else than the model ended the answer."""
+        return self.fold.finished is None or self.fold.finished.reason is not StopReason.STOP
 
     @property
     def usage(self) -> Usage | None:
