@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from backends.markup import open_markup
+from backends.usage import count, measured
 from translators.errors import GatewayError, Kind
 from translators.ir import Event, Finished, Note, Request, StopReason, Usage
 from translators.json_text import without_lone_surrogates
@@ -45,6 +46,9 @@ _FAILURES = {  # trtllm-serve and SGLang end streams with these words
     "network_error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),  # GLM
     "insufficient_system_resource": (Kind.BUSY, "The model server ran out of resources during the answer."),  # DeepSeek
 }
+
+
+IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible"; JSON has no -Infinity
 
 
 class ChatDecoder:
@@ -158,7 +162,7 @@ class ChatDecoder:
         if chunk.get("error") or chunk.get("object") == "error":
             raise self._classify(200, chunk)
         if (usage := chunk.get("usage")) is not None:
-            self._usage = read_usage(usage) or self._usage
+            self._usage = read_usage(usage) if is_counted(usage) else self._usage
         for choice in chunk.get("choices") or ():
             if isinstance(choice, dict) and not choice.get("index"):  # one choice is ever asked for
                 self._choice(choice)
@@ -235,7 +239,7 @@ def _loads(payload: bytes) -> object:
     except orjson.JSONDecodeError:
         text = at_once(without_lone_surrogates(payload)).decode("utf-8", "replace")
     try:
-        return json.loads(text, strict=False, parse_constant=lambda _: None)
+        return json.loads(text, strict=False, parse_constant=float)
     except (ValueError, RecursionError):
         raise _nonsense() from None
 
@@ -265,28 +269,28 @@ def _token(entry: dict[str, Any]) -> dict[str, Any]:
     octets, logprob = entry.get("bytes"), entry.get("logprob")
     return {
         "token": token,
-        "logprob": -9999.0 if logprob is None else logprob,  # as OpenAI says "next to impossible"; JSON has no -inf
+        "logprob": logprob if isinstance(logprob, int | float) and IMPOSSIBLE < logprob <= 1 else IMPOSSIBLE,
         "bytes": octets if octets is not None else list(token.encode("utf-8", "replace")),
     }
 
 
+def is_counted(usage: object) -> bool:
+    """All zeros are what servers send that did not count: no prompt has no tokens."""
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
+    return any(each and count(each) != 0 for each in counts)
+
+
 def read_usage(usage: object) -> Usage | None:
-    """A chat `usage` object. All zeros are what servers send that did not count; no prompt has no tokens."""
-    try:
-        return _usage(usage) if isinstance(usage, dict) else None
-    except (AttributeError, TypeError, ValueError, OverflowError):  # an odd count is no reason to lose an answer
+    """A chat `usage` object; an answer without a count is one without tokens. Its total is of no interest: it is the
+    sum."""
+    if not isinstance(usage, dict) or not is_counted(usage):
         return None
+    completion = usage.get("completion_tokens")
+    cached = _detail(usage, "prompt_tokens_details", "cached_tokens", "prompt_cache_hit_tokens")  # the last: DeepSeek
+    reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens", "reasoning_tokens")
+    return measured(usage.get("prompt_tokens"), 0 if completion is None else completion, cached, reasoning)
 
 
-def _usage(usage: dict[str, Any]) -> Usage | None:
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt, int | float) or not (prompt or completion):
-        return None
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", usage.get("prompt_cache_hit_tokens"))
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens", usage.get("reasoning_tokens"))
-    return Usage(
-        input=int(prompt),
-        output=int(completion or 0),
-        cached=None if cached is None else min(int(cached), int(prompt)),
-        reasoning=None if reasoning is None else int(reasoning),
-    )
+def _detail(usage: dict[str, Any], details: str, name: str, flat: str) -> object:
+    inner = usage.get(details)
+    return inner[name] if isinstance(inner, dict) and name in inner else usage.get(flat)

@@ -23,6 +23,7 @@ from backends.chat_encode import dumps
 from backends.chat_errors import classify, for_log, read, redact
 from backends.chat_settings import Settings
 from backends.json_body import JsonBody, read_bounded
+from backends.usage import count
 from translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
@@ -189,10 +190,8 @@ class Probe:
                 answer = await self._post("/tokenize", question)
         if answer is None:
             return None
-        count, tokens = answer.get("count"), answer.get("tokens")
-        if isinstance(count, int):
-            return count
-        return len(tokens) if isinstance(tokens, list) else None
+        counted, tokens = count(answer.get("count")), answer.get("tokens")
+        return len(tokens) if counted is None and isinstance(tokens, list) else counted
 
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         try:
@@ -224,11 +223,11 @@ def _model(entry: object) -> ModelInfo | None:
     name = entry.get("id") or entry.get("name") or entry.get("model")
     if not isinstance(name, str):
         return None
-    created, owner = entry.get("created"), entry.get("owned_by")
+    created, owner = count(entry.get("created")), entry.get("owned_by")
     meta = entry.get("meta")
     return ModelInfo(
         id=name,
-        created=int(created) if isinstance(created, int | float) else 0,
+        created=created or 0,
         owned_by=owner if isinstance(owner, str) and owner else "dragoman",
         window=_window(entry)
         or (_window(meta) or _positive(meta.get("n_ctx_train")) if isinstance(meta, dict) else None),
@@ -240,4 +239,4 @@ def _window(entry: dict[str, Any]) -> int | None:
 
 
 def _positive(value: object) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    return count(value) or None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from backends.base import Sink
+from backends.usage import total
 from translators.errors import GatewayError, Kind
 from translators.forced import Accepted, Plan, Rejected, again, reasoning_text
 from translators.ir import Event, Finished, Note, Request, StopReason, Usage
@@ -89,21 +90,3 @@ def _played_back(
         parts.text(verdict.text)
     parts.finish(finished.reason, usage, finished.stop_sequence)
     return parts.events
-
-
-def total(usages: Sequence[Usage | None]) -> Usage | None:
-    """Unknown where one of them is unknown."""
-    known = [usage for usage in usages if usage is not None]
-    if len(known) < len(usages) or not known:
-        return None
-    return Usage(
-        input=sum(usage.input for usage in known),
-        output=sum(usage.output for usage in known),
-        cached=_sum([usage.cached for usage in known]),
-        reasoning=_sum([usage.reasoning for usage in known]),
-    )
-
-
-def _sum(numbers: Sequence[int | None]) -> int | None:
-    known = [number for number in numbers if number is not None]
-    return sum(known) if len(known) == len(numbers) else None

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from backends import chat_probe
+from backends.base import ModelInfo
 from backends.chat_completions import ChatCompletions
 from backends.chat_settings import resolve
+from tests.recording import ask
 from tests.scripted import Script, ScriptedServer
 
 ASLEEP = Script.json({"is_sleeping": True})
@@ -57,3 +59,20 @@ async def test_a_missing_sleep_endpoint_is_looked_for_again_later(monkeypatch: p
         assert (await backend.health()).state == "ready", "not asked again at once"
         await asyncio.sleep(0.25)
         assert (await backend.health()).state == "asleep"
+
+
+@pytest.mark.parametrize("odd", [-1, 1e300, 2**63, True, "many", 11.5, None])
+async def test_a_number_that_is_no_count_is_unknown(odd: object) -> None:
+    async with serving("vllm") as (server, backend):
+        server.on("POST", "/tokenize", Script.json({"count": odd}))
+        server.on("GET", "/v1/models", Script.json({"data": [{"id": "m", "created": odd, "max_model_len": odd}]}))
+        assert await backend.count_tokens(ask()) is None
+        assert await backend.models() == [ModelInfo("m")]
+
+
+async def test_whole_floats_and_digits_are_counts() -> None:
+    async with serving("vllm") as (server, backend):
+        server.on("POST", "/tokenize", Script.json({"count": 12.0}))
+        server.on("GET", "/v1/models", Script.json({"data": [{"id": "m", "max_model_len": "8192"}]}))
+        assert await backend.count_tokens(ask()) == 12
+        assert [model.window for model in await backend.models()] == [8192]

@@ -1,5 +1,7 @@
 """A Triton server's load from its metrics."""
 
+import time
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -24,6 +26,18 @@ def test_without_them_the_queue_counts() -> None:
     assert read(text, ["tensorrt_llm"]) == 9.0
     assert read(text, ["another"]) is None
     assert read("", ["tensorrt_llm"]) is None
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-1", "many", "1e999"])
+def test_a_figure_that_is_no_count_is_left_out(value: str) -> None:
+    assert read(ENGINE.replace('version="1"} 3', f'version="1"}} {value}'), ["tensorrt_llm"]) == 4.0
+
+
+def test_samples_that_never_end_are_read_in_linear_time() -> None:
+    begun = time.process_time()
+    assert read("nv_trt_llm_request_metrics{\n" * 40_000, ["m"]) is None
+    assert read("nv_trt_llm_request_metrics{" * 40_000, ["m"]) is None
+    assert time.process_time() - begun < 2
 
 
 async def test_what_was_measured_is_told_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,8 +182,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as measured by the server or a tokenizer. None means unknown, which is not zero. `input` includes
-    `cached`."""
+    """Tokens as measured by the server or a tokenizer; `backends.usage` makes it. None means unknown, which is not
+    zero. `input` includes `cached`."""
 
     input: int
     output: int

@@ -16,6 +16,7 @@ from backends.triton.client import Outputs
 from backends.triton.errors import broken_off, failed, timed_out
 from backends.triton.output import Cumulative, Deltas, IdDecoder, Ids, Stops
 from backends.triton.profiles import Ask, Profile
+from backends.usage import count, measured
 from translators.ir import Event, Note, StopReason, Usage
 from translators.parts import Parts
 
@@ -58,7 +59,7 @@ class Answer:
         self._raw: list[str] = []
         self._responses = 0
         self._input: int | None = None
-        self._output: int | None = None
+        self._output: int | None = 0  # as far as the server counts; None once it has counted nonsense
         self._reason = ""
         self._stop_reason = ""
 
@@ -92,9 +93,10 @@ class Answer:
     def _read(self, outputs: Outputs) -> None:
         self._responses += 1
         if counted := outputs.get("num_input_tokens"):
-            self._input = int(counted[0])  # repeated in each response
+            self._input = count(counted[0])  # repeated in each response
         if counted := outputs.get("num_output_tokens"):
-            self._output = (self._output or 0) + int(counted[0])  # of this response alone
+            more = count(counted[0])  # of this response alone
+            self._output = None if more is None or self._output is None else self._output + more
         if self._profile.by_ids:
             text = self._ids.feed(_sequence(outputs))
             ended = self._ids.ended
@@ -166,10 +168,10 @@ class Answer:
         usage = self.usage()
         self._parts.finish(self._stop_word(usage), usage, self._stop_sequence())
 
-    def _stop_word(self, usage: Usage) -> StopReason:
+    def _stop_word(self, usage: Usage | None) -> StopReason:
         if self._stops.done or self._ids.ended or self._reason == "stop":
             return StopReason.STOP
-        if self._reason == "length" or usage.output >= self._ask.max_tokens:
+        if self._reason == "length" or (usage is not None and usage.output >= self._ask.max_tokens):
             return StopReason.LENGTH
         return StopReason.STOP
 
@@ -178,11 +180,11 @@ class Answer:
             return self._stops.found
         return self._stop_reason if self._stop_reason in (self._ask.sampling.stop or ()) else None
 
-    def usage(self) -> Usage:
+    def usage(self) -> Usage | None:
         output = self._output
-        if output is None:
+        if not output:
             output = self._ids.count if self._profile.by_ids else self._reading.count("".join(self._raw))
-        return Usage(input=len(self._ask.ids) if self._input is None else self._input, output=output)
+        return measured(len(self._ask.ids) if self._input is None else self._input, output)
 
     def _taken(self) -> list[Event]:
         events, self._parts.events = self._parts.events, []
@@ -192,8 +194,9 @@ class Answer:
 def _sequence(outputs: Outputs) -> list[int]:
     """The first beam's ids."""
     ids = outputs.get("output_ids", [])
-    length = outputs.get("sequence_length")
-    return ids[: int(length[0])] if length and 0 <= int(length[0]) <= len(ids) else ids
+    told = outputs.get("sequence_length")
+    length = count(told[0]) if told else None
+    return ids if length is None else ids[:length]
 
 
 def _word(outputs: Mapping[str, list[Any]], name: str) -> str:

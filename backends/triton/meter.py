@@ -6,6 +6,7 @@ are all that is known. A server without reachable metrics has no load, and is as
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Collection
@@ -19,8 +20,11 @@ KEPT = 1.0  # seconds
 PAUSE = 60.0
 STALE = 15.0
 MAX_BODY = 4 * 1024 * 1024
-_SAMPLE = re.compile(r"^(nv_trt_llm_request_metrics|nv_inference_pending_request_count)\{([^}]*)\} (\S+)", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_SAMPLE = re.compile(
+    r"^(nv_trt_llm_request_metrics|nv_inference_pending_request_count)\{([^}\n]{0,500})\} (\S{1,32})",
+    re.MULTILINE,
+)
+_LABEL = re.compile(r'(\w{1,64})="([^"]{0,200})"')
 
 
 class Meter:
@@ -65,13 +69,21 @@ def read(text: str, models: Collection[str]) -> float | None:
     """The engine's active and waiting requests; where there are none of these figures, what waits before `models`."""
     engine: list[float] = []
     queues: list[float] = []
-    for name, labels, value in _SAMPLE.findall(text):
-        told = dict(_LABEL.findall(labels))
-        if told.get("model") not in models:
+    for name, labels, written in _SAMPLE.findall(text):
+        told, value = dict(_LABEL.findall(labels)), _gauge(written)
+        if told.get("model") not in models or value is None:
             continue
         if name == "nv_inference_pending_request_count":
-            queues.append(float(value))
+            queues.append(value)
         elif told.get("request_type") in ("active", "waiting"):
-            engine.append(float(value))
+            engine.append(value)
     found = engine or queues
     return sum(found) if found else None
+
+
+def _gauge(written: str) -> float | None:
+    try:
+        value = float(written)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
