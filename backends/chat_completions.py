@@ -3,7 +3,7 @@
 One read of the upstream is one `decoder.feed` and one `sink.feed`, in the same turn of the event loop. Three limits
 are separate: connecting, the first event (which the server's head does not end: trtllm-serve sends that before the
 first token), and between reads; after the finish reason two seconds are left for usage. Nothing is retried once an
-event was fed; before that, at most once each: a pooled connection that died without a byte, parameters that the
+event was fed; before that, at most once each: a pooled connection that died without a byte, each parameter that the
 server refuses by name, and a token limit that leaves no room. Whatever ends the work early, a receiver that has
 enough, a time limit or cancellation, aborts the connection before `stream` returns, which is what frees the server's
 GPU.
@@ -18,7 +18,7 @@ import contextlib
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ import orjson
 
 from backends.base import Health, ModelInfo, Sink, Unanswered
 from backends.chat_decoder import ChatDecoder
-from backends.chat_encode import dumps, encode, optional_fields, sent_tools
-from backends.chat_errors import classify, for_log, refused_parameters
+from backends.chat_encode import encode, optional_fields, sent_fields, sent_tools
+from backends.chat_errors import classify
 from backends.chat_messages import render
 from backends.chat_probe import Probe
 from backends.chat_settings import Settings
@@ -39,13 +39,14 @@ from backends.enforce import enforce
 from backends.json_body import JsonBody, read_bounded
 from backends.model_folder import PromptCounter
 from backends.outgoing import OUTGOING
+from backends.refusal import MAX_BODY, Refusal, for_log, read
+from backends.refused_fields import KEPT, RefusedFields, by_fields, by_words
 from translators import forced
 from translators.errors import GatewayError, Kind
 from translators.ir import Event, Finished, Note, Request
 
 log = logging.getLogger(__name__)
 
-MAX_REFUSAL = 64 * 1024  # bytes of an error's body that are read
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
 READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
 END_OF_BODY = 0.05  # seconds
@@ -96,7 +97,8 @@ class ChatCompletions:
         self._pooled: aiohttp.ClientSession | None = None
         self._fresh: aiohttp.ClientSession | None = None
         self._probe: Probe | None = None
-        self._refused: set[str] = set()  # body fields that this server has refused by name
+        self._refused = RefusedFields()
+        self.learned: Callable[[str], None] = lambda field: None
 
     @property
     def name(self) -> str:
@@ -140,7 +142,7 @@ class ChatCompletions:
         asked = request if plan is None else plan.request
         if not self._settings.images:
             render(asked.messages, self._settings)  # raises where an image cannot be left out
-        _, notes = optional_fields(asked, self._settings, self._refused)
+        _, notes = optional_fields(asked, self._settings, self._refused_by(asked))
         return notes + (() if plan is None else plan.notes)
 
     def _plan(self, request: Request) -> forced.Plan | None:
@@ -172,8 +174,9 @@ class ChatCompletions:
                 sink.note(note)
 
     def _classify(self, status: int, body: Any) -> GatewayError:
-        log.warning("%s: error in the stream: %s", self._name, for_log(dumps(body)))
-        return classify(status, body, self._settings)
+        refusal = read(body)
+        log.warning("%s: error in the stream: %s", self._name, for_log(f"{refusal.code} {refusal.words}"))
+        return classify(status, refusal, self._settings)
 
     # ------------------------------------------------------------------------------------------------------ connection
 
@@ -188,9 +191,10 @@ class ChatCompletions:
 
     async def _ask(self, request: Request, sink: Sink) -> aiohttp.ClientResponse:
         fresh = self._settings.fresh_connection
+        refused = self._refused_by(request)
         clamped = False
         while True:
-            body, _ = encode(request, self._settings, model=self._model, refused=self._refused)
+            body, _ = encode(request, self._settings, model=self._model, refused=refused)
             try:
                 response = await self._post(body, fresh, request.affinity)
             except _Stale:
@@ -202,14 +206,18 @@ class ChatCompletions:
             log.warning("%s: status %d: %s", self._name, response.status, for_log(said))
             if response.status in (401, 403):
                 log.error("%s: the server refuses the gateway's key: check the backend's api key", self._name)
-            if self._learn_refused(request, response.status, said, sink):
+            refusal = read(said)
+            if found := self._refused_now(request, response.status, refusal, refused):
+                refused |= found
+                for name in sorted(found):
+                    sink.note(Note("field", name))
                 continue
-            if b"reasoning_effort" in said and request.thinking.effort is not None:
+            if request.thinking.effort is not None and refusal.mentions("reasoning_effort"):
                 # its value: trtllm-serve 1.x knows three words, and which they are changes with the version
                 request = replace(request, thinking=replace(request.thinking, effort=None))
                 sink.note(Note("field", "reasoning_effort"))
                 continue
-            error = classify(response.status, said, self._settings, response.headers)
+            error = classify(response.status, refusal, self._settings, response.headers)
             smaller = None if clamped else self._with_room_left(request, error)
             if smaller is None:
                 raise error
@@ -243,20 +251,25 @@ class ChatCompletions:
             log.warning("%s: no answer: %r", self._name, error)
             raise Unanswered from None
 
-    def _learn_refused(self, request: Request, status: int, said: bytes, sink: Sink) -> bool:
-        """Whether another attempt without the fields that were refused by name makes sense."""
-        if not self._settings.retry_stale:
-            return False
-        fields, _ = optional_fields(request, self._settings, self._refused)
-        sent = {*fields, "top_logprobs", "stream_options", "continuous_usage_stats"} - ESSENTIAL - self._refused
-        found = set(refused_parameters(status, said, sent - set(self._settings.extra_body)))
-        if "continuous_usage_stats" in found:
-            found.discard("stream_options")  # the inner name is told with its path
-        for name in sorted(found):
-            log.warning("%s: the server does not accept %s; it is left out from now on", self._name, name)
-            sink.note(Note("field", name))
-        self._refused |= found
-        return bool(found)
+    def _refused_by(self, request: Request) -> frozenset[str]:
+        return self._refused.of(self._model or request.model)
+
+    def _refused_now(self, request: Request, status: int, refusal: Refusal, refused: frozenset[str]) -> frozenset[str]:
+        """The fields without which another attempt makes sense, as this refusal names them. What its fields say is
+        learned for the model; what only its words say is not, since they may be a client's."""
+        if not self._settings.retry_stale or status not in (400, 422):
+            return frozenset()
+        sent = sent_fields(request, self._settings, refused) - ESSENTIAL - set(self._settings.extra_body)
+        if named := by_fields(refusal, sent):
+            log.warning("%s: does not accept %s: left out for %d s", self._name, ", ".join(sorted(named)), KEPT)
+            self._refused.learn(self._model or request.model, named)
+            for name in sorted(named):
+                self.learned(name)
+            return named
+        if named := by_words(refusal, sent):
+            message = "%s: seems not to accept %s: left out of this request; the setting `parameters` can leave it out"
+            log.warning(message, self._name, ", ".join(sorted(named)))
+        return named
 
     def _with_room_left(self, request: Request, error: GatewayError) -> Request | None:
         limit, tokens, asked = error.limit, error.tokens, request.max_tokens
@@ -291,7 +304,7 @@ class ChatCompletions:
         asked = request if plan is None else plan.request
         if self._counter is not None:
             return await self._counter.count(asked)
-        fields, _ = optional_fields(asked, self._settings, self._refused)
+        fields, _ = optional_fields(asked, self._settings, self._refused_by(asked))
         body: dict[str, Any] = {
             "model": self._model or asked.model,
             "messages": render(asked.messages, self._settings),
@@ -423,7 +436,7 @@ def _reuse_trace() -> aiohttp.TraceConfig:
 
 async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
     try:
-        return await read_bounded(response, MAX_REFUSAL)
+        return await read_bounded(response, MAX_BODY)
     except (aiohttp.ClientError, ConnectionError):
         return b""
     finally:

@@ -26,12 +26,12 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 def encode(
     request: Request, settings: Settings, *, model: str | None = None, refused: Collection[str] = ()
 ) -> tuple[bytes, tuple[Note, ...]]:
-    """`model` is the name sent upstream; `refused` are body fields that this server has refused by name before."""
+    """`model` is the name sent upstream; `refused` are body fields that this server has refused by name."""
     fields, notes = optional_fields(request, settings, refused)
     body: Json = {"model": model or request.model, "messages": render(request.messages, settings), **fields}
     body["stream"] = True
-    if settings.usage == "include_usage" and "stream_options" not in refused:
-        body["stream_options"] = _stream_options(request, settings)
+    if options := _stream_options(request, settings, refused):
+        body["stream_options"] = options
     return dumps(_with_extra(body, settings)), notes
 
 
@@ -47,8 +47,10 @@ def optional_fields(
             fields[sent] = value
         elif name != "parallel_tool_calls":  # the gateway's own stage keeps one call where the server does not
             notes.append(Note("field", name))
-    if "logprobs" in fields:
+    if "logprobs" in fields and "top_logprobs" not in refused:
         fields["top_logprobs"] = request.logprobs
+    elif "logprobs" in fields:
+        notes.append(Note("field", "top_logprobs"))
     if request.thinking.budget is not None and settings.thinking_budget_field is None:
         notes.append(Note("field", "thinking_budget"))
     if request.thinking.effort is not None and (settings.thinking == "none" or request.thinking.effort not in EFFORTS):
@@ -60,6 +62,13 @@ def optional_fields(
     if has_unsent_reasoning(request.messages, settings):
         notes.append(Note("item", "reasoning"))
     return fields, tuple(notes)
+
+
+def sent_fields(request: Request, settings: Settings, refused: Collection[str] = ()) -> set[str]:
+    """The names of all fields that some server may not take."""
+    fields, _ = optional_fields(request, settings, refused)
+    options = _stream_options(request, settings, refused)
+    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ())}
 
 
 def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -144,12 +153,13 @@ def nearest_effort(effort: str, accepted: Collection[str]) -> str:
     return min(known, key=lambda word: abs(EFFORTS.index(word) - wanted)) if known else next(iter(accepted))
 
 
-def _stream_options(request: Request, settings: Settings) -> Json:
+def _stream_options(request: Request, settings: Settings, refused: Collection[str]) -> Json:
     """Continuous usage makes every chunk longer, so it is asked for only where a stage may end the stream early."""
-    options: Json = {"include_usage": True}
-    if settings.continuous_usage and request.tools and not request.parallel_tool_calls:
-        options["continuous_usage_stats"] = True
-    return options
+    if settings.usage != "include_usage" or "stream_options" in refused:
+        return {}
+    early = bool(request.tools) and not request.parallel_tool_calls
+    continuous = early and settings.continuous_usage and "continuous_usage_stats" not in refused
+    return {"include_usage": True, **({"continuous_usage_stats": True} if continuous else {})}
 
 
 def _with_extra(body: Json, settings: Settings) -> Json:

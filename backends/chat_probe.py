@@ -20,9 +20,10 @@ import orjson
 
 from backends.base import Health, ModelInfo
 from backends.chat_encode import dumps
-from backends.chat_errors import classify, for_log, read, redact
+from backends.chat_errors import classify
 from backends.chat_settings import Settings
 from backends.json_body import JsonBody, read_bounded
+from backends.refusal import for_log, read, redact
 from backends.usage import count
 from translators.errors import GatewayError, Kind
 
@@ -134,7 +135,7 @@ class Probe:
             return Health("down", "does not answer" if isinstance(error, TimeoutError) else "cannot be reached", 1.0)
         if 200 <= status < 300 or status in (404, 405, 501):
             return Health("ready")  # a server without the endpoint is reachable all the same
-        detail = redact(read(body).text) or f"status {status}"
+        detail = redact(read(body).words) or f"status {status}"
         if status == 503:
             return Health("asleep", detail, 5.0)
         return Health("down", "refuses the gateway's credentials" if status in (401, 403) else detail)

@@ -76,3 +76,11 @@ async def test_whole_floats_and_digits_are_counts() -> None:
         server.on("GET", "/v1/models", Script.json({"data": [{"id": "m", "max_model_len": "8192"}]}))
         assert await backend.count_tokens(ask()) == 12
         assert [model.window for model in await backend.models()] == [8192]
+
+
+async def test_a_huge_answer_of_a_sick_server_is_told_shortly() -> None:
+    async with serving("vllm") as (server, backend):
+        server.on("GET", "/health", Script(b"\n" * 4_000_000 + b"out of order", 500))
+        health = await backend.health()
+        assert health.state == "down"
+        assert len(health.detail) <= 300

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from backends.chat_errors import for_log
+from backends.refusal import for_log
 from gateway.config import LogConfig
 from gateway.logs import Redactor, configure, log, request_line
 from gateway.metrics import MOST_NAMES, Metrics

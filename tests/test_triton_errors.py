@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from backends.refusal import cut
 from backends.triton.errors import classify
 from translators.errors import Kind
 
@@ -36,7 +37,7 @@ Exception: the engine lost its mind
     ],
 )
 def test_codes_and_words_become_kinds(code: str, text: str, kind: Kind) -> None:
-    error = classify(code, text)
+    error = classify(code, cut(text))
     assert error.kind is kind
     assert error.source == "backend"
 
@@ -55,14 +56,14 @@ def test_codes_and_words_become_kinds(code: str, text: str, kind: Kind) -> None:
     ],
 )
 def test_an_overflow_keeps_its_numbers(text: str, tokens: int, limit: int) -> None:
-    error = classify("INTERNAL", text)
+    error = classify("INTERNAL", cut(text))
     assert error.kind is Kind.OVERFLOW
     assert (error.tokens, error.limit) == (tokens, limit)
 
 
 def test_of_a_traceback_at_most_its_last_line_is_told() -> None:
     for text in (TRACEBACK, f"in ensemble 'x', {TRACEBACK}"):
-        message = classify("INTERNAL", text).message
+        message = classify("INTERNAL", cut(text)).message
         assert "the engine lost its mind" in message
         assert "Traceback" not in message
         assert "/models" not in message
@@ -70,4 +71,4 @@ def test_of_a_traceback_at_most_its_last_line_is_told() -> None:
 
 
 def test_a_connection_that_breaks_in_the_answer_is_no_server_that_is_down() -> None:
-    assert classify("UNAVAILABLE", "Socket closed", begun=True).kind is Kind.BACKEND_FAILED
+    assert classify("UNAVAILABLE", cut("Socket closed"), begun=True).kind is Kind.BACKEND_FAILED

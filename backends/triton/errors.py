@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 
 from backends.chat_errors import classify as classify_chat
-from backends.chat_errors import redact
 from backends.chat_settings import Settings
+from backends.refusal import Refusal, Words, cut, redact
 from translators.errors import GatewayError, Kind
 
 # tensorrt_llm's C++ executor, beside the wordings that it shares with trtllm-serve.
@@ -33,28 +33,32 @@ _NO_CONNECTION = re.compile(
 )
 
 
-def classify(code: str, text: str, *, begun: bool = False) -> GatewayError:
+def classify(code: str, words: Words, *, begun: bool = False) -> GatewayError:
     """`code` is gRPC's word (`INTERNAL`); `begun`: a part of the answer has come already. Never raises."""
-    overflow = classify_chat(500, {"error": text[:20_000]}, _SETTINGS)
+    overflow = classify_chat(500, Refusal(words, cut("")), _SETTINGS)
     if overflow.kind is Kind.OVERFLOW:
         return overflow
-    if _NOT_LOADED.search(text):
+    if _NOT_LOADED.search(words):
         return _error(Kind.ASLEEP, "The model is not loaded.", 5.0)
-    if code == "NOT_FOUND" or (code in ("INVALID_ARGUMENT", "UNKNOWN") and _UNKNOWN.search(text)):
+    if code == "NOT_FOUND" or (code in ("INVALID_ARGUMENT", "UNKNOWN") and _UNKNOWN.search(words)):
         return _error(Kind.MODEL_NOT_FOUND, "The model server does not know this model.")
     if code in ("DEADLINE_EXCEEDED",):
         return _error(Kind.TIMEOUT, "The model server did not answer in time.")
-    if (code == "RESOURCE_EXHAUSTED" and not _TOO_LARGE.search(text)) or _FULL.search(text):
+    if (code == "RESOURCE_EXHAUSTED" and not _TOO_LARGE.search(words)) or _FULL.search(words):
         return _error(Kind.BUSY, "The model server is busy.", 1.0)
     if code == "UNAVAILABLE":
-        if begun:
-            return broken_off()
-        if _NO_CONNECTION.search(text):
-            return unreachable()
-        return _error(Kind.BUSY, "The model server is not available now.", 1.0)
-    said = f": {words}" if (words := redact(text)) else "."
+        return _unavailable(words, begun)
+    said = f": {shown}" if (shown := redact(words)) else "."
     during = " during the answer" if begun else ""
     return _error(Kind.BACKEND_FAILED, f"The model server failed{during}{said}")
+
+
+def _unavailable(words: Words, begun: bool) -> GatewayError:
+    if begun:
+        return broken_off()
+    if _NO_CONNECTION.search(words):
+        return unreachable()
+    return _error(Kind.BUSY, "The model server is not available now.", 1.0)
 
 
 def unreachable() -> GatewayError:

@@ -17,8 +17,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from types import ModuleType
 from typing import Any
 
-from backends.chat_errors import for_log
 from backends.outgoing import OUTGOING
+from backends.refusal import cut, for_log
 from backends.triton.client import (
     LOADING,
     MAX_MESSAGE,
@@ -193,8 +193,8 @@ class GrpcClient:
             yield [outputs]
 
     def _refusal(self, code: str, said: str | None, *, begun: bool = False, quiet: bool = False) -> GatewayError:
-        words = said or ""
-        log.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s: %s", self._target, code, for_log(words.encode()))
+        words = cut(said or "")
+        log.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s: %s", self._target, code, for_log(words))
         return classify(code, words, begun=begun)
 
     def _encode(self, call: Call) -> Any:

@@ -18,10 +18,10 @@ import aiohttp
 import orjson
 
 from backends.chat_encode import dumps
-from backends.chat_errors import for_log
-from backends.chat_errors import read as read_error
 from backends.json_body import JsonBody, read_bounded
 from backends.outgoing import OUTGOING
+from backends.refusal import MAX_BODY, for_log
+from backends.refusal import read as read_error
 from backends.triton.client import LOADING, MAX_MESSAGE, QUESTION, Call, Config, Metadata, ModelState, Outputs, metadata
 from backends.triton.errors import broken_off, classify, failed, unreachable
 from translators.errors import GatewayError
@@ -127,7 +127,7 @@ class HttpClient:
         response = await self._post(call)
         try:
             if response.status != 200:
-                raise self._refusal(response.status, await read_bounded(response, MAX_MESSAGE), quiet=call.quiet)
+                raise self._refusal(response.status, await read_bounded(response, MAX_BODY), quiet=call.quiet)
             responses = self._streamed(response, call.quiet) if call.streamed else self._whole(response)
             try:
                 yield responses
@@ -169,7 +169,7 @@ class HttpClient:
             event = _loads(payload)
             if _is_error(event):
                 log.log(_level(quiet), "%s: error in the stream: %s", self._base, for_log(payload))
-                return found, classify("UNKNOWN", read_error(event).text, begun=begun or bool(found))
+                return found, classify("UNKNOWN", read_error(event).words, begun=begun or bool(found))
             if outputs := _outputs(event):
                 found.append(outputs)
         return found, None
@@ -184,7 +184,7 @@ class HttpClient:
 
     def _refusal(self, status: int, body: bytes, *, quiet: bool = False) -> GatewayError:
         log.log(_level(quiet), "%s: status %d: %s", self._base, status, for_log(body))
-        return classify(_CODES.get(status, "INTERNAL"), read_error(body).text)
+        return classify(_CODES.get(status, "INTERNAL"), read_error(body).words)
 
 
 def _level(quiet: bool) -> int:
