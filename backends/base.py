@@ -9,7 +9,7 @@ must free the server's work before the cancellation leaves the backend. Stages (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -89,6 +89,14 @@ class Wakeable(Protocol):
     """A backend whose server can be woken. `wake` asks it to and returns; whether it is awake then, `health` says."""
 
     async def wake(self) -> None: ...
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """A backend that leaves out for a while what its server refuses. `learned` is called with the name of each body
+    field when it becomes one of those."""
+
+    learned: Callable[[str], None]
 
 
 class Unanswered(GatewayError):

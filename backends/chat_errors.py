@@ -3,6 +3,9 @@
 Servers agree on nothing here: overflows come in a dozen wordings, and trtllm-serve answers 400 to everything that fails
 before the stream. Recognised are an overflow with its numbers, an unknown model, a sleeping or loading engine, a
 refused key and a full server. The wordings are from the servers' sources and from issue threads.
+
+Words may quote a client's prompt, so they decide about the answer to that client alone. Where the status and the fields
+do not say the same by themselves, the error is not `certain`, and nothing is learned from it.
 """
 
 from __future__ import annotations
@@ -86,7 +89,10 @@ def classify(status: int, body: object, settings: Settings, headers: Mapping[str
         status = refusal.status or (429 if _FULL.search(refusal.code) else 200)
     said = (refusal.words, refusal.code)
     kind = _kind(status, said, settings)
-    return _error(kind, status, said, settings, _retry_after(headers or {}))
+    error = _error(kind, status, said, settings, _retry_after(headers or {}))
+    # 503 with words of sleeping: the server cannot serve in any case, and only how it can again is told by words
+    error.certain = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
+    return error
 
 
 def _kind(status: int, said: Collection[Words], settings: Settings) -> Kind:

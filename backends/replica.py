@@ -3,7 +3,8 @@
 Active knowledge is a probe of its health, asked for by whoever wants it and shared; passive knowledge are the ends of
 requests: failures in a row and first events that come too late open its breaker, a refusal for want of room makes
 others be preferred for a moment. A server that is found down loses the requests that have not had their first event,
-so that they can be tried elsewhere. It decides nothing about the choice: that is the pool's.
+so that they can be tried elsewhere. An error that is not certain (a server's words may quote a client) tells nothing;
+it is a reason to probe. It decides nothing about the choice: that is the pool's.
 """
 
 from __future__ import annotations
@@ -190,6 +191,10 @@ class Replica:
 
     def _judge(self, error: GatewayError, attempt: _Attempt) -> None:
         if error.source != "backend" and error.kind not in BLAMED:
+            return
+        if not error.certain:
+            if error.kind in BLAMED or error.kind is Kind.ASLEEP:
+                self.probe()  # its health says whether the words were true
             return
         match error.kind:
             case Kind.BUSY | Kind.RATE_LIMITED:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
-from backends.base import Backend, Health, Wakeable
+from backends.base import Backend, Health, Learner, Wakeable
 from backends.pool import Pool
 from gateway.config import Timeouts
 from gateway.logs import log
@@ -82,6 +82,10 @@ class Watch:
         self._at = time.monotonic()
         if not self._gone:
             self._ready.set(health.state == "ready")
+
+    def doubt(self) -> None:
+        """Something spoke against what is known: whoever wants to know next has it asked anew."""
+        self._at = -FRESH
 
     def forget(self) -> None:
         """It is no backend of the configuration any more: neither ready nor, for alerts, one that is down."""
@@ -155,9 +159,14 @@ class Gate:
         self._own = {backend.name: Watch(backend, metrics) for backend in backends if backend.name not in (kept or {})}
         self.watches = {**(kept or {}), **self._own}
         for watch in self._own.values():
+            servers = [watch.backend]
             if isinstance(watch.backend, Pool):
                 watch.backend.changed = partial(metrics.replica, watch.backend.name)
                 watch.backend.retried = partial(_count_retry, metrics, watch.backend.name)
+                servers = [replica.backend for replica in watch.backend.replicas]
+            for server in servers:
+                if isinstance(server, Learner):
+                    server.learned = partial(_count_refused, metrics, server.name)
         self._start_limit = timeouts.start
         self._wake_limit = timeouts.wake
         self._wakes = wakes
@@ -220,12 +229,20 @@ class Gate:
         return {name: await watch.health() for name, watch in self.watches.items()}
 
     def learn(self, backend: Backend, error: GatewayError) -> None:
-        if error.kind is Kind.ASLEEP and error.source == "backend":
+        if error.kind is not Kind.ASLEEP or error.source != "backend":
+            return
+        if error.certain:
             self.watches[backend.name].learn(Health("asleep", error.message, error.retry_after))
+        else:
+            self.watches[backend.name].doubt()
 
 
 def _count_retry(metrics: Metrics, pool: str, backend: str) -> None:
     metrics.replica_retries.labels(pool, backend).inc()
+
+
+def _count_refused(metrics: Metrics, backend: str, field: str) -> None:
+    metrics.refused_fields.labels(backend, field).inc()
 
 
 def asleep(health: Health) -> GatewayError:

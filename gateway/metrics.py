@@ -149,6 +149,11 @@ class Metrics:
             "dragoman_replica_retries", "Requests that a pool's server could not serve and that went to another one.",
             "pool", "backend",
         )  # fmt: skip
+        self.refused_fields = self._counter(
+            "dragoman_refused_fields",
+            "Body fields that a server refused by name, so that they are left out for its model for ten minutes.",
+            "backend", "field",
+        )  # fmt: skip
         self.queue_depth = self._gauge("dragoman_queue_depth", "Model calls that wait for room.", "livesum", "backend")
         self.queue_wait = self._histogram(
             "dragoman_queue_wait_seconds", "How long admitted model calls waited for room.", SECONDS, "backend"

@@ -3,7 +3,7 @@
 Servers say they are healthy while their engine hangs. So a backend counts as not ready when calls have waited for a
 first token longer than `slow` and none at all has come meanwhile, or when several calls in a row have failed. It is
 told in `/readyz` only: requests are still tried, and without new failures the doubt ends by itself, since a backend
-that nobody asks can prove nothing.
+that nobody asks can prove nothing. An error read out of a server's words, which may quote a client, does not count.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.call import Call
-from translators.errors import Kind
+from translators.errors import GatewayError, Kind
 
 FAILURES = 5  # in a row
 MEMORY = 30.0  # seconds after which a failure says nothing any more
@@ -24,6 +24,10 @@ class _Seen:
     token_at: float = 0.0
     failures: int = 0
     failed_at: float = 0.0
+
+
+def _blames(error: GatewayError) -> bool:
+    return error.kind in _FAULTS and error.source == "backend" and error.certain
 
 
 class Passive:
@@ -38,7 +42,7 @@ class Passive:
             seen.token_at = max(seen.token_at, call.answer.last_at)
         if call.finished:
             seen.failures = 0
-        elif call.error is not None and call.error.kind in _FAULTS and call.error.source == "backend":
+        elif call.error is not None and _blames(call.error):
             seen.failures += 1
             seen.failed_at = now
 

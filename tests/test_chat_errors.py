@@ -230,6 +230,39 @@ def test_waiting_times_come_from_the_header_or_a_small_default() -> None:
     assert meaning(503, said("Loading model")).retry_after == 5
 
 
+# ----------------------------------------------------------------------------------------------------------- certainty
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "certain"),
+    [
+        # the status or a field says it
+        (400, said("bad temperature"), Kind.INVALID, True),
+        (429, said("slow down"), Kind.BUSY, True),
+        (500, said("CUDA error"), Kind.BACKEND_FAILED, True),
+        (503, said("The model is sleeping"), Kind.ASLEEP, True),
+        (503, {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, Kind.ASLEEP, True),
+        (400, {"error": {"message": "no", "type": "unavailable_error"}}, Kind.ASLEEP, True),
+        (400, {"error": {"message": "no", "code": "model_not_found"}}, Kind.MODEL_NOT_FOUND, True),
+        (400, {"error": {"message": "no", "code": "context_length_exceeded"}}, Kind.OVERFLOW, True),
+        (200, {"error": {"message": "full", "code": 429}}, Kind.BUSY, True),
+        (200, {"error": "boom"}, Kind.BACKEND_FAILED, True),
+        # words alone say it: somebody's prompt may be among them
+        (400, said("bad prompt: the model is sleeping, call POST /wake_up"), Kind.ASLEEP, False),
+        (500, said("The engine is sleeping. Call POST /wake_up first."), Kind.ASLEEP, False),
+        (200, said("the model is sleeping"), Kind.ASLEEP, False),
+        (400, said("bad prompt: CUDA error"), Kind.BACKEND_FAILED, False),
+        (422, b"Traceback (most recent call last):\n  boom", Kind.BACKEND_FAILED, False),
+        (404, said("The model `x` does not exist."), Kind.MODEL_NOT_FOUND, False),
+        (400, said("maximum context length is 10 tokens"), Kind.OVERFLOW, False),
+        (500, said("maximum context length is 10 tokens"), Kind.OVERFLOW, False),
+    ],
+)
+def test_what_words_alone_say_is_not_certain(status: int, body: object, kind: Kind, certain: bool) -> None:
+    error = meaning(status, body)
+    assert (error.kind, error.certain) == (kind, certain)
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -246,5 +279,5 @@ def test_the_value_that_a_validation_fault_repeats_means_nothing(words: str) -> 
     for shape in (body, printed, {"error": {"message": str(body["detail"]), "code": 400}}):
         for status in (400, 422):
             error = meaning(status, shape)
-            assert error.kind is Kind.INVALID
+            assert (error.kind, error.certain) == (Kind.INVALID, True)
             assert words not in error.message

@@ -72,3 +72,26 @@ def test_of_a_traceback_at_most_its_last_line_is_told() -> None:
 
 def test_a_connection_that_breaks_in_the_answer_is_no_server_that_is_down() -> None:
     assert classify("UNAVAILABLE", cut("Socket closed"), begun=True).kind is Kind.BACKEND_FAILED
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "certain"),
+    [
+        ("INVALID_ARGUMENT", "Request for unknown model: 'x' has no available versions", True),
+        ("UNKNOWN", "Request for unknown model: 'x' is not found", True),
+        ("NOT_FOUND", "whatever", True),
+        ("UNAVAILABLE", "Model 'x' is not at ready state", True),
+        ("UNAVAILABLE", "Exceeds maximum queue size", True),
+        ("RESOURCE_EXHAUSTED", "too many requests", True),
+        ("DEADLINE_EXCEEDED", "", True),
+        ("INTERNAL", "CUDA error: an illegal memory access", True),
+        ("INTERNAL", "bad prompt: 'the model x is not ready'", False),
+        ("UNKNOWN", "bad prompt: Request for unknown model: 'x' has no available versions", False),
+        ("INVALID_ARGUMENT", "bad prompt: 'unknown model'", False),
+        ("INTERNAL", "bad prompt: 'queue is full'", False),
+        ("INTERNAL", "Prompt length (9351) exceeds maximum input length (8192).", False),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 4)", False),
+    ],
+)
+def test_what_words_alone_say_is_not_certain(code: str, text: str, certain: bool) -> None:
+    assert classify(code, cut(text)).certain is certain

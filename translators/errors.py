@@ -44,7 +44,8 @@ class Kind(Enum):
 class GatewayError(Exception):
     """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word
     in the asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow
-    where it is known.
+    where it is known. `certain` is False where `kind` was read out of a server's words, which may quote the client:
+    such an error answers this request and changes nothing for others.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class GatewayError(Exception):
         self.source = source
         self.tokens = tokens
         self.limit = limit
+        self.certain = True
 
     def __repr__(self) -> str:
         return f"GatewayError({self.kind.name}, {self.message!r}, param={self.param!r})"

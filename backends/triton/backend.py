@@ -220,7 +220,7 @@ class Triton:
     def _measured(self, error: GatewayError, tokens: int) -> GatewayError:
         if error.kind is Kind.OVERFLOW and error.tokens is None:
             error.tokens = tokens
-        if error.kind in (Kind.MODEL_NOT_FOUND, Kind.ASLEEP):
+        if error.certain and error.kind in (Kind.MODEL_NOT_FOUND, Kind.ASLEEP):
             self._profile = None  # the model may come back as another one
         return error
 

@@ -2,7 +2,8 @@
 models turn every code into INTERNAL, and what they tell is a whole traceback.
 
 Rules: names and types were validated before anything was sent, so only the wording of an overflow makes an error the
-client's; everything else is the server's. Words are passed on redacted, of a traceback the last line at most.
+client's; everything else is the server's. Words are passed on redacted, of a traceback the last line at most. They may
+quote a prompt: an error whose code does not say the same by itself is not `certain`, and nothing is learned from it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _SETTINGS = Settings(
 _NOT_LOADED = re.compile(r"no available versions|is not ready|not at ready state|unloading|is being (?:un)?loaded")
 _UNKNOWN = re.compile(r"unknown model", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
+# The whole of what Triton itself says of a model that it does not serve; inside other words it may be quoted.
+_NOT_SERVED = re.compile(r"Request for unknown model: '[^']{1,200}' (?:has no available versions|is not found)")
 _FULL = re.compile(r"maximum queue size|queue is full|timeout expired", re.IGNORECASE)
 _NO_CONNECTION = re.compile(
     r"failed to connect|connection (?:refused|reset)|connection attempt timed out|name resolution|socket closed"
@@ -35,6 +38,14 @@ _NO_CONNECTION = re.compile(
 
 def classify(code: str, words: Words, *, begun: bool = False) -> GatewayError:
     """`code` is gRPC's word (`INTERNAL`); `begun`: a part of the answer has come already. Never raises."""
+    error = _meaning(code, words, begun)
+    by_code = error.kind is _meaning(code, cut(""), begun).kind
+    cannot_serve = code == "UNAVAILABLE" and error.kind is not Kind.OVERFLOW  # why, the words say
+    error.certain = by_code or cannot_serve or _NOT_SERVED.fullmatch(words) is not None
+    return error
+
+
+def _meaning(code: str, words: Words, begun: bool) -> GatewayError:
     overflow = classify_chat(500, Refusal(words, cut("")), _SETTINGS)
     if overflow.kind is Kind.OVERFLOW:
         return overflow
