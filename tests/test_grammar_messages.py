@@ -49,7 +49,7 @@ EMPTY: Json = {
     "usage": UNKNOWN,
 }
 THINKING = {"type": "thinking", "thinking": "hm, well", "signature": "c2ln"}
-TEXT = {"type": "text", "text": "Hello\u2028you", "citations": None}
+TEXT = {"type": "text", "text": "Hello\u2028you", "citations": []}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "ls", "input": {"a": 1}, "caller": {"type": "direct"}}
 OTHER = {"type": "tool_use", "id": "toolu_2", "name": "pwd", "input": {}, "caller": {"type": "direct"}}
 ENDING: Json = {"stop_reason": "tool_use", "stop_sequence": None, "stop_details": None, "container": None}
@@ -191,6 +191,7 @@ MUTATIONS: dict[str, tuple[Callable[[Events], None], str]] = {
     "block without start": (remove(6), "open"),
     "block without stop": (remove(9), "open"),
     "text with no citations key": (drop(6, "content_block", "citations"), "missing"),
+    "citations null": (put(6, "content_block", "citations", value=None), "type"),
     "text in the start block": (put(6, "content_block", "text", value="He"), "open"),
     "input in the start block": (put(10, "content_block", "input", value={"a": 1}), "open"),
     "input as a string": (put(10, "content_block", "input", value=""), "type"),

@@ -126,7 +126,7 @@ def test_parts_become_blocks_in_order() -> None:
 def test_a_refusal_is_text_that_clients_show() -> None:
     streamed, whole = answer(part("refusal", "I will not."))
     assert streamed == whole
-    assert whole["content"] == [{"type": "text", "text": "I will not.", "citations": None}]
+    assert whole["content"] == [{"type": "text", "text": "I will not.", "citations": []}]
 
 
 @pytest.mark.parametrize("pieces", [["*** Begin"], ["\n", " *** ", 'a "b"\n', "\\"], ["[1,", "2]"], ['"a"']])

@@ -7,8 +7,9 @@ Written from the Messages reference (API of 2026-10-21), the published OpenAPI a
 Blocks are strictly sequential and their indexes count from 0; every nullable key is there; deltas fit their block, and
 a thinking block is signed once, last. One deviation from the reference is allowed because clients execute a block as
 soon as it is stopped: a `tool_use` that the budget cut stays open. Blocks that are open when an `error` comes stay open
-too. `valid_input` demands that the input of finished calls is an object; without it a model's broken JSON may pass, as
-clients can tell the model of it. Server tools and citations are outside this grammar.
+too. A text block without citations says so with an empty list, since AI SDK 5 and 6 refuse null. `valid_input` demands
+that the input of finished calls is an object; without it a model's broken JSON may pass, as clients can tell the model
+of it. Server tools and citations are outside this grammar.
 
 Rules by name: framing, json, event-name, unknown-event, order, index, open, delta, signature, unique, input, verdict,
 usage, leak, http-status, error-type; and of shapes: missing, unknown-key, type.
@@ -52,7 +53,7 @@ _ERROR_TYPES = sorted({"invalid_request_error", "api_error", *(kind for kinds in
 
 # ---------------------------------------------------------------------------------------------------------- the shapes
 
-_TEXT = {"type": one_of("text"), "text": string, "citations": one_of(None)}
+_TEXT = {"type": one_of("text"), "text": string, "citations": one_of([])}
 _THINKING = {"type": one_of("thinking"), "thinking": string, "signature": string}
 _TOOL_USE = {
     "type": one_of("tool_use"),

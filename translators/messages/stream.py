@@ -64,10 +64,11 @@ class _Block:
         return text
 
     def opening(self) -> Json:
-        return {"type": "text", "text": "", "citations": None}
+        """`citations` is never null: AI SDK 5 and 6 refuse the whole answer for it."""
+        return {"type": "text", "text": "", "citations": []}
 
     def done(self) -> Json:
-        return {"type": "text", "text": self.text, "citations": None}
+        return {"type": "text", "text": self.text, "citations": []}
 
 
 class _Thinking(_Block):
