@@ -58,7 +58,7 @@ def optional_fields(
     if request.tools and settings.tools == "forced_only" and request.tool_choice == "auto":
         notes.append(Note("tool", "auto:unsupported"))
     if has_unseen_images(request.messages, settings):
-        notes.append(Note("item", "tool_image"))
+        notes.append(Note("item", "image"))
     if has_unsent_reasoning(request.messages, settings):
         notes.append(Note("item", "reasoning"))
     return fields, tuple(notes)

@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from backends.chat_settings import Settings
-from translators.errors import GatewayError, Kind
 from translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from translators.unreadable import UNSEEN_IMAGE, question, unseen
 
 Json = dict[str, Any]
 
-UNSEEN_IMAGE = "[image left out: this model does not see images]"
 LATER_SYSTEM = ("<system-message>\n", "\n</system-message>")
 
 
 def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
-    """Raises `GatewayError` UNSUPPORTED for a user's image where the model sees none."""
+    """Raises `GatewayError` UNSUPPORTED for an image that the user asks about where the model sees none; a text stands
+    in the place of any other."""
+    asked = question(messages)
     out: list[Json] = []
     waiting: list[Json] = []  # image parts of the tool results so far: they may not come between two results
     for message in _placed(messages, settings):
@@ -34,7 +35,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
             case "system" | "developer":
                 out.append({"role": message.role, "content": _text(message.parts)})
             case "user":
-                out.append({"role": "user", "content": _user_content(message.parts, settings)})
+                out.append({"role": "user", "content": _user_content(message.parts, settings, message is asked)})
             case "assistant":
                 if not _is_unsaid(message.parts, settings):
                     out.append(_assistant(message.parts, settings))
@@ -50,9 +51,10 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
 
 
 def has_unseen_images(messages: Sequence[Message], settings: Settings) -> bool:
-    """Whether `render` replaces images of tool results by a note."""
+    """Whether `render` has a text in the place of images."""
     return not settings.images and any(
-        isinstance(part, ToolResult) and any(isinstance(item, Image) for item in part.content)
+        isinstance(part, Image)
+        or (isinstance(part, ToolResult) and any(isinstance(item, Image) for item in part.content))
         for message in messages
         for part in message.parts
     )
@@ -116,12 +118,14 @@ def _text(parts: Sequence[Part]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
-def _user_content(parts: Sequence[Part], settings: Settings) -> str | list[Json]:
-    if not any(isinstance(part, Image) for part in parts):
+def _user_content(parts: Sequence[Part], settings: Settings, asked: bool) -> str | list[Json]:
+    image = next((part for part in parts if isinstance(part, Image)), None)
+    if image is None:
         return _text(parts)
     if not settings.images:
-        where = next(part.path for part in parts if isinstance(part, Image))
-        raise GatewayError(Kind.UNSUPPORTED, "This model does not see images.", where or None, code="invalid_value")
+        if asked:
+            raise unseen(image)
+        return _text([Text(UNSEEN_IMAGE) if isinstance(part, Image) else part for part in parts])
     return [_content_part(part) for part in parts if isinstance(part, Text | Refusal | Image)]
 
 

@@ -192,6 +192,7 @@ class PolicyConfig(Section):
     hosted_tools: Literal["ignore", "reject"] = "ignore"
     strict_history: bool = False
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
+    unreadable: Literal["note", "reject"] = "note"
 
 
 def _host(value: str) -> str:

@@ -72,12 +72,14 @@ class Handler:
         self._gate = gate
         self._metrics = metrics
         self._recorder = Recorder(metrics, tracing)
-        self.images = Images(config.images, total=config.limits.body_bytes)
+        reject = config.policy.unreadable == "reject"
+        self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.admission = admission or Admission(config.admission, metrics, config.workers)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
             strict_history=config.policy.strict_history,
             reasoning_events=config.policy.reasoning_events,
+            unreadable=config.policy.unreadable,
             max_tools=config.limits.tools,
         )
         self.calls: set[Call] = set()
@@ -164,10 +166,10 @@ class Handler:
         if target.model != request.model:
             request = replace(request, model=target.model)
         await self._gate.admit(target.backend)
-        request = await self.images.inlined(request)
+        request = await self.images.inlined(request, call.notes)
         sizes: list[int] = []
         request, notes = await fit(target.backend, request, target.window, sizes.append)
-        call.notes.extend((*notes, *target.backend.prepare(request)))
+        call.notes.extend((*notes, *self._prepared(target.backend, request)))
         call.ready_at = asyncio.get_running_loop().time()
         try:
             async with (
@@ -184,6 +186,12 @@ class Handler:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
+
+    def _prepared(self, backend: Backend, request: Request) -> tuple[Note, ...]:
+        """What the backend leaves out; raises where it cannot serve the request."""
+        notes = backend.prepare(request)
+        self.images.seen(request, notes)
+        return notes
 
     async def _ask(self, backend: Backend, request: Request, answer: Answer) -> None:
         """The backend's work; one that fell asleep before it was asked is woken once, where that is allowed."""
@@ -249,7 +257,8 @@ class Handler:
         await self._gate.some_started()
         target = await self._models.resolve(asked.model, client)
         await self._gate.admit(target.backend)
-        asked = await self.images.inlined(asked)  # a server that counts would fetch them too
+        asked = await self.images.inlined(asked, [])  # a server that counts would fetch them too
+        self._prepared(target.backend, asked)  # what is refused when it is asked is refused when it is counted
         async with self._counts:
             tokens = await target.backend.count_tokens(replace(asked, model=target.model))
         headers = id_headers(request[REQUEST_ID]) | note_headers(mended)

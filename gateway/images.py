@@ -1,4 +1,4 @@
-"""Images by address: refused, or fetched here and put into the request as `data:` URLs, so that no server ever fetches.
+"""Images by address: fetched here and put into the request as `data:` URLs, so that no server ever fetches.
 
 Only hosts of the allow-list are asked, over http(s) on their usual ports or the one that is listed. Whatever a name
 resolves to, the address itself is judged when its socket is made, for every redirect again, so that neither DNS nor
@@ -13,7 +13,7 @@ import base64
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,9 @@ from yarl import URL
 
 from gateway.config import ImagesConfig, Limits
 from gateway.logs import log
-from translators.errors import GatewayError, invalid
-from translators.ir import Image, Message, Part, Request, ToolResult
+from translators.errors import GatewayError, Kind
+from translators.ir import Image, Message, Note, Part, Request, Text, ToolResult
+from translators.unreadable import in_place_of, question, unseen
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 AT_ONCE = 4
@@ -32,13 +33,25 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
 
 
+LEFT_OUT = Note("item", "image")
+
+
 class Forbidden(OSError):
     """The address is not one that may be asked."""
 
 
+class Refused(GatewayError):
+    """An image that may not, or cannot, be had. `reason` is told to the model in its place: always in the same words,
+    so that the prompt of a turn stays a prefix of the next one's."""
+
+    def __init__(self, image: Image, message: str, reason: str) -> None:
+        super().__init__(Kind.INVALID, message, image.path or None, code="invalid_value", content="image")
+        self.reason = reason
+
+
 class Images:
-    """`total` bounds the bytes of one request's images together. `permitted` and `resolver` are for tests; the rule is
-    `may_be_asked`."""
+    """`total` bounds the bytes of one request's images together; with `reject` nothing is left out. `permitted` and
+    `resolver` are for tests; the rule is `may_be_asked`."""
 
     def __init__(
         self,
@@ -46,8 +59,10 @@ class Images:
         permitted: Callable[[Address], bool] | None = None,
         resolver: AbstractResolver | None = None,
         total: int | None = None,
+        reject: bool = False,
     ) -> None:
         self._config = config
+        self._reject = reject
         self._total = Limits().body_bytes if total is None else total
         self._permitted = permitted or (lambda address: may_be_asked(address, config.private))
         self._resolver = resolver
@@ -59,35 +74,50 @@ class Images:
             await self._session.close()
             self._session = None
 
-    async def inlined(self, request: Request) -> Request:
-        """The request with every image in it; raises INVALID where one may not, or cannot, be had."""
-        images = list(_images(request))
+    async def inlined(self, request: Request, notes: list[Note]) -> Request:
+        """The request with every image in it. Raises where one that is asked about may not, or cannot, be had; any
+        other is left out, and `notes` says so."""
+        images = list(_images(request.messages))
         if not images:
             return request
         if len(images) > self._config.most:
-            raise _refused(images[self._config.most], f"More than {self._config.most} images in one request.")
-        remote: dict[str, Image] = {}
+            raise _too_much(images[self._config.most], f"More than {self._config.most} images in one request.")
+        asked = question(request.messages)
+        needed = images if self._reject else list(_images([asked] if asked else []))
+        wanted = {image.url: image for image in reversed(needed)}
         room = _Room(self._total)
+        found: dict[str, Image | Text] = {}
+        targets: dict[str, tuple[URL, Image]] = {}
         for image in images:
-            if image.url[:5].lower() != "data:":
-                remote.setdefault(image.url, image)
-                room.times[image.url] += 1
+            room.count(image)
+            if image.url in found or image.url in targets:
                 continue
-            room.left -= len(image.url) * 3 // 4
-            if len(image.url) * 3 // 4 > self._config.bytes + 1024:
-                raise self._too_large(image)
-        if not remote:
+            image = wanted.get(image.url, image)
+            try:
+                if (url := self._judged(image)) is not None:
+                    targets[image.url] = (url, image)
+            except Refused as refused:
+                found[image.url] = _left_out(refused, image.url in wanted)
+        found |= await self._fetched_all(targets, wanted, room)  # all were judged before one is asked
+        if not found:
             return request
-        targets = [(self._target(image), image) for image in remote.values()]  # all are judged before one is asked
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = {image.url: group.create_task(self._fetched(url, image, room)) for url, image in targets}
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-        fetched = {url: task.result() for url, task in tasks.items()}
-        return replace(request, messages=tuple(_with(message, fetched) for message in request.messages))
+        notes.extend(LEFT_OUT for image in images if isinstance(found.get(image.url), Text))
+        return replace(request, messages=tuple(_with(message, found) for message in request.messages))
+
+    def seen(self, request: Request, notes: Sequence[Note]) -> None:
+        """Raises where the server's notes say that it leaves out images, and nothing may be left out."""
+        if self._reject and LEFT_OUT in notes:
+            raise unseen(next(_images(request.messages)))
 
     # ------------------------------------------------------------------------------------------------------ judging
+
+    def _judged(self, image: Image) -> URL | None:
+        """Where to fetch an image from; None for one that came with the request."""
+        if image.url[:5].lower() == "data:":
+            if len(image.url) * 3 // 4 > self._config.bytes + 1024:
+                raise self._too_large(image)
+            return None
+        return self._target(image)
 
     def _target(self, image: Image) -> URL:
         if not self._config.allow:
@@ -118,6 +148,22 @@ class Images:
         return made
 
     # ----------------------------------------------------------------------------------------------------- fetching
+
+    async def _fetched_all(
+        self, targets: Mapping[str, tuple[URL, Image]], wanted: Collection[str], room: _Room
+    ) -> dict[str, Image | Text]:
+        async def one(name: str, url: URL, image: Image) -> Image | Text:
+            try:
+                return replace(image, url=await self._fetched(url, image, room))
+            except Refused as refused:
+                return _left_out(refused, name in wanted)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {name: group.create_task(one(name, *target)) for name, target in targets.items()}
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return {name: task.result() for name, task in tasks.items()}
 
     async def _fetched(self, url: URL, image: Image, room: _Room) -> str:
         try:
@@ -172,8 +218,8 @@ class Images:
             raise _refused(image, "What was fetched is not a PNG, JPEG, GIF or WebP image.")
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
-    def _too_large(self, image: Image) -> GatewayError:
-        return _refused(image, f"The image is larger than {self._config.bytes} bytes.")
+    def _too_large(self, image: Image) -> Refused:
+        return _refused(image, f"The image is larger than {self._config.bytes} bytes.", "it is too large")
 
 
 class _Room:
@@ -183,10 +229,16 @@ class _Room:
         self.total = self.left = total
         self.times: Counter[str] = Counter()
 
+    def count(self, image: Image) -> None:
+        """One that came with the request was bounded with its body."""
+        self.times[image.url] += 1
+        if image.url[:5].lower() == "data:":
+            self.left -= len(image.url) * 3 // 4
+
     def take(self, image: Image, size: int) -> None:
         self.left -= size * self.times[image.url]
         if self.left < 0:
-            raise _refused(image, f"The images of one request are larger than {self.total} bytes together.")
+            raise _too_much(image, f"The images of one request are larger than {self.total} bytes together.")
 
 
 def may_be_asked(address: Address, private: bool = False) -> bool:
@@ -248,12 +300,22 @@ def _kind(data: bytearray) -> str | None:
     return next((kind for magic, kind in MAGIC if data.startswith(magic)), None)
 
 
-def _refused(image: Image, message: str) -> GatewayError:
-    return invalid(message, image.path or None)
+def _refused(image: Image, message: str, reason: str = "this gateway cannot fetch it") -> Refused:
+    return Refused(image, message, reason)
 
 
-def _images(request: Request) -> Iterator[Image]:
-    for message in request.messages:
+def _too_much(image: Image, message: str) -> GatewayError:
+    return GatewayError(Kind.INVALID, message, image.path or None, code="invalid_value", content="media")
+
+
+def _left_out(refused: Refused, wanted: bool) -> Text:
+    if wanted:
+        raise refused
+    return Text(in_place_of("image", refused.reason))
+
+
+def _images(messages: Iterable[Message]) -> Iterator[Image]:
+    for message in messages:
         for part in message.parts:
             if type(part) is Image:
                 yield part
@@ -263,13 +325,18 @@ def _images(request: Request) -> Iterator[Image]:
                         yield item
 
 
-def _with(message: Message, fetched: dict[str, str]) -> Message:
+def _with(message: Message, found: Mapping[str, Image | Text]) -> Message:
     def put(part: Any) -> Any:
         if isinstance(part, Image):
-            return replace(part, url=fetched.get(part.url, part.url))
+            return _as_found(part, found.get(part.url, part))
         if isinstance(part, ToolResult):
             return replace(part, content=tuple(put(item) for item in part.content))
         return part
 
     parts: tuple[Part, ...] = tuple(put(part) for part in message.parts)
     return replace(message, parts=parts)
+
+
+def _as_found(image: Image, found: Image | Text) -> Image | Text:
+    """Where it stands, with its own detail."""
+    return replace(image, url=found.url) if isinstance(found, Image) else found

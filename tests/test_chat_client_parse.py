@@ -156,7 +156,7 @@ def test_a_file_is_read_where_its_text_came_with_it() -> None:
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0].image_url"),
         ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "messages[1].content[0].image_url.url"),
         (
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://a/b"}}]},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 5}}]},
             "messages[1].content[0].image_url.url",
         ),
         (
@@ -164,8 +164,8 @@ def test_a_file_is_read_where_its_text_came_with_it() -> None:
             "messages[1].content[0].image_url.detail",
         ),
         (
-            {"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]},
-            "messages[1].content[0].file.file_id",
+            {"role": "user", "content": [{"type": "file", "file": {}}]},
+            "messages[1].content[0].file.file_data",
         ),
         ({"role": "system", "content": [{"type": "image_url", "image_url": PIXEL}]}, "messages[1].content[0].type"),
         ({"role": "assistant", "content": [{"type": "image_url", "image_url": PIXEL}]}, "messages[1].content[0].type"),

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.chat_messages import UNSEEN_IMAGE, render
+from backends.chat_messages import render
 from backends.chat_settings import Settings
 from translators.errors import GatewayError, Kind
 from translators.ir import Image, Message, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
+from translators.unreadable import UNSEEN_IMAGE
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
@@ -109,6 +110,24 @@ def test_images_of_tool_results_are_a_note_where_the_model_sees_none() -> None:
     assert messages == [{"role": "tool", "tool_call_id": "a", "content": f"text\n{UNSEEN_IMAGE}"}]
 
 
+@pytest.mark.parametrize(
+    "later",
+    [
+        [say("assistant", "ok"), say("user", "and now?")],
+        [say("user", "and now?")],
+        [say("assistant", ToolCall("a", "ls", "{}")), result("a", "x")],
+    ],
+)
+def test_an_image_of_an_earlier_turn_is_a_note_where_the_model_sees_none(later: list[Message]) -> None:
+    messages = rendered(say("user", "look", Image(PIXEL)), *later, images=False)
+    assert messages[0] == {"role": "user", "content": f"look\n{UNSEEN_IMAGE}"}
+
+
+def test_a_reminder_of_the_system_does_not_make_a_question_history() -> None:
+    with pytest.raises(GatewayError, match="does not see images"):
+        rendered(say("user", "look", Image(PIXEL)), say("system", "Be brief."), images=False)
+
+
 def test_images_stay_inside_the_tool_message_by_setting() -> None:
     (message,) = rendered(result("a", Image(PIXEL), error=True), tool_images="inside")
     assert message["content"] == [
@@ -177,6 +196,7 @@ def turns(draw: st.DrawFn) -> list[Message]:
     st.booleans(),
     st.sampled_from([None, "reasoning"]),
     st.sampled_from(["user", "inside"]),
+    st.booleans(),
 )
 def test_the_next_turn_only_appends(
     first: list[Message],
@@ -186,12 +206,19 @@ def test_the_next_turn_only_appends(
     developer: bool,
     field: Any,
     where: Any,
+    sees: bool,
 ) -> None:
-    settings = Settings(system_messages=policy, developer_role=developer, reasoning_field=field, tool_images=where)
+    settings = Settings(
+        system_messages=policy, developer_role=developer, reasoning_field=field, tool_images=where, images=sees
+    )
     conversation = [*first, user]
-    before = json.dumps(render(conversation, settings))
-    for turn in later:
+    before = "]"
+    for turn in [[], *later]:
         conversation += turn
-        after = json.dumps(render(conversation, settings))
+        try:
+            after = json.dumps(render(conversation, settings))
+        except GatewayError:
+            assert not sees
+            continue  # what was refused was never sent
         assert after.startswith(before.removesuffix("]"))
         before = after

@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from gateway.config import ImagesConfig, load
 from gateway.images import Address, Images, may_be_asked
 from tests.gateway_fakes import FakeBackend, running
 from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Request, Text, ToolResult
+from translators.ir import Image, Message, Note, Request, Text, ToolResult
 from translators.registry import PROTOCOLS
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 20
@@ -93,7 +94,7 @@ async def fetching(names: AbstractResolver | None = None, **config: Any) -> Asyn
 
 async def refusal(images: Images, *urls: str) -> str:
     with pytest.raises(GatewayError) as raised:
-        await images.inlined(asking(*urls))
+        await images.inlined(asking(*urls), [])
     assert raised.value.kind is Kind.INVALID
     assert raised.value.code == "invalid_value"
     assert raised.value.param == PATH
@@ -103,7 +104,7 @@ async def refusal(images: Images, *urls: str) -> str:
 async def test_data_urls_pass_and_addresses_are_refused_where_nothing_is_allowed() -> None:
     async with fetching() as images:
         request = asking("data:image/png;base64,AAAA")
-        assert await images.inlined(request) is request
+        assert await images.inlined(request, []) is request
         assert "not allowed here" in await refusal(images, "https://example.org/a.png")
 
 
@@ -115,7 +116,7 @@ async def test_an_allowed_image_is_fetched_once_and_put_in_its_place() -> None:
             result = ToolResult("call_1", (Text("seen"), Image(url)))
             request = asking(url)
             request = Request("0" * 32, "m", (*request.messages, Message("tool", (result,))))
-            done = await images.inlined(request)
+            done = await images.inlined(request, [])
         first = done.messages[0].parts[1]
         assert isinstance(first, Image)
         assert first.url.startswith("data:image/png;base64,iVBOR")
@@ -220,7 +221,7 @@ async def test_a_redirect_is_judged_like_the_first_address() -> None:
             }
             for path, reason in expected.items():
                 assert reason in await refusal(images, f"http://a.example:{port}/{path}")
-            done = await images.inlined(asking(f"http://a.example:{port}/good"))
+            done = await images.inlined(asking(f"http://a.example:{port}/good"), [])
             assert isinstance(image := done.messages[0].parts[1], Image)
             assert image.url.startswith("data:image/png")
         assert not any("secret" in line for line in seen)
@@ -230,7 +231,7 @@ async def test_a_name_that_changes_its_address_between_two_questions_gains_nothi
     async with host(png) as (port, seen):
         names = Names(a_example=["127.0.0.2", "127.0.0.1"])
         async with fetching(names, allow=[f"a.example:{port}"]) as images:
-            await images.inlined(asking(f"http://a.example:{port}/first"))
+            await images.inlined(asking(f"http://a.example:{port}/first"), [])
             assert "cannot be reached" in await refusal(images, f"http://a.example:{port}/second")
         assert len(seen) == 1
 
@@ -284,6 +285,33 @@ async def test_number_and_size_of_images_are_bounded() -> None:
         assert "larger than 1024" in await refusal(images, small, large)
 
 
+async def test_in_the_history_a_text_takes_the_place_of_what_cannot_be_had() -> None:
+    """One that fails today was there yesterday: the session goes on without it."""
+    small, large = Image("data:image/png;base64,AAAA"), Image("data:image/png;base64," + "A" * 4096)
+    gone, elsewhere = Image("http://a.example/gone.png?at=1"), Image("https://elsewhere.example/b.png")
+    result = Message("tool", (ToolResult("call_1", (Text("seen"), gone, small)),))
+    history = (Message("user", (elsewhere, large, small)), Message("assistant", (Text("ok"),)), result)
+    async with fetching(Names(), allow=["a.example"], bytes=1024) as images:
+        notes: list[Note] = []
+        done = await images.inlined(Request("0" * 32, "m", history), notes)
+        unfetched = Text("[Image left out: this gateway cannot fetch it]")
+        assert done.messages[0].parts == (unfetched, Text("[Image left out: it is too large]"), small)
+        assert done.messages[2].parts == (ToolResult("call_1", (Text("seen"), unfetched, small)),)
+        assert notes == [Note("item", "image")] * 3
+        again = Message("user", (replace(gone, path=PATH),))
+        with pytest.raises(GatewayError, match="cannot be reached") as raised:
+            await images.inlined(Request("0" * 32, "m", (*history, again)), [])
+        assert raised.value.param == PATH
+
+
+async def test_by_policy_nothing_of_the_history_is_left_out() -> None:
+    images = Images(ImagesConfig(), reject=True)
+    result = Message("tool", (ToolResult("call_1", (Image("https://elsewhere.example/b.png", path=PATH),)),))
+    with pytest.raises(GatewayError, match="not allowed here") as raised:
+        await images.inlined(Request("0" * 32, "m", (result,)), [])
+    assert (raised.value.param, raised.value.content) == (PATH, "image")
+
+
 @pytest.mark.parametrize(
     ("address", "public", "private"),
     [
@@ -332,7 +360,7 @@ async def test_the_images_of_one_request_are_bounded_together_however_often_one_
         images = Images(config, public_is_127_0_0_2, names, total=3 * len(PNG))
         try:
             first, *others = (f"http://pictures.example:{port}/{name}.png" for name in "abcd")
-            assert (await images.inlined(asking(first, first, others[0]))).messages
+            assert (await images.inlined(asking(first, first, others[0]), [])).messages
             for urls in ((first, first, first, first), (first, *others)):
                 assert f"larger than {3 * len(PNG)} bytes together" in await refusal(images, *urls)
         finally:

@@ -390,7 +390,7 @@ def test_a_search_that_openai_ran_is_hosted_but_its_tools_count() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [PNG, "https://example.test/a.png", "http://example.test/a", "data:image/JPEG;base64,AA=="]
+    "url", [PNG, "https://example.test/a.png", "http://example.test/a", "data:image/jpeg;base64,AA=="]
 )
 def test_images(url: str) -> None:
     assert parts(user([{"type": "input_image", "image_url": url, "detail": "original"}])) == [Image(url, "original")]
@@ -399,15 +399,9 @@ def test_images(url: str) -> None:
 @pytest.mark.parametrize(
     ("part", "key"),
     [
-        ({"image_url": "file:///etc/passwd"}, "image_url"),
-        ({"image_url": ""}, "image_url"),
-        ({"image_url": "https://"}, "image_url"),
-        ({"image_url": "data:text/plain;base64,AA=="}, "image_url"),
-        ({"image_url": "data:image/png;base64,"}, "image_url"),
-        ({"image_url": "data:image/png,raw"}, "image_url"),
         ({"image_url": {"url": PNG}}, "image_url"),
         ({}, "image_url"),
-        ({"file_id": "file_1"}, "file_id"),
+        ({"file_id": 1}, "file_id"),
         ({"image_url": PNG, "detail": "huge"}, "detail"),
         ({"image_url": PNG, "detail": 5}, "detail"),
     ],
@@ -430,14 +424,11 @@ def test_a_text_file_is_read() -> None:
     ("part", "key"),
     [
         ({}, "file_data"),
-        ({"file_id": "file_1"}, "file_id"),
-        ({"file_url": "https://example.test"}, "file_url"),
-        ({"file_data": data_url(b"%PDF", "application/pdf")}, "file_data"),
-        ({"file_data": data_url(b"\xff\xfe")}, "file_data"),
-        ({"file_data": "data:text/plain;base64,&&&"}, "file_data"),
-        ({"file_data": "aGk="}, "file_data"),
+        ({"file_id": ["file_1"]}, "file_id"),
+        ({"file_url": {}}, "file_url"),
+        ({"file_data": 5}, "file_data"),
         ({"file_data": data_url(b"x"), "filename": 5}, "filename"),
     ],
 )
-def test_other_files_are_refused(part: Json, key: str) -> None:
+def test_wrong_files_are_named(part: Json, key: str) -> None:
     assert refused(input=[user([{"type": "input_file", **part}])]).param == f"input[0].content[0].{key}"

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Literal
 
 Source = Literal["gateway", "backend"]
+Content = Literal["document", "image", "media"]  # media: documents and images together
 
 
 class Kind(Enum):
@@ -45,7 +46,7 @@ class GatewayError(Exception):
     """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word
     in the asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow
     where it is known. `certain` is False where `kind` was read out of a server's words, which may quote the client:
-    such an error answers this request and changes nothing for others.
+    such an error answers this request and changes nothing for others. `content` is what the request would have to leave out to be served: some clients do that.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class GatewayError(Exception):
         source: Source = "gateway",
         tokens: int | None = None,
         limit: int | None = None,
+        content: Content | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -70,6 +72,7 @@ class GatewayError(Exception):
         self.tokens = tokens
         self.limit = limit
         self.certain = True
+        self.content = content
 
     def __repr__(self) -> str:
         return f"GatewayError({self.kind.name}, {self.message!r}, param={self.param!r})"

@@ -24,6 +24,7 @@ class Policy:
     hosted_tools: Literal["ignore", "reject"] = "ignore"
     strict_history: bool = False
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
+    unreadable: Literal["note", "reject"] = "note"
     max_tools: int = 1024
 
 

@@ -158,7 +158,7 @@ class Triton:
         if asked.thinking.effort is not None and self._files is not None and not self._files.thinks:
             notes.append(Note("field", "reasoning_effort"))
         if has_unseen_images(asked.messages, self._settings):
-            notes.append(Note("item", "tool_image"))
+            notes.append(Note("item", "image"))
         if self._files is not None:
             notes += self._files.prompts.notes(asked)
         return tuple(notes)

@@ -25,6 +25,10 @@ pytestmark = pytest.mark.real
 
 BASH = ("--allowedTools", "Bash")
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 72 72]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
+)
 
 
 def bodies(server: ScriptedServer) -> list[Json]:
@@ -189,6 +193,24 @@ async def test_an_image_that_a_tool_reads_is_shown_to_the_model(claude: Claude) 
     (image,) = [part for part in shown["content"] if part["type"] == "image_url"]
     assert image["image_url"]["url"].startswith("data:image/")
     assert "base64" not in str(told)
+
+
+async def test_a_pdf_that_a_tool_reads_does_not_end_the_session(claude: Claude) -> None:
+    """It stays in the history, so every later request has it too."""
+    (claude.work / "report.pdf").write_bytes(PDF)
+
+    def answer(asked: Json) -> Script:
+        return says("Read.") if results(asked) else calls(("Read", {"file_path": str(claude.work / "report.pdf")}))
+
+    async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
+        first = await claude.ask(url, "Read the report.", "--allowedTools", "Read")
+        later = await claude.go_on(url, "And now?", "--allowedTools", "Read")
+        asked = bodies(server)
+    assert [(turn.status, turn.answer) for turn in (first, later)] == [(0, "Read.")] * 2
+    assert "[PDF document left out: this gateway cannot read it]" in str(asked[-1])
+    assert "JVBERi0" not in str(asked)
+    for before, after in pairwise(asked):
+        assert after["messages"][: len(before["messages"])] == before["messages"]
 
 
 async def test_a_sub_agent_does_its_work_and_reports(claude: Claude) -> None:

@@ -16,7 +16,7 @@ import orjson
 from translators.chat_completions.tools import Toolbox
 from translators.errors import GatewayError, invalid
 from translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from translators.openai_content import file_text, image
+from translators.openai_content import Media
 from translators.openai_fields import (
     expect_object,
     expect_text,
@@ -27,13 +27,13 @@ from translators.openai_fields import (
     wrong_type,
     wrong_value,
 )
-from translators.protocol import Json
+from translators.protocol import Json, Policy
 
 _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
 _TEXT_ONLY = ("text",)
 _OF_USERS = ("text", "image_url", "file")
 _OF_ASSISTANTS = ("text", "refusal")
-_OF_TOOLS = ("text", "image_url")  # not OpenAI's, but what servers take
+_OF_TOOLS = _OF_USERS  # text alone with OpenAI, but other servers take images
 _REASONING = ("reasoning_content", "reasoning")
 _NAME = Note("field", "name")  # of a participant: templates have no place for it; noted once
 _UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
@@ -42,10 +42,11 @@ _UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 class Conversation:
     """Reads `messages` one by one; `notes` grows with what is left out."""
 
-    def __init__(self, tools: Toolbox, notes: list[Note]) -> None:
+    def __init__(self, tools: Toolbox, policy: Policy, notes: list[Note]) -> None:
         self.messages: list[Message] = []
         self._tools = tools
         self._notes = notes
+        self._media = Media(policy, notes)
 
     def read(self, messages: object) -> None:
         if not isinstance(messages, list):
@@ -62,9 +63,9 @@ class Conversation:
             self._notes.append(_NAME)
         match role:
             case "system" | "developer":
-                return Message(role, _content(message, path, _TEXT_ONLY))
+                return Message(role, _content(message, path, _TEXT_ONLY, self._media))
             case "user":
-                return Message(role, _content(message, path, _OF_USERS))
+                return Message(role, _content(message, path, _OF_USERS, self._media))
             case "assistant":
                 return Message(role, self._assistant(message, path))
             case "tool":
@@ -84,7 +85,7 @@ class Conversation:
         if reasoning:
             parts.append(Reasoning(reasoning))
         if message.get("content") is not None:
-            parts += _content(message, path, _OF_ASSISTANTS)
+            parts += _content(message, path, _OF_ASSISTANTS, self._media)
         if refusal := text_or_null(message, "refusal", path):
             parts.append(Refusal(refusal))
         parts += self._calls(message.get("tool_calls"), f"{path}.tool_calls")
@@ -115,24 +116,24 @@ class Conversation:
 
     def _result(self, message: Json, path: str) -> ToolResult:
         id = _filled(message, "tool_call_id", path)
-        parts = _content(message, path, _OF_TOOLS)
+        parts = _content(message, path, _OF_TOOLS, self._media)
         return ToolResult(id, tuple(part for part in parts if isinstance(part, Text | Image)))
 
 
-def _content(message: Json, path: str, kinds: Collection[str]) -> tuple[Text | Refusal | Image, ...]:
+def _content(message: Json, path: str, kinds: Collection[str], media: Media) -> tuple[Text | Refusal | Image, ...]:
     """`content` as a string or a list of parts of these kinds; at least one part."""
     content, path = message.get("content"), f"{path}.content"
     if isinstance(content, str):
         return (Text(content),)
     if isinstance(content, list):
-        parts = [_part(part, f"{path}[{index}]", kinds) for index, part in enumerate(content)]
+        parts = [_part(part, f"{path}[{index}]", kinds, media) for index, part in enumerate(content)]
         return tuple(parts) or (Text(""),)
     if "content" not in message:
         raise missing(path)
     raise wrong_type(path, "a string or an array of content parts", content)
 
 
-def _part(part: Any, path: str, kinds: Collection[str]) -> Text | Refusal | Image:
+def _part(part: Any, path: str, kinds: Collection[str], media: Media) -> Text | Refusal | Image:
     if not isinstance(part, dict):
         raise wrong_type(path, "an object", part)
     kind = expect_text(part, "type", path)
@@ -146,19 +147,16 @@ def _part(part: Any, path: str, kinds: Collection[str]) -> Text | Refusal | Imag
         case "refusal":
             return Refusal(expect_text(part, "refusal", path))
         case "file":
-            return file_text(expect_object(part, "file", path), f"{path}.file")
+            return media.file(expect_object(part, "file", path), f"{path}.file")
         case _:
-            return _image(part, path)
+            return _image(part, path, media)
 
 
-def _image(part: Json, path: str) -> Image:
+def _image(part: Json, path: str, media: Media) -> Image | Text:
     """`image_url` is an object; a bare string, which some clients send, means the same."""
     if isinstance(part.get("image_url"), str):
-        return image(part["image_url"], part.get("detail"), path)
-    owner, place = expect_object(part, "image_url", path), f"{path}.image_url"
-    if "url" not in owner:
-        raise missing(f"{place}.url")
-    return image(owner["url"], owner.get("detail"), place, "url")
+        return media.image(part, path)
+    return media.image(expect_object(part, "image_url", path), f"{path}.image_url", "url")
 
 
 def _filled(owner: Json, key: str, path: str) -> str:

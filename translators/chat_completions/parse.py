@@ -35,7 +35,7 @@ def parse(body: Json, context: Context) -> Turn:
         tools.leave_out("web_search", "web_search_options")
     if fields.messages is None:
         raise missing("messages")
-    conversation = Conversation(tools, notes)
+    conversation = Conversation(tools, context.policy, notes)
     conversation.read(fields.messages)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:

@@ -4,8 +4,7 @@ Rules: system messages stay where they stand; consecutive messages of one role a
 become `tool` messages before the rest of it (`translators.history` then puts them in call order); what a prefix cache
 would trip over, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is taken from
 its text or, where that is empty, from our own seal in its signature; anybody else's signature is nobody's fault.
-Documents are read where their text came with them. What Anthropic's servers did in the past of a conversation is left
-out and noted, or refused, as the operator decides.
+What Anthropic's servers did in the past of a conversation is left out and noted, or refused, as the operator decides.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 import orjson
 
 from translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from translators.messages import media
 from translators.messages.schema import (
     as_object,
     expect_object,
@@ -28,10 +28,10 @@ from translators.messages.schema import (
 )
 from translators.messages.tools import Toolbox, upstream_name
 from translators.protocol import Context, Json
+from translators.unreadable import Unreadable
 
 # Claude Code's first system block. It changes between conversations, and with it every prefix would.
 _ATTRIBUTION = "x-anthropic-billing-header:"
-_IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _SERVER_BLOCKS = frozenset({"server_tool_use", "container_upload", "mcp_tool_use", "mcp_tool_result", "compaction"})
 
 
@@ -63,6 +63,7 @@ class Conversation:
         self._box = box
         self._context = context
         self._notes = notes
+        self._unreadable = Unreadable(context.policy, notes, "document")
 
     def read(self, messages: list[Any]) -> None:
         for index, message in enumerate(messages):
@@ -197,11 +198,11 @@ class Conversation:
                 text = expect_text(block, "text", path)
                 return [Text(text)] if text else []
             case "image":
-                return [_image(block, path)]
+                return [media.image(block, path, self._unreadable)]
             case "document":
-                return _document(block, path)
+                return media.document(block, path, self._unreadable)
             case "search_result":
-                return _search_result(block, path)
+                return media.search_result(block, path, self._unreadable)
             case other:
                 if "type" not in block:
                     raise refused(f"{path}.type", "Field required")
@@ -225,69 +226,6 @@ def _blocks(message: Json, path: str) -> list[Any]:
     if not isinstance(content, list):
         raise refused(f"{path}.content", "Input should be a valid string or list of content blocks")
     return content
-
-
-def _image(block: Json, path: str) -> Image:
-    source, place = expect_object(block, "source", path), f"{path}.source"
-    match source.get("type"):
-        case "base64":
-            media, content = expect_text(source, "media_type", place), expect_text(source, "data", place)
-            if media not in _IMAGE_TYPES:
-                allowed = ", ".join(f"'{one}'" for one in _IMAGE_TYPES)
-                raise refused(f"{place}.media_type", f"Input should be one of {allowed}")
-            if not content:
-                raise refused(f"{place}.data", "String should have at least 1 character")
-            return Image(f"data:{media};base64,{content}", path=f"{place}.data")
-        case "url":
-            url = expect_text(source, "url", place)
-            if not url.lower().startswith(("http://", "https://")):
-                raise refused(f"{place}.url", "Only http and https URLs are supported")
-            return Image(url, path=f"{place}.url")
-        case "file":
-            raise unsupported(place, "Uploaded files are not supported by this gateway: send the data itself.")
-        case other:
-            raise wrong_tag(place, other, "'base64', 'url'")
-
-
-def _document(block: Json, path: str) -> list[Text | Image]:
-    """The text that came along, under its title. Reading a PDF would need a reader for it."""
-    source, place = expect_object(block, "source", path), f"{path}.source"
-    title, context = optional_text(block, "title", path), optional_text(block, "context", path)
-    head = "\n".join(part for part in (f"[Document: {title}]" if title else "[Document]", context) if part)
-    match source.get("type"):
-        case "text":
-            return [Text(f"{head}\n{expect_text(source, 'data', place)}")]
-        case "content":
-            return [Text(head), *_inner(source.get("content"), f"{place}.content")]
-        case "base64" | "url" | "file":
-            message = "Documents other than plain text are not supported by this gateway: send their text."
-            raise unsupported(place, message)
-        case other:
-            raise wrong_tag(place, other, "'text', 'content'")
-
-
-def _inner(content: object, path: str) -> list[Text | Image]:
-    if isinstance(content, str):
-        return [Text(content)]
-    if not isinstance(content, list):
-        raise refused(path, "Input should be a valid string or list of content blocks")
-    parts: list[Text | Image] = []
-    for index, block in enumerate(content):
-        place = f"{path}.{index}"
-        given = as_object(block, place)
-        match given.get("type"):
-            case "text":
-                parts.append(Text(expect_text(given, "text", place)))
-            case "image":
-                parts.append(_image(given, place))
-            case other:
-                raise wrong_tag(place, other, "'text', 'image'")
-    return parts
-
-
-def _search_result(block: Json, path: str) -> list[Text | Image]:
-    title, source = expect_text(block, "title", path), expect_text(block, "source", path)
-    return [Text(f"[Search result: {title}]\n[Source: {source}]"), *_inner(block.get("content"), f"{path}.content")]
 
 
 def dumps(value: object) -> str:

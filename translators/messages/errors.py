@@ -3,8 +3,10 @@ event.
 
 The words decide what clients do. Claude Code compacts a conversation when it reads "prompt is too long", and asks
 again for fewer tokens when it reads "input length and `max_tokens` exceed context limit: I + M > L"; it retries 401
-for over a minute unless `x-should-retry` says no; a full server is 529. Inside a stream only the type counts:
-`overloaded_error` before the first event is tried again as a stream.
+for over a minute unless `x-should-retry` says no; a full server is 529. Where it reads `capability_rejected: CLASS` it
+takes that kind of content out of the conversation, tells the model so and asks again (2.1.332); the token ends at the
+first character that is no letter, digit, `_`, `:`, `.` or `-`. Inside a stream only the type counts: `overloaded_error`
+before the first event is tried again as a stream.
 """
 
 from __future__ import annotations
@@ -13,12 +15,13 @@ import math
 import re
 from typing import assert_never
 
-from translators.errors import GatewayError, Kind
+from translators.errors import Content, GatewayError, Kind
 from translators.protocol import ErrorReply, Json
 
 _RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
 _HOPELESS = frozenset({Kind.UNAUTHENTICATED, Kind.INTERNAL, Kind.TIMEOUT})  # statuses that clients would retry in vain
 _ROOM = 4000  # with less room for an answer Claude Code gives up instead of asking for fewer tokens (2.1.197)
+_CLASSES: dict[Content, str] = {"document": "document_block", "image": "image_block", "media": "media_budget"}
 _SUM = re.compile(r"input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+")
 
 
@@ -46,10 +49,13 @@ def message(err: GatewayError, asked: int | None = None) -> str:
     """What went wrong, with the field in front, as this API names it."""
     if err.kind is Kind.OVERFLOW:
         return _overflow(err, asked)
+    text = err.message
+    if err.content is not None:
+        text = f"capability_rejected: {_CLASSES[err.content]} ({text.rstrip('.')})"
     param = err.param or ("model" if err.kind is Kind.MODEL_NOT_FOUND else None)
     if param and f"{param}: " not in err.message:
-        return f"{param}: {err.message}"
-    return err.message
+        return f"{param}: {text}"
+    return text
 
 
 def _body(kind: str, text: str, request_id: str) -> Json:

@@ -1,7 +1,7 @@
 """Content parts of input items → parts of the representation.
 
-Text stays text, images stay images (whether the server can see them is the backend's business), a file is read only
-where its text came with it. What needs a store of files, or a model that hears, is refused with its path.
+Text stays text; images and files are read by `translators.openai_content`. What needs a model that hears is refused
+with its path.
 """
 
 from __future__ import annotations
@@ -9,25 +9,24 @@ from __future__ import annotations
 from typing import Any
 
 from translators.ir import Image, Refusal, Text
-from translators.openai_content import file_text, image, no_files
-from translators.openai_fields import expect_text, missing, unsupported, wrong_type, wrong_value
-from translators.protocol import Json
+from translators.openai_content import Media
+from translators.openai_fields import expect_text, unsupported, wrong_type, wrong_value
 
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 
 
-def message_parts(content: Any, path: str) -> tuple[Text | Refusal | Image, ...]:
+def message_parts(content: Any, path: str, media: Media) -> tuple[Text | Refusal | Image, ...]:
     """`content` of a message: a string or a list of parts; `path` is that of `content`."""
     if isinstance(content, str):
         return (Text(content),)
     if not isinstance(content, list):
         raise wrong_type(path, "a string or an array of content parts", content)
-    return tuple([_part(part, f"{path}[{index}]") for index, part in enumerate(content)])
+    return tuple([_part(part, f"{path}[{index}]", media) for index, part in enumerate(content)])
 
 
-def output_parts(output: Any, path: str) -> tuple[Text | Image, ...]:
+def output_parts(output: Any, path: str, media: Media) -> tuple[Text | Image, ...]:
     """`output` of a tool: the same, but nothing in it is a refusal."""
-    parts = message_parts(output, path) or (Text(""),)
+    parts = message_parts(output, path, media) or (Text(""),)
     return tuple([Text(part.text) if isinstance(part, Refusal) else part for part in parts])
 
 
@@ -47,7 +46,7 @@ def joined_text(parts: Any, path: str, kinds: tuple[str, ...]) -> str:
     return ("\n\n" if "summary_text" in kinds else "").join(texts)
 
 
-def _part(part: Any, path: str) -> Text | Refusal | Image:
+def _part(part: Any, path: str, media: Media) -> Text | Refusal | Image:
     if not isinstance(part, dict):
         raise wrong_type(path, "an object", part)
     kind = expect_text(part, "type", path)
@@ -57,26 +56,11 @@ def _part(part: Any, path: str) -> Text | Refusal | Image:
         case "refusal":
             return Refusal(expect_text(part, "refusal", path))
         case "input_image":
-            return _image(part, path)
+            return media.image(part, path)
         case "input_file":
-            return _file(part, path)
+            return media.file(part, path)
         case "input_audio" | "input_video":
             raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
         case _:
             allowed = "'input_text', 'input_image', 'input_file', 'output_text' and 'refusal'"
             raise wrong_value(f"{path}.type", kind, allowed)
-
-
-def _image(part: Json, path: str) -> Image:
-    url = part.get("image_url")
-    if url is None:
-        if part.get("file_id") is not None:
-            raise no_files(f"{path}.file_id")
-        raise missing(f"{path}.image_url")
-    return image(url, part.get("detail"), path)
-
-
-def _file(part: Json, path: str) -> Text:
-    if part.get("file_url") is not None:
-        raise no_files(f"{path}.file_url")
-    return file_text(part, path)

@@ -16,6 +16,7 @@ import orjson
 
 from translators.errors import GatewayError, invalid
 from translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
+from translators.openai_content import Media
 from translators.openai_fields import (
     expect_list,
     expect_object,
@@ -62,6 +63,7 @@ class Items:
         self.format_path = "text.format"
         self._tools = tools
         self._context = context
+        self._media = Media(context.policy, notes)
         self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
         self._searches: deque[str] = deque()  # calls of tool_search that came without an id
 
@@ -104,7 +106,7 @@ class Items:
             raise wrong_value(f"{path}.role", item["role"], "'assistant', 'system', 'developer' and 'user'")
         if "content" not in item:
             raise missing(f"{path}.content")
-        parts = message_parts(item["content"], f"{path}.content")
+        parts = message_parts(item["content"], f"{path}.content", self._media)
         if role == "assistant":
             for index, part in enumerate(parts):
                 if isinstance(part, Image):
@@ -196,7 +198,7 @@ class Items:
         call_id = _call_id(item, path)
         if "output" not in item:
             raise missing(f"{path}.output")
-        content = output_parts(item["output"], f"{path}.output")
+        content = output_parts(item["output"], f"{path}.output", self._media)
         self.messages.append(Message("tool", (ToolResult(call_id, content),)))
 
     def _local_shell_call(self, item: Json, path: str) -> None:

@@ -1,0 +1,83 @@
+"""What is shown of content that is not the text of a message: images, documents, search results.
+
+Documents are read where their text came with them, under their title. What this gateway cannot read has a text in its
+place (`translators.unreadable`); what is no source at all is refused with its path.
+"""
+
+from __future__ import annotations
+
+from translators.ir import Image, Text
+from translators.messages.schema import as_object, expect_object, expect_text, optional_text, refused, wrong_tag
+from translators.protocol import Json
+from translators.unreadable import Unreadable
+
+Shown = list[Text | Image]
+
+
+def image(block: Json, path: str, unreadable: Unreadable) -> Text | Image:
+    source, place = expect_object(block, "source", path), f"{path}.source"
+    match expect_text(source, "type", place):
+        case "base64":
+            media, data = expect_text(source, "media_type", place), expect_text(source, "data", place)
+            return unreadable.image(media, data, path, f"{place}.data")
+        case "url":
+            return unreadable.image_at(expect_text(source, "url", place), path, f"{place}.url")
+        case "file":
+            expect_text(source, "file_id", place)
+            return unreadable.left_out("image", "uploaded image", path)
+        case _:
+            return unreadable.left_out("image", "image of unknown source", path)
+
+
+def document(block: Json, path: str, unreadable: Unreadable) -> Shown:
+    source, place = expect_object(block, "source", path), f"{path}.source"
+    title, context = optional_text(block, "title", path), optional_text(block, "context", path) or None
+    head = _lines(f"[Document: {title}]" if title else "[Document]", context)
+    match expect_text(source, "type", place):
+        case "text":
+            return [Text(_lines(head, expect_text(source, "data", place)))]
+        case "content":
+            return [Text(head), *inner(source.get("content"), f"{place}.content", unreadable)]
+        case "base64":
+            media, data = expect_text(source, "media_type", place), expect_text(source, "data", place)
+            read = unreadable.document_text(data, media, path, title)
+            return [Text(_lines(head, read) if isinstance(read, str) else _lines(read.text, context))]
+        case "url":
+            expect_text(source, "url", place)
+            what = "document named by URL"
+        case "file":
+            expect_text(source, "file_id", place)
+            what = "uploaded document"
+        case _:
+            what = "document of unknown source"
+    return [Text(_lines(unreadable.left_out("document", what, path, title).text, context))]
+
+
+def inner(content: object, path: str, unreadable: Unreadable) -> Shown:
+    """The content of a document or a search result: a string, or blocks of text and images."""
+    if isinstance(content, str):
+        return [Text(content)]
+    if not isinstance(content, list):
+        raise refused(path, "Input should be a valid string or list of content blocks")
+    parts: Shown = []
+    for index, block in enumerate(content):
+        place = f"{path}.{index}"
+        given = as_object(block, place)
+        match given.get("type"):
+            case "text":
+                parts.append(Text(expect_text(given, "text", place)))
+            case "image":
+                parts.append(image(given, place, unreadable))
+            case other:
+                raise wrong_tag(place, other, "'text', 'image'")
+    return parts
+
+
+def search_result(block: Json, path: str, unreadable: Unreadable) -> Shown:
+    title, source = expect_text(block, "title", path), expect_text(block, "source", path)
+    content = inner(block.get("content"), f"{path}.content", unreadable)
+    return [Text(f"[Search result: {title}]\n[Source: {source}]"), *content]
+
+
+def _lines(*parts: str | None) -> str:
+    return "\n".join(part for part in parts if part is not None)

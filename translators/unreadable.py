@@ -1,0 +1,164 @@
+"""Documents and images that cannot be read or shown: a text in their place, or a refusal, as the operator decides.
+
+What was once in a conversation comes back with every later turn, so a refusal would end the session for ever. Hence a
+text takes the place of what cannot be read, and a note `item:…` names it to client and operator. The text holds what
+the client called the thing and what kind it is, and nothing that changes from turn to turn (an address may be signed
+anew each time), so that the prompt of a turn stays a prefix of the next one's.
+
+What a request must have (a source, a string where one is needed) is checked by the parsers and refused as ever; what
+such a string holds is content, and is judged here. Limits of one deployment (the model's eyes, the hosts that images
+may come from) are judged behind the parsers, by `question`: the user is told what is wrong with an image that the
+answer was asked about, in the history a text takes its place.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from translators.errors import Content, GatewayError, Kind
+from translators.ir import Image, Message, Note, Text
+from translators.protocol import Policy
+
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+NO_EYES = "this model does not see images"
+_OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+_PDF = "application/pdf"
+_PDF_HEAD = b"%PDF-"
+_PDF_BASE64 = "JVBERi0"  # the same, so that a PDF need not be decoded to be known
+_TEXTUAL = ("text/", "application/json")
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r")) + b"\x7f"
+_MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,60}")
+_HINTS: dict[Content, str] = {
+    "document": "send their text",
+    "image": "send PNG, JPEG, GIF or WebP data",
+    "media": "send less",
+}
+_MAX_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What one request has that cannot be read: `notes` grows with it. `document` is the protocol's word for one."""
+
+    policy: Policy
+    notes: list[Note]
+    document: str
+
+    def document_text(self, data: str, media: str, path: str, name: str | None = None) -> str | Text:
+        """The text of a document that came as base64; else what stands in its place, as a `Text`."""
+        media = plain_type(media)
+        raw = None if data.startswith(_PDF_BASE64) else _decoded(data)
+        return self._text(raw, _PDF if data.startswith(_PDF_BASE64) else media, path, name)
+
+    def data_url_text(self, url: str, path: str, name: str | None = None) -> str | Text:
+        """The same for a data URL (RFC 2397), or for base64 alone, which some clients send."""
+        head, comma, payload = url.partition(",")
+        if not comma or head[:5].lower() != "data:":
+            return self.document_text(url, "", path, name)
+        if head.lower().endswith(";base64"):
+            return self.document_text(payload, head[5:], path, name)
+        return self._text(_unquoted(payload), plain_type(head[5:]), path, name)
+
+    def _text(self, raw: bytes | None, media: str, path: str, name: str | None) -> str | Text:
+        if raw is not None and raw.lstrip()[: len(_PDF_HEAD)] == _PDF_HEAD:
+            media = _PDF
+        elif raw is not None and (text := _as_text(raw, media)) is not None:
+            return text
+        return self.left_out("document", _document_of(media), path, name)
+
+    def image(self, media: str, data: str, path: str, place: str, detail: str | None = None) -> Image | Text:
+        """An image that came as base64, under one name of its type. `path` is that of the whole part, `place` that
+        of the data."""
+        known = _OTHER_NAMES.get(media := plain_type(media), media)
+        if known not in IMAGE_TYPES:
+            return self.left_out("image", f"image of {_of_type(media)}", path)
+        if not data:
+            return self.left_out("image", "image without data", path)
+        return Image(f"data:{known};base64,{data}", detail, place)
+
+    def image_at(self, url: str, path: str, place: str, detail: str | None = None) -> Image | Text:
+        """An image by data URL, or by an http(s) address."""
+        scheme = url[:8].lower()
+        if scheme.startswith("data:"):
+            head, _, payload = url.partition(",")
+            if payload and not head.lower().endswith(";base64"):
+                payload = base64.b64encode(_unquoted(payload)).decode()
+            return self.image(head[5:], payload, path, place, detail)
+        if scheme.startswith(("http://", "https://")) and len(url) > len("https://"):
+            return Image(url, detail, place)
+        return self.left_out("image", "image with an unusable URL" if url else "image without data", path)
+
+    def left_out(self, content: Content, what: str, path: str, name: str | None = None) -> Text:
+        """`what` is the thing in a few words that hold `content`, such as "PDF document"."""
+        if self.policy.unreadable == "reject":
+            many = what.replace(content, f"{content}s", 1)
+            message = f"{many[0].upper()}{many[1:]} cannot be read by this gateway; {_HINTS[content]}."
+            raise refusal(content, message, path)
+        self.notes.append(Note("item", self.document if content == "document" else content))
+        return Text(in_place_of(what, "this gateway cannot read it", name))
+
+
+def in_place_of(what: str, reason: str, name: str | None = None) -> str:
+    """`[PDF document "report.pdf" left out: this gateway cannot read it]`"""
+    called = " ".join((name or "").split())[:_MAX_NAME]
+    shown = f'{what} "{called}"' if called else what
+    return f"[{shown[0].upper()}{shown[1:]} left out: {reason}]"
+
+
+UNSEEN_IMAGE = in_place_of("image", NO_EYES)
+
+
+def refusal(content: Content, message: str, path: str, code: str = "unsupported_value") -> GatewayError:
+    return GatewayError(Kind.UNSUPPORTED, message, path or None, code=code, content=content)
+
+
+def unseen(image: Image) -> GatewayError:
+    return refusal("image", "This model does not see images.", image.path, "invalid_value")
+
+
+def question(messages: Sequence[Message]) -> Message | None:
+    """The message of the user that is to be answered: the last one, unless the model or a tool has spoken since."""
+    for message in reversed(messages):
+        if message.role not in ("system", "developer"):
+            return message if message.role == "user" else None
+    return None
+
+
+def plain_type(media: str) -> str:
+    """A media type without its parameters."""
+    return media[:256].partition(";")[0].strip().lower()
+
+
+def _of_type(media: str) -> str:
+    return f"type {media}" if _MEDIA_TYPE.fullmatch(media) else "unknown type"
+
+
+def _document_of(media: str) -> str:
+    return "PDF document" if media == _PDF else f"document of {_of_type(media)}"
+
+
+def _as_text(raw: bytes, media: str) -> str | None:
+    """What decodes as UTF-8 without control characters is text, whatever its type says; where the type says text, it
+    may hold some."""
+    if not media.startswith(_TEXTUAL) and len(raw.translate(None, _CONTROLS)) != len(raw):
+        return None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoded(data: str) -> bytes | None:
+    """Base64, also in lines as mail has it."""
+    try:
+        return base64.b64decode("".join(data.split()), validate=True)
+    except ValueError:
+        return None
+
+
+def _unquoted(payload: str) -> bytes:
+    return unquote_to_bytes(payload.encode("utf-8", "surrogatepass"))
