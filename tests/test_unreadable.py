@@ -151,6 +151,23 @@ def test_text_may_hold_control_characters_where_its_type_says_text_and_a_byte_or
 
 
 @pytest.mark.parametrize(
+    ("data", "media", "whole"),
+    [
+        (b"hello world\n" * 10_000, "application/xml", True),
+        (b"\0 hello world\n" * 10_000, "text/plain", True),
+        (b"hello world\n" * 10_000 + b"\0", "application/xml", False),
+        (b"\0" + b"hello world\n" * 10_000, "application/xml", False),
+        (b"\n" + PDF + b"a" * 10_000, "text/plain", False),
+    ],
+)
+def test_long_documents_are_read_whole_or_not_at_all(data: bytes, media: str, whole: bool) -> None:
+    for written in (encoded(data), base64.encodebytes(data).decode()):
+        read = Unreadable(Policy(), [], "document").document_text(written, media, "p")
+        assert (read == data.decode()) == whole
+        assert isinstance(read, Text) != whole
+
+
+@pytest.mark.parametrize(
     ("source", "kind"),
     [
         ({"type": "url", "url": "https://example.test/a.pdf?signature=1"}, "Document named by URL"),

@@ -14,6 +14,7 @@ answer was asked about, in the history a text takes its place.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ NO_EYES = "this model does not see images"
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 _PDF = "application/pdf"
 _PDF_HEAD = b"%PDF-"
-_PDF_BASE64 = "JVBERi0"  # the same, so that a PDF need not be decoded to be known
+_PEEK = 4096  # characters by which binary data is known without decoding all of it; a multiple of four
 _TEXTUAL = ("text/", "application/json")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r")) + b"\x7f"
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,60}")
@@ -51,8 +52,10 @@ class Unreadable:
     def document_text(self, data: str, media: str, path: str, name: str | None = None) -> str | Text:
         """The text of a document that came as base64; else what stands in its place, as a `Text`."""
         media = plain_type(media)
-        raw = None if data.startswith(_PDF_BASE64) else _decoded(data)
-        return self._text(raw, _PDF if data.startswith(_PDF_BASE64) else media, path, name)
+        raw = _decoded(data[:_PEEK])
+        if len(data) > _PEEK and (raw is None or not _is_binary(raw, media)):
+            raw = _decoded(data)
+        return self._text(raw, media, path, name)
 
     def data_url_text(self, url: str, path: str, name: str | None = None) -> str | Text:
         """The same for a data URL (RFC 2397), or for base64 alone, which some clients send."""
@@ -64,10 +67,9 @@ class Unreadable:
         return self._text(_unquoted(payload), plain_type(head[5:]), path, name)
 
     def _text(self, raw: bytes | None, media: str, path: str, name: str | None) -> str | Text:
-        if raw is not None and raw.lstrip()[: len(_PDF_HEAD)] == _PDF_HEAD:
-            media = _PDF
-        elif raw is not None and (text := _as_text(raw, media)) is not None:
+        if raw is not None and (text := _as_text(raw, media)) is not None:
             return text
+        media = _PDF if raw is not None and _is_pdf(raw) else media
         return self.left_out("document", _document_of(media), path, name)
 
     def image(self, media: str, data: str, path: str, place: str, detail: str | None = None) -> Image | Text:
@@ -142,9 +144,8 @@ def _document_of(media: str) -> str:
 
 
 def _as_text(raw: bytes, media: str) -> str | None:
-    """What decodes as UTF-8 without control characters is text, whatever its type says; where the type says text, it
-    may hold some."""
-    if not media.startswith(_TEXTUAL) and len(raw.translate(None, _CONTROLS)) != len(raw):
+    """What decodes as UTF-8 without control characters is text, whatever its type says."""
+    if _is_binary(raw, media):
         return None
     try:
         return raw.decode("utf-8-sig")
@@ -152,12 +153,21 @@ def _as_text(raw: bytes, media: str) -> str | None:
         return None
 
 
+def _is_binary(raw: bytes, media: str) -> bool:
+    """Where the type says text, it may hold control characters."""
+    return _is_pdf(raw) or (not media.startswith(_TEXTUAL) and len(raw.translate(None, _CONTROLS)) != len(raw))
+
+
+def _is_pdf(raw: bytes) -> bool:
+    return raw[:_PEEK].lstrip().startswith(_PDF_HEAD)
+
+
 def _decoded(data: str) -> bytes | None:
     """Base64, also in lines as mail has it."""
-    try:
-        return base64.b64decode("".join(data.split()), validate=True)
-    except ValueError:
-        return None
+    for spelled in (data, "".join(data.split())):
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(spelled, validate=True)
+    return None
 
 
 def _unquoted(payload: str) -> bytes:
