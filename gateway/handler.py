@@ -156,9 +156,12 @@ class Handler:
         request = turn.request
         del body  # a long stream need not keep it
         call.client.check_model(request.model)
-        estimated = cost(request) if call.client.counts_tokens else 0
+        estimated = cost(request) if call.client.counts_tokens and not turn.events else 0
         call.client.spend(estimated)
         call.estimated = estimated
+        if turn.events:
+            answer.feed(turn.events)
+            return
         request = replace(request, affinity=session(request, call.client.name))
         await self._gate.some_started()
         target = await self._models.resolve(request.model, call.client)

@@ -339,8 +339,9 @@ def test_every_form_of_a_choice(choice: Any, meant: Any, offered: list[str]) -> 
         "any",
         1,
         {"type": 1},
+        {"type": []},
         {"type": "mcp"},
-        {"type": "web_search"},
+        {"type": "file_search"},
         function("missing"),
         custom("a"),
         function("p"),
@@ -362,7 +363,22 @@ def test_a_tool_of_the_past_cannot_be_chosen() -> None:
 
 def test_required_needs_a_tool_that_can_be_called() -> None:
     assert refused(tool_choice="required").param == "tool_choice"
-    assert refused(tools=[{"type": "web_search"}], tool_choice="required").param == "tool_choice"
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "offered"),
+    [
+        ([], "required", []),
+        ([function("a")], {"type": "web_search"}, ["a"]),
+        ([function("a")], function("web_search"), ["a"]),
+        ([function("a")], allowed("required", {"type": "web_search"}), []),
+    ],
+)
+def test_a_choice_of_a_tool_that_was_left_out_is_dropped_with_it(tools: list[Json], choice: Any, offered: Any) -> None:
+    fields = {"tools": [*tools, {"type": "web_search"}], "tool_choice": choice}
+    asked = request(**fields)
+    assert (asked.tool_choice, [tool.name for tool in asked.tools]) == ("auto", offered)
+    assert notes(**fields) == ["tool:web_search", "field:tool_choice"]
 
 
 @pytest.mark.parametrize(("value", "parallel"), [(None, True), (True, True), (False, False)])

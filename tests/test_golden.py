@@ -76,14 +76,19 @@ def test_cutting_the_bytes_changes_nothing(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("path", REQUESTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_request(path: Path, rewrite_golden: bool) -> None:
-    """What a chat server gets for a client's request, or the error that the client gets."""
+    """What a chat server gets for a client's request, or what the client gets where the server is not asked."""
     protocol = PROTOCOL[path.parent.name]
     try:
         turn = protocol.parse(orjson.loads(path.read_bytes()), CONTEXT)
-        sent, notes = encode(turn.request, resolve("vllm"), model="upstream-model")
+        sent, notes = encode(turn.request, resolve("vllm"), model="upstream-model") if not turn.events else (b"", ())
     except GatewayError as error:
         reply = protocol.error(error, f"req_{CONTEXT.id}")
         result: dict[str, Any] = {"status": reply.status, "error": reply.body}
     else:
-        result = {"notes": [f"{n.kind}:{n.name}" for n in (*turn.notes, *notes)], "body": orjson.loads(sent)}
+        result = {"notes": [f"{n.kind}:{n.name}" for n in (*turn.notes, *notes)]}
+        if turn.events:
+            turn.stream.feed(turn.events)
+            result["answer"] = turn.stream.body()
+        else:
+            result["body"] = orjson.loads(sent)
     compare(path.with_suffix(".to_chat_completions.json"), pretty(result), rewrite_golden)

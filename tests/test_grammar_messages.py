@@ -255,6 +255,48 @@ def test_a_cut_call_is_the_last_block_and_max_tokens_the_reason() -> None:
         assert refused.value.rule == "open"
 
 
+SEARCH: Json = CALL | {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search"}
+NO_SEARCH: Json = {
+    "type": "web_search_tool_result",
+    "tool_use_id": "srvtoolu_1",
+    "content": {"type": "web_search_tool_result_error", "error_code": "unavailable"},
+    "caller": {"type": "direct"},
+}
+SEARCHED: Events = [
+    GOOD[0],
+    start(0, SEARCH | {"input": {}}),
+    delta(0, "input_json_delta", "partial_json", '{"a":1}'),
+    stop(0),
+    start(1, NO_SEARCH),
+    stop(1),
+    {"type": "message_delta", "delta": ENDING | {"stop_reason": "end_turn"}, "usage": FINAL},
+    {"type": "message_stop"},
+]
+
+
+def test_a_tool_that_anthropic_runs_may_say_that_it_failed() -> None:
+    message = check_events(SEARCHED)
+    assert message["content"] == [SEARCH, NO_SEARCH]
+    check_response(message)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (put(4, "content_block", "tool_use_id", value="srvtoolu_2"), "order"),
+        (put(4, "content_block", "content", "type", value="web_fetch_tool_result_error"), "type"),
+        (drop(4, "content_block", "caller"), "missing"),
+        (put(1, "content_block", "name", value="ls"), "type"),
+        (put(1, "content_block", "input", value={"a": 1}), "open"),
+        (put(6, "delta", "stop_reason", value="tool_use"), "verdict"),
+    ],
+)
+def test_a_spoiled_failure_of_such_a_tool_is_refused(change: Callable[[Events], None], rule: str) -> None:
+    with pytest.raises(Violation) as refused:
+        check_events(spoiled(change, SEARCHED))
+    assert refused.value.rule == rule
+
+
 @pytest.mark.parametrize("kind", ["ping", "error"])
 def test_events_that_need_a_shape_have_it(kind: str) -> None:
     with pytest.raises(Violation):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.grammar.messages import check_error
+from tests.grammar.messages import check_error, check_response, check_stream
 from translators.errors import GatewayError, Kind
 from translators.ir import Image, JsonSchema, Message, Named, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
 from translators.messages import PROTOCOL, parse_count
@@ -25,6 +25,7 @@ LS: Json = {"name": "ls", "description": "Lists.", "input_schema": {"type": "obj
 PWD: Json = {"name": "pwd", "input_schema": {"type": "object"}}
 PDF: Json = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 SEARCH: Json = {"type": "web_search_20250305", "name": "w"}
+COMPUTER: Json = {"type": "computer_20251124", "name": "computer"}
 REJECTING = Policy(hosted_tools="reject")
 
 
@@ -288,6 +289,77 @@ def test_tools_that_cannot_be_run_are_noted_or_refused(kind: str) -> None:
     assert refusal(tools=[LS, {"type": kind, "name": "x"}], under=context(policy=REJECTING)).param == "tools.1.type"
 
 
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "w"}, {"type": "auto"}, None])
+def test_where_all_tools_are_left_out_no_model_is_asked(choice: Json | None) -> None:
+    turn = parse(user("Perform a web search for the query:  old maps \n"), tools=[SEARCH], tool_choice=choice)
+    dropped = choice is not None and choice["type"] != "auto"
+    assert turn.notes == (Note("tool", SEARCH["type"]), *([Note("field", "tool_choice")] if dropped else []))
+    stream = turn.stream.feed(turn.events)
+    whole = turn.stream.body()
+    check_response(whole)
+    assert check_stream(stream) == whole
+    call, result = whole["content"]
+    assert (call["name"], call["input"]) == ("web_search", {"query": "old maps"})
+    assert result["tool_use_id"] == call["id"]
+    assert result["content"] == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    assert (whole["stop_reason"], whole["usage"]["input_tokens"], whole["usage"]["output_tokens"]) == ("end_turn", 0, 0)
+    history = parse(user("a"), {"role": "assistant", "content": whole["content"]}, user("b"), tools=[LS])
+    assert history.request.messages == (Message("user", (Text("a"), Text("b"))),)
+    assert [note.name for note in history.notes] == ["server_tool_use", "web_search_tool_result"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "family"),
+    [
+        ([{"type": "web_fetch_20260318", "name": "web_fetch"}], None, "web_fetch"),
+        ([{"type": "code_execution_20260521", "name": "code_execution"}], None, "code_execution"),
+        ([{"type": "mcp_toolset", "mcp_server_name": "x"}, SEARCH], None, "web_search"),
+        ([SEARCH, {"type": "web_fetch_1", "name": "f"}], {"type": "tool", "name": "f"}, "web_fetch"),
+    ],
+)
+def test_each_tool_that_has_words_for_it_says_that_it_is_unavailable(
+    tools: list[Json], choice: Json | None, family: str
+) -> None:
+    turn = parse(tools=tools, tool_choice=choice)
+    stream = turn.stream.feed(turn.events)
+    assert check_stream(stream) == turn.stream.body()
+    call, result = turn.stream.body()["content"]
+    assert (call["name"], call["input"], result["type"]) == (family, {}, f"{family}_tool_result")
+    assert result["content"] == {"type": f"{family}_tool_result_error", "error_code": "unavailable"}
+
+
+def test_a_query_with_half_a_character_is_repeated_without_it() -> None:
+    turn = parse(user("Perform a web search for the query: a\ud800b"), tools=[SEARCH])
+    assert check_stream(turn.stream.feed(turn.events))["content"][0]["input"] == {"query": "a?b"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [([SEARCH], {"type": "none"}), ([SEARCH, LS], {"type": "tool", "name": "w"}), ([SEARCH, LS], None), ([], None)],
+)
+def test_otherwise_the_model_is_asked(tools: list[Json], choice: Json | None) -> None:
+    turn = parse(tools=tools, tool_choice=choice)
+    assert turn.events == ()
+    assert turn.request.tool_choice == ("none" if choice == {"type": "none"} else "auto")
+    assert (Note("field", "tool_choice") in turn.notes) == (choice == {"type": "tool", "name": "w"})
+
+
+def test_with_hosted_tools_rejected_nothing_is_left_out() -> None:
+    assert refusal(tools=[SEARCH], under=context(policy=REJECTING)).param == "tools.0.type"
+
+
+@pytest.mark.parametrize("nested", [True, False])
+@pytest.mark.parametrize("parameters", [{"type": "object", "properties": {"a": {}}}, None])
+def test_a_function_of_another_protocol_is_a_custom_tool(nested: bool, parameters: Json | None) -> None:
+    function = {"name": "x" * 100, "description": "Does x.", "parameters": parameters, "strict": True}
+    tool = {"type": "function", **({"function": function} if nested else function)}
+    turn = parse(tools=[tool, LS], tool_choice={"type": "tool", "name": "x" * 100})
+    first = turn.request.tools[0]
+    assert (first.description, first.strict, first.parameters) == ("Does x.", True, parameters or {"type": "object"})
+    assert turn.request.tool_choice == Named(first.name)
+    assert turn.notes == ()
+
+
 def test_what_anthropics_servers_did_is_noted_or_refused() -> None:
     blocks: list[Json] = [
         {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}},
@@ -475,7 +547,17 @@ def test_counting_needs_no_answer() -> None:
         ({"tool_choice": {"type": "required"}}, "tool_choice.type"),
         ({"tool_choice": {"type": "tool"}, "tools": [LS]}, "tool_choice.name"),
         ({"tool_choice": {"type": "tool", "name": "pwd"}, "tools": [LS]}, "tool_choice"),
-        ({"tool_choice": {"type": "tool", "name": "w"}, "tools": [SEARCH]}, "tool_choice"),
+        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, "tools.0.type"),
+        ({"tools": [SEARCH, COMPUTER], "tool_choice": {"type": "tool", "name": "computer"}}, "tools.1.type"),
+        ({"tools": [COMPUTER, {"type": "new_1"}], "tool_choice": {"type": "any"}}, "tools.0.type"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name"),
+        ({"tools": [{"type": "function", "function": "ls"}]}, "tools.0.function"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "l s"}}]}, "tools.0.function.name"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "ls", "parameters": []}}]},
+            "tools.0.function.parameters",
+        ),
         ({"thread": {"id": "t"}}, "thread"),
         ({"container": {"skills": [{"skill_id": "s"}]}}, "container.skills"),
     ],

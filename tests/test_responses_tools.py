@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.responses_requests import parse, refused
 from translators.errors import Kind
-from translators.ir import Named, Note, Tool, ToolCall
+from translators.ir import Finished, Named, Note, Started, StopReason, Tool, ToolCall
 from translators.openai_tools import canonical_schema, object_schema
 from translators.protocol import Json, Policy, Turn
 from translators.responses.tools import Declarations, Declared, ToolMap
@@ -408,7 +408,6 @@ def test_without_tools_there_is_nothing_to_choose(choice: str | None) -> None:
     ("tools", "choice"),
     [
         ([], "required"),
-        ([{"type": "web_search"}], "required"),
         (TOOLS, "sometimes"),
         (TOOLS, 1),
         (TOOLS, []),
@@ -421,7 +420,9 @@ def test_without_tools_there_is_nothing_to_choose(choice: str | None) -> None:
         ([*TOOLS, namespace("m", function("a"))], {"type": "function", "name": "a"}),
         (TOOLS, {"type": "apply_patch"}),
         (TOOLS, {"type": "namespace", "name": "n"}),
-        ([*TOOLS, {"type": "web_search_preview"}], {"type": "web_search_preview"}),
+        (TOOLS, {"type": "web_search"}),
+        ([*TOOLS, {"type": "web_search"}], {"type": "function", "name": "web"}),
+        ([*TOOLS, {"type": "web_search"}], {"type": "file_search"}),
         (TOOLS, {"type": "mcp", "server_label": "x"}),
         (TOOLS, {"type": "invented"}),
         (TOOLS, {"type": "allowed_tools"}),
@@ -433,6 +434,52 @@ def test_without_tools_there_is_nothing_to_choose(choice: str | None) -> None:
 )
 def test_choices_that_cannot_be_kept(tools: list[Json], choice: Any) -> None:
     assert refused(tools=tools, tool_choice=choice).param == "tool_choice"
+
+
+@pytest.mark.parametrize(
+    ("hosted", "choice", "offered"),
+    [
+        ({"type": "web_search"}, {"type": "web_search"}, True),
+        ({"type": "web_search"}, {"type": "web_search_preview_2025_03_11"}, True),
+        ({"type": "web_search_preview"}, {"type": "web_search"}, True),
+        ({"type": "web_search"}, {"type": "function", "name": "web_search"}, True),
+        ({"type": "mcp", "server_label": "x"}, {"type": "mcp", "server_label": "x", "name": "find"}, True),
+        ({"type": "tool_search"}, {"type": "tool_search"}, True),
+        ({"type": "code_interpreter", "container": {"type": "auto"}}, {"type": "code_interpreter"}, True),
+        (
+            {"type": "web_search"},
+            {"type": "allowed_tools", "mode": "required", "tools": [{"type": "web_search"}]},
+            False,
+        ),
+    ],
+)
+def test_a_choice_of_a_tool_that_was_left_out_is_dropped_with_it(hosted: Json, choice: Json, offered: bool) -> None:
+    turn = parse(tools=[*TOOLS, hosted], tool_choice=choice)
+    assert turn.request.tool_choice == "auto"
+    assert len(turn.request.tools) == (4 if offered else 0)
+    assert turn.notes == (Note("tool", hosted["type"]), Note("field", "tool_choice"))
+
+
+def test_what_was_left_out_narrows_no_choice_of_what_is_there() -> None:
+    listed = [{"type": "web_search"}, {"type": "function", "name": "f"}, {"type": "web_search"}]
+    turn = parse(
+        tools=[*TOOLS, {"type": "web_search"}],
+        tool_choice={"type": "allowed_tools", "mode": "required", "tools": listed},
+    )
+    assert (turn.request.tool_choice, names(turn)) == ("required", ["f"])
+    assert turn.notes == (Note("tool", "web_search"), Note("field", "tool_choice"))
+
+
+def test_required_is_dropped_where_nothing_but_hosted_tools_was_offered() -> None:
+    turn = parse(tools=[{"type": "web_search"}], tool_choice="required")
+    assert (turn.request.tool_choice, turn.request.tools) == ("auto", ())
+    assert turn.notes == (Note("tool", "web_search"), Note("field", "tool_choice"))
+
+
+def test_the_answer_repeats_the_choice_that_was_kept() -> None:
+    turn = parse(tools=[*TOOLS, {"type": "web_search"}], tool_choice={"type": "web_search"})
+    turn.stream.feed([Started(), Finished(StopReason.STOP)])
+    assert turn.stream.body()["tool_choice"] == "auto"
 
 
 def test_an_unknown_name_is_not_found() -> None:

@@ -70,13 +70,15 @@ class Stream(Interface):
 class Turn:
     """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way.
 
-    `counted`, where the protocol tells the prompt's size before the answer, takes it as soon as it is known."""
+    `counted`, where the protocol tells the prompt's size before the answer, takes it as soon as it is known. `events`
+    are the answer where the protocol knows it without a model: then no backend is asked."""
 
     request: Request
     streaming: bool
     stream: Stream
     notes: tuple[Note, ...] = ()
     counted: Callable[[int], None] | None = None
+    events: Sequence[Event] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ a thinking block is signed once, last. One deviation from the reference is allow
 soon as it is stopped: a `tool_use` that the budget cut stays open. Blocks that are open when an `error` comes stay open
 too. A text block without citations says so with an empty list, since AI SDK 5 and 6 refuse null. `valid_input` demands
 that the input of finished calls is an object; without it a model's broken JSON may pass, as clients can tell the model
-of it. Server tools and citations are outside this grammar.
+of it. Of the tools that Anthropic's servers run, the grammar knows calls and the results that say that they failed;
+citations are outside it.
 
 Rules by name: framing, json, event-name, unknown-event, order, index, open, delta, signature, unique, input, verdict,
 usage, leak, http-status, error-type; and of shapes: missing, unknown-key, type.
@@ -21,6 +22,7 @@ from typing import Any
 
 from tests.grammar import framing
 from tests.grammar.shapes import (
+    Check,
     Violation,
     anything,
     array,
@@ -62,7 +64,36 @@ _TOOL_USE = {
     "input": mapping,
     "caller": record({"type": one_of("direct")}),
 }
-_BLOCK = tagged({"text": record(_TEXT), "thinking": record(_THINKING), "tool_use": record(_TOOL_USE)})
+_SERVER_TOOL_USE = {
+    "type": one_of("server_tool_use"),
+    "id": text,
+    "name": one_of("web_search", "web_fetch", "code_execution"),
+    "input": mapping,
+    "caller": record({"type": one_of("direct")}),
+}
+
+
+def _failed(tool: str, **more: Check) -> Check:
+    error = record({"type": one_of(f"{tool}_tool_result_error"), "error_code": text})
+    return record({"type": one_of(f"{tool}_tool_result"), "tool_use_id": text, "content": error, **more})
+
+
+_CALLED = {"caller": record({"type": one_of("direct")})}
+_RESULTS = {
+    "web_search_tool_result": _failed("web_search", **_CALLED),
+    "web_fetch_tool_result": _failed("web_fetch", **_CALLED),
+    "code_execution_tool_result": _failed("code_execution"),
+}
+_BLOCK = tagged(
+    {
+        "text": record(_TEXT),
+        "thinking": record(_THINKING),
+        "tool_use": record(_TOOL_USE),
+        "server_tool_use": record(_SERVER_TOOL_USE),
+        **_RESULTS,
+    }
+)
+_CALLS = ("tool_use", "server_tool_use")
 _DETAILS = record({"type": one_of("refusal"), "category": nullable(text), "explanation": nullable(text)})
 _TOKENS = nullable(record({"thinking_tokens": count}))
 _DELTA_USAGE = {
@@ -106,11 +137,11 @@ ERROR = record(
         "request_id": text,
     }
 )
-_DELTAS = {  # the delta's kind → its key, and the block that it fits
-    "text_delta": ("text", "text"),
-    "thinking_delta": ("thinking", "thinking"),
-    "signature_delta": ("signature", "thinking"),
-    "input_json_delta": ("partial_json", "tool_use"),
+_DELTAS: dict[str, tuple[str, tuple[str, ...]]] = {  # the delta's kind → its key, and the blocks that it fits
+    "text_delta": ("text", ("text",)),
+    "thinking_delta": ("thinking", ("thinking",)),
+    "signature_delta": ("signature", ("thinking",)),
+    "input_json_delta": ("partial_json", _CALLS),
 }
 _DELTA = tagged({kind: record({"type": anything, key: string}) for kind, (key, _) in _DELTAS.items()})
 EVENTS = {
@@ -197,14 +228,16 @@ class _Walk:
     def _block_start(self, block: Json) -> None:
         for key in ("text", "thinking", "signature", "input"):
             require(not block.get(key), "open", f"{self.where}.content_block.{key}", "a new block is empty")
-        if block["type"] == "tool_use":
-            taken = {other["id"] for other in self.content if other["type"] == "tool_use"}
+        taken = {other["id"] for other in self.content if other["type"] in _CALLS}
+        if block["type"] in _CALLS:
             require(block["id"] not in taken, "unique", self.where, f"the call id {block['id']} is taken")
+        elif block["type"] in _RESULTS:
+            require(block["tool_use_id"] in taken, "order", self.where, "a result before its call")
         self.open = _Open(block)
 
     def _delta(self, opened: _Open, delta: Json) -> None:
         key, fits = _DELTAS[delta["type"]]
-        require(opened.block["type"] == fits, "delta", self.where, f"inside a {opened.block['type']} block")
+        require(opened.block["type"] in fits, "delta", self.where, f"inside a {opened.block['type']} block")
         require("signature" not in opened.pieces, "signature", self.where, "behind the signature of its block")
         if key == "signature":
             require(delta[key] != "", "signature", self.where, "an empty signature")
@@ -218,7 +251,7 @@ class _Walk:
             case "thinking":
                 require("signature" in opened.pieces, "signature", self.where, "thinking without a signature")
                 block |= {"thinking": opened.text("thinking"), "signature": opened.text("signature")}
-            case _:
+            case "tool_use" | "server_tool_use":
                 block["input"] = self._input(opened.text("partial_json"))
         self.content.append(block)
         self.open = None
@@ -281,7 +314,7 @@ def check_response(obj: Json) -> None:
     MESSAGE(obj, "message")
     _check_ending(obj, obj["content"], "message")
     _check_usage(obj["usage"], "message.usage")
-    ids = [block["id"] for block in obj["content"] if block["type"] == "tool_use"]
+    ids = [block["id"] for block in obj["content"] if block["type"] in _CALLS]
     require(len(set(ids)) == len(ids), "unique", "message.content", f"a call id stands twice in {ids}")
     for index, block in enumerate(obj["content"]):
         if block["type"] == "thinking":

@@ -142,24 +142,24 @@ async def test_a_failed_command_is_told_as_an_error(claude: Claude) -> None:
     assert "rror" in told
 
 
-async def test_a_web_search_is_answered_with_plain_text(claude: Claude) -> None:
-    """Claude Code asks the model itself, offering a tool that only Anthropic's servers can run; it is left out."""
+async def test_a_web_search_says_that_it_is_unavailable(claude: Claude) -> None:
+    """Claude Code asks the model itself, offering nothing but a tool that only Anthropic's servers can run, and shows
+    any text as what was found. So the model is not asked."""
 
     def answer(asked: Json) -> Script:
-        if not asked.get("tools"):
-            return says("Dragomans translated at courts.")
-        return says(f"found: {results(asked)[0]}") if results(asked) else calls(("WebSearch", {"query": "dragoman"}))
+        assert asked.get("tools"), "the search itself reached the model"
+        return says(f"told: {results(asked)[0]}") if results(asked) else calls(("WebSearch", {"query": "dragoman"}))
 
     async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
         turn = await claude.ask(url, "Search.", "--allowedTools", "WebSearch")
-        searches = [asked for asked in bodies(server) if not asked.get("tools")]
+        later = await claude.go_on(url, "And now?", "--allowedTools", "WebSearch")
+        asked = bodies(server)
         async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as page:
             metrics = await page.text()
-    assert turn.status == 0
-    assert len(searches) == 1
-    assert "tool_choice" not in searches[0]
-    assert "dragoman" in str(searches[0]["messages"][-1]["content"])
-    assert "Dragomans translated at courts." in turn.answer
+    assert (turn.status, later.status) == (0, 0)
+    assert 'told: Web search results for query: "dragoman"' in turn.answer
+    assert "Web search error: unavailable" in turn.answer
+    assert len(asked) == 3
     assert "web_search" in metrics
 
 

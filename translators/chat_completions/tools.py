@@ -2,8 +2,9 @@
 
 Functions pass; `custom` tools become functions and are restored through a map that lives as long as the request. A
 name is never changed unless servers refuse it, or a function and a custom tool have the same one. Tools of other types
-are left out and noted, or refused, as the operator decides. A choice that cannot be kept is refused with `param`
-`tool_choice`; `allowed_tools` is a hard rule, so the model is offered nothing else.
+are left out and noted, or refused, as the operator decides, and a choice that needs one of them is dropped with it. Any
+other choice that cannot be kept is refused with `param` `tool_choice`; `allowed_tools` is a hard rule, so the model is
+offered nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from translators.protocol import Json, Policy
 
 CallKind = Literal["function", "custom"]
 
+_CALLS: dict[str, CallKind] = {"function": "function", "custom": "custom"}
 _PARAM = "tool_choice"
+_DROPPED = Note("field", _PARAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +130,16 @@ class Toolbox:
             case "none":
                 return "none", None
             case "required":
+                if not self._tools and self._left_out:
+                    return self._dropped()
                 if not self._tools:
                     raise invalid("Tool choice 'required' must be specified with 'tools' parameter.", _PARAM)
                 return "required", None
             case dict() if choice.get("type") == "allowed_tools":
                 return self._allowed(expect_object(choice, "allowed_tools", _PARAM))
             case dict():
-                return Named(self._named(choice)), None
+                name = self._named(choice)
+                return self._dropped() if name is None else (Named(name), None)
             case str():
                 raise wrong_value(_PARAM, choice, "'none', 'auto' and 'required'")
             case _:
@@ -147,28 +153,40 @@ class Toolbox:
         for one in listed:
             if not isinstance(one, dict):
                 raise wrong_type(_PARAM, "an object for each allowed tool", one)
-            names.add(self._named(one))
+            name = self._named(one)
+            if name is not None:
+                names.add(name)
+            elif _DROPPED not in self._notes:
+                self._notes.append(_DROPPED)
         match allowed.get("mode"):
             case None | "auto":
                 return "auto", frozenset(names)
             case "required":
-                return "required", frozenset(names)
+                return "required" if names else "auto", frozenset(names)
             case other:
                 raise wrong_value(_PARAM, other, "'auto' and 'required'")
 
-    def _named(self, choice: Json) -> str:
+    def _dropped(self) -> tuple[ToolChoice, None]:
+        self._notes.append(_DROPPED)
+        return "auto", None
+
+    def _named(self, choice: Json) -> str | None:
+        """The upstream name; None for a tool that was left out."""
         kind = choice.get("type")
+        if not isinstance(kind, str):
+            raise wrong_type(_PARAM, "a string for 'type'", kind)
         if kind in self._left_out:
-            raise unsupported(_PARAM, f"Tools of type '{kind}' cannot be called through this gateway.")
-        if kind != "function" and kind != "custom":
-            if not isinstance(kind, str):
-                raise wrong_type(_PARAM, "a string for 'type'", kind)
+            return None
+        call = _CALLS.get(kind)
+        if call is None:
             raise wrong_value(_PARAM, kind, "'function', 'custom' and 'allowed_tools'")
-        declared = Declared(kind, name_of(expect_object(choice, kind, _PARAM), f"{_PARAM}.{kind}"))
+        declared = Declared(call, name_of(expect_object(choice, kind, _PARAM), f"{_PARAM}.{kind}"))
         upstream = self._names.get(declared)
-        if upstream is None or upstream not in self._tools:
-            raise _not_found(declared.name)
-        return upstream
+        if upstream is not None and upstream in self._tools:
+            return upstream
+        if declared.name in self._left_out:
+            return None
+        raise _not_found(declared.name)
 
 
 def _not_found(name: str) -> GatewayError:

@@ -15,7 +15,7 @@ import orjson
 from translators import ir
 from translators.history import repair
 from translators.ir import Message, Note, Request, Sampling, Thinking
-from translators.messages import schema
+from translators.messages import hosted, schema
 from translators.messages.content import Conversation, system_text
 from translators.messages.schema import CreateMessage, noted, refused, unsupported
 from translators.messages.stream import MessagesStream, StreamOptions
@@ -34,14 +34,17 @@ def parse(body: Json, context: Context) -> Turn:
         message = "0 asks only to fill the prompt cache, which this gateway cannot do: ask for at least 1 token."
         raise unsupported("max_tokens", message)
     request, box, notes = _request(fields, context)
+    unavailable = box.unavailable
     options = StreamOptions(
         model=fields.model,
         max_tokens=fields.max_tokens,
         stop_sequences=request.sampling.stop or (),
         omit_thinking=fields.thinking is not None and fields.thinking.display == "omitted",
+        blocks=() if unavailable is None else hosted.blocks(unavailable, context.id, request.messages),
     )
     stream = MessagesStream(context, options, box.names)
-    return Turn(request, fields.stream is True, stream, tuple(notes), stream.counted)
+    events = () if unavailable is None else hosted.EVENTS
+    return Turn(request, fields.stream is True, stream, tuple(notes), stream.counted, events)
 
 
 def count_body(tokens: int) -> Json:

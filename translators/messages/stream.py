@@ -34,12 +34,14 @@ SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block with
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """`omit_thinking`: the client wants no text of the thinking, only the block and its signature."""
+    """`omit_thinking`: the client wants no text of the thinking, only the block and its signature. `blocks` are content
+    that is known before the model begins."""
 
     model: str
     max_tokens: int | None = None
     stop_sequences: tuple[str, ...] = ()
     omit_thinking: bool = False
+    blocks: tuple[Json, ...] = ()
 
 
 class _Block:
@@ -196,6 +198,8 @@ class MessagesStream:
         if not self._started:
             self._started = True
             self._emit("message_start", message=self._message())
+            for block in self._options.blocks:
+                self._known(block)
         if self._cut and not isinstance(event, Finished):
             return
         match event:
@@ -208,6 +212,16 @@ class MessagesStream:
                 self._finish(event)
             case Started() | Delta():
                 pass
+
+    def _known(self, block: Json) -> None:
+        """A whole block. The input of a call goes out as a delta, which is where SDKs take it from."""
+        index, input = len(self._content), block.get("input")
+        self._emit("content_block_start", index=index, content_block=block if input is None else block | {"input": {}})
+        if input:
+            delta = {"type": "input_json_delta", "partial_json": orjson.dumps(input).decode()}
+            self._emit("content_block_delta", index=index, delta=delta)
+        self._emit("content_block_stop", index=index)
+        self._content.append(block)
 
     def _open(self, part: PartStarted) -> None:
         index = len(self._content)

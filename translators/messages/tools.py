@@ -3,7 +3,8 @@
 Custom tools pass; Anthropic's own client-side tools (`bash_*`, `text_editor_*`, `memory_*`), whose schemas live in
 Claude's head, get written-out ones. Tools that Anthropic would run itself, screens and browsers, and types that
 nobody knows yet are left out and noted, or refused, as the operator decides; a `tool_choice` that needs one of them is
-refused. The API allows names of 128 characters and servers 64: longer ones get a hash, by the name alone, so that the
+dropped with it. Functions in the shape of OpenAI's protocols, which some clients send here too, are custom tools. The
+API allows names of 128 characters and servers 64: longer ones get a hash, by the name alone, so that the
 history and the declaration agree.
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import orjson
 
 from translators.ir import Named, Note, Tool, ToolChoice
+from translators.messages.hosted import LeftOut, spokesman
 from translators.messages.schema import (
     as_object,
     expect_object,
@@ -44,40 +46,57 @@ def upstream_name(name: str) -> str:
 
 @dataclass(slots=True)
 class Toolbox:
-    """`names` restores the client's name from the upstream one where they differ."""
+    """`names` restores the client's name from the upstream one where they differ. `unavailable` is the family of tools
+    (`translators.messages.hosted`) where only such were offered as nobody runs here."""
 
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = "auto"
     parallel: bool = True
     names: dict[str, str] = field(default_factory=dict)
+    unavailable: str | None = None
 
 
 def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note]) -> Toolbox:
     """What the model is offered and must call. `notes` grows with what is left out."""
     box = Toolbox()
     offered: list[Tool] = []
-    left_out: set[str] = set()
+    left_out: list[LeftOut] = []
     if tools is not None and len(tools) > policy.max_tools:
         raise refused("tools", f"List should have at most {policy.max_tools} items after validation")
     for index, entry in enumerate(tools or ()):
         path = f"tools.{index}"
-        tool = as_object(entry, path)
-        read = _tool(tool, path, notes)
+        tool, place = _custom_shape(as_object(entry, path), path)
+        read = _tool(tool, place, notes)
         if read is None:
-            _leave_out(tool, path, policy, notes)
-            left_out.add(str(tool.get("name")))
+            left_out.append(_left_out(tool, path, policy, notes))
             continue
         if any(read.name == other.name for other in offered):
-            raise refused(f"{path}.name", "Tool names must be unique.")
+            raise refused(f"{place}.name", "Tool names must be unique.")
         if read.name != tool["name"]:
             box.names[read.name] = tool["name"]
         offered.append(read)
     box.tools = tuple(offered)
-    box.choice, box.parallel = _choice(choice, box, left_out)
+    box.choice, box.parallel = _choice(choice, box, left_out, notes)
+    if left_out and not offered and box.choice != "none":
+        box.unavailable = spokesman(left_out, choice.get("name") if isinstance(choice, dict) else None)
     return box
 
 
 # --------------------------------------------------------------------------------------------------------- declarations
+
+
+def _custom_shape(tool: Json, path: str) -> tuple[Json, str]:
+    """A tool as this API has it, and the path of what holds its name. Chat completions nest a function below
+    `function`, Responses do not; both say `parameters` for `input_schema`."""
+    if tool.get("type") != "function":
+        return tool, path
+    function, place = tool, path
+    if tool.get("function") is not None:
+        function, place = expect_object(tool, "function", path), f"{path}.function"
+    schema = function.get("input_schema", {"type": "object"})
+    if function.get("parameters") is not None:
+        schema = expect_object(function, "parameters", place)
+    return {**function, "type": "custom", "input_schema": schema}, place
 
 
 def _tool(tool: Json, path: str, notes: list[Note]) -> Tool | None:
@@ -120,17 +139,18 @@ def _checked_name(tool: Json, path: str) -> str:
     return name
 
 
-def _leave_out(tool: Json, path: str, policy: Policy, notes: list[Note]) -> None:
+def _left_out(tool: Json, path: str, policy: Policy, notes: list[Note]) -> LeftOut:
     kind = expect_text(tool, "type", path)
     if policy.hosted_tools == "reject":
         raise unsupported(f"{path}.type", f"Tools of type '{kind[:64]}' cannot be run through this gateway.")
     notes.append(noted("tool", kind))
+    return LeftOut(kind, optional_text(tool, "name", path), path)
 
 
 # --------------------------------------------------------------------------------------------------------------- choice
 
 
-def _choice(choice: object, box: Toolbox, left_out: set[str]) -> tuple[ToolChoice, bool]:
+def _choice(choice: object, box: Toolbox, left_out: list[LeftOut], notes: list[Note]) -> tuple[ToolChoice, bool]:
     if choice is None:
         return "auto", True
     given = as_object(choice, "tool_choice")
@@ -144,6 +164,9 @@ def _choice(choice: object, box: Toolbox, left_out: set[str]) -> tuple[ToolChoic
         case "none":
             return "none", True
         case "any":
+            if not box.tools and left_out:
+                notes.append(Note("field", "tool_choice"))
+                return "auto", parallel
             if not box.tools:
                 raise refused("tool_choice", "'any' needs a tool that can be called, and no such tool was declared")
             return "required", parallel
@@ -152,8 +175,9 @@ def _choice(choice: object, box: Toolbox, left_out: set[str]) -> tuple[ToolChoic
             upstream = upstream_name(name)
             if any(tool.name == upstream for tool in box.tools):
                 return Named(upstream), parallel
-            if name in left_out:
-                raise unsupported("tool_choice", f"The tool '{name[:64]}' cannot be run through this gateway.")
+            if any(tool.name == name for tool in left_out):
+                notes.append(Note("field", "tool_choice"))
+                return "auto", parallel
             raise refused("tool_choice", f"Tool '{name[:128]}' not found in provided tools")
         case other:
             raise wrong_tag("tool_choice", other, "'auto', 'any', 'tool', 'none'")

@@ -40,7 +40,9 @@ def parse(body: Json, context: Context) -> Turn:
     if not messages:
         raise invalid("Invalid 'input': the conversation has no messages.", "input", "empty_array")
     notes.extend(repairs)
-    choice, allowed = tool_choice.choose(fields.tool_choice, declared)
+    choice, allowed = tool_choice.choose(fields.tool_choice, declared, notes)
+    if tool_choice.DROPPED in notes and allowed is None:
+        fields.tool_choice = None  # the answer repeats what was done, not what was asked
     offered = declared.map(allowed)
     text = schema.overridden(fields.text or TextConfig(), items.text)
     thinking = schema.overridden(fields.reasoning or Reasoning(), items.reasoning)

@@ -15,6 +15,7 @@ refused, as the operator decides.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,8 @@ from translators.openai_fields import (
 from translators.openai_tools import CUSTOM_PARAMETERS, custom_description, free_name, object_schema, read_function
 from translators.protocol import Json, Policy
 from translators.responses import proxies
+
+_VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
 
 DeclaredKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch"]
 
@@ -77,7 +80,7 @@ class Declarations:
         self._by_name: dict[tuple[DeclaredKind, str], list[str]] = {}  # declared, whatever their namespace
         self._by_namespace: dict[str, list[str]] = {}
         self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
-        self._hosted: set[str] = set()
+        self.left_out: set[str] = set()  # types
 
     def __len__(self) -> int:
         return len(self._tools)
@@ -177,7 +180,7 @@ class Declarations:
     def _leave_out(self, kind: str, path: str) -> None:
         if self._policy.hosted_tools == "reject":
             raise unsupported(f"{path}.type", f"Tools of type '{kind}' are not supported by this gateway.")
-        self._hosted.add(kind)
+        self.left_out.add(kind)
         self._notes.append(noted("tool", kind))
 
     # ---------------------------------------------------------------------------------------------------------- naming
@@ -224,9 +227,14 @@ class Declarations:
     def members(self, namespace: str) -> list[str]:
         return self._by_namespace.get(namespace, [])
 
-    def is_hosted(self, kind: str) -> bool:
-        """Whether a tool of this type was declared and left out."""
-        return kind in self._hosted
+    def was_left_out(self, kind: str) -> bool:
+        """Whether a tool of this type, or of another version of it, was declared and left out."""
+        return _family(kind) in map(_family, self.left_out)
+
+
+def _family(kind: str) -> str:
+    """`web_search_preview_2025_03_11` and `web_search_2025_08_26` are versions of `web_search`."""
+    return _VERSION.sub("", kind)
 
 
 def _is_local(environment: object) -> bool:
