@@ -160,7 +160,7 @@ def test_a_file_is_read_where_its_text_came_with_it() -> None:
             "messages[1].content[0].image_url.url",
         ),
         (
-            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PIXEL, "detail": "huge"}}]},
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PIXEL, "detail": 5}}]},
             "messages[1].content[0].image_url.detail",
         ),
         (
@@ -483,6 +483,15 @@ def test_thinking(fields: Json, meant: Thinking) -> None:
     assert request(**fields).thinking == meant
 
 
+def test_words_that_nobody_knows_yet_are_noted() -> None:
+    assert request(reasoning_effort="utmost").thinking == Thinking("max")
+    assert notes(reasoning_effort="utmost", verbosity="loud") == ["field:verbosity", "field:reasoning_effort"]
+    image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "huge"}}
+    seen = parse(messages=[{"role": "user", "content": [image, image]}])
+    assert seen.request.messages[0].parts == (Image(PIXEL, "auto"),) * 2
+    assert [f"{note.kind}:{note.name}" for note in seen.notes] == ["field:detail"]
+
+
 def test_what_only_one_template_knows_is_noted() -> None:
     assert notes(chat_template_kwargs={"enable_thinking": False}) == []
     assert notes(chat_template_kwargs={"enable_thinking": False, "x": 1}) == ["field:chat_template_kwargs"]
@@ -500,7 +509,8 @@ def test_what_only_one_template_knows_is_noted() -> None:
         ({"temperature": 2.5}, "temperature"),
         ({"stop": [""]}, "stop[0]"),
         ({"logit_bias": {"1": 101}}, "logit_bias.1"),
-        ({"reasoning_effort": "utmost"}, "reasoning_effort"),
+        ({"reasoning_effort": 3}, "reasoning_effort"),
+        ({"verbosity": 3}, "verbosity"),
         ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage"),
     ],
 )

@@ -14,7 +14,24 @@ from hypothesis import strategies as st
 
 from tests.grammar.messages import check_error, check_response, check_stream
 from translators.errors import GatewayError, Kind
-from translators.ir import Image, JsonSchema, Message, Named, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
+from translators.ir import (
+    Delta,
+    Finished,
+    Image,
+    JsonSchema,
+    Message,
+    Named,
+    Note,
+    PartEnded,
+    PartStarted,
+    Reasoning,
+    Started,
+    StopReason,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from translators.messages import PROTOCOL, parse_count
 from translators.protocol import Context, Json, Policy, Turn
 
@@ -238,6 +255,35 @@ def test_foreign_signatures_never_fail(opener: Any) -> None:
 )
 def test_thinking_in_all_its_forms(fields: Json, expected: Thinking) -> None:
     assert parse(**fields).request.thinking == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected", "notes"),
+    [
+        ({"thinking": {"type": "adaptive", "display": "updates"}}, Thinking("high"), ["thinking.display"]),
+        ({"thinking": {"type": "adaptive", "display": ""}}, Thinking("high"), []),
+        ({"thinking": {"type": "sometimes"}}, Thinking("high"), ["thinking.type"]),
+        ({"thinking": {"type": "sometimes", "budget_tokens": 9}}, Thinking("high"), ["thinking.type"]),
+        ({"thinking": {"type": "off"}}, Thinking("none"), ["thinking.type"]),
+        ({"output_config": {"effort": "ultra"}}, Thinking("max"), ["output_config.effort"]),
+        (
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "auto"}},
+            Thinking("high"),
+            ["output_config.effort"],
+        ),
+    ],
+)
+def test_words_that_nobody_knows_yet_are_taken_and_noted(fields: Json, expected: Thinking, notes: list[str]) -> None:
+    turn = parse(**fields)
+    assert turn.request.thinking == expected
+    assert turn.notes == tuple(Note("field", name) for name in notes)
+
+
+@pytest.mark.parametrize(("display", "shown"), [("updates", "hm"), ("omitted", ""), ("Omitted", ""), (None, "hm")])
+def test_thinking_is_shown_unless_it_is_to_be_omitted(display: str | None, shown: str) -> None:
+    stream = parse(thinking={"type": "adaptive", "display": display}).stream
+    stream.feed([Started(), PartStarted("reasoning"), Delta("hm"), PartEnded(), Finished(StopReason.STOP)])
+    assert stream.body()["content"][0]["thinking"] == shown
 
 
 # ---------------------------------------------------------------------------------------------------------------- tools
@@ -533,8 +579,11 @@ def test_counting_needs_no_answer() -> None:
         ({"stop_sequences": [""]}, "stop_sequences.0"),
         ({"stream": "yes"}, "stream"),
         ({"thinking": {"type": "enabled"}}, "thinking.enabled.budget_tokens"),
-        ({"thinking": {"type": "sometimes"}}, "thinking.type"),
-        ({"output_config": {"effort": "huge"}}, "output_config.effort"),
+        ({"thinking": {"type": 5}}, "thinking.type"),
+        ({"thinking": {"type": "Enabled"}}, "thinking.enabled.budget_tokens"),
+        ({"thinking": {}}, "thinking.type"),
+        ({"thinking": {"type": "adaptive", "display": True}}, "thinking.display"),
+        ({"output_config": {"effort": 3}}, "output_config.effort"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"tools": {}}, "tools"),
         ({"tools": [{"name": "ls"}]}, "tools.0.input_schema"),

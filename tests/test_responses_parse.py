@@ -127,12 +127,12 @@ def test_one_stop_string() -> None:
         ("metadata", {"k" * 65: "v"}, "metadata", "string_above_max_length"),
         ("metadata", {"k": "v" * 513}, "metadata.k", "string_above_max_length"),
         ("metadata", {str(i): "" for i in range(17)}, "metadata", "array_above_max_length"),
-        ("truncation", "middle", "truncation", "invalid_value"),
+        ("truncation", 5, "truncation", "invalid_type"),
         ("reasoning", "high", "reasoning", "invalid_type"),
-        ("reasoning", {"effort": "ultra"}, "reasoning.effort", "invalid_value"),
-        ("reasoning", {"summary": 5}, "reasoning.summary", "invalid_value"),
+        ("reasoning", {"effort": 3}, "reasoning.effort", "invalid_type"),
+        ("reasoning", {"summary": 5}, "reasoning.summary", "invalid_type"),
         ("text", "plain", "text", "invalid_type"),
-        ("text", {"verbosity": "loud"}, "text.verbosity", "invalid_value"),
+        ("text", {"verbosity": ["low"]}, "text.verbosity", "invalid_type"),
         ("text", {"format": "text"}, "text.format", "invalid_type"),
         ("text", {"format": {}}, "text.format.type", "missing_required_parameter"),
         ("text", {"format": {"type": "xml"}}, "text.format.type", "invalid_value"),
@@ -146,7 +146,7 @@ def test_one_stop_string() -> None:
             "invalid_type",
         ),
         ("include", "reasoning.encrypted_content", "include", "invalid_type"),
-        ("include", ["reasoning.encrypted_content", "secrets"], "include[1]", "invalid_value"),
+        ("include", ["reasoning.encrypted_content", 5], "include[1]", "invalid_type"),
         ("background", True, "background", "unsupported_parameter"),
         ("previous_response_id", "resp_1", "previous_response_id", "previous_response_not_found"),
         ("conversation", "conv_1", "conversation", "unsupported_parameter"),
@@ -183,6 +183,13 @@ def test_the_model_is_required() -> None:
         ({"service_tier": "priority"}, ["service_tier"]),
         ({"service_tier": "auto"}, []),
         ({"text": {"verbosity": "low"}}, ["text.verbosity"]),
+        ({"text": {"verbosity": "loud"}}, ["text.verbosity"]),
+        ({"truncation": "middle"}, ["truncation"]),
+        ({"include": ["reasoning.encrypted_content", "new.thing"]}, ["include.new.thing"]),
+        ({"reasoning": {"effort": "ultra"}}, ["reasoning.effort"]),
+        ({"reasoning": {"summary": "short"}}, ["reasoning.summary"]),
+        ({"reasoning": {"generate_summary": "short"}}, ["reasoning.generate_summary"]),
+        ({"reasoning": {"effort": "", "summary": "none"}, "text": {"verbosity": ""}}, []),
         ({"reasoning": {"mode": "pro"}}, ["reasoning.mode"]),
         ({"reasoning": {"effort": "low", "context": "all_turns", "new": 1}}, []),
         ({"metadata": {"a": "b"}, "client_metadata": {}, "prompt_cache_key": "k", "store": True, "include": []}, []),
@@ -191,6 +198,16 @@ def test_the_model_is_required() -> None:
 )
 def test_what_is_ignored_is_noted_where_it_matters(body: Json, notes: list[str]) -> None:
     assert parse(**body).notes == tuple(Note("field", name) for name in notes)
+
+
+def test_the_answer_repeats_known_words_only() -> None:
+    """The types of the SDKs are closed lists."""
+    update = {"type": "configuration_update", "reasoning": {"effort": "Ultra"}, "text": {"verbosity": "LOW"}}
+    said = echo(input=[update, {"role": "user", "content": "x"}], reasoning={"summary": "short"})
+    assert said["reasoning"] == {"effort": "max", "summary": "auto"}
+    assert said["text"]["verbosity"] == "low"
+    assert echo(reasoning={"summary": "none"})["reasoning"] == {"effort": None, "summary": None}
+    assert echo(text={"verbosity": "loud"})["text"]["verbosity"] == "medium"
 
 
 @pytest.mark.parametrize("effort", ["none", "minimal", "low", "medium", "high", "xhigh", "max", None])

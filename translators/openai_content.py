@@ -7,8 +7,9 @@ with it. What cannot be read here, or would need a store of files, has a text in
 from __future__ import annotations
 
 from translators.ir import Image, Note, Text
-from translators.openai_fields import expect_text, missing, text_or_null, wrong_type, wrong_value
+from translators.openai_fields import expect_text, missing, text_or_null, wrong_type
 from translators.protocol import Json, Policy
+from translators.soft_words import known
 from translators.unreadable import Unreadable
 
 _DETAILS = ("low", "high", "auto", "original")
@@ -18,6 +19,7 @@ class Media:
     """Reads the images and files of one request; `notes` grows with what is left out."""
 
     def __init__(self, policy: Policy, notes: list[Note]) -> None:
+        self._notes = notes
         self._unreadable = Unreadable(policy, notes, "file")
 
     def image(self, owner: Json, path: str, key: str = "image_url") -> Image | Text:
@@ -31,9 +33,7 @@ class Media:
             return self._unreadable.left_out("image", "uploaded image", place)
         if not isinstance(url, str):
             raise wrong_type(place, "a string", url)
-        detail = text_or_null(owner, "detail", path) or None
-        if detail is not None and detail not in _DETAILS:
-            raise wrong_value(f"{path}.detail", detail, "'low', 'high', 'auto' and 'original'")
+        detail = known(text_or_null(owner, "detail", path), _DETAILS, "auto", "detail", self._notes)
         return self._unreadable.image_at(url, place, place, detail)
 
     def file(self, owner: Json, path: str) -> Text:

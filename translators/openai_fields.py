@@ -20,7 +20,6 @@ from translators.errors import GatewayError, Kind, invalid
 from translators.ir import Note, Sampling
 from translators.protocol import Context, Json
 
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 INT32 = 2**31 - 1  # what engines store such numbers in
 _SESSION_HEADERS = ("thread-id", "session-id", "session_id")
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")

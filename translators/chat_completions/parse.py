@@ -7,6 +7,7 @@ to speak the same protocol: a request means the same on every backend.
 
 from __future__ import annotations
 
+from translators import soft_words
 from translators.chat_completions import schema
 from translators.chat_completions.content import Conversation
 from translators.chat_completions.schema import CreateChatCompletion
@@ -107,7 +108,8 @@ def _max_tokens(fields: CreateChatCompletion) -> int | None:
 def _thinking(fields: CreateChatCompletion, notes: list[Note]) -> Thinking:
     """Clients of open models turn thinking off by a variable of the chat template; the rest of what templates take is
     known to one template only."""
-    effort, kwargs = fields.reasoning_effort, dict(fields.chat_template_kwargs or {})
+    effort = soft_words.effort(fields.reasoning_effort, "reasoning_effort", notes)
+    kwargs = dict(fields.chat_template_kwargs or {})
     if effort is None and kwargs.get("enable_thinking") is False:
         del kwargs["enable_thinking"]
         effort = "none"

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from translators.openai_fields import INT32, CreateFields, Effort, Lenient, refusal
+from translators.openai_fields import INT32, CreateFields, Lenient, refusal
 from translators.protocol import Json
+from translators.soft_words import Effort
 
 
 class StreamFields(Lenient):
@@ -31,7 +32,7 @@ class CreateChatCompletion(CreateFields):
     reasoning_effort: Effort | None = None
     stream_options: StreamFields | None = None
     modalities: list[Literal["text", "audio"]] | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     thinking_token_budget: int | None = Field(None, ge=0, le=INT32)
     # Refused as soon as they hold anything: see `parse`.

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from translators import ir
+from translators import ir, soft_words
 from translators.history import repair
 from translators.ir import Message, Note, Request, Sampling, Thinking
 from translators.messages import hosted, schema
@@ -21,7 +21,10 @@ from translators.messages.schema import CreateMessage, noted, refused, unsupport
 from translators.messages.stream import MessagesStream, StreamOptions
 from translators.messages.tools import Toolbox, read_tools
 from translators.protocol import Context, Json, Turn
+from translators.soft_words import known
 
+_THINKING_TYPES = ("adaptive", "enabled", "disabled", "between_tools")
+_DISPLAYS = ("summarized", "omitted")
 _ORDINARY: dict[str, tuple[object, ...]] = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 
 
@@ -39,7 +42,7 @@ def parse(body: Json, context: Context) -> Turn:
         model=fields.model,
         max_tokens=fields.max_tokens,
         stop_sequences=request.sampling.stop or (),
-        omit_thinking=fields.thinking is not None and fields.thinking.display == "omitted",
+        omit_thinking=fields.thinking is not None and soft_words.plainly(fields.thinking.display or "") == "omitted",
         blocks=() if unavailable is None else hosted.blocks(unavailable, context.id, request.messages),
     )
     stream = MessagesStream(context, options, box.names)
@@ -156,11 +159,12 @@ def _format(fields: CreateMessage) -> ir.Format | None:
 def _thinking(fields: CreateMessage, notes: list[Note]) -> Thinking:
     """Servers know an effort, a switch or a budget. A budget alone also gets an effort, for those that know no
     budget; `adaptive` without an effort is "high", this API's default."""
-    effort = fields.output_config.effort if fields.output_config is not None else None
-    asked = fields.thinking
+    config, asked = fields.output_config, fields.thinking
+    effort = soft_words.effort(config.effort if config is not None else None, "output_config.effort", notes)
     if asked is None:
         return Thinking(effort)
-    match asked.type:
+    known(asked.display, _DISPLAYS, "summarized", "thinking.display", notes)
+    match _thinking_type(asked.type, notes):
         case "disabled":
             return Thinking("none")
         case "enabled":
@@ -170,8 +174,14 @@ def _thinking(fields: CreateMessage, notes: list[Note]) -> Thinking:
         case "between_tools":
             notes.append(Note("field", "thinking.between_tools"))  # when to think is the model's own choice
             return Thinking(effort or "high")
-        case "adaptive":
+        case _:
             return Thinking(effort or "high")
+
+
+def _thinking_type(word: str, notes: list[Note]) -> str:
+    """A type that is not known, unless it is another word for "off", leaves it to the model as `adaptive` does."""
+    otherwise = "disabled" if soft_words.plainly(word) in soft_words.OFF else "adaptive"
+    return known(word, _THINKING_TYPES, otherwise, "thinking.type", notes) or "adaptive"
 
 
 def _effort_of(budget: int) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from translators.errors import GatewayError, Kind, invalid
 from translators.ir import Note, NoteKind
 from translators.protocol import Json
+from translators.soft_words import Effort
 
 _INT32 = 2**31 - 1  # what engines store such numbers in
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
@@ -27,10 +28,10 @@ class _Lenient(BaseModel):
 
 
 class ThinkingConfig(_Lenient):
-    type: Literal["enabled", "disabled", "adaptive", "between_tools"]
+    type: str
     # Anthropic asks for 1,024 at least; how little an open model may think is its own affair.
     budget_tokens: int | None = Field(None, ge=1, le=_INT32)
-    display: Literal["summarized", "omitted"] | None = None
+    display: str | None = None
 
 
 class OutputFormat(_Lenient):
@@ -40,7 +41,7 @@ class OutputFormat(_Lenient):
 
 
 class OutputConfig(_Lenient):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     format: OutputFormat | None = None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from translators.errors import invalid
 from translators.history import repair
 from translators.ir import Message, Note, Request, Text, Thinking
-from translators.openai_fields import affinity, answer_format, missing, noted, sampling, unsupported, wrong_value
+from translators.openai_fields import affinity, answer_format, missing, noted, sampling, unsupported
 from translators.protocol import Context, Json, Turn
 from translators.responses import schema, tool_choice, tools
 from translators.responses.items import Items
@@ -44,8 +44,8 @@ def parse(body: Json, context: Context) -> Turn:
     if tool_choice.DROPPED in notes and allowed is None:
         fields.tool_choice = None  # the answer repeats what was done, not what was asked
     offered = declared.map(allowed)
-    text = schema.overridden(fields.text or TextConfig(), items.text)
-    thinking = schema.overridden(fields.reasoning or Reasoning(), items.reasoning)
+    text = schema.known_text(schema.overridden(fields.text or TextConfig(), items.text), notes)
+    thinking = schema.known_reasoning(schema.overridden(fields.reasoning or Reasoning(), items.reasoning), notes)
     request = Request(
         id=context.id,
         model=fields.model,
@@ -96,10 +96,6 @@ def _refuse(fields: CreateResponse) -> None:
         raise unsupported(
             "prompt_cache_options.prewarm", "A cache cannot be warmed without generating through this gateway."
         )
-    for index, name in enumerate(fields.include or ()):
-        if name not in schema.INCLUDES:
-            allowed = ", ".join(f"'{one}'" for one in sorted(schema.INCLUDES))
-            raise wrong_value(f"include[{index}]", name, allowed)
 
 
 def _ignored(fields: CreateResponse) -> list[Note]:
@@ -113,6 +109,7 @@ def _ignored(fields: CreateResponse) -> list[Note]:
         names.append("text.verbosity")
     if fields.reasoning and fields.reasoning.mode not in (None, "standard"):
         names.append("reasoning.mode")
+    names.extend(f"include.{name}" for name in fields.include or () if name not in schema.INCLUDES)
     names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
     return [noted("field", name) for name in names]
 

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from translators.openai_fields import INT32, CreateFields, Effort, Lenient, refusal
+from translators import soft_words
+from translators.ir import Note
+from translators.openai_fields import INT32, CreateFields, Lenient, refusal
 from translators.protocol import Json
 
 INCLUDES = frozenset(
@@ -27,16 +29,16 @@ INCLUDES = frozenset(
 
 
 class Reasoning(Lenient):
-    effort: Effort | None = None
-    summary: Literal["auto", "concise", "detailed"] | None = None
-    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+    effort: soft_words.Effort | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
     context: str | None = None
     mode: str | None = None
 
 
 class TextConfig(Lenient):
     format: dict[str, Any] | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
+    verbosity: str | None = None
 
 
 _Settings = TypeVar("_Settings", Reasoning, TextConfig)
@@ -61,7 +63,7 @@ class CreateResponse(CreateFields):
     text: TextConfig | None = None
     reasoning: Reasoning | None = None
     include: list[str] | None = None
-    truncation: Literal["auto", "disabled"] | None = None
+    truncation: str | None = None
     prompt_cache_options: CacheOptions | None = None
     background: bool | None = None
     previous_response_id: str | None = None
@@ -96,3 +98,21 @@ def validate_part(model: type[Reasoning] | type[TextConfig], value: object, path
 def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
     """What was asked for, except where a later `configuration_update` item said something else."""
     return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
+
+
+def known_reasoning(asked: Reasoning, notes: list[Note]) -> Reasoning:
+    """With no words in it but those that the API has; `notes` grows with others."""
+    summaries = {
+        name: None
+        if soft_words.plainly(word) in soft_words.OFF
+        else soft_words.known(word, soft_words.SUMMARIES, "auto", f"reasoning.{name}", notes)
+        for name in ("summary", "generate_summary")
+        if (word := getattr(asked, name)) is not None
+    }
+    effort = soft_words.effort(asked.effort, "reasoning.effort", notes)
+    return asked.model_copy(update={"effort": effort, **summaries})
+
+
+def known_text(asked: TextConfig, notes: list[Note]) -> TextConfig:
+    word = soft_words.known(asked.verbosity, soft_words.VERBOSITIES, "medium", "text.verbosity", notes)
+    return asked.model_copy(update={"verbosity": word})
