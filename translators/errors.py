@@ -46,7 +46,8 @@ class GatewayError(Exception):
     """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word
     in the asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow
     where it is known. `certain` is False where `kind` was read out of a server's words, which may quote the client:
-    such an error answers this request and changes nothing for others. `content` is what the request would have to leave out to be served: some clients do that.
+    such an error answers this request and changes nothing for others. `content` is what the request would have to
+    leave out to be served: some clients do that.
     """
 
     def __init__(
