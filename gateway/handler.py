@@ -153,16 +153,12 @@ class Handler:
         call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         turn, answer = self._parse(call, body)
-        request = turn.request
         del body  # a long stream need not keep it
-        call.client.check_model(request.model)
-        estimated = cost(request) if call.client.counts_tokens and not turn.events else 0
-        call.client.spend(estimated)
-        call.estimated = estimated
+        self._authorize(call, turn)
         if turn.events:
             answer.feed(turn.events)
             return
-        request = replace(request, affinity=session(request, call.client.name))
+        request = replace(turn.request, affinity=session(turn.request, call.client.name))
         await self._gate.some_started()
         target = await self._models.resolve(request.model, call.client)
         call.backend, call.model = target.backend, target.model
@@ -189,6 +185,13 @@ class Handler:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
+
+    def _authorize(self, call: Call, turn: Turn) -> None:
+        """Whether this client may ask this now; what no model need answer costs it no tokens."""
+        call.client.check_model(turn.request.model)
+        estimated = cost(turn.request) if call.client.counts_tokens and not turn.events else 0
+        call.client.spend(estimated)
+        call.estimated = estimated
 
     def _prepared(self, backend: Backend, request: Request) -> tuple[Note, ...]:
         """What the backend leaves out; raises where it cannot serve the request."""

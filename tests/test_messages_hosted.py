@@ -1,4 +1,4 @@
-"""A request whose every tool is one that nobody runs here, over the gateway: who may ask it, and what is told of it."""
+"""A request whose every tool is one that nobody runs here: its answer, who may ask it, and what is told of it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from gateway.config import Config
 from gateway.secrets import Secrets, read
 from tests.grammar.messages import check_response, check_stream
 from tests.whole_gateway import Served, served
-from translators.protocol import Json
+from translators.errors import GatewayError
+from translators.ir import Message, Note, Text
+from translators.messages import PROTOCOL
+from translators.protocol import Context, Json, Policy, Turn
 
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
+LS: Json = {"name": "ls", "input_schema": {"type": "object"}}
+HELLO: Json = {"role": "user", "content": "Hello"}
 
 
 def secrets_of(tmp_path: Path, line: str) -> Secrets:
@@ -23,9 +28,83 @@ def secrets_of(tmp_path: Path, line: str) -> Secrets:
     return read(Config(api_keys_file=path), {})
 
 
-def searching(**fields: Any) -> Json:
-    said = {"role": "user", "content": "Perform a web search for the query: old maps"}
+def searching(query: str = "old maps", **fields: Any) -> Json:
+    said = {"role": "user", "content": f"Perform a web search for the query: {query}\n"}
     return {"model": "m", "max_tokens": 64, "messages": [said], "tools": [SEARCH], **fields}
+
+
+def parse(body: Json, policy: Policy | None = None) -> Turn:
+    return PROTOCOL.parse(body, Context(id="0" * 32, clock=lambda: 0, policy=policy or Policy()))
+
+
+@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "web_search"}, {"type": "auto"}, None])
+def test_where_all_tools_are_left_out_no_model_is_asked(choice: Json | None) -> None:
+    turn = parse(searching(tool_choice=choice))
+    dropped = choice is not None and choice["type"] != "auto"
+    assert turn.notes == (Note("tool", SEARCH["type"]), *([Note("field", "tool_choice")] if dropped else []))
+    stream = turn.stream.feed(turn.events)
+    whole = turn.stream.body()
+    check_response(whole)
+    assert check_stream(stream) == whole
+    call, result = whole["content"]
+    assert (call["name"], call["input"]) == ("web_search", {"query": "old maps"})
+    assert result["tool_use_id"] == call["id"]
+    assert result["content"] == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    assert (whole["stop_reason"], whole["usage"]["input_tokens"], whole["usage"]["output_tokens"]) == ("end_turn", 0, 0)
+    said = [("user", "a"), ("assistant", whole["content"]), ("user", "b")]
+    history = parse(searching(tools=[LS], messages=[{"role": role, "content": content} for role, content in said]))
+    assert history.request.messages == (Message("user", (Text("a"), Text("b"))),)
+    assert [note.name for note in history.notes] == ["server_tool_use", "web_search_tool_result"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "family"),
+    [
+        ([{"type": "web_fetch_20260318", "name": "web_fetch"}], None, "web_fetch"),
+        ([{"type": "code_execution_20260521", "name": "code_execution"}], None, "code_execution"),
+        ([{"type": "mcp_toolset", "mcp_server_name": "x"}, SEARCH], None, "web_search"),
+        ([SEARCH, {"type": "web_fetch_1", "name": "f"}], {"type": "tool", "name": "f"}, "web_fetch"),
+    ],
+)
+def test_each_tool_that_has_words_for_it_says_that_it_is_unavailable(
+    tools: list[Json], choice: Json | None, family: str
+) -> None:
+    turn = parse(searching(tools=tools, tool_choice=choice, messages=[HELLO]))
+    stream = turn.stream.feed(turn.events)
+    assert check_stream(stream) == turn.stream.body()
+    call, result = turn.stream.body()["content"]
+    assert (call["name"], call["input"], result["type"]) == (family, {}, f"{family}_tool_result")
+    assert result["content"] == {"type": f"{family}_tool_result_error", "error_code": "unavailable"}
+
+
+def test_a_query_with_half_a_character_is_repeated_without_it() -> None:
+    turn = parse(searching("a\ud800b"))
+    assert check_stream(turn.stream.feed(turn.events))["content"][0]["input"] == {"query": "a?b"}
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice"),
+    [
+        ([SEARCH], {"type": "none"}),
+        ([SEARCH, LS], {"type": "tool", "name": "web_search"}),
+        ([SEARCH, LS], None),
+        ([], None),
+    ],
+)
+def test_otherwise_the_model_is_asked(tools: list[Json], choice: Json | None) -> None:
+    turn = parse(searching(tools=tools, tool_choice=choice, messages=[HELLO]))
+    assert turn.events == ()
+    assert turn.request.tool_choice == ("none" if choice == {"type": "none"} else "auto")
+    assert (Note("field", "tool_choice") in turn.notes) == (choice == {"type": "tool", "name": "web_search"})
+
+
+def test_with_hosted_tools_rejected_nothing_is_left_out() -> None:
+    with pytest.raises(GatewayError) as refused:
+        parse(searching(), Policy(hosted_tools="reject"))
+    assert refused.value.param == "tools.0.type"
+
+
+# ---------------------------------------------------------------------------------------------------- over the gateway
 
 
 async def ask(it: Served, body: Json, key: str = "") -> tuple[int, bytes, str]:

@@ -12,26 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.grammar.messages import check_error, check_response, check_stream
+from tests.grammar.messages import check_error
 from translators.errors import GatewayError, Kind
-from translators.ir import (
-    Delta,
-    Finished,
-    Image,
-    JsonSchema,
-    Message,
-    Named,
-    Note,
-    PartEnded,
-    PartStarted,
-    Reasoning,
-    Started,
-    StopReason,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-)
+from translators.ir import Image, JsonSchema, Message, Named, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
 from translators.messages import PROTOCOL, parse_count
 from translators.protocol import Context, Json, Policy, Turn
 
@@ -279,13 +262,6 @@ def test_words_that_nobody_knows_yet_are_taken_and_noted(fields: Json, expected:
     assert turn.notes == tuple(Note("field", name) for name in notes)
 
 
-@pytest.mark.parametrize(("display", "shown"), [("updates", "hm"), ("omitted", ""), ("Omitted", ""), (None, "hm")])
-def test_thinking_is_shown_unless_it_is_to_be_omitted(display: str | None, shown: str) -> None:
-    stream = parse(thinking={"type": "adaptive", "display": display}).stream
-    stream.feed([Started(), PartStarted("reasoning"), Delta("hm"), PartEnded(), Finished(StopReason.STOP)])
-    assert stream.body()["content"][0]["thinking"] == shown
-
-
 # ---------------------------------------------------------------------------------------------------------------- tools
 
 
@@ -333,65 +309,6 @@ def test_tools_that_cannot_be_run_are_noted_or_refused(kind: str) -> None:
     assert [tool.name for tool in turn.request.tools] == ["ls"]
     assert turn.notes == (Note("tool", kind),)
     assert refusal(tools=[LS, {"type": kind, "name": "x"}], under=context(policy=REJECTING)).param == "tools.1.type"
-
-
-@pytest.mark.parametrize("choice", [{"type": "any"}, {"type": "tool", "name": "w"}, {"type": "auto"}, None])
-def test_where_all_tools_are_left_out_no_model_is_asked(choice: Json | None) -> None:
-    turn = parse(user("Perform a web search for the query:  old maps \n"), tools=[SEARCH], tool_choice=choice)
-    dropped = choice is not None and choice["type"] != "auto"
-    assert turn.notes == (Note("tool", SEARCH["type"]), *([Note("field", "tool_choice")] if dropped else []))
-    stream = turn.stream.feed(turn.events)
-    whole = turn.stream.body()
-    check_response(whole)
-    assert check_stream(stream) == whole
-    call, result = whole["content"]
-    assert (call["name"], call["input"]) == ("web_search", {"query": "old maps"})
-    assert result["tool_use_id"] == call["id"]
-    assert result["content"] == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
-    assert (whole["stop_reason"], whole["usage"]["input_tokens"], whole["usage"]["output_tokens"]) == ("end_turn", 0, 0)
-    history = parse(user("a"), {"role": "assistant", "content": whole["content"]}, user("b"), tools=[LS])
-    assert history.request.messages == (Message("user", (Text("a"), Text("b"))),)
-    assert [note.name for note in history.notes] == ["server_tool_use", "web_search_tool_result"]
-
-
-@pytest.mark.parametrize(
-    ("tools", "choice", "family"),
-    [
-        ([{"type": "web_fetch_20260318", "name": "web_fetch"}], None, "web_fetch"),
-        ([{"type": "code_execution_20260521", "name": "code_execution"}], None, "code_execution"),
-        ([{"type": "mcp_toolset", "mcp_server_name": "x"}, SEARCH], None, "web_search"),
-        ([SEARCH, {"type": "web_fetch_1", "name": "f"}], {"type": "tool", "name": "f"}, "web_fetch"),
-    ],
-)
-def test_each_tool_that_has_words_for_it_says_that_it_is_unavailable(
-    tools: list[Json], choice: Json | None, family: str
-) -> None:
-    turn = parse(tools=tools, tool_choice=choice)
-    stream = turn.stream.feed(turn.events)
-    assert check_stream(stream) == turn.stream.body()
-    call, result = turn.stream.body()["content"]
-    assert (call["name"], call["input"], result["type"]) == (family, {}, f"{family}_tool_result")
-    assert result["content"] == {"type": f"{family}_tool_result_error", "error_code": "unavailable"}
-
-
-def test_a_query_with_half_a_character_is_repeated_without_it() -> None:
-    turn = parse(user("Perform a web search for the query: a\ud800b"), tools=[SEARCH])
-    assert check_stream(turn.stream.feed(turn.events))["content"][0]["input"] == {"query": "a?b"}
-
-
-@pytest.mark.parametrize(
-    ("tools", "choice"),
-    [([SEARCH], {"type": "none"}), ([SEARCH, LS], {"type": "tool", "name": "w"}), ([SEARCH, LS], None), ([], None)],
-)
-def test_otherwise_the_model_is_asked(tools: list[Json], choice: Json | None) -> None:
-    turn = parse(tools=tools, tool_choice=choice)
-    assert turn.events == ()
-    assert turn.request.tool_choice == ("none" if choice == {"type": "none"} else "auto")
-    assert (Note("field", "tool_choice") in turn.notes) == (choice == {"type": "tool", "name": "w"})
-
-
-def test_with_hosted_tools_rejected_nothing_is_left_out() -> None:
-    assert refusal(tools=[SEARCH], under=context(policy=REJECTING)).param == "tools.0.type"
 
 
 @pytest.mark.parametrize("nested", [True, False])

@@ -166,6 +166,12 @@ def test_thinking_is_signed_with_our_seal() -> None:
     assert asked.body()["content"] == [{"type": "thinking", "thinking": "hm", "signature": "sealed(hm)"}]
 
 
+@pytest.mark.parametrize(("display", "shown"), [("updates", "hm"), ("Omitted", ""), (None, "hm")])
+def test_thinking_is_shown_unless_it_is_to_be_omitted(display: str | None, shown: str) -> None:
+    streamed, whole = answer(part("reasoning", "h", "m"), thinking={"type": "adaptive", "display": display})
+    assert streamed["content"][0]["thinking"] == whole["content"][0]["thinking"] == shown
+
+
 def test_omitted_thinking_travels_in_the_signature_alone() -> None:
     asked = stream(sealing(), thinking={"type": "adaptive", "display": "omitted"})
     sent = asked.feed([Started(), *part("reasoning", "h", "m"), Finished(STOP)])
