@@ -14,7 +14,7 @@ from typing import Any, assert_never
 
 from backends.chat_settings import Settings
 from translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from translators.unreadable import UNSEEN_IMAGE, question, unseen
+from translators.unreadable import UNSEEN_IMAGE, asked_about, unseen
 
 Json = dict[str, Any]
 
@@ -22,9 +22,10 @@ LATER_SYSTEM = ("<system-message>\n", "\n</system-message>")
 
 
 def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
-    """Raises `GatewayError` UNSUPPORTED for an image that the user asks about where the model sees none; a text stands
+    """Raises `GatewayError` UNSUPPORTED for an image that the answer is about where the model sees none; a text stands
     in the place of any other."""
-    asked = question(messages)
+    if not settings.images and (asked := asked_about(messages)):
+        raise unseen(asked[0])
     out: list[Json] = []
     waiting: list[Json] = []  # image parts of the tool results so far: they may not come between two results
     for message in _placed(messages, settings):
@@ -35,7 +36,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
             case "system" | "developer":
                 out.append({"role": message.role, "content": _text(message.parts)})
             case "user":
-                out.append({"role": "user", "content": _user_content(message.parts, settings, message is asked)})
+                out.append({"role": "user", "content": _user_content(message.parts, settings)})
             case "assistant":
                 if not _is_unsaid(message.parts, settings):
                     out.append(_assistant(message.parts, settings))
@@ -118,13 +119,10 @@ def _text(parts: Sequence[Part]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
-def _user_content(parts: Sequence[Part], settings: Settings, asked: bool) -> str | list[Json]:
-    image = next((part for part in parts if isinstance(part, Image)), None)
-    if image is None:
+def _user_content(parts: Sequence[Part], settings: Settings) -> str | list[Json]:
+    if not any(isinstance(part, Image) for part in parts):
         return _text(parts)
     if not settings.images:
-        if asked:
-            raise unseen(image)
         return _text([Text(UNSEEN_IMAGE) if isinstance(part, Image) else part for part in parts])
     return [_content_part(part) for part in parts if isinstance(part, Text | Refusal | Image)]
 

@@ -25,7 +25,7 @@ from gateway.config import ImagesConfig, Limits
 from gateway.logs import log
 from translators.errors import GatewayError, Kind
 from translators.ir import Image, Message, Note, Part, Request, Text, ToolResult
-from translators.unreadable import in_place_of, question, unseen
+from translators.unreadable import asked_about, in_place_of, unseen
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 AT_ONCE = 4
@@ -82,8 +82,7 @@ class Images:
             return request
         if len(images) > self._config.most:
             raise _too_much(images[self._config.most], f"More than {self._config.most} images in one request.")
-        asked = question(request.messages)
-        needed = images if self._reject else list(_images([asked] if asked else []))
+        needed = images if self._reject else asked_about(request.messages)
         wanted = {image.url: image for image in reversed(needed)}
         room = _Room(self._total)
         found: dict[str, Image | Text] = {}

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tests.scripted import Script, text_stream
 from tests.whole_gateway import PATHS, Served, served
 from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Note, Role, Text, ToolCall, ToolResult
+from translators.ir import Image, Message, Note, Text, ToolCall, ToolResult
 from translators.protocol import Context, Json, Policy, Turn
 from translators.registry import PROTOCOLS
-from translators.unreadable import Unreadable, question
+from translators.unreadable import Unreadable, asked_about
 
 PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
 ZIP = b"PK\x03\x04\x14\x00\x00\x00rest"
@@ -61,6 +61,13 @@ def asked(protocol: str, *parts: Json, later: bool = False) -> Json:
     if protocol == "responses":
         return {"model": "m", "input": messages}
     return {"model": "m", "max_tokens": 64, "messages": messages}
+
+
+def asked_again(protocol: str, *parts: Json) -> Json:
+    """What a client sends after a refusal: no answer stands between the two prompts."""
+    body = asked(protocol, *parts)
+    body["input" if protocol == "responses" else "messages"].append({"role": "user", "content": "And without it?"})
+    return body
 
 
 def returned(protocol: str, *parts: Json) -> Json:
@@ -134,6 +141,13 @@ def test_what_decodes_as_text_is_text_whatever_its_type_says(protocol: str, plac
     assert "a: 1\n\tGrüße\f" in shown(turn)
     assert "a.yaml" in shown(turn)
     assert turn.notes == ()
+
+
+@every_protocol
+def test_a_pdf_without_data_is_no_text(protocol: str) -> None:
+    assert "[PDF document left out" in shown(
+        parse(protocol, asked(protocol, document(protocol, b"", "application/pdf")))
+    )
 
 
 @every_protocol
@@ -308,13 +322,18 @@ def test_a_strict_policy_refuses_with_the_place(protocol: str, place: Any, make:
 # --------------------------------------------------------------------------------------------------------- any content
 
 
-def test_the_question_is_what_the_user_said_last() -> None:
-    roles: tuple[Role, ...] = ("system", "user", "user", "system")
-    said = [Message(role, (Text(str(place)),)) for place, role in enumerate(roles)]
-    assert question(said) is said[2]
-    assert question(said[:1]) is None
-    assert question([*said, Message("assistant", (ToolCall("c", "n", "{}"),))]) is None
-    assert question([*said, Message("tool", (ToolResult("c", ()),))]) is None
+def test_the_answer_is_about_what_the_user_said_last() -> None:
+    one, two, past = Image("data:1"), Image("data:2"), Image("data:0", past=True)
+    said = [
+        Message("user", (one,)),
+        Message("user", (past, Text("look"), two)),
+        Message("system", (Text("Be brief."),)),
+    ]
+    assert asked_about(said) == (two,)
+    assert asked_about(said[:1]) == (one,)
+    assert asked_about([]) == ()
+    assert asked_about([*said, Message("assistant", (ToolCall("c", "n", "{}"),))]) == ()
+    assert asked_about([*said, Message("tool", (ToolResult("c", (one,)),))]) == ()
 
 
 @given(st.binary(max_size=60), st.sampled_from(["", "text/plain", "application/pdf", "image/x", ";", "a/b;c"]))
@@ -359,7 +378,7 @@ async def test_images_without_eyes_end_no_session(protocol: str) -> None:
     """In the result of a tool and in an earlier turn a text stands in their place; what is asked about is refused."""
     png = image(protocol, "image/png", "iVBORw0KGgo=")
     async with answering(sees=False) as it:
-        for body in (returned(protocol, png), asked(protocol, png, later=True)):
+        for body in (returned(protocol, png), asked(protocol, png, later=True), asked_again(protocol, png)):
             status, ignored, _ = await post(it, PATHS[protocol], body)
             assert (status, "item:image" in ignored) == (200, True)
             sent = json.dumps(it.server.chats[-1].body)
@@ -392,7 +411,7 @@ async def test_an_image_by_address_ends_no_session(protocol: str) -> None:
     elif protocol == "responses":
         png = {"type": "input_image", "image_url": address}
     async with answering() as it:
-        for body in (returned(protocol, png), asked(protocol, png, later=True)):
+        for body in (returned(protocol, png), asked(protocol, png, later=True), asked_again(protocol, png)):
             status, ignored, _ = await post(it, PATHS[protocol], body)
             assert (status, ignored) == (200, "item:image")
             sent = json.dumps(it.server.chats[-1].body)

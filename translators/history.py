@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 
@@ -162,7 +162,7 @@ class _Repairer:
         self._note("orphan_output")
         label = ORPHAN_LABEL.format(id=result.call_id)
         text = "\n".join([label, *(part.text for part in result.content if isinstance(part, Text))])
-        images = [part for part in result.content if isinstance(part, Image)]
+        images = [replace(part, past=True) for part in result.content if isinstance(part, Image)]
         self._entries.append(Message("user", (Text(text), *images)))
 
     def _results(self, turn: _Turn) -> list[Message]:

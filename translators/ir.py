@@ -48,6 +48,7 @@ class Image:
     url: str
     detail: str | None = None
     path: str = field(default="", compare=False)  # where the client wrote it, for an error
+    past: bool = field(default=False, compare=False)  # the answer is not about it: the user has said more since
 
 
 @dataclass(frozen=True, slots=True)

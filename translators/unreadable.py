@@ -7,8 +7,8 @@ anew each time), so that the prompt of a turn stays a prefix of the next one's.
 
 What a request must have (a source, a string where one is needed) is checked by the parsers and refused as ever; what
 such a string holds is content, and is judged here. Limits of one deployment (the model's eyes, the hosts that images
-may come from) are judged behind the parsers, by `question`: the user is told what is wrong with an image that the
-answer was asked about, in the history a text takes its place.
+may come from) are judged behind the parsers, by `asked_about`: the user is told what is wrong with an image that the
+answer is about, in the history a text takes its place.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 from translators.errors import Content, GatewayError, Kind
@@ -33,11 +34,7 @@ _PEEK = 4096  # characters by which binary data is known without decoding all of
 _TEXTUAL = ("text/", "application/json")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r")) + b"\x7f"
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,60}")
-_HINTS: dict[Content, str] = {
-    "document": "send their text",
-    "image": "send PNG, JPEG, GIF or WebP data",
-    "media": "send less",
-}
+_HINTS = {"document": "send their text", "image": "send PNG, JPEG, GIF or WebP data"}
 _MAX_NAME = 200
 
 
@@ -67,7 +64,7 @@ class Unreadable:
         return self._text(_unquoted(payload), plain_type(head[5:]), path, name)
 
     def _text(self, raw: bytes | None, media: str, path: str, name: str | None) -> str | Text:
-        if raw is not None and (text := _as_text(raw, media)) is not None:
+        if raw is not None and (raw or media != _PDF) and (text := _as_text(raw, media)) is not None:
             return text
         media = _PDF if raw is not None and _is_pdf(raw) else media
         return self.left_out("document", _document_of(media), path, name)
@@ -94,7 +91,7 @@ class Unreadable:
             return Image(url, detail, place)
         return self.left_out("image", "image with an unusable URL" if url else "image without data", path)
 
-    def left_out(self, content: Content, what: str, path: str, name: str | None = None) -> Text:
+    def left_out(self, content: Literal["document", "image"], what: str, path: str, name: str | None = None) -> Text:
         """`what` is the thing in a few words that hold `content`, such as "PDF document"."""
         if self.policy.unreadable == "reject":
             many = what.replace(content, f"{content}s", 1)
@@ -122,12 +119,14 @@ def unseen(image: Image) -> GatewayError:
     return refusal("image", "This model does not see images.", image.path, "invalid_value")
 
 
-def question(messages: Sequence[Message]) -> Message | None:
-    """The message of the user that is to be answered: the last one, unless the model or a tool has spoken since."""
+def asked_about(messages: Sequence[Message]) -> tuple[Image, ...]:
+    """The images in what the user said last, unless the model or a tool has spoken since: the answer is about them."""
     for message in reversed(messages):
+        if message.role == "user":
+            return tuple(part for part in message.parts if isinstance(part, Image) and not part.past)
         if message.role not in ("system", "developer"):
-            return message if message.role == "user" else None
-    return None
+            break
+    return ()
 
 
 def plain_type(media: str) -> str:

@@ -10,6 +10,7 @@ What Anthropic's servers did in the past of a conversation is left out and noted
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -89,7 +90,8 @@ class Conversation:
         """Consecutive user messages are one here; consecutive assistant ones become one in the history's repair."""
         last = self.messages[-1] if self.messages else None
         if role == "user" and last is not None and last.role == "user":
-            self.messages[-1] = Message("user", (*last.parts, *parts))
+            before = [replace(part, past=True) if isinstance(part, Image) else part for part in last.parts]
+            self.messages[-1] = Message("user", (*before, *parts))
         else:
             self.messages.append(Message(role, tuple(parts)))
 
