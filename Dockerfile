@@ -38,7 +38,7 @@ COPY backends backends
 COPY configs/gateway.yaml configs/
 RUN /build/tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /build/tools/bin/python -m pip --python /opt/dragoman/bin/python install --no-deps --no-index dist/*.whl \
-    && /opt/dragoman/bin/python -I -m gateway.cli --version \
+    && /opt/dragoman/bin/python -I -m dragoman --version \
     && mkdir -p /build/state
 
 # ------------------------------------------------------------------------------------------------------------------ run
@@ -69,5 +69,5 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
     CMD ["/opt/dragoman/bin/python", "-I", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('DRAGOMAN_PORT') or 8080), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 
-ENTRYPOINT ["/opt/dragoman/bin/python", "-I", "-m", "gateway.cli"]
+ENTRYPOINT ["/opt/dragoman/bin/python", "-I", "-m", "dragoman"]
 CMD ["serve"]

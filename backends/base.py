@@ -3,7 +3,7 @@
 `stream` calls `sink.feed` synchronously for every upstream read. `False` means enough: the backend ends the upstream
 work, feeds one last `Finished` with the usage that it knows, and returns. It returns when the answer has ended and
 raises `GatewayError` when it broke, after feeding what its decoder still held. Cancelling the task that runs `stream`
-must free the server's work before the cancellation leaves the backend. Stages (`translators.parallel`,
+must free the server's work before the cancellation leaves the backend. Stages (`translators.constraints.parallel`,
 `backends.enforce`) are sinks around sinks.
 """
 
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from translators.errors import GatewayError, Kind
-from translators.ir import Event, Note, Request
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Event, Note, Request
 
 
 class Sink(Protocol):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from backends.base import Sink
-from backends.usage import total
-from translators.errors import GatewayError, Kind
-from translators.forced import Accepted, Plan, Rejected, again, reasoning_text
-from translators.ir import Event, Finished, Note, Request, StopReason, Usage
-from translators.parts import Fold, Parts
+from dragoman.backends.base import Sink
+from dragoman.backends.usage import total
+from dragoman.translators.constraints.forced import Accepted, Plan, Rejected, again, reasoning_text
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.parts import Fold, Parts
 
 Run = Callable[[Request, Sink], Awaitable[None]]
 ATTEMPTS = 2

@@ -7,7 +7,7 @@ A server's text may be long, hostile, or a quotation of somebody's prompt. The r
 * Values that a validation error repeats (`input`, `input_value`) are left out: they are the client's own.
 * What is passed on to a client is redacted: no stack trace, URL, host, path or key.
 
-What a refusal means is decided in `backends.chat_errors`, for Triton in `backends.triton.errors`.
+What a refusal means is decided in `backends.chat.errors`, for Triton in `backends.triton.errors`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import NewType, TypeVar
 
 import orjson
 
-from backends.quoted import Quoted
-from backends.usage import count
+from dragoman.backends.quoted import Quoted
+from dragoman.backends.usage import count
 
 MAX_BODY = 256 * 1024  # bytes of a refusal that are read; what is longer is not parsed
 MAX_WORDS = 4096  # characters that patterns are run over

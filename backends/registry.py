@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from backends.base import Backend
-from backends.chat_completions import ChatCompletions, Timeouts
-from backends.chat_settings import resolve
-from backends.local import Local
-from backends.triton.address import unusable
-from backends.triton.opening import open_triton
+from dragoman.backends.base import Backend
+from dragoman.backends.chat.backend import ChatCompletions, Timeouts
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.local.backend import Local
+from dragoman.backends.triton.address import unusable
+from dragoman.backends.triton.opening import open_triton
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from translators.ir import Usage
+from dragoman.translators.ir import Usage
 
 MOST = 2**53 - 1  # the largest integer that every JSON reader keeps exact; the sum of two is far below 2^63
 _DIGITS = re.compile(r"[0-9]{1,16}")

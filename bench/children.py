@@ -25,7 +25,7 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _libc = ctypes.CDLL(None)
 
-GATEWAY = (sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())")
+GATEWAY = (sys.executable, "-c", "import sys; from dragoman.gateway.cli import main; sys.exit(main())")
 UPSTREAM = (sys.executable, "-m", "bench.upstream")
 PASSTHROUGH = (sys.executable, "-m", "bench.passthrough")
 

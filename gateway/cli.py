@@ -19,10 +19,10 @@ from typing import Any
 
 import yaml
 
-from gateway import __version__
-from gateway.config import Config, ConfigError, load, replicas
-from gateway.opening import mask_url
-from gateway.secrets import API_KEYS, Secrets, read
+from dragoman.gateway import __version__
+from dragoman.gateway.config import Config, ConfigError, load, replicas
+from dragoman.gateway.factory import mask_url
+from dragoman.gateway.keys.secrets import API_KEYS, Secrets, read
 
 Reread = Callable[[], tuple[Config, Secrets]]
 FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file")
@@ -126,8 +126,8 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 def check(config: Config, secrets: Secrets, _: Reread) -> int:
     """Opens the backends too (without speaking to them), because a wrong preset, setting or certificate shows only
     there."""
-    from gateway.opening import open_backends
-    from gateway.tls import for_clients
+    from dragoman.gateway.factory import open_backends
+    from dragoman.gateway.serve.tls import for_clients
 
     open_backends(config, secrets)
     for_clients(config.tls)
@@ -168,7 +168,7 @@ def mask_settings(value: Any, key: str = "") -> Any:
 
 
 def doctor(config: Config, secrets: Secrets, _: Reread) -> int:
-    from gateway.doctor import examine_all
+    from dragoman.gateway.doctor import examine_all
 
     return asyncio.run(examine_all(config, secrets))
 
@@ -178,10 +178,10 @@ def doctor(config: Config, secrets: Secrets, _: Reread) -> int:
 
 def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     if config.workers > 1:
-        from gateway import workers
+        from dragoman.gateway.serve import supervisor as workers
 
         return workers.serve(config, secrets, reread)
-    from gateway.serving import in_loop, run  # aiohttp and the rest are loaded only for who serves
+    from dragoman.gateway.serve.serving import in_loop, run  # aiohttp and the rest are loaded only for who serves
 
     return in_loop(run(config, secrets, reread))
 

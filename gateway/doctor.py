@@ -24,13 +24,13 @@ from typing import Literal
 
 import orjson
 
-from backends.base import Backend, ModelInfo
-from gateway.config import Config
-from gateway.logs import Redactor
-from gateway.opening import open_servers
-from gateway.secrets import Secrets
-from translators.errors import GatewayError, Kind
-from translators.ir import (
+from dragoman.backends.base import Backend, ModelInfo
+from dragoman.gateway.config import Config
+from dragoman.gateway.factory import open_servers
+from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.telemetry.logs import Redactor
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
     Event,
     JsonSchema,
     Message,
@@ -45,8 +45,8 @@ from translators.ir import (
     ToolCall,
     Usage,
 )
-from translators.json_text import is_object
-from translators.parts import Fold
+from dragoman.translators.json_text import is_object
+from dragoman.translators.parts import Fold
 
 LIMIT = 120.0  # seconds for one probe
 TOKENS = 1024  # of an answer: models that think first need some hundreds before they call a tool

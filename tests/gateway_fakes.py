@@ -17,12 +17,12 @@ import aiohttp
 import orjson
 from aiohttp import web
 
-from backends.base import Health, ModelInfo, Sink
-from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
-from gateway.config import Config
-from gateway.secrets import Secrets
-from translators.errors import GatewayError, Kind, invalid
-from translators.ir import (
+from dragoman.backends.base import Health, ModelInfo, Sink
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from dragoman.translators.errors import GatewayError, Kind, invalid
+from dragoman.translators.ir import (
     Delta,
     Event,
     Finished,
@@ -36,7 +36,7 @@ from translators.ir import (
     Text,
     Usage,
 )
-from translators.protocol import Context, ErrorReply, Json, Protocol, Turn
+from dragoman.translators.protocol import Context, ErrorReply, Json, Protocol, Turn
 
 Play = Callable[[Request, Sink], Awaitable[None]]
 

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from backends.pool import Pool
-from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
-from gateway.config import Config
-from gateway.secrets import Secrets, read
+from dragoman.backends.pool.pool import Pool
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.secrets import Secrets, read
+from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
 
 ASK = {"model": "m", "input": "hi"}
 RESPONSES = "/v1/responses"

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import orjson
 
-from backends.chat_decoder import ChatDecoder
-from backends.chat_errors import classify
-from backends.chat_settings import resolve
-from translators.errors import GatewayError
-from translators.ir import Event, Note
-from translators.parallel import FirstCallOnly
-from translators.protocol import Context, Json, Policy, Protocol, Turn
-from translators.registry import PROTOCOLS
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.settings import resolve
+from dragoman.translators.constraints.parallel import FirstCallOnly
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Event, Note
+from dragoman.translators.protocol import Context, Json, Policy, Protocol, Turn
+from dragoman.translators.registry import PROTOCOLS
 
 GOLDEN = Path(__file__).parent / "golden"
 TRANSCRIPTS = sorted(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from translators.errors import GatewayError, Kind
-from translators.ir import Message, Part
-from translators.protocol import Context, Json, Policy, Turn
-from translators.responses import PROTOCOL
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Message, Part
+from dragoman.translators.protocol import Context, Json, Policy, Turn
+from dragoman.translators.responses import PROTOCOL
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from aiohttp import ClientPayloadError, ServerDisconnectedError
 
-from gateway.config import AdmissionConfig
-from gateway.limits import Admission, cost
-from gateway.metrics import Metrics
+from dragoman.gateway.calls.admission import Admission, cost
+from dragoman.gateway.config import AdmissionConfig
+from dragoman.gateway.telemetry.metrics import Metrics
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Message, Request, Text
 from tests.gateway_fakes import FakeBackend, Running, hello, post_bytes, running, until
-from translators.errors import GatewayError, Kind
-from translators.ir import Message, Request, Text
 
 ASK = Request("r", "m", (Message("user", (Text("hi"),)),))
 
@@ -294,7 +294,7 @@ async def test_a_client_that_leaves_the_queue_never_reaches_the_model(stream: bo
 
 
 async def test_what_waits_at_the_drain_limit_is_told_as_retryable() -> None:
-    from gateway.serving import drain
+    from dragoman.gateway.serve.serving import drain
 
     held = Held()
     async with running(FakeBackend(held), admission={"requests": 1}, timeouts={"drain": 0.1}) as it:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backends.breaker import Breaker, Rules, State
+from dragoman.backends.pool.breaker import Breaker, Rules, State
 
 RULES = Rules(failures=3, rest=5, longest_rest=15)
 

@@ -20,11 +20,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-import gateway.app
-from gateway.config import LogConfig
-from gateway.logs import configure
-from gateway.secrets import Secrets
-from gateway.tracing import OpenTelemetry
+from dragoman.gateway.config import LogConfig
+from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.telemetry.logs import configure
+from dragoman.gateway.telemetry.tracing import OpenTelemetry
 from tests.scripted import Script, chunk, model_list, sse, text_stream
 from tests.whole_gateway import PATHS, Served, served
 
@@ -101,7 +100,7 @@ async def watched(log_stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> A
     spans = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(spans))
-    monkeypatch.setattr(gateway.app, "open_tracing", lambda _: OpenTelemetry(provider))
+    monkeypatch.setattr("dragoman.gateway.serve.app.open_tracing", lambda _: OpenTelemetry(provider))
     monkeypatch.setenv("CANARY_BACKEND_KEY", BACKEND_KEY)
     secrets = Secrets((CLIENT_KEY,), {"gpu": BACKEND_KEY}, (SEAL_KEY,))
     async with served(secrets=secrets, limits={"tools": 8}) as it:

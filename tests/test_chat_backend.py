@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from backends.base import Health
-from backends.chat_completions import ChatCompletions, Timeouts
-from backends.chat_settings import resolve
-from backends.registry import Options, open_backend
+from dragoman.backends.base import Health
+from dragoman.backends.chat.backend import ChatCompletions, Timeouts
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.registry import Options, open_backend
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
 
 TOOL = Tool("add", "Adds.", {"type": "object"})
 HELLO = text_stream("Hel", "lo")

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from translators.chat_completions import PROTOCOL
-from translators.errors import GatewayError, Kind
-from translators.ir import (
+from dragoman.translators.chat_completions import PROTOCOL
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
     Image,
     JsonObject,
     JsonSchema,
@@ -21,7 +21,7 @@ from translators.ir import (
     ToolCall,
     ToolResult,
 )
-from translators.protocol import Context, Json, Policy, Turn
+from dragoman.translators.protocol import Context, Json, Policy, Turn
 
 USER: Json = {"role": "user", "content": "Hello"}
 PIXEL = "data:image/png;base64,iVBORw0KGgo="

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.translators.chat_completions import PROTOCOL
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Reasoning, Refusal, Request, Text, ToolCall
+from dragoman.translators.protocol import Context, Json, Turn
 from tests.grammar.chat_completions import check_stream
 from tests.replay import GOLDEN, TRANSCRIPTS, replay, turn
-from translators.chat_completions import PROTOCOL
-from translators.errors import GatewayError
-from translators.ir import Reasoning, Refusal, Request, Text, ToolCall
-from translators.protocol import Context, Json, Turn
 
 CASES = sorted(path for path in (GOLDEN / "requests" / "chat_completions").glob("*.json") if ".to_" not in path.name)
 USER: Json = {"role": "user", "content": "Hello"}

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from dragoman.translators.chat_completions import PROTOCOL
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartKind, PartStarted, Started, StopReason, Usage
+from dragoman.translators.protocol import Context, Json, Stream
 from tests.grammar.chat_completions import check_error, check_response, check_stream
 from tests.replay import CONTEXT, TRANSCRIPTS, replay
-from translators.chat_completions import PROTOCOL
-from translators.errors import GatewayError, Kind
-from translators.ir import Delta, Event, Finished, PartEnded, PartKind, PartStarted, Started, StopReason, Usage
-from translators.protocol import Context, Json, Stream
 
 TOOLS: list[Json] = [
     {"type": "function", "function": {"name": "ls"}},

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.chat_decoder import ChatDecoder, read_usage
-from tests.event_grammar import check, fold, plain
-from translators.errors import GatewayError, Kind
-from translators.ir import (
+from dragoman.backends.chat.decoder import ChatDecoder, read_usage
+from dragoman.translators.constraints.parallel import FirstCallOnly
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
     Delta,
     Event,
     Finished,
@@ -29,7 +29,7 @@ from translators.ir import (
     ToolCall,
     Usage,
 )
-from translators.parallel import FirstCallOnly
+from tests.event_grammar import check, fold, plain
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
 TRANSCRIPTS = sorted(

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from backends.chat_encode import EFFORTS, encode, nearest_effort
-from backends.chat_settings import PRESETS, Settings, resolve
-from tests.recording import ask
-from translators.ir import (
+from dragoman.backends.chat.encode import EFFORTS, encode, nearest_effort
+from dragoman.backends.chat.settings import PRESETS, Settings, resolve
+from dragoman.translators.ir import (
     JsonObject,
     JsonSchema,
     Message,
@@ -21,6 +20,7 @@ from translators.ir import (
     Thinking,
     Tool,
 )
+from tests.recording import ask
 
 TOOL = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "number"}}}, strict=True)
 OTHER = Tool("sub", "", {})

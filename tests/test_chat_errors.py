@@ -5,9 +5,9 @@ from typing import Any
 import orjson
 import pytest
 
-from backends.chat_errors import classify
-from backends.chat_settings import Settings
-from translators.errors import GatewayError, Kind
+from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.settings import Settings
+from dragoman.translators.errors import GatewayError, Kind
 
 PLAIN = Settings()
 

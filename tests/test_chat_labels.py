@@ -8,10 +8,10 @@ from typing import Literal
 
 import pytest
 
-from backends.chat_completions import ChatCompletions
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.translators.errors import GatewayError, Kind
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, text_stream
-from translators.errors import GatewayError, Kind
 
 WHOLE = Script.json(
     {

@@ -7,12 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from backends.chat_decoder import ChatDecoder
-from backends.chat_errors import classify
-from backends.chat_settings import resolve
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.settings import resolve
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Delta, Event, Note, Request, Tool
 from tests.event_grammar import check, plain
-from translators.errors import GatewayError
-from translators.ir import Delta, Event, Note, Request, Tool
 
 REQUEST = Request(id="r", model="m", messages=(), tools=(Tool("get_weather", "", {"type": "object"}),), logprobs=1)
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Rome"}}\n</tool_call>'

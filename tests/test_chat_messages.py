@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.chat_messages import render
-from backends.chat_settings import Settings
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
-from translators.unreadable import UNSEEN_IMAGE
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.prompts.messages import render
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
+from dragoman.translators.unreadable import UNSEEN_IMAGE
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from backends import chat_probe
-from backends.base import ModelInfo
-from backends.chat_completions import ChatCompletions
-from backends.chat_settings import resolve
+from dragoman.backends.base import ModelInfo
+from dragoman.backends.chat import probe as chat_probe
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.backends.chat.settings import resolve
 from tests.recording import ask
 from tests.scripted import Script, ScriptedServer
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from backends.chat_settings import KNOWN_PARAMETERS, PRESETS, Settings, resolve
-from translators.errors import GatewayError
-from translators.ir import Sampling
+from dragoman.backends.chat.settings import KNOWN_PARAMETERS, PRESETS, Settings, resolve
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Sampling
 
 
 @pytest.mark.parametrize("preset", PRESETS)

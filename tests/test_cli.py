@@ -18,13 +18,13 @@ import orjson
 import pytest
 import yaml
 
-from backends.base import Health, ModelInfo
-from gateway import __version__
-from gateway.cli import main, mask_settings
-from gateway.client_setup import ClientSetup
-from gateway.config import load
-from gateway.opening import mask_url
-from gateway.serving import CannotListen, announce, listen
+from dragoman.backends.base import Health, ModelInfo
+from dragoman.gateway import __version__
+from dragoman.gateway.cli import main, mask_settings
+from dragoman.gateway.config import load
+from dragoman.gateway.factory import mask_url
+from dragoman.gateway.serve.client_setup import ClientSetup
+from dragoman.gateway.serve.serving import CannotListen, announce, listen
 from tests.gateway_fakes import FakeBackend, running
 from tests.scripted import Script, ScriptedServer, text_stream
 
@@ -196,7 +196,7 @@ class Process:
 @contextlib.asynccontextmanager
 async def serving(*arguments: str, **environment: str) -> AsyncIterator[Process]:
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "serve", "--port", "0", *arguments),
+        *(sys.executable, "-m", "dragoman.gateway.cli", "serve", "--port", "0", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
@@ -340,7 +340,7 @@ async def test_a_list_that_hangs_does_not_keep_the_ready_lines_back(
         return []
 
     monkeypatch.setattr(backend, "models", hang)
-    monkeypatch.setattr("gateway.models.FIRST_PATIENCE", 0.05)
+    monkeypatch.setattr("dragoman.gateway.calls.model_table.FIRST_PATIENCE", 0.05)
     async with running(backend) as served:
         assert await asyncio.wait_for(announce(served.gateway, "http://here"), 3) is None
         assert "codex -m any " in capsys.readouterr().out

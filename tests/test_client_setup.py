@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.client_setup import ClientSetup, client_setup
+from dragoman.gateway.serve.client_setup import ClientSetup, client_setup
 
 
 def codex_settings(line: str) -> dict[str, object]:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from gateway.config import BackendConfig, Config, ConfigError, ModelRule, load
-from gateway.secrets import Secrets, read
+from dragoman.gateway.config import BackendConfig, Config, ConfigError, ModelRule, load
+from dragoman.gateway.keys.secrets import Secrets, read
 
 GATEWAY_YAML = Path(__file__).parent.parent / "configs" / "gateway.yaml"
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from backends.deadline import Deadline
+from dragoman.backends.deadline import Deadline
 
 
 async def test_it_fires() -> None:

@@ -12,9 +12,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.decoding import GIVEN, MOST_MEMBERS, TAKEN, decode
-from translators.errors import GatewayError, Kind
-from translators.steps import Steps, at_once
+from dragoman.gateway.calls.decoding import GIVEN, MOST_MEMBERS, TAKEN, decode
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.steps import Steps, at_once
 
 LIMIT = 10_000
 MIB = 1024 * 1024

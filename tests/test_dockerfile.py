@@ -24,7 +24,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway import __version__
+from dragoman.gateway import __version__
 from tests.conftest import RealComponent
 from tests.container_build import Build, Ignore, Image, Instruction, base_python, read
 from tests.scripted import Script, ScriptedServer, text_stream
@@ -224,9 +224,9 @@ def files(image: Image) -> set[tuple[str, int]]:
 def test_the_image_holds_the_gateway_and_nothing_that_builds_or_installs(image: Image) -> None:
     packages = next(image.inside("/opt/dragoman/lib").glob("python3.*/site-packages"))
     names = {path.name for path in packages.iterdir()}
-    assert {"gateway", "translators", "backends", "aiohttp", "uvloop"} <= names
+    assert {"dragoman", "aiohttp", "uvloop"} <= names
     assert not names & {"pip", "setuptools", "hatchling", "pytest", "tests", "bench"}
-    assert (packages / "gateway" / "configs" / "gateway.yaml").is_file()
+    assert (packages / "dragoman" / "gateway" / "configs" / "gateway.yaml").is_file()
     assert {path.name for path in image.root.iterdir()} == {"opt", "state"}
 
 

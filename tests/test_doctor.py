@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from backends.chat_completions import ChatCompletions
-from backends.chat_settings import resolve
-from gateway.cli import main
-from gateway.config import Config
-from gateway.doctor import CODEX_PROMPT, Finding, examine, examine_all
-from gateway.secrets import Secrets
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.backends.chat.settings import resolve
+from dragoman.gateway.cli import main
+from dragoman.gateway.config import Config
+from dragoman.gateway.doctor import CODEX_PROMPT, Finding, examine, examine_all
+from dragoman.gateway.keys.secrets import Secrets
 from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, model_list, sse, text_stream, usage
 
 PARIS, ROME = '{"city":"Paris"}', '{"city":"Rome"}'
@@ -291,7 +291,7 @@ async def test_a_window_that_nobody_tells_is_tried_out(
 @pytest.mark.parametrize(("play", "status"), [(able, 0), (poor, 1)])
 async def test_the_command_ends_with_the_verdict_as_its_status(play: Play, status: int) -> None:
     async with ScriptedServer(default=play) as server:
-        command = (sys.executable, "-m", "gateway.cli", "doctor", "--backend", server.url)
+        command = (sys.executable, "-m", "dragoman.gateway.cli", "doctor", "--backend", server.url)
         child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
         output, _ = await child.communicate()
     assert child.returncode == status

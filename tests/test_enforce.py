@@ -6,14 +6,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from backends.chat_completions import ChatCompletions
-from backends.chat_settings import resolve
-from tests.recording import Recorder, ask
-from tests.scripted import Script, ScriptedServer, call_stream, text_stream, usage
-from translators import forced
-from translators.errors import GatewayError, Kind
-from translators.forced import call_schema, instructed, unwrapped
-from translators.ir import (
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.backends.chat.settings import resolve
+from dragoman.translators.constraints import forced
+from dragoman.translators.constraints.forced import call_schema, instructed, unwrapped
+from dragoman.translators.constraints.schema_check import faults, usable
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
     Format,
     JsonObject,
     JsonSchema,
@@ -29,8 +28,9 @@ from translators.ir import (
     ToolResult,
     Usage,
 )
-from translators.parts import Fold
-from translators.schema_check import faults, usable
+from dragoman.translators.parts import Fold
+from tests.recording import Recorder, ask
+from tests.scripted import Script, ScriptedServer, call_stream, text_stream, usage
 
 ADD = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
 SUB = Tool("sub", "Subtracts.", {"type": "object"})

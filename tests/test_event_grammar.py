@@ -2,8 +2,8 @@
 
 import pytest
 
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
 from tests.event_grammar import check, violations
-from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
 
 TEXT: list[Event] = [PartStarted("text"), Delta("Hi"), PartEnded()]
 CALL: list[Event] = [PartStarted("call", "a", "f"), Delta("{}"), PartEnded()]

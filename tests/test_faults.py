@@ -23,7 +23,7 @@ import aiohttp
 import orjson
 import pytest
 
-from backends import replica
+from dragoman.backends.pool import replica
 from tests.gateway_fakes import post_bytes, until
 from tests.gateway_over import ASK, RESPONSES, Over, over
 from tests.scripted import Script, ScriptedServer, frames, text_stream

@@ -16,21 +16,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.chat_decoder import ChatDecoder
-from backends.chat_encode import encode
-from backends.chat_errors import classify
-from backends.chat_settings import Settings
-from gateway.body import parse_object
-from gateway.config import ImagesConfig, Limits
-from gateway.decoding import decode
-from gateway.images import Images
-from gateway.tracing import context_headers
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.encode import encode
+from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.settings import Settings
+from dragoman.gateway.calls.body import parse_object
+from dragoman.gateway.calls.decoding import decode
+from dragoman.gateway.calls.images import Images
+from dragoman.gateway.config import ImagesConfig, Limits
+from dragoman.gateway.telemetry.tracing import context_headers
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Image
+from dragoman.translators.protocol import Context, Json, Protocol
+from dragoman.translators.registry import PROTOCOLS
+from dragoman.translators.steps import at_once
 from tests.recording import ask
-from translators.errors import GatewayError
-from translators.ir import Image
-from translators.protocol import Context, Json, Protocol
-from translators.registry import PROTOCOLS
-from translators.steps import at_once
 
 GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = Context(id="0" * 32, clock=lambda: 1_700_000_000, seal=lambda text: text, open=lambda blob: blob)

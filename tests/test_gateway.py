@@ -13,13 +13,24 @@ import orjson
 import pytest
 import zstandard
 
-from backends.base import Sink
-from gateway.handler import HEADER_BUDGET, note_list
-from gateway.serving import drain
+from dragoman.backends.base import Sink
+from dragoman.gateway.calls.handler import HEADER_BUDGET, note_list
+from dragoman.gateway.serve.serving import drain
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    Note,
+    PartEnded,
+    PartStarted,
+    Request,
+    Started,
+    StopReason,
+    Usage,
+)
+from dragoman.translators.protocol import Context, Json, Protocol, Turn
 from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Running, parse, post_bytes, running, until
-from translators.errors import GatewayError, Kind
-from translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Request, Started, StopReason, Usage
-from translators.protocol import Context, Json, Protocol, Turn
 
 ASK = {"model": "only", "input": "hi"}
 STREAM = {**ASK, "stream": True}

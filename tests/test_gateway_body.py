@@ -16,15 +16,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import gateway.body
-from gateway.body import MENDED, deeper_than, parse_object
-from gateway.config import Limits
-from gateway.decoding import GIVEN
+from dragoman.gateway.calls.body import MENDED, _outside_strings, deeper_than, parse_object
+from dragoman.gateway.calls.decoding import GIVEN
+from dragoman.gateway.config import Limits
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.steps import Steps, at_once
 from tests.scripted import Script, text_stream
 from tests.test_life import eventually
 from tests.whole_gateway import PATHS, Served, asking, served
-from translators.errors import GatewayError, Kind
-from translators.steps import Steps, at_once
 
 MIB = 1024 * 1024
 LIMITS = Limits()
@@ -105,7 +104,7 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             sizes.append(len(raw))
             return orjson.loads(raw)
 
-    monkeypatch.setattr(gateway.body, "orjson", Recording)
+    monkeypatch.setattr("dragoman.gateway.calls.body.orjson", Recording)
     return sizes
 
 
@@ -143,8 +142,8 @@ def test_a_long_conversation_full_of_code_is_read(size: int) -> None:
 @example({"a": "\\" * 9, '"': '\\"' * 9}, 2, True)
 def test_only_values_are_counted_wherever_the_text_is_cut(value: Any, block: int, escaped: bool) -> None:
     raw = json.dumps(value, ensure_ascii=escaped).encode("utf-8", "replace")
-    with patch("translators.json_text.BLOCK", block):
-        counted = sum(gateway.body._outside_strings(raw))
+    with patch("dragoman.translators.json_text.BLOCK", block):
+        counted = sum(_outside_strings(raw))
     assert counted == structure(value)
 
 
@@ -258,7 +257,7 @@ class Endless:
 @pytest.fixture
 def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
     decoder = Endless()
-    monkeypatch.setattr(gateway.body, "decode", decoder)
+    monkeypatch.setattr("dragoman.gateway.calls.body.decode", decoder)
     return decoder
 
 
@@ -303,7 +302,7 @@ async def test_no_step_is_taken_for_a_client_that_left(endless: Endless) -> None
 
 
 async def test_others_have_their_turn_while_a_large_body_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway.body, "SLICE", 0.0)  # a turn for each step
+    monkeypatch.setattr("dragoman.gateway.calls.body.SLICE", 0.0)  # a turn for each step
     threads = threading.active_count()
     turns = 0
 

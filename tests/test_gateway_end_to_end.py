@@ -13,8 +13,8 @@ import orjson
 import pytest
 from aiohttp import web
 
-from gateway.app import RUNNER_OPTIONS, build
-from gateway.config import Config
+from dragoman.gateway.config import Config
+from dragoman.gateway.serve.app import RUNNER_OPTIONS, build
 from tests.gateway_fakes import post_bytes
 from tests.scripted import Script, ScriptedServer, text_stream
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from backends.refusal import for_log
-from gateway.config import LogConfig
-from gateway.logs import Redactor, configure, log, request_line
-from gateway.metrics import MOST_NAMES, Metrics
-from translators.ir import Note, Usage
+from dragoman.backends.refusal import for_log
+from dragoman.gateway.config import LogConfig
+from dragoman.gateway.telemetry.logs import Redactor, configure, log, request_line
+from dragoman.gateway.telemetry.metrics import MOST_NAMES, Metrics
+from dragoman.translators.ir import Note, Usage
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ import orjson
 import pytest
 from yarl import URL
 
-from backends.base import Health, ModelInfo
-from gateway.metrics import Metrics
+from dragoman.backends.base import Health, ModelInfo
+from dragoman.gateway.telemetry.metrics import Metrics
+from dragoman.translators.errors import GatewayError, Kind
 from tests import whole_gateway
 from tests.gateway_fakes import FakeBackend, running, until
 from tests.scripted import Script, text_stream
-from translators.errors import GatewayError, Kind
 
 ASK = {"model": "only", "input": "hi"}
 COMPLETED = {"client_kind": "other", "outcome": "completed", "status": "200"}
@@ -242,7 +242,7 @@ async def test_with_several_models_an_unknown_name_is_404_with_the_valid_ones() 
 
 
 async def test_a_model_that_came_later_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.models.RELOAD_UNKNOWN", 0.0)
+    monkeypatch.setattr("dragoman.gateway.calls.model_table.RELOAD_UNKNOWN", 0.0)
     backend = FakeBackend(served=[ModelInfo("a"), ModelInfo("b")])
     async with running(backend) as served:
         assert [await sent(served, name) for name in ("a", "c")] == ["a", 404]
@@ -401,7 +401,7 @@ async def test_a_probe_that_hangs_or_fails_does_not_stop_requests(monkeypatch: p
         raise AssertionError
 
     monkeypatch.setattr(backend, "health", hang)
-    monkeypatch.setattr("gateway.health.FIRST_PATIENCE", 0.1)
+    monkeypatch.setattr("dragoman.gateway.calls.health.FIRST_PATIENCE", 0.1)
     async with running(backend) as served, served.post(ASK) as answer:
         assert answer.status == 200
 

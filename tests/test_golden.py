@@ -15,10 +15,10 @@ from typing import Any
 import orjson
 import pytest
 
-from backends.chat_encode import encode
-from backends.chat_settings import resolve
+from dragoman.backends.chat.encode import encode
+from dragoman.backends.chat.settings import resolve
+from dragoman.translators.errors import GatewayError
 from tests.replay import CONTEXT, GOLDEN, PROTOCOL, TRANSCRIPTS, pieces, replay
-from translators.errors import GatewayError
 
 REQUESTS = sorted(
     path for name in PROTOCOL for path in (GOLDEN / "requests" / name).glob("*.json") if ".to_" not in path.name

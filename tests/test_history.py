@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translators.errors import GatewayError, Kind
-from translators.history import MISSING_OUTPUT, object_text, repair
-from translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.history import MISSING_OUTPUT, object_text, repair
+from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 
 
 def user(text: str = "hi") -> Message:

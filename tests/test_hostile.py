@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 import zstandard
 
-import gateway.door
 from bench.children import GATEWAY, Child, started
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
 from tests.test_cli import serving
@@ -247,7 +246,7 @@ async def test_a_body_that_trickles_in_is_refused_in_time(it: Served) -> None:
 
 @pytest.fixture
 def short_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateway.door, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("dragoman.gateway.serve.server.HEAD_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("short_heads")

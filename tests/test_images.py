@@ -14,12 +14,12 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from gateway.config import ImagesConfig, load
-from gateway.images import Address, Images, may_be_asked
+from dragoman.gateway.calls.images import Address, Images, may_be_asked
+from dragoman.gateway.config import ImagesConfig, load
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Note, Request, Text, ToolResult
+from dragoman.translators.registry import PROTOCOLS
 from tests.gateway_fakes import FakeBackend, running
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Note, Request, Text, ToolResult
-from translators.registry import PROTOCOLS
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 20
 PATH = "input[0].content[1].image_url"

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from translators.json_text import Balance, StringReader, blocks, is_object, without_lone_surrogates
-from translators.steps import at_once
+from dragoman.translators.json_text import Balance, StringReader, blocks, is_object, without_lone_surrogates
+from dragoman.translators.steps import at_once
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 999) | st.text(max_size=8),
@@ -259,7 +259,7 @@ def test_what_has_no_lone_half_is_left_as_it_is(raw: bytes) -> None:
 @example("\\" * 9 + "\ud83d", 3, True)
 def test_any_text_is_mended_as_by_a_decoder_of_utf_16(text: str, block: int, escaped: bool) -> None:
     raw = json.dumps([text], ensure_ascii=escaped).encode("utf-8", "surrogatepass")
-    with patch("translators.json_text.BLOCK", block):
+    with patch("dragoman.translators.json_text.BLOCK", block):
         read = orjson.loads(at_once(without_lone_surrogates(raw)))
     # halves that are bytes are never joined
     joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -269,7 +269,7 @@ def test_any_text_is_mended_as_by_a_decoder_of_utf_16(text: str, block: int, esc
 @given(st.text(alphabet="\\a", max_size=40), st.integers(1, 9))
 def test_blocks_cut_no_escape(text: str, size: int) -> None:
     raw = text.encode()
-    with patch("translators.json_text.BLOCK", size):
+    with patch("dragoman.translators.json_text.BLOCK", size):
         pieces = list(blocks(raw))
     assert b"".join(pieces) == raw
     assert all(size <= len(piece) <= size + 1 for piece in pieces[:-1])

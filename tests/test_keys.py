@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from gateway import auth
-from gateway.auth import Bucket, Client, Keys
-from gateway.config import Config, ConfigError
-from gateway.secrets import Grant, Secrets, read
+from dragoman.gateway.config import Config, ConfigError
+from dragoman.gateway.keys import auth
+from dragoman.gateway.keys.auth import Bucket, Client, Keys
+from dragoman.gateway.keys.secrets import Grant, Secrets, read
+from dragoman.translators.errors import GatewayError, Kind
 from tests.gateway_fakes import until
 from tests.gateway_over import Over, over
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
-from translators.errors import GatewayError, Kind
 
 BODY = text_stream("x")
 

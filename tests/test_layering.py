@@ -45,12 +45,13 @@ PURE_EXCEPTIONS = frozenset({"urllib.parse"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "__import__"})
 PURE_THIRD_PARTY = frozenset({"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"})
 # Pure as it is used there: with an empty registry, so that no reference is ever fetched.
-PURE_BY_CARE = {"translators.schema_check": frozenset({"attrs", "jsonschema", "referencing"})}
+PURE_BY_CARE = {"translators.constraints.schema_check": frozenset({"attrs", "jsonschema", "referencing"})}
 
 
 @dataclass(frozen=True)
 class Import:
-    """`module` imports `name`, a dotted name as far down as the statement says."""
+    """`module` imports `name`, a dotted name as far down as the statement says. Names of our own are without the
+    package `dragoman`, in which they are installed."""
 
     module: str
     name: str
@@ -68,12 +69,12 @@ def imports(source: str, module: str, is_package: bool = False) -> Iterator[Impo
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(module, alias.name, node.lineno)
+                yield Import(module, alias.name.removeprefix("dragoman."), node.lineno)
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             for alias in node.names:
-                yield Import(module, f"{base}.{alias.name}", node.lineno)
+                yield Import(module, f"{base}.{alias.name}".removeprefix("dragoman."), node.lineno)
 
 
 def within(name: str, package: str) -> bool:
@@ -177,17 +178,17 @@ def test_translators_touch_nothing_outside() -> None:
         ("translators.parts", "def f():\n    from time import monotonic", "the clock"),
         ("translators.parts", "import urllib.request", "the network"),
         ("translators.parts", "import aiohttp", "standard library"),
-        ("translators.parts", "from translators import responses", "knows none"),
-        ("translators.parts", "from backends.base import Sink", "one way"),
-        ("translators.responses.parse", "from translators.messages.parse import x", "never know each other"),
+        ("translators.parts", "from dragoman.translators import responses", "knows none"),
+        ("translators.parts", "from dragoman.backends.base import Sink", "one way"),
+        ("translators.responses.parse", "from dragoman.translators.messages.parse import x", "never know each other"),
         ("translators.responses.parse", "from ..messages import parse", "never know each other"),
-        ("translators.messages", "import translators.chat_completions", "never know each other"),
-        ("translators.registry", "from gateway import app", "one way"),
-        ("backends.pool", "from translators.responses.stream import Stream", "pairs"),
-        ("backends.pool", "from translators import registry", "pairs"),
-        ("backends.triton.client", "from gateway.config import Config", "one way"),
-        ("gateway.websocket", "import translators.responses", "registry"),
-        ("gateway.store.memory", "from translators.messages import PROTOCOL", "registry"),
+        ("translators.messages", "import dragoman.translators.chat_completions", "never know each other"),
+        ("translators.registry", "from dragoman.gateway import app", "one way"),
+        ("backends.pool", "from dragoman.translators.responses.stream import Stream", "pairs"),
+        ("backends.pool", "from dragoman.translators import registry", "pairs"),
+        ("backends.triton.client", "from dragoman.gateway.config import Config", "one way"),
+        ("gateway.websocket", "import dragoman.translators.responses", "registry"),
+        ("gateway.store.memory", "from dragoman.translators.messages import PROTOCOL", "registry"),
     ],
 )
 def test_the_rules_object(module: str, statement: str, word: str) -> None:
@@ -201,15 +202,15 @@ def test_the_rules_object(module: str, statement: str, word: str) -> None:
         ("translators.parts", "import orjson"),
         ("translators.parts", "import dataclasses"),
         ("translators.parts", "from urllib.parse import quote"),
-        ("translators.parts", "from translators.ir import Event"),
-        ("translators.registry", "from translators.responses import PROTOCOL"),
+        ("translators.parts", "from dragoman.translators.ir import Event"),
+        ("translators.registry", "from dragoman.translators.responses import PROTOCOL"),
         ("translators.responses.parse", "from . import tools"),
-        ("translators.responses.parse", "from translators.responses.schema import Body"),
+        ("translators.responses.parse", "from dragoman.translators.responses.schema import Body"),
         ("backends.pool", "import asyncio"),
-        ("backends.pool", "from translators.ir import Request"),
-        ("backends.chat_completions", "from backends.chat_messages import render"),
-        ("gateway.handler", "from translators.registry import PROTOCOLS"),
-        ("gateway.handler", "from backends.registry import open_backend"),
+        ("backends.pool", "from dragoman.translators.ir import Request"),
+        ("backends.chat_completions", "from dragoman.backends.prompts.messages import render"),
+        ("gateway.handler", "from dragoman.translators.registry import PROTOCOLS"),
+        ("gateway.handler", "from dragoman.backends.registry import open_backend"),
     ],
 )
 def test_the_rules_allow(module: str, statement: str) -> None:

@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 import pytest
 
-from gateway.config import Config
+from dragoman.gateway.config import Config
 from tests.gateway_over import ASK
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.test_cli import Process, serving

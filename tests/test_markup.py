@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.markup import FAMILIES, detect, open_markup
+from dragoman.backends.markup import FAMILIES, detect, open_markup
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Delta, Event, Message, Note, PartEnded, PartStarted, Request, StopReason, Text, Tool
+from dragoman.translators.parts import Parts
 from tests.event_grammar import check, plain
 from tests.replay import GOLDEN
-from translators.errors import GatewayError
-from translators.ir import Delta, Event, Message, Note, PartEnded, PartStarted, Request, StopReason, Text, Tool
-from translators.parts import Parts
 
 CASES = sorted((GOLDEN / "markup").glob("*/*.txt"))
 every_case = pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}-{path.stem}")

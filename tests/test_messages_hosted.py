@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from gateway.config import Config
-from gateway.secrets import Secrets, read
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.secrets import Secrets, read
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Message, Note, Text
+from dragoman.translators.messages import PROTOCOL
+from dragoman.translators.protocol import Context, Json, Policy, Turn
 from tests.grammar.messages import check_response, check_stream
 from tests.whole_gateway import Served, served
-from translators.errors import GatewayError
-from translators.ir import Message, Note, Text
-from translators.messages import PROTOCOL
-from translators.protocol import Context, Json, Policy, Turn
 
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 LS: Json = {"name": "ls", "input_schema": {"type": "object"}}

@@ -12,11 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
+    Image,
+    JsonSchema,
+    Message,
+    Named,
+    Note,
+    Reasoning,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
+from dragoman.translators.messages import PROTOCOL, parse_count
+from dragoman.translators.protocol import Context, Json, Policy, Turn
 from tests.grammar.messages import check_error
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, JsonSchema, Message, Named, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
-from translators.messages import PROTOCOL, parse_count
-from translators.protocol import Context, Json, Policy, Turn
 
 REQUESTS = Path(__file__).parent / "golden" / "requests" / "messages"
 GOOD = [path for path in sorted(REQUESTS.glob("*.json")) if ".to_" not in path.name]

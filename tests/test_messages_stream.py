@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.grammar.messages import check_error, check_events, check_response, check_stream
-from tests.replay import TRANSCRIPTS, replay
-from translators.errors import GatewayError, Kind
-from translators.ir import (
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
     Delta,
     Event,
     Finished,
@@ -21,9 +19,11 @@ from translators.ir import (
     StopReason,
     Usage,
 )
-from translators.messages import PROTOCOL
-from translators.messages.stream import PING, SIGNATURE
-from translators.protocol import Context, Json, Stream
+from dragoman.translators.messages import PROTOCOL
+from dragoman.translators.messages.stream import PING, SIGNATURE
+from dragoman.translators.protocol import Context, Json, Stream
+from tests.grammar.messages import check_error, check_events, check_response, check_stream
+from tests.replay import TRANSCRIPTS, replay
 
 ASKED: Json = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 STOP, LENGTH = StopReason.STOP, StopReason.LENGTH

@@ -7,14 +7,14 @@ import random
 
 import pytest
 
-from backends.base import Sink
-from gateway.client_kind import client_kind
-from gateway.metrics import GAPS, MOST_MODELS, Gaps, Metrics
-from gateway.vitals import Vitals, resident
+from dragoman.backends.base import Sink
+from dragoman.gateway.calls.client_kind import client_kind
+from dragoman.gateway.telemetry.metrics import GAPS, MOST_MODELS, Gaps, Metrics
+from dragoman.gateway.telemetry.process_metrics import Vitals, resident
+from dragoman.translators.ir import Request
 from tests.gateway_fakes import FakeBackend, hello, post_bytes, running, until
 from tests.scripted import Script, model_list, text_stream, usage
 from tests.whole_gateway import PATHS, asking, served
-from translators.ir import Request
 
 AGENTS = {
     "codex": {"originator": "codex_exec", "user-agent": "codex_exec/0.169.0 (Debian 12.0.0; x86_64)"},
@@ -125,7 +125,7 @@ async def test_an_answer_that_was_whole_when_its_client_left_frees_nothing() -> 
 
 
 async def test_lag_and_memory_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.vitals.PERIOD", 0.02)
+    monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.PERIOD", 0.02)
     metrics = Metrics()
     vitals = Vitals(metrics)
     await asyncio.sleep(0.2)

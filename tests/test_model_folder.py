@@ -10,12 +10,12 @@ import orjson
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from backends.chat_completions import ChatCompletions
-from backends.chat_settings import resolve
-from backends.model_folder import INSTALL, PromptCounter
-from gateway.window import fit
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.prompts.model_folder import INSTALL, PromptCounter
+from dragoman.gateway.calls.context_window import fit
+from dragoman.translators.errors import GatewayError, Kind
 from tests.recording import ask
-from translators.errors import GatewayError, Kind
 
 WORDS = ("user", ":", "one", "two", "three", "assistant", "tool", "add")
 TEMPLATE = (
@@ -65,7 +65,7 @@ def test_a_missing_extra_is_named_with_what_installs_it(folder: Path, monkeypatc
             raise ImportError(name)
         return real(name, *rest, **named)
 
-    for name in ("backends.template", "backends.tokenizer"):
+    for name in ("dragoman.backends.prompts.template", "dragoman.backends.prompts.tokenizer"):
         monkeypatch.delitem(__import__("sys").modules, name, raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(GatewayError) as caught:

@@ -23,12 +23,12 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from gateway.app import RUNNER_OPTIONS, build
-from gateway.config import Config
-from gateway.door import Runner
-from gateway.openapi import describe
+from dragoman.gateway.config import Config
+from dragoman.gateway.serve.app import RUNNER_OPTIONS, build
+from dragoman.gateway.serve.openapi import describe
+from dragoman.gateway.serve.server import Runner
+from dragoman.translators.registry import PROTOCOLS
 from tests.gateway_fakes import FakeBackend, running
-from translators.registry import PROTOCOLS
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 

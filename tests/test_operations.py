@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import yaml
 
-from backends.chat_settings import PRESETS
-from gateway import __version__
-from gateway.cli import main
-from gateway.config import Config
+from dragoman.backends.chat.settings import PRESETS
+from dragoman.gateway import __version__
+from dragoman.gateway.cli import main
+from dragoman.gateway.config import Config
 from tests.conftest import RealComponent
 from tests.container_build import read
 from tests.exported_metrics import exported

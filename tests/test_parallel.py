@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragoman.translators.constraints.parallel import FirstCallOnly
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartKind, PartStarted, Started, StopReason, Usage
+from dragoman.translators.parts import Parts
 from tests.event_grammar import check, plain
-from translators.ir import Delta, Event, Finished, PartEnded, PartKind, PartStarted, Started, StopReason, Usage
-from translators.parallel import FirstCallOnly
-from translators.parts import Parts
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
 USAGE = Usage(5, 7)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.event_grammar import check, fold, plain
-from translators.ir import (
+from dragoman.translators.ir import (
     Delta,
     Event,
     Finished,
@@ -20,7 +19,8 @@ from translators.ir import (
     ToolCall,
     Usage,
 )
-from translators.parts import Parts, _Call
+from dragoman.translators.parts import Parts, _Call
+from tests.event_grammar import check, fold, plain
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
 

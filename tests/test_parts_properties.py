@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragoman.translators.ir import Delta, Event, Note, PartStarted, StopReason, ToolCall
+from dragoman.translators.parts import Parts
 from tests.event_grammar import check, fold, plain
-from translators.ir import Delta, Event, Note, PartStarted, StopReason, ToolCall
-from translators.parts import Parts
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
 

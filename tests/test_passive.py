@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from backends.base import Sink
-from gateway.passive import FAILURES, MEMORY
+from dragoman.backends.base import Sink
+from dragoman.gateway.calls.outlier import FAILURES, MEMORY
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
 from tests.gateway_fakes import FakeBackend, Running, hello, running, until
-from translators.errors import GatewayError, Kind
-from translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
 
 ASK = {"model": "m", "input": "x"}
 
@@ -45,7 +45,7 @@ async def test_a_doubt_ends_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
             async with served.post(ASK) as answer:
                 await answer.read()
         assert await readiness(served) == (503, "fails")
-        monkeypatch.setattr("gateway.passive.MEMORY", 0.0)
+        monkeypatch.setattr("dragoman.gateway.calls.outlier.MEMORY", 0.0)
         assert MEMORY > 0
         assert await readiness(served) == (200, "ready")
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from backends import pool as pool_module
-from backends.base import Health, ModelInfo
-from backends.breaker import Rules
-from backends.pool import Pool, rank
-from backends.replica import Settings
-from gateway.sessions import session
+from dragoman.backends.base import Health, ModelInfo
+from dragoman.backends.pool import pool as pool_module
+from dragoman.backends.pool.breaker import Rules
+from dragoman.backends.pool.pool import Pool, rank
+from dragoman.backends.pool.replica import Settings
+from dragoman.gateway.calls.affinity import session
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Request, Text
 from tests.gateway_fakes import FakeBackend, until
 from tests.gateway_over import Over, over
 from tests.recording import Recorder
 from tests.scripted import Script, ScriptedServer, chunk, frames, model_list, sse, text_stream
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Request, Text
 
 BODY = text_stream("hel", "lo")
 COMPLETED = '"status":"completed"'
@@ -522,7 +522,7 @@ async def test_cancelling_frees_the_server_and_the_trial() -> None:
 
 
 async def test_servers_are_spread_over_when_named_by_flags() -> None:
-    from gateway.config import Config, replicas
+    from dragoman.gateway.config import Config, replicas
 
     config = Config(backends=replicas(["http://a/v1", "http://b/v1"]))
     assert [(group.name, len(group.members)) for group in config.groups] == [("pool", 2)]

@@ -20,9 +20,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway.app import RUNNER_OPTIONS, build
-from gateway.config import Config
-from gateway.secrets import Secrets
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.serve.app import RUNNER_OPTIONS, build
 from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, sse, text_stream, usage
 
 THOUGHTS = ["First, list the files.", "Two lines \u2014 \u201equoted\u201c\n\nand a tab\t.", "Nothing more to do."]

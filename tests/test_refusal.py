@@ -12,17 +12,17 @@ from typing import Any
 import orjson
 import pytest
 
-from backends.chat_decoder import ChatDecoder
-from backends.chat_errors import classify
-from backends.chat_settings import Settings
-from backends.refusal import MAX_SHOWN, MAX_WORDS, Fault, Refusal, Words, cut, for_log, read, redact
-from backends.refused_fields import by_fields, by_words
-from backends.triton.errors import classify as classify_triton
-from gateway.logs import Redactor
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.refused_fields import by_fields, by_words
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.refusal import MAX_SHOWN, MAX_WORDS, Fault, Refusal, Words, cut, for_log, read, redact
+from dragoman.backends.triton.errors import classify as classify_triton
+from dragoman.gateway.telemetry.logs import Redactor
+from dragoman.translators.errors import GatewayError, Kind
 from tests.recording import ask
 from tests.scripted import Script, sse
 from tests.whole_gateway import PATHS, asking, served
-from translators.errors import GatewayError, Kind
 
 BACKENDS = Path(__file__).parents[1] / "backends"
 

@@ -11,15 +11,15 @@ from typing import Any
 import orjson
 import pytest
 
-from backends import refused_fields
-from backends.chat_completions import ChatCompletions
-from backends.chat_settings import resolve
-from backends.refusal import read
-from backends.refused_fields import KEPT, MAX_MODELS, RefusedFields, by_fields, by_words
+from dragoman.backends.chat import refused_fields
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.backends.chat.refused_fields import KEPT, MAX_MODELS, RefusedFields, by_fields, by_words
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.refusal import read
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Note, Sampling, Tool
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, text_stream
-from translators.errors import GatewayError, Kind
-from translators.ir import Note, Sampling, Tool
 
 HELLO = text_stream("Hel", "lo")
 TOOL = Tool("add", "Adds.", {"type": "object"})

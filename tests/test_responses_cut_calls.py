@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
 from tests.grammar.responses import check_stream
 from tests.replay import CONTEXT, PROTOCOL
-from translators.errors import GatewayError, Kind
-from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
 
 TOOLS = [{"type": "custom", "name": "exec"}, {"type": "apply_patch"}, {"type": "shell"}]
 

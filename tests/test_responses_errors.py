@@ -5,14 +5,14 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Delta, PartStarted, Started
+from dragoman.translators.responses import PROTOCOL
+from dragoman.translators.responses.errors import stream_error
+from dragoman.translators.responses.output import Message
 from tests.grammar import framing
 from tests.grammar.responses import check_stream
 from tests.replay import CONTEXT
-from translators.errors import GatewayError, Kind
-from translators.ir import Delta, PartStarted, Started
-from translators.responses import PROTOCOL
-from translators.responses.errors import stream_error
-from translators.responses.output import Message
 
 
 @pytest.mark.parametrize(

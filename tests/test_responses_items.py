@@ -8,22 +8,11 @@ from typing import Any
 
 import pytest
 
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
+from dragoman.translators.protocol import Context, Json, Policy
+from dragoman.translators.responses import PROTOCOL
 from tests.responses_requests import PNG, messages, parse, parts, refused, user
-from translators.errors import GatewayError
-from translators.ir import (
-    Image,
-    Message,
-    Note,
-    Part,
-    Reasoning,
-    Refusal,
-    Role,
-    Text,
-    ToolCall,
-    ToolResult,
-)
-from translators.protocol import Context, Json, Policy
-from translators.responses import PROTOCOL
 
 # ---------------------------------------------------------------------------------------------------------------- input
 

@@ -10,20 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import JsonObject, JsonSchema, Note, Sampling, Thinking
+from dragoman.translators.protocol import Context, Json, Turn
+from dragoman.translators.responses import PROTOCOL
+from dragoman.translators.responses.items import HOSTED_ITEMS
+from dragoman.translators.responses.schema import CreateResponse
 from tests.grammar.responses_objects import RESPONSE_SHAPE
 from tests.responses_requests import PNG, parse, refused, user
-from translators.errors import GatewayError
-from translators.ir import (
-    JsonObject,
-    JsonSchema,
-    Note,
-    Sampling,
-    Thinking,
-)
-from translators.protocol import Context, Json, Turn
-from translators.responses import PROTOCOL
-from translators.responses.items import HOSTED_ITEMS
-from translators.responses.schema import CreateResponse
 
 CASES = sorted((Path(__file__).parent / "golden" / "requests" / "responses").glob("*.json"))
 

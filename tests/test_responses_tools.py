@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.translators.errors import Kind
+from dragoman.translators.ir import Finished, Named, Note, Started, StopReason, Tool, ToolCall
+from dragoman.translators.openai.tools import canonical_schema, object_schema
+from dragoman.translators.protocol import Json, Policy, Turn
+from dragoman.translators.responses.tools import Declarations, Declared, ToolMap
 from tests.responses_requests import parse, refused
-from translators.errors import Kind
-from translators.ir import Finished, Named, Note, Started, StopReason, Tool, ToolCall
-from translators.openai_tools import canonical_schema, object_schema
-from translators.protocol import Json, Policy, Turn
-from translators.responses.tools import Declarations, Declared, ToolMap
 
 EMPTY = {"type": "object", "properties": {}}
 NAMES = re.compile(r"[a-zA-Z0-9_-]{1,64}")

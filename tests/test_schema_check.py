@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from dragoman.translators.constraints.schema_check import faults, usable
+from dragoman.translators.ir import JsonSchema, Text
 from tests.recording import ask
 from tests.scripted import Script, text_stream
 from tests.test_enforce import run
-from translators.ir import JsonSchema, Text
-from translators.schema_check import faults, usable
 
 Schema = dict[str, Any]
 HOSTILE = "(a+)+$"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.sealing import PREFIX, Sealer, own_key
+from dragoman.gateway.keys.reasoning_seal import PREFIX, Sealer, own_key
 
 
 @given(st.text())

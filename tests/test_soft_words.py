@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translators.ir import Note
-from translators.soft_words import EFFORTS, effort, known
+from dragoman.translators.ir import Note
+from dragoman.translators.soft_words import EFFORTS, effort, known
 
 NOTED = [Note("field", "f")]
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from translators import sse
-from translators.errors import GatewayError, Kind
-from translators.sse import EventReader
+from dragoman.translators import sse
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.sse import EventReader
 
 STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
     "lf": (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),

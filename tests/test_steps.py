@@ -1,4 +1,4 @@
-from translators.steps import Steps, at_once
+from dragoman.translators.steps import Steps, at_once
 
 
 def test_the_result_is_what_the_last_step_returns() -> None:

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from backends.chat_settings import resolve
-from backends.markup import detect, open_markup
-from backends.prompt import Prompt
-from backends.template import ChatTemplate
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.markup import detect, open_markup
+from dragoman.backends.prompts.prompt import Prompt
+from dragoman.backends.prompts.template import ChatTemplate
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Message, Reasoning, Request, StopReason, Text, Thinking, Tool, ToolCall, ToolResult
+from dragoman.translators.parts import Parts
 from tests.conftest import RealComponent
 from tests.event_grammar import fold
-from translators.errors import GatewayError, Kind
-from translators.ir import Message, Reasoning, Request, StopReason, Text, Thinking, Tool, ToolCall, ToolResult
-from translators.parts import Parts
 
 Json = dict[str, Any]
 FAMILIES = ("qwen3", "llama3_1", "deepseek_v3")
@@ -237,7 +237,7 @@ def test_a_template_refuses_in_its_own_words() -> None:
     ],
 )
 def test_bombs_break_ins_and_faults_are_errors(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends.template.OUTPUT_LIMIT", 1 << 20)
+    monkeypatch.setattr("dragoman.backends.prompts.template.OUTPUT_LIMIT", 1 << 20)
     with pytest.raises(GatewayError) as caught:
         ChatTemplate(source).render([{"role": "user", "content": "Hi"}])
     assert caught.value.kind is Kind.UNSUPPORTED

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.config import BackendTls, ConfigError, Tls
-from gateway.tls import for_backend, for_clients
+from dragoman.gateway.config import BackendTls, ConfigError, Tls
+from dragoman.gateway.serve.tls import for_backend, for_clients
 from tests.gateway_over import ASK, over
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.test_cli import serving

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Model
 
-from backends.tokenizer import Tokenizer
+from dragoman.backends.prompts.tokenizer import Tokenizer
+from dragoman.translators.errors import GatewayError
 from tests.conftest import RealComponent
-from translators.errors import GatewayError
 
 FAMILIES = ("qwen3", "llama3_1", "deepseek_v3")
 TEXT = 'Grüße 👩‍👩‍👧‍👦, 中文 — naïve\n\n    indented  twice\t"x" 🙂🇩🇪 ½'

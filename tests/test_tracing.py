@@ -12,8 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-import gateway.app
-from gateway.tracing import OpenTelemetry, PassedOn, context_headers, open_tracing, wanted
+from dragoman.gateway.telemetry.tracing import OpenTelemetry, PassedOn, context_headers, open_tracing, wanted
 from tests.scripted import Script, model_list, text_stream
 from tests.whole_gateway import PATHS, Served, asking, served
 
@@ -27,7 +26,7 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(gateway.app, "open_tracing", lambda _: OpenTelemetry(provider))
+    monkeypatch.setattr("dragoman.gateway.serve.app.open_tracing", lambda _: OpenTelemetry(provider))
     return exporter
 
 

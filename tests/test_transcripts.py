@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from backends.chat_decoder import ChatDecoder
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.protocol import Context
+from dragoman.translators.responses import PROTOCOL
 from tests.grammar.responses import check_response, check_stream
-from translators.errors import GatewayError, Kind
-from translators.protocol import Context
-from translators.responses import PROTOCOL
 
 FOLDER = Path(__file__).parent / "golden" / "streams" / "chat_completions"
 ROW = re.compile(r"^\| `(?P<case>[^`]+)` \|.*\| (?P<ends>[^|]+) \|$", re.MULTILINE)

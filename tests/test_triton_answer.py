@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from backends.markup import open_markup
-from backends.triton.answer import Answer, Reading
-from backends.triton.client import Metadata
-from backends.triton.profiles import Ask, Form, Profile
+from dragoman.backends.markup import open_markup
+from dragoman.backends.triton.answer import Answer, Reading
+from dragoman.backends.triton.client import Metadata
+from dragoman.backends.triton.profiles import Ask, Form, Profile
+from dragoman.translators.ir import Finished, Sampling, Usage
+from dragoman.translators.parts import Parts
 from tests.recording import ask
-from translators.ir import Finished, Sampling, Usage
-from translators.parts import Parts
 
 PROMPT = [1, 2, 3, 4, 5]
 ODD: list[Any] = [-1, 2**63, 1e300, float("nan"), 11.5, "many", None, True, [7]]

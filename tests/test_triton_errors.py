@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from backends.refusal import cut
-from backends.triton.errors import classify
-from translators.errors import Kind
+from dragoman.backends.refusal import cut
+from dragoman.backends.triton.errors import classify
+from dragoman.translators.errors import Kind
 
 TRACEBACK = """Traceback (most recent call last):
   File "/models/tensorrt_llm_bls/1/model.py", line 94, in execute

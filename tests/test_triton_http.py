@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from backends.triton.client import Call, Metadata, Outputs, Tensor
-from backends.triton.http_client import HttpClient
-from translators.errors import GatewayError, Kind
+from dragoman.backends.triton.client import Call, Metadata, Outputs, Tensor
+from dragoman.backends.triton.http_client import HttpClient
+from dragoman.translators.errors import GatewayError, Kind
 
 MODEL = Metadata("m", {"text_input": "BYTES"}, {}, batched=False)
 

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from backends.triton.meter import Meter, read
+from dragoman.backends.triton.meter import Meter, read
 
 ENGINE = """# TYPE nv_trt_llm_request_metrics gauge
 nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3
@@ -56,7 +56,7 @@ async def test_what_was_measured_is_told_until_it_is_old(monkeypatch: pytest.Mon
         await meter.measure(["tensorrt_llm"])
         await meter.measure(["tensorrt_llm"])
         assert [meter.load, asked] == [7.0, 1]
-        monkeypatch.setattr("backends.triton.meter.STALE", -1.0)
+        monkeypatch.setattr("dragoman.backends.triton.meter.STALE", -1.0)
         assert meter.load is None
         await meter.close()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from backends.registry import Options, open_backend
-from backends.triton.address import parse
-from translators.errors import GatewayError, Kind
+from dragoman.backends.registry import Options, open_backend
+from dragoman.backends.triton.address import parse
+from dragoman.translators.errors import GatewayError, Kind
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def test_a_password_in_the_url_is_not_repeated(folder: Path) -> None:
     [
         ("grpc", "grpc", "triton"),
         ("tritonclient.grpc.service_pb2", "grpc", "triton"),
-        ("backends.tokenizer", "http", "tokenizer"),
-        ("backends.template", "grpc", "tokenizer"),
+        ("dragoman.backends.prompts.tokenizer", "http", "tokenizer"),
+        ("dragoman.backends.prompts.template", "grpc", "tokenizer"),
     ],
 )
 def test_a_missing_extra_is_named_with_its_command(

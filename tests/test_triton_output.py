@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.triton.output import BROKEN, Cumulative, Ids, Stops
+from dragoman.backends.triton.output import BROKEN, Cumulative, Ids, Stops
 
 WORDS = st.text(alphabet="abE N", max_size=30)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from backends.triton.client import Config, Metadata, Tensor, metadata, wire_shape
-from backends.triton.profiles import Ask, Profile, discover, encode, fitted, stop_inputs
-from translators.errors import GatewayError, Kind
-from translators.ir import JsonObject, JsonSchema, Note, Sampling
+from dragoman.backends.triton.client import Config, Metadata, Tensor, metadata, wire_shape
+from dragoman.backends.triton.profiles import Ask, Profile, discover, encode, fitted, stop_inputs
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import JsonObject, JsonSchema, Note, Sampling
 
 ENGINE = {
     "input_ids": "INT32",

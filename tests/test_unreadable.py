@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Note, Text, ToolCall, ToolResult
+from dragoman.translators.protocol import Context, Json, Policy, Turn
+from dragoman.translators.registry import PROTOCOLS
+from dragoman.translators.unreadable import Unreadable, asked_about
 from tests.scripted import Script, text_stream
 from tests.whole_gateway import PATHS, Served, served
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Note, Text, ToolCall, ToolResult
-from translators.protocol import Context, Json, Policy, Turn
-from translators.registry import PROTOCOLS
-from translators.unreadable import Unreadable, asked_about
 
 PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
 ZIP = b"PK\x03\x04\x14\x00\x00\x00rest"

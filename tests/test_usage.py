@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
-from backends.usage import MOST, count, measured, total
+from dragoman.backends.usage import MOST, count, measured, total
+from dragoman.translators.ir import Usage
 from tests.replay import CONTEXT, PROTOCOL, replay, turn
 from tests.scripted import Script, chunk, sse
 from tests.whole_gateway import PATHS, asking, served
-from translators.ir import Usage
 
 ROOT = Path(__file__).parents[1]
 # As they stand in a server's JSON; what JSON cannot write, Python's writes.

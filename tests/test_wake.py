@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway import health
+from dragoman.gateway.calls import health
 from tests.gateway_over import Over, over
 from tests.scripted import Script, ScriptedServer, text_stream
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.window import SAFE, estimate, fit, size_bound
+from dragoman.gateway.calls.context_window import SAFE, estimate, fit, size_bound
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Note, Request, Text, Tool, ToolCall, ToolResult
 from tests.gateway_fakes import FakeBackend
-from translators.errors import GatewayError, Kind
-from translators.ir import Image, Message, Note, Request, Text, Tool, ToolCall, ToolResult
 
 WINDOW = 4096
 

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from gateway.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
-from gateway.config import Config
-from gateway.door import Runner
-from gateway.secrets import Secrets
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from dragoman.gateway.serve.server import Runner
 from tests.scripted import Play, ScriptedServer
 
 # The smallest request of each protocol, by path, for a text.

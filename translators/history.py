@@ -26,8 +26,8 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from translators.errors import invalid
-from translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolResult
+from dragoman.translators.errors import invalid
+from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolResult
 
 MISSING_OUTPUT = "[No output was recorded for this call.]"
 ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id {id}]"

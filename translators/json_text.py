@@ -15,7 +15,7 @@ from enum import Enum
 
 import orjson
 
-from translators.steps import Steps
+from dragoman.translators.steps import Steps
 
 _STRUCTURE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'\\.?|"', re.DOTALL)

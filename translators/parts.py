@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from translators.ir import (
+from dragoman.translators.ir import (
     Delta,
     Event,
     Finished,
@@ -39,7 +39,7 @@ from translators.ir import (
     ToolCall,
     Usage,
 )
-from translators.json_text import Balance, is_object
+from dragoman.translators.json_text import Balance, is_object
 
 
 class _Part:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 from typing import Protocol as Interface
 
-from translators.errors import GatewayError
-from translators.ir import Event, Note, Request
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Event, Note, Request
 
 Json = dict[str, Any]
 

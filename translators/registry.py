@@ -3,7 +3,7 @@ here."""
 
 from __future__ import annotations
 
-from translators import chat_completions, messages, responses
-from translators.protocol import Protocol
+from dragoman.translators import chat_completions, messages, responses
+from dragoman.translators.protocol import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = (responses.PROTOCOL, messages.PROTOCOL, chat_completions.PROTOCOL)

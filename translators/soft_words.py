@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from translators.ir import Note
+from dragoman.translators.ir import Note
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SUMMARIES = ("auto", "concise", "detailed")

@@ -9,7 +9,7 @@ no server that is read here says anything by them that its payload does not.
 
 from __future__ import annotations
 
-from translators.errors import GatewayError, Kind
+from dragoman.translators.errors import GatewayError, Kind
 
 MAX_EVENT = (
     32 * 1024 * 1024

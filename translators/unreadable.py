@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote_to_bytes
 
-from translators.errors import Content, GatewayError, Kind
-from translators.ir import Image, Message, Note, Text
-from translators.protocol import Policy
+from dragoman.translators.errors import Content, GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Note, Text
+from dragoman.translators.protocol import Policy
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 NO_EYES = "this model does not see images"

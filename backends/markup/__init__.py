@@ -8,21 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backends.markup.deepseek import CALLS_BEGIN, DSML, DeepSeek
-from backends.markup.glm import Glm
-from backends.markup.granite import Granite
-from backends.markup.harmony import Harmony
-from backends.markup.hermes import Hermes
-from backends.markup.kimi_k2 import KimiK2
-from backends.markup.llama3 import Llama3
-from backends.markup.mistral import Mistral
-from backends.markup.nemotron import Nemotron
-from backends.markup.plain import Plain
-from backends.markup.qwen3_coder import Qwen3Coder
-from backends.markup.scanner import Markup
-from translators.errors import GatewayError, Kind
-from translators.ir import Request
-from translators.parts import Parts
+from dragoman.backends.markup.deepseek import CALLS_BEGIN, DSML, DeepSeek
+from dragoman.backends.markup.glm import Glm
+from dragoman.backends.markup.granite import Granite
+from dragoman.backends.markup.harmony import Harmony
+from dragoman.backends.markup.hermes import Hermes
+from dragoman.backends.markup.kimi_k2 import KimiK2
+from dragoman.backends.markup.llama3 import Llama3
+from dragoman.backends.markup.mistral import Mistral
+from dragoman.backends.markup.nemotron import Nemotron
+from dragoman.backends.markup.plain import Plain
+from dragoman.backends.markup.qwen3_coder import Qwen3Coder
+from dragoman.backends.markup.scanner import Markup
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Request
+from dragoman.translators.parts import Parts
 
 FAMILIES: Mapping[str, type[Markup]] = {
     "hermes": Hermes,

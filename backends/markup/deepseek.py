@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from backends.markup.headed import HeadedCalls
-from backends.markup.tagged import TaggedCalls
+from dragoman.backends.markup.headed import HeadedCalls
+from dragoman.backends.markup.tagged import TaggedCalls
 
 _NAME = re.compile(r"[\w.:/-]+")
 _INVOKE = re.compile(r'\s*name="([^"]+)"\s*>')

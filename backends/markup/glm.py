@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from backends.markup.scanner import HEADER_LIMIT
-from backends.markup.tagged import TaggedCalls
+from dragoman.backends.markup.scanner import HEADER_LIMIT
+from dragoman.backends.markup.tagged import TaggedCalls
 
 _NAME = re.compile(r"\s*([\w.:/-]+)\s*")
 _MAY_BE_NAME = re.compile(r"\s*[\w.:/-]*\s*")

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from backends.markup.scanner import JsonText, Markup, markers_of
-from translators.ir import Request
-from translators.parts import Parts
+from dragoman.backends.markup.scanner import JsonText, Markup, markers_of
+from dragoman.translators.ir import Request
+from dragoman.translators.parts import Parts
 
 _MESSAGE, _START = "<|message|>", "<|start|>"
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from backends.markup.scanner import JsonText, Markup
+from dragoman.backends.markup.scanner import JsonText, Markup
 
 
 class HeadedCalls(Markup):

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 import orjson
 
-from backends.markup.scanner import HEADER_LIMIT, JsonText, Markup
-from translators.json_text import is_object
+from dragoman.backends.markup.scanner import HEADER_LIMIT, JsonText, Markup
+from dragoman.translators.json_text import is_object
 
 _KEY = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _SCALAR = re.compile(r"[\w.+-]*")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from backends.markup.headed import HeadedCalls
+from dragoman.backends.markup.headed import HeadedCalls
 
 _HEADER = re.compile(r"(?P<id>(?:functions\.)?(?P<name>[\w.-]+?)(?::\d+)?)")
 

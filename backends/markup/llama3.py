@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from backends.markup.headed import HeadedCalls
-from backends.markup.json_calls import JsonCalls
+from dragoman.backends.markup.headed import HeadedCalls
+from dragoman.backends.markup.json_calls import JsonCalls
 
 _NAME = re.compile(r"[\w.:/-]+")
 

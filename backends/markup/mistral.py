@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from backends.markup.headed import HeadedCalls
-from backends.markup.json_calls import JsonCalls
+from dragoman.backends.markup.headed import HeadedCalls
+from dragoman.backends.markup.json_calls import JsonCalls
 
 _HEADER = re.compile(r"(?P<name>[\w.:/-]+)\s*(?:\[CALL_ID\]\s*(?P<id>\S+))?")
 _MAY_BE = re.compile(r"\s*[\w.:/-]+\s*(?:\[.*)?", re.DOTALL)

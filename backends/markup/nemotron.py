@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from backends.markup.json_calls import JsonCalls
+from dragoman.backends.markup.json_calls import JsonCalls
 
 
 class Nemotron(JsonCalls):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.markup.scanner import Markup
+from dragoman.backends.markup.scanner import Markup
 
 
 class Plain(Markup):

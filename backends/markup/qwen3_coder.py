@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from backends.markup.tagged import TaggedCalls
+from dragoman.backends.markup.tagged import TaggedCalls
 
 _NAME = re.compile(r"\s*([\w.:/-]+)\s*>")
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import ClassVar
 
-from translators.ir import Note, Request, Tool
-from translators.parts import Parts
+from dragoman.translators.ir import Note, Request, Tool
+from dragoman.translators.parts import Parts
 
 HELD_LIMIT = 262_144  # characters of a call that may wait for its name
 RESCAN_LIMIT = 4_096  # of a malformed call, that are searched for further markers

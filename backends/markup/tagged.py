@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from backends.markup.scanner import Markers, Markup, markers_of
+from dragoman.backends.markup.scanner import Markers, Markup, markers_of
 
 LITERAL_LIMIT = 10_000  # characters of a value that are tried as a Python literal
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from translators.errors import GatewayError, Kind
+from dragoman.translators.errors import GatewayError, Kind
 
 PORTS = {"grpc": 8001, "http": 8000}
 METRICS_PORT = 8002

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from backends.triton.client import Outputs
-from backends.triton.errors import broken_off, failed, timed_out
-from backends.triton.output import Cumulative, Deltas, IdDecoder, Ids, Stops
-from backends.triton.profiles import Ask, Profile
-from backends.usage import count, measured
-from translators.ir import Event, Note, StopReason, Usage
-from translators.parts import Parts
+from dragoman.backends.triton.client import Outputs
+from dragoman.backends.triton.errors import broken_off, failed, timed_out
+from dragoman.backends.triton.output import Cumulative, Deltas, IdDecoder, Ids, Stops
+from dragoman.backends.triton.profiles import Ask, Profile
+from dragoman.backends.usage import count, measured
+from dragoman.translators.ir import Event, Note, StopReason, Usage
+from dragoman.translators.parts import Parts
 
 
 class Markup(Protocol):

@@ -18,26 +18,26 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from backends.base import Health, ModelInfo, Sink
-from backends.chat_completions import Timeouts
-from backends.chat_messages import has_unseen_images, render
-from backends.chat_settings import Settings
-from backends.deadline import Deadline
-from backends.enforce import enforce
-from backends.triton.address import Address
-from backends.triton.answer import Answer
-from backends.triton.client import Call, Client, Outputs
-from backends.triton.errors import timed_out
-from backends.triton.meter import Meter
-from backends.triton.model_files import Loader, ModelFiles
-from backends.triton.profiles import Ask, Profile, discover, encode, stop_inputs, wanted_outputs
-from translators import forced
-from translators.errors import GatewayError, Kind
-from translators.ir import Event, Finished, Note, Request
-from translators.parts import Parts
+from dragoman.backends.base import Health, ModelInfo, Sink
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.deadline import Deadline
+from dragoman.backends.enforce import enforce
+from dragoman.backends.prompts.messages import has_unseen_images, render
+from dragoman.backends.triton.address import Address
+from dragoman.backends.triton.answer import Answer
+from dragoman.backends.triton.client import Call, Client, Outputs
+from dragoman.backends.triton.errors import timed_out
+from dragoman.backends.triton.meter import Meter
+from dragoman.backends.triton.model_files import Loader, ModelFiles
+from dragoman.backends.triton.profiles import Ask, Profile, discover, encode, stop_inputs, wanted_outputs
+from dragoman.translators.constraints import forced
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Event, Finished, Note, Request
+from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
-    from backends.prompt import Rendered
+    from dragoman.backends.prompts.prompt import Rendered
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 
-from backends.chat_errors import classify as classify_chat
-from backends.chat_settings import Settings
-from backends.refusal import Refusal, Words, cut, redact
-from translators.errors import GatewayError, Kind
+from dragoman.backends.chat.errors import classify as classify_chat
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.refusal import Refusal, Words, cut, redact
+from dragoman.translators.errors import GatewayError, Kind
 
 # tensorrt_llm's C++ executor, beside the wordings that it shares with trtllm-serve.
 _SETTINGS = Settings(

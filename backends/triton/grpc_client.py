@@ -17,9 +17,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from types import ModuleType
 from typing import Any
 
-from backends.outgoing import OUTGOING
-from backends.refusal import cut, for_log
-from backends.triton.client import (
+from dragoman.backends.refusal import cut, for_log
+from dragoman.backends.trace_headers import OUTGOING
+from dragoman.backends.triton.client import (
     LOADING,
     MAX_MESSAGE,
     QUESTION,
@@ -31,8 +31,8 @@ from backends.triton.client import (
     metadata,
     wire_shape,
 )
-from backends.triton.errors import classify, failed, unreachable
-from translators.errors import GatewayError, Kind
+from dragoman.backends.triton.errors import classify, failed, unreachable
+from dragoman.translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
 

@@ -17,15 +17,25 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from backends.chat_encode import dumps
-from backends.json_body import JsonBody, read_bounded
-from backends.outgoing import OUTGOING
-from backends.refusal import MAX_BODY, for_log
-from backends.refusal import read as read_error
-from backends.triton.client import LOADING, MAX_MESSAGE, QUESTION, Call, Config, Metadata, ModelState, Outputs, metadata
-from backends.triton.errors import broken_off, classify, failed, unreachable
-from translators.errors import GatewayError
-from translators.sse import EventReader
+from dragoman.backends.chat.encode import dumps
+from dragoman.backends.json_body import JsonBody, read_bounded
+from dragoman.backends.refusal import MAX_BODY, for_log
+from dragoman.backends.refusal import read as read_error
+from dragoman.backends.trace_headers import OUTGOING
+from dragoman.backends.triton.client import (
+    LOADING,
+    MAX_MESSAGE,
+    QUESTION,
+    Call,
+    Config,
+    Metadata,
+    ModelState,
+    Outputs,
+    metadata,
+)
+from dragoman.backends.triton.errors import broken_off, classify, failed, unreachable
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.sse import EventReader
 
 log = logging.getLogger(__name__)
 

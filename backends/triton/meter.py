@@ -13,7 +13,7 @@ from collections.abc import Collection
 
 import aiohttp
 
-from backends.json_body import read_bounded
+from dragoman.backends.json_body import read_bounded
 
 LIMIT = aiohttp.ClientTimeout(total=1.0)
 KEPT = 1.0  # seconds

@@ -1,7 +1,7 @@
 """The model's own files, as a Triton backend uses them: chat template, tokenizer, and how the model writes calls.
 
-They are read once, in a thread, and long prompts are made in a thread too (`backends.prompt`). The packages that read
-them come with the extra `tokenizer`. Under a constraint that holds from the first token on, the model may not think:
+They are read once, in a thread, and long prompts are made in a thread too (`backends.prompts.prompt`). The packages
+that read them come with the extra `tokenizer`. Under a constraint that holds from the first token on, the model may not think:
 its template is told so, and a thought that the template has opened all the same is closed in the prompt.
 """
 
@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.chat_settings import Settings
-from backends.markup import Markup, detect, open_markup
-from backends.model_folder import module, read
-from backends.triton.answer import Reading
-from translators.ir import Request, Thinking
-from translators.parts import Parts
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.markup import Markup, detect, open_markup
+from dragoman.backends.prompts.model_folder import module, read
+from dragoman.backends.triton.answer import Reading
+from dragoman.translators.ir import Request, Thinking
+from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
-    from backends.prompt import Rendered
-    from backends.template import ChatTemplate
-    from backends.tokenizer import Tokenizer
+    from dragoman.backends.prompts.prompt import Rendered
+    from dragoman.backends.prompts.template import ChatTemplate
+    from dragoman.backends.prompts.tokenizer import Tokenizer
 
 PROMPT_END = 200  # characters of a prompt in which the reasoning may have been opened
 _OPENED = ("<think>",)
@@ -30,7 +30,7 @@ _OPENED = ("<think>",)
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """`family` is a name of `backends.markup`; `prompts` a `backends.prompt.Prompt`."""
+    """`family` is a name of `backends.markup`; `prompts` a `backends.prompts.prompt.Prompt`."""
 
     template: ChatTemplate
     tokenizer: Tokenizer

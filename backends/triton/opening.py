@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from backends.chat_completions import Timeouts
-from backends.chat_settings import resolve
-from backends.markup import FAMILIES
-from backends.triton.address import Address, parse, unusable
-from backends.triton.backend import Triton
-from backends.triton.client import Client
-from backends.triton.grpc_client import GrpcClient
-from backends.triton.http_client import HttpClient
-from backends.triton.model_files import loader, rendering
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.markup import FAMILIES
+from dragoman.backends.triton.address import Address, parse, unusable
+from dragoman.backends.triton.backend import Triton
+from dragoman.backends.triton.client import Client
+from dragoman.backends.triton.grpc_client import GrpcClient
+from dragoman.backends.triton.http_client import HttpClient
+from dragoman.backends.triton.model_files import loader, rendering
 
 
 def open_triton(

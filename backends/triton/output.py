@@ -15,7 +15,7 @@ BROKEN = "\ufffd"
 
 
 class IdDecoder(Protocol):
-    """`backends.tokenizer`: incremental decoding that holds back incomplete characters."""
+    """`backends.prompts.tokenizer`: incremental decoding that holds back incomplete characters."""
 
     def feed(self, ids: Sequence[int]) -> str: ...
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from backends.triton.client import Client, Config, Metadata, Tensor
-from translators.errors import GatewayError, Kind, invalid
-from translators.ir import Format, JsonSchema, Note, Sampling
+from dragoman.backends.triton.client import Client, Config, Metadata, Tensor
+from dragoman.translators.errors import GatewayError, Kind, invalid
+from dragoman.translators.ir import Format, JsonSchema, Note, Sampling
 
 Form = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"]
 

@@ -1,6 +1,6 @@
 """The local model's process, against the real model: start, answers, restart, end.
 
-Only `backends.local_process` and the child that it runs are under test; the backend on top of them has tests of its
+Only `backends.local.child` and the child that it runs are under test; the backend on top of them has tests of its
 own. Every process is ended by its id, and a test that expects a death waits for it with a bound.
 """
 
@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from backends import local_process
-from backends.local_process import MODEL_NAME, WINDOW, LocalModel, LocalModelError, Options, State
+from dragoman.backends.local import child as local_process
+from dragoman.backends.local.child import MODEL_NAME, WINDOW, LocalModel, LocalModelError, Options, State
+from dragoman.translators.errors import GatewayError, Kind
 from tests.conftest import RealComponent
-from translators.errors import GatewayError, Kind
 
 pytestmark = pytest.mark.real
 
@@ -352,7 +352,7 @@ async def test_an_interrupt_of_the_terminal_is_left_to_the_gateway(
 
 PARENT = """
     import asyncio, sys
-    from backends.local_process import LocalModel, Options
+    from backends.local.child import LocalModel, Options
 
     async def main():
         print(await LocalModel(Options(threads=1)).start(), flush=True)

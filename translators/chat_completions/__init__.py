@@ -6,10 +6,10 @@ wrong. Other protocols, and the backends that speak the same words to servers, i
 
 from __future__ import annotations
 
-from translators.chat_completions.errors import error
-from translators.chat_completions.parse import parse
-from translators.chat_completions.schema import CreateChatCompletion
-from translators.protocol import Protocol
+from dragoman.translators.chat_completions.errors import error
+from dragoman.translators.chat_completions.parse import parse
+from dragoman.translators.chat_completions.schema import CreateChatCompletion
+from dragoman.translators.protocol import Protocol
 
 PROTOCOL = Protocol(
     name="chat_completions",

@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-from translators.chat_completions.tools import Toolbox
-from translators.errors import GatewayError, invalid
-from translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from translators.openai_content import Media
-from translators.openai_fields import (
+from dragoman.translators.chat_completions.tools import Toolbox
+from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from dragoman.translators.openai.content import Media
+from dragoman.translators.openai.fields import (
     expect_object,
     expect_text,
     missing,
@@ -27,7 +27,7 @@ from translators.openai_fields import (
     wrong_type,
     wrong_value,
 )
-from translators.protocol import Json, Policy
+from dragoman.translators.protocol import Json, Policy
 
 _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
 _TEXT_ONLY = ("text",)

@@ -7,9 +7,9 @@ of `[DONE]`: SDKs raise it, and no client can take the answer for whole.
 
 from __future__ import annotations
 
-from translators import openai_errors
-from translators.errors import GatewayError, Kind
-from translators.protocol import ErrorReply, Json
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.openai import errors as openai_errors
+from dragoman.translators.protocol import ErrorReply, Json
 
 _SENTENCE = "This model's maximum context length"
 

@@ -7,17 +7,17 @@ to speak the same protocol: a request means the same on every backend.
 
 from __future__ import annotations
 
-from translators import soft_words
-from translators.chat_completions import schema
-from translators.chat_completions.content import Conversation
-from translators.chat_completions.schema import CreateChatCompletion
-from translators.chat_completions.stream import ChatStream, StreamOptions
-from translators.chat_completions.tools import Toolbox
-from translators.errors import invalid
-from translators.history import repair
-from translators.ir import Note, Request, Thinking
-from translators.openai_fields import affinity, answer_format, missing, noted, sampling, unsupported
-from translators.protocol import Context, Json, Turn
+from dragoman.translators import soft_words
+from dragoman.translators.chat_completions import schema
+from dragoman.translators.chat_completions.content import Conversation
+from dragoman.translators.chat_completions.schema import CreateChatCompletion
+from dragoman.translators.chat_completions.stream import ChatStream, StreamOptions
+from dragoman.translators.chat_completions.tools import Toolbox
+from dragoman.translators.errors import invalid
+from dragoman.translators.history import repair
+from dragoman.translators.ir import Note, Request, Thinking
+from dragoman.translators.openai.fields import affinity, answer_format, missing, noted, sampling, unsupported
+from dragoman.translators.protocol import Context, Json, Turn
 
 _NOTED = ("audio", "metadata", "prediction", "safety_identifier", "user", "verbosity")
 _ORDINARY = {"service_tier": ("auto", "default"), "store": (False,)}

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from translators.openai_fields import INT32, CreateFields, Lenient, refusal
-from translators.protocol import Json
-from translators.soft_words import Effort
+from dragoman.translators.openai.fields import INT32, CreateFields, Lenient, refusal
+from dragoman.translators.protocol import Json
+from dragoman.translators.soft_words import Effort
 
 
 class StreamFields(Lenient):

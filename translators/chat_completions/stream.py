@@ -21,13 +21,13 @@ from typing import Any, assert_never
 
 import orjson
 
-from translators.chat_completions.errors import stream_error
-from translators.chat_completions.tools import Declared
-from translators.errors import GatewayError
-from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
-from translators.json_text import StringReader
-from translators.protocol import Context, Json
-from translators.sse import padding
+from dragoman.translators.chat_completions.errors import stream_error
+from dragoman.translators.chat_completions.tools import Declared
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.json_text import StringReader
+from dragoman.translators.protocol import Context, Json
+from dragoman.translators.sse import padding
 
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keepalive\n\n"

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from translators.errors import GatewayError, invalid
-from translators.ir import Named, Note, Tool, ToolChoice
-from translators.openai_fields import (
+from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.ir import Named, Note, Tool, ToolChoice
+from dragoman.translators.openai.fields import (
     expect_list,
     expect_object,
     expect_text,
@@ -26,8 +26,8 @@ from translators.openai_fields import (
     wrong_type,
     wrong_value,
 )
-from translators.openai_tools import CUSTOM_PARAMETERS, custom_description, free_name, read_function
-from translators.protocol import Json, Policy
+from dragoman.translators.openai.tools import CUSTOM_PARAMETERS, custom_description, free_name, read_function
+from dragoman.translators.protocol import Json, Policy
 
 CallKind = Literal["function", "custom"]
 

@@ -7,10 +7,10 @@ from here.
 
 from __future__ import annotations
 
-from translators.messages.errors import error
-from translators.messages.parse import count_body, parse, parse_count
-from translators.messages.schema import CreateMessage
-from translators.protocol import Count, Protocol
+from dragoman.translators.messages.errors import error
+from dragoman.translators.messages.parse import count_body, parse, parse_count
+from dragoman.translators.messages.schema import CreateMessage
+from dragoman.translators.protocol import Count, Protocol
 
 __all__ = ["PROTOCOL", "parse_count"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 
-from translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
-from translators.messages import media
-from translators.messages.schema import (
+from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from dragoman.translators.messages import media
+from dragoman.translators.messages.schema import (
     as_object,
     expect_object,
     expect_text,
@@ -27,9 +27,9 @@ from translators.messages.schema import (
     unsupported,
     wrong_tag,
 )
-from translators.messages.tools import Toolbox, upstream_name
-from translators.protocol import Context, Json
-from translators.unreadable import Unreadable
+from dragoman.translators.messages.tools import Toolbox, upstream_name
+from dragoman.translators.protocol import Context, Json
+from dragoman.translators.unreadable import Unreadable
 
 # Claude Code's first system block. It changes between conversations, and with it every prefix would.
 _ATTRIBUTION = "x-anthropic-billing-header:"

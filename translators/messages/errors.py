@@ -15,8 +15,8 @@ import math
 import re
 from typing import assert_never
 
-from translators.errors import Content, GatewayError, Kind
-from translators.protocol import ErrorReply, Json
+from dragoman.translators.errors import Content, GatewayError, Kind
+from dragoman.translators.protocol import ErrorReply, Json
 
 _RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
 _HOPELESS = frozenset({Kind.UNAUTHENTICATED, Kind.INTERNAL, Kind.TIMEOUT})  # statuses that clients would retry in vain

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from translators.ir import Event, Finished, Message, Started, StopReason, Text, Usage
-from translators.messages.schema import unsupported
-from translators.protocol import Json
+from dragoman.translators.ir import Event, Finished, Message, Started, StopReason, Text, Usage
+from dragoman.translators.messages.schema import unsupported
+from dragoman.translators.protocol import Json
 
 EVENTS: tuple[Event, ...] = (Started(), Finished(StopReason.STOP, Usage(0, 0)))  # nothing was read, nothing was made
 _FAMILIES = ("web_search", "web_fetch", "code_execution")

@@ -6,10 +6,17 @@ place (`translators.unreadable`); what is no source at all is refused with its p
 
 from __future__ import annotations
 
-from translators.ir import Image, Text
-from translators.messages.schema import as_object, expect_object, expect_text, optional_text, refused, wrong_tag
-from translators.protocol import Json
-from translators.unreadable import Unreadable
+from dragoman.translators.ir import Image, Text
+from dragoman.translators.messages.schema import (
+    as_object,
+    expect_object,
+    expect_text,
+    optional_text,
+    refused,
+    wrong_tag,
+)
+from dragoman.translators.protocol import Json
+from dragoman.translators.unreadable import Unreadable
 
 Shown = list[Text | Image]
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import orjson
 
-from translators import ir, soft_words
-from translators.history import repair
-from translators.ir import Message, Note, Request, Sampling, Thinking
-from translators.messages import hosted, schema
-from translators.messages.content import Conversation, system_text
-from translators.messages.schema import CreateMessage, noted, refused, unsupported
-from translators.messages.stream import MessagesStream, StreamOptions
-from translators.messages.tools import Toolbox, read_tools
-from translators.protocol import Context, Json, Turn
-from translators.soft_words import known
+from dragoman.translators import ir, soft_words
+from dragoman.translators.history import repair
+from dragoman.translators.ir import Message, Note, Request, Sampling, Thinking
+from dragoman.translators.messages import hosted, schema
+from dragoman.translators.messages.content import Conversation, system_text
+from dragoman.translators.messages.schema import CreateMessage, noted, refused, unsupported
+from dragoman.translators.messages.stream import MessagesStream, StreamOptions
+from dragoman.translators.messages.tools import Toolbox, read_tools
+from dragoman.translators.protocol import Context, Json, Turn
+from dragoman.translators.soft_words import known
 
 _THINKING_TYPES = ("adaptive", "enabled", "disabled", "between_tools")
 _DISPLAYS = ("summarized", "omitted")

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from translators.errors import GatewayError, Kind, invalid
-from translators.ir import Note, NoteKind
-from translators.protocol import Json
-from translators.soft_words import Effort
+from dragoman.translators.errors import GatewayError, Kind, invalid
+from dragoman.translators.ir import Note, NoteKind
+from dragoman.translators.protocol import Json
+from dragoman.translators.soft_words import Effort
 
 _INT32 = 2**31 - 1  # what engines store such numbers in
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")

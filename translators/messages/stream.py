@@ -21,12 +21,12 @@ from typing import ClassVar, assert_never
 
 import orjson
 
-from translators.errors import GatewayError
-from translators.history import object_text
-from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
-from translators.messages.errors import stream_error
-from translators.protocol import Context, Json
-from translators.sse import frame
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.history import object_text
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.messages.errors import stream_error
+from dragoman.translators.protocol import Context, Json
+from dragoman.translators.sse import frame
 
 PING = frame("ping", b'{"type":"ping"}')
 SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block without one

@@ -17,9 +17,9 @@ from typing import Any
 
 import orjson
 
-from translators.ir import Named, Note, Tool, ToolChoice
-from translators.messages.hosted import LeftOut, spokesman
-from translators.messages.schema import (
+from dragoman.translators.ir import Named, Note, Tool, ToolChoice
+from dragoman.translators.messages.hosted import LeftOut, spokesman
+from dragoman.translators.messages.schema import (
     as_object,
     expect_object,
     expect_text,
@@ -29,7 +29,7 @@ from translators.messages.schema import (
     unsupported,
     wrong_tag,
 )
-from translators.protocol import Json, Policy
+from dragoman.translators.protocol import Json, Policy
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _REFUSED = re.compile(r"[^a-zA-Z0-9_-]")

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from translators.ir import Request
-from translators.openai_errors import error
-from translators.protocol import Context, Count, Json, Protocol
-from translators.responses.parse import parse
-from translators.responses.schema import CreateResponse
+from dragoman.translators.ir import Request
+from dragoman.translators.openai.errors import error
+from dragoman.translators.protocol import Context, Count, Json, Protocol
+from dragoman.translators.responses.parse import parse
+from dragoman.translators.responses.schema import CreateResponse
 
 
 def _parse_count(body: Json, context: Context) -> Request:

@@ -1,6 +1,6 @@
 """Content parts of input items → parts of the representation.
 
-Text stays text; images and files are read by `translators.openai_content`. What needs a model that hears is refused
+Text stays text; images and files are read by `translators.openai.content`. What needs a model that hears is refused
 with its path.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from translators.ir import Image, Refusal, Text
-from translators.openai_content import Media
-from translators.openai_fields import expect_text, unsupported, wrong_type, wrong_value
+from dragoman.translators.ir import Image, Refusal, Text
+from dragoman.translators.openai.content import Media
+from dragoman.translators.openai.fields import expect_text, unsupported, wrong_type, wrong_value
 
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 

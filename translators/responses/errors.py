@@ -1,6 +1,6 @@
 """Errors in the words of the Responses API where the answer has already begun: `error` and `response.failed`.
 
-They differ from those over HTTP (`translators.openai_errors`) because clients do. Inside a stream Codex takes
+They differ from those over HTTP (`translators.openai.errors`) because clients do. Inside a stream Codex takes
 `server_is_overloaded` for final, so there the same condition is `rate_limit_exceeded` with a waiting time in its
 message; faults of the request are `invalid_prompt`, its plainest way to say "do not try again".
 """
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from translators.errors import GatewayError, Kind
-from translators.openai_errors import seconds
-from translators.protocol import Json
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.openai.errors import seconds
+from dragoman.translators.protocol import Json
 
 
 def stream_error(err: GatewayError) -> Json:

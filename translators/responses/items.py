@@ -14,10 +14,10 @@ from typing import Any
 
 import orjson
 
-from translators.errors import GatewayError, invalid
-from translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
-from translators.openai_content import Media
-from translators.openai_fields import (
+from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
+from dragoman.translators.openai.content import Media
+from dragoman.translators.openai.fields import (
     expect_list,
     expect_object,
     expect_text,
@@ -26,10 +26,10 @@ from translators.openai_fields import (
     wrong_type,
     wrong_value,
 )
-from translators.protocol import Context, Json
-from translators.responses import proxies, schema
-from translators.responses.content import joined_text, message_parts, output_parts
-from translators.responses.tools import Declarations, DeclaredKind
+from dragoman.translators.protocol import Context, Json
+from dragoman.translators.responses import proxies, schema
+from dragoman.translators.responses.content import joined_text, message_parts, output_parts
+from dragoman.translators.responses.tools import Declarations, DeclaredKind
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
 HOSTED_ITEMS = frozenset(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, assert_never
 
 import orjson
 
-from translators.ir import PartStarted
-from translators.json_text import StringReader
-from translators.protocol import Json
-from translators.responses.tools import Declared, ToolMap
+from dragoman.translators.ir import PartStarted
+from dragoman.translators.json_text import StringReader
+from dragoman.translators.protocol import Json
+from dragoman.translators.responses.tools import Declared, ToolMap
 
 if TYPE_CHECKING:
-    from translators.responses.stream import StreamOptions
+    from dragoman.translators.responses.stream import StreamOptions
 
 Named = tuple[str, Json]
 Seal = Callable[[str], str]

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from translators.errors import invalid
-from translators.history import repair
-from translators.ir import Message, Note, Request, Text, Thinking
-from translators.openai_fields import affinity, answer_format, missing, noted, sampling, unsupported
-from translators.protocol import Context, Json, Turn
-from translators.responses import schema, tool_choice, tools
-from translators.responses.items import Items
-from translators.responses.schema import CreateResponse, Reasoning, TextConfig
-from translators.responses.stream import ResponsesStream, StreamOptions
-from translators.responses.tools import Declarations
+from dragoman.translators.errors import invalid
+from dragoman.translators.history import repair
+from dragoman.translators.ir import Message, Note, Request, Text, Thinking
+from dragoman.translators.openai.fields import affinity, answer_format, missing, noted, sampling, unsupported
+from dragoman.translators.protocol import Context, Json, Turn
+from dragoman.translators.responses import schema, tool_choice, tools
+from dragoman.translators.responses.items import Items
+from dragoman.translators.responses.schema import CreateResponse, Reasoning, TextConfig
+from dragoman.translators.responses.stream import ResponsesStream, StreamOptions
+from dragoman.translators.responses.tools import Declarations
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"

@@ -8,7 +8,7 @@ the specification. So an answer is restored without guessing, and a call in the 
 
 from __future__ import annotations
 
-from translators.protocol import Json
+from dragoman.translators.protocol import Json
 
 # Field names of the items that become arguments, in the order in which they are rendered in the history.
 LOCAL_SHELL_FIELDS = ("command", "env", "timeout_ms", "user", "working_directory")

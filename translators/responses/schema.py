@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from translators import soft_words
-from translators.ir import Note
-from translators.openai_fields import INT32, CreateFields, Lenient, refusal
-from translators.protocol import Json
+from dragoman.translators import soft_words
+from dragoman.translators.ir import Note
+from dragoman.translators.openai.fields import INT32, CreateFields, Lenient, refusal
+from dragoman.translators.protocol import Json
 
 INCLUDES = frozenset(
     {

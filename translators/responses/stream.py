@@ -22,13 +22,13 @@ from typing import Literal
 
 import orjson
 
-from translators.errors import GatewayError
-from translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
-from translators.protocol import Context, Json
-from translators.responses.errors import error_event, stream_error
-from translators.responses.output import Item, open_item
-from translators.responses.tools import ToolMap
-from translators.sse import frame, padding
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.protocol import Context, Json
+from dragoman.translators.responses.errors import error_event, stream_error
+from dragoman.translators.responses.output import Item, open_item
+from dragoman.translators.responses.tools import ToolMap
+from dragoman.translators.sse import frame, padding
 
 DONE = b"data: [DONE]\n\n"
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from translators.errors import GatewayError, invalid
-from translators.ir import Named, Note, ToolChoice
-from translators.openai_fields import unsupported, wrong_type, wrong_value
-from translators.protocol import Json
-from translators.responses.tools import Declarations, DeclaredKind
+from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.ir import Named, Note, ToolChoice
+from dragoman.translators.openai.fields import unsupported, wrong_type, wrong_value
+from dragoman.translators.protocol import Json
+from dragoman.translators.responses.tools import Declarations, DeclaredKind
 
 _BY_NAME: dict[str, DeclaredKind] = {"function": "function", "custom": "custom"}
 _BY_TYPE: dict[str, DeclaredKind] = {

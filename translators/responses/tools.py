@@ -20,9 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from translators.errors import invalid
-from translators.ir import Note, Tool
-from translators.openai_fields import (
+from dragoman.translators.errors import invalid
+from dragoman.translators.ir import Note, Tool
+from dragoman.translators.openai.fields import (
     expect_list,
     expect_text,
     name_of,
@@ -32,9 +32,15 @@ from translators.openai_fields import (
     unsupported,
     wrong_type,
 )
-from translators.openai_tools import CUSTOM_PARAMETERS, custom_description, free_name, object_schema, read_function
-from translators.protocol import Json, Policy
-from translators.responses import proxies
+from dragoman.translators.openai.tools import (
+    CUSTOM_PARAMETERS,
+    custom_description,
+    free_name,
+    object_schema,
+    read_function,
+)
+from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.responses import proxies
 
 _VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
 

@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from backends.chat_completions import Timeouts
-from backends.registry import Options, open_backend
-from backends.triton.backend import Triton as TritonBackend
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.registry import Options, open_backend
+from dragoman.backends.triton.backend import Triton as TritonBackend
+from dragoman.translators.ir import Message, Request, Text, Tool
 from tests.real.triton.server import Triton
-from translators.ir import Message, Request, Text, Tool
 
 QUICK = Timeouts(connect=2.0, first=10.0, between=5.0)
 WEATHER = Tool("get_weather", "The weather in a city.", {"type": "object", "properties": {"city": {"type": "string"}}})

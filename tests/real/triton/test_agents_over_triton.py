@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from backends.chat_completions import Timeouts
-from backends.local_process import LocalModel, Options
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.local.child import LocalModel, Options
 from tests.conftest import RealComponent
 from tests.event_grammar import check
 from tests.real.claude import Claude

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from backends.chat_settings import resolve
-from backends.triton.model_files import ModelFiles, loader, rendering
+from dragoman.backends.chat.settings import resolve
+from dragoman.backends.triton.model_files import ModelFiles, loader, rendering
+from dragoman.translators.ir import Message, Text
+from dragoman.translators.parts import Parts
 from tests.conftest import RealComponent
 from tests.real.triton.asking import WEATHER, request
-from translators.ir import Message, Text
-from translators.parts import Parts
 
 pytestmark = pytest.mark.real
 

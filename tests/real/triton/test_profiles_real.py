@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from backends.chat_completions import Timeouts
-from backends.triton.backend import Triton as TritonBackend
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.triton.backend import Triton as TritonBackend
+from dragoman.translators.constraints.parallel import FirstCallOnly
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Reasoning, Request, Sampling, StopReason, Text, ToolCall
 from tests.event_grammar import check
 from tests.real.triton.asking import CALL, WEATHER, opened, request, until, url
 from tests.real.triton.server import Triton
 from tests.recording import Recorder
-from translators.errors import GatewayError, Kind
-from translators.ir import Reasoning, Request, Sampling, StopReason, Text, ToolCall
-from translators.parallel import FirstCallOnly
 
 pytestmark = pytest.mark.real
 

@@ -9,14 +9,10 @@ from typing import Any
 
 import pytest
 
-from backends.chat_completions import Timeouts
-from backends.triton.backend import Triton as TritonBackend
-from tests.event_grammar import check
-from tests.real.triton.asking import CALL, WEATHER, opened, request, until, url
-from tests.real.triton.server import Triton
-from tests.recording import Recorder
-from translators.errors import GatewayError, Kind
-from translators.ir import (
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.triton.backend import Triton as TritonBackend
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
     JsonSchema,
     Message,
     Named,
@@ -29,6 +25,10 @@ from translators.ir import (
     ToolCall,
     ToolResult,
 )
+from tests.event_grammar import check
+from tests.real.triton.asking import CALL, WEATHER, opened, request, until, url
+from tests.real.triton.server import Triton
+from tests.recording import Recorder
 
 pytestmark = pytest.mark.real
 

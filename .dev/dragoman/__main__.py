@@ -1,0 +1,1 @@
+../../gateway/__main__.py

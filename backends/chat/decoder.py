@@ -1,0 +1,296 @@
+"""Chat-completions streams into events: bytes cut anywhere in, grammar out.
+
+Tolerant of what the servers really send (each tolerance has a transcript under
+tests/golden/streams/chat_completions), strict about the end: without a finish reason the answer is broken, whatever
+else arrived. The finish reason's word is trusted for stop, length and content_filter only; whether the answer has
+tool calls is told by the calls. After the finish reason the stream may still bring usage and [DONE]; the parts are
+ended then, since some servers send their last delta late.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from dragoman.backends.markup import open_markup
+from dragoman.backends.usage import count, measured
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.json_text import without_lone_surrogates
+from dragoman.translators.parts import Parts
+from dragoman.translators.sse import EventReader
+from dragoman.translators.steps import at_once
+
+_REASONS = {
+    "stop": StopReason.STOP,
+    "tool_calls": StopReason.STOP,
+    "function_call": StopReason.STOP,
+    "eos": StopReason.STOP,
+    "eos_token": StopReason.STOP,
+    "end_turn": StopReason.STOP,
+    "stop_sequence": StopReason.STOP,
+    "length": StopReason.LENGTH,
+    "max_tokens": StopReason.LENGTH,
+    "model_length": StopReason.LENGTH,  # Mistral: the window, not the request's limit
+    "content_filter": StopReason.CONTENT_FILTER,
+    "sensitive": StopReason.CONTENT_FILTER,  # GLM
+}
+_FAILURES = {  # trtllm-serve and SGLang end streams with these words
+    "timeout": (Kind.TIMEOUT, "The model server gave up on the answer after its own time limit."),
+    "cancelled": (Kind.BACKEND_FAILED, "The model server cancelled the answer."),
+    "abort": (Kind.BACKEND_FAILED, "The model server aborted the answer."),
+    "error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),
+    "network_error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),  # GLM
+    "insufficient_system_resource": (Kind.BUSY, "The model server ran out of resources during the answer."),  # DeepSeek
+}
+
+
+IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible"; JSON has no -Infinity
+
+
+class ChatDecoder:
+    """`feed` and `finish` raise `GatewayError` where the stream is broken; `abort` then gives what was certain until
+    there.
+
+    `classify` turns an in-band error (its status where it has one, and its object) into the error for the client.
+    `markup` names the family by which calls and reasoning are read out of the text, for a server whose own parser
+    fails; `markup_prompt` is what that server's template ends its prompt with.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        classify: Callable[[int, Any], GatewayError],
+        *,
+        markup: str | None = None,
+        markup_prompt: str = "",
+    ) -> None:
+        self.done = False  # [DONE] was seen
+        self._sse = EventReader()
+        self._parts = Parts.of(request)
+        self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
+        self._text = self._parts.text if self._markup is None else self._marked
+        self._stops = request.sampling.stop or ()
+        self._wants_logprobs = request.logprobs is not None
+        self._classify = classify
+        self._reason: StopReason | None = None
+        self._stop_sequence: str | None = None
+        self._usage: Usage | None = None
+        self._ended = False
+
+    @property
+    def stopping(self) -> bool:
+        """The finish reason was seen; only usage and [DONE] are awaited."""
+        return self._reason is not None and not self._ended
+
+    @property
+    def notes(self) -> list[Note]:
+        return self._parts.notes
+
+    def feed(self, data: bytes) -> list[Event]:
+        for payload in self._sse.feed(data):
+            self._payload(payload)
+        return self._take()
+
+    def feed_whole(self, answer: object) -> list[Event]:
+        """A `chat.completion` object from a server that ignored `stream`."""
+        self._chunk(answer)
+        return self.finish()
+
+    def finish(self) -> list[Event]:
+        """The stream has ended, or nothing more is awaited."""
+        for payload in self._sse.finish():
+            self._payload(payload)
+        if not self._ended:
+            self._end()
+        return self._take()
+
+    def abort(self) -> list[Event]:
+        if not self._ended:
+            if self._markup is not None:
+                self._markup.finish()
+            self._parts.abort()
+        return self._take()
+
+    def stop(self) -> list[Event]:
+        """The receiver has had enough: the last event, with the usage as far as the server told it."""
+        if self._ended:  # it was in the very read that was enough
+            return []
+        self._ended = True
+        return [Finished(StopReason.STOP, self._usage)]
+
+    def _take(self) -> list[Event]:
+        events, self._parts.events = self._parts.events, []
+        return events
+
+    def _end(self) -> None:
+        if self._reason is None:
+            message = "The model server ended its stream before the answer was complete."
+            raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
+        self._ended = True
+        if self._markup is not None:
+            self._markup.finish()
+        self._parts.finish(self._reason, self._usage, self._stop_sequence)
+
+    def _payload(self, payload: bytes) -> None:
+        if self._ended:
+            return
+        if payload == b"[DONE]":
+            self.done = True
+            self._end()
+        elif payload:
+            try:
+                self._chunk(_loads(payload))
+            except GatewayError:
+                if self._reason is None:
+                    raise
+                # vLLM while it shuts down, or a body torn within the usage: the answer was whole already
+                self._parts.notes.append(Note("answer", "error_after_finish"))
+
+    def _chunk(self, chunk: object) -> None:
+        if not isinstance(chunk, dict):
+            raise _nonsense()
+        try:
+            self._read(chunk)
+        except (AttributeError, TypeError, ValueError) as error:  # a list where an object belongs, and the like
+            raise _nonsense() from error
+
+    def _read(self, chunk: dict[str, Any]) -> None:
+        if chunk.get("error") or chunk.get("object") == "error":
+            raise self._classify(200, chunk)
+        if (usage := chunk.get("usage")) is not None:
+            self._usage = read_usage(usage) if is_counted(usage) else self._usage
+        for choice in chunk.get("choices") or ():
+            if isinstance(choice, dict) and not choice.get("index"):  # one choice is ever asked for
+                self._choice(choice)
+
+    def _choice(self, choice: dict[str, Any]) -> None:
+        if delta := choice.get("delta"):
+            self._delta(delta, choice)
+        elif (message := choice.get("message")) and not self._parts.begun:  # else it repeats what the deltas said
+            self._delta(message, choice, whole=True)
+        if (reason := choice.get("finish_reason")) and self._reason is None:
+            self._finish_reason(reason, choice)
+
+    def _delta(self, delta: dict[str, Any], choice: dict[str, Any], whole: bool = False) -> None:
+        # vLLM renamed reasoning_content to reasoning; some servers send both with the same text
+        if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
+            self._parts.reasoning(str(reasoning))
+        if content := delta.get("content"):
+            text = content if isinstance(content, str) else _joined(content)
+            logprobs = choice.get("logprobs") if self._wants_logprobs else None
+            if text:
+                self._text(text, _logprobs(logprobs) if logprobs else None)
+        if refusal := delta.get("refusal"):
+            self._parts.refusal(str(refusal))
+        if calls := delta.get("tool_calls"):
+            for position, call in enumerate(calls):
+                self._call(call, position if whole else None)
+        elif call := delta.get("function_call"):  # the form before tools, still spoken by a few
+            self._call({"index": 0, "function": call}, None)
+
+    def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
+        assert self._markup is not None
+        if logprobs and (note := Note("drop", "logprobs")) not in self._parts.notes:
+            self._parts.notes.append(note)
+        self._markup.feed(text)
+
+    def _call(self, call: object, position: int | None) -> None:
+        if not isinstance(call, dict):
+            raise _nonsense()
+        function = call.get("function") or {}
+        arguments = function.get("arguments")
+        whole = not isinstance(arguments, str | None)  # Ollama sends an object
+        text = orjson.dumps(arguments).decode() if whole else arguments
+        index, id, name = call.get("index"), call.get("id"), function.get("name")
+        place = index if isinstance(index, int) else position
+        if place is not None and self._markup is not None:
+            place = -1 - place  # beside the calls in the text, which count from 0
+        self._parts.call(
+            place,
+            id if isinstance(id, str) else "",
+            name if isinstance(name, str) else "",
+            text if isinstance(text, str) else "",
+            whole=whole,
+        )
+
+    def _finish_reason(self, reason: object, choice: dict[str, Any]) -> None:
+        word = str(reason).lower()
+        if word in _FAILURES:
+            kind, message = _FAILURES[word]
+            raise GatewayError(kind, message, source="backend")
+        if word not in _REASONS:
+            self._parts.notes.append(Note("answer", "unknown_finish_reason"))
+        self._reason = _REASONS.get(word, StopReason.STOP)
+        matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
+        if isinstance(matched, str) and matched in self._stops:
+            self._stop_sequence = matched
+
+
+def _loads(payload: bytes) -> object:
+    """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and what
+    Python's json writes and no other reads (-Infinity as a log probability)."""
+    try:
+        return orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        text = at_once(without_lone_surrogates(payload)).decode("utf-8", "replace")
+    try:
+        return json.loads(text, strict=False, parse_constant=float)
+    except (ValueError, RecursionError):
+        raise _nonsense() from None
+
+
+def _nonsense() -> GatewayError:
+    return GatewayError(
+        Kind.BACKEND_FAILED, "The model server sent something that is not a chat completion.", source="backend"
+    )
+
+
+def _joined(content: object) -> str:
+    """Content as a list of text parts, as Mistral's servers send it."""
+    if not isinstance(content, list):
+        raise _nonsense()
+    return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+
+
+def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        _token(entry) | {"top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()]}
+        for entry in logprobs.get("content") or ()
+    ]
+
+
+def _token(entry: dict[str, Any]) -> dict[str, Any]:
+    token = str(entry.get("token", ""))
+    octets, logprob = entry.get("bytes"), entry.get("logprob")
+    return {
+        "token": token,
+        "logprob": logprob if isinstance(logprob, int | float) and IMPOSSIBLE < logprob <= 1 else IMPOSSIBLE,
+        "bytes": octets if octets is not None else list(token.encode("utf-8", "replace")),
+    }
+
+
+def is_counted(usage: object) -> bool:
+    """All zeros are what servers send that did not count: no prompt has no tokens."""
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
+    return any(each and count(each) != 0 for each in counts)
+
+
+def read_usage(usage: object) -> Usage | None:
+    """A chat `usage` object; an answer without a count is one without tokens. Its total is of no interest: it is the
+    sum."""
+    if not isinstance(usage, dict) or not is_counted(usage):
+        return None
+    completion = usage.get("completion_tokens")
+    cached = _detail(usage, "prompt_tokens_details", "cached_tokens", "prompt_cache_hit_tokens")  # the last: DeepSeek
+    reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens", "reasoning_tokens")
+    return measured(usage.get("prompt_tokens"), 0 if completion is None else completion, cached, reasoning)
+
+
+def _detail(usage: dict[str, Any], details: str, name: str, flat: str) -> object:
+    inner = usage.get(details)
+    return inner[name] if isinstance(inner, dict) and name in inner else usage.get(flat)

@@ -1,0 +1,178 @@
+"""A `Request` as the body of one POST to `/chat/completions`.
+
+Only what the server accepts is sent; notes say what is left out. The answer is always streamed and usage always asked
+for. Constraints that the server cannot enforce have been rewritten by `translators.constraints.forced` before; here only
+the shapes of what it can are chosen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import orjson
+
+from dragoman.backends.chat.settings import KNOWN_PARAMETERS, Settings
+from dragoman.backends.prompts.messages import has_unseen_images, has_unsent_reasoning, render
+from dragoman.translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Tool
+
+Json = dict[str, Any]
+
+SAMPLING = tuple(Sampling.__slots__)
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+def encode(
+    request: Request, settings: Settings, *, model: str | None = None, refused: Collection[str] = ()
+) -> tuple[bytes, tuple[Note, ...]]:
+    """`model` is the name sent upstream; `refused` are body fields that this server has refused by name."""
+    fields, notes = optional_fields(request, settings, refused)
+    body: Json = {"model": model or request.model, "messages": render(request.messages, settings), **fields}
+    body["stream"] = True
+    if options := _stream_options(request, settings, refused):
+        body["stream_options"] = options
+    return dumps(_with_extra(body, settings)), notes
+
+
+def optional_fields(
+    request: Request, settings: Settings, refused: Collection[str] = ()
+) -> tuple[Json, tuple[Note, ...]]:
+    """All of the body that some server does not take, and what had to be left out. Cheap: no message is rendered."""
+    fields: Json = {}
+    notes: list[Note] = []
+    for name, value in _wanted(request, settings):
+        sent = settings.parameter_names.get(name, name)
+        if (name in settings.parameters or name not in KNOWN_PARAMETERS) and sent not in refused:
+            fields[sent] = value
+        elif name != "parallel_tool_calls":  # the gateway's own stage keeps one call where the server does not
+            notes.append(Note("field", name))
+    if "logprobs" in fields and "top_logprobs" not in refused:
+        fields["top_logprobs"] = request.logprobs
+    elif "logprobs" in fields:
+        notes.append(Note("field", "top_logprobs"))
+    if request.thinking.budget is not None and settings.thinking_budget_field is None:
+        notes.append(Note("field", "thinking_budget"))
+    if request.thinking.effort is not None and (settings.thinking == "none" or request.thinking.effort not in EFFORTS):
+        notes.append(Note("field", "reasoning_effort"))
+    if request.tools and settings.tools == "forced_only" and request.tool_choice == "auto":
+        notes.append(Note("tool", "auto:unsupported"))
+    if has_unseen_images(request.messages, settings):
+        notes.append(Note("item", "image"))
+    if has_unsent_reasoning(request.messages, settings):
+        notes.append(Note("item", "reasoning"))
+    return fields, tuple(notes)
+
+
+def sent_fields(request: Request, settings: Settings, refused: Collection[str] = ()) -> set[str]:
+    """The names of all fields that some server may not take."""
+    fields, _ = optional_fields(request, settings, refused)
+    options = _stream_options(request, settings, refused)
+    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ())}
+
+
+def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
+    tools = sent_tools(request, settings)
+    if tools:
+        yield "tools", [_tool(tool, settings) for tool in tools]
+        yield "tool_choice", _tool_choice(request, settings)
+        yield "parallel_tool_calls", request.parallel_tool_calls
+    limit = request.max_tokens if request.max_tokens is not None else settings.max_tokens_default
+    if limit is not None:
+        yield settings.max_tokens_field, limit
+    for name in SAMPLING:
+        value = getattr(request.sampling, name)
+        if value is not None:
+            yield name, dict(value) if name == "logit_bias" else value
+    if request.format is not None:
+        yield "response_format", response_format(request.format, settings)
+    if request.logprobs is not None:
+        yield "logprobs", True
+    yield from _thinking(request, settings)
+
+
+def sent_tools(request: Request, settings: Settings) -> tuple[Tool, ...]:
+    choice = request.tool_choice
+    if choice == "none" and settings.tool_choice_none == "drop":
+        return ()
+    if settings.tools == "forced_only" and choice in ("auto", "none"):
+        return ()
+    if isinstance(choice, Named) and settings.force_tool == "required":
+        return tuple(tool for tool in request.tools if tool.name == choice.name)
+    return request.tools
+
+
+def _tool(tool: Tool, settings: Settings) -> Json:
+    """Description and parameters always: NVIDIA NIM refuses tools without (9router#276)."""
+    parameters = dict(tool.parameters) or {"type": "object", "properties": {}}
+    function: Json = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    if tool.strict and settings.strict_tools:
+        function["strict"] = True
+    return {"type": "function", "function": function}
+
+
+def _tool_choice(request: Request, settings: Settings) -> str | Json:
+    choice = request.tool_choice
+    if not isinstance(choice, Named):
+        return choice
+    if settings.force_tool == "required":
+        return "required"
+    return {"type": "function", "function": {"name": choice.name}}
+
+
+def response_format(wanted: JsonObject | JsonSchema, settings: Settings) -> Json:
+    if isinstance(wanted, JsonObject):
+        return {"type": "json_object"}
+    schema = dict(wanted.schema)
+    if settings.schema_shape == "flat":
+        return {"type": "json_schema", "schema": schema}
+    named: Json = {"name": wanted.name, "schema": schema}
+    if wanted.description is not None:
+        named["description"] = wanted.description
+    if wanted.strict is not None:
+        named["strict"] = wanted.strict
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _thinking(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
+    effort, budget = request.thinking.effort, request.thinking.budget
+    if settings.thinking == "reasoning_effort" and effort in EFFORTS and settings.efforts:
+        yield "reasoning_effort", nearest_effort(effort, settings.efforts)
+    elif settings.thinking == "enable_thinking" and (effort in EFFORTS or budget is not None):
+        yield "chat_template_kwargs", {"enable_thinking": effort != "none"}
+    if budget is not None and settings.thinking_budget_field is not None:
+        yield settings.thinking_budget_field, budget
+
+
+def nearest_effort(effort: str, accepted: Collection[str]) -> str:
+    """The server's own word, or the closest of its words; the smaller of two that are equally close."""
+    if effort in accepted:
+        return effort
+    wanted = EFFORTS.index(effort)
+    known = [word for word in EFFORTS if word in accepted]
+    return min(known, key=lambda word: abs(EFFORTS.index(word) - wanted)) if known else next(iter(accepted))
+
+
+def _stream_options(request: Request, settings: Settings, refused: Collection[str]) -> Json:
+    """Continuous usage makes every chunk longer, so it is asked for only where a stage may end the stream early."""
+    if settings.usage != "include_usage" or "stream_options" in refused:
+        return {}
+    early = bool(request.tools) and not request.parallel_tool_calls
+    continuous = early and settings.continuous_usage and "continuous_usage_stats" not in refused
+    return {"include_usage": True, **({"continuous_usage_stats": True} if continuous else {})}
+
+
+def _with_extra(body: Json, settings: Settings) -> Json:
+    for name, value in settings.extra_body.items():
+        ours = body.get(name)
+        body[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value
+    return body
+
+
+def dumps(body: Any) -> bytes:
+    try:
+        return orjson.dumps(body, default=dict)
+    except (
+        TypeError
+    ):  # a number beyond 64 bits or a lone surrogate in a client's text: valid JSON that orjson does not write
+        return json.dumps(body, separators=(",", ":"), default=dict).encode()

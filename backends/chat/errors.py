@@ -1,0 +1,199 @@
+"""What a chat server's refusal means: its status, its fields and its words as a `GatewayError`.
+
+Servers agree on nothing here: overflows come in a dozen wordings, and trtllm-serve answers 400 to everything that fails
+before the stream. Recognised are an overflow with its numbers, an unknown model, a sleeping or loading engine, a
+refused key and a full server. The wordings are from the servers' sources and from issue threads.
+
+Words may quote a client's prompt, so they decide about the answer to that client alone. Where the status and the fields
+do not say the same by themselves, the error is not `certain`, and nothing is learned from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.refusal import Refusal, Words, read, redact
+from dragoman.backends.usage import count
+from dragoman.translators.errors import GatewayError, Kind
+
+# All patterns are linear: what repeats is bounded, and a number is tried at its first digit only.
+_N = r"(?<!\d)(\d{1,16})(?!\d)"
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum context length|context length is only"
+    r"|longer than the (?:model'?s context length|maximum model length)|exceeds? the (?:available|model'?s) context"
+    r"|exceeds? the (?:maximum )?context (?:size|window|length)|prompt is too long"
+    r"|should not exceed max_(?:num_tokens|seq_len|input_len)|default_max_tokens`? \(-?\d+\) must be greater than 0"
+    r"|prompt length \(\d+(?:\.0)?\) exceeds|exceeds? maximum (?:input|sequence) length"
+    r"|(?:must be|exceeds?|larger than|greater than|longer than)\b.{0,40}\bsession_len"
+    r"|`inputs` tokens \+ `max_new_tokens` must be|input length and `max_tokens` exceed context limit",
+    re.IGNORECASE,
+)
+# The size of the prompt alone; where a wording has several numbers, which of them it is.
+_TOKENS = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"prompt length \({_N}(?:\.\d{{1,16}})?\)",  # trtllm-serve; the query length beside it is added
+        rf"\({_N} in the (?:messages|prompt)",  # OpenAI, older vLLM
+        rf"{_N} tokens? from the input",  # SGLang
+        rf"(?:messages resulted in|request has|passed|given:?) {_N} (?:input |`inputs` )?tokens",  # vLLM, TGI
+        rf"contains at least {_N} input tokens",  # vLLM counts only as far as it must
+        rf"input \({_N} tokens\)",  # SGLang
+        rf"request \({_N} tokens\)",  # llama.cpp
+        rf"prompt \(length {_N}\)",  # vLLM's engine
+        rf"prompt is too long: {_N} tokens",
+        rf"context limit: {_N} \+ \d+ > \d+",
+        rf"(?:n_prompt_tokens|input_tokens|input_length|input length)\W{{1,4}}{_N}",
+    )
+]
+_QUERY = re.compile(rf"query length \({_N}(?:\.\d{{1,16}})?\)", re.IGNORECASE)
+_TRT_SUM = re.compile(rf"splited_prompt_len` \({_N}\).{{0,80}}?query_token_len` \({_N}\)", re.DOTALL)
+_LIMIT = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"max_seq_len`? \({_N}\)",
+        rf"max_(?:num_tokens|input_len) \({_N}\)",
+        rf"maximum context length (?:is|of) {_N}",
+        rf"context length is only {_N}",
+        rf"context length \({_N} tokens\)",
+        rf"context size \({_N}",
+        rf"maximum model length (?:of |\(){_N}",
+        rf"max_new_tokens` must be <= {_N}",
+        rf"tokens > {_N} maximum",
+        rf"context limit: \d+ \+ \d+ > {_N}",
+        rf"(?:n_ctx|max_model_len|session_len)\W{{1,4}}{_N}",
+    )
+]
+_ASLEEP = re.compile(
+    r"(?:engine|model|server|worker) is (?:currently )?(?:sleeping|asleep|paused|loading|not ready)|call POST /wake"
+    r"|loading model|LLM is unavailable|model is still loading|unavailable_error",
+    re.IGNORECASE,
+)
+_NAME = r"['\"`]?[\w./:@\-]{1,200}['\"`]?"
+_NO_MODEL = re.compile(
+    rf"model_not_found|\bmodel {_NAME} (?:does not exist|(?:is |was )?not (?:found|available|served))"
+    r"|\bmodel not found|(?:unknown|no such) model",
+    re.IGNORECASE,
+)
+_FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
+_INTERNAL = re.compile(
+    r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory", re.IGNORECASE
+)
+
+
+def classify(status: int, body: object, settings: Settings, headers: Mapping[str, str] | None = None) -> GatewayError:
+    """`body`: a `Refusal`, or what `read` takes; `status` is 200 for an error inside a stream. Never raises."""
+    refusal = body if isinstance(body, Refusal) else read(body)
+    if status == 200:
+        status = refusal.status or (429 if _FULL.search(refusal.code) else 200)
+    said = (refusal.words, refusal.code)
+    kind = _kind(status, said, settings)
+    error = _error(kind, status, said, settings, _retry_after(headers or {}))
+    # 503 with words of sleeping: the server cannot serve in any case, and only how it can again is told by words
+    error.certain = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
+    return error
+
+
+def _kind(status: int, said: Collection[Words], settings: Settings) -> Kind:
+    if _own_overflow(said, settings) is not None or _found(_OVERFLOW, said):
+        return Kind.OVERFLOW
+    if status in (200, 400, 500, 503) and _found(_ASLEEP, said):
+        return Kind.ASLEEP
+    if status in (200, 400, 404, 422) and _found(_NO_MODEL, said):
+        return Kind.MODEL_NOT_FOUND
+    if status in (429, 503, 529):
+        return Kind.BUSY
+    if status in (408, 504):
+        return Kind.TIMEOUT
+    if status == 413:
+        return Kind.TOO_LARGE
+    if status in (400, 422) and not _found(_INTERNAL, said):
+        return Kind.INVALID
+    return Kind.BACKEND_FAILED
+
+
+def _error(
+    kind: Kind, status: int, said: tuple[Words, Words], settings: Settings, retry_after: float | None
+) -> GatewayError:
+    match kind:
+        case Kind.OVERFLOW:
+            return _overflow(said, settings)
+        case Kind.ASLEEP:
+            message, retry_after = "The model is asleep or still loading.", retry_after or 5.0
+        case Kind.MODEL_NOT_FOUND:
+            message, retry_after = "The model server does not know this model.", None
+        case Kind.BUSY:
+            message, retry_after = "The model server is busy.", retry_after or 1.0
+        case Kind.TIMEOUT:
+            message = "The model server did not answer in time."
+        case Kind.TOO_LARGE:
+            message, retry_after = "The request is too large for the model server.", None
+        case Kind.INVALID:
+            message, retry_after = f"The model server refused the request: {redact(said[0])}", None
+        case _:
+            message, retry_after = _failure(status, said[0]), None
+    return GatewayError(kind, message, retry_after=retry_after, source="backend")
+
+
+def _failure(status: int, words: Words) -> str:
+    if status in (401, 403):
+        return "The model server refused the gateway's credentials."
+    if status == 404:
+        return "The model server has no chat completions at the configured address."
+    if status == 200 and words:
+        return f"The model server failed during the answer: {redact(words)}"
+    return f"The model server failed (status {status})."
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds; the header's date form is rare enough to be ignored."""
+    value = headers.get("Retry-After", headers.get("retry-after", ""))
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return min(seconds, 3600.0) if seconds >= 0 else None
+
+
+# ----------------------------------------------------------------------------------------------------------- overflow
+
+
+def _overflow(said: Collection[Words], settings: Settings) -> GatewayError:
+    own = _own_overflow(said, settings)
+    groups = own.groupdict() if own is not None else {}
+    tokens = _whole(groups.get("tokens")) or _prompt_tokens(said)
+    limit = _whole(groups.get("limit")) or _first(_LIMIT, said)
+    size = f" ({tokens} tokens)" if tokens else ""
+    window = f" of {limit} tokens" if limit else ""
+    message = f"The prompt{size} and the answer asked for do not fit the model's context window{window}."
+    return GatewayError(
+        Kind.OVERFLOW, message, code="context_length_exceeded", source="backend", tokens=tokens, limit=limit
+    )
+
+
+def _own_overflow(said: Collection[Words], settings: Settings) -> re.Match[str] | None:
+    """In a wording that the operator has named."""
+    hits = (re.search(pattern, text) for pattern in settings.overflow_patterns for text in said)
+    return next((hit for hit in hits if hit is not None), None)
+
+
+def _prompt_tokens(said: Collection[Words]) -> int | None:
+    if (parts := _found(_TRT_SUM, said)) is not None:
+        return int(parts[1]) + int(parts[2])
+    tokens = _first(_TOKENS, said)
+    query = _found(_QUERY, said)
+    return tokens + int(query[1]) if tokens is not None and query is not None else tokens
+
+
+def _first(patterns: Collection[re.Pattern[str]], said: Collection[Words]) -> int | None:
+    return next((count(hit[1]) for pattern in patterns if (hit := _found(pattern, said)) is not None), None)
+
+
+def _found(pattern: re.Pattern[str], said: Collection[Words]) -> re.Match[str] | None:
+    return next((hit for text in said if (hit := pattern.search(text)) is not None), None)
+
+
+def _whole(text: str | None) -> int | None:
+    """`9351.0`: trtllm-serve's lengths may be floats."""
+    return count(text.partition(".")[0]) if text else None

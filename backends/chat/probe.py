@@ -1,0 +1,243 @@
+"""What a chat server tells about itself beside its answers.
+
+Whether it can serve, whether it sleeps, which models it has, how long a prompt is. Answers are kept for a moment and
+asked for once however many wait for them, so that the sleep gate before every request costs a server nothing. An
+endpoint that the server does not have is no failure. It does not decide about requests: that is the pool's and the
+gateway's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+import aiohttp
+import orjson
+
+from dragoman.backends.base import Health, ModelInfo
+from dragoman.backends.chat.encode import dumps
+from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.json_body import JsonBody, read_bounded
+from dragoman.backends.refusal import for_log, read, redact
+from dragoman.backends.usage import count
+from dragoman.translators.errors import GatewayError, Kind
+
+log = logging.getLogger(__name__)
+
+HEALTH_KEPT = 0.3  # seconds; the gate in front keeps what it was told for half a second more
+ABSENT_KEPT = 60.0  # an endpoint that is missing while a proxy stands in for a server that starts comes later
+MODELS_KEPT = 10.0
+LIMIT = aiohttp.ClientTimeout(total=5.0)
+SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
+WAKE_LIMIT = aiohttp.ClientTimeout(total=300.0)  # weights come back from the host's memory or from a disk
+COUNT_LIMIT = aiohttp.ClientTimeout(total=30.0)
+MAX_BODY = 8 * 1024 * 1024
+# Where servers write the window: vLLM and SGLang, TensorRT-LLM's proxies, OpenRouter-like lists, llama.cpp's meta.
+WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_seq_len", "n_ctx")
+
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """The last result of `ask` for some seconds; concurrent callers share one question. Failures are not kept."""
+
+    def __init__(self, ask: Callable[[], Awaitable[T]], seconds: float) -> None:
+        self._ask = ask
+        self._seconds = seconds
+        self._lock = asyncio.Lock()
+        self._value: T | None = None
+        self._until = 0.0
+
+    async def get(self) -> T:
+        async with self._lock:
+            if self._value is None or time.monotonic() >= self._until:
+                self._value = await self._ask()
+                self._until = time.monotonic() + self._seconds
+            return self._value
+
+    def forget(self) -> None:
+        self._value = None
+
+
+class Probe:
+    """`base` is the URL that ends in `/v1`; the server's root is above it."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str, settings: Settings, name: str) -> None:
+        self._session = session
+        self._base = base
+        self._root = re.sub(r"/v\d+$", "", base)
+        self._settings = settings
+        self._name = name
+        self._sleep_absent_until = 0.0
+        self._sleep = Kept(self._ask_asleep, HEALTH_KEPT)
+        self._health = Kept(self._ask_health, HEALTH_KEPT)
+        self._models = Kept(self._ask_models, MODELS_KEPT)
+
+    async def asleep(self) -> bool:
+        """False where it cannot be told: the request itself will show it."""
+        if self._settings.sleep_path is None or time.monotonic() < self._sleep_absent_until:
+            return False
+        return await self._sleep.get()
+
+    async def health(self) -> Health:
+        return await self._health.get()
+
+    async def models(self) -> list[ModelInfo]:
+        return await self._models.get()
+
+    async def wake(self) -> None:
+        """Asks the server to wake; raises ASLEEP where it cannot be asked or refuses."""
+        method, _, path = (self._settings.wake_call or "").partition(" ")
+        status = 0
+        if path:
+            try:
+                url = f"{self._root}{path}"
+                async with self._session.request(method, url, timeout=WAKE_LIMIT, allow_redirects=False) as response:
+                    status = response.status
+                    await read_bounded(response, MAX_BODY)
+            except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+                log.warning("%s: cannot be woken: %r", self._name, error)
+        self._sleep.forget()
+        self._health.forget()
+        if not 200 <= status < 300:
+            log.warning("%s: did not wake: status %d", self._name, status)
+            raise GatewayError(Kind.ASLEEP, "The model could not be woken.", retry_after=5.0, source="backend")
+
+    # -------------------------------------------------------------------------------------------------------- questions
+
+    async def _get(self, url: str, limit: aiohttp.ClientTimeout = LIMIT) -> tuple[int, bytes]:
+        async with self._session.get(url, timeout=limit, allow_redirects=False) as response:
+            return response.status, await read_bounded(response, MAX_BODY)
+
+    async def _ask_asleep(self) -> bool:
+        try:
+            status, body = await self._get(f"{self._root}{self._settings.sleep_path}", SLEEP_LIMIT)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            return False
+        if status in (404, 405, 501):
+            self._sleep_absent_until = time.monotonic() + ABSENT_KEPT  # vLLM has it in developer mode only
+            return False
+        answer = _loads(body)
+        return isinstance(answer, dict) and answer.get("is_sleeping") is True
+
+    async def _ask_health(self) -> Health:
+        if await self.asleep():
+            return Health("asleep", "the engine sleeps", 5.0)
+        url = f"{self._root}{self._settings.health_path}" if self._settings.health_path else f"{self._base}/models"
+        try:
+            status, body = await self._get(url)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            return Health("down", "does not answer" if isinstance(error, TimeoutError) else "cannot be reached", 1.0)
+        if 200 <= status < 300 or status in (404, 405, 501):
+            return Health("ready")  # a server without the endpoint is reachable all the same
+        detail = redact(read(body).words) or f"status {status}"
+        if status == 503:
+            return Health("asleep", detail, 5.0)
+        return Health("down", "refuses the gateway's credentials" if status in (401, 403) else detail)
+
+    async def _ask_models(self) -> list[ModelInfo]:
+        try:
+            status, body = await self._get(f"{self._base}/models")
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            message = "The model server cannot be reached."
+            raise GatewayError(Kind.BACKEND_DOWN, message, retry_after=1.0, source="backend") from None
+        if status != 200:
+            log.warning("%s: no list of models: status %d: %s", self._name, status, for_log(body))
+            raise classify(status, body, self._settings)
+        answer = _loads(body)
+        entries = answer.get("data") or answer.get("models") if isinstance(answer, dict) else answer
+        if not isinstance(entries, list):
+            raise GatewayError(
+                Kind.BACKEND_FAILED, "The model server's list of models cannot be read.", source="backend"
+            )
+        models = [model for entry in entries if (model := _model(entry)) is not None]
+        if self._settings.tokenize == "llama.cpp":
+            models = await self._with_slot_window(models)
+        return models
+
+    async def _with_slot_window(self, models: list[ModelInfo]) -> list[ModelInfo]:
+        """llama.cpp's list tells what the model was trained for; what a request may use stands in its properties."""
+        try:
+            status, body = await self._get(f"{self._root}/props")
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            return models
+        answer = _loads(body) if status == 200 else None
+        generation = answer.get("default_generation_settings") if isinstance(answer, dict) else None
+        window = _window(generation) if isinstance(generation, dict) else None
+        return [ModelInfo(m.id, m.created, m.owned_by, window or m.window) for m in models]
+
+    # --------------------------------------------------------------------------------------------------------- counting
+
+    async def count(self, body: dict[str, Any]) -> int | None:
+        """Tokens of the rendered prompt of a chat body (model, messages, tools), None where the server cannot tell."""
+        match self._settings.tokenize:
+            case "none":
+                return None
+            case "vllm":
+                answer = await self._post("/tokenize", {**body, "add_generation_prompt": True})
+            case "trtllm-serve":
+                answer = await self._post("/_internal/tokenize", {**body, "add_generation_prompt": True})
+            case "llama.cpp":
+                rendered = await self._post("/apply-template", body)
+                prompt = None if rendered is None else rendered.get("prompt")
+                if not isinstance(prompt, str):
+                    return None
+                question = {"content": prompt, "add_special": True, "parse_special": True}
+                answer = await self._post("/tokenize", question)
+        if answer is None:
+            return None
+        counted, tokens = count(answer.get("count")), answer.get("tokens")
+        return len(tokens) if counted is None and isinstance(tokens, list) else counted
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        try:
+            async with self._session.post(
+                f"{self._root}{path}", data=JsonBody(dumps(body)), timeout=COUNT_LIMIT, allow_redirects=False
+            ) as response:
+                said = await read_bounded(response, MAX_BODY)
+                status = response.status
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            log.warning("%s: cannot count tokens: %r", self._name, error)
+            return None
+        if status != 200:
+            log.warning("%s: cannot count tokens: status %d: %s", self._name, status, for_log(said))
+            return None
+        answer = _loads(said)
+        return answer if isinstance(answer, dict) else None
+
+
+def _loads(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _model(entry: object) -> ModelInfo | None:
+    if not isinstance(entry, dict):
+        return None
+    name = entry.get("id") or entry.get("name") or entry.get("model")
+    if not isinstance(name, str):
+        return None
+    created, owner = count(entry.get("created")), entry.get("owned_by")
+    meta = entry.get("meta")
+    return ModelInfo(
+        id=name,
+        created=created or 0,
+        owned_by=owner if isinstance(owner, str) and owner else "dragoman",
+        window=_window(entry)
+        or (_window(meta) or _positive(meta.get("n_ctx_train")) if isinstance(meta, dict) else None),
+    )
+
+
+def _window(entry: dict[str, Any]) -> int | None:
+    return next((window for name in WINDOW_FIELDS if (window := _positive(entry.get(name))) is not None), None)
+
+
+def _positive(value: object) -> int | None:
+    return count(value) or None

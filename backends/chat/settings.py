@@ -1,0 +1,281 @@
+"""What an OpenAI-compatible chat server can do and wants, as named settings with one line of explanation each.
+
+A preset is a server family's answers to these questions; an operator may override every one of them, and nothing is
+guessed from a URL. The documentation's table is made from the field descriptions. The vendor, thread or version that
+forced a tolerance stands beside the preset that has it. Tolerance in *reading* answers is unconditional: it lives in
+the decoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from dragoman.backends.markup import FAMILIES
+from dragoman.translators.errors import GatewayError, Kind
+
+# The fields of `ir.Sampling`, under which every server's own name is looked up.
+COMMON = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "stop"})
+ENGINE = frozenset(
+    {"top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos", "skip_special_tokens"}
+    | {"include_stop_str_in_output", "logit_bias"}
+)
+KNOWN_PARAMETERS = COMMON | ENGINE | {"logprobs", "parallel_tool_calls"}
+
+
+class Settings(BaseModel):
+    """The defaults are the preset `generic`: a careful client of a server of which nothing is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = Field("generic", description="Name of the preset these settings started from; a label only.")
+
+    # ---- parameters
+    parameters: frozenset[str] = Field(
+        COMMON | {"logit_bias", "logprobs", "parallel_tool_calls"},
+        description="Optional parameters that the server accepts; others are dropped visibly.",
+    )
+    parameter_names: Mapping[str, str] = Field(
+        {}, description="Parameters that this server knows by another name: ours to its own."
+    )
+    extra_body: Mapping[str, Any] = Field(
+        {}, description="Fields added to every request body, for example chat_template_kwargs; they win over ours."
+    )
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="The name of the answer's token limit; never both, trtllm-serve refuses that."
+    )
+    max_tokens_default: int | None = Field(
+        None,
+        ge=1,
+        description="Limit sent when the client names none; null omits it, right where the server takes the room left.",
+    )
+    clamp_max_tokens: bool = Field(
+        True,
+        description="When prompt and limit do not fit together but the prompt alone does, ask again with the rest.",
+    )
+
+    # ---- conversation
+    developer_role: bool = Field(False, description="Keep the role developer; otherwise it is sent as system.")
+    system_messages: Literal["leading", "keep", "hoist", "user"] = Field(
+        "leading",
+        description="leading: the first ones merged, later ones in place; keep: none merged; hoist: all merged to the "
+        "front (costs the prefix cache); user: later ones in place as marked user messages.",
+    )
+    reasoning_field: Literal["reasoning_content", "reasoning"] | None = Field(
+        None, description="Field that carries earlier reasoning back, on every assistant turn; null sends none."
+    )
+    empty_content: Literal["null", "empty"] = Field(
+        "null", description='Content of an assistant turn that only calls tools: null or "".'
+    )
+    images: bool = Field(True, description="Whether the model sees images.")
+    tool_images: Literal["user", "inside"] = Field(
+        "user", description="Images in tool results: in a user message behind the results, or inside the tool message."
+    )
+
+    # ---- thinking
+    thinking: Literal["reasoning_effort", "enable_thinking", "none"] = Field(
+        "reasoning_effort",
+        description="How effort is asked for: reasoning_effort, or chat_template_kwargs.enable_thinking.",
+    )
+    efforts: tuple[str, ...] = Field(
+        ("none", "low", "medium", "high"),
+        description="Values of reasoning_effort that the server takes; others become the nearest.",
+    )
+    thinking_budget_field: str | None = Field(
+        None, description="Parameter that limits the tokens of reasoning; null where the server has none."
+    )
+
+    # ---- tools and formats
+    tools: Literal["native", "forced_only"] = Field(
+        "native",
+        description="forced_only: the model's template ignores tools; only a forced call can be had, by emulation.",
+    )
+    force_tool: Literal["native", "required", "schema", "prompt"] = Field(
+        "native",
+        description="How tool_choice required or a named tool is made true: the server's own way; only required, one "
+        "tool sent for a named one; constrained decoding of a call as JSON; a prompt with one retry.",
+    )
+    tool_choice_none: Literal["drop", "send"] = Field(
+        "drop", description="With tool_choice none: drop the tools, or send them with none (keeps the prefix cache)."
+    )
+    strict_tools: bool = Field(False, description="Whether strict is accepted on a tool's function.")
+    json_schema: Literal["enforced", "prompt"] = Field(
+        "enforced",
+        description="Whether response_format constrains decoding; prompt: instruction, validation, one retry.",
+    )
+    schema_shape: Literal["openai", "flat"] = Field(
+        "openai", description="response_format with the schema in json_schema.schema (openai) or in schema (flat)."
+    )
+
+    markup: str | None = Field(
+        None,
+        description="Family by whose markup calls and reasoning are read out of the answer's text, for a server whose "
+        f"own parser fails: {', '.join(FAMILIES)}; null trusts the server.",
+    )
+    markup_prompt: str = Field(
+        "",
+        description="With markup: what the server's template ends its prompt with, where that opens the reasoning "
+        "(`<think>`).",
+    )
+
+    # ---- usage
+    usage: Literal["include_usage", "always", "none"] = Field(
+        "include_usage", description="How usage comes in a stream: when asked for, unasked, or never."
+    )
+    continuous_usage: bool = Field(
+        False, description="Whether usage can come with every chunk; asked for only where a stream may be ended early."
+    )
+
+    # ---- the server around it
+    health_path: str | None = Field(None, description="GET path below the server's root that is 200 when it can serve.")
+    sleep_path: str | None = Field(None, description="GET path that tells whether the engine sleeps (vLLM, LMDeploy).")
+    wake_call: str | None = Field(
+        None, description="Method and path below the server's root that wake a sleeping engine, as `POST /wake_up`."
+    )
+    affinity_header: str | None = Field(
+        "x-session-affinity",
+        description="Header that tells an endpoint picker before the server which session a request is of; null: none.",
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="Folder with the model's tokenizer.json and chat template, to count prompts where no server does "
+        "(extra `tokenizer`).",
+    )
+    tokenize: Literal["none", "vllm", "trtllm-serve", "llama.cpp"] = Field(
+        "none", description="How the server counts a rendered prompt, whose endpoints these are."
+    )
+    fresh_connection: bool = Field(False, description="A new connection for every stream.")
+    retry_stale: bool = Field(
+        True,
+        description="Ask once more when a reused connection dies without a byte, or a parameter is refused by name.",
+    )
+    overflow_patterns: tuple[str, ...] = Field(
+        (),
+        description="More regular expressions for overflow wordings, with optional groups tokens and limit.",
+    )
+
+    @field_validator("parameters")
+    @classmethod
+    def _known(cls, value: frozenset[str]) -> frozenset[str]:
+        if unknown := sorted(value - KNOWN_PARAMETERS):
+            raise ValueError(
+                f"unknown parameters {', '.join(unknown)}; known are {', '.join(sorted(KNOWN_PARAMETERS))}"
+            )
+        return value
+
+    @field_validator("wake_call")
+    @classmethod
+    def _callable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(GET|POST|PUT) /\S*", value):
+            raise ValueError("must be a method and a path, such as `POST /wake_up`")
+        return value
+
+    @field_validator("affinity_header")
+    @classmethod
+    def _header(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9-]+", value):
+            raise ValueError("must be the name of a header")
+        return value
+
+    @field_validator("markup")
+    @classmethod
+    def _family(cls, value: str | None) -> str | None:
+        if value is not None and value not in FAMILIES:
+            raise ValueError(f"unknown markup {value}; known are {', '.join(FAMILIES)}")
+        return value
+
+    @field_validator("overflow_patterns")
+    @classmethod
+    def _compiles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return value
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "generic": {},
+    "trtllm-serve": {
+        "parameters": KNOWN_PARAMETERS,  # parallel_tool_calls only in the newest; refused by older ones
+        "reasoning_field": "reasoning_content",  # 1.x knows only this one, the newest takes both
+        "efforts": ("none", "low", "medium", "high", "max"),
+        "thinking_budget_field": "thinking_token_budget",
+        "force_tool": "schema",  # 400 "tool_choice='required' is not supported for this model."; named is unconstrained
+        "strict_tools": True,  # structural tags
+        "continuous_usage": True,
+        "health_path": "/health",  # 503 "LLM is unavailable"
+        "tokenize": "trtllm-serve",
+    },
+    "triton-openai": {
+        # extra="forbid"; logit_bias is refused, logprobs only for its vLLM backend
+        "parameters": COMMON | {"min_tokens", "ignore_eos"},
+        "max_tokens_default": 4096,  # --default-max-tokens is 16
+        "system_messages": "user",  # llama3 and mistral, its tool parsers: templates with one system message
+        "thinking": "none",
+        "force_tool": "prompt",  # required is forced to the first tool
+        "json_schema": "prompt",  # response_format is accepted and not applied
+        "images": False,
+        "health_path": "/health/ready",
+    },
+    "vllm": {
+        "parameters": KNOWN_PARAMETERS,
+        "reasoning_field": "reasoning",  # vllm#27752 renamed it; its input accepts both names
+        "tool_choice_none": "send",
+        "strict_tools": True,
+        "continuous_usage": True,
+        "health_path": "/health",
+        "wake_call": "POST /wake_up",
+        "sleep_path": "/is_sleeping",  # only with VLLM_SERVER_DEV_MODE; 404 otherwise
+        "tokenize": "vllm",
+    },
+    "sglang": {
+        "parameters": KNOWN_PARAMETERS - {"include_stop_str_in_output"},  # its own switch is no_stop_trim
+        "reasoning_field": "reasoning_content",
+        "strict_tools": True,
+        "continuous_usage": True,
+        "health_path": "/health",
+    },
+    "lmdeploy": {
+        "parameters": KNOWN_PARAMETERS,
+        "parameter_names": {"min_tokens": "min_new_tokens"},
+        "reasoning_field": "reasoning_content",
+        "thinking": "enable_thinking",
+        "force_tool": "schema",  # required and named depend on the parser; its guided decoding does not
+        "health_path": "/health",
+        "sleep_path": "/is_sleeping",
+        "wake_call": "POST /wakeup",
+    },
+    "llama.cpp": {
+        "parameters": COMMON
+        | {"top_k", "min_p", "repetition_penalty", "ignore_eos", "logit_bias"}
+        | {"logprobs", "parallel_tool_calls"},
+        "parameter_names": {"repetition_penalty": "repeat_penalty"},
+        "system_messages": "user",  # claude-code#77698: Qwen's and Gemma's templates refuse a later one
+        "reasoning_field": "reasoning_content",
+        "thinking": "enable_thinking",
+        "thinking_budget_field": "reasoning_budget_tokens",
+        "force_tool": "required",  # a named choice is silently taken as auto (b11549)
+        "health_path": "/health",  # 503 "Loading model"
+        "tokenize": "llama.cpp",
+        "fresh_connection": True,  # b10434, b11549: a connection reused after a stream is dropped at times with 0 bytes
+    },
+}
+
+
+def resolve(preset: str = "generic", overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The preset's settings with the operator's on top; raises `GatewayError` INVALID, in one line, for a wrong one."""
+    if preset not in PRESETS:
+        raise GatewayError(Kind.INVALID, f"unknown preset {preset!r}; there are {', '.join(PRESETS)}", "preset")
+    try:
+        return Settings.model_validate({**PRESETS[preset], "preset": preset, **(overrides or {})})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise GatewayError(
+            Kind.INVALID, f"setting {where}: {first['msg'].removeprefix('Value error, ')}", where
+        ) from None

@@ -1,0 +1,1 @@
+"""`local:`, a small real model on the CPU: a child process, and our own chat backend in front of it."""

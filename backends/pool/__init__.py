@@ -1,0 +1,1 @@
+"""Several servers of one model as one backend: which one is asked, and what becomes of those that fail."""

@@ -1,0 +1,132 @@
+"""A `Request` as the prompt that the model reads: rendered, tokenized, counted.
+
+For servers that take a prompt instead of messages, and for counting where the server cannot. It starts from the one
+rendering of `chat_messages` and adds what a chat server would do itself: the template, its switches for thinking, the
+ids. What the template cannot show the model is told in notes. Long prompts are made off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from dragoman.backends.chat.encode import EFFORTS, nearest_effort, optional_fields
+from dragoman.backends.chat.settings import Settings
+from dragoman.backends.prompts.messages import has_unsent_reasoning, render
+from dragoman.translators.ir import Image, Note, Request, Text, ToolCall, ToolResult
+
+THREAD_ABOVE = 16_384  # characters of a conversation that is rendered off the event loop
+TEMPLATE_EFFORTS = ("low", "medium", "high")  # what gpt-oss's template knows, the only one that prints the word
+
+
+class Template(Protocol):
+    @property
+    def source(self) -> str: ...
+
+    @property
+    def takes_tools(self) -> bool: ...
+
+    def render(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        kwargs: Mapping[str, Any] | None = None,
+        now: datetime | None = None,
+    ) -> str: ...
+
+
+class Encoder(Protocol):
+    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    text: str
+    ids: Sequence[int]
+
+    @property
+    def count(self) -> int:
+        return len(self.ids)
+
+
+def _reasoning_field(template: str) -> Literal["reasoning_content", "reasoning"] | None:
+    """The name under which the template prints what the model thought in earlier turns."""
+    if "reasoning_content" in template:
+        return "reasoning_content"
+    return "reasoning" if re.search(r"message(?:\.|\[['\"])reasoning\b", template) else None
+
+
+class Prompt:
+    """One model's prompts. `settings` are the chat settings that the messages are rendered by; reasoning goes back to
+    the model where its template has a place for it."""
+
+    def __init__(self, settings: Settings, template: Template, tokenizer: Encoder) -> None:
+        self._template = template
+        self._tokenizer = tokenizer
+        if settings.reasoning_field is None and (field := _reasoning_field(template.source)) is not None:
+            settings = settings.model_copy(update={"reasoning_field": field})
+        self._settings = settings
+
+    def notes(self, request: Request) -> tuple[Note, ...]:
+        """What the template cannot show."""
+        notes: list[Note] = []
+        if request.tools and request.tool_choice != "none" and not self._template.takes_tools:
+            notes.append(Note("tool", "auto:unsupported"))
+        if has_unsent_reasoning(request.messages, self._settings):
+            notes.append(Note("item", "reasoning"))
+        return tuple(notes)
+
+    def text(self, request: Request, *, now: datetime | None = None) -> str:
+        """Raises `GatewayError` UNSUPPORTED where the template refuses the conversation."""
+        fields, _ = optional_fields(request, self._settings)
+        messages = render(request.messages, self._settings)
+        return self._template.render(messages, fields.get("tools"), kwargs=self.kwargs(request), now=now)
+
+    def build(self, request: Request, *, now: datetime | None = None) -> Rendered:
+        """The prompt and its ids; the template has written the BOS, so no special tokens are added."""
+        text = self.text(request, now=now)
+        return Rendered(text, self._tokenizer.encode(text, add_special_tokens=False))
+
+    async def build_async(self, request: Request, *, now: datetime | None = None) -> Rendered:
+        if _size(request) < THREAD_ABOVE:
+            return self.build(request, now=now)
+        return await asyncio.to_thread(self.build, request, now=now)
+
+    async def count(self, request: Request) -> int:
+        return (await self.build_async(request)).count
+
+    def kwargs(self, request: Request) -> dict[str, Any]:
+        """The template's switches: what the request says of thinking, in the words that this template has, and the
+        operator's `chat_template_kwargs`, which win."""
+        effort, budget = request.thinking.effort, request.thinking.budget
+        source, kwargs = self._template.source, dict[str, Any]()
+        if effort in EFFORTS or budget is not None:
+            for switch in ("enable_thinking", "thinking"):
+                if switch in source:
+                    kwargs[switch] = effort != "none"
+        if effort in EFFORTS and "reasoning_effort" in source:
+            kwargs["reasoning_effort"] = nearest_effort(str(effort), TEMPLATE_EFFORTS)
+        return kwargs | dict(self._settings.extra_body.get("chat_template_kwargs") or {})
+
+
+def _size(request: Request) -> int:
+    """Characters, roughly: enough to tell a question from an agent's conversation."""
+    size = 1_000 * len(request.tools)
+    for message in request.messages:
+        for part in message.parts:
+            match part:
+                case ToolCall():
+                    size += len(part.arguments)
+                case ToolResult():
+                    size += sum(len(item.text) for item in part.content if isinstance(item, Text))
+                case Image():
+                    pass
+                case _:
+                    size += len(part.text)
+    return size

@@ -1,0 +1,7 @@
+"""`python -m dragoman`: the command, where its script is not on the path."""
+
+import sys
+
+from dragoman.gateway.cli import main
+
+sys.exit(main())

@@ -1,0 +1,187 @@
+"""What is told of a model call: its figures, its trace and its one line in the log.
+
+Names and figures only, never text: the words of a 4xx may quote the client, so only those of a 5xx are logged. A model
+is named once a server has answered for it, since until then its name is the client's invention.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Coroutine, Generator
+from typing import Any
+
+from dragoman.backends.trace_headers import OUTGOING
+from dragoman.gateway.calls.answer import Answer, ClientGone, State
+from dragoman.gateway.calls.call import Call
+from dragoman.gateway.calls.client_kind import client_kind
+from dragoman.gateway.calls.outlier import Passive
+from dragoman.gateway.telemetry.logs import request_line
+from dragoman.gateway.telemetry.metrics import Metrics
+from dragoman.gateway.telemetry.tracing import Tracing
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Request
+
+GONE = 499  # nginx's status for a client that left, in logs and metrics only
+MEMORY = 0.1  # weight of the newest answer in the mean length of a backend's answers
+
+
+class Recorder:
+    def __init__(self, metrics: Metrics, tracing: Tracing) -> None:
+        self._metrics = metrics
+        self._tracing = tracing
+        self._lengths: dict[str, float] = {}  # mean seconds of finished answers, by backend
+        self._answered: set[tuple[str, str]] = set()
+        self.passive = Passive()
+
+    def arrived(self, call: Call) -> None:
+        call.kind = client_kind(call.request.headers)
+        call.span = self._tracing.begin(call)
+        self._metrics.in_flight.labels(call.protocol.name).inc()
+
+    async def asked(self, call: Call, request: Request, work: Coroutine[Any, Any, None]) -> None:
+        """Runs the backend's work, with the trace's context on its way, and notes when it was given up."""
+        call.asked_at = asyncio.get_running_loop().time()
+        watched = _Watched(work)
+        sent = {} if call.span is None else call.span.ask(request, call)
+        token = OUTGOING.set(sent)
+        try:
+            await watched
+        except (asyncio.CancelledError, ClientGone):
+            answer = call.answer
+            noticed = watched.cancelled_at or (answer.gone_at if answer is not None else None)
+            if noticed is not None and not call.finished:
+                call.given_up = (noticed, asyncio.get_running_loop().time())
+            raise
+        finally:
+            with contextlib.suppress(ValueError):  # a collected coroutine is closed in another context
+                OUTGOING.reset(token)
+
+    def left(self, call: Call) -> None:
+        """The client went before its answer had ended."""
+        call.outcome = "disconnected"
+        state = call.answer.state if call.answer is not None else State.HELD
+        self._metrics.disconnects.labels(call.protocol.name, state.value).inc()
+        if call.given_up is None or call.backend is None or call.asked_at is None:
+            return
+        noticed, ended = call.given_up
+        mean = self._lengths.get(call.backend.name)
+        short = None if mean is None else mean - (ended - call.asked_at)
+        self._metrics.departure(call.backend.name, ended - noticed, short)
+
+    def ended(self, call: Call) -> None:
+        now = asyncio.get_running_loop().time()
+        metrics, route, answer = self._metrics, call.protocol.name, call.answer
+        metrics.in_flight.labels(route).dec()
+        if answer is not None:
+            call.notes.extend(answer.notes)
+            call.notes.extend(answer.stage_notes())
+        for note in call.notes:
+            metrics.note(note)
+            if note.kind == "answer" and call.backend is not None:
+                metrics.odd_answers.labels(route, call.backend.name, note.name).inc()
+        metrics.request(route, call.kind, call.status or GONE, call.outcome)
+        metrics.duration.labels(route).observe(now - call.accepted)
+        if call.read_at is not None and call.ready_at is not None:
+            metrics.overhead.labels(route).observe(call.ready_at - call.read_at)
+        if answer is not None and answer.touched:
+            self._count_answer(call, answer, now)
+        elif call.estimated and (call.asked_at is None or call.outcome != "disconnected"):
+            # nothing was had for it; a client that leaves while a server reads its prompt has made it work
+            call.client.settle(call.estimated, 0)
+        self.passive.ended(call, now)
+        facts = self._facts(call, now)
+        if call.span is not None:
+            call.span.end(call)
+        severe = call.error is not None and call.error.kind.status >= 500
+        request_line(logging.WARNING if severe else logging.INFO, facts)
+
+    def _count_answer(self, call: Call, answer: Answer, now: float) -> None:
+        if call.backend is None or answer.first_event_at is None:
+            return
+        backend, model = call.backend.name, call.model or ""
+        if len(self._answered) < 1000:
+            self._answered.add((backend, model))
+        series = self._metrics.series(call.protocol.name, call.kind, backend, model)
+        series.first_event.observe(answer.first_event_at - call.accepted)
+        series.gaps(answer.gaps)
+        if answer.finished is None:
+            return
+        series.usage(usage := answer.finished.usage)
+        if usage is not None:
+            call.client.settle(call.estimated, usage.input + usage.output)
+        if call.asked_at is not None:
+            length = now - call.asked_at
+            mean = self._lengths.get(backend, length)
+            self._lengths[backend] = mean + (length - mean) * MEMORY
+
+    def _facts(self, call: Call, now: float) -> dict[str, Any]:
+        answer, error, backend = call.answer, call.error, call.backend
+        first = answer.first_event_at if answer is not None else None
+        usage = answer.finished.usage if answer is not None and answer.finished is not None else None
+        named = backend is not None and (backend.name, call.model or "") in self._answered
+        return {
+            "request_id": call.request_id,
+            "id": call.id,
+            "trace_id": call.span.trace_id if call.span is not None else None,
+            "route": call.protocol.name,
+            "status": call.status or GONE,
+            "outcome": call.outcome,
+            "stream": call.streaming,
+            "backend": backend.name if backend is not None else None,
+            "client": call.client.name or None,
+            "client_kind": call.kind,
+            "model": call.model[:100] if named and call.model is not None else None,
+            "first_event_ms": _ms(first, call.accepted),
+            "queue_ms": _ms(call.asked_at, call.ready_at),
+            "overhead_ms": _ms(call.ready_at, call.read_at),
+            "cancel_ms": _ms(call.given_up[1], call.given_up[0]) if call.given_up is not None else None,
+            "tokens_in": usage.input if usage else None,
+            "tokens_out": usage.output if usage else None,
+            "tokens_cached": usage.cached if usage else None,
+            "notes": dict(Counter(note.kind for note in call.notes)) or None,
+            "error": error.kind.name.lower() if error else None,
+            "error_code": error.code if error else None,
+            "error_source": error.source if error else None,
+            "error_message": _words(error) if error and error.kind.status >= 500 else None,
+            "duration_ms": _ms(now, call.accepted),
+        }
+
+
+def _words(error: GatewayError) -> str:
+    """Our own: behind a colon may stand what the server said."""
+    return error.message.partition(": ")[0] if error.source == "backend" else error.message
+
+
+def _ms(until: float | None, since: float | None) -> float | None:
+    return None if until is None or since is None else round((until - since) * 1000, 1)
+
+
+class _Watched(Generator[Any, Any, None]):
+    """A coroutine that is awaited, with a note of when a cancellation reached it: nobody else learns that before the
+    work has already been given up."""
+
+    __slots__ = ("_work", "cancelled_at")
+
+    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = work
+        self.cancelled_at: float | None = None
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._work.send(None)
+
+    def send(self, value: Any) -> Any:
+        return self._work.send(value)
+
+    def throw(self, error: Any, value: Any = None, trace: Any = None, /) -> Any:
+        if isinstance(error, asyncio.CancelledError):
+            self.cancelled_at = asyncio.get_running_loop().time()
+        return self._work.throw(error)
+
+    def close(self) -> None:
+        self._work.close()

@@ -1,0 +1,188 @@
+"""Admission: how much of a model is used at once, and who waits for the rest.
+
+Each model has its own `Line`: so many calls and so many estimated tokens in flight, and a bounded queue behind them.
+The queue is served in turns between the clients' keys, and in order within one key, so that a client with a hundred
+agents does not stand before one with a single question. A full queue refuses the newcomer, unless another client holds
+more places: then the last of that client's has to go. What waits at the front is never overtaken by something smaller.
+Whoever leaves, by giving up or by being cancelled, frees its place at once.
+
+Keepalives while waiting are the answer's own affair; this module only lets calls through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from dragoman.gateway.calls.context_window import estimate
+from dragoman.gateway.config import AdmissionConfig
+from dragoman.gateway.telemetry.metrics import Metrics
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Request
+
+ANSWER_TOKENS = 2048  # of an answer's limit at most: agents ask for 32,000 and use a few hundred
+LONGEST_HINT = 60.0  # seconds that a refused client is told to wait at most
+FIRST_GUESS = 2.0  # seconds a call holds its place, until some have been measured
+
+
+@dataclass(eq=False, slots=True)
+class Waiter:
+    client: str
+    tokens: int
+    place: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class Line:
+    """What runs on one model and what waits for it. `queues` holds the clients in the order of their turns."""
+
+    running: int = 0
+    tokens: int = 0
+    waiting: int = 0
+    queues: dict[str, deque[Waiter]] = field(default_factory=dict)
+    held: float = FIRST_GUESS  # seconds that a call holds its place, as a moving average
+
+    @property
+    def idle(self) -> bool:
+        return not self.running and not self.waiting
+
+
+class Admission:
+    def __init__(self, config: AdmissionConfig, metrics: Metrics, workers: int = 1) -> None:
+        self._requests = _share(config.requests, workers)
+        self._tokens = _share(config.tokens, workers)
+        self._queue = config.queue if workers == 1 else math.ceil(config.queue / workers)
+        self._patience = config.wait
+        self._metrics = metrics
+        self._lines: dict[tuple[str, str], Line] = {}
+
+    @property
+    def limited(self) -> bool:
+        return self._requests is not None or self._tokens is not None
+
+    @contextlib.asynccontextmanager
+    async def place(self, backend: str, model: str, client: str, request: Request) -> AsyncIterator[None]:
+        """Holds a place while the body runs; raises BUSY, with a time, when there is none to be had."""
+        if not self.limited:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        key = (backend, model)
+        line = self._lines.setdefault(key, Line())
+        tokens = cost(request) if self._tokens is not None else 0
+        asked = loop.time()
+        try:
+            await self._enter(line, backend, client, tokens)
+        finally:
+            if line.idle:
+                self._lines.pop(key, None)
+        begun = loop.time()
+        self._metrics.queue_wait.labels(backend).observe(begun - asked)
+        try:
+            yield
+        finally:
+            line.held += (loop.time() - begun - line.held) / 8
+            line.running -= 1
+            line.tokens -= tokens
+            self._serve(line)
+            if line.idle:
+                self._lines.pop(key, None)
+
+    async def _enter(self, line: Line, backend: str, client: str, tokens: int) -> None:
+        if not line.waiting and self._fits(line, tokens):
+            line.running += 1
+            line.tokens += tokens
+            return
+        if line.waiting >= self._queue:
+            self._make_room(line, backend, client)
+        waiter = Waiter(client, tokens, asyncio.get_running_loop().create_future())
+        line.queues.setdefault(client, deque()).append(waiter)
+        line.waiting += 1
+        depth = self._metrics.queue_depth.labels(backend)
+        depth.inc()
+        try:
+            async with asyncio.timeout(self._patience):
+                await waiter.place
+        except TimeoutError:
+            self._leave(line, waiter)
+            raise self._refused(line, backend, "waited") from None
+        except asyncio.CancelledError:
+            self._leave(line, waiter)
+            raise
+        finally:
+            depth.dec()
+
+    def _fits(self, line: Line, tokens: int) -> bool:
+        if self._requests is not None and line.running >= self._requests:
+            return False
+        # what is larger than the whole limit runs alone
+        return self._tokens is None or not line.running or line.tokens + tokens <= self._tokens
+
+    def _serve(self, line: Line) -> None:
+        """Gives free places to those whose turn it is; a client that got one goes to the end of the turns."""
+        while line.queues:
+            client, queue = next(iter(line.queues.items()))
+            waiter = queue[0]
+            if waiter.place.done():  # cancelled, and about to be told so
+                self._remove(line, waiter)
+                continue
+            if not self._fits(line, waiter.tokens):
+                return
+            queue.popleft()
+            del line.queues[client]
+            if queue:
+                line.queues[client] = queue
+            line.waiting -= 1
+            line.running += 1
+            line.tokens += waiter.tokens
+            waiter.place.set_result(None)
+
+    def _leave(self, line: Line, waiter: Waiter) -> None:
+        if waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
+            line.running -= 1  # the place came in the very moment
+            line.tokens -= waiter.tokens
+        else:
+            self._remove(line, waiter)
+        self._serve(line)
+
+    def _remove(self, line: Line, waiter: Waiter) -> None:
+        queue = line.queues.get(waiter.client)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)
+            line.waiting -= 1
+            if not queue:
+                del line.queues[waiter.client]
+
+    def _make_room(self, line: Line, backend: str, client: str) -> None:
+        """Raises, or sends away the last one of the client that holds the most places."""
+        longest = max(line.queues.values(), key=len, default=None)
+        if longest is None or len(longest) <= len(line.queues.get(client, ())) + 1:
+            raise self._refused(line, backend, "full")
+        last = longest[-1]
+        self._remove(line, last)
+        if not last.place.done():
+            last.place.set_exception(self._refused(line, backend, "full"))
+
+    def _refused(self, line: Line, backend: str, reason: str) -> GatewayError:
+        self._metrics.queue_refused.labels(backend, reason).inc()
+        wait = line.held * (line.waiting + 1) / max(line.running, 1)
+        return GatewayError(
+            Kind.BUSY,
+            "The model is busy and the queue for it is full."
+            if reason == "full"
+            else "The model is busy: no room came free.",
+            retry_after=min(max(1.0, wait), LONGEST_HINT),
+        )
+
+
+def cost(request: Request) -> int:
+    """Tokens that a call is expected to hold in the server's cache, in the common case."""
+    return estimate(request) + min(request.max_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
+
+
+def _share(limit: int | None, workers: int) -> int | None:
+    return None if limit is None else max(1, math.ceil(limit / workers))

@@ -1,0 +1,195 @@
+"""A request's body: from whatever arrives on the socket to one JSON object, within the limits.
+
+Any content type is read, because clients send JSON under many names. What comes after the arrival (decoding, counting,
+parsing) is done in steps, in the loop: a few milliseconds for one body, then everybody else, then the next body. A
+thread would outlive a client that left and the time limit, and a pool of them would be full of one client's bodies;
+here all bodies advance, and one that is given up takes no further step. Only the parse itself is one step, which is why
+values are counted before it. Every refusal is a `GatewayError`; the asking protocol words it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from dragoman.gateway.calls.decoding import decode, too_large
+from dragoman.gateway.config import Limits
+from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.ir import Note
+from dragoman.translators.json_text import blocks, without_lone_surrogates
+from dragoman.translators.steps import Steps, T
+
+Body = tuple[dict[str, Any], tuple[Note, ...]]
+MENDED = Note("repair", "surrogate")
+SLICE = 0.002  # seconds that one body may hold the loop before the others' turn
+
+
+class BodyReader:
+    """`within` so many seconds a body must have arrived and been read."""
+
+    def __init__(self, limits: Limits, within: float | None = None) -> None:
+        self._limits = limits
+        self._within = within
+        self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one
+
+    async def read(self, request: web.Request) -> Body:
+        """The object, and what was mended in it."""
+        raw: bytes | None = None
+        try:
+            async with asyncio.timeout(self._within):
+                raw = await _receive(request, self._limits.body_bytes)
+                return await self._in_turns(_read(raw, _encodings(request), self._limits))
+        except TimeoutError:
+            fault = "did not arrive" if raw is None else "could not be decoded"
+            message = f"The request body {fault} within {self._within:g} seconds."
+            raise invalid(message, code="request_timeout") from None
+
+    async def _in_turns(self, steps: Steps[T]) -> T:
+        try:
+            _advance(steps)
+            while True:
+                async with self._turn:
+                    await asyncio.sleep(0)
+                    _advance(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _advance(steps: Steps[Any]) -> None:
+    """Raises the `StopIteration` of the last step, with the result."""
+    end = time.monotonic() + SLICE
+    next(steps)
+    while time.monotonic() < end:
+        next(steps)
+
+
+def _encodings(request: web.Request) -> list[str]:
+    names = ",".join(request.headers.getall("Content-Encoding", [])).lower().split(",")
+    return [name for each in names if (name := each.strip()) and name != "identity"]
+
+
+async def _receive(request: web.Request, limit: int) -> bytes:
+    length = request.content_length
+    if length is not None and length > limit:
+        raise too_large(limit)
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > limit:
+                raise too_large(limit)
+            pieces.append(piece)
+    except web.RequestPayloadError:
+        raise invalid("The request body is not framed as its headers say.", code="invalid_body") from None
+    return b"".join(pieces)
+
+
+def _read(raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:
+    if encodings:
+        raw = yield from decode(raw, encodings, limits.body_bytes)
+    return (yield from parse_object(raw, limits))
+
+
+# ---------------------------------------------------------------------------------------------------------------- JSON
+
+
+def parse_object(raw: bytes, limits: Limits) -> Steps[Body]:
+    if not raw.strip():
+        raise invalid("The request body is empty; a JSON object is expected.", code="invalid_json")
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    yield from _bound_values(raw, limits.json_values)
+    value, notes = yield from _parse(raw, limits.json_depth)
+    yield
+    if not isinstance(value, dict):
+        raise invalid("The request body must be a JSON object.", code="invalid_json")
+    if deeper_than(value, limits.json_depth):
+        raise _too_deep(limits.json_depth)
+    return value, notes
+
+
+def _parse(raw: bytes, depth: int) -> Steps[tuple[Any, tuple[Note, ...]]]:
+    """Strict; what half a surrogate pair made fail is tried once more without it."""
+    try:
+        return _loads(raw, depth), ()
+    except GatewayError:
+        mended = yield from without_lone_surrogates(raw)
+        if mended is raw:
+            raise
+    return _loads(mended, depth), (MENDED,)
+
+
+def _loads(raw: bytes, depth: int) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if "ecursion" in error.msg:
+            raise _too_deep(depth) from None
+        raise invalid(f"The request body is not valid JSON: {_where(error)}.", code="invalid_json") from None
+
+
+def _bound_values(raw: bytes, most: int) -> Steps[None]:
+    """Refuses more than `most` values before they take fifty times their size in memory.
+
+    Each value but the first follows a comma or an opening bracket. Those inside strings do not count; they are told
+    apart only in a body that has too many with them."""
+    if len(raw) <= most:
+        return
+    for counts in (_in_all, _outside_strings):
+        values = 1
+        for count in counts(raw):
+            values += count
+            if values > most:
+                break
+            yield
+        else:
+            return
+    raise invalid(f"The request body holds more than {most} JSON values.", code="invalid_json")
+
+
+def _in_all(raw: bytes) -> Iterator[int]:
+    """Commas and opening brackets, block by block."""
+    for block in blocks(raw):
+        yield len(block) - len(block.translate(None, b",[{"))
+
+
+_OTHERS = bytes(set(range(256)) - set(b'",[{'))
+
+
+def _outside_strings(raw: bytes) -> Iterator[int]:
+    inside = 0
+    for block in blocks(raw):
+        # without escapes a quote begins or ends a string
+        pieces = block.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHERS).split(b'"')
+        yield sum(map(len, pieces[inside::2]))
+        inside = (inside + len(pieces) - 1) % 2
+
+
+def deeper_than(value: Any, depth: int) -> bool:
+    """Level by level and over containers only: a fraction of the cost of the parse, and no recursion."""
+    level = [value]
+    for _ in range(depth):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) is dict or type(child) is list
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _where(error: orjson.JSONDecodeError) -> str:
+    # the parser's own words, without the document that the exception carries
+    return f"{error.msg.split(':')[0]} at line {error.lineno} column {error.colno}"
+
+
+def _too_deep(depth: int) -> GatewayError:
+    return invalid(f"The request body is nested deeper than {depth} levels.", code="invalid_json")

@@ -1,0 +1,102 @@
+"""A request inside the model's context window, settled before the server sees it.
+
+Counting must cost no time to first token. A cheap bound on the prompt's size is enough for most: where it stays below
+70 % of the window nothing is asked, and the answer's limit is cut to what the bound leaves. Only a prompt that may be
+too long is counted, by the server's own tokenizer, before it is sent: an overflow is then answered in the client's
+own words, with both numbers. Where nobody can count, the server decides, and its words are translated
+(`backends.chat.errors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import orjson
+
+from dragoman.backends.base import Backend
+from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Note, Part, Request, ToolCall, ToolResult
+
+SAFE = 0.7  # of the window: below it the bound is believed
+BYTES_PER_TOKEN = 2  # prose and code have three to four; hexadecimal and rare scripts come near two
+IMAGE_TOKENS = 2048  # a large image of the usual vision models
+MESSAGE_TOKENS = 8  # what a template puts around a message
+MIN_ROOM = 256  # tokens that must be left for an answer
+
+
+async def fit(
+    backend: Backend, request: Request, window: int | None, counted: Callable[[int], None] | None = None
+) -> tuple[Request, tuple[Note, ...]]:
+    """The request with an answer's limit that fits, and what was changed; raises OVERFLOW where nothing fits.
+    `counted` is told the prompt's size where it had to be counted."""
+    if window is None:
+        return request, ()
+    bound = size_bound(request)
+    if bound <= window * SAFE:
+        return _clamped(request, window - bound)
+    tokens = await _count(backend, request)
+    if tokens is None:
+        return request, ()
+    if tokens > window - min(MIN_ROOM, window // 8, request.max_tokens or MIN_ROOM):
+        raise overflow(tokens, window)
+    if counted is not None:
+        counted(tokens)
+    return _clamped(request, window - tokens)
+
+
+def overflow(tokens: int, window: int) -> GatewayError:
+    message = (
+        f"This model's maximum context length is {window} tokens, but the request has {tokens} tokens. "
+        "Shorten the conversation."
+    )
+    return GatewayError(Kind.OVERFLOW, message, tokens=tokens, limit=window)
+
+
+def _clamped(request: Request, room: int) -> tuple[Request, tuple[Note, ...]]:
+    if request.max_tokens is None or request.max_tokens <= room:
+        return request, ()
+    return replace(request, max_tokens=room), (Note("repair", "max_tokens"),)
+
+
+async def _count(backend: Backend, request: Request) -> int | None:
+    try:
+        return await backend.count_tokens(request)
+    except GatewayError as error:
+        log.warning("the prompt could not be counted: %s", error.message)
+        return None
+
+
+def size_bound(request: Request) -> int:
+    """Tokens that the prompt hardly exceeds, without a tokenizer."""
+    size = sum(_bytes(message.parts) for message in request.messages)
+    size += sum(len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters)) for tool in request.tools)
+    images = sum(isinstance(part, Image) for message in request.messages for part in _flat(message.parts))
+    return size // BYTES_PER_TOKEN + images * IMAGE_TOKENS + len(request.messages) * MESSAGE_TOKENS
+
+
+def estimate(request: Request) -> int:
+    """What a tokenizer would probably say of ordinary text; only for who asked for a number and can be told so."""
+    return max(1, round(size_bound(request) * BYTES_PER_TOKEN / 3.6))
+
+
+def _bytes(parts: Iterable[Part]) -> int:
+    size = 0
+    for part in _flat(parts):
+        if isinstance(part, ToolCall):
+            size += len(part.name) + _length(part.arguments)
+        elif not isinstance(part, Image | ToolResult):
+            size += _length(part.text)
+    return size
+
+
+def _flat(parts: Iterable[Part]) -> Iterable[Part]:
+    for part in parts:
+        yield part
+        if isinstance(part, ToolResult):
+            yield from part.content
+
+
+def _length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

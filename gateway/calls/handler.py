@@ -1,0 +1,385 @@
+"""THE handler: one model call, the same for every protocol, streamed or whole, on every backend.
+
+Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head
+every error is an HTTP answer in the protocol's own words; after it, the protocol's own failure event and the end of
+the body. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
+cancellation reaches the server's work before it leaves the backend. What is no `GatewayError` is a bug: logged, and
+told as a plain 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from dragoman.backends.base import Backend
+from dragoman.gateway.calls.access_log import Recorder
+from dragoman.gateway.calls.admission import Admission, cost
+from dragoman.gateway.calls.affinity import session
+from dragoman.gateway.calls.answer import Answer, ClientGone, State, StreamedAnswer
+from dragoman.gateway.calls.body import BodyReader
+from dragoman.gateway.calls.call import Call
+from dragoman.gateway.calls.client_kind import client_kind
+from dragoman.gateway.calls.context_window import estimate, fit
+from dragoman.gateway.calls.health import RETRY_AFTER, Gate
+from dragoman.gateway.calls.images import Images
+from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.auth import Client
+from dragoman.gateway.keys.reasoning_seal import Sealer
+from dragoman.gateway.telemetry.logs import Redactor, log
+from dragoman.gateway.telemetry.metrics import Metrics
+from dragoman.gateway.telemetry.tracing import Tracing
+from dragoman.translators.constraints.parallel import FirstCallOnly
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Note, Request, StopReason
+from dragoman.translators.protocol import Context, Count, ErrorReply, Json, Policy, Protocol, Turn
+
+SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
+HEADER_BUDGET = 1024
+COUNTS_AT_ONCE = 4  # Claude Code asks for fifteen at once, and streams share the backend with them
+REQUEST_ID = web.RequestKey("request_id", str)
+CLIENT = web.RequestKey("client", Client)
+
+
+class Handler:
+    def __init__(
+        self,
+        config: Config,
+        models: Models,
+        gate: Gate,
+        metrics: Metrics,
+        sealer: Sealer,
+        tracing: Tracing,
+        redact: Redactor,
+        admission: Admission | None = None,
+    ) -> None:
+        self._config = config
+        self._sealer = sealer
+        self._redact = redact
+        self._bodies = BodyReader(config.limits, config.timeouts.body)
+        self._counts = asyncio.Semaphore(COUNTS_AT_ONCE)
+        self._models = models
+        self._gate = gate
+        self._metrics = metrics
+        self._recorder = Recorder(metrics, tracing)
+        reject = config.policy.unreadable == "reject"
+        self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
+        self.admission = admission or Admission(config.admission, metrics, config.workers)
+        self._policy = Policy(
+            hosted_tools=config.policy.hosted_tools,
+            strict_history=config.policy.strict_history,
+            reasoning_events=config.policy.reasoning_events,
+            unreadable=config.policy.unreadable,
+            max_tools=config.limits.tools,
+        )
+        self.calls: set[Call] = set()
+        self.leaving = False  # not ready any more, but still serving who comes
+        self.draining = False
+        self.idle = asyncio.Event()  # set while no call runs
+        self.idle.set()
+
+    async def handle(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        call = Call(
+            protocol,
+            request,
+            id=secrets.token_hex(16),
+            request_id=request[REQUEST_ID],
+            client=request[CLIENT],
+            accepted=asyncio.get_running_loop().time(),
+            task=task,
+        )
+        self.calls.add(call)
+        self.idle.clear()
+        self._recorder.arrived(call)
+        try:
+            return await self._answered(call)
+        except asyncio.CancelledError:
+            self._recorder.left(call)
+            raise
+        except Exception:
+            log.exception("an answer of %s could not be ended", protocol.name)
+            raise
+        finally:
+            if call.answer is not None:
+                call.answer.close()
+            self.calls.discard(call)
+            if not self.calls:
+                self.idle.set()
+            self._recorder.ended(call)
+            # Both point back here, the error by its frames: without a cycle a large request is freed at once.
+            call.answer = call.error = None
+
+    def doubt(self, backend: str) -> str | None:
+        """Why a backend that says it is ready is not to be trusted, by what became of the calls."""
+        now = asyncio.get_running_loop().time()
+        return self._recorder.passive.doubt(backend, self.calls, self._config.pool.slow, now)
+
+    # ------------------------------------------------------------------------------------------------------ the steps
+
+    async def _answered(self, call: Call) -> web.StreamResponse:
+        try:
+            try:
+                await self._run(call)
+            except asyncio.CancelledError:
+                # an interruption is ours; with the client gone as well, one cancellation is left over
+                if call.interruption is None or call.task.uncancel() > 0:
+                    raise
+                if not call.finished:
+                    raise call.interruption from None
+            return await self._succeed(call)
+        except ClientGone:
+            raise asyncio.CancelledError from None
+        except Exception as error:
+            return await self._fail(call, self._expected(call, error))
+
+    async def _run(self, call: Call) -> None:
+        """Up to the end of the backend's work; raises whatever went wrong."""
+        if self.draining:
+            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
+        body, mended = await self._bodies.read(call.request)
+        call.notes.extend(mended)
+        call.read_at = asyncio.get_running_loop().time()
+        await self._gate.admit_any()
+        turn, answer = self._parse(call, body)
+        del body  # a long stream need not keep it
+        self._authorize(call, turn)
+        if turn.events:
+            answer.feed(turn.events)
+            return
+        request = replace(turn.request, affinity=session(turn.request, call.client.name))
+        await self._gate.some_started()
+        target = await self._models.resolve(request.model, call.client)
+        call.backend, call.model = target.backend, target.model
+        if target.model != request.model:
+            request = replace(request, model=target.model)
+        await self._gate.admit(target.backend)
+        request = await self.images.inlined(request, call.notes)
+        sizes: list[int] = []
+        request, notes = await fit(target.backend, request, target.window, sizes.append)
+        call.notes.extend((*notes, *self._prepared(target.backend, request)))
+        call.ready_at = asyncio.get_running_loop().time()
+        try:
+            async with (
+                self.admission.place(target.backend.name, target.model, call.client.name, request),
+                self._counting(turn, target.backend, request, sizes),
+            ):
+                await self._recorder.asked(call, request, self._ask(target.backend, request, answer))
+        except Exception as error:
+            if not call.finished or isinstance(error, ClientGone):
+                raise
+            # the answer is whole: what broke behind it changes nothing for the client
+            log.warning("the backend failed behind a finished answer", exc_info=error)
+        if not call.finished:
+            raise GatewayError(
+                Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
+            )
+
+    def _authorize(self, call: Call, turn: Turn) -> None:
+        """Whether this client may ask this now; what no model need answer costs it no tokens."""
+        call.client.check_model(turn.request.model)
+        estimated = cost(turn.request) if call.client.counts_tokens and not turn.events else 0
+        call.client.spend(estimated)
+        call.estimated = estimated
+
+    def _prepared(self, backend: Backend, request: Request) -> tuple[Note, ...]:
+        """What the backend leaves out; raises where it cannot serve the request."""
+        notes = backend.prepare(request)
+        self.images.seen(request, notes)
+        return notes
+
+    async def _ask(self, backend: Backend, request: Request, answer: Answer) -> None:
+        """The backend's work; one that fell asleep before it was asked is woken once, where that is allowed."""
+        try:
+            await backend.stream(request, answer)
+        except GatewayError as error:
+            if error.kind is not Kind.ASLEEP or answer.touched or not self._gate.wakes(backend):
+                raise
+            self._gate.learn(backend, error)
+            await self._gate.admit(backend)
+            await backend.stream(request, answer)
+
+    def _context(self, request: web.Request, id: str) -> Context:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        headers["x-request-id"] = request[REQUEST_ID]
+        return Context(
+            id=id,
+            clock=lambda: int(time.time()),
+            headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
+            policy=self._policy,
+            seal=self._sealer.seal,
+            open=self._sealer.open,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _counting(
+        self, turn: Turn, backend: Backend, request: Request, sizes: Sequence[int]
+    ) -> AsyncIterator[None]:
+        """The prompt's size for protocols that tell it first: known already, or asked beside the answer, which never
+        waits for it."""
+        if turn.counted is None or sizes:
+            if turn.counted is not None:
+                turn.counted(sizes[-1])
+            yield
+            return
+        task = asyncio.create_task(self._tell_size(turn.counted, backend, request), name="count")
+        try:
+            yield
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+
+    async def _tell_size(self, counted: Callable[[int], None], backend: Backend, request: Request) -> None:
+        try:
+            tokens = await backend.count_tokens(request)
+        except GatewayError:
+            return  # the answer itself will say what is wrong with the backend
+        if tokens is not None:
+            counted(tokens)
+
+    async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
+        """How long a prompt would be: counted by the backend's own tokenizer, else an estimate that says so."""
+        body, mended = await self._bodies.read(request)
+        for note in mended:
+            self._metrics.note(note)
+        await self._gate.admit_any()
+        asked = count.parse(body, self._context(request, secrets.token_hex(16)))
+        del body
+        client = request[CLIENT]
+        client.check_model(asked.model)
+        asked = replace(asked, affinity=session(asked, client.name))
+        await self._gate.some_started()
+        target = await self._models.resolve(asked.model, client)
+        await self._gate.admit(target.backend)
+        asked = await self.images.inlined(asked, [])  # a server that counts would fetch them too
+        self._prepared(target.backend, asked)  # what is refused when it is asked is refused when it is counted
+        async with self._counts:
+            tokens = await target.backend.count_tokens(replace(asked, model=target.model))
+        headers = id_headers(request[REQUEST_ID]) | note_headers(mended)
+        if tokens is None:
+            tokens = estimate(asked)
+            headers["x-dragoman-estimated"] = "input_tokens"
+        self._metrics.request(protocol.name, client_kind(request.headers), 200, "counted")
+        return json_response(200, count.body(tokens), headers)
+
+    def _parse(self, call: Call, body: Json) -> tuple[Turn, Answer]:
+        turn = call.protocol.parse(body, self._context(call.request, call.id))
+        call.streaming = turn.streaming
+        call.notes.extend(turn.notes)
+        stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
+        if turn.streaming:
+            call.answer = StreamedAnswer(
+                call.request, turn.stream, stage, self._config.timeouts, call.accepted, lambda: self._head(call)
+            )
+        else:
+            call.answer = Answer(turn.stream, stage)
+        return turn, call.answer
+
+    async def _succeed(self, call: Call) -> web.StreamResponse:
+        assert call.answer is not None
+        assert call.answer.finished is not None
+        reason = call.answer.finished.reason
+        call.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
+        call.status = 200
+        if isinstance(call.answer, StreamedAnswer):
+            await call.answer.finish()
+            return call.answer.response
+        return json_response(200, call.answer.body(), self._head(call))
+
+    async def _fail(self, call: Call, error: GatewayError) -> web.StreamResponse:
+        call.error = error
+        call.outcome = "failed" if error.kind.status >= 500 else "refused"
+        if call.backend is not None:
+            self._gate.learn(call.backend, error)
+        answer = call.answer
+        if isinstance(answer, StreamedAnswer) and answer.state is not State.HELD:
+            call.status = 200
+            try:
+                await answer.fail(error)
+            except ClientGone:
+                raise asyncio.CancelledError from None
+            return answer.response
+        reply = error_reply(call.protocol, error, call.request_id)
+        call.status = reply.status
+        return json_response(reply.status, reply.body, {**self._head(call), **reply.headers})
+
+    def _expected(self, call: Call, error: Exception) -> GatewayError:
+        if isinstance(error, GatewayError):
+            error.message = self._redact(error.message)  # a server may echo the key that it was sent
+            return error
+        log.error("bug in %s", call.protocol.name, exc_info=error, extra={"fields": {"request_id": call.request_id}})
+        return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {call.request_id}.")
+
+    # ---------------------------------------------------------------------------------------------- what is told of it
+
+    def _head(self, call: Call) -> dict[str, str]:
+        notes = call.notes
+        if call.answer is not None:
+            notes = notes + call.answer.notes + call.answer.stage_notes()
+        return id_headers(call.request_id) | note_headers(notes)
+
+
+# ------------------------------------------------------------------------------------------------------------- replies
+
+
+def id_headers(request_id: str) -> dict[str, str]:
+    """Under the names that OpenAI's and Anthropic's clients look for."""
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
+def note_headers(notes: Sequence[Note]) -> dict[str, str]:
+    headers = {}
+    if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
+        headers["x-dragoman-ignored"] = ignored
+    if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
+        headers["x-dragoman-unenforced"] = unenforced
+    return headers
+
+
+def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Response:
+    response = web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    response.headers.update(headers)
+    return response
+
+
+def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> ErrorReply:
+    """The protocol's own words, with what every protocol's errors carry."""
+    reply = protocol.error(error, request_id)
+    present = {name.lower() for name in reply.headers}
+    common = {name: value for name, value in common_headers(error).items() if name.lower() not in present}
+    return replace(reply, headers={**common, **reply.headers})
+
+
+def common_headers(error: GatewayError) -> dict[str, str]:
+    """Whose refusal it is, and when to come back: whoever cannot serve now says so."""
+    headers: dict[str, str] = {"x-dragoman-error-source": error.source}
+    wait = error.retry_after if error.retry_after is not None or error.kind.status != 503 else RETRY_AFTER
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    return headers
+
+
+def note_list(names: Iterable[str]) -> str:
+    """A comma list for a header, each name once, at most 1 kB and then how many more there are."""
+    unique = list(dict.fromkeys("".join(c if "!" <= c <= "~" and c != "," else "_" for c in name) for name in names))
+    kept: list[str] = []
+    size = 0
+    for name in unique:
+        more = f"+{len(unique) - len(kept)}"
+        size += len(name) + 2
+        if size + len(more) > HEADER_BUDGET:
+            return ", ".join([*kept, more])
+        kept.append(name)
+    return ", ".join(kept)

@@ -1,0 +1,254 @@
+"""Whether a backend can serve: a cached probe, the sleep gate that asks it, and the bounded wait for a start.
+
+The gate stands before every inference route of every protocol. What it knows is less than a second old and is shared
+by all requests that want it, so it costs a request nothing but, twice a second, one short question; a server too busy
+to answer that at once is taken for what it was last. Only a backend that says it sleeps or loads is refused: whether
+one that cannot be reached is really down is for the request itself to find out. A backend whose `start` still runs is
+waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
+
+from dragoman.backends.base import Backend, Health, Learner, Wakeable
+from dragoman.backends.pool.pool import Pool
+from dragoman.gateway.config import Timeouts
+from dragoman.gateway.telemetry.logs import log
+from dragoman.gateway.telemetry.metrics import Metrics
+from dragoman.translators.errors import GatewayError, Kind
+
+FRESH = 0.5
+PATIENCE = 0.05  # how long a request waits for a probe when an older answer is known
+FIRST_PATIENCE = 2.0
+PROBE_LIMIT = 5.0
+RETRY_AFTER = 5.0
+WAKE_POLL = 0.2
+
+
+class Watch:
+    """One backend's last known health."""
+
+    def __init__(self, backend: Backend, metrics: Metrics) -> None:
+        self.backend = backend
+        self.last: Health | None = None
+        self._at = 0.0
+        self._probe: asyncio.Task[None] | None = None
+        self._start: asyncio.Task[None] | None = None
+        self._wake: asyncio.Task[None] | None = None
+        self._wake_again_at = 0.0
+        self._gone = False
+        self._ready = metrics.backend_ready.labels(backend.name)
+
+    @property
+    def starting(self) -> bool:
+        return self._start is not None and not self._start.done()
+
+    @property
+    def start_error(self) -> BaseException | None:
+        done = self._start is not None and self._start.done() and not self._start.cancelled()
+        return self._start.exception() if self._start is not None and done else None
+
+    def start(self) -> None:
+        """Begins the backend's start without waiting: a model takes seconds to load, and requests can wait for it."""
+        self._start = asyncio.create_task(self.backend.start(), name=f"start {self.backend.name}")
+
+    async def started(self, limit: float) -> bool:
+        if self._start is not None and not self._start.done():
+            await asyncio.wait((self._start,), timeout=limit)
+        return not self.starting and self.start_error is None
+
+    async def health(self) -> Health:
+        if self.starting:
+            return Health("asleep", "it is starting")
+        if self.start_error is not None:
+            return Health("down", "it could not be started")
+        if self.last is not None and time.monotonic() - self._at < FRESH:
+            return self.last
+        if self._probe is None:
+            self._probe = asyncio.create_task(self._ask(), name=f"probe {self.backend.name}")
+        await asyncio.wait((self._probe,), timeout=FIRST_PATIENCE if self.last is None else PATIENCE)
+        return self.last or Health("down", "it does not answer")
+
+    def learn(self, health: Health) -> None:
+        """A fresher truth than the probe's, such as an error that says asleep."""
+        if self.last is None or health.state != self.last.state:
+            log.info("backend", extra={"fields": {"backend": self.backend.name, "state": health.state}})
+        self.last = health
+        self._at = time.monotonic()
+        if not self._gone:
+            self._ready.set(health.state == "ready")
+
+    def doubt(self) -> None:
+        """Something spoke against what is known: whoever wants to know next has it asked anew."""
+        self._at = -FRESH
+
+    def forget(self) -> None:
+        """It is no backend of the configuration any more: neither ready nor, for alerts, one that is down."""
+        self._gone = True
+        self._ready.set(math.nan)
+
+    async def woken(self, limit: float) -> None:
+        """Wakes the backend once, however many wait for it; raises ASLEEP when it is not awake in time."""
+        if self._wake is None and time.monotonic() >= self._wake_again_at:
+            self._wake = asyncio.create_task(self._wake_up(limit), name=f"wake {self.backend.name}")
+        if self._wake is not None:
+            await asyncio.wait((self._wake,), timeout=limit)
+        if self.last is None or self.last.state == "asleep":
+            raise asleep(self.last or Health("asleep"))
+
+    async def _wake_up(self, limit: float) -> None:
+        log.info("waking", extra={"fields": {"backend": self.backend.name}})
+        try:
+            async with asyncio.timeout(limit):
+                assert isinstance(self.backend, Wakeable)
+                await self.backend.wake()
+                while True:
+                    health = await self.backend.health()
+                    if health.state == "ready":
+                        break
+                    await asyncio.sleep(WAKE_POLL)
+            self.learn(health)
+        except (GatewayError, TimeoutError) as error:
+            log.warning("not woken", extra={"fields": {"backend": self.backend.name, "reason": str(error)[:200]}})
+            self._wake_again_at = time.monotonic() + RETRY_AFTER
+        except Exception:
+            log.exception("backend %s could not be woken", self.backend.name)
+            self._wake_again_at = time.monotonic() + RETRY_AFTER
+        finally:
+            self._wake = None
+
+    async def close(self) -> None:
+        for task in (self._start, self._probe, self._wake):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait((task,))
+        await self.backend.close()
+
+    async def _ask(self) -> None:
+        try:
+            health = await asyncio.wait_for(self.backend.health(), PROBE_LIMIT)
+        except TimeoutError:
+            health = Health("down", "it does not answer")
+        except GatewayError as error:
+            health = Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)
+        except Exception:
+            log.exception("the probe of backend %s failed", self.backend.name)
+            health = Health("down", "the probe failed")
+        finally:
+            self._probe = None
+        self.learn(health)
+
+
+class Gate:
+    """`wakes` names the backends that are woken when they are asked for; the others are refused while they sleep.
+    `kept` are watches of an older gate, which closes them until `take_over` says otherwise."""
+
+    def __init__(
+        self,
+        backends: Iterable[Backend],
+        metrics: Metrics,
+        timeouts: Timeouts,
+        wakes: Collection[str] = (),
+        kept: Mapping[str, Watch] | None = None,
+    ) -> None:
+        self._own = {backend.name: Watch(backend, metrics) for backend in backends if backend.name not in (kept or {})}
+        self.watches = {**(kept or {}), **self._own}
+        for watch in self._own.values():
+            servers = [watch.backend]
+            if isinstance(watch.backend, Pool):
+                watch.backend.changed = partial(metrics.replica, watch.backend.name)
+                watch.backend.retried = partial(_count_retry, metrics, watch.backend.name)
+                servers = [replica.backend for replica in watch.backend.replicas]
+            for server in servers:
+                if isinstance(server, Learner):
+                    server.learned = partial(_count_refused, metrics, server.name)
+        self._start_limit = timeouts.start
+        self._wake_limit = timeouts.wake
+        self._wakes = wakes
+
+    async def start(self) -> None:
+        for watch in self._own.values():
+            watch.start()
+        for watch in self._own.values():
+            await watch.started(0)  # what starts at once has started before the first request
+
+    def take_over(self, older: Gate) -> None:
+        """From now on the watches of both are this gate's to close."""
+        for name, watch in self.watches.items():
+            if older.watches.get(name) is watch:
+                older._own.pop(name, None)
+                self._own[name] = watch
+        for name in older.watches.keys() - self.watches.keys():
+            older.watches[name].forget()
+
+    async def close(self) -> None:
+        for failure in await asyncio.gather(*(each.close() for each in self._own.values()), return_exceptions=True):
+            if failure is not None:
+                log.error("a backend could not be closed", exc_info=failure)
+
+    async def admit(self, backend: Backend) -> None:
+        """Returns when the backend may be asked; raises ASLEEP where it sleeps, loads, or does not start in time."""
+        watch = self.watches[backend.name]
+        if not await watch.started(self._start_limit) and watch.start_error is not None:
+            raise GatewayError(Kind.BACKEND_DOWN, "The model could not be started.", retry_after=RETRY_AFTER)
+        if (health := await watch.health()).state == "asleep":
+            if not self.wakes(backend):
+                raise asleep(health)
+            await watch.woken(self._wake_limit)
+
+    def wakes(self, backend: Backend) -> bool:
+        return backend.name in self._wakes and isinstance(backend, Wakeable)
+
+    async def admit_any(self) -> None:
+        """The gate before anything is known of the request: raises only when every backend is asleep."""
+        health = Health("asleep")
+        for watch in self.watches.values():
+            if watch.starting or self.wakes(watch.backend) or (health := await watch.health()).state != "asleep":
+                return
+        raise asleep(health)
+
+    async def some_started(self) -> None:
+        """Waits, bounded, while every backend is still starting: until then nobody knows the models."""
+        watches = list(self.watches.values())
+        if all(watch.starting for watch in watches):
+            waits = [asyncio.ensure_future(watch.started(self._start_limit)) for watch in watches]
+            try:
+                await asyncio.wait(waits, return_when="FIRST_COMPLETED")
+            finally:
+                for wait in waits:
+                    wait.cancel()
+            if all(watch.starting for watch in watches):
+                raise asleep(Health("asleep"))
+
+    async def states(self) -> dict[str, Health]:
+        return {name: await watch.health() for name, watch in self.watches.items()}
+
+    def learn(self, backend: Backend, error: GatewayError) -> None:
+        if error.kind is not Kind.ASLEEP or error.source != "backend":
+            return
+        if error.certain:
+            self.watches[backend.name].learn(Health("asleep", error.message, error.retry_after))
+        else:
+            self.watches[backend.name].doubt()
+
+
+def _count_retry(metrics: Metrics, pool: str, backend: str) -> None:
+    metrics.replica_retries.labels(pool, backend).inc()
+
+
+def _count_refused(metrics: Metrics, backend: str, field: str) -> None:
+    metrics.refused_fields.labels(backend, field).inc()
+
+
+def asleep(health: Health) -> GatewayError:
+    return GatewayError(
+        Kind.ASLEEP,
+        "The model is asleep or still loading; try again later.",
+        retry_after=health.retry_after or RETRY_AFTER,
+        source="backend",
+    )

@@ -1,0 +1,341 @@
+"""Images by address: fetched here and put into the request as `data:` URLs, so that no server ever fetches.
+
+Only hosts of the allow-list are asked, over http(s) on their usual ports or the one that is listed. Whatever a name
+resolves to, the address itself is judged when its socket is made, for every redirect again, so that neither DNS nor
+another spelling of an address leads inside. Nothing of the client's is sent along. Size, number, redirects and time
+are bounded. A refusal names the image where the client wrote it; what a host answered is never quoted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import socket
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+from yarl import URL
+
+from dragoman.gateway.config import ImagesConfig, Limits
+from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Image, Message, Note, Part, Request, Text, ToolResult
+from dragoman.translators.unreadable import asked_about, in_place_of, unseen
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+AT_ONCE = 4
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+
+
+LEFT_OUT = Note("item", "image")
+
+
+class Forbidden(OSError):
+    """The address is not one that may be asked."""
+
+
+class Refused(GatewayError):
+    """An image that may not, or cannot, be had. `reason` is told to the model in its place: always in the same words,
+    so that the prompt of a turn stays a prefix of the next one's."""
+
+    def __init__(self, image: Image, message: str, reason: str) -> None:
+        super().__init__(Kind.INVALID, message, image.path or None, code="invalid_value", content="image")
+        self.reason = reason
+
+
+class Images:
+    """`total` bounds the bytes of one request's images together; with `reject` nothing is left out. `permitted` and
+    `resolver` are for tests; the rule is `may_be_asked`."""
+
+    def __init__(
+        self,
+        config: ImagesConfig,
+        permitted: Callable[[Address], bool] | None = None,
+        resolver: AbstractResolver | None = None,
+        total: int | None = None,
+        reject: bool = False,
+    ) -> None:
+        self._config = config
+        self._reject = reject
+        self._total = Limits().body_bytes if total is None else total
+        self._permitted = permitted or (lambda address: may_be_asked(address, config.private))
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession | None = None
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def inlined(self, request: Request, notes: list[Note]) -> Request:
+        """The request with every image in it. Raises where one that is asked about may not, or cannot, be had; any
+        other is left out, and `notes` says so."""
+        images = list(_images(request.messages))
+        if not images:
+            return request
+        if len(images) > self._config.most:
+            raise _too_much(images[self._config.most], f"More than {self._config.most} images in one request.")
+        needed = images if self._reject else asked_about(request.messages)
+        wanted = {image.url: image for image in reversed(needed)}
+        room = _Room(self._total)
+        found: dict[str, Image | Text] = {}
+        targets: dict[str, tuple[URL, Image]] = {}
+        for image in images:
+            room.count(image)
+            if image.url in found or image.url in targets:
+                continue
+            image = wanted.get(image.url, image)
+            try:
+                if (url := self._judged(image)) is not None:
+                    targets[image.url] = (url, image)
+            except Refused as refused:
+                found[image.url] = _left_out(refused, image.url in wanted)
+        found |= await self._fetched_all(targets, wanted, room)  # all were judged before one is asked
+        if not found:
+            return request
+        notes.extend(LEFT_OUT for image in images if isinstance(found.get(image.url), Text))
+        return replace(request, messages=tuple(_with(message, found) for message in request.messages))
+
+    def seen(self, request: Request, notes: Sequence[Note]) -> None:
+        """Raises where the server's notes say that it leaves out images, and nothing may be left out."""
+        if self._reject and LEFT_OUT in notes:
+            raise unseen(next(_images(request.messages)))
+
+    # ------------------------------------------------------------------------------------------------------ judging
+
+    def _judged(self, image: Image) -> URL | None:
+        """Where to fetch an image from; None for one that came with the request."""
+        if image.url[:5].lower() == "data:":
+            if len(image.url) * 3 // 4 > self._config.bytes + 1024:
+                raise self._too_large(image)
+            return None
+        return self._target(image)
+
+    def _target(self, image: Image) -> URL:
+        if not self._config.allow:
+            raise _refused(image, "Images by URL are not allowed here: send the image itself as a data: URL.")
+        try:
+            url = URL(image.url)
+        except ValueError:
+            raise _refused(image, "Invalid image URL.") from None
+        return self._allowed(url, image)
+
+    def _allowed(self, url: URL, image: Image) -> URL:
+        host, port = (url.raw_host or "").lower().rstrip("."), url.port
+        if url.scheme not in ("http", "https") or not host:
+            raise _refused(image, "Only http and https URLs are supported for images.")
+        if url.user is not None or url.password is not None:
+            raise _refused(image, "An image URL must not hold a user name or a password.")
+        if not any(_matches(entry, host, port, url.is_default_port()) for entry in self._config.allow):
+            raise _refused(image, "Images by URL are not allowed from this host: send the image itself as a data: URL.")
+        return url
+
+    def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """Called with the very address that is connected to next."""
+        family, kind, protocol, _, where = info
+        if not self._permitted(ipaddress.ip_address(str(where[0]).partition("%")[0])):
+            raise Forbidden("this address may not be asked")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    # ----------------------------------------------------------------------------------------------------- fetching
+
+    async def _fetched_all(
+        self, targets: Mapping[str, tuple[URL, Image]], wanted: Collection[str], room: _Room
+    ) -> dict[str, Image | Text]:
+        async def one(name: str, url: URL, image: Image) -> Image | Text:
+            try:
+                return replace(image, url=await self._fetched(url, image, room))
+            except Refused as refused:
+                return _left_out(refused, name in wanted)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {name: group.create_task(one(name, *target)) for name, target in targets.items()}
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return {name: task.result() for name, task in tasks.items()}
+
+    async def _fetched(self, url: URL, image: Image, room: _Room) -> str:
+        try:
+            async with self._places, asyncio.timeout(self._config.timeout):
+                return await self._followed(url, image, room)
+        except TimeoutError:
+            reason = "it took too long"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = "its host cannot be reached"
+            log.info("an image was not fetched", extra={"fields": {"host": url.host, "error": type(error).__name__}})
+        raise _refused(image, f"The image could not be fetched: {reason}.")
+
+    async def _followed(self, url: URL, image: Image, room: _Room) -> str:
+        for _ in range(self._config.redirects + 1):
+            async with self._opened().get(url, allow_redirects=False) as response:
+                if response.status not in REDIRECTS:
+                    return await self._read(response, image, room)
+                url = self._allowed(url.join(URL(response.headers.get("Location", ""))), image)
+        raise _refused(image, "The image could not be fetched: too many redirects.")
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(
+                force_close=True, use_dns_cache=False, resolver=self._resolver, socket_factory=self._socket
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "dragoman", "Accept": "image/*", "Accept-Encoding": "identity"},
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def _read(self, response: aiohttp.ClientResponse, image: Image, room: _Room) -> str:
+        if response.status != 200:
+            raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
+        if not response.content_type.startswith("image/") or response.headers.get("Content-Encoding", "") not in (
+            "",
+            "identity",
+        ):
+            raise _refused(image, "What was fetched is not an image.")
+        limit = self._config.bytes
+        if (response.content_length or 0) > limit:
+            raise self._too_large(image)
+        data = bytearray()
+        async for piece in response.content.iter_any():
+            data += piece
+            if len(data) > limit:
+                raise self._too_large(image)
+            room.take(image, len(piece))
+        if (kind := _kind(data)) is None:
+            raise _refused(image, "What was fetched is not a PNG, JPEG, GIF or WebP image.")
+        return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+    def _too_large(self, image: Image) -> Refused:
+        return _refused(image, f"The image is larger than {self._config.bytes} bytes.", "it is too large")
+
+
+class _Room:
+    """What is left for the images of one request, where one counts as often as it is sent on."""
+
+    def __init__(self, total: int) -> None:
+        self.total = self.left = total
+        self.times: Counter[str] = Counter()
+
+    def count(self, image: Image) -> None:
+        """One that came with the request was bounded with its body."""
+        self.times[image.url] += 1
+        if image.url[:5].lower() == "data:":
+            self.left -= len(image.url) * 3 // 4
+
+    def take(self, image: Image, size: int) -> None:
+        self.left -= size * self.times[image.url]
+        if self.left < 0:
+            raise _too_much(image, f"The images of one request are larger than {self.total} bytes together.")
+
+
+def may_be_asked(address: Address, private: bool = False) -> bool:
+    """Public addresses; with `private` also those of the own network, but never where clouds keep their secrets
+    (link-local and its like)."""
+    address = _inner(address)
+    if _never(address):
+        return False
+    inside = address.is_private
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _OWN_NAT64:
+            return private and not any(map(_never, _translated(address)))
+        inside = inside or address.is_site_local
+        if not inside and address not in _WORLD:
+            return False
+    return (private and inside and address not in _RESERVED) or (address.is_global and not inside)
+
+
+def _never(address: Address) -> bool:
+    return address.is_multicast or address.is_unspecified or address.is_link_local or address in _METADATA
+
+
+_RESERVED = ipaddress.ip_network("240.0.0.0/4")
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
+_WORLD = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out
+_OWN_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
+_EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+
+
+def _inner(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one stands for."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
+        if inner is None and any(address in network for network in _EMBEDDING):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if int(address) > 1 else None
+        return inner or address
+    return address
+
+
+def _translated(address: ipaddress.IPv6Address) -> list[Address]:
+    """What a network's own NAT64 may make of it: where the IPv4 address stands depends on its prefix (RFC 6052)."""
+    packed = address.packed
+    squeezed = packed[:8] + packed[9:]
+    places = (squeezed[6:10], squeezed[7:11], squeezed[8:12], packed[12:])
+    return [inner for place in places if int(inner := ipaddress.IPv4Address(place))]
+
+
+def _matches(entry: str, host: str, port: int | None, usual: bool) -> bool:
+    """`host`, `.suffix` (its subdomains), either with `:port`; without one only the scheme's own port is meant."""
+    name, _, listed = entry.lower().partition(":")
+    if (listed and str(port) != listed) or (not listed and not usual):
+        return False
+    return host.endswith(name) and host != name if name.startswith(".") else host == name
+
+
+def _kind(data: bytearray) -> str | None:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    return next((kind for magic, kind in MAGIC if data.startswith(magic)), None)
+
+
+def _refused(image: Image, message: str, reason: str = "this gateway cannot fetch it") -> Refused:
+    return Refused(image, message, reason)
+
+
+def _too_much(image: Image, message: str) -> GatewayError:
+    return GatewayError(Kind.INVALID, message, image.path or None, code="invalid_value", content="media")
+
+
+def _left_out(refused: Refused, wanted: bool) -> Text:
+    if wanted:
+        raise refused
+    return Text(in_place_of("image", refused.reason))
+
+
+def _images(messages: Iterable[Message]) -> Iterator[Image]:
+    for message in messages:
+        for part in message.parts:
+            if type(part) is Image:
+                yield part
+            elif type(part) is ToolResult:
+                for item in part.content:
+                    if type(item) is Image:
+                        yield item
+
+
+def _with(message: Message, found: Mapping[str, Image | Text]) -> Message:
+    def put(part: Any) -> Any:
+        if isinstance(part, Image):
+            return _as_found(part, found.get(part.url, part))
+        if isinstance(part, ToolResult):
+            return replace(part, content=tuple(put(item) for item in part.content))
+        return part
+
+    parts: tuple[Part, ...] = tuple(put(part) for part in message.parts)
+    return replace(message, parts=parts)
+
+
+def _as_found(image: Image, found: Image | Text) -> Image | Text:
+    """Where it stands, with its own detail."""
+    return replace(image, url=found.url) if isinstance(found, Image) else found

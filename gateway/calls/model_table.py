@@ -1,0 +1,214 @@
+"""Which backend serves a model name, and by what name: the models table, else the backends' own lists.
+
+With a table, the table decides: exact names and aliases first, then the longest prefix (an empty prefix matches all);
+anything else is 404 with the valid names. Without one: `model` of a backend or of the configuration is what every
+name becomes; a listed name goes unchanged; a single listed model takes every name; several make an unknown name 404;
+a list that cannot be read leaves the name as it is. Whatever names models to a client, a list or a refusal, is made
+here, and holds only those that its key may use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dragoman.backends.base import Backend, ModelInfo
+from dragoman.gateway.config import Config, Group, ModelRule
+from dragoman.gateway.keys.auth import ANYBODY, Client
+from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
+
+FRESH = 30.0
+FRESH_FAILURE = 2.0
+RELOAD_UNKNOWN = 5.0  # an unknown name asks again when the list is older than this: a model may have come
+LIST_LIMIT = 5.0
+FIRST_PATIENCE = 1.0
+MOST_NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """`window` is the context window in tokens, None where nobody tells it."""
+
+    backend: Backend
+    model: str
+    window: int | None = None
+
+
+class Listing:
+    """One backend's list, remembered for a while; None when it cannot be read. Requests share one question."""
+
+    def __init__(self, backend: Backend, fixed: str | None, window: int | None) -> None:
+        self.backend = backend
+        self.fixed = fixed
+        self._window = window
+        self._models: list[ModelInfo] | None = None
+        self._asked = False
+        self._until = 0.0
+        self._read_at = -RELOAD_UNKNOWN
+        self._task: asyncio.Task[None] | None = None
+
+    async def models(self, fresh: bool = False) -> list[ModelInfo] | None:
+        """A known list is given at once and renewed behind it; `fresh` waits for one that is a few seconds old."""
+        now = time.monotonic()
+        known = self._models is not None
+        if now < self._until and not (fresh and now - self._read_at >= RELOAD_UNKNOWN):
+            return self._models
+        if self._task is None:
+            self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
+        if fresh or not known:
+            await asyncio.wait((self._task,))
+        return self._models
+
+    async def window(self, model: str) -> int | None:
+        """As configured, else as the list tells. Only the very first question waits, and not for long: a request must
+        not stand behind a list that hangs."""
+        if self._window is not None:
+            return self._window
+        if self._task is None and time.monotonic() >= self._until:
+            self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
+        if self._task is not None and not self._asked:
+            await asyncio.wait((self._task,), timeout=FIRST_PATIENCE)
+        known = self._models or []
+        listed = known if len(known) == 1 else [each for each in known if each.id == model]
+        return listed[0].window if listed else None
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _read(self) -> None:
+        try:
+            self._models = await asyncio.wait_for(self.backend.models(), LIST_LIMIT)
+            self._until = time.monotonic() + FRESH
+        except (GatewayError, TimeoutError):
+            self._until = time.monotonic() + FRESH_FAILURE  # what was known stays known
+        except Exception:
+            log.exception("the model list of backend %s could not be read", self.backend.name)
+            self._until = time.monotonic() + FRESH_FAILURE
+        finally:
+            self._asked = True
+            self._read_at = time.monotonic()
+            self._task = None
+
+
+class Models:
+    def __init__(self, config: Config, backends: Sequence[Backend]) -> None:
+        groups: Sequence[Group | None] = config.groups
+        if len(groups) != len(backends):  # backends that were handed in, not opened from the configuration
+            groups = [None] * len(backends)
+        self._listings = [
+            Listing(backend, (group.model if group else None) or config.model, group.window if group else None)
+            for backend, group in zip(backends, groups, strict=True)
+        ]
+        names = [group.name if group else backend.name for backend, group in zip(backends, groups, strict=True)]
+        self._by_name = dict(zip(names, backends, strict=True))
+        self._default = backends[0]
+        self._rules = config.models
+        self._exact = {name: rule for rule in self._rules for name in (rule.name, *rule.aliases) if name}
+        self._prefixes = sorted(
+            ((prefix, rule) for rule in self._rules for prefix in rule.prefixes), key=lambda pair: -len(pair[0])
+        )
+
+    async def resolve(self, name: str, client: Client) -> Target:
+        """Raises MODEL_NOT_FOUND, with the names that this client may use."""
+        target = self._by_table(name) if self._rules else await self._by_lists(name)
+        if isinstance(target, list):
+            raise _not_found(name, client.usable(target))
+        if target.window is not None:
+            return target
+        listing = next(each for each in self._listings if each.backend is target.backend)
+        return replace(target, window=await listing.window(target.model))
+
+    async def one(self, name: str, client: Client) -> ModelInfo:
+        """The listed model of that name; raises MODEL_NOT_FOUND as if there were none that the client may not use."""
+        listed = await self.listed(client)
+        for model in listed:
+            if model.id == name:
+                return model
+        raise _not_found(name, [model.id for model in listed])
+
+    async def listed(self, client: Client) -> list[ModelInfo]:
+        """What this client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
+        if self._rules:
+            names = [name for name in self._exact if client.may_use(name)]
+            return [ModelInfo(name, window=(await self.resolve(name, client)).window) for name in names]
+        found: dict[str, ModelInfo] = {}
+        readable = False
+        for listing in self._listings:
+            models = [ModelInfo(listing.fixed)] if listing.fixed else await listing.models()
+            readable = readable or models is not None
+            for model in models or ():
+                found.setdefault(model.id, model)
+        if not readable:
+            raise GatewayError(
+                Kind.BACKEND_DOWN, "The backend's list of models cannot be read.", retry_after=5, source="backend"
+            )
+        return [model for model in found.values() if client.may_use(model.id)]
+
+    async def example(self) -> str:
+        """A name that is served, for a person to try: any, where every name is or none can be found out soon."""
+        names: list[str] = []
+        with contextlib.suppress(GatewayError, TimeoutError):
+            async with asyncio.timeout(FIRST_PATIENCE):
+                names = [model.id for model in await self.listed(ANYBODY) if model.id.isprintable()]
+        return next(iter(names), f"{self._prefixes[0][0]}any" if self._prefixes else "any")
+
+    async def close(self) -> None:
+        for listing in self._listings:
+            await listing.close()
+
+    def _by_table(self, name: str) -> Target | list[str]:
+        """Where `name` goes by the table, or else the valid names."""
+        rule = self._exact.get(name)
+        if rule is not None:
+            return self._target(rule, rule.upstream or rule.name or name)
+        for prefix, candidate in self._prefixes:
+            if name.startswith(prefix):
+                return self._target(candidate, candidate.upstream or candidate.name or name)
+        return list(self._exact) + [f"{prefix}*" for prefix, _ in self._prefixes]
+
+    def _target(self, rule: ModelRule, upstream: str) -> Target:
+        return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream, rule.window)
+
+    async def _by_lists(self, name: str) -> Target | list[str]:
+        """Where `name` goes by the backends' lists, or else the valid names."""
+        target = await self._listed_target(name, fresh=False)
+        if isinstance(target, list):  # perhaps a model has come since the list was read
+            target = await self._listed_target(name, fresh=True)
+        return target
+
+    async def _listed_target(self, name: str, fresh: bool) -> Target | list[str]:
+        valid: dict[str, Target] = {}
+        unreadable: Backend | None = None
+        for listing in self._listings:
+            if listing.fixed is not None:
+                valid.setdefault(listing.fixed, Target(listing.backend, listing.fixed))
+                continue
+            models = await listing.models(fresh)
+            if models is None:
+                unreadable = unreadable or listing.backend
+            for model in models or ():
+                valid.setdefault(model.id, Target(listing.backend, model.id))
+        if name in valid:
+            return valid[name]
+        if unreadable is not None:
+            return Target(unreadable, name)
+        if not valid:
+            return Target(self._default, name)
+        return next(iter(valid.values())) if len(valid) == 1 else list(valid)
+
+
+def _not_found(name: str, valid: list[str]) -> GatewayError:
+    shown = ", ".join(valid[:MOST_NAMES_SHOWN]) + (", …" if len(valid) > MOST_NAMES_SHOWN else "")
+    asked = name if len(name) <= 200 else f"{name[:200]}…"
+    return GatewayError(
+        Kind.MODEL_NOT_FOUND,
+        f"The model '{asked}' does not exist here. Valid names: {shown or 'none'}.",
+        "model",
+        code="model_not_found",
+    )

@@ -1,0 +1,99 @@
+"""From the configuration to backends that can be started: what the gateway passes on, and how an address is shown.
+
+Nothing is contacted here. What a backend finds wrong with its URL, preset or settings becomes a `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from dragoman.backends.base import Backend
+from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.pool.breaker import Rules
+from dragoman.backends.pool.pool import Pool
+from dragoman.backends.pool.replica import Settings
+from dragoman.backends.registry import Options, open_backend
+from dragoman.backends.triton.address import KNOWN, shown
+from dragoman.gateway.config import BackendConfig, Config, ConfigError, Group
+from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.serve.tls import for_backend
+from dragoman.translators.errors import GatewayError
+
+
+def open_backends(config: Config, secrets: Secrets) -> list[Backend]:
+    """One for each of `config.groups`, in their order."""
+    return [open_group(config, secrets, group) for group in config.groups]
+
+
+def open_servers(config: Config, secrets: Secrets) -> list[Backend]:
+    """Every server alone, those of pools too."""
+    return [_open(config, each, secrets.backend_key(str(each.name))) for each in config.named_backends]
+
+
+def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
+    """What a group's backend is made of: equal ingredients make the same backend, which can then be kept."""
+    timeouts = (config.timeouts.connect, config.timeouts.first_event, config.timeouts.between_events)
+    keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
+    pool = config.pool if group.pooled else None
+    files = [path for each in group.members if each.tls for path in (each.tls.ca, each.tls.certificate, each.tls.key)]
+    written = tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
+    return group, keys, written, config.preset, config.model, config.system_messages, timeouts, pool
+
+
+def open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
+    opened = [_open(config, each, secrets.backend_key(str(each.name))) for each in group.members]
+    if not group.pooled:
+        return opened[0]
+    given = config.pool
+    settings = Settings(
+        probe=given.probe,
+        down_after=given.down_after,
+        slow=given.slow,
+        retries=given.retries,
+        spread=given.spread,
+        breaker=Rules(given.failures, given.rest, given.longest_rest),
+    )
+    return Pool(group.name, opened, settings, [each.url for each in group.members])
+
+
+def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backend:
+    settings: dict[str, Any] = dict(backend.settings)
+    if config.system_messages is not None:
+        settings.setdefault("system_messages", config.system_messages)
+    options = Options(
+        preset=backend.preset or config.preset or "generic",
+        settings=settings,
+        model=backend.model or config.model,
+        api_key=api_key,
+        timeouts=Timeouts(
+            connect=config.timeouts.connect,
+            first=config.timeouts.first_event,
+            between=config.timeouts.between_events,
+        ),
+        name=backend.name,
+        tls=for_backend(backend.tls, str(backend.name)) if backend.tls else None,
+    )
+    try:
+        return open_backend(backend.url, options)
+    except GatewayError as error:
+        raise ConfigError(f"backends: {backend.name}: {' '.join(error.message.split())}") from None
+
+
+def mask_url(url: str) -> str:
+    """The address without what people do write into it: a user's name, a password, a key in the query."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return shown(url)
+    netloc = f"****@{parts.netloc.rpartition('@')[2]}" if "@" in parts.netloc else parts.netloc
+    query = "&".join(_masked(each) for each in parts.query.split("&"))
+    return urlunsplit(parts._replace(netloc=netloc, query=query, fragment="****" if parts.fragment else ""))
+
+
+def _masked(parameter: str) -> str:
+    """A parameter that we know holds no key, unless it is an address itself."""
+    name, equals, value = parameter.partition("=")
+    if not parameter or (name in KNOWN and (name != "metrics" or mask_url(unquote(value)) == unquote(value))):
+        return parameter
+    return f"{name}=****" if equals else "****"

@@ -1,0 +1,197 @@
+"""Clients' API keys: who may ask, for which models, and how much a minute.
+
+Keys are kept as hashes and compared in constant time, every one of them on every request, so that the time tells
+nothing. There is one generic 401, whatever was wrong. A key comes as `Authorization: Bearer …` or as `x-api-key`,
+because both are in use by the same SDKs. The decision is made on the parsed path only; the Host header is never
+looked at.
+
+A changed key file is read again at the next request, at most once a second; one that cannot be used leaves the old
+keys in force. Rates are token buckets of one minute's worth, kept in this process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from dragoman.gateway.config import ConfigError
+from dragoman.gateway.keys.secrets import Grant
+from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+LOOK_AGAIN = 1.0  # seconds between looks at the key file
+
+
+class Bucket:
+    """So much a minute; what was taken above that is a debt, and the time until it is paid back is what one waits."""
+
+    def __init__(self, per_minute: float) -> None:
+        self._most = per_minute
+        self._level = per_minute
+        self._at = time.monotonic()
+
+    def missing(self, amount: float) -> float:
+        """Seconds until `amount` can be taken, 0 for now; more than a minute's worth needs a full bucket."""
+        now = time.monotonic()
+        self._level = min(self._most, self._level + (now - self._at) * self._most / 60)
+        self._at = now
+        return max(0.0, min(amount, self._most) - self._level) * 60 / self._most
+
+    def take(self, amount: float) -> None:
+        """A negative amount gives back."""
+        self._level = min(self._most, self._level - amount)
+
+
+class Client:
+    """Who asks. `name` is fit for logs and metrics: given with the key, or the first digits of its hash."""
+
+    def __init__(self, name: str = "", grant: Grant | None = None, workers: int = 1) -> None:
+        self.name = name
+        self._grant = grant or Grant()
+        self._requests = Bucket(self._grant.rpm / workers) if self._grant.rpm else None
+        self._tokens = Bucket(self._grant.tpm / workers) if self._grant.tpm else None
+
+    @property
+    def counts_tokens(self) -> bool:
+        return self._tokens is not None
+
+    def may_use(self, model: str) -> bool:
+        models = self._grant.models
+        return models is None or any(
+            model.startswith(each[:-1]) if each.endswith("*") else model == each for each in models
+        )
+
+    def usable(self, names: Iterable[str]) -> list[str]:
+        """Those of `names` that this client may ask for, each once. A name that ends in `*` stands for all that begin
+        so; where the key may use only some of them, these are given: of `claude-*` perhaps `claude-opus`."""
+        granted = self._grant.models
+        if granted is None:
+            return list(names)
+        common = (_common(name, each) for name in names for each in granted)
+        return list(dict.fromkeys(name for name in common if name is not None))
+
+    def check_model(self, model: str) -> None:
+        if not self.may_use(model):
+            asked = model if len(model) <= 200 else f"{model[:200]}…"
+            message = f"This API key may not use the model '{asked}'."
+            raise GatewayError(Kind.FORBIDDEN, message, "model", code="model_not_allowed")
+
+    def spend(self, tokens: int) -> None:
+        """One request of so many estimated tokens; raises RATE_LIMITED, with a time, and then takes nothing."""
+        wanted = ((self._requests, 1, "requests"), (self._tokens, tokens, "tokens"))
+        for bucket, amount, what in wanted:
+            if bucket is not None and (wait := bucket.missing(amount)) > 0:
+                limit = self._grant.rpm if what == "requests" else self._grant.tpm
+                message = f"This API key's limit of {limit} {what} a minute is reached."
+                raise GatewayError(Kind.RATE_LIMITED, message, code="rate_limit_exceeded", retry_after=wait)
+        for bucket, amount, _ in wanted:
+            if bucket is not None:
+                bucket.take(amount)
+
+    def settle(self, estimated: int, measured: int) -> None:
+        if self._tokens is not None:
+            self._tokens.take(measured - estimated)
+
+
+def _common(name: str, granted: str) -> str | None:
+    """What a valid name and a name of a key both stand for, where either may be a beginning with `*`."""
+    if name == granted or (granted.endswith("*") and name.startswith(granted[:-1])):
+        return name
+    return granted if name.endswith("*") and granted.startswith(name[:-1]) else None
+
+
+ANYBODY = Client()
+
+
+class Keys:
+    """`grants` says what single keys may do; `read_again`, with the `file` that it reads, gives all keys anew. From
+    `previous` comes what clients have spent."""
+
+    def __init__(
+        self,
+        keys: Iterable[str],
+        metrics_public: bool = False,
+        grants: Mapping[str, Grant] | None = None,
+        *,
+        workers: int = 1,
+        file: Path | None = None,
+        read_again: Callable[[], Mapping[str, Grant]] | None = None,
+        previous: Keys | None = None,
+    ) -> None:
+        self._workers = workers
+        self._clients: dict[bytes, tuple[Grant, Client]] = {} if previous is None else previous._clients
+        self._take({key: (grants or {}).get(key, Grant()) for key in keys})
+        self._open = OPEN_PATHS | {"/metrics"} if metrics_public else OPEN_PATHS
+        self._file = file if read_again is not None else None
+        self._read_again = read_again
+        self._stamp = self._look()
+        self._looked_at = time.monotonic()
+
+    def check(self, path: str, headers: Mapping[str, str]) -> Client:
+        """Who asks; raises UNAUTHENTICATED. Without any key configured everybody who reaches the port may ask."""
+        if path in self._open:
+            return ANYBODY
+        self._follow()
+        if not self._clients:
+            return ANYBODY
+        found: Client | None = None
+        for offered in map(_digest, _offered(headers)):
+            for digest, (_, client) in self._clients.items():
+                if hmac.compare_digest(digest, offered):
+                    found = client
+        if found is None:
+            raise GatewayError(Kind.UNAUTHENTICATED, "A valid API key is needed.", code="invalid_api_key")
+        return found
+
+    def _take(self, grants: Mapping[str, Grant]) -> None:
+        """Keys that stay as they were keep what they have spent."""
+        clients: dict[bytes, tuple[Grant, Client]] = {}
+        for key, grant in grants.items():
+            digest = _digest(key)
+            old = self._clients.get(digest)
+            clients[digest] = (
+                old
+                if old is not None and old[0] == grant
+                else (grant, Client(grant.name or f"key-{digest.hex()[:8]}", grant, self._workers))
+            )
+        self._clients = clients
+
+    def _look(self) -> tuple[int, int, int] | None:
+        """What changes when the file does; a Kubernetes secret is a link that is put to another file."""
+        if self._file is None:
+            return None
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _follow(self) -> None:
+        now = time.monotonic()
+        if self._read_again is None or self._file is None or now - self._looked_at < LOOK_AGAIN:
+            return
+        self._looked_at = now
+        if (stamp := self._look()) == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._take(self._read_again())
+        except ConfigError as error:
+            log.error("the keys stay as they were: %s", error)
+        else:
+            log.info("the keys were read again", extra={"fields": {"keys": len(self._clients)}})
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _offered(headers: Mapping[str, str]) -> tuple[str, str]:
+    """Both, since Claude Code with a token and a key sends both and one of them may be meant for somebody else; where
+    both are known here, `x-api-key` says who asks."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()

@@ -1,0 +1,96 @@
+"""Reasoning that travels through the client: sealed on the way out, opened when it comes back.
+
+AES-SIV (RFC 5297) is authenticated and deterministic: the same thought gives the same seal on every replica and on
+every turn, so prompts and transcripts stay byte-identical. The first key seals and every key opens, which is how keys
+rotate. What cannot be opened (another gateway's, an expired key's, a client's invention) is None and never an error.
+
+Without configured keys one is made and kept in the state directory, where all workers of the machine find it.
+"""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import os
+import secrets
+import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+from dragoman.gateway.telemetry.logs import log
+
+PREFIX = "dragoman1."
+MAX_OPENED = 4 * 1024 * 1024  # bytes of one thought
+_PURPOSE = b"dragoman reasoning"
+_KEY_FILE = "seal.key"
+
+
+class Sealer:
+    """`keys` are secrets of any length with enough entropy; each is hashed to an AES-256-SIV key."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        if not keys:
+            raise ValueError("a sealer needs a key")
+        self._ciphers = [AESSIV(hashlib.sha512(_PURPOSE + key.encode()).digest()) for key in keys]
+
+    def seal(self, text: str) -> str:
+        # level 1: thoughts compress to a third, and the largest must not hold up the loop
+        sealed = self._ciphers[0].encrypt(zlib.compress(text.encode("utf-8", "replace"), 1), [_PURPOSE])
+        return PREFIX + urlsafe_b64encode(sealed).decode()
+
+    def open(self, blob: str) -> str | None:
+        if not blob.startswith(PREFIX):
+            return None
+        try:
+            sealed = urlsafe_b64decode(blob.removeprefix(PREFIX).encode("ascii"))
+        except (ValueError, binascii.Error):
+            return None
+        for cipher in self._ciphers:
+            try:
+                return _inflated(cipher.decrypt(sealed, [_PURPOSE]))
+            except (InvalidTag, ValueError, zlib.error):
+                continue
+        return None
+
+
+def _inflated(data: bytes) -> str:
+    inflater = zlib.decompressobj()
+    text = inflater.decompress(data, MAX_OPENED)
+    if inflater.unconsumed_tail:
+        raise ValueError("too large")
+    return text.decode()
+
+
+def state_directory(configured: Path | None) -> Path:
+    if configured is not None:
+        return configured
+    base = os.environ.get("XDG_STATE_HOME")
+    return Path(base if base else Path.home() / ".local" / "state") / "dragoman"
+
+
+def own_key(directory: Path) -> str:
+    """The key of this machine, made when there is none. Where nothing can be written it lives as long as the
+    process."""
+    path = directory / _KEY_FILE
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made = path.with_name(f"{_KEY_FILE}.{secrets.token_hex(4)}")
+        try:
+            with open(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(secrets.token_hex(32))
+            os.link(made, path)  # fails where another worker was first; its key is everybody's
+        except FileExistsError:
+            pass
+        finally:
+            made.unlink(missing_ok=True)
+        if key := path.read_text("ascii").strip():
+            return key
+        raise OSError(f"{path.name} is empty")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        log.warning("reasoning is sealed with a key that lasts as long as this process: %s", reason)
+        return secrets.token_hex(32)

@@ -1,0 +1,137 @@
+"""Where secrets come from: environment variables and files that the configuration names, read once at the start.
+
+A secret is never part of the configuration, so that printing the configuration cannot leak one; every secret that was
+read is told to the logger, which removes it from whatever is logged. Nothing here prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dragoman.gateway.config import PREFIX, BackendConfig, Config, ConfigError, split_commas
+
+API_KEYS = f"{PREFIX}API_KEYS"
+SEAL_KEYS = f"{PREFIX}SEAL_KEYS"
+BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a client's key may do; None is no limit. `rpm` and `tpm` are requests and tokens a minute; a model that
+    ends in `*` stands for every name that begins so."""
+
+    name: str | None = None
+    models: tuple[str, ...] | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """`client_keys` open the gateway; `backend_keys` are sent upstream, by the name of the backend; `seal_keys` seal
+    reasoning, the first of them, and open it, all."""
+
+    client_keys: tuple[str, ...] = ()
+    backend_keys: Mapping[str, str | None] | None = None
+    seal_keys: tuple[str, ...] = ()
+    grants: Mapping[str, Grant] = field(default_factory=dict)  # by client key, of those that are limited
+
+    def __repr__(self) -> str:
+        return f"Secrets({len(self.client_keys)} client keys, …)"
+
+    def backend_key(self, name: str) -> str | None:
+        return (self.backend_keys or {}).get(name)
+
+    def all(self) -> tuple[str, ...]:
+        return self.client_keys + self.seal_keys + tuple(key for key in (self.backend_keys or {}).values() if key)
+
+
+def read(config: Config, environ: Mapping[str, str]) -> Secrets:
+    client_keys = read_client_keys(config, environ)
+    if client_keys and config.no_auth:
+        raise ConfigError(f"configuration: no_auth: contradicts the keys in {API_KEYS} or api_keys_file")
+    check_open(config, client_keys)
+    backend_keys = {str(each.name): _backend_key(each, environ) for each in config.named_backends}
+    seal_keys = split_commas(environ.get(SEAL_KEYS, ""))
+    if config.seal_keys_file is not None:
+        seal_keys += _lines(config.seal_keys_file, "seal_keys_file")
+    grants = {key: grant for key, grant in client_keys.items() if grant != Grant()}
+    return Secrets(tuple(client_keys), backend_keys, tuple(seal_keys), grants)
+
+
+def check_open(config: Config, client_keys: Collection[str]) -> None:
+    """Raises `ConfigError` where anybody in the network could ask, and nobody has said that they may."""
+    if not client_keys and not config.loopback and not config.no_auth:
+        raise ConfigError(
+            f"configuration: host: without client keys only a loopback address may be listened on, not {config.host}; "
+            f"set {API_KEYS} or api_keys_file, or --no-auth where the network itself keeps others out"
+        )
+
+
+def read_client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, Grant]:
+    """Those of the environment and those of the file, where a key may be followed by what it may do."""
+    found = {key: Grant() for key in split_commas(environ.get(API_KEYS, ""))}
+    if config.api_keys_file is not None:
+        for line in _lines(config.api_keys_file, "api_keys_file"):
+            key, *words = line.split()
+            found[key] = _grant(words, f"api_keys_file: {config.api_keys_file}")
+    for key in found:
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ConfigError(f"{API_KEYS} or api_keys_file: a key must be printable ASCII without blanks")
+    return found
+
+
+def _grant(words: list[str], where: str) -> Grant:
+    given: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in ("name", "models", "rpm", "tpm"):
+            # the word itself may be a secret
+            raise ConfigError(f"{where}: behind a key only name=, models=, rpm= and tpm= may stand")
+        given[name] = value
+    models = tuple(split_commas(given["models"])) if "models" in given else None
+    rates = {name: _rate(given[name], f"{where}: {name}") for name in ("rpm", "tpm") if name in given}
+    return Grant(given.get("name") or None, models, rates.get("rpm"), rates.get("tpm"))
+
+
+def _rate(text: str, where: str) -> float:
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{where}: must be a whole number above 0")
+    return int(text)
+
+
+def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | None:
+    where = f"backends: {backend.name}"
+    if backend.api_key_env:
+        key = environ.get(backend.api_key_env, "").strip()
+        if not key:
+            raise ConfigError(f"{where}: api_key_env: the variable {backend.api_key_env} is not set")
+    elif backend.api_key_file:
+        lines = _lines(backend.api_key_file, f"{where}: api_key_file")
+        if len(lines) != 1:
+            raise ConfigError(
+                f"{where}: api_key_file: {backend.api_key_file} must hold one key, has {len(lines)} lines"
+            )
+        key = lines[0]
+    else:
+        key = environ.get(BACKEND_API_KEY, "").strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{where}: the API key holds characters that no header can carry")
+    return key or None
+
+
+def _lines(path: Path, where: str) -> list[str]:
+    """The lines of a key file without blank ones and comments."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{where}: {path} is not UTF-8 text") from None
+    lines = [line.strip() for line in text.splitlines()]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if not keys:
+        raise ConfigError(f"{where}: {path} holds no key")
+    return keys

@@ -1,0 +1,1 @@
+"""The process: sockets, workers, the application and its routes."""

@@ -1,0 +1,161 @@
+"""The gateway's own description, as OpenAPI 3.1: `GET /openapi.json`.
+
+Built from the protocols that are served and from the models that check their bodies, so that it cannot drift from
+them; what those models leave to be read by hand (conversations, tools) is any value here, and its meaning stands in the
+protocols' own specifications. Answers of models are described no further than "an object" or "a stream of events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from dragoman import gateway
+from dragoman.translators.protocol import Json, Protocol
+
+ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {
+                "type": {"type": "string"},
+                "message": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        },
+    },
+}
+MODEL: Json = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}}
+MODELS: Json = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}},
+}
+FAILURES = {
+    "400": "The request is wrong, too large or too long for the model; `error` says what and where.",
+    "401": "A key is needed.",
+    "403": "The key may not use this.",
+    "404": "There is no such model or path.",
+    "405": "The path does not take this method.",
+    "408": "The request took too long to arrive.",
+    "413": "The body is too large.",
+    "426": "There is no WebSocket mode.",
+    "429": "This client asks too much; `Retry-After` says when to come back.",
+    "431": "The request's head is too large.",
+    "500": "A fault of the gateway.",
+    "502": "The model server failed.",
+    "503": "No room, no server, or the model is asleep; `Retry-After` says when to come back.",
+    "504": "The model server did not answer in time.",
+    "529": "No room now, in the words of Anthropic's clients.",
+}
+READY: Json = {
+    "type": "object",
+    "required": ["ready"],
+    "properties": {"ready": {"type": "boolean"}, "draining": {"type": "boolean"}, "backends": {"type": "object"}},
+}
+
+
+def describe(protocols: Iterable[Protocol]) -> Json:
+    schemas: Json = {"Error": ERROR, "Model": MODEL, "Models": MODELS, "Readiness": READY}
+    paths: Json = {}
+    for protocol in protocols:
+        name = protocol.name.title().replace("_", "")
+        body = {"$ref": f"#/components/schemas/{name}Request"}
+        schemas[f"{name}Request"] = _schema(protocol, schemas)
+        events = {"text/event-stream": {"schema": {"type": "string"}}}
+        whole = {"application/json": {"schema": {"type": "object"}}}
+        paths[f"/v1/{protocol.path}"] = _post(f"A model call: {name}.", protocol.name, body, {**whole, **events})
+        if protocol.count is not None:
+            told = f"How long the prompt of a call would be: {name}."
+            paths[f"/v1/{protocol.count.path}"] = _post(told, f"{protocol.name}_count", body, whole)
+    paths |= {
+        "/v1/models": _get("The models that may be asked for.", "models", "Models"),
+        "/v1/models/{id}": _get("One model.", "model", "Model", parameter="id"),
+        "/healthz": _get("Whether the process lives.", "healthz", None, public=True),
+        "/readyz": _ready(),
+        "/metrics": _get("Figures for Prometheus.", "metrics", None, media="text/plain"),
+        "/openapi.json": _get("This description.", "openapi", None),
+        "/": _get("A page for people.", "status_page", None, media="text/plain"),
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "dragoman",
+            "version": gateway.__version__,
+            "description": "Endpoints below /v1 are served without it too, with it twice, with a slash at the end.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
+        },
+        "security": [{"bearer": []}, {"key": []}, {}],
+    }
+
+
+def _schema(protocol: Protocol, schemas: Json) -> Json:
+    """The body's schema; what it refers to is put beside it under names of its own."""
+    if protocol.schema is None:
+        return {"type": "object"}
+    prefix = protocol.name.title().replace("_", "")
+    schema = _renamed(protocol.schema(), prefix)
+    assert isinstance(schema, dict)
+    schemas.update({f"{prefix}{name}": inner for name, inner in schema.pop("$defs", {}).items()})
+    return schema
+
+
+def _renamed(value: Any, prefix: str) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: f"#/components/schemas/{prefix}{inner.rpartition('/')[2]}"
+            if key == "$ref"
+            else _renamed(inner, prefix)
+            for key, inner in value.items()
+        }
+    return [_renamed(each, prefix) for each in value] if isinstance(value, list) else value
+
+
+def _post(told: str, name: str, body: Json, answer: Json) -> Json:
+    content = {"required": True, "content": {"application/json": {"schema": body}}}
+    return {"post": {"summary": told, "operationId": name, "requestBody": content, "responses": _answers(answer)}}
+
+
+def _get(
+    told: str,
+    name: str,
+    schema: str | None,
+    *,
+    media: str = "application/json",
+    parameter: str | None = None,
+    public: bool = False,
+) -> Json:
+    shape: Json = {"$ref": f"#/components/schemas/{schema}"} if schema else {}
+    operation: Json = {"summary": told, "operationId": name, "responses": _answers({media: {"schema": shape}})}
+    if parameter is not None:
+        place = {"name": parameter, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        operation["parameters"] = [place]
+    if public:
+        operation["security"] = [{}]
+    return {"get": operation}
+
+
+def _ready() -> Json:
+    path = _get("Whether requests can be served now.", "readyz", "Readiness", public=True)
+    path["get"]["responses"]["503"] = {
+        "description": "Not now.",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Readiness"}}},
+    }
+    return path
+
+
+def _answers(good: Json) -> Json:
+    refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    told: Json = {"200": {"description": "As asked.", "content": good}}
+    return told | {status: {"description": words, "content": refusal} for status, words in FAILURES.items()}

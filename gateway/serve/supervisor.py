@@ -1,0 +1,252 @@
+"""Several processes on one port: a parent that binds the sockets, starts the workers and starts lost ones again.
+
+Each worker has a listening socket of its own, so that the kernel shares connections out evenly (`SO_REUSEPORT`, Linux;
+elsewhere all accept from one). The parent holds them all: what waits in the queue of a worker that died is served by
+the one that takes its place. Signals to the parent go on to every worker once; workers are in process groups of their
+own, so that a terminal's Ctrl-C does not reach them twice. A worker whose parent has vanished drains and ends.
+
+Figures are right across workers: each keeps its own in files (`prometheus_client`'s multiprocess mode), and whichever
+is asked for `/metrics` adds them up. Rates, queues and limits are shared out in equal parts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dragoman.gateway.config import Config, ConfigError
+from dragoman.gateway.keys.secrets import Secrets
+
+FIGURES = "PROMETHEUS_MULTIPROC_DIR"
+CRASHED = 70  # exit status of a worker that died of a bug
+FIRST_REST = 0.1  # seconds before a lost worker is started again, doubled up to the longest
+LONGEST_REST = 10.0
+LIVED = 10.0  # seconds after which a worker counts as having lived
+TRY_LIMIT = 30  # seconds to open what a new configuration names
+HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+
+Reread = Callable[[], tuple[Config, Secrets]]
+
+
+@dataclass(slots=True)
+class Worker:
+    number: int
+    sockets: list[socket.socket]
+    pid: int = 0
+    started: float = 0.0
+    rest: float = FIRST_REST
+    due: float | None = None  # when it is to be started again
+
+
+def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
+    """Runs until a signal ends it, and gives the exit status. Call it before anything has started a thread."""
+    if not hasattr(signal, "sigtimedwait"):
+        raise ConfigError("configuration: workers: this system has no way to wait for them; start several processes")
+    try:
+        figures = tempfile.mkdtemp(prefix="dragoman-figures-")
+    except OSError as error:
+        raise ConfigError(f"configuration: workers: several need a directory for their figures: {error}") from None
+    os.environ[FIGURES] = figures  # the library looks when it is imported
+    try:
+        from dragoman.gateway.serve.serving import CannotListen, with_seal_key
+
+        try:
+            workers = asyncio.run(_bind(config))
+        except CannotListen as error:
+            print(f"dragoman: {error}", file=sys.stderr)
+            return 1
+        return Parent(config, with_seal_key(config, secrets), reread, workers).run()
+    finally:
+        shutil.rmtree(figures, ignore_errors=True)
+
+
+async def _bind(config: Config) -> list[Worker]:
+    """The sockets of all workers. Bound alone first: a port that somebody else shares is in use all the same."""
+    from dragoman.gateway.serve.serving import listen
+
+    alone = await listen(config.host, config.port)
+    if not hasattr(socket, "SO_REUSEPORT") or not sys.platform.startswith("linux"):
+        return [Worker(number, alone) for number in range(config.workers)]
+    port = alone[0].getsockname()[1]
+    for each in alone:
+        each.close()
+    return [Worker(number, await listen(config.host, port, shared=True)) for number in range(config.workers)]
+
+
+class Parent:
+    def __init__(self, config: Config, secrets: Secrets, reread: Reread, workers: list[Worker]) -> None:
+        from dragoman.gateway.telemetry.logs import configure
+
+        configure(config.log, secrets.all())
+        self._config = config
+        self._secrets = secrets
+        self._reread = reread
+        self._workers = workers
+        self._stopping = False
+        self._status = 0
+        self._spoken = False
+        # its end that the workers read gives nothing until the parent is gone
+        self._alive, self._held = os.pipe()
+
+    def run(self) -> int:
+        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        for worker in self._workers:
+            self._start(worker)
+        while any(worker.pid for worker in self._workers) or not self._stopping:
+            due = [worker.due for worker in self._workers if worker.due is not None]
+            heard = signal.sigtimedwait(HEARD, max(0.0, min([*due, time.monotonic() + 60]) - time.monotonic()))
+            if heard is not None and heard.si_signo != signal.SIGCHLD:
+                self._hear(signal.Signals(heard.si_signo))
+            self._reap()
+            for worker in self._workers:
+                if worker.due is not None and time.monotonic() >= worker.due and not self._stopping:
+                    self._start(worker)
+        return self._status
+
+    def _start(self, worker: Worker) -> None:
+        speak, self._spoken = not self._spoken, True
+        worker.due, worker.started = None, time.monotonic()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        worker.pid = os.fork()
+        if worker.pid == 0:
+            self._be_worker(worker, speak)
+
+    def _be_worker(self, worker: Worker, speak: bool) -> None:
+        status = CRASHED
+        try:
+            os.setpgid(0, 0)
+            os.close(self._held)
+            for other in self._workers:
+                if other.sockets is not worker.sockets:
+                    for each in other.sockets:
+                        each.close()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD - {signal.SIGHUP})  # which waits until the loop listens
+            threading.Thread(target=_end_with_parent, args=(self._alive,), daemon=True).start()
+            status = _work(worker, self._config, self._secrets, self._reread, speak)
+        except ConfigError as error:
+            print(f"dragoman: {error}", file=sys.stderr)
+            status = 2
+        except BaseException:
+            traceback.print_exc(limit=-8)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)  # nothing of the parent's is to be tidied up here
+
+    def _hear(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            from dragoman.gateway.serve.serving import for_reload, with_seal_key
+            from dragoman.gateway.telemetry.logs import log
+
+            try:
+                read, secrets = self._reread()
+                config = for_reload(read, secrets, self._config)
+                secrets = with_seal_key(config, secrets)
+                _try_out(config, secrets)  # else the next worker to be started would refuse to run, and end them all
+                self._config, self._secrets = config, secrets
+            except ConfigError as error:
+                log.error("the configuration stays as it was: %s", error)
+                return
+            except Exception:  # the workers hang on this process
+                log.exception("the configuration stays as it was")
+                return
+        else:
+            self._stopping = True
+            for worker in self._workers:  # its own copy decides now when a worker stops listening
+                for each in worker.sockets:
+                    each.close()
+        self._pass_on(number)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            if worker.pid:
+                os.kill(worker.pid, number)
+
+    def _reap(self) -> None:
+        from prometheus_client.multiprocess import mark_process_dead
+
+        for worker in self._workers:
+            if not worker.pid:
+                continue
+            pid, ended = os.waitpid(worker.pid, os.WNOHANG)
+            if not pid:
+                continue
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library leaves it without types
+            worker.pid = 0
+            self._lost(worker, os.waitstatus_to_exitcode(ended))
+
+    def _lost(self, worker: Worker, status: int) -> None:
+        """A worker that refuses to run (1, 2) ends them all; one that was killed or crashed is started again."""
+        from dragoman.gateway.telemetry.logs import log
+
+        if self._stopping:
+            self._status = max(self._status, status if status > 0 else 0)
+        elif status in (1, 2):
+            self._status, self._stopping = status, True
+            self._pass_on(signal.SIGTERM)
+        else:
+            if time.monotonic() - worker.started > LIVED:
+                worker.rest = FIRST_REST
+            log.error("a worker was lost", extra={"fields": {"worker": worker.number, "status": status}})
+            worker.due = time.monotonic() + worker.rest
+            worker.rest = min(worker.rest * 2, LONGEST_REST)
+
+
+def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool) -> int:
+    from dragoman.gateway.serve.serving import in_loop, run_on
+
+    return in_loop(run_on(worker.sockets, config, secrets, reread, speak))
+
+
+def _try_out(config: Config, secrets: Secrets) -> None:
+    """Raises `ConfigError` where no worker could run on it: found out by a process that opens everything and ends."""
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        _open_and_end(config, secrets, writing)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = pipe.read().decode(errors="replace")
+    _, ended = os.waitpid(pid, 0)
+    if os.waitstatus_to_exitcode(ended) != 0:
+        raise ConfigError(told or "it could not be tried out")
+
+
+def _open_and_end(config: Config, secrets: Secrets, writing: int) -> None:
+    from dragoman.gateway.factory import open_backends
+    from dragoman.gateway.serve.tls import for_clients
+
+    async def opened() -> list[object]:
+        for_clients(config.tls)
+        return [*open_backends(config, secrets)]
+
+    status = CRASHED
+    try:
+        signal.alarm(TRY_LIMIT)
+        kept = asyncio.run(opened())
+        status = 0 if kept else CRASHED
+    except ConfigError as error:
+        os.write(writing, str(error).encode()[:4000])
+    except BaseException:
+        traceback.print_exc(limit=-8)
+    finally:
+        sys.stderr.flush()
+        os._exit(status)  # nothing is closed: it was never used
+
+
+def _end_with_parent(alive: int) -> None:
+    os.read(alive, 1)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""Metrics, traces and logs. Names and figures only, never what was said."""

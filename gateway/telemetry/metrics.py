@@ -1,0 +1,243 @@
+"""What happened, as Prometheus figures in a registry of our own (an embedded gateway does not touch the global one).
+
+Labels come from closed sets (routes, statuses, outcomes, kinds of clients, backends of the configuration). Names that
+somebody else chooses are folded into `other` once there are too many of them, so that nobody can fill the memory with
+series; a model is a label only once a server has answered for it. Children are looked up once and kept: the library's
+own look-up costs more than everything else that is counted of an answer. Unknown token counts are never zero.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from dragoman.translators.ir import Note, Usage
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+GAPS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+PLAIN_NAME = re.compile(r"[a-z0-9_.:-]{1,48}")
+MODEL_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,96}")
+MOST_NAMES = 200
+WORKERS_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
+MOST_MODELS = 64
+
+
+class Bounded:
+    """The first so many names that look like one; every other name is `other`."""
+
+    def __init__(self, pattern: re.Pattern[str], most: int) -> None:
+        self._pattern = pattern
+        self._most = most
+        self._names: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        if name in self._names:
+            return name
+        if len(self._names) < self._most and self._pattern.fullmatch(name):
+            self._names.add(name)
+            return name
+        return "other"
+
+
+class Gaps:
+    """Seconds between the reads of one answer, by bucket: a stream costs the library one call, not thousands."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(GAPS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(GAPS, seconds)] += 1
+        self.seconds += seconds
+
+
+class Metrics:
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter(
+            "dragoman_requests", "Requests by route, kind of client, HTTP status and outcome.",
+            "route", "client_kind", "status", "outcome",
+        )  # fmt: skip
+        self.tokens = self._counter(
+            "dragoman_tokens",
+            "Tokens as the servers measured them: input (cached ones included), cached, output, reasoning.",
+            "route", "client_kind", "model", "backend", "direction",
+        )  # fmt: skip
+        self.unmeasured = self._counter(
+            "dragoman_answers_without_usage", "Finished answers whose server told no token counts.", "route", "backend"
+        )
+        self.notes = self._counter(
+            "dragoman_notes", "What was dropped, repaired or not enforced, by kind and name.", "kind", "name"
+        )
+        self.odd_answers = self._counter(
+            "dragoman_odd_answers", "Answers that were empty, reasoning only, or otherwise not as they should be.",
+            "route", "backend", "oddity",
+        )  # fmt: skip
+        self._add_times()
+        self._add_departures()
+        self._add_pool()
+        self.in_flight = self._gauge("dragoman_requests_in_flight", "Model calls that run now.", "livesum", "route")
+        self.backend_ready = self._gauge(
+            "dragoman_backend_ready", "1 when the last probe found the backend ready, else 0.", "livemax", "backend"
+        )
+        self.loop_lag = self._histogram(
+            "dragoman_loop_lag_seconds", "How late the event loop ran a timer, sampled twice a second.", SHORT
+        )
+        self.resident = self._gauge(
+            "dragoman_resident_memory_bytes", "Memory of the process, or of all workers together.", "livesum"
+        )
+        self._notes = Bounded(PLAIN_NAME, MOST_NAMES)
+        self._models = Bounded(MODEL_NAME, MOST_MODELS)
+        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self._counted: dict[tuple[str, str, str, str], Counter] = {}
+
+    def _add_times(self) -> None:
+        labels = ("route", "client_kind", "model", "backend")
+        self.first_event = self._histogram(
+            "dragoman_time_to_first_event_seconds", "From a request's arrival to the model's first event.", SECONDS,
+            *labels,
+        )  # fmt: skip
+        self.gap = self._histogram(
+            "dragoman_token_gap_seconds",
+            "Between two reads of an answer; a read holds one token or several. Told when the answer has ended.", GAPS,
+            "route", "model", "backend",
+        )  # fmt: skip
+        self.duration = self._histogram(
+            "dragoman_request_duration_seconds", "From a request's arrival to its end.", SECONDS, "route"
+        )
+        self.overhead = self._histogram(
+            "dragoman_overhead_seconds",
+            "The gateway's own time before a backend is asked: from the body's last byte, without waiting in line.",
+            SHORT, "route",
+        )  # fmt: skip
+
+    def _add_departures(self) -> None:
+        self.disconnects = self._counter(
+            "dragoman_client_disconnects", "Clients that left before their answer ended, by the state they left in.",
+            "route", "state",
+        )  # fmt: skip
+        self.cancel = self._histogram(
+            "dragoman_disconnect_to_cancel_seconds",
+            "From a client's loss being noticed until the server's work for it was given up.", SHORT, "backend",
+        )  # fmt: skip
+        self.freed = self._counter(
+            "dragoman_streams_freed", "Answers whose server was stopped because the client had left.", "backend"
+        )
+        self.saved = self._counter(
+            "dragoman_freed_stream_seconds_estimate",
+            "An estimate of GPU time saved: by how much the answers given up fell short of the mean length of finished "
+            "ones on the same backend, in seconds of one stream; nothing while no answer has finished there.",
+            "backend",
+        )  # fmt: skip
+
+    def _add_pool(self) -> None:
+        self.replica_state = self._gauge(
+            "dragoman_replica_state", "1 for the state a pool's server is in: ready, asleep, down or open (breaker).",
+            "livemax", "pool", "backend", "state",
+        )  # fmt: skip
+        self.replica_retries = self._counter(
+            "dragoman_replica_retries", "Requests that a pool's server could not serve and that went to another one.",
+            "pool", "backend",
+        )  # fmt: skip
+        self.refused_fields = self._counter(
+            "dragoman_refused_fields",
+            "Body fields that a server refused by name, so that they are left out for its model for ten minutes.",
+            "backend", "field",
+        )  # fmt: skip
+        self.queue_depth = self._gauge("dragoman_queue_depth", "Model calls that wait for room.", "livesum", "backend")
+        self.queue_wait = self._histogram(
+            "dragoman_queue_wait_seconds", "How long admitted model calls waited for room.", SECONDS, "backend"
+        )
+        self.queue_refused = self._counter(
+            "dragoman_queue_refused", "Model calls refused for want of room: full (the queue) or waited (too long).",
+            "backend", "reason",
+        )  # fmt: skip
+
+    def _counter(self, name: str, told: str, *labels: str) -> Counter:
+        return Counter(name, told, labels, registry=self.registry)
+
+    def _gauge(self, name: str, told: str, workers: Literal["livesum", "livemax"], *labels: str) -> Gauge:
+        """`workers`: how the figures of one gateway's processes are put together."""
+        return Gauge(name, told, labels, registry=self.registry, multiprocess_mode=workers)
+
+    def _histogram(self, name: str, told: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, told, labels, buckets=buckets, registry=self.registry)
+
+    # ------------------------------------------------------------------------------------------------ what happened
+
+    def request(self, route: str, kind: str, status: int, outcome: str) -> None:
+        key = (route, kind, str(status), outcome)
+        if (child := self._counted.get(key)) is None:
+            child = self._counted[key] = self.requests.labels(*key)
+        child.inc()
+
+    def note(self, note: Note) -> None:
+        self.notes.labels(note.kind, self._notes(note.name)).inc()
+
+    def replica(self, pool: str, backend: str, state: str) -> None:
+        for each in ("ready", "asleep", "down", "open"):
+            self.replica_state.labels(pool, backend, each).set(each == state)
+
+    def series(self, route: str, kind: str, backend: str, model: str) -> Series:
+        """Where an answer is counted; ask only once the backend has answered for the model."""
+        key = (route, kind, backend, self._models(model))
+        if (found := self._series.get(key)) is None:
+            found = self._series[key] = Series(self, *key)
+        return found
+
+    def departure(self, backend: str, seconds: float, short: float | None) -> None:
+        """`seconds` until the server's work was given up, `short` by how much the answer stayed below the mean."""
+        self.freed.labels(backend).inc()
+        self.cancel.labels(backend).observe(seconds)
+        if short is not None:
+            self.saved.labels(backend).inc(max(0.0, short))
+
+    def render(self) -> bytes:
+        """With several workers the figures of all, whichever is asked: the library keeps them in files then."""
+        if WORKERS_FIGURES not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # the library leaves it without types
+        return generate_latest(together)
+
+
+class Series:
+    """The children for one route, kind of client, backend and model, looked up once."""
+
+    def __init__(self, metrics: Metrics, route: str, kind: str, backend: str, model: str) -> None:
+        self.first_event = metrics.first_event.labels(route, kind, model, backend)
+        self._gap = metrics.gap.labels(route, model, backend)
+        self._unmeasured = metrics.unmeasured.labels(route, backend)
+        self._tokens = metrics.tokens
+        self._labels = (route, kind, model, backend)
+        self._directions: dict[str, Counter] = {}
+
+    def gaps(self, gaps: Gaps) -> None:
+        # The library has no call for many observations at once; what it keeps inside has been the same for years, and
+        # a test compares the outcome with single observations.
+        for bucket, count in zip(self._gap._buckets, gaps.counts, strict=True):
+            if count:
+                bucket.inc(count)
+        self._gap._sum.inc(gaps.seconds)
+
+    def usage(self, usage: Usage | None) -> None:
+        if usage is None:
+            self._unmeasured.inc()
+            return
+        counts = (("input", usage.input), ("output", usage.output), ("cached", usage.cached))
+        for direction, count in (*counts, ("reasoning", usage.reasoning)):
+            if not count:
+                continue
+            if (child := self._directions.get(direction)) is None:
+                child = self._directions[direction] = self._tokens.labels(*self._labels, direction)
+            child.inc(count)

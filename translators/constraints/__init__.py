@@ -1,0 +1,1 @@
+"""What a server cannot enforce by itself: forced tools, schemas, one call at a time."""

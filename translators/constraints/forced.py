@@ -1,0 +1,248 @@
+"""Constraints that a server cannot enforce, as requests that it can answer and a judgement of what it answered.
+
+A forced tool becomes constrained decoding of a call as JSON, or an instruction; a JSON format becomes an instruction.
+Rules: the instruction is appended to the last user message, so that everything before it keeps its place in the
+server's prefix cache; an answer that the token limit or a filter cut is passed on as it is; one more attempt is made
+with the failed answer shown. Pure: running is `backends.enforce`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from dragoman.translators.constraints.schema_check import faults, usable
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Format, JsonSchema, Message, Named, Note, Reasoning, Request, Text, Tool, ToolCall
+from dragoman.translators.json_text import is_object
+from dragoman.translators.parts import Fold
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A call that came as text, or JSON text freed of its wrapping; without either the answer stays as it came."""
+
+    call: tuple[str, str] | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """`fault` is told to the model."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class ForcedTool:
+    """One of `tools` must be called. `request` is what to ask instead."""
+
+    request: Request
+    tools: tuple[Tool, ...]
+    by: Literal["schema", "prompt"]
+    name = "tool_choice"
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """Constrained decoding is enforcement; an instruction is not."""
+        return () if self.by == "schema" else (Note("unenforced", self.name),)
+
+    @property
+    def fails_loudly(self) -> bool:
+        return self.by == "schema"
+
+    def judge(self, fold: Fold) -> Accepted | Rejected:
+        names = {tool.name for tool in self.tools}
+        calls = [part for part in fold.parts if isinstance(part, ToolCall)]
+        if calls:
+            wrong = next((call for call in calls if call.name not in names), None)
+            if wrong is not None:
+                return Rejected(f"The tool {wrong.name} may not be called now; call {_one_of(self.tools)}.")
+            if not all(is_object(call.arguments) for call in calls):
+                return Rejected("The arguments of the call are not a JSON object.")
+            return Accepted()
+        return _call_in_text(answer_text(fold), names, self.tools)
+
+
+@dataclass(frozen=True, slots=True)
+class JsonAnswer:
+    """The text must be JSON, and fit `wanted`; an answer that calls tools is not judged."""
+
+    request: Request
+    wanted: Format
+    name = "format"
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        return (Note("unenforced", self.name),)
+
+    @property
+    def fails_loudly(self) -> bool:
+        return False
+
+    def judge(self, fold: Fold) -> Accepted | Rejected:
+        if any(isinstance(part, ToolCall) for part in fold.parts):
+            return Accepted()
+        text = unwrapped(answer_text(fold))
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return Rejected("The answer is not JSON.")
+        if isinstance(self.wanted, JsonSchema):
+            fault = faults(value, self.wanted.schema)
+            return Accepted(text=text) if fault is None else Rejected(f"The JSON does not fit the schema: {fault}")
+        return Accepted(text=text) if isinstance(value, dict) else Rejected("The answer is not a JSON object.")
+
+
+Plan = ForcedTool | JsonAnswer
+
+
+def plan(
+    request: Request,
+    *,
+    force_tool: Literal["native", "required", "schema", "prompt"],
+    json_schema: Literal["enforced", "prompt"],
+    shows_tools: bool = True,
+) -> Plan | None:
+    """None when the server enforces all that is asked. `shows_tools`: the model's template knows what a tool is."""
+    choice = request.tool_choice
+    if force_tool in ("schema", "prompt") and request.tools and (choice == "required" or isinstance(choice, Named)):
+        allowed = request.tools if choice == "required" else tuple(t for t in request.tools if t.name == choice.name)
+        if not allowed:
+            raise GatewayError(Kind.INVALID, "tool_choice names a tool that is not in tools.", "tool_choice")
+        by: Literal["schema", "prompt"] = "schema" if force_tool == "schema" and json_schema == "enforced" else "prompt"
+        return ForcedTool(_forced(request, allowed, by, shows_tools), allowed, by)
+    if request.format is not None and json_schema == "prompt":
+        if isinstance(request.format, JsonSchema) and (fault := usable(request.format.schema)) is not None:
+            raise GatewayError(Kind.INVALID, f"The JSON schema cannot be used: {fault}", code="invalid_json_schema")
+        messages = instructed(request.messages, _json_instruction(request.format))
+        return JsonAnswer(replace(request, format=None, messages=messages), request.format)
+    return None
+
+
+def again(plan: Plan, fold: Fold, fault: str) -> Request:
+    """The plan's request with the failed answer and what was wrong with it."""
+    said = "\n".join([answer_text(fold), *(f"{c.name}({c.arguments})" for c in fold.parts if isinstance(c, ToolCall))])
+    turns = (
+        Message("assistant", (Text(said.strip() or "(nothing)"),)),
+        Message("user", (Text(f"{fault} Try again."),)),
+    )
+    return replace(plan.request, messages=plan.request.messages + turns)
+
+
+def answer_text(fold: Fold) -> str:
+    return "".join(part.text for part in fold.parts if isinstance(part, Text))
+
+
+def reasoning_text(fold: Fold) -> str:
+    return "".join(part.text for part in fold.parts if isinstance(part, Reasoning))
+
+
+# -------------------------------------------------------------------------------------------------------- instructions
+
+
+def instructed(messages: Sequence[Message], instruction: str) -> tuple[Message, ...]:
+    """Part of the last user message, or one of its own behind tool results: no template refuses either."""
+    if messages and messages[-1].role == "user":
+        last = messages[-1]
+        return (*messages[:-1], Message("user", (*last.parts, Text(instruction))))
+    return (*messages, Message("user", (Text(instruction),)))
+
+
+def _forced(request: Request, tools: tuple[Tool, ...], by: Literal["schema", "prompt"], shows_tools: bool) -> Request:
+    if by == "prompt" and shows_tools:
+        text = f"Answer with a call of {_one_of(tools)} now, and with nothing else."
+        return replace(request, tool_choice="auto", format=None, messages=instructed(request.messages, text))
+    lines = [
+        "Call a tool now. The tools, one a line as JSON:",
+        *(_dumps({"name": t.name, "description": t.description, "parameters": t.parameters}) for t in tools),
+        'Answer with one JSON object of the form {"name": the tool\'s name, "arguments": {…}} and nothing else.',
+    ]
+    wanted = JsonSchema("tool_call", call_schema(tools), strict=True) if by == "schema" else None
+    messages = instructed(request.messages, "\n".join(lines))
+    return replace(request, tools=(), tool_choice="auto", format=wanted, messages=messages)
+
+
+def _one_of(tools: Sequence[Tool]) -> str:
+    names = [f"`{tool.name}`" for tool in tools]
+    return f"the tool {names[0]}" if len(names) == 1 else f"one of the tools {', '.join(names)}"
+
+
+def _json_instruction(wanted: Format) -> str:
+    if isinstance(wanted, JsonSchema):
+        described = f" ({wanted.description})" if wanted.description else ""
+        return (
+            "Answer with one JSON value that fits the following JSON schema and with nothing else: "
+            f"no prose, no code fence.{described}\n{_dumps(wanted.schema)}"
+        )
+    return "Answer with one JSON object and with nothing else: no prose, no code fence."
+
+
+# -------------------------------------------------------------------------------------------------------------- schemas
+
+
+def call_schema(tools: Sequence[Tool]) -> Json:
+    """A call of one of the tools as a JSON object. References inside a tool's parameters are moved with them."""
+    if len(tools) == 1:
+        return _one_call(tools[0], "#/properties/arguments")
+    return {"anyOf": [_one_call(t, f"#/anyOf/{i}/properties/arguments") for i, t in enumerate(tools)]}
+
+
+def _one_call(tool: Tool, place: str) -> Json:
+    parameters = _moved(tool.parameters, place) or {"type": "object"}
+    return {
+        "type": "object",
+        "properties": {"name": {"const": tool.name}, "arguments": parameters},
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    if isinstance(schema, Mapping):
+        return {key: _moved_reference(key, value, place) for key, value in schema.items() if key != "$schema"}
+    if isinstance(schema, list | tuple):
+        return [_moved(item, place) for item in schema]
+    return schema
+
+
+def _moved_reference(key: str, value: Any, place: str) -> Any:
+    if key == "$ref" and isinstance(value, str) and (value == "#" or value.startswith("#/")):
+        return place + value[1:]
+    return _moved(value, place)
+
+
+# ----------------------------------------------------------------------------------------------------- reading answers
+
+
+def unwrapped(text: str) -> str:
+    """Without the code fence that models put around JSON in spite of everything."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        text = text.split("\n", 1)[1][:-3].strip()
+    return text
+
+
+def _call_in_text(text: str, names: set[str], tools: Sequence[Tool]) -> Accepted | Rejected:
+    try:
+        value = json.loads(unwrapped(text))
+    except (ValueError, RecursionError):
+        return Rejected(f"There is no tool call in the answer; call {_one_of(tools)}.")
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        return Rejected(f"There is no tool call in the answer; call {_one_of(tools)}.")
+    arguments = value.get("arguments", value.get("parameters"))
+    if value["name"] not in names:
+        return Rejected(f"The tool {value['name']} may not be called now; call {_one_of(tools)}.")
+    if not isinstance(arguments, dict):
+        return Rejected("The arguments of the call are not a JSON object.")
+    return Accepted(call=(value["name"], _dumps(arguments)))
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=dict)

@@ -1,0 +1,62 @@
+"""`parallel_tool_calls: false` as a stage on the event stream, the same for every protocol and every backend.
+
+It keeps the first call *seen* (by identity, not by an index that servers get wrong) with all that came before it, and
+swallows what follows. Servers are told the flag too, but none can be trusted with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+
+
+class _State(Enum):
+    BEFORE = 0  # no call yet
+    CALL = 1  # inside the call that is kept
+    AFTER = 2  # it ended; all that follows is swallowed
+
+
+class FirstCallOnly:
+    """`enough` turns True once the kept call is complete and something else has begun: the upstream work may end.
+    `dropped` counts the swallowed calls."""
+
+    def __init__(self) -> None:
+        self.enough = False
+        self.dropped = 0
+        self._state = _State.BEFORE
+        self._complete = False
+        self._swallowed = False
+
+    def feed(self, events: Sequence[Event]) -> list[Event]:
+        kept: list[Event] = []
+        for event in events:
+            if isinstance(event, Finished):
+                kept.append(self._finished(event))
+            elif self._state is _State.AFTER:
+                self._swallow(event)
+            else:
+                self._watch(event)
+                kept.append(event)
+        return kept
+
+    def _watch(self, event: Event) -> None:
+        match event:
+            case PartStarted(kind="call"):
+                self._state = _State.CALL
+            case PartEnded() if self._state is _State.CALL:
+                self._state, self._complete = _State.AFTER, event.complete
+            case Started() | PartStarted() | Delta() | PartEnded() | Finished():
+                pass
+
+    def _swallow(self, event: Event) -> None:
+        if isinstance(event, PartStarted):
+            self._swallowed = True
+            self.enough = self._complete
+            self.dropped += event.kind == "call"
+
+    def _finished(self, event: Finished) -> Finished:
+        if self._swallowed and self._complete:  # what the limit cut or a stop string ended is not part of this answer
+            return Finished(StopReason.STOP, event.usage)
+        return event

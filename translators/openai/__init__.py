@@ -1,0 +1,1 @@
+"""What the two OpenAI protocols share: fields, tools, content, and errors before the head."""

@@ -1,0 +1,49 @@
+"""Images and files in the content of a message, as both OpenAI protocols write them.
+
+An image stays an image (whether the server can see it is the backend's business), a file is read where its text came
+with it. What cannot be read here, or would need a store of files, has a text in its place (`translators.unreadable`).
+"""
+
+from __future__ import annotations
+
+from dragoman.translators.ir import Image, Note, Text
+from dragoman.translators.openai.fields import expect_text, missing, text_or_null, wrong_type
+from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.soft_words import known
+from dragoman.translators.unreadable import Unreadable
+
+_DETAILS = ("low", "high", "auto", "original")
+
+
+class Media:
+    """Reads the images and files of one request; `notes` grows with what is left out."""
+
+    def __init__(self, policy: Policy, notes: list[Note]) -> None:
+        self._notes = notes
+        self._unreadable = Unreadable(policy, notes, "file")
+
+    def image(self, owner: Json, path: str, key: str = "image_url") -> Image | Text:
+        """`owner` holds the URL under `key`, and perhaps `detail`; `path` is that of `owner`."""
+        place, url = f"{path}.{key}", owner.get(key)
+        if url is None:
+            if owner.get("file_id") is None:
+                raise missing(place)
+            place = f"{path}.file_id"
+            expect_text(owner, "file_id", path)
+            return self._unreadable.left_out("image", "uploaded image", place)
+        if not isinstance(url, str):
+            raise wrong_type(place, "a string", url)
+        detail = known(text_or_null(owner, "detail", path), _DETAILS, "auto", "detail", self._notes)
+        return self._unreadable.image_at(url, place, place, detail)
+
+    def file(self, owner: Json, path: str) -> Text:
+        """`owner` holds `file_data`, or else `file_id` or `file_url`, and perhaps `filename`."""
+        name = text_or_null(owner, "filename", path)
+        if owner.get("file_data") is not None:
+            read = self._unreadable.data_url_text(expect_text(owner, "file_data", path), f"{path}.file_data", name)
+            return read if isinstance(read, Text) else Text(read if name is None else f"[File: {name}]\n{read}")
+        for key, what in (("file_id", "uploaded document"), ("file_url", "document named by URL")):
+            if owner.get(key) is not None:
+                expect_text(owner, key, path)
+                return self._unreadable.left_out("document", what, f"{path}.{key}", name)
+        raise missing(f"{path}.file_data")

@@ -1,0 +1,77 @@
+"""Errors before the head went out, in the words that OpenAI has for both of its protocols: a status with a body.
+
+Over HTTP a permanent fault is always 400, since Codex retries 413 and 422, and a full server is 503
+`server_is_overloaded`. What a client may usefully try again says when; what the SDKs would try again in vain says not
+to. How a stream fails is each protocol's own affair.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import assert_never
+
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.protocol import ErrorReply
+
+_RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
+_HOPELESS = frozenset({Kind.INTERNAL, Kind.TIMEOUT})  # statuses that SDKs would retry by themselves, in vain
+
+
+def error(err: GatewayError, request_id: str) -> ErrorReply:
+    """Status, `{"error": {message, type, param, code}}` and the headers that steer the clients' retries. The frame of
+    the gateway sends `request_id` as a header with every answer; the body has no place for it."""
+    status, kind, code = _words(err)
+    param = err.param if err.param is not None or err.kind is not Kind.MODEL_NOT_FOUND else "model"
+    body = {"error": {"message": err.message, "type": kind, "param": param, "code": code}}
+    headers: dict[str, str] = {}
+    wait = seconds(err)
+    if wait is not None:
+        headers["retry-after"] = str(wait)
+    if err.kind in _HOPELESS:
+        headers["x-should-retry"] = "false"
+    return ErrorReply(status, body, headers)
+
+
+def _words(err: GatewayError) -> tuple[int, str, str | None]:
+    """Status, type and code. A kind without a `case` of its own for the code takes the one that the error carries."""
+    match err.kind:
+        case Kind.INVALID:
+            return 400, "invalid_request_error", err.code
+        case Kind.UNSUPPORTED:
+            return 400, "invalid_request_error", err.code or "unsupported_value"
+        case Kind.OVERFLOW:
+            return 400, "invalid_request_error", "context_length_exceeded"
+        case Kind.TOO_LARGE:
+            return 400, "invalid_request_error", err.code or "request_too_large"
+        case Kind.UNAUTHENTICATED:
+            return 401, "invalid_request_error", "invalid_api_key"
+        case Kind.FORBIDDEN:
+            return 403, "permission_error", err.code
+        case Kind.NOT_FOUND:
+            return 404, "invalid_request_error", err.code or "not_found"
+        case Kind.MODEL_NOT_FOUND:
+            return 404, "invalid_request_error", "model_not_found"
+        case Kind.METHOD:
+            return 405, "invalid_request_error", err.code or "method_not_allowed"
+        case Kind.UPGRADE:
+            return 426, "invalid_request_error", err.code or "websocket_not_supported"
+        case Kind.RATE_LIMITED:
+            return 429, "rate_limit_error", "rate_limit_exceeded"
+        case Kind.INTERNAL:
+            return 500, "server_error", err.code or "server_error"
+        case Kind.BACKEND_FAILED:
+            return 502, "server_error", err.code or "server_error"
+        case Kind.BUSY | Kind.DRAINING:
+            return 503, "server_error", "server_is_overloaded"
+        case Kind.ASLEEP | Kind.BACKEND_DOWN:
+            return 503, "server_error", err.code or "service_unavailable"
+        case Kind.TIMEOUT:
+            return 504, "server_error", err.code or "timeout"
+        case _:
+            assert_never(err.kind)
+
+
+def seconds(err: GatewayError) -> int | None:
+    """How long to wait before the next try, None where waiting does not help."""
+    wait = err.retry_after if err.retry_after is not None else _RETRY_AFTER.get(err.kind)
+    return None if wait is None else max(1, math.ceil(wait))

@@ -1,0 +1,189 @@
+"""Declared tools as the functions that every chat server takes, for both OpenAI protocols.
+
+A function keeps its schema in one canonical form. A free-form (`custom`) tool becomes a function with one string,
+`input`: the model is told of its grammar, and `translators.json_text.StringReader` takes the text out of the call
+again. Names that servers refuse are replaced, never split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from dragoman.translators.errors import invalid
+from dragoman.translators.openai.fields import (
+    bool_or_null,
+    expect_object,
+    expect_text,
+    object_or_null,
+    text_or_null,
+    wrong_value,
+)
+from dragoman.translators.protocol import Json
+
+NO_PARAMETERS: Json = {"type": "object", "properties": {}}
+CUSTOM_PARAMETERS: Json = {
+    "type": "object",
+    "properties": {
+        "input": {"type": "string", "description": "The whole input of the tool, as plain text."},
+    },
+    "required": ["input"],
+    "additionalProperties": False,
+}
+_MAX_NAME = 64
+_REMEMBERED = 8192  # bytes of a schema; an agent sends the same ones with every request
+_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What a declaration says besides the name."""
+
+    description: str
+    parameters: Json
+    strict: bool | None
+
+
+def read_function(owner: Json, path: str) -> Function:
+    """`owner` holds `parameters`, `strict` and `description`."""
+    parameters = object_or_null(owner, "parameters", path)
+    if parameters and not _may_be_object(parameters.get("type")):
+        raise invalid(
+            f"Invalid schema for function '{owner.get('name')}': schema must be a JSON Schema of "
+            f"'type: \"object\"', got 'type: {parameters['type']!r}'.",
+            f"{path}.parameters",
+            "invalid_function_parameters",
+        )
+    strict = bool_or_null(owner, "strict", path)
+    return Function(text_or_null(owner, "description", path) or "", object_schema(parameters), strict)
+
+
+def _may_be_object(kind: object) -> bool:
+    return kind is None or kind == "object" or (isinstance(kind, list) and "object" in kind)
+
+
+def custom_description(description: str, owner: Json, path: str, nested: str = "") -> str:
+    """What a free-form tool does, and the grammar of its text where the client gave one: a chat server cannot enforce
+    it, so the model is told. `owner` holds `format`; `nested` is the key in that under which a grammar lies."""
+    format_ = object_or_null(owner, "format", path)
+    if format_ is None:
+        return description
+    place = f"{path}.format"
+    match expect_text(format_, "type", place):
+        case "text":
+            return description
+        case "grammar":
+            pass
+        case other:
+            raise wrong_value(f"{place}.type", other, "'text' and 'grammar'")
+    grammar = expect_object(format_, nested, place) if nested else format_
+    place = f"{place}.{nested}" if nested else place
+    definition, syntax = expect_text(grammar, "definition", place), expect_text(grammar, "syntax", place)
+    rule = f"The text in `input` must follow this {syntax} grammar:\n{definition}"
+    return f"{description}\n\n{rule}" if description else rule
+
+
+def free_name(flat: str, identity: tuple[str, ...], taken: Container[str]) -> str:
+    """`flat` with what servers refuse in a name replaced; too long, or taken already, with a hash of its identity."""
+    flat = _REFUSED.sub("_", flat)
+    if len(flat) <= _MAX_NAME and flat not in taken:
+        return flat
+    hashed = "\0".join(identity)
+    while True:
+        digest = sha256(hashed.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        candidate = f"{flat[: _MAX_NAME - 9]}_{digest}"
+        if candidate not in taken:
+            return candidate
+        hashed += "\0"
+
+
+# --------------------------------------------------------------------------------------------------------- JSON schemas
+
+_MAPS_OF_SCHEMAS = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+_SCHEMAS = frozenset(
+    {
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "contains",
+        "else",
+        "if",
+        "items",
+        "not",
+        "oneOf",
+        "prefixItems",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    }
+)
+
+
+def canonical_schema(schema: Any) -> Any:
+    """The schema as every turn of a session shall show it to the model.
+
+    `required` is sorted, because some clients keep it in a set and its order then changes from run to run, which
+    costs the server's whole prefix cache. Codex's mark `encrypted` is left out: servers that check schemas refuse it.
+    The order of keys and of `enum` carries meaning for the model and stays. What needs no change is not copied."""
+    if isinstance(schema, list):
+        members = [canonical_schema(one) for one in schema]
+        return members if _differs(schema, members) else schema
+    if not isinstance(schema, dict):
+        return schema
+    changed: Json = {}
+    for key, value in schema.items():
+        if key in _SCHEMAS:
+            canonical = canonical_schema(value)
+        elif key in _MAPS_OF_SCHEMAS and isinstance(value, dict):
+            mapped = {name: canonical_schema(one) for name, one in value.items()}
+            canonical = mapped if _differs(value.values(), mapped.values()) else value
+        elif key == "required" and isinstance(value, list) and all(isinstance(name, str) for name in value):
+            canonical = value if (ordered := sorted(value)) == value else ordered
+        else:
+            continue
+        if canonical is not value:
+            changed[key] = canonical
+    out = {**schema, **changed} if changed else schema
+    if isinstance(out.get("encrypted"), bool):
+        out = {key: value for key, value in out.items() if key != "encrypted"}
+    return out
+
+
+def _differs(before: Iterable[Any], after: Iterable[Any]) -> bool:
+    return any(one is not other for one, other in zip(before, after, strict=True))
+
+
+def _canonical(schema: Mapping[str, Any]) -> Json:
+    try:
+        text = orjson.dumps(schema)
+    except TypeError:  # nested deeper than the encoder goes
+        text = b""
+    canonical: Json = _remembered(text) if 0 < len(text) <= _REMEMBERED else canonical_schema(schema)
+    return canonical
+
+
+@lru_cache(maxsize=1024)
+def _remembered(text: bytes) -> Json:
+    """Shared between requests, as everything in a `Request` is read only."""
+    canonical: Json = canonical_schema(orjson.loads(text))
+    return canonical
+
+
+def object_schema(schema: Mapping[str, Any] | None) -> Json:
+    """A function's `parameters`, always an object schema with `type` and `properties`: some servers refuse less."""
+    if not schema:
+        return dict(NO_PARAMETERS)
+    out = _canonical(schema)
+    properties = out.get("properties")
+    if out.get("type") == "object" and isinstance(properties, dict):
+        return out
+    # also where the type was null, or a list with "object" in it
+    known = out if "type" in out else {"type": "object", **out}
+    return {**known, "type": "object", "properties": properties if isinstance(properties, dict) else {}}
