@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 
 import orjson
 
@@ -21,11 +20,8 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Event, Note
 from dragoman.translators.protocol import Context, Json, Policy, Protocol, Turn
 from dragoman.translators.registry import PROTOCOLS
+from tests.golden_files import GOLDEN
 
-GOLDEN = Path(__file__).parent / "golden"
-TRANSCRIPTS = sorted(
-    path for path in (GOLDEN / "streams" / "chat_completions").glob("*.sse") if ".to_" not in path.name
-)
 PROTOCOL = {protocol.name: protocol for protocol in PROTOCOLS}
 CONTEXT = Context(id="0123456789abcdef01234567", clock=lambda: 1_763_800_000, policy=Policy())
 

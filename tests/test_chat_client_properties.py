@@ -13,10 +13,11 @@ from dragoman.translators.chat_completions import PROTOCOL
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Reasoning, Refusal, Request, Text, ToolCall
 from dragoman.translators.protocol import Context, Json, Turn
+from tests.golden_files import TRANSCRIPTS, request, requests, upstream
 from tests.grammar.chat_completions import check_stream
-from tests.replay import GOLDEN, TRANSCRIPTS, replay, turn
+from tests.replay import replay, turn
 
-CASES = sorted(path for path in (GOLDEN / "requests" / "chat_completions").glob("*.json") if ".to_" not in path.name)
+CASES = requests("chat_completions")
 USER: Json = {"role": "user", "content": "Hello"}
 
 
@@ -26,7 +27,7 @@ def parse(**fields: Any) -> Turn:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_golden_requests_are_accepted_unless_their_name_says_error(path: Path) -> None:
-    body = json.loads(path.read_text())
+    body = request(path)
     before = json.dumps(body)
     if path.stem.startswith("error_"):
         with pytest.raises(GatewayError) as caught:
@@ -200,7 +201,7 @@ def said(request: Request) -> tuple[str, str, str, list[tuple[str, str]]]:
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_an_answer_can_be_sent_back_as_history(path: Path) -> None:
     """Streamed or whole, the client's copy of a message says to the next turn what the model said."""
-    answer = replay(PROTOCOL, [path.read_bytes()])
+    answer = replay(PROTOCOL, [upstream(path)])
     completion = check_stream(answer.stream)
     if completion is None:
         return

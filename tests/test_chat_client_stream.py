@@ -11,8 +11,9 @@ from dragoman.translators.chat_completions import PROTOCOL
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartKind, PartStarted, Started, StopReason, Usage
 from dragoman.translators.protocol import Context, Json, Stream
+from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.chat_completions import check_error, check_response, check_stream
-from tests.replay import CONTEXT, TRANSCRIPTS, replay
+from tests.replay import CONTEXT, replay
 
 TOOLS: list[Json] = [
     {"type": "function", "function": {"name": "ls"}},
@@ -331,7 +332,7 @@ def test_every_error_has_words(kind: Kind) -> None:
 def test_the_whole_answer_is_what_the_stream_amounts_to(path: Any) -> None:
     for parallel in (True, False):
         turn = PROTOCOL.parse(ASKED | TOLD | {"logprobs": True}, CONTEXT)
-        told = replay(PROTOCOL, [path.read_bytes()], parallel=parallel, turn=turn)
+        told = replay(PROTOCOL, [upstream(path)], parallel=parallel, turn=turn)
         completion = check_stream(told.stream)
         assert completion == (told.whole if told.status == 200 else None)
         if completion is not None and not parallel:

@@ -30,13 +30,9 @@ from dragoman.translators.ir import (
     Usage,
 )
 from tests.event_grammar import check, fold, plain
+from tests.golden_files import TRANSCRIPTS, upstream
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
-TRANSCRIPTS = sorted(
-    path
-    for path in (Path(__file__).parent / "golden" / "streams" / "chat_completions").glob("*.sse")
-    if ".to_" not in path.name
-)
 TOOLS = tuple(Tool(name, "", {"type": "object"}) for name in ("f", "g"))
 REQUEST = Request(id="s", model="m", messages=(), tools=TOOLS)
 
@@ -496,7 +492,7 @@ def outcome(reads: Iterable[bytes]) -> tuple[list[Event], str]:
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_a_transcript_gives_the_same_events_however_it_is_cut(path: Path) -> None:
-    data = path.read_bytes()
+    data = upstream(path)
     expected = outcome([data])
     assert outcome(bytes([byte]) for byte in data) == expected
     for size in (2, 3, 7, 64, 1000):
@@ -506,14 +502,14 @@ def test_a_transcript_gives_the_same_events_however_it_is_cut(path: Path) -> Non
 @settings(deadline=None, max_examples=150)
 @given(path=st.sampled_from(TRANSCRIPTS), data=st.data())
 def test_a_transcript_cut_anywhere_and_at_once(path: Path, data: st.DataObject) -> None:
-    stream = path.read_bytes()
+    stream = upstream(path)
     places = sorted({0, len(stream), *data.draw(st.lists(st.integers(0, len(stream)), max_size=8))})
     assert outcome(stream[a:b] for a, b in pairwise(places)) == outcome([stream])
 
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_the_first_call_of_a_transcript_is_its_beginning(path: Path) -> None:
-    events, _ = decode([path.read_bytes()])
+    events, _ = decode([upstream(path)])
     stage = FirstCallOnly()
     kept = stage.feed(events)
     begin = next((n for n, e in enumerate(events) if isinstance(e, PartStarted) and e.kind == "call"), len(events))
@@ -528,7 +524,7 @@ def test_the_first_call_of_a_transcript_is_its_beginning(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_a_transcript_broken_anywhere_leaves_a_beginning(path: Path) -> None:
-    data = path.read_bytes()
+    data = upstream(path)
     for length in range(0, len(data), max(1, len(data) // 40)):
         machine, events = decoder(), list[Event]()
         try:

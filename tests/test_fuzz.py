@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -30,9 +29,9 @@ from dragoman.translators.ir import Image
 from dragoman.translators.protocol import Context, Json, Protocol
 from dragoman.translators.registry import PROTOCOLS
 from dragoman.translators.steps import at_once
+from tests.golden_files import TRANSCRIPTS, request, requests, upstream
 from tests.recording import ask
 
-GOLDEN = Path(__file__).parent / "golden"
 CONTEXT = Context(id="0" * 32, clock=lambda: 1_700_000_000, seal=lambda text: text, open=lambda blob: blob)
 BOUNDED = settings(
     max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -63,10 +62,8 @@ VALUES = st.recursive(
 
 
 def bodies(protocol: Protocol) -> list[Json]:
-    found = sorted((GOLDEN / "requests" / protocol.name).glob("*.json"))
-    found = [path for path in found if ".to_" not in path.name]
-    assert found, protocol.name
-    loaded = [orjson.loads(path.read_bytes()) for path in found]
+    loaded = [request(path) for path in requests(protocol.name)]
+    assert loaded, protocol.name
     return [body.get("body", body) for body in loaded]
 
 
@@ -154,7 +151,7 @@ def test_any_bytes_are_an_object_or_refused(data: bytes, encodings: list[str]) -
         tellable(PROTOCOLS[0], error)
 
 
-STREAMS = [path.read_bytes() for path in sorted((GOLDEN / "streams").glob("*/*.sse")) if ".to_" not in path.name]
+STREAMS = [upstream(path) for path in TRANSCRIPTS]
 
 
 @BOUNDED

@@ -1,14 +1,16 @@
 """Golden transcripts: every upstream stream through every client protocol, every client request to the upstream body.
 
-The sources (`<case>.sse`, `<case>.json`) are written by hand; the results beside them (`<case>.to_<protocol>.sse` and
-`.json`, `<case>.to_chat_completions.json`) are written by `make golden` and read as a diff. A golden freezes what is;
-what must be is said by the grammar of each protocol and by the table that tests/test_transcripts.py reads.
+`tests/golden_files.py` says what the files look like. A golden freezes what is; what must be is said by the grammar of
+each protocol and by the table that tests/test_transcripts.py reads. What every answer of a protocol repeats (the echo
+of the request, the head of a chunk) is frozen once, in `<protocol>.frozen.json`, and stands as `"<frozen>"` in the
+cases; a whole answer has a section of its own only where it is not what the stream amounts to.
 """
 
 from __future__ import annotations
 
 import importlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +20,65 @@ import pytest
 from dragoman.backends.chat.encode import encode
 from dragoman.backends.chat.settings import resolve
 from dragoman.translators.errors import GatewayError
-from tests.replay import CONTEXT, GOLDEN, PROTOCOL, TRANSCRIPTS, pieces, replay
+from tests.golden_files import GOLDEN, TRANSCRIPTS, compare, pretty, request, requests, upstream
+from tests.replay import CONTEXT, PROTOCOL, pieces, replay
 
-REQUESTS = sorted(
-    path for name in PROTOCOL for path in (GOLDEN / "requests" / name).glob("*.json") if ".to_" not in path.name
-)
+REQUESTS = [path for name in PROTOCOL for path in requests(name)]
+TEXT = next(path for path in TRANSCRIPTS if path.stem == "text")
 every_stream = pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 every_protocol = pytest.mark.parametrize("name", PROTOCOL)
 
+Json = dict[str, Any]
+# A response's fields that change while it runs; the others echo the request.
+_LIVING = ("id", "object", "created_at", "completed_at", "status", "error", "incomplete_details", "output", "usage")
 
-def compare(path: Path, data: bytes, rewrite: bool) -> None:
+
+def _echo(event: Json) -> Json:
+    return {key: value for key, value in event["response"].items() if key not in _LIVING}
+
+
+def _empty_message(event: Json) -> Json:
+    message: Json = event["message"]
+    return message
+
+
+def _chunk_head(event: Json) -> Json:
+    return {key: event[key] for key in ("id", "object", "created", "model")}
+
+
+# What of a protocol's first event is frozen.
+_FROZEN: dict[str, Callable[[Json], Json]] = {
+    "responses": _echo,
+    "messages": _empty_message,
+    "chat_completions": _chunk_head,
+}
+
+
+def frozen(name: str, rewrite: bool = False) -> bytes:
+    """The members that stand for `"<frozen>"`, as they are sent."""
+    path = GOLDEN / "streams" / f"{name}.frozen.json"
     if rewrite:
-        path.write_bytes(data)
-    assert path.exists(), f"no golden {path.name}: `make golden` writes it"
-    assert data == path.read_bytes(), f"{path.name} differs: if that is meant, `make golden` and read the diff"
+        stream = replay(PROTOCOL[name], [upstream(TEXT)]).stream
+        first = next(line for line in stream.split(b"\n") if line.startswith(b"data: "))
+        path.write_bytes(pretty(_FROZEN[name](orjson.loads(first.removeprefix(b"data: ")))))
+    return orjson.dumps(orjson.loads(path.read_bytes()))[1:-1]
 
 
-def pretty(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+def folded(name: str, stream: bytes) -> object:
+    """What a stream amounts to, by the grammar of its protocol."""
+    return importlib.import_module(f"tests.grammar.{name}").check_stream(stream)
 
 
 @every_protocol
 @every_stream
 def test_stream(path: Path, name: str, rewrite_golden: bool) -> None:
-    answer = replay(PROTOCOL[name], [path.read_bytes()])
-    compare(path.with_suffix(f".to_{name}.sse"), answer.stream, rewrite_golden)
-    compare(
-        path.with_suffix(f".to_{name}.json"), pretty({"status": answer.status, "body": answer.whole}), rewrite_golden
-    )
+    answer = replay(PROTOCOL[name], [upstream(path)])
+    whole = None
+    if answer.status != 200 or answer.whole != folded(name, answer.stream):
+        whole = pretty({"status": answer.status, "body": answer.whole})
+    shown = answer.stream.replace(frozen(name, rewrite_golden), b'"<frozen>"')
+    compare(path, f"{name}.sse", shown, rewrite_golden)
+    compare(path, f"{name}.json", whole, rewrite_golden)
 
 
 @every_protocol
@@ -53,7 +86,7 @@ def test_stream(path: Path, name: str, rewrite_golden: bool) -> None:
 def test_stream_obeys_the_grammar(path: Path, name: str) -> None:
     grammar = importlib.import_module(f"tests.grammar.{name}")
     for parallel in (True, False):
-        answer = replay(PROTOCOL[name], [path.read_bytes()], parallel=parallel)
+        answer = replay(PROTOCOL[name], [upstream(path)], parallel=parallel)
         grammar.check_stream(answer.stream)
         if answer.status == 200:
             grammar.check_response(answer.whole)
@@ -64,7 +97,7 @@ def test_stream_obeys_the_grammar(path: Path, name: str) -> None:
 @every_protocol
 @every_stream
 def test_cutting_the_bytes_changes_nothing(path: Path, name: str) -> None:
-    data = path.read_bytes()
+    data = upstream(path)
     whole = replay(PROTOCOL[name], [data])
     places = random.Random(path.stem)
     for count in (1, 2, 5, 20, 80):
@@ -76,19 +109,14 @@ def test_cutting_the_bytes_changes_nothing(path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("path", REQUESTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_request(path: Path, rewrite_golden: bool) -> None:
-    """What a chat server gets for a client's request, or what the client gets where the server is not asked."""
+    """What a chat server gets for a client's request, or the error that the client gets."""
     protocol = PROTOCOL[path.parent.name]
     try:
-        turn = protocol.parse(orjson.loads(path.read_bytes()), CONTEXT)
-        sent, notes = encode(turn.request, resolve("vllm"), model="upstream-model") if not turn.events else (b"", ())
+        turn = protocol.parse(request(path), CONTEXT)
+        sent, notes = encode(turn.request, resolve("vllm"), model="upstream-model")
     except GatewayError as error:
         reply = protocol.error(error, f"req_{CONTEXT.id}")
-        result: dict[str, Any] = {"status": reply.status, "error": reply.body}
+        result: Json = {"status": reply.status, "error": reply.body}
     else:
-        result = {"notes": [f"{n.kind}:{n.name}" for n in (*turn.notes, *notes)]}
-        if turn.events:
-            turn.stream.feed(turn.events)
-            result["answer"] = turn.stream.body()
-        else:
-            result["body"] = orjson.loads(sent)
-    compare(path.with_suffix(".to_chat_completions.json"), pretty(result), rewrite_golden)
+        result = {"notes": [f"{n.kind}:{n.name}" for n in (*turn.notes, *notes)], "body": orjson.loads(sent)}
+    compare(path, "chat_completions.json", pretty(result), rewrite_golden)

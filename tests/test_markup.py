@@ -1,7 +1,8 @@
 """Markup families: golden transcripts, and what holds for every text however it is cut.
 
-`tests/golden/markup/<family>/<case>.txt` is what a model wrote, `<case>.events.json` what became of it, written by
-`pytest tests/test_markup.py --golden`. The answers are to one request, which declares the tools of the transcripts.
+`tests/golden/markup/<family>/<case>.txtar` holds what a model wrote and the parts that became of it, which
+`pytest tests/test_markup.py --golden` writes. The answers are to one request, which declares the tools of the
+transcripts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,9 +24,10 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Delta, Event, Message, Note, PartEnded, PartStarted, Request, StopReason, Text, Tool
 from dragoman.translators.parts import Parts
 from tests.event_grammar import check, plain
-from tests.replay import GOLDEN
+from tests.golden_files import GOLDEN, compare, pretty
+from tests.golden_files import read as sections
 
-CASES = sorted((GOLDEN / "markup").glob("*/*.txt"))
+CASES = sorted((GOLDEN / "markup").glob("*/*.txtar"))
 every_case = pytest.mark.parametrize("path", CASES, ids=lambda path: f"{path.parent.name}-{path.stem}")
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -94,7 +95,7 @@ def family_of(path: Path) -> str:
 
 
 def read(path: Path) -> str:
-    return path.read_bytes().decode()
+    return sections(path)["model.txt"].decode()
 
 
 def reason_of(path: Path) -> StopReason:
@@ -104,12 +105,7 @@ def reason_of(path: Path) -> StopReason:
 @every_case
 def test_transcript(path: Path, rewrite_golden: bool) -> None:
     events, notes = parse(family_of(path), [read(path)], reason=reason_of(path))
-    data = orjson.dumps(told(events, notes), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    golden = path.with_suffix(".events.json")
-    if rewrite_golden:
-        golden.write_bytes(data)
-    assert golden.exists(), f"no {golden.name}: pytest tests/test_markup.py --golden writes it"
-    assert orjson.loads(data) == orjson.loads(golden.read_bytes())
+    compare(path, "parts.json", pretty(told(events, notes)), rewrite_golden)
 
 
 @every_family

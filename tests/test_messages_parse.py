@@ -4,10 +4,8 @@ What a chat server is sent in the end is frozen in tests/golden/requests/message
 """
 
 import copy
-from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,10 +25,10 @@ from dragoman.translators.ir import (
 )
 from dragoman.translators.messages import PROTOCOL, parse_count
 from dragoman.translators.protocol import Context, Json, Policy, Turn
+from tests.golden_files import request, requests
 from tests.grammar.messages import check_error
 
-REQUESTS = Path(__file__).parent / "golden" / "requests" / "messages"
-GOOD = [path for path in sorted(REQUESTS.glob("*.json")) if ".to_" not in path.name]
+GOOD = requests("messages")
 PNG: Json = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
 LS: Json = {"name": "ls", "description": "Lists.", "input_schema": {"type": "object", "properties": {}}}
 PWD: Json = {"name": "pwd", "input_schema": {"type": "object"}}
@@ -578,7 +576,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 @given(st.data())
 def test_whatever_stands_anywhere_is_read_or_refused(data: st.DataObject) -> None:
     """Any value in any place of a real request: a `Turn` or a 400, never another exception."""
-    asked = copy.deepcopy(orjson.loads(data.draw(st.sampled_from(GOOD)).read_bytes()))
+    asked = copy.deepcopy(request(data.draw(st.sampled_from(GOOD))))
     place = data.draw(st.sampled_from(places(asked)[1:]))
     owner = asked
     for step in place[:-1]:

@@ -22,8 +22,9 @@ from dragoman.translators.ir import (
 from dragoman.translators.messages import PROTOCOL
 from dragoman.translators.messages.stream import PING, SIGNATURE
 from dragoman.translators.protocol import Context, Json, Stream
+from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.messages import check_error, check_events, check_response, check_stream
-from tests.replay import TRANSCRIPTS, replay
+from tests.replay import replay
 
 ASKED: Json = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 STOP, LENGTH = StopReason.STOP, StopReason.LENGTH
@@ -358,7 +359,7 @@ def test_in_a_stream_the_sum_has_the_budget_that_was_asked_for() -> None:
 @pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
 def test_the_whole_answer_is_what_the_stream_amounts_to(path: Any) -> None:
     for parallel in (True, False):
-        got = replay(PROTOCOL, [path.read_bytes()], parallel=parallel)
+        got = replay(PROTOCOL, [upstream(path)], parallel=parallel)
         streamed = check_stream(got.stream)
         if got.status != 200:
             assert streamed["type"] == "error"

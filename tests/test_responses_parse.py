@@ -16,10 +16,11 @@ from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.responses import PROTOCOL
 from dragoman.translators.responses.items import HOSTED_ITEMS
 from dragoman.translators.responses.schema import CreateResponse
+from tests.golden_files import request, requests
 from tests.grammar.responses_objects import RESPONSE_SHAPE
 from tests.responses_requests import PNG, parse, refused, user
 
-CASES = sorted((Path(__file__).parent / "golden" / "requests" / "responses").glob("*.json"))
+CASES = requests("responses")
 
 
 def created(turn: Turn) -> Json:
@@ -355,9 +356,9 @@ def test_the_echo_of_a_schema_and_of_allowed_tools_is_complete() -> None:
 # ----------------------------------------------------------------------------------------------------------- everything
 
 
-@pytest.mark.parametrize("path", [path for path in CASES if ".to_" not in path.name], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_golden_requests_are_accepted_unless_their_name_says_error(path: Path) -> None:
-    body = json.loads(path.read_text())
+    body = request(path)
     before = json.dumps(body)
     context = Context(id="0" * 24, clock=lambda: 1)
     if path.stem.startswith("error_"):

@@ -5,7 +5,6 @@ grammar of Responses, with its transcript cut at several places and keepalives b
 """
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,12 @@ from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import Context
 from dragoman.translators.responses import PROTOCOL
+from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.responses import check_response, check_stream
 
-FOLDER = Path(__file__).parent / "golden" / "streams" / "chat_completions"
 ROW = re.compile(r"^\| `(?P<case>[^`]+)` \|.*\| (?P<ends>[^|]+) \|$", re.MULTILINE)
-TABLE = {row["case"]: row["ends"] for row in ROW.finditer((FOLDER / "README.md").read_text("utf-8"))}
+TABLE = {row["case"]: row["ends"] for row in ROW.finditer((TRANSCRIPTS[0].parent / "README.md").read_text("utf-8"))}
+STREAMS = {path.stem: upstream(path) for path in TRANSCRIPTS}
 TOOLS = ("list_files", "read_file", "write", "nest", "get_goal", "one", "two", "three")
 BODY = {
     "model": "m",
@@ -49,14 +49,13 @@ def answer(transcript: bytes, step: int) -> tuple[bytes, object]:
 
 
 def test_every_transcript_has_its_line_and_every_line_its_transcript() -> None:
-    transcripts = {path.stem for path in FOLDER.glob("*.sse") if ".to_" not in path.name}
-    assert transcripts == TABLE.keys()
-    assert len(transcripts) > 100
+    assert STREAMS.keys() == TABLE.keys()
+    assert len(STREAMS) > 100
 
 
 @pytest.mark.parametrize("case", TABLE)
 def test_a_transcript_ends_as_the_table_says(case: str) -> None:
-    transcript = (FOLDER / f"{case}.sse").read_bytes()
+    transcript = STREAMS[case]
     finals = []
     for step in (len(transcript) or 1, 97, 1009):
         sent, whole = answer(transcript, step)
@@ -84,5 +83,5 @@ def test_a_transcript_ends_as_the_table_says(case: str) -> None:
     ],
 )
 def test_the_items_of_an_answer(case: str, kinds: list[str]) -> None:
-    sent, _ = answer((FOLDER / f"{case}.sse").read_bytes(), 64)
+    sent, _ = answer(STREAMS[case], 64)
     assert [item["type"] for item in check_stream(sent)["output"]] == kinds

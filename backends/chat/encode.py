@@ -1,8 +1,8 @@
 """A `Request` as the body of one POST to `/chat/completions`.
 
 Only what the server accepts is sent; notes say what is left out. The answer is always streamed and usage always asked
-for. Constraints that the server cannot enforce have been rewritten by `translators.constraints.forced` before; here only
-the shapes of what it can are chosen.
+for. Constraints that the server cannot enforce have been rewritten by `translators.constraints.forced` before; here
+only the shapes of what it can are chosen.
 """
 
 from __future__ import annotations

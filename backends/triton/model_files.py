@@ -1,8 +1,8 @@
 """The model's own files, as a Triton backend uses them: chat template, tokenizer, and how the model writes calls.
 
 They are read once, in a thread, and long prompts are made in a thread too (`backends.prompts.prompt`). The packages
-that read them come with the extra `tokenizer`. Under a constraint that holds from the first token on, the model may not think:
-its template is told so, and a thought that the template has opened all the same is closed in the prompt.
+that read them come with the extra `tokenizer`. Under a constraint that holds from the first token on, the model may not
+think: its template is told so, and a thought that the template has opened all the same is closed in the prompt.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Runs inside an environment that has the anthropic SDK: reads every golden answer with it and tells what it saw.
+"""Runs inside an environment that has the anthropic SDK: reads every answer with it and tells what it saw.
 
-    python anthropic_driver.py BASE_URL GOLDEN_FOLDER CASE… > report.json
+    python anthropic_driver.py BASE_URL FOLDER CASE… > report.json
 
-The server at BASE_URL plays the golden whose case is the request's `model`. The report says, for each case, what the
+The server at BASE_URL plays the answer whose case is the request's `model`. The report says, for each case, what the
 iterator over `messages.create(stream=True)` gave, what the accumulator of `messages.stream()` made of it, what the
 whole answer was, and where the bytes disagree with the SDK's types: `extra` names fields that this version does not
 know, `invalid` values that it refuses. It judges nothing.
@@ -44,9 +44,9 @@ def check(validate: Callable[[Any], Any], data: Any, told: dict[str, set[str]]) 
         told["invalid"] |= {f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()}
 
 
-def check_bytes(golden: bytes, told: dict[str, set[str]]) -> None:
+def check_bytes(stream: bytes, told: dict[str, set[str]]) -> None:
     """Every event but those that the SDK itself takes off the stream: `ping` and `error`."""
-    for line in golden.decode().split("\n"):
+    for line in stream.decode().split("\n"):
         if line.startswith("data: "):
             data = json.loads(line[6:])
             if data["type"] not in ("ping", "error"):
@@ -94,7 +94,7 @@ def main(url: str, folder: str, *cases: str) -> None:
     with anthropic.Anthropic(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
         for case in cases:
             told: dict[str, set[str]] = {"extra": set(), "invalid": set()}
-            check_bytes(Path(folder, f"{case}.to_messages.sse").read_bytes(), told)
+            check_bytes(Path(folder, f"{case}.sse").read_bytes(), told)
             seen = {
                 "iterated": iterated(client, case),
                 "accumulated": accumulated(client, case),

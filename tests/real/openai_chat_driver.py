@@ -1,8 +1,8 @@
-"""Runs inside an environment that has the openai SDK: reads every golden chat answer with it and tells what it saw.
+"""Runs inside an environment that has the openai SDK: reads every chat answer with it and tells what it saw.
 
-    python openai_chat_driver.py BASE_URL GOLDEN_FOLDER CASE… > report.json
+    python openai_chat_driver.py BASE_URL FOLDER CASE… > report.json
 
-The server at BASE_URL plays the golden whose case is the request's `model`. The report says, for each case, what the
+The server at BASE_URL plays the answer whose case is the request's `model`. The report says, for each case, what the
 iterator over `chat.completions.create(stream=True)` gave, what the accumulator of `chat.completions.stream()` made of
 it, what the whole answer was, and where the bytes disagree with the SDK's types: `extra` names fields that this
 version does not know, `invalid` values that it refuses. It judges nothing.
@@ -60,7 +60,7 @@ def main(url: str, folder: str, *cases: str) -> None:
     with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
         for case in cases:
             told: dict[str, set[str]] = {"missing": set(), "extra": set(), "invalid": set()}
-            for chunk in bytes_of(Path(folder, f"{case}.to_chat_completions.sse").read_bytes()):
+            for chunk in bytes_of(Path(folder, f"{case}.sse").read_bytes()):
                 if "error" not in chunk:
                     check(ChatCompletionChunk, chunk, told)
             seen = {read.__name__: tried(read, client, case) for read in (iterated, accumulated, whole)}

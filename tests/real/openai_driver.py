@@ -1,8 +1,8 @@
-"""Runs inside an environment that has the openai SDK: reads every golden answer with it and tells what it saw.
+"""Runs inside an environment that has the openai SDK: reads every answer with it and tells what it saw.
 
-    python openai_driver.py BASE_URL GOLDEN_FOLDER CASE… > report.json
+    python openai_driver.py BASE_URL FOLDER CASE… > report.json
 
-The server at BASE_URL plays the golden whose case is the request's `model`. The report says, for each case, what the
+The server at BASE_URL plays the answer whose case is the request's `model`. The report says, for each case, what the
 iterator over `responses.create(stream=True)` gave, what the accumulator of `responses.stream()` made of it, what the
 whole answer was, and where the bytes disagree with the SDK's types: `missing` names events, items and tools that this
 version has no class for, `extra` fields that it does not know, `invalid` values that it refuses. It judges nothing.
@@ -81,13 +81,13 @@ def describe(cls: Any, complaint: Any) -> str:
     return f"{cls.__name__}.{where}={given}"
 
 
-def bytes_of(golden: bytes) -> list[Any]:
-    lines = [line[6:] for line in golden.decode().split("\n") if line.startswith("data: ")]
+def bytes_of(stream: bytes) -> list[Any]:
+    lines = [line[6:] for line in stream.decode().split("\n") if line.startswith("data: ")]
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
-def check_bytes(golden: bytes, told: dict[str, set[str]]) -> None:
-    for data in bytes_of(golden):
+def check_bytes(stream: bytes, told: dict[str, set[str]]) -> None:
+    for data in bytes_of(stream):
         cls = EVENTS.get(data["type"])
         if cls is None:
             told["missing"].add(f"event {data['type']}")
@@ -134,7 +134,7 @@ def main(url: str, folder: str, *cases: str) -> None:
     with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
         for case in cases:
             told: dict[str, set[str]] = {"missing": set(), "extra": set(), "invalid": set()}
-            check_bytes(Path(folder, f"{case}.to_responses.sse").read_bytes(), told)
+            check_bytes(Path(folder, f"{case}.sse").read_bytes(), told)
             seen = {
                 "iterated": iterated(client, case),
                 "accumulated": accumulated(client, case),

@@ -8,24 +8,18 @@ so does an entry that no golden needs any more.
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import RealComponent
-from tests.replay import TRANSCRIPTS
-from tests.scripted import Json, Script, ScriptedServer
+from tests.real.sdk_answers import CASES, SdkAnswers
+from tests.scripted import Json
 
 pytestmark = pytest.mark.real
 
-DRIVER = Path(__file__).with_name("anthropic_driver.py")
-FOLDER = TRANSCRIPTS[0].parent
-CASES = [path.stem for path in TRANSCRIPTS]
+ANSWERS = SdkAnswers("messages", "anthropic_driver.py", "/v1/messages", base="root")
 VERSIONS = {"sdk-anthropic-0": "0.", "sdk-anthropic-2": "2."}
-SECONDS = 120.0
 
 # The accumulator parses arguments as it reads them and has no answer at all when they are no JSON. They began as an
 # object, so they were sent as they came; the whole answer and clients that read events have them.
@@ -41,56 +35,16 @@ TIMEOUT = {"sdk-anthropic-0": "InternalServerError", "sdk-anthropic-2": "Gateway
 Reports = Callable[[str], Json]
 
 
-def _golden(asked: Json) -> Script:
-    if asked.get("stream"):
-        return Script((FOLDER / f"{asked['model']}.to_messages.sse").read_bytes())
-    told = whole_golden(asked["model"])
-    return Script.json(told["body"], told["status"])
-
-
-async def _read(python: Path) -> Json:
-    async with ScriptedServer() as server:
-        server.on("POST", "/v1/messages", _golden)
-        child = await asyncio.create_subprocess_exec(
-            *(str(python), str(DRIVER), server.root, str(FOLDER), *CASES),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={},
-        )
-        try:
-            output, errors = await asyncio.wait_for(child.communicate(), SECONDS)
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-    assert child.returncode == 0, errors.decode()
-    report: Json = json.loads(output)
-    return report
-
-
 @pytest.fixture(scope="module")
 def reports(real_component: RealComponent) -> Reports:
     """What a version saw; each is run once."""
-    kept: dict[str, Json] = {}
 
     def report(version: str) -> Json:
-        if version not in kept:
-            kept[version] = asyncio.run(_read(real_component(version)))
-            assert kept[version]["version"].startswith(VERSIONS[version])
-        return kept[version]
+        found = ANSWERS.report(real_component(version))
+        assert found["version"].startswith(VERSIONS[version])
+        return found
 
     return report
-
-
-def whole_golden(case: str) -> Json:
-    told: Json = json.loads((FOLDER / f"{case}.to_messages.json").read_bytes())
-    return told
-
-
-def golden_events(case: str) -> list[Json]:
-    text = (FOLDER / f"{case}.to_messages.sse").read_text(encoding="utf-8")
-    return [json.loads(line.removeprefix("data: ")) for line in text.split("\n") if line.startswith("data: ")]
 
 
 every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -106,7 +60,7 @@ def test_every_event_and_answer_validates_and_holds_nothing_unknown(version: str
 @every_version
 def test_the_iterator_sees_every_event_and_raises_at_a_failure(version: str, reports: Reports) -> None:
     for case, seen in reports(version)["cases"].items():
-        events, iterated = golden_events(case), seen["iterated"]
+        events, iterated = ANSWERS.events(case), seen["iterated"]
         types = [event["type"] for event in events if event["type"] not in ("ping", "error")]
         assert iterated["types"] == types, case
         failed = [event for event in events if event["type"] == "error"]
@@ -121,7 +75,7 @@ def test_the_iterator_sees_every_event_and_raises_at_a_failure(version: str, rep
 def test_the_accumulator_folds_what_our_whole_answer_is(version: str, reports: Reports) -> None:
     unparsable, differing = set(), set()
     for case, seen in reports(version)["cases"].items():
-        told, folded = whole_golden(case), seen["accumulated"]
+        told, folded = ANSWERS.whole(case), seen["accumulated"]
         if told["status"] != 200:
             assert folded["raised"] == "APIStatusError", case
         elif "raised" in folded:
@@ -139,7 +93,7 @@ def test_the_accumulator_folds_what_our_whole_answer_is(version: str, reports: R
 @every_version
 def test_a_whole_answer_is_read_and_a_failure_has_its_class(version: str, reports: Reports) -> None:
     for case, seen in reports(version)["cases"].items():
-        told = whole_golden(case)
+        told = ANSWERS.whole(case)
         if told["status"] == 200:
             assert seen["whole"]["message"] == told["body"], case
         else:

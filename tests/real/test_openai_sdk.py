@@ -8,25 +8,19 @@ needs any more.
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import RealComponent
-from tests.replay import TRANSCRIPTS
-from tests.scripted import Json, Script, ScriptedServer
+from tests.real.sdk_answers import CASES, SdkAnswers
+from tests.scripted import Json
 
 pytestmark = pytest.mark.real
 
-DRIVER = Path(__file__).with_name("openai_driver.py")
-FOLDER = TRANSCRIPTS[0].parent
-CASES = [path.stem for path in TRANSCRIPTS]
+ANSWERS = SdkAnswers("responses", "openai_driver.py", "/v1/responses")
 VERSIONS = ("sdk-openai-1", "sdk-openai-2", "sdk-openai-3")
-SECONDS = 120.0
 
 # Fields that no version knows, and why they are sent all the same.
 EXTRA_EVERYWHERE = {
@@ -62,64 +56,27 @@ CODES_FOR_CODEX = {"ResponseFailedEvent.response.error.code=context_length_excee
 Reports = Callable[[str], Json]
 
 
-def _golden(asked: Json) -> Script:
-    if asked.get("stream"):
-        return Script((FOLDER / f"{asked['model']}.to_responses.sse").read_bytes())
-    told = json.loads((FOLDER / f"{asked['model']}.to_responses.json").read_bytes())
-    return Script.json(told["body"], told["status"])
-
-
-async def _read(python: Path) -> Json:
-    async with ScriptedServer() as server:
-        server.on("POST", "/v1/responses", _golden)
-        child = await asyncio.create_subprocess_exec(
-            *(str(python), str(DRIVER), server.url, str(FOLDER), *CASES),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={},
-        )
-        try:
-            output, errors = await asyncio.wait_for(child.communicate(), SECONDS)
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
-    assert child.returncode == 0, errors.decode()
-    report: Json = json.loads(output)
-    return report
-
-
 @pytest.fixture(scope="module")
 def reports(real_component: RealComponent) -> Reports:
     """What a version saw; each is run once."""
-    kept: dict[str, Json] = {}
 
     def report(version: str) -> Json:
-        if version not in kept:
-            kept[version] = asyncio.run(_read(real_component(version)))
-            assert kept[version]["version"].startswith(f"{version[-1]}.")
-        return kept[version]
+        found = ANSWERS.report(real_component(version))
+        assert found["version"].startswith(f"{version[-1]}.")
+        return found
 
     return report
-
-
-def golden_types(case: str) -> list[str]:
-    text = (FOLDER / f"{case}.to_responses.sse").read_text(encoding="utf-8")
-    return [line.removeprefix("event: ") for line in text.split("\n") if line.startswith("event: ")]
 
 
 def seen_types(case: str) -> list[str]:
     """The SDK hands on every event up to `error`, and raises there."""
-    types = golden_types(case)
+    types = [event["type"] for event in ANSWERS.events(case)]
     return types[: types.index("error")] if "error" in types else types
 
 
-def golden_response(case: str) -> Json:
+def last_response(case: str) -> Json:
     """The response object of the stream's terminal event."""
-    text = (FOLDER / f"{case}.to_responses.sse").read_text(encoding="utf-8")
-    last = [line for line in text.split("\n") if line.startswith("data: {")][-1]
-    response: Json = json.loads(last.removeprefix("data: "))["response"]
+    response: Json = ANSWERS.events(case)[-1]["response"]
     return response
 
 
@@ -147,7 +104,7 @@ def test_every_event_and_answer_validates_and_what_is_unknown_is_listed(version:
 @every_version
 def test_the_iterator_sees_every_event_and_the_right_end(version: str, reports: Reports) -> None:
     for case, seen in reports(version)["cases"].items():
-        response, iterated = golden_response(case), seen["iterated"]
+        response, iterated = last_response(case), seen["iterated"]
         assert iterated["types"] == seen_types(case), case
         if response["status"] == "failed":
             assert (iterated["raised"], iterated["code"]) == (response["error"]["message"], response["error"]["code"])
@@ -159,7 +116,7 @@ def test_the_iterator_sees_every_event_and_the_right_end(version: str, reports: 
 def test_the_accumulator_sees_every_event_and_folds_what_was_streamed(version: str, reports: Reports) -> None:
     """It has nothing to give for an answer that did not complete, and says so itself."""
     for case, seen in reports(version)["cases"].items():
-        response, folded = golden_response(case), seen["accumulated"]
+        response, folded = last_response(case), seen["accumulated"]
         assert folded["types"] == seen_types(case), case
         if response["status"] == "completed":
             assert folded["items"] == [item["id"] for item in response["output"]], case
@@ -173,7 +130,7 @@ def test_the_accumulator_sees_every_event_and_folds_what_was_streamed(version: s
 @every_version
 def test_a_whole_answer_is_read_and_a_failure_has_its_status(version: str, reports: Reports) -> None:
     for case, seen in reports(version)["cases"].items():
-        told = json.loads((FOLDER / f"{case}.to_responses.json").read_bytes())
+        told = ANSWERS.whole(case)
         if told["status"] == 200:
             assert (seen["whole"]["status"], seen["whole"]["text"]) == (told["body"]["status"], text_of(told["body"]))
         else:
