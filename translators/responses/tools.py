@@ -240,7 +240,7 @@ class Declarations:
 
 def _family(kind: str) -> str:
     """`web_search_preview_2025_03_11` and `web_search_2025_08_26` are versions of `web_search`."""
-    return _VERSION.sub("", kind)
+    return _VERSION.sub("", kind[:64])  # no longer one is a type of OpenAI's, and the pattern looks back
 
 
 def _is_local(environment: object) -> bool:
