@@ -530,6 +530,17 @@ def test_an_abort_that_completes_a_call_plays_back_what_waited_for_it() -> None:
     assert take(parts) == [Delta("1}"), PartEnded(True), PartStarted("text"), Delta("a")]
 
 
+@pytest.mark.parametrize("first", [("a", ""), ("a", '{"n": 0}'), ("", '{"n": 0}')])
+def test_an_abort_ends_before_a_call_whose_name_had_yet_to_come(first: tuple[str, str]) -> None:
+    parts = Parts("s")
+    parts.text("Hi")
+    parts.call(0, first[0], "", first[1])
+    parts.call(1, "b", "g", '{"n": 1}')
+    parts.abort()
+    assert plain(take(parts)) == [("text", "Hi")]
+    assert parts.notes == [Note("drop", "after_break")]
+
+
 def test_an_abort_tells_a_snapshot_that_was_held() -> None:
     parts = Parts("s")
     parts.call(0, "x", "f", '{"a":')

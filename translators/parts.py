@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
+from itertools import islice
 from typing import Any
 
 from dragoman.translators.ir import (
@@ -91,6 +92,11 @@ class _Call(_Part):
     @property
     def arguments(self) -> str:
         return "".join(self.sent)
+
+    @property
+    def awaits_name(self) -> bool:
+        """Some servers send it last."""
+        return not self.name and bool(self.id or self.held or self.balance.begun)
 
     def lacks(self, arguments: str) -> bool:
         """Whether `arguments` without a name fit here rather than in a call of their own."""
@@ -354,7 +360,12 @@ class Parts:
         return True
 
     def abort(self) -> None:
-        """The stream broke: what waits is played back up to the first part that is not whole, which stays open."""
+        """The stream broke: what waits is played back up to the first part that is not whole, which stays open. A call
+        whose name had yet to come cannot even be opened, so the answer ends before it."""
+        nameless = (place for place, part in enumerate(self._waiting) if isinstance(part, _Call) and part.awaits_name)
+        if (first := next(nameless, None)) is not None:
+            self._waiting = deque(islice(self._waiting, first))
+            self._note("drop", "after_break")
         self._settle()
         while self._waiting and (self._open is None or self._open.whole):
             if self._open is not None:
