@@ -342,6 +342,6 @@ def test_a_missing_package_names_what_installs_it(module: str, monkeypatch: pyte
     import sys
 
     monkeypatch.setitem(sys.modules, {"template": "jinja2", "tokenizer": "tokenizers"}[module], None)
-    monkeypatch.delitem(sys.modules, f"backends.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, f"dragoman.backends.prompts.{module}", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'dragoman\[tokenizer\]'"):
-        importlib.import_module(f"backends.{module}")
+        importlib.import_module(f"dragoman.backends.prompts.{module}")

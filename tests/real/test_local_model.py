@@ -352,7 +352,7 @@ async def test_an_interrupt_of_the_terminal_is_left_to_the_gateway(
 
 PARENT = """
     import asyncio, sys
-    from backends.local.child import LocalModel, Options
+    from dragoman.backends.local.child import LocalModel, Options
 
     async def main():
         print(await LocalModel(Options(threads=1)).start(), flush=True)
@@ -384,7 +384,7 @@ async def test_the_child_ends_when_its_input_ends(real_component: RealComponent)
     """The way that works on every system, without the kernel's parent-death signal."""
     weights = real_component("local-model")
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", local_process.__file__.replace("local_process", "local_server")),
+        *(sys.executable, "-P", str(Path(local_process.__file__).with_name("server.py"))),
         *("--model", str(weights), "--name", "m", "--context", "512", "--slots", "1", "--threads", "1"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
