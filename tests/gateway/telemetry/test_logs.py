@@ -65,7 +65,7 @@ def test_a_bug_is_logged_with_its_place_and_its_words_only_where_asked_for(
         log.exception("bug")
     told = orjson.loads(stream.getvalue())["exception"]
     assert "KeyError" in told
-    assert "test_gateway_logs.py" in told
+    assert "gateway/telemetry/test_logs.py" in told
     assert ("a prompt" in told) == prompts
 
 

@@ -21,9 +21,9 @@ from cryptography.x509.oid import NameOID
 
 from dragoman.gateway.config import BackendTls, ConfigError, Tls
 from dragoman.gateway.serve.tls import for_backend, for_clients
+from tests.gateway.test_cli import serving
 from tests.gateway_over import ASK, over
 from tests.scripted import Script, ScriptedServer, text_stream
-from tests.test_cli import serving
 
 BODY = text_stream("x")
 
@@ -129,7 +129,7 @@ async def test_clients_are_met_with_a_certificate_which_a_reload_renews(authorit
 
 
 async def until_ready(process: object) -> None:
-    from tests.test_cli import Process
+    from tests.gateway.test_cli import Process
 
     assert isinstance(process, Process)
     assert process.child.stdout is not None

@@ -95,7 +95,7 @@ def _shown(value: Any) -> str:
 
 
 def test_the_documentation_tells_every_setting(rewrite_golden: bool) -> None:
-    page = Path(__file__).parents[1] / "docs" / "chat-settings.md"
+    page = Path(__file__).parents[3] / "docs" / "chat-settings.md"
     if rewrite_golden:
         page.parent.mkdir(exist_ok=True)
         page.write_text(table(), encoding="utf-8")

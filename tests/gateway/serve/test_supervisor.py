@@ -13,10 +13,10 @@ import aiohttp
 import orjson
 import pytest
 
+from tests.gateway.test_cli import Process, serving
 from tests.gateway_fakes import until
 from tests.gateway_over import ASK
 from tests.scripted import Script, ScriptedServer, frames, text_stream
-from tests.test_cli import Process, serving
 
 BODY = text_stream("a", "b", "c", "d")
 

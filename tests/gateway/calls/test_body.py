@@ -22,7 +22,7 @@ from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.steps import Steps, at_once
 from tests.scripted import Script, text_stream
-from tests.test_life import eventually
+from tests.whole.test_life import eventually
 from tests.whole_gateway import PATHS, Served, asking, served
 
 MIB = 1024 * 1024

@@ -24,11 +24,11 @@ import orjson
 import pytest
 
 from dragoman.backends.pool import replica
+from tests.backends.pool.test_pool import key_for, refusing_url
+from tests.gateway.test_cli import serving
 from tests.gateway_fakes import post_bytes, until
 from tests.gateway_over import ASK, RESPONSES, Over, over
 from tests.scripted import Script, ScriptedServer, frames, text_stream
-from tests.test_cli import serving
-from tests.test_pool import key_for, refusing_url
 
 BODY = text_stream("hel", "lo", " and", " good", "bye")
 COMPLETED = b"event: response.completed"

@@ -15,7 +15,7 @@ from tests.scripted import Script, sse, text_stream
 from tests.whole_gateway import served
 
 Json = dict[str, Any]
-FILES = sorted((Path(__file__).parent / "cases" / "requests").glob("*.json"))
+FILES = sorted((Path(__file__).parents[1] / "cases" / "requests").glob("*.json"))
 CASES: dict[str, Json] = {case["name"]: case for file in FILES for case in json.loads(file.read_text())}
 PATHS = {
     "responses": "/v1/responses",

@@ -1,8 +1,8 @@
 """Markup families: golden transcripts, and what holds for every text however it is cut.
 
 `tests/golden/markup/<family>/<case>.txtar` holds what a model wrote and the parts that became of it, which
-`pytest tests/test_markup.py --golden` writes. The answers are to one request, which declares the tools of the
-transcripts.
+`pytest tests/backends/markup/test_families.py --golden` writes. The answers are to one request, which declares the
+tools of the transcripts.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ import pytest
 import zstandard
 
 from bench.children import GATEWAY, Child, started
+from tests.gateway.test_cli import serving
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
-from tests.test_cli import serving
 from tests.whole_gateway import PATHS, Served, asking, served
 
 MIB = 1024 * 1024

@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from dragoman.gateway.config import Config
+from tests.gateway.test_cli import Process, serving
 from tests.gateway_over import ASK
 from tests.scripted import Script, ScriptedServer, text_stream
-from tests.test_cli import Process, serving
 
 BODY = text_stream("a", "b", "c", "d")
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.grammar.chat_completions import check_error, check_response, check_stream
 from tests.scripted import Json, Script, call_stream, text_stream
-from tests.test_gateway_end_to_end import Served, served
+from tests.whole.test_end_to_end import Served, served
 
 PATH = "/v1/chat/completions"
 ASK: Json = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

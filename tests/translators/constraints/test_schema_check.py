@@ -11,9 +11,9 @@ import pytest
 
 from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.ir import JsonSchema, Text
+from tests.backends.test_enforce import run
 from tests.recording import ask
 from tests.scripted import Script, text_stream
-from tests.test_enforce import run
 
 Schema = dict[str, Any]
 HOSTILE = "(a+)+$"

@@ -18,7 +18,7 @@ from tests.replay import CONTEXT, PROTOCOL, replay, turn
 from tests.scripted import Script, chunk, sse
 from tests.whole_gateway import PATHS, asking, served
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # As they stand in a server's JSON; what JSON cannot write, Python's writes.
 ODD = ["18446744073709551616", "9007199254740992", "-1", "-0.5", "1e300", "1e400", "-1e400", "NaN", "Infinity", "11.5"]
 ODD += ["true", '"many"', '"-5"', '"5.5"', '""', '" 5"', '"\\u0665"', '"99999999999999999999"', "[5]", '{"n": 5}']

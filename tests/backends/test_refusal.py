@@ -24,7 +24,7 @@ from tests.recording import ask
 from tests.scripted import Script, sse
 from tests.whole_gateway import PATHS, asking, served
 
-BACKENDS = Path(__file__).parents[1] / "backends"
+BACKENDS = Path(__file__).parents[2] / "backends"
 
 
 def said(message: object, **fields: object) -> dict[str, Any]:

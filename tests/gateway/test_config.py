@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from dragoman.gateway.config import BackendConfig, Config, ConfigError, ModelRule, load
 from dragoman.gateway.keys.secrets import Secrets, read
 
-GATEWAY_YAML = Path(__file__).parent.parent / "configs" / "gateway.yaml"
+GATEWAY_YAML = Path(__file__).parents[2] / "configs" / "gateway.yaml"
 
 
 @pytest.fixture(autouse=True)
