@@ -124,15 +124,18 @@ def _flags(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check(config: Config, secrets: Secrets, _: Reread) -> int:
-    """Opens the backends too (without speaking to them), because a wrong preset, setting or certificate shows only
-    there."""
+    validate(config, secrets)
+    print(effective(config, secrets), end="")
+    return 0
+
+
+def validate(config: Config, secrets: Secrets) -> None:
+    """Opens the backends without speaking to them, because a wrong preset, setting or certificate shows only there."""
     from dragoman.gateway.factory import open_backends
     from dragoman.gateway.serve.tls import for_clients
 
     open_backends(config, secrets)
     for_clients(config.tls)
-    print(effective(config, secrets), end="")
-    return 0
 
 
 def effective(config: Config, secrets: Secrets) -> str:
@@ -181,6 +184,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         from dragoman.gateway.serve import supervisor as workers
 
         return workers.serve(config, secrets, reread)
+    validate(config, secrets)  # before a port is bound: a wrong configuration is reported even where the port is taken
     from dragoman.gateway.serve.serving import in_loop, run  # aiohttp and the rest are loaded only for who serves
 
     return in_loop(run(config, secrets, reread))

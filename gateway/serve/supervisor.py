@@ -52,6 +52,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     """Runs until a signal ends it, and gives the exit status. Call it before anything has started a thread."""
     if not hasattr(signal, "sigtimedwait"):
         raise ConfigError("configuration: workers: this system has no way to wait for them; start several processes")
+    _try_out(config, secrets)  # before a port is bound
     try:
         figures = tempfile.mkdtemp(prefix="dragoman-figures-")
     except OSError as error:

@@ -142,6 +142,16 @@ def test_what_cannot_work_ends_with_status_2_and_one_line(
     assert "u:p" not in output.err
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_configuration_is_validated_before_a_port_is_bound(
+    workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["serve", "--backend", "http://u:p@x/v1", "--port", port, "--workers", workers]) == 2
+    assert "keys belong into the environment" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
