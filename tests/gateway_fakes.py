@@ -13,14 +13,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
 import orjson
-from aiohttp import web
 
 from dragoman.backends.base import Health, ModelInfo, Sink
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets
-from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from dragoman.gateway.serve.app import build
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import (
     Delta,
@@ -37,6 +35,7 @@ from dragoman.translators.ir import (
     Usage,
 )
 from dragoman.translators.protocol import Context, ErrorReply, Json, Protocol, Turn
+from tests.serving_gateway import Serving, listening
 
 Play = Callable[[Request, Sink], Awaitable[None]]
 
@@ -176,26 +175,15 @@ class FakeBackend:
 
 
 @dataclass
-class Running:
-    """A gateway that listens; `post` sends a body to the plain protocol."""
+class Running(Serving):
+    """`post` sends a body to the plain protocol."""
 
-    runner: web.AppRunner
-    url: str
-    port: int
-    session: aiohttp.ClientSession
     backend: FakeBackend
-
-    @property
-    def gateway(self) -> Gateway:
-        return self.runner.app[GATEWAY]
 
     def post(self, body: Any = None, path: str = "/v1/plain", **options: Any) -> Any:
         if body is not None:
             options["data"] = body if isinstance(body, bytes) else orjson.dumps(body)
         return self.session.post(self.url + path, **options)
-
-    def metric(self, sample: str, /, **labels: str) -> float:
-        return self.gateway.metrics.registry.get_sample_value(sample, labels) or 0.0
 
 
 @contextlib.asynccontextmanager
@@ -204,24 +192,8 @@ async def running(backend: FakeBackend | None = None, *more: FakeBackend, **sett
     keys = settings.pop("keys", ())
     protocols = settings.pop("protocols", [PLAIN, OTHER])
     app = build(Config(**settings), [first, *more], Secrets(tuple(keys)), protocols)
-    runner = web.AppRunner(app, shutdown_timeout=0.2, **RUNNER_OPTIONS)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    async with aiohttp.ClientSession(auto_decompress=False) as session:
-        try:
-            yield Running(runner, f"http://127.0.0.1:{port}", port, session, first)
-        finally:
-            await runner.cleanup()
-
-
-async def until(condition: Callable[[], object], seconds: float = 2.0) -> None:
-    """Waits for what happens on the other side of a socket; bounded, so that a failure is a failure."""
-    end = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < end, "it did not happen in time"
-        await asyncio.sleep(0.005)
+    async with listening(app, auto_decompress=False) as it:
+        yield Running(it.runner, it.session, first)
 
 
 def post_bytes(body: object, path: str = "/v1/plain") -> bytes:

@@ -22,7 +22,7 @@ from dragoman.gateway.telemetry.logs import Redactor
 from dragoman.translators.errors import GatewayError, Kind
 from tests.recording import ask
 from tests.scripted import Script, sse
-from tests.whole_gateway import PATHS, asking, served
+from tests.serving_gateway import PATHS, asking, served
 
 BACKENDS = Path(__file__).parents[2] / "backends"
 

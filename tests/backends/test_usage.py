@@ -16,7 +16,7 @@ from dragoman.backends.usage import MOST, count, measured, total
 from dragoman.translators.ir import Usage
 from tests.replay import CONTEXT, PROTOCOL, replay, turn
 from tests.scripted import Script, chunk, sse
-from tests.whole_gateway import PATHS, asking, served
+from tests.serving_gateway import PATHS, asking, served
 
 ROOT = Path(__file__).parents[2]
 # As they stand in a server's JSON; what JSON cannot write, Python's writes.

@@ -20,7 +20,7 @@ from dragoman.translators.protocol import Context, Json, Policy, Turn
 from dragoman.translators.registry import PROTOCOLS
 from dragoman.translators.unreadable import Unreadable, asked_about
 from tests.scripted import Script, text_stream
-from tests.whole_gateway import PATHS, Served, served
+from tests.serving_gateway import PATHS, Served, served
 
 PDF = b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
 ZIP = b"PK\x03\x04\x14\x00\x00\x00rest"

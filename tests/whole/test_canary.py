@@ -25,7 +25,7 @@ from dragoman.gateway.keys.secrets import Secrets
 from dragoman.gateway.telemetry.logs import configure
 from dragoman.gateway.telemetry.tracing import OpenTelemetry
 from tests.scripted import Script, chunk, model_list, sse, text_stream
-from tests.whole_gateway import PATHS, Served, served
+from tests.serving_gateway import PATHS, Served, served
 
 CLIENT_KEY, BACKEND_KEY, SEAL_KEY = "canaryclientkey0001", "canarybackendkey0002", "canarysealkey0003"
 SECRETS = (CLIENT_KEY, BACKEND_KEY, SEAL_KEY)

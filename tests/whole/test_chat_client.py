@@ -8,7 +8,7 @@ import pytest
 
 from tests.grammar.chat_completions import check_error, check_response, check_stream
 from tests.scripted import Json, Script, call_stream, text_stream
-from tests.whole.test_end_to_end import Served, served
+from tests.serving_gateway import Served, served
 
 PATH = "/v1/chat/completions"
 ASK: Json = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
@@ -115,7 +115,7 @@ async def test_what_cannot_be_done_is_refused_before_the_server_is_asked(fields:
 async def test_an_overflow_is_said_in_the_words_that_clients_look_for() -> None:
     words = "This model's maximum context length is 100 tokens. However, you requested 120 tokens in the messages."
     refusal = Script.json({"object": "error", "message": words, "type": "BadRequestError", "code": 400}, 400)
-    async with served(refusal, refusal, preset="vllm") as it:
+    async with served(refusal, refusal, backend={"preset": "vllm"}) as it:
         for streaming in (True, False):
             status, body, _ = await whole(it, stream=streaming)
             check_error(status, body)

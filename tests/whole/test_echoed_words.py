@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from dragoman.gateway.calls.outlier import FAILURES
-from tests.gateway_over import Over, over
 from tests.scripted import Json, Script, ScriptedServer, sse, text_stream
+from tests.serving_gateway import Serving, over
 
 ANSWER = text_stream("hel", "lo")
 CHAT = "/v1/chat/completions"
@@ -85,7 +85,7 @@ class Echo:
 
 
 @contextlib.asynccontextmanager
-async def echoing(servers: int) -> AsyncIterator[tuple[Over, list[Echo]]]:
+async def echoing(servers: int) -> AsyncIterator[tuple[Serving, list[Echo]]]:
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(ScriptedServer()) for _ in range(servers)]
         echoes = [Echo(server) for server in running]
@@ -109,12 +109,12 @@ def asking(text: str) -> Json:
     }
 
 
-async def asked(it: Over, text: str) -> tuple[int, str, str]:
+async def asked(it: Serving, text: str) -> tuple[int, str, str]:
     async with it.session.post(it.url + CHAT, json=asking(text)) as answer:
         return answer.status, answer.headers.get("x-dragoman-ignored", ""), await answer.text()
 
 
-async def attack(it: Over, echoes: list[Echo], shape: str, *statuses: int) -> None:
+async def attack(it: Serving, echoes: list[Echo], shape: str, *statuses: int) -> None:
     for status in statuses:
         for each in echoes:
             each.shape, each.status = SHAPES[shape], status
@@ -126,7 +126,7 @@ async def attack(it: Over, echoes: list[Echo], shape: str, *statuses: int) -> No
     assert attacks >= len(statuses) * len(WORDS) * FAILURES
 
 
-async def bystander(it: Over, echoes: list[Echo]) -> tuple[object, ...]:
+async def bystander(it: Serving, echoes: list[Echo]) -> tuple[object, ...]:
     """All that another client can see, and what the operator sees of the backend."""
     status, ignored, text = await asked(it, "What is in this folder?")
     sent = max((each.server.chats[-1] for each in echoes if each.server.chats), key=lambda seen: seen.arrived).body
@@ -143,7 +143,7 @@ async def bystander(it: Over, echoes: list[Echo]) -> tuple[object, ...]:
     )
 
 
-def learned(it: Over) -> int:
+def learned(it: Serving) -> int:
     return sum(
         len(family.samples)
         for family in it.gateway.metrics.registry.collect()
@@ -199,7 +199,7 @@ async def test_a_server_that_refuses_a_field_by_its_fields_is_believed_and_it_is
 
 
 @contextlib.asynccontextmanager
-async def dozing(servers: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Over, list[ScriptedServer]]]:
+async def dozing(servers: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Serving, list[ScriptedServer]]]:
     """Servers whose health alone says that they sleep; the gateway asks for it seldom, unless there is a reason to."""
     monkeypatch.setattr("dragoman.gateway.calls.health.FRESH", 60.0)
     monkeypatch.setattr("dragoman.backends.chat.probe.HEALTH_KEPT", 0.0)

@@ -3,56 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
 
-import aiohttp
 import orjson
 import pytest
-from aiohttp import web
 
-from dragoman.gateway.config import Config
-from dragoman.gateway.serve.app import RUNNER_OPTIONS, build
 from tests.gateway_fakes import post_bytes
-from tests.scripted import Script, ScriptedServer, text_stream
-
-ASK = {"model": "m", "input": "hi"}
-PATH = "/v1/responses"
-
-
-@dataclass
-class Served:
-    url: str
-    port: int
-    session: aiohttp.ClientSession
-    server: ScriptedServer
-
-
-@contextlib.asynccontextmanager
-async def served(*scripts: Script, **settings: Any) -> AsyncIterator[Served]:
-    preset = settings.pop("preset", "generic")
-    async with ScriptedServer(*scripts) as server:
-        config = Config(backends=[{"url": server.url, "preset": preset}], **settings)
-        runner = web.AppRunner(build(config), shutdown_timeout=0.2, **RUNNER_OPTIONS)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
-        async with aiohttp.ClientSession() as session:
-            try:
-                yield Served(f"http://127.0.0.1:{port}", port, session, server)
-            finally:
-                await runner.cleanup()
+from tests.scripted import Script, text_stream
+from tests.serving_gateway import ASK, RESPONSES, over, served
 
 
 async def test_an_answer_streamed_and_whole() -> None:
     async with served(Script(text_stream("hel", "lo")), Script(text_stream("hel", "lo"))) as it:
-        async with it.session.post(it.url + PATH, json={**ASK, "stream": True}) as answer:
+        async with it.session.post(it.url + RESPONSES, json={**ASK, "stream": True}) as answer:
             text = await answer.text()
             assert text.count("event: response.completed") == 1
             assert text.endswith("data: [DONE]\n\n")
-        async with it.session.post(it.url + PATH, json=ASK) as answer:
+        async with it.session.post(it.url + RESPONSES, json=ASK) as answer:
             body = await answer.json()
             assert body["status"] == "completed"
             assert body["output"][0]["content"][0]["text"] == "hello"
@@ -74,7 +40,7 @@ async def test_a_client_that_leaves_closes_the_upstream_within_a_second(
 ) -> None:
     async with served(HANGS[where], timeouts={"head_after": head_after}) as it:
         _, writer = await asyncio.open_connection("127.0.0.1", it.port)
-        writer.write(post_bytes({**ASK, "stream": stream}, PATH))
+        writer.write(post_bytes({**ASK, "stream": stream}, RESPONSES))
         await it.server.until(lambda: bool(it.server.chats))
         await asyncio.sleep(0.15)
         writer.transport.abort()
@@ -86,7 +52,7 @@ async def test_a_client_that_leaves_closes_the_upstream_within_a_second(
 async def test_a_stream_that_the_server_cuts_is_a_failure_and_never_completed(stream: bool) -> None:
     async with (
         served(Script(BODY, cut_at=len(BODY) // 2)) as it,
-        it.session.post(it.url + PATH, json={**ASK, "stream": stream}) as answer,
+        it.session.post(it.url + RESPONSES, json={**ASK, "stream": stream}) as answer,
     ):
         text = await answer.text()
         if stream:
@@ -97,9 +63,9 @@ async def test_a_stream_that_the_server_cuts_is_a_failure_and_never_completed(st
 
 
 @pytest.mark.parametrize("preset", ["lmdeploy", "vllm"])
-@pytest.mark.parametrize("path", [PATH, f"{PATH}/"])
+@pytest.mark.parametrize("path", [RESPONSES, f"{RESPONSES}/"])
 async def test_a_sleeping_engine_is_503_with_a_time_and_is_not_asked(preset: str, path: str) -> None:
-    async with served(Script(BODY), preset=preset) as it:
+    async with served(Script(BODY), backend={"preset": preset}) as it:
         it.server.on("GET", "/is_sleeping", Script.json({"is_sleeping": True}))
         async with it.session.post(it.url + path, json=ASK) as answer:
             assert answer.status == 503
@@ -113,7 +79,7 @@ async def test_a_sleeping_engine_is_503_with_a_time_and_is_not_asked(preset: str
 async def test_a_silent_server_is_covered_by_keepalives_that_are_events() -> None:
     async with (
         served(Script(BODY, first_delay=0.5), timeouts={"head_after": 0.1, "keepalive": 0.1}) as it,
-        it.session.post(it.url + PATH, json={**ASK, "stream": True}) as answer,
+        it.session.post(it.url + RESPONSES, json={**ASK, "stream": True}) as answer,
     ):
         text = await answer.text()
     events = [line.removeprefix("event: ") for line in text.splitlines() if line.startswith("event: ")]
@@ -130,18 +96,12 @@ async def test_a_silent_server_is_covered_by_keepalives_that_are_events() -> Non
 
 async def test_a_server_that_is_away_is_503_and_the_clients_name_is_echoed() -> None:
     async with served(Script(BODY)) as it:
-        async with it.session.post(it.url + PATH, json={**ASK, "model": "whatever"}) as answer:
+        async with it.session.post(it.url + RESPONSES, json={**ASK, "model": "whatever"}) as answer:
             assert (await answer.json())["model"] == "whatever"
         seen = it.server.chats[0].body
         assert seen is not None
         assert seen["model"] == "m"
-        config = Config(backends=[{"url": "http://127.0.0.1:9/v1"}])
-        runner = web.AppRunner(build(config), **RUNNER_OPTIONS)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            async with it.session.post(f"http://127.0.0.1:{runner.addresses[0][1]}{PATH}", json=ASK) as answer:
-                assert answer.status == 503
-                assert "127.0.0.1" not in await answer.text()
-        finally:
-            await runner.cleanup()
+    async with over("http://127.0.0.1:9/v1") as it:
+        status, text = await it.answer()
+        assert status == 503
+        assert "127.0.0.1" not in text

@@ -26,16 +26,17 @@ import pytest
 from dragoman.backends.pool import replica
 from tests.backends.pool.test_pool import key_for, refusing_url
 from tests.gateway.test_cli import serving
-from tests.gateway_fakes import post_bytes, until
-from tests.gateway_over import ASK, RESPONSES, Over, over
+from tests.gateway_fakes import post_bytes
 from tests.scripted import Script, ScriptedServer, frames, text_stream
+from tests.serving_gateway import ASK, RESPONSES, Serving, over
+from tests.waiting import until
 
 BODY = text_stream("hel", "lo", " and", " good", "bye")
 COMPLETED = b"event: response.completed"
 FAILED = b"event: response.failed"
 
 
-def total(it: Over, name: str, **labels: str) -> float:
+def total(it: Serving, name: str, **labels: str) -> float:
     """The sum of a metric's samples with these labels, whatever its other labels are."""
     return sum(
         sample.value
@@ -45,7 +46,7 @@ def total(it: Over, name: str, **labels: str) -> float:
     )
 
 
-async def settled(it: Over) -> None:
+async def settled(it: Serving) -> None:
     """Nothing is left of what ran."""
     await until(lambda: not it.gateway.handler.calls)
     assert total(it, "dragoman_requests_in_flight") == 0
@@ -97,7 +98,7 @@ async def test_a_server_killed_in_mid_stream_fails_that_stream_and_no_other(tmp_
         assert text.count(FAILED) == 1
         assert COMPLETED not in text
         for _ in range(5):
-            assert (await it.told(prompt_cache_key=key))[0] == 200
+            assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(good.chats) == 5
         assert total(it, "dragoman_requests_total", outcome="failed") == 1
         assert total(it, "dragoman_requests_total", outcome="completed") == 5
@@ -114,18 +115,18 @@ async def test_a_server_that_hangs_loses_what_has_not_begun_to_another(
         over(url, good.url, pool={"probe": 0.1, "spread": 100}) as it,
     ):
         key = key_for(url, [url, good.url])
-        assert (await it.told(prompt_cache_key=key))[0] == 200
+        assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert not good.chats
         process.send_signal(signal.SIGSTOP)
         answers = await asyncio.wait_for(
-            asyncio.gather(*(it.told(prompt_cache_key=key, stream=bool(n % 2)) for n in range(6))), 8
+            asyncio.gather(*(it.answer(prompt_cache_key=key, stream=bool(n % 2)) for n in range(6))), 8
         )
         assert [status for status, _ in answers] == [200] * 6
         assert all("completed" in text for _, text in answers)
         assert len(good.chats) == 6
         process.send_signal(signal.SIGCONT)
         await until(lambda: it.pool.replicas[0].state == "ready", 5)
-        assert (await it.told(prompt_cache_key=key))[0] == 200
+        assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(good.chats) == 6
         await settled(it)
 
@@ -135,7 +136,7 @@ async def test_an_address_that_leads_nowhere_is_passed_by(bad: str) -> None:
     url = refusing_url() if bad == "refused" else "http://no-such-host.invalid:8000/v1"
     async with ScriptedServer(default=Script(BODY)) as good, over(url, good.url) as it:
         for number in range(8):
-            status, text = await asyncio.wait_for(it.told(prompt_cache_key=str(number), stream=True), 8)
+            status, text = await asyncio.wait_for(it.answer(prompt_cache_key=str(number), stream=True), 8)
             assert status == 200
             assert "response.completed" in text
         assert len(good.chats) == 8
@@ -184,10 +185,10 @@ async def test_a_server_that_comes_back_on_its_address_is_found_again() -> None:
         over(f"http://127.0.0.1:{port}/v1", good.url, pool={"probe": 0.05}) as it,
     ):
         key = key_for(f"http://127.0.0.1:{port}/v1", [f"http://127.0.0.1:{port}/v1", good.url])
-        assert (await it.told(prompt_cache_key=key))[0] == 200
+        assert (await it.answer(prompt_cache_key=key))[0] == 200
         async with ScriptedServer(default=Script(BODY), port=port) as late:
             await until(lambda: it.pool.replicas[0].state == "ready", 4)
-            assert (await it.told(prompt_cache_key=key))[0] == 200
+            assert (await it.answer(prompt_cache_key=key))[0] == 200
             assert len(late.chats) == 1
         assert len(good.chats) == 1
         await settled(it)
@@ -216,7 +217,7 @@ async def test_a_client_that_leaves_frees_everything_at_every_stage(
         ScriptedServer(script, default=Script(BODY)) as a,
         over(a.url, a.root + "/v1/", admission={"requests": 1}, timeouts={"head_after": head_after}) as it,
     ):
-        first = asyncio.create_task(it.told()) if queued else None
+        first = asyncio.create_task(it.answer()) if queued else None
         if first is not None:
             await a.until(lambda: len(a.chats) == 1)
         _, writer = await asyncio.open_connection("127.0.0.1", it.port)
@@ -233,7 +234,7 @@ async def test_a_client_that_leaves_frees_everything_at_every_stage(
         elif stage != "behind the finish reason":
             await a.until(lambda: a.chats[0].outcome == "client_gone", within=1)
         await until(lambda: not it.gateway.handler.calls)
-        assert (await it.told())[0] == 200
+        assert (await it.answer())[0] == 200
         await settled(it)
         ended = total(it, "dragoman_requests_total", status="499")
         if stage != "behind the finish reason":
@@ -245,7 +246,7 @@ async def test_a_full_queue_counts_every_refusal_and_serves_every_other() -> Non
         ScriptedServer(default=Script(BODY, head_delay=0.1)) as server,
         over(server.url, admission={"requests": 2, "queue": 5}) as it,
     ):
-        answers = await asyncio.gather(*(it.told(stream=bool(n % 2)) for n in range(20)))
+        answers = await asyncio.gather(*(it.answer(stream=bool(n % 2)) for n in range(20)))
         statuses = Counter(status for status, _ in answers)
         assert statuses == {200: 7, 503: 13}
         assert all("server_is_overloaded" in text for status, text in answers if status == 503)

@@ -22,7 +22,7 @@ import zstandard
 from bench.children import GATEWAY, Child, started
 from tests.gateway.test_cli import serving
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
-from tests.whole_gateway import PATHS, Served, asking, served
+from tests.serving_gateway import PATHS, Served, asking, served
 
 MIB = 1024 * 1024
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -15,8 +14,9 @@ import pytest
 
 from dragoman.gateway.config import Config
 from tests.gateway.test_cli import Process, serving
-from tests.gateway_over import ASK
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_gateway import ASK
+from tests.waiting import until
 
 BODY = text_stream("a", "b", "c", "d")
 
@@ -34,17 +34,6 @@ async def ready(session: aiohttp.ClientSession, url: str) -> int:
 
 def logged(errors: str) -> list[str]:
     return [str(orjson.loads(line)["message"]) for line in errors.splitlines()]
-
-
-async def eventually(happened: Callable[[], object], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while True:
-            found = happened()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return
-            await asyncio.sleep(0.02)
 
 
 # --------------------------------------------------------------------------------------------------------------- grace
@@ -66,7 +55,7 @@ async def test_after_sigterm_it_is_not_ready_but_serves_until_the_grace_is_over(
         url = await process.ready()
         assert await ready(session, url) == 200
         process.child.send_signal(signal.SIGTERM)
-        await eventually(lambda: not_ready(session, url), 0.8)
+        await until(lambda: not_ready(session, url), 0.8)
         async with session.post(f"{url}/v1/responses", json=ASK) as answer:
             assert answer.status == 200
             assert answer.headers["Connection"] == "close"
@@ -282,6 +271,6 @@ async def test_without_leaks_over_many_reloads(tmp_path: Path) -> None:
                 await asyncio.sleep(0.2)
                 async with aiohttp.ClientSession() as session:
                     assert await status(session, url) == 200
-            await eventually(lambda: files() <= before + 3)
+            await until(lambda: files() <= before + 3)
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended() == 0

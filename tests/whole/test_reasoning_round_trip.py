@@ -18,12 +18,10 @@ from typing import Any, ClassVar
 
 import aiohttp
 import pytest
-from aiohttp import web
 
-from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets
-from dragoman.gateway.serve.app import RUNNER_OPTIONS, build
 from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, sse, text_stream, usage
+from tests.serving_gateway import over
 
 THOUGHTS = ["First, list the files.", "Two lines \u2014 \u201equoted\u201c\n\nand a tab\t.", "Nothing more to do."]
 
@@ -48,14 +46,8 @@ def plays() -> list[Script]:
 @contextlib.asynccontextmanager
 async def gateway(server: ScriptedServer, *keys: str, preset: str = "vllm") -> AsyncIterator[str]:
     """A gateway of its own with these keys for seals, the first of which seals."""
-    config = Config(backends=[{"url": server.url, "preset": preset}])
-    runner = web.AppRunner(build(config, secrets=Secrets(seal_keys=keys)), shutdown_timeout=0.2, **RUNNER_OPTIONS)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with over(server.url, secrets=Secrets(seal_keys=keys), backend={"preset": preset}) as it:
+        yield it.url
 
 
 # ------------------------------------------------------------------------------------------------------------- clients

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.scripted import Script, sse, text_stream
-from tests.whole_gateway import served
+from tests.serving_gateway import served
 
 Json = dict[str, Any]
 FILES = sorted((Path(__file__).parents[1] / "cases" / "requests").glob("*.json"))

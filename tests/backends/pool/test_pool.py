@@ -20,10 +20,11 @@ from dragoman.backends.pool.replica import Settings
 from dragoman.gateway.calls.affinity import session
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Request, Text
-from tests.gateway_fakes import FakeBackend, until
-from tests.gateway_over import Over, over
+from tests.gateway_fakes import FakeBackend
 from tests.recording import Recorder
 from tests.scripted import Script, ScriptedServer, chunk, frames, model_list, sse, text_stream
+from tests.serving_gateway import Serving, over
+from tests.waiting import until
 
 BODY = text_stream("hel", "lo")
 COMPLETED = '"status":"completed"'
@@ -41,15 +42,15 @@ def refusing_url() -> str:
 
 
 @contextlib.asynccontextmanager
-async def three(**settings: Any) -> AsyncIterator[tuple[Over, list[ScriptedServer]]]:
+async def three(**settings: Any) -> AsyncIterator[tuple[Serving, list[ScriptedServer]]]:
     async with fine() as a, fine() as b, fine() as c, over(a.url, b.url, c.url, **settings) as it:
         yield it, [a, b, c]
 
 
-async def owner(it: Over, servers: list[ScriptedServer], **more: Any) -> ScriptedServer:
+async def owner(it: Serving, servers: list[ScriptedServer], **more: Any) -> ScriptedServer:
     """The server that a session goes to."""
     before = [len(server.chats) for server in servers]
-    status, _ = await it.told(**more)
+    status, _ = await it.answer(**more)
     assert status == 200
     (found,) = [server for server, count in zip(servers, before, strict=True) if len(server.chats) > count]
     return found
@@ -103,10 +104,10 @@ async def test_the_session_goes_upstream_as_a_header_and_sub_agents_follow_their
 async def test_the_header_can_be_named_or_left_out_and_never_breaks_a_request() -> None:
     async with fine() as server:
         async with over(server.url, backend={"settings": {"affinity_header": "x-router-key"}}) as it:
-            await it.told(prompt_cache_key="k")
-            await it.told(prompt_cache_key="zwölf\r\nx-evil: 1")
+            await it.answer(prompt_cache_key="k")
+            await it.answer(prompt_cache_key="zwölf\r\nx-evil: 1")
         async with over(server.url, backend={"settings": {"affinity_header": None}}) as it:
-            await it.told(prompt_cache_key="k")
+            await it.answer(prompt_cache_key="k")
         first, second, third = server.chats
         assert first.headers["x-router-key"] == "k"
         assert len(second.headers["x-router-key"]) == 64
@@ -147,7 +148,7 @@ async def test_a_session_with_far_more_than_its_share_goes_to_other_servers_too(
     async with fine(head_delay=0.5) as a, fine(head_delay=0.5) as b, fine(head_delay=0.5) as c:
         servers = [a, b, c]
         async with over(*(server.url for server in servers)) as it:
-            await asyncio.gather(*(it.told(prompt_cache_key="one") for _ in range(30)))
+            await asyncio.gather(*(it.answer(prompt_cache_key="one") for _ in range(30)))
         counts = [len(server.chats) for server in servers]
         assert sum(counts) == 30
         assert max(counts) <= 30 / 3 * 1.25 + 1
@@ -156,7 +157,7 @@ async def test_a_session_with_far_more_than_its_share_goes_to_other_servers_too(
 async def test_a_session_with_a_few_requests_at_once_stays_together() -> None:
     """An agent and its sub-agents, on servers that have nothing else to do."""
     async with fine(head_delay=0.3) as a, fine(head_delay=0.3) as b, over(a.url, b.url) as it:
-        await asyncio.gather(*(it.told(prompt_cache_key="one") for _ in range(4)))
+        await asyncio.gather(*(it.answer(prompt_cache_key="one") for _ in range(4)))
         assert sorted((len(a.chats), len(b.chats))) == [0, 4]
 
 
@@ -223,7 +224,7 @@ async def test_what_a_server_did_nothing_with_is_tried_on_another_one(how: str, 
         url = bad.url if how in ELSEWHERE else refusing_url()
         async with over(url, good.url) as it:
             key = key_for(url, [url, good.url])
-            status, text = await it.told(prompt_cache_key=key, stream=stream)
+            status, text = await it.answer(prompt_cache_key=key, stream=stream)
             assert status == 200
             assert "hel" in text
             assert COMPLETED in text
@@ -245,7 +246,7 @@ NOT_ELSEWHERE = {
 async def test_what_may_have_been_worked_on_is_not_tried_again(how: str) -> None:
     script, expected = NOT_ELSEWHERE[how]
     async with ScriptedServer(default=script) as bad, fine() as good, over(bad.url, good.url) as it:
-        status, _ = await it.told(prompt_cache_key=key_for(bad.url, [bad.url, good.url]))
+        status, _ = await it.answer(prompt_cache_key=key_for(bad.url, [bad.url, good.url]))
         assert status == expected
         assert not good.chats
 
@@ -254,7 +255,7 @@ async def test_a_request_that_kills_servers_kills_two_at_most() -> None:
     async with contextlib.AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(ScriptedServer(default=Script(b"", cut_at=0))) for _ in range(5)]
         it = await stack.enter_async_context(over(*(server.url for server in servers), pool={"retries": 4}))
-        status, _ = await it.told()
+        status, _ = await it.answer()
         assert status == 502
         assert sum(len(server.chats) for server in servers) == 2
 
@@ -274,7 +275,7 @@ async def test_retries_are_bounded() -> None:
         full = ELSEWHERE["busy 503"]
         servers = [await stack.enter_async_context(ScriptedServer(default=full)) for _ in range(5)]
         it = await stack.enter_async_context(over(*(server.url for server in servers), pool={"retries": 1}))
-        await it.told()
+        await it.answer()
         assert sum(len(server.chats) for server in servers) == 2
 
 
@@ -288,13 +289,13 @@ async def test_failures_in_a_row_open_the_breaker_and_one_trial_closes_it() -> N
         async with over(bad.url, good.url, pool=rules) as it:
             key = key_for(bad.url, [bad.url, good.url])
             for _ in range(2):
-                assert (await it.told(prompt_cache_key=key))[0] == 502
+                assert (await it.answer(prompt_cache_key=key))[0] == 502
             assert it.metric("dragoman_replica_state", pool="p", backend="b0", state="open") == 1
             for _ in range(3):
-                assert (await it.told(prompt_cache_key=key))[0] == 200
+                assert (await it.answer(prompt_cache_key=key))[0] == 200
             assert (len(bad.chats), len(good.chats)) == (2, 3)
             await asyncio.sleep(0.35)
-            assert (await it.told(prompt_cache_key=key))[0] == 200
+            assert (await it.answer(prompt_cache_key=key))[0] == 200
             assert (len(bad.chats), len(good.chats)) == (3, 3)
             assert it.metric("dragoman_replica_state", pool="p", backend="b0", state="ready") == 1
 
@@ -304,7 +305,7 @@ async def test_late_first_events_open_the_breaker_without_ending_the_answer() ->
     async with fine(head_delay=0.25) as slow, fine() as good, over(slow.url, good.url, pool=rules) as it:
         key = key_for(slow.url, [slow.url, good.url])
         for _ in range(3):
-            assert (await it.told(prompt_cache_key=key))[0] == 200
+            assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert (len(slow.chats), len(good.chats)) == (2, 1)
 
 
@@ -316,9 +317,9 @@ async def test_when_every_breaker_is_open_requests_are_tried_all_the_same() -> N
         over(a.url, b.url, pool={"failures": 1, "rest": 60, "probe": 600}) as it,
     ):
         for url in (a.url, b.url):
-            await it.told(prompt_cache_key=key_for(url, [a.url, b.url]))
+            await it.answer(prompt_cache_key=key_for(url, [a.url, b.url]))
         assert [replica.state for replica in it.pool.replicas] == ["open", "open"]
-        assert (await it.told())[0] == 200
+        assert (await it.answer())[0] == 200
 
 
 async def test_a_server_found_down_gets_no_requests_and_gets_them_again() -> None:
@@ -326,13 +327,13 @@ async def test_a_server_found_down_gets_no_requests_and_gets_them_again() -> Non
         key = key_for(a.url, [a.url, b.url])
         a.on("GET", "/v1/models", Script.json({"error": "gone"}, 500))
         await until(lambda: it.pool.replicas[0].state == "down", 4)
-        assert (await it.told(prompt_cache_key=key))[0] == 200
+        assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert (len(a.chats), len(b.chats)) == (0, 1)
         async with it.session.get(it.url + "/readyz") as answer:
             assert answer.status == 200
         a.on("GET", "/v1/models", model_list("m"))
         await until(lambda: it.pool.replicas[0].state == "ready", 4)
-        assert (await it.told(prompt_cache_key=key))[0] == 200
+        assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(a.chats) == 1
 
 
@@ -345,9 +346,9 @@ async def test_requests_that_wait_on_a_server_found_down_go_elsewhere_and_runnin
         over(a.url, b.url, pool={"probe": 0.05, "down_after": 1, "spread": 9}) as it,
     ):
         key = key_for(a.url, [a.url, b.url])
-        running = asyncio.create_task(it.told(prompt_cache_key=key, stream=True))
+        running = asyncio.create_task(it.answer(prompt_cache_key=key, stream=True))
         await until(lambda: any(call.answer and call.answer.touched for call in it.gateway.handler.calls))
-        waiting = asyncio.create_task(it.told(prompt_cache_key=key, stream=True))
+        waiting = asyncio.create_task(it.answer(prompt_cache_key=key, stream=True))
         await a.until(lambda: len(a.chats) == 2)
         a.on("GET", "/v1/models", Script.json({"error": "gone"}, 500))
         status, text = await asyncio.wait_for(waiting, 4)
@@ -479,7 +480,7 @@ async def test_a_server_that_does_not_list_the_model_is_not_asked_for_it() -> No
         a.on("GET", "/v1/models", model_list("one", "both"))
         b.on("GET", "/v1/models", model_list("two", "both"))
         for number in range(8):
-            await it.told(model="two", prompt_cache_key=str(number))
+            await it.answer(model="two", prompt_cache_key=str(number))
         assert (len(a.chats), len(b.chats)) == (0, 8)
 
 

@@ -15,7 +15,8 @@ from dragoman.gateway.config import AdmissionConfig
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Message, Request, Text
-from tests.gateway_fakes import FakeBackend, Running, hello, post_bytes, running, until
+from tests.gateway_fakes import FakeBackend, Running, hello, post_bytes, running
+from tests.waiting import until
 
 ASK = Request("r", "m", (Message("user", (Text("hi"),)),))
 

@@ -22,8 +22,8 @@ from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.steps import Steps, at_once
 from tests.scripted import Script, text_stream
-from tests.whole.test_life import eventually
-from tests.whole_gateway import PATHS, Served, asking, served
+from tests.serving_gateway import PATHS, Served, asking, served
+from tests.waiting import until
 
 MIB = 1024 * 1024
 LIMITS = Limits()
@@ -281,7 +281,7 @@ async def test_many_slow_bodies_keep_nobody_waiting(endless: Endless) -> None:
     async with served(timeouts={"body": 60}) as it:
         it.server.default = Script(text_stream("ok"))
         slow = [asyncio.ensure_future(compressed(it, b"endless")) for _ in range(40)]
-        await eventually(lambda: len(it.gateway.handler.calls) == len(slow))
+        await until(lambda: len(it.gateway.handler.calls) == len(slow))
         large = orjson.dumps(conversation(2 * MIB))
         for body in (orjson.dumps(asking("responses", "hi")), large):
             assert (await compressed(it, body))[0] == 200

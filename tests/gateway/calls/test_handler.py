@@ -30,7 +30,8 @@ from dragoman.translators.ir import (
     Usage,
 )
 from dragoman.translators.protocol import Context, Json, Protocol, Turn
-from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Running, parse, post_bytes, running, until
+from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Running, parse, post_bytes, running
+from tests.waiting import until
 
 ASK = {"model": "only", "input": "hi"}
 STREAM = {**ASK, "stream": True}

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dragoman.gateway.calls import health
-from tests.gateway_over import Over, over
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_gateway import Serving, over
 
 BODY = text_stream("hel", "lo")
 CALLS = {"lmdeploy": ("POST", "/wakeup"), "vllm": ("POST", "/wake_up")}
@@ -38,7 +38,7 @@ class Sleeper:
 @contextlib.asynccontextmanager
 async def sleeping(
     preset: str = "vllm", wake: str = "wake", takes: float = 0.0, works: bool = True, **settings: Any
-) -> AsyncIterator[tuple[Over, Sleeper]]:
+) -> AsyncIterator[tuple[Serving, Sleeper]]:
     call = settings.pop("call", None)
     async with ScriptedServer(default=Script(BODY)) as server:
         method, path = call.split(" ") if call else CALLS[preset]
@@ -62,7 +62,7 @@ async def test_by_default_a_sleeper_is_refused_with_a_time_and_left_alone(preset
 @pytest.mark.parametrize("preset", CALLS)
 async def test_it_is_woken_once_however_many_wait(preset: str) -> None:
     async with sleeping(preset, takes=0.2) as (it, sleeper):
-        answers = await asyncio.gather(*(it.told(stream=bool(number % 2)) for number in range(8)))
+        answers = await asyncio.gather(*(it.answer(stream=bool(number % 2)) for number in range(8)))
         assert [status for status, _ in answers] == [200] * 8
         assert sleeper.calls() == 1
         assert len(sleeper.server.chats) == 8
@@ -70,13 +70,13 @@ async def test_it_is_woken_once_however_many_wait(preset: str) -> None:
 
 async def test_the_call_can_be_configured() -> None:
     async with sleeping(call="PUT /admin/load") as (it, sleeper):
-        assert (await it.told())[0] == 200
+        assert (await it.answer())[0] == 200
         assert sleeper.calls() == 1
 
 
 async def test_a_stream_gets_its_head_and_keepalives_while_the_engine_wakes() -> None:
     async with sleeping(takes=0.4, timeouts={"head_after": 0.05, "keepalive": 0.1}) as (it, _):
-        _, text = await it.told(stream=True)
+        _, text = await it.answer(stream=True)
         assert text.index("response.in_progress") < text.index("response.output_text.delta")
         assert text.count("event: response.in_progress") > 1
         assert "response.completed" in text
@@ -86,7 +86,7 @@ async def test_a_stream_gets_its_head_and_keepalives_while_the_engine_wakes() ->
 async def test_one_that_does_not_wake_is_refused_in_bounded_time_and_not_called_again_at_once(stream: bool) -> None:
     async with sleeping(works=False, timeouts={"wake": 0.5}) as (it, sleeper):
         for _ in range(3):
-            status, _ = await asyncio.wait_for(it.told(stream=stream), 3)
+            status, _ = await asyncio.wait_for(it.answer(stream=stream), 3)
             assert status == 503
         assert sleeper.calls() == 1
 
@@ -94,24 +94,24 @@ async def test_one_that_does_not_wake_is_refused_in_bounded_time_and_not_called_
 async def test_one_that_says_yes_and_goes_on_sleeping_is_refused_in_bounded_time() -> None:
     async with sleeping(timeouts={"wake": 0.5}) as (it, sleeper):
         sleeper.server.on("POST", "/wake_up", Script())
-        status, _ = await asyncio.wait_for(it.told(), 3)
+        status, _ = await asyncio.wait_for(it.answer(), 3)
         assert status == 503
 
 
 async def test_it_is_woken_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "RETRY_AFTER", 0.05)
     async with sleeping(works=False) as (it, sleeper):
-        assert (await it.told())[0] == 503
+        assert (await it.answer())[0] == 503
         sleeper.works = True
         await asyncio.sleep(0.1)
-        assert (await it.told())[0] == 200
+        assert (await it.answer())[0] == 200
 
 
 async def test_a_client_that_leaves_does_not_stop_the_waking() -> None:
     async with sleeping(takes=0.3) as (it, sleeper):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(it.told(), 0.1)
-        assert (await it.told())[0] == 200
+            await asyncio.wait_for(it.answer(), 0.1)
+        assert (await it.answer())[0] == 200
         assert sleeper.calls() == 1
         assert len(sleeper.server.chats) == 1
 
@@ -121,7 +121,7 @@ async def test_one_that_fell_asleep_between_the_probe_and_the_request_is_woken()
         Sleeper(server, "POST", "/wake_up")
         server.on("GET", "/is_sleeping", Script.json({"is_sleeping": False}))
         async with over(server.url, backend={"preset": "vllm", "wake": "wake"}) as it:
-            assert (await it.told())[0] == 200
+            assert (await it.answer())[0] == 200
             assert len(server.chats) == 2
 
 
@@ -129,7 +129,7 @@ async def test_a_pool_whose_servers_all_sleep_wakes_one() -> None:
     async with ScriptedServer(default=Script(BODY)) as a, ScriptedServer(default=Script(BODY)) as b:
         sleepers = [Sleeper(server, "POST", "/wake_up", takes=0.1) for server in (a, b)]
         async with over(a.url, b.url, backend={"preset": "vllm", "wake": "wake"}) as it:
-            answers = await asyncio.gather(*(it.told() for _ in range(4)))
+            answers = await asyncio.gather(*(it.answer() for _ in range(4)))
             assert [status for status, _ in answers] == [200] * 4
             assert sorted(sleeper.calls() for sleeper in sleepers) == [0, 1]
 
@@ -139,7 +139,7 @@ async def test_where_one_of_a_pool_cannot_be_woken_the_next_one_is() -> None:
         broken, good = (Sleeper(server, "POST", "/wake_up") for server in (a, b))
         a.on("POST", "/wake_up", Script(b"", 500))
         async with over(a.url, b.url, backend={"preset": "vllm", "wake": "wake"}) as it:
-            assert (await it.told())[0] == 200
+            assert (await it.answer())[0] == 200
         assert (broken.calls(), good.calls()) == (1, 1)
         assert (len(a.chats), len(b.chats)) == (0, 1)
 
@@ -149,6 +149,6 @@ async def test_a_pool_with_one_awake_lets_the_others_sleep() -> None:
         sleeper = Sleeper(a, "POST", "/wake_up")
         async with over(a.url, b.url, backend={"preset": "vllm", "wake": "wake"}) as it:
             for number in range(6):
-                assert (await it.told(prompt_cache_key=str(number)))[0] == 200
+                assert (await it.answer(prompt_cache_key=str(number)))[0] == 200
         assert sleeper.calls() == 0
         assert len(b.chats) == 6

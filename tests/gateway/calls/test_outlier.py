@@ -11,7 +11,8 @@ from dragoman.backends.base import Sink
 from dragoman.gateway.calls.outlier import FAILURES, MEMORY
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
-from tests.gateway_fakes import FakeBackend, Running, hello, running, until
+from tests.gateway_fakes import FakeBackend, Running, hello, running
+from tests.waiting import until
 
 ASK = {"model": "m", "input": "x"}
 

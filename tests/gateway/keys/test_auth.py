@@ -15,9 +15,9 @@ from dragoman.gateway.keys import auth
 from dragoman.gateway.keys.auth import Bucket, Client, Keys
 from dragoman.gateway.keys.secrets import Grant, Secrets, read
 from dragoman.translators.errors import GatewayError, Kind
-from tests.gateway_fakes import until
-from tests.gateway_over import Over, over
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
+from tests.serving_gateway import Serving, over
+from tests.waiting import until
 
 BODY = text_stream("x")
 
@@ -130,7 +130,7 @@ def test_workers_share_a_rate(clock: list[float]) -> None:
 # ------------------------------------------------------------------------------------------------- through the gateway
 
 
-async def listed(it: Over, key: str) -> list[str]:
+async def listed(it: Serving, key: str) -> list[str]:
     async with it.session.get(it.url + "/v1/models", headers=bearer(key)) as answer:
         return [each["id"] for each in (await answer.json())["data"]]
 
@@ -140,8 +140,8 @@ async def test_a_key_reaches_its_models_only(tmp_path: Path) -> None:
     server = ScriptedServer(default=Script(BODY), models=("one", "two", "three"))
     async with server, over(server.url, secrets=secrets) as it:
         for model, status in (("one", 200), ("two", 200), ("three", 403)):
-            assert (await it.told(bearer("some"), model=model))[0] == status
-            assert (await it.told(bearer("all"), model=model))[0] == 200
+            assert (await it.answer(bearer("some"), model=model))[0] == status
+            assert (await it.answer(bearer("all"), model=model))[0] == 200
         assert await listed(it, "some") == ["one", "two"]
         assert await listed(it, "all") == ["one", "two", "three"]
         assert len(server.chats) == 5
@@ -207,7 +207,7 @@ async def test_of_a_models_table_a_key_is_told_what_it_may_use(
 ) -> None:
     secrets = secrets_of(tmp_path, f"some models={models}\n")
     async with ScriptedServer() as server, over(server.url, secrets=secrets, models=TABLE) as it:
-        status, told = await it.told(bearer("some"), model="ghost")
+        status, told = await it.answer(bearer("some"), model="ghost")
         assert status == 404
         assert f"Valid names: {valid}." in told
         assert await listed(it, "some") == in_list
@@ -235,7 +235,7 @@ async def test_a_rate_is_429_with_a_time_for_this_key_alone(tmp_path: Path) -> N
                 await answer.read()
         assert 1 <= int(answer.headers["Retry-After"]) <= 30
         assert answer.headers["x-dragoman-error-source"] == "gateway"
-        assert (await it.told(bearer("fast")))[0] == 200
+        assert (await it.answer(bearer("fast")))[0] == 200
         assert len(server.chats) == 3
 
 
@@ -243,7 +243,7 @@ async def test_tokens_a_minute_are_counted_as_measured(tmp_path: Path) -> None:
     secrets = secrets_of(tmp_path, "key tpm=4000\n")
     async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:
         for _ in range(5):  # estimated at about 2,000 each, measured at 18
-            assert (await it.told(bearer("key")))[0] == 200
+            assert (await it.answer(bearer("key")))[0] == 200
 
 
 async def test_tokens_of_a_request_that_came_to_nothing_are_given_back(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ async def test_tokens_of_a_request_that_came_to_nothing_are_given_back(tmp_path:
         over(server.url, secrets=secrets, pool={"failures": 100}) as it,
     ):
         for _ in range(5):  # estimated at about 2,000 each
-            assert (await it.told(bearer("key")))[0] >= 500
+            assert (await it.answer(bearer("key")))[0] >= 500
 
 
 async def test_tokens_of_a_request_that_was_left_behind_at_a_server_are_not_given_back(tmp_path: Path) -> None:
@@ -263,9 +263,9 @@ async def test_tokens_of_a_request_that_was_left_behind_at_a_server_are_not_give
         over(server.url, secrets=secrets) as it,
     ):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(it.told(bearer("key"), input="word " * 6000), 0.5)
+            await asyncio.wait_for(it.answer(bearer("key"), input="word " * 6000), 0.5)
         await until(lambda: not it.gateway.handler.calls)
-        assert (await it.told(bearer("key")))[0] == 429
+        assert (await it.answer(bearer("key")))[0] == 429
 
 
 async def test_a_changed_key_file_is_read_again_and_a_bad_one_is_not(
@@ -280,7 +280,7 @@ async def test_a_changed_key_file_is_read_again_and_a_bad_one_is_not(
     ):
 
         async def statuses() -> list[int]:
-            return [(await it.told(bearer(key)))[0] for key in ("old", "new")]
+            return [(await it.answer(bearer(key)))[0] for key in ("old", "new")]
 
         assert await statuses() == [200, 401]
         path.write_text("new\n")
@@ -318,7 +318,7 @@ async def test_names_not_keys_are_told_in_the_log(tmp_path: Path, caplog: pytest
     async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:
         server.on("GET", "/v1/models", model_list("m"))
         for key in ("canary-key", "canary-other"):
-            await it.told(bearer(key))
+            await it.answer(bearer(key))
     told = [getattr(record, "fields", {}) for record in caplog.records if record.message == "request"]
     assert told[0]["client"] == "ann"
     assert told[1]["client"].startswith("key-")

@@ -12,9 +12,10 @@ from yarl import URL
 from dragoman.backends.base import Health, ModelInfo
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
-from tests import whole_gateway
-from tests.gateway_fakes import FakeBackend, running, until
+from tests import serving_gateway
+from tests.gateway_fakes import FakeBackend, running
 from tests.scripted import Script, text_stream
+from tests.waiting import until
 
 ASK = {"model": "only", "input": "hi"}
 COMPLETED = {"client_kind": "other", "outcome": "completed", "status": "200"}
@@ -52,16 +53,16 @@ async def test_models_are_listed_and_told_below_every_base(path: str) -> None:
 @pytest.mark.parametrize("base", ["", "/v1", "/v1/v1"])
 @pytest.mark.parametrize("end", ["", "/"])
 async def test_every_protocol_is_served_below_every_base(base: str, end: str) -> None:
-    async with whole_gateway.served(*[Script(text_stream("hello"))] * len(whole_gateway.PATHS)) as it:
-        for protocol, path in whole_gateway.PATHS.items():
+    async with serving_gateway.served(*[Script(text_stream("hello"))] * len(serving_gateway.PATHS)) as it:
+        for protocol, path in serving_gateway.PATHS.items():
             address = f"{it.url}{base}{path.removeprefix('/v1')}{end}"
-            async with it.session.post(address, json=whole_gateway.asking(protocol, "hi")) as answer:
+            async with it.session.post(address, json=serving_gateway.asking(protocol, "hi")) as answer:
                 assert (answer.status, "hello" in await answer.text()) == (200, True), address
         async with it.session.post(
-            f"{it.url}{base}/messages/count_tokens{end}", json=whole_gateway.asking("messages", "hi")
+            f"{it.url}{base}/messages/count_tokens{end}", json=serving_gateway.asking("messages", "hi")
         ) as answer:
             assert (answer.status, list(await answer.json())) == (200, ["input_tokens"])
-        assert len(it.server.chats) == len(whole_gateway.PATHS)
+        assert len(it.server.chats) == len(serving_gateway.PATHS)
 
 
 @pytest.mark.parametrize("path", [path for path in spelled("plain") if "?" not in path])

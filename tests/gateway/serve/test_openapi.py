@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import schemathesis
-from aiohttp import web
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
@@ -24,11 +23,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from dragoman.gateway.config import Config
-from dragoman.gateway.serve.app import RUNNER_OPTIONS, build
+from dragoman.gateway.serve.app import build
 from dragoman.gateway.serve.openapi import describe
-from dragoman.gateway.serve.server import Runner
 from dragoman.translators.registry import PROTOCOLS
 from tests.gateway_fakes import FakeBackend, running
+from tests.serving_gateway import listening
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
@@ -56,13 +55,10 @@ class Thread:
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
-        runner = Runner(build(Config(), [FakeBackend()]), shutdown_timeout=0.2, **RUNNER_OPTIONS)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        self._ready.set()
-        await self._stop.wait()
-        await runner.cleanup()
+        async with listening(build(Config(), [FakeBackend()])) as it:
+            self.url = it.url
+            self._ready.set()
+            await self._stop.wait()
 
 
 @pytest.fixture(scope="module")

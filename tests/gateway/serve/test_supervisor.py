@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from tests.gateway.test_cli import Process, serving
-from tests.gateway_fakes import until
-from tests.gateway_over import ASK
 from tests.scripted import Script, ScriptedServer, frames, text_stream
+from tests.serving_gateway import ASK
+from tests.waiting import until
 
 BODY = text_stream("a", "b", "c", "d")
 

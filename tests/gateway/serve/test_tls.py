@@ -22,8 +22,8 @@ from cryptography.x509.oid import NameOID
 from dragoman.gateway.config import BackendTls, ConfigError, Tls
 from dragoman.gateway.serve.tls import for_backend, for_clients
 from tests.gateway.test_cli import serving
-from tests.gateway_over import ASK, over
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_gateway import ASK, over
 
 BODY = text_stream("x")
 
@@ -182,10 +182,10 @@ async def test_a_backends_certificate_is_checked_and_ours_is_shown(authority: Au
     right = {"ca": authority.ca, "certificate": certificate, "key": key}
     try:
         async with over(url, backend={"tls": right}) as it:
-            assert (await it.told())[0] == 200
+            assert (await it.answer())[0] == 200
         for wrong in ({"ca": authority.ca}, {"certificate": certificate, "key": key}, None):
             async with over(url, backend={"tls": wrong}) as it:
-                status, text = await it.told()
+                status, text = await it.answer()
                 assert status in (502, 503)
                 assert str(tmp_path) not in text
     finally:

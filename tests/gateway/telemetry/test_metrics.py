@@ -12,9 +12,10 @@ from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.telemetry.metrics import GAPS, MOST_MODELS, Gaps, Metrics
 from dragoman.gateway.telemetry.process_metrics import Vitals, resident
 from dragoman.translators.ir import Request
-from tests.gateway_fakes import FakeBackend, hello, post_bytes, running, until
+from tests.gateway_fakes import FakeBackend, hello, post_bytes, running
 from tests.scripted import Script, model_list, text_stream, usage
-from tests.whole_gateway import PATHS, asking, served
+from tests.serving_gateway import PATHS, asking, served
+from tests.waiting import until
 
 AGENTS = {
     "codex": {"originator": "codex_exec", "user-agent": "codex_exec/0.169.0 (Debian 12.0.0; x86_64)"},

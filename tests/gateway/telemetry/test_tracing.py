@@ -14,7 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from dragoman.gateway.telemetry.tracing import OpenTelemetry, PassedOn, context_headers, open_tracing, wanted
 from tests.scripted import Script, model_list, text_stream
-from tests.whole_gateway import PATHS, Served, asking, served
+from tests.serving_gateway import PATHS, Served, asking, served
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"

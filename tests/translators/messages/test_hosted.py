@@ -15,7 +15,7 @@ from dragoman.translators.ir import Message, Note, Text
 from dragoman.translators.messages import PROTOCOL
 from dragoman.translators.protocol import Context, Json, Policy, Turn
 from tests.grammar.messages import check_response, check_stream
-from tests.whole_gateway import Served, served
+from tests.serving_gateway import Served, served
 
 SEARCH: Json = {"type": "web_search_20250305", "name": "web_search"}
 LS: Json = {"name": "ls", "input_schema": {"type": "object"}}
