@@ -6,6 +6,7 @@ from typing import Any
 
 from dragoman.translators.ir import Delta, Event, Finished, Message, Note, Reasoning, Refusal, Request, Text, ToolCall
 from dragoman.translators.parts import Fold
+from tests.waiting import LIMIT
 
 
 class Recorder:
@@ -48,7 +49,7 @@ class Recorder:
     def note(self, note: Note) -> None:
         self.notes.append(note)
 
-    async def until(self, happened: Callable[[], bool], within: float = 5.0) -> None:
+    async def until(self, happened: Callable[[], bool], within: float = LIMIT) -> None:
         async with asyncio.timeout(within):
             while not happened():
                 await self._changed.wait()

@@ -26,6 +26,8 @@ from typing import Any, Literal, Self
 
 from aiohttp import web
 
+from tests.waiting import LIMIT
+
 Json = dict[str, Any]
 Outcome = Literal["open", "completed", "client_gone", "cut", "dropped"]
 
@@ -144,7 +146,7 @@ class ScriptedServer:
         """Answer this path (from the root: `/health`, `/tokenize`, `/v1/models`) always with `play`."""
         self.routes[method, path] = play
 
-    async def until(self, happened: Callable[[], bool], within: float = 5.0) -> None:
+    async def until(self, happened: Callable[[], bool], within: float = LIMIT) -> None:
         """Wait for a condition on `requests`; TimeoutError when it does not come true."""
         async with asyncio.timeout(within):
             while not happened():

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -27,6 +23,8 @@ from dragoman.gateway.serve.client_setup import ClientSetup
 from dragoman.gateway.serve.serving import CannotListen, announce, listen
 from tests.gateway_fakes import FakeBackend, running
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_command import serving
+from tests.waiting import LIMIT, until
 
 ASK = {"model": "m", "input": "hi", "stream": True}
 
@@ -178,48 +176,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 # -------------------------------------------------------------------------------------------------------------- serve
 
 
-@dataclass
-class Process:
-    """`dragoman serve` as a child; `lines` is what it has printed so far."""
-
-    child: asyncio.subprocess.Process
-    lines: list[str] = field(default_factory=list)
-
-    async def ready(self) -> str:
-        """The URL of the line that says ready."""
-        assert self.child.stdout is not None
-        async with asyncio.timeout(10):
-            while line := (await self.child.stdout.readline()).decode():
-                self.lines.append(line)
-                if match := re.match(r"dragoman is ready on (http://\S+)", line):
-                    return match.group(1)
-        raise AssertionError(f"never ready: {self.lines}, {await self.errors()}")
-
-    async def errors(self) -> str:
-        assert self.child.stderr is not None
-        return (await asyncio.wait_for(self.child.stderr.read(), 5)).decode()
-
-    async def ended(self) -> int:
-        return await asyncio.wait_for(self.child.wait(), 5)
-
-
-@contextlib.asynccontextmanager
-async def serving(*arguments: str, **environment: str) -> AsyncIterator[Process]:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "dragoman.gateway.cli", "serve", "--port", "0", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
-    )
-    process = Process(child)
-    try:
-        yield process
-    finally:
-        if child.returncode is None:
-            child.kill()
-        await child.communicate()
-
-
 async def test_serve_says_ready_answers_and_ends_at_once_on_a_signal_when_idle() -> None:
     async with (
         ScriptedServer(Script(text_stream("hel", "lo"))) as server,
@@ -232,7 +188,7 @@ async def test_serve_says_ready_answers_and_ends_at_once_on_a_signal_when_idle()
             assert "response.completed" in text
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
-        lines = [orjson.loads(line) for line in (await process.errors()).splitlines()]
+        lines = [orjson.loads(line) for line in process.errors().splitlines()]
         (logged,) = [line for line in lines if line["message"] == "request"]
         assert (logged["route"], logged["status"], logged["outcome"]) == ("responses", 200, "completed")
         assert logged["tokens_in"] == 11
@@ -267,8 +223,8 @@ async def test_what_the_drain_limit_or_a_second_signal_cuts_is_told_as_retryable
             await answer.content.readany()
             for _ in range(signals):
                 process.child.send_signal(signal.SIGTERM)
-                await asyncio.sleep(0.2)
-            rest = await asyncio.wait_for(answer.content.read(), 3)
+                await asyncio.sleep(0.2)  # two at once may be taken for one
+            rest = await asyncio.wait_for(answer.content.read(), LIMIT)
         assert b"response.failed" in rest
         assert b"rate_limit_exceeded" in rest
         assert b"try again in" in rest
@@ -290,7 +246,7 @@ async def test_keys_of_the_environment_open_the_gateway_and_never_go_upstream_or
                     assert "canary" not in await answer.text()
             process.child.send_signal(signal.SIGINT)
             assert await process.ended() == 0
-            assert "canary" not in await process.errors()
+            assert "canary" not in process.errors()
         assert server.chats[0].headers["Authorization"] == "Bearer canary-upstream"
         assert "canary-two" not in str(server.chats[0].headers)
 
@@ -300,7 +256,7 @@ async def test_a_port_in_use_is_one_line() -> None:
         port = str(taken.getsockname()[1])
         async with serving("--backend", "http://127.0.0.1:9/v1", "--port", port) as process:
             assert await process.ended() == 1
-            told = await process.errors()
+            told = process.errors()
     assert told.startswith(f"dragoman: cannot listen on 127.0.0.1 port {port}: Address already in use")
     assert told.count("\n") == 1
 
@@ -316,10 +272,10 @@ async def test_not_ready_is_told_when_the_backend_stays_away_and_ready_once_it_c
     backend = FakeBackend(state=Health("down", "refused"))
     async with running(backend, timeouts={"start": 0.3}) as served:
         told = asyncio.create_task(announce(served.gateway, "http://here"))
-        await asyncio.sleep(0.8)
-        assert "listens on http://here and waits for its backend: fake is down (refused)" in capsys.readouterr().out
+        waits = "listens on http://here and waits for its backend: fake is down (refused)"
+        await until(lambda: waits in capsys.readouterr().out)
         backend.state = Health("ready")
-        assert await asyncio.wait_for(told, 3) is None
+        assert await asyncio.wait_for(told, LIMIT) is None
         ready, *lines = capsys.readouterr().out.splitlines()
         assert ready == "dragoman is ready on http://here (backend: fake). Paste a line to point a client at it:"
         assert lines == [f"  {line}" for line in ClientSetup("http://here").lines("only")]
@@ -352,7 +308,7 @@ async def test_a_list_that_hangs_does_not_keep_the_ready_lines_back(
     monkeypatch.setattr(backend, "models", hang)
     monkeypatch.setattr("dragoman.gateway.calls.model_table.FIRST_PATIENCE", 0.05)
     async with running(backend) as served:
-        assert await asyncio.wait_for(announce(served.gateway, "http://here"), 3) is None
+        assert await asyncio.wait_for(announce(served.gateway, "http://here"), LIMIT) is None
         assert "codex -m any " in capsys.readouterr().out
         end.set()
 

@@ -35,16 +35,14 @@ HANGS = {
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("where", HANGS)
 @pytest.mark.parametrize("head_after", [0.05, 10])
-async def test_a_client_that_leaves_closes_the_upstream_within_a_second(
-    where: str, stream: bool, head_after: float
-) -> None:
+async def test_a_client_that_leaves_closes_the_upstream_at_once(where: str, stream: bool, head_after: float) -> None:
     async with served(HANGS[where], timeouts={"head_after": head_after}) as it:
         _, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(post_bytes({**ASK, "stream": stream}, RESPONSES))
         await it.server.until(lambda: bool(it.server.chats))
         await asyncio.sleep(0.15)
         writer.transport.abort()
-        await it.server.until(lambda: it.server.chats[0].outcome == "client_gone", within=1)
+        await it.server.until(lambda: it.server.chats[0].outcome == "client_gone")
         assert len(it.server.chats) == 1
 
 

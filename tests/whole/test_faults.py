@@ -25,11 +25,11 @@ import pytest
 
 from dragoman.backends.pool import replica
 from tests.backends.pool.test_pool import key_for, refusing_url
-from tests.gateway.test_cli import serving
 from tests.gateway_fakes import post_bytes
 from tests.scripted import Script, ScriptedServer, frames, text_stream
+from tests.serving_command import serving
 from tests.serving_gateway import ASK, RESPONSES, Serving, over
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 BODY = text_stream("hel", "lo", " and", " good", "bye")
 COMPLETED = b"event: response.completed"
@@ -62,7 +62,7 @@ def all_ended(server: ScriptedServer) -> bool:
 
 
 async def read_all(answer: aiohttp.ClientResponse) -> bytes:
-    return await asyncio.wait_for(answer.read(), 10)
+    return await asyncio.wait_for(answer.read(), LIMIT)
 
 
 @contextlib.asynccontextmanager
@@ -74,7 +74,7 @@ async def child(tmp_path: Path, gap: float = 0.0) -> AsyncIterator[tuple[asyncio
     process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
-        yield process, (await asyncio.wait_for(process.stdout.readline(), 10)).decode().strip()
+        yield process, (await asyncio.wait_for(process.stdout.readline(), LIMIT)).decode().strip()
     finally:
         if process.returncode is None:
             process.kill()
@@ -125,7 +125,7 @@ async def test_a_server_that_hangs_loses_what_has_not_begun_to_another(
         assert all("completed" in text for _, text in answers)
         assert len(good.chats) == 6
         process.send_signal(signal.SIGCONT)
-        await until(lambda: it.pool.replicas[0].state == "ready", 5)
+        await until(lambda: it.pool.replicas[0].state == "ready")
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(good.chats) == 6
         await settled(it)
@@ -136,7 +136,7 @@ async def test_an_address_that_leads_nowhere_is_passed_by(bad: str) -> None:
     url = refusing_url() if bad == "refused" else "http://no-such-host.invalid:8000/v1"
     async with ScriptedServer(default=Script(BODY)) as good, over(url, good.url) as it:
         for number in range(8):
-            status, text = await asyncio.wait_for(it.answer(prompt_cache_key=str(number), stream=True), 8)
+            status, text = await asyncio.wait_for(it.answer(prompt_cache_key=str(number), stream=True), LIMIT)
             assert status == 200
             assert "response.completed" in text
         assert len(good.chats) == 8
@@ -187,7 +187,7 @@ async def test_a_server_that_comes_back_on_its_address_is_found_again() -> None:
         key = key_for(f"http://127.0.0.1:{port}/v1", [f"http://127.0.0.1:{port}/v1", good.url])
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         async with ScriptedServer(default=Script(BODY), port=port) as late:
-            await until(lambda: it.pool.replicas[0].state == "ready", 4)
+            await until(lambda: it.pool.replicas[0].state == "ready")
             assert (await it.answer(prompt_cache_key=key))[0] == 200
             assert len(late.chats) == 1
         assert len(good.chats) == 1
@@ -232,7 +232,7 @@ async def test_a_client_that_leaves_frees_everything_at_every_stage(
             assert (await first)[0] == 200
             assert len(a.chats) == 1
         elif stage != "behind the finish reason":
-            await a.until(lambda: a.chats[0].outcome == "client_gone", within=1)
+            await a.until(lambda: a.chats[0].outcome == "client_gone")
         await until(lambda: not it.gateway.handler.calls)
         assert (await it.answer())[0] == 200
         await settled(it)
@@ -333,7 +333,7 @@ async def test_everything_at_once_and_the_counters_agree_with_clients_and_server
         # some were given up between admission and the server
         assert entered + retried - counted["disconnected"] <= asked <= entered + retried
         for server in servers:
-            await server.until(partial(all_ended, server), 2)
+            await server.until(partial(all_ended, server))
 
 
 # -------------------------------------------------------------------------------------------------------------- the end
@@ -373,6 +373,6 @@ async def test_sigterm_under_load_loses_no_stream_that_had_begun() -> None:
         assert outcomes["completed"] == len(chats) >= 10
         assert all(chat.outcome == "completed" for chat in chats)
         assert outcomes["completed"] + outcomes["not connected"] + outcomes["other 503"] == 40
-        told = [orjson.loads(line) for line in (await process.errors()).splitlines()]
+        told = [orjson.loads(line) for line in process.errors().splitlines()]
         lines = [line for line in told if line["message"] == "request"]
         assert sum(line["outcome"] == "completed" for line in lines) == len(chats)

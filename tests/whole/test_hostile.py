@@ -20,9 +20,10 @@ import pytest
 import zstandard
 
 from bench.children import GATEWAY, Child, started
-from tests.gateway.test_cli import serving
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
+from tests.serving_command import serving
 from tests.serving_gateway import PATHS, Served, asking, served
+from tests.waiting import LIMIT
 
 MIB = 1024 * 1024
 
@@ -264,7 +265,7 @@ async def test_a_head_that_trickles_in_costs_the_connection(it: Served, first: b
             await asyncio.sleep(0.02)
     rest = b""
     with contextlib.suppress(ConnectionError):
-        rest = await asyncio.wait_for(reader.read(), 3)
+        rest = await asyncio.wait_for(reader.read(), LIMIT)
     assert rest == b""
     assert time.monotonic() - begun < 2.5
     writer.close()

@@ -13,8 +13,8 @@ import orjson
 import pytest
 
 from dragoman.gateway.config import Config
-from tests.gateway.test_cli import Process, serving
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_command import KEPT, serving
 from tests.serving_gateway import ASK
 from tests.waiting import until
 
@@ -49,13 +49,13 @@ def test_grace_is_for_who_is_routed_to() -> None:
 async def test_after_sigterm_it_is_not_ready_but_serves_until_the_grace_is_over() -> None:
     async with (
         ScriptedServer(default=Script(BODY)) as server,
-        serving("--backend", server.url, DRAGOMAN_TIMEOUTS__GRACE="1") as process,
+        serving("--backend", server.url, DRAGOMAN_TIMEOUTS__GRACE="3") as process,
         aiohttp.ClientSession() as session,
     ):
         url = await process.ready()
         assert await ready(session, url) == 200
         process.child.send_signal(signal.SIGTERM)
-        await until(lambda: not_ready(session, url), 0.8)
+        await until(lambda: not_ready(session, url))
         async with session.post(f"{url}/v1/responses", json=ASK) as answer:
             assert answer.status == 200
             assert answer.headers["Connection"] == "close"
@@ -70,7 +70,7 @@ async def test_after_sigterm_it_is_not_ready_but_serves_until_the_grace_is_over(
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_while_a_stream_drains_a_new_connection_is_refused_instead_of_never_answered(workers: str) -> None:
     async with (
-        ScriptedServer(Script(BODY, split="frames", gap=0.3)) as server,
+        ScriptedServer(Script(BODY, split="frames", gap=0.5)) as server,
         serving("--backend", server.url, "--workers", workers) as process,
         aiohttp.ClientSession() as session,
     ):
@@ -79,12 +79,19 @@ async def test_while_a_stream_drains_a_new_connection_is_refused_instead_of_neve
         async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}) as answer:
             await answer.content.readany()
             process.child.send_signal(signal.SIGTERM)
-            await asyncio.sleep(0.4)
-            with pytest.raises(ConnectionRefusedError):
-                await asyncio.open_connection("127.0.0.1", port)
+            await until(lambda: refuses(port))
             assert process.child.returncode is None
             assert b"response.completed" in await answer.content.read()
         assert await process.ended() == 0
+
+
+async def refuses(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return True
+    writer.close()
+    return False
 
 
 async def not_ready(session: aiohttp.ClientSession, url: str) -> bool:
@@ -100,7 +107,7 @@ async def test_sigint_and_a_second_signal_leave_the_grace_out(first: signal.Sign
         await process.ready()
         process.child.send_signal(first)
         if first is signal.SIGTERM:
-            await asyncio.sleep(0.2)
+            await process.logged("leaving")
             assert process.child.returncode is None
             process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
@@ -111,11 +118,6 @@ async def test_sigint_and_a_second_signal_leave_the_grace_out(first: signal.Sign
 
 def write(path: Path, url: str, more: str = "") -> None:
     path.write_text(f"backends:\n  - url: {url}\n    name: gpu\n{more}")
-
-
-async def reloads(process: Process) -> None:
-    process.child.send_signal(signal.SIGHUP)
-    await asyncio.sleep(0.5)
 
 
 async def test_a_reload_changes_what_new_requests_get_and_drops_no_stream(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ async def test_a_reload_changes_what_new_requests_get_and_drops_no_stream(tmp_pa
             async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}) as answer:
                 await answer.content.readany()
                 write(path, new.url)
-                await reloads(process)
+                await process.reload()
                 async with aiohttp.ClientSession() as other:
                     assert await status(other, url) == 200
                     assert len(new.chats) == 1
@@ -155,12 +157,12 @@ async def test_a_bad_new_file_keeps_the_old_one_and_is_one_line(tmp_path: Path, 
         async with serving("--config", str(path)) as process:
             url = await process.ready()
             path.unlink() if bad is None else path.write_text(bad)
-            await reloads(process)
+            await process.reload(KEPT)
             assert await status(session, url) == 200
             assert await ready(session, url) == 200
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended() == 0
-            assert sum("the configuration stays as it was" in each for each in logged(await process.errors())) == 1
+            assert sum("the configuration stays as it was" in each for each in logged(process.errors())) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -172,15 +174,16 @@ async def test_a_reload_judges_keys_by_the_address_that_stays(tmp_path: Path, wo
         async with serving("--config", str(path)) as process:
             url = (await process.ready()).replace("0.0.0.0", "127.0.0.1")
             write(path, server.url, f"host: 127.0.0.1\nworkers: {workers}\n")
-            await reloads(process)
+            await process.reload(KEPT)
             async with aiohttp.ClientSession() as session:
                 assert await status(session, url) == 401
             # what can take over still does, with a word on what cannot change
             write(path, server.url, f"host: 127.0.0.1\nworkers: {workers}\napi_keys_file: {keys}\n")
-            await reloads(process)
+            await process.reload(workers=workers)
+            await process.logged("host: a change takes effect", workers)
             process.child.send_signal(signal.SIGINT)
             assert await process.ended() == 0
-            told = logged(await process.errors())
+            told = logged(process.errors())
             assert sum("without client keys only a loopback" in each for each in told) == 1
             assert told.count("host: a change takes effect at the next start") == workers
 
@@ -197,7 +200,7 @@ async def test_a_reload_forgets_neither_what_runs_nor_what_was_spent(tmp_path: P
             async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}, headers=one) as answer:
                 await answer.content.readany()
                 write(path, server.url, rules + "timeouts: {keepalive: 5}\n")
-                await reloads(process)
+                await process.reload()
                 async with aiohttp.ClientSession(headers=two) as other:
                     assert await status(other, url) == 503  # the one place is taken
                 assert b"response.completed" in await answer.content.read()
@@ -220,7 +223,7 @@ async def test_what_has_not_changed_is_kept_and_what_is_gone_is_closed(tmp_path:
                 for model in ("a", "b"):
                     assert await status(session, url, model=model) == 200
             write(path, kept.url, "models: [{name: a}]\n")
-            await reloads(process)
+            await process.reload()
             async with aiohttp.ClientSession() as session:
                 assert await status(session, url, model="a") == 200
                 assert await status(session, url, model="b") == 404
@@ -228,12 +231,12 @@ async def test_what_has_not_changed_is_kept_and_what_is_gone_is_closed(tmp_path:
                     assert 'dragoman_backend_ready{backend="other"} NaN' in await figures.text()
             assert kept.chats[1].connection == kept.chats[0].connection
             for _ in range(3):
-                await reloads(process)
+                await process.reload()
             async with aiohttp.ClientSession() as session:
                 assert await status(session, url, model="a") == 200
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended() == 0
-            assert not [each for each in logged(await process.errors()) if "bug" in each or "could not" in each]
+            assert not [each for each in logged(process.errors()) if "bug" in each or "could not" in each]
 
 
 async def test_a_signal_during_a_reload_drains_the_old_generation_too(tmp_path: Path) -> None:
@@ -248,7 +251,7 @@ async def test_a_signal_during_a_reload_drains_the_old_generation_too(tmp_path: 
             async with session.post(f"{url}/v1/responses", json={**ASK, "stream": True}) as answer:
                 await answer.content.readany()
                 write(path, server.url, "timeouts: {keepalive: 5}\n")
-                await reloads(process)
+                await process.reload()
                 process.child.send_signal(signal.SIGTERM)
                 assert b"response.completed" in await answer.content.read()
             assert await process.ended() == 0
@@ -267,8 +270,7 @@ async def test_without_leaks_over_many_reloads(tmp_path: Path) -> None:
             before = files()
             for number in range(10):
                 write(path, server.url, f"timeouts: {{keepalive: {number + 1}}}\n")
-                process.child.send_signal(signal.SIGHUP)
-                await asyncio.sleep(0.2)
+                await process.reload()
                 async with aiohttp.ClientSession() as session:
                     assert await status(session, url) == 200
             await until(lambda: files() <= before + 3)

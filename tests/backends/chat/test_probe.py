@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from dragoman.backends.base import ModelInfo
+from dragoman.backends.base import Backend, ModelInfo
 from dragoman.backends.chat import probe as chat_probe
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
 from tests.recording import ask
 from tests.scripted import Script, ScriptedServer
+from tests.waiting import until
 
 ASLEEP = Script.json({"is_sleeping": True})
 
@@ -41,12 +41,19 @@ async def test_a_server_that_refuses_the_key_is_down() -> None:
         assert (await backend.health()).state == "down"
 
 
+def asleep(backend: Backend) -> Callable[[], Awaitable[bool]]:
+    async def happened() -> bool:
+        return (await backend.health()).state == "asleep"
+
+    return happened
+
+
 async def test_a_server_that_falls_asleep_is_known_to_sleep_within_half_a_second() -> None:
     async with serving("vllm") as (server, backend):
         assert (await backend.health()).state == "ready"
         server.on("GET", "/is_sleeping", ASLEEP)
-        await asyncio.sleep(0.4)
-        assert (await backend.health()).state == "asleep"
+        assert chat_probe.HEALTH_KEPT < 0.5
+        await until(asleep(backend))
 
 
 async def test_a_missing_sleep_endpoint_is_looked_for_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +64,7 @@ async def test_a_missing_sleep_endpoint_is_looked_for_again_later(monkeypatch: p
         assert (await backend.health()).state == "ready"
         server.on("GET", "/is_sleeping", ASLEEP)
         assert (await backend.health()).state == "ready", "not asked again at once"
-        await asyncio.sleep(0.25)
-        assert (await backend.health()).state == "asleep"
+        await until(asleep(backend))
 
 
 @pytest.mark.parametrize("odd", [-1, 1e300, 2**63, True, "many", 11.5, None])

@@ -24,7 +24,7 @@ from tests.gateway_fakes import FakeBackend
 from tests.recording import Recorder
 from tests.scripted import Script, ScriptedServer, chunk, frames, model_list, sse, text_stream
 from tests.serving_gateway import Serving, over
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 BODY = text_stream("hel", "lo")
 COMPLETED = '"status":"completed"'
@@ -326,13 +326,13 @@ async def test_a_server_found_down_gets_no_requests_and_gets_them_again() -> Non
     async with fine() as a, fine() as b, over(a.url, b.url, pool={"probe": 0.05, "down_after": 1}) as it:
         key = key_for(a.url, [a.url, b.url])
         a.on("GET", "/v1/models", Script.json({"error": "gone"}, 500))
-        await until(lambda: it.pool.replicas[0].state == "down", 4)
+        await until(lambda: it.pool.replicas[0].state == "down")
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert (len(a.chats), len(b.chats)) == (0, 1)
         async with it.session.get(it.url + "/readyz") as answer:
             assert answer.status == 200
         a.on("GET", "/v1/models", model_list("m"))
-        await until(lambda: it.pool.replicas[0].state == "ready", 4)
+        await until(lambda: it.pool.replicas[0].state == "ready")
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(a.chats) == 1
 
@@ -351,7 +351,7 @@ async def test_requests_that_wait_on_a_server_found_down_go_elsewhere_and_runnin
         waiting = asyncio.create_task(it.answer(prompt_cache_key=key, stream=True))
         await a.until(lambda: len(a.chats) == 2)
         a.on("GET", "/v1/models", Script.json({"error": "gone"}, 500))
-        status, text = await asyncio.wait_for(waiting, 4)
+        status, text = await asyncio.wait_for(waiting, LIMIT)
         assert status == 200
         assert COMPLETED in text
         assert len(b.chats) == 1

@@ -16,7 +16,7 @@ from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Message, Request, Text
 from tests.gateway_fakes import FakeBackend, Running, hello, post_bytes, running
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 ASK = Request("r", "m", (Message("user", (Text("hi"),)),))
 
@@ -187,7 +187,7 @@ async def test_waiting_is_bounded() -> None:
     async with bench(requests=1, wait=0.05) as it:
         await it.call("a", "1")
         await it.call("a", "2")
-        await asyncio.sleep(0.1)
+        await asyncio.wait([it.tasks["2"]], timeout=LIMIT)
         assert it.refused("2").kind is Kind.BUSY
         assert it.metrics.registry.get_sample_value(
             "dragoman_queue_refused_total", {"backend": "b", "reason": "waited"}

@@ -31,7 +31,7 @@ from dragoman.translators.ir import (
 )
 from dragoman.translators.protocol import Context, Json, Protocol, Turn
 from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Running, parse, post_bytes, running
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 ASK = {"model": "only", "input": "hi"}
 STREAM = {**ASK, "stream": True}
@@ -143,7 +143,7 @@ async def test_after_a_failure_the_body_ends_and_the_connection_serves_the_next_
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         for _ in range(3):
             writer.write(post_bytes(STREAM))
-            raw = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), 2)
+            raw = await asyncio.wait_for(reader.readuntil(b"\r\n0\r\n\r\n"), LIMIT)
             assert raw.startswith(b"HTTP/1.1 200")
             assert b"connection: close" not in raw.lower()
             assert raw.endswith(b"failed=BACKEND_FAILED\n\r\n0\r\n\r\n")
@@ -317,11 +317,11 @@ async def test_a_client_that_leaves_ends_the_backends_work(play: object, stream:
     async with running(backend, timeouts={"head_after": head_after}) as served:
         _, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(post_bytes({**ASK, "stream": stream}))
-        await asyncio.wait_for(backend.entered.wait(), 2)
+        await asyncio.wait_for(backend.entered.wait(), LIMIT)
         await asyncio.sleep(0.1)
         writer.transport.abort()
-        await until(lambda: backend.cancelled == 1, 1)
-        await until(lambda: not served.gateway.handler.calls, 1)
+        await until(lambda: backend.cancelled == 1)
+        await until(lambda: not served.gateway.handler.calls)
         assert served.metric("dragoman_requests_in_flight", route="plain") == 0
         gone = {"route": "plain", "client_kind": "other", "status": "499", "outcome": "disconnected"}
         assert served.metric("dragoman_requests_total", **gone) == 1
@@ -343,14 +343,14 @@ async def test_a_client_that_does_not_read_holds_the_backend_back() -> None:
     async with running(backend) as served:
         _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
         writer.write(post_bytes(STREAM))
-        await asyncio.wait_for(backend.entered.wait(), 2)
+        await asyncio.wait_for(backend.entered.wait(), LIMIT)
         await asyncio.sleep(0.3)
         held = fed
         await asyncio.sleep(0.2)
         assert fed == held  # it waits
         assert held < 2_000
         writer.transport.abort()
-        await until(lambda: backend.cancelled == 1, 1)
+        await until(lambda: backend.cancelled == 1)
 
 
 async def test_a_client_that_never_reads_is_taken_for_gone() -> None:
@@ -392,7 +392,7 @@ async def test_a_client_that_leaves_while_the_model_starts_is_let_go() -> None:
         writer.write(post_bytes(ASK))
         await until(lambda: served.gateway.handler.calls)
         writer.transport.abort()
-        await until(lambda: not served.gateway.handler.calls, 1)
+        await until(lambda: not served.gateway.handler.calls)
         assert not backend.requests
 
 
@@ -562,7 +562,7 @@ async def test_drain_lets_streams_finish_and_refuses_new_calls() -> None:
             assert (refused.status, (await refused.json())["plain"]) == (503, "DRAINING")
         release.set()
         assert (await answer.read()).endswith(b"finished=stop\n")
-        await asyncio.wait_for(draining, 2)
+        await asyncio.wait_for(draining, LIMIT)
 
 
 @pytest.mark.parametrize("state", ["leaving", "draining"])

@@ -12,6 +12,7 @@ import pytest
 from dragoman.gateway.calls import health
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.serving_gateway import Serving, over
+from tests.waiting import LIMIT
 
 BODY = text_stream("hel", "lo")
 CALLS = {"lmdeploy": ("POST", "/wakeup"), "vllm": ("POST", "/wake_up")}
@@ -86,7 +87,7 @@ async def test_a_stream_gets_its_head_and_keepalives_while_the_engine_wakes() ->
 async def test_one_that_does_not_wake_is_refused_in_bounded_time_and_not_called_again_at_once(stream: bool) -> None:
     async with sleeping(works=False, timeouts={"wake": 0.5}) as (it, sleeper):
         for _ in range(3):
-            status, _ = await asyncio.wait_for(it.answer(stream=stream), 3)
+            status, _ = await asyncio.wait_for(it.answer(stream=stream), LIMIT)
             assert status == 503
         assert sleeper.calls() == 1
 
@@ -94,7 +95,7 @@ async def test_one_that_does_not_wake_is_refused_in_bounded_time_and_not_called_
 async def test_one_that_says_yes_and_goes_on_sleeping_is_refused_in_bounded_time() -> None:
     async with sleeping(timeouts={"wake": 0.5}) as (it, sleeper):
         sleeper.server.on("POST", "/wake_up", Script())
-        status, _ = await asyncio.wait_for(it.answer(), 3)
+        status, _ = await asyncio.wait_for(it.answer(), LIMIT)
         assert status == 503
 
 

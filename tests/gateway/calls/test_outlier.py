@@ -62,6 +62,10 @@ async def test_what_clients_do_wrong_says_nothing_of_the_backend() -> None:
         assert await readiness(served) == (200, "ready")
 
 
+async def hangs(served: Running) -> bool:
+    return await readiness(served) == (503, "hangs")
+
+
 async def test_a_backend_that_gives_no_token_while_calls_wait_is_not_ready() -> None:
     gate = asyncio.Event()
 
@@ -74,8 +78,7 @@ async def test_a_backend_that_gives_no_token_while_calls_wait_is_not_ready() -> 
         waiting = asyncio.create_task(served.session.post(served.url + "/v1/plain", json=ASK))
         await until(lambda: backend.running == 1)
         assert await readiness(served) == (200, "ready")
-        await asyncio.sleep(0.3)
-        assert await readiness(served) == (503, "hangs")
+        await until(lambda: hangs(served))
         gate.set()
         (await waiting).release()
         assert await readiness(served) == (200, "ready")

@@ -150,6 +150,11 @@ async def test_errors_below_a_protocols_path_are_in_its_words() -> None:
         assert (answer.status, (await answer.json())["plain"]) == (404, "NOT_FOUND")
 
 
+async def answers(asked: Any, status: int) -> bool:
+    async with asked as answer:
+        return bool(answer.status == status)
+
+
 async def test_liveness_never_depends_on_the_backend_but_readiness_does() -> None:
     backend = FakeBackend(state=Health("down"))
     async with running(backend) as served:
@@ -160,9 +165,7 @@ async def test_liveness_never_depends_on_the_backend_but_readiness_does() -> Non
             assert answer.status == 503
             assert (await answer.json())["backends"] == {"fake": "down"}
         backend.state = Health("ready")
-        await asyncio.sleep(0.6)
-        async with served.session.get(served.url + "/readyz") as answer:
-            assert answer.status == 200
+        await until(lambda: answers(served.session.get(served.url + "/readyz"), 200))
 
 
 async def test_figures_and_the_status_page() -> None:
@@ -372,13 +375,9 @@ async def test_the_probe_costs_nothing_per_request_and_sees_sleep_and_waking() -
                 assert answer.status == 200
         assert backend.probes <= 2
         backend.state = Health("asleep")
-        await asyncio.sleep(0.6)
-        async with served.post(ASK) as answer:
-            assert answer.status == 503
+        await until(lambda: answers(served.post(ASK), 503))
         backend.state = Health("ready")
-        await asyncio.sleep(0.6)
-        async with served.post(ASK) as answer:
-            assert answer.status == 200
+        await until(lambda: answers(served.post(ASK), 200))
 
 
 async def test_an_error_that_says_asleep_closes_the_gate_at_once() -> None:

