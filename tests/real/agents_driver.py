@@ -71,7 +71,7 @@ async def typed(client: openai.AsyncOpenAI) -> dict[str, Any]:
 async def main(url: str) -> None:
     agents.set_tracing_disabled(True)
     report: dict[str, Any] = {}
-    async with openai.AsyncOpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
+    async with openai.AsyncOpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=60) as client:
         for name, loop in (("whole", looped), ("streamed", looped_in_a_stream), ("typed", typed)):
             CALLED.clear()
             report[name] = {**await loop(client), "called": sorted(CALLED)}

@@ -91,7 +91,7 @@ def whole(client: anthropic.Anthropic, case: str, told: dict[str, set[str]]) -> 
 
 def main(url: str, folder: str, *cases: str) -> None:
     report: dict[str, Any] = {"version": anthropic.__version__, "cases": {}}
-    with anthropic.Anthropic(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
+    with anthropic.Anthropic(base_url=url, api_key="dummy", max_retries=0, timeout=60) as client:
         for case in cases:
             told: dict[str, set[str]] = {"extra": set(), "invalid": set()}
             check_bytes(Path(folder, f"{case}.sse").read_bytes(), told)

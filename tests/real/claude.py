@@ -17,7 +17,7 @@ from tests.real.components import ROOT
 from tests.real.program import run
 from tests.scripted import Json
 
-TURN_SECONDS = 90.0
+TURN_SECONDS = 180.0  # a few seconds where nothing else runs
 ADDRESS = "http://127.0.0.1:8080"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUIET = {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}

@@ -18,7 +18,7 @@ from tests.real.components import ROOT
 from tests.real.program import run
 from tests.scripted import Json
 
-TURN_SECONDS = 90.0
+TURN_SECONDS = 180.0  # a few seconds where nothing else runs
 KEY = "dummy-key"
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ def tried(read: Callable[[openai.OpenAI, str], Any], client: openai.OpenAI, case
 
 def main(url: str, folder: str, *cases: str) -> None:
     report: dict[str, Any] = {"version": openai.__version__, "cases": {}}
-    with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=60) as client:
         for case in cases:
             told: dict[str, set[str]] = {"missing": set(), "extra": set(), "invalid": set()}
             for chunk in bytes_of(Path(folder, f"{case}.sse").read_bytes()):

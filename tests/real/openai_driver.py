@@ -131,7 +131,7 @@ def whole(client: openai.OpenAI, case: str, told: dict[str, set[str]]) -> dict[s
 
 def main(url: str, folder: str, *cases: str) -> None:
     report: dict[str, Any] = {"version": openai.__version__, "cases": {}}
-    with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=60) as client:
         for case in cases:
             told: dict[str, set[str]] = {"missing": set(), "extra": set(), "invalid": set()}
             check_bytes(Path(folder, f"{case}.sse").read_bytes(), told)

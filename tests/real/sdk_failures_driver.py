@@ -16,7 +16,7 @@ TEXT = "Say hello."
 def responses(url: str) -> dict[str, Any]:
     import openai
 
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="dummy", timeout=30)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="dummy", timeout=60)
     last: Any = None
     try:
         for event in client.responses.create(model="any", input=TEXT, stream=True):
@@ -33,7 +33,7 @@ def responses(url: str) -> dict[str, Any]:
 def chat(url: str) -> dict[str, Any]:
     import openai
 
-    client = openai.OpenAI(base_url=f"{url}/v1", api_key="dummy", timeout=30)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="dummy", timeout=60)
     text, reason = "", None
     try:
         messages: Any = [{"role": "user", "content": TEXT}]
@@ -49,7 +49,7 @@ def chat(url: str) -> dict[str, Any]:
 def messages(url: str) -> dict[str, Any]:
     import anthropic
 
-    client = anthropic.Anthropic(base_url=url, api_key="dummy", timeout=30)
+    client = anthropic.Anthropic(base_url=url, api_key="dummy", timeout=60)
     try:
         asked: Any = [{"role": "user", "content": TEXT}]
         with client.messages.stream(model="any", max_tokens=1000, messages=asked) as stream:

@@ -25,7 +25,7 @@ DRAGOMAN = Path(sys.executable).with_name("dragoman")
 READY = re.compile(r"dragoman is ready on (http://127\.0\.0\.1:\d+) ")
 PASTED = 3  # lines below the one that says ready
 READY_SECONDS = 60.0  # the local model starts within seconds, but not on a busy machine
-END_SECONDS = 10.0
+END_SECONDS = 60.0
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +45,13 @@ async def announced(*arguments: str, **settings: str) -> AsyncIterator[tuple[str
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": home, "TMPDIR": home, **environment},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT / ".dev"),
+                "HOME": home,
+                "TMPDIR": home,
+                **environment,
+            },
         )
         try:
             yield await _ready(child, log)
@@ -84,7 +90,7 @@ def _read(log: IO[bytes]) -> str:
 
 async def until_page(url: str, holds: str) -> None:
     """Waits until the text of a page of the gateway holds that."""
-    async with aiohttp.ClientSession() as session, asyncio.timeout(20):
+    async with aiohttp.ClientSession() as session, asyncio.timeout(READY_SECONDS):
         while True:
             async with session.get(url) as page:
                 if holds in await page.text():

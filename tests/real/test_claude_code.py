@@ -118,7 +118,7 @@ async def test_results_of_two_calls_reach_the_model_in_the_order_of_the_calls(cl
     """The second call is done first, and that is the order in which Claude Code tells."""
     (claude.work / "slow").write_text("slow", encoding="utf-8")
     (claude.work / "fast").write_text("fast", encoding="utf-8")
-    slow, fast = {"command": "sleep 0.8; cat slow"}, {"command": "cat fast"}
+    slow, fast = {"command": "sleep 3; cat slow"}, {"command": "cat fast"}
     both = calls(("Bash", slow), ("Bash", fast))
     async with ScriptedServer(both, says("done")) as server, serving("--backend", server.url) as url:
         turn = await claude.ask(url, "Both.", *BASH)
@@ -322,5 +322,6 @@ async def test_fifteen_counts_at_once_do_not_delay_a_stream() -> None:
         counted = [seen for seen in server.requests if seen.path == "/tokenize"]
     assert len(counted) >= 15
     assert len(gaps) == 39
-    assert sorted(gaps)[len(gaps) // 2] < 0.1
-    assert max(gaps) < 0.5
+    # one after another, the counts would take three seconds
+    assert sorted(gaps)[len(gaps) // 2] < 0.2
+    assert max(gaps) < 2

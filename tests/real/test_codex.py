@@ -186,7 +186,11 @@ async def test_a_tool_of_an_mcp_server_is_called_in_its_namespace(codex: Codex) 
 
 def slow_and_fast(asked: Json) -> Script:
     (name,) = [name for name in function_names(asked) if name.endswith("exec_command")]
-    slow = {"cmd": "sleep 0.6; echo slow >> ran.txt; echo slow"}
+    # waits for the other one, so that they are seen to run together, but not for ever
+    fast_is_done = "grep -qs fast ran.txt"
+    slow = {
+        "cmd": f"for _ in $(seq 200); do {fast_is_done} && break; sleep 0.05; done; echo slow >> ran.txt; echo slow"
+    }
     return calls((name, slow), (name, {"cmd": "echo fast >> ran.txt; echo fast"}))
 
 

@@ -27,6 +27,8 @@ OVERFLOW = {"object": "error", "message": TOO_LONG, "type": "BadRequestError", "
 PATCH = "*** Begin Patch\n*** Add File: made.txt\n+one\n+two\n*** End Patch\n"
 CUT_PATCH = PATCH[: PATCH.index("+two")]
 ONE_RETRY = "stream_max_retries = 1\n"
+SILENCE = 7.0  # seconds
+PATIENCE_MS = 3000  # far from either side, so that a loaded machine does not decide
 QUICK_KEEPALIVE = {"timeouts__head_after": "0.3", "timeouts__keepalive": "0.4"}
 
 # ------------------------------------------------------------------------------------------------- through the gateway
@@ -77,14 +79,14 @@ async def test_a_server_that_fails_before_its_answer_is_told_with_its_status(cod
 def _silent(where: str) -> Script:
     body = text_stream("Here ", "I am.")
     middle = body.index(b"\n\n", body.index(b"Here ")) + 2
-    return Script(body, split=(middle,), gap=3.0) if where == "in-the-answer" else Script(body, first_delay=3.0)
+    return Script(body, split=(middle,), gap=SILENCE) if where == "in-the-answer" else Script(body, first_delay=SILENCE)
 
 
 @pytest.mark.parametrize("where", ["before-the-answer", "in-the-answer"])
 async def test_keepalives_carry_a_silence_longer_than_codex_waits(codex: Codex, where: str) -> None:
     async with ScriptedServer(default=_silent(where)) as server:
         async with serving("--backend", server.url, **QUICK_KEEPALIVE) as url:
-            codex.configure(configuration(url) + "stream_idle_timeout_ms = 1200\n")
+            codex.configure(configuration(url) + f"stream_idle_timeout_ms = {PATIENCE_MS}\n")
             turn = await codex.exec("Say hello.")
         assert len(server.chats) == 1
     assert (turn.status, turn.answers, turn.complaints) == (0, ["Here I am."], [])
@@ -94,7 +96,7 @@ async def test_without_keepalives_the_same_silence_is_given_up(codex: Codex) -> 
     """The counter-proof of the test above: it is the keepalives that carry."""
     server = ScriptedServer(default=_silent("in-the-answer"))
     async with server, serving("--backend", server.url, timeouts__keepalive="60") as url:
-        codex.configure(configuration(url) + "stream_idle_timeout_ms = 1200\nstream_max_retries = 0\n")
+        codex.configure(configuration(url) + f"stream_idle_timeout_ms = {PATIENCE_MS}\nstream_max_retries = 0\n")
         turn = await codex.exec("Say hello.")
         await server.until(lambda: server.chats[0].outcome == "client_gone")
     assert turn.status == 1

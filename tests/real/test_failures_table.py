@@ -25,7 +25,7 @@ from tests.real.codex import Codex, configuration
 from tests.real.components import ROOT
 from tests.real.program import run
 from tests.real.scripted_model import says
-from tests.real.serving import serving
+from tests.real.serving import serving, until_page
 from tests.scripted import Json, Play, Script, ScriptedServer, call_delta, chunk, sse, text_stream
 
 pytestmark = pytest.mark.real
@@ -34,7 +34,6 @@ PAGE = ROOT / "docs" / "failures.md"
 DRIVER = Path(__file__).with_name("sdk_failures_driver.py")
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 SECONDS = 120.0
-DOWN_SECONDS = 1.5
 AT_ONCE = 2
 LONGEST = 110  # characters of a message that the page shows
 PROMPT = "Say hello."
@@ -217,7 +216,7 @@ async def measure_down(failure: Failure, ask: Ask, retries: bool) -> str:
         if not retries:
             return await ask(url, failure)
         asking = asyncio.create_task(ask(url, failure))
-        await asyncio.sleep(DOWN_SECONDS)
+        await until_page(f"{url}/metrics", 'status="503"')  # it has been refused once
         async with ScriptedServer(default=playing(failure), port=gone.port) as server:
             told = await asking
     return f"asks again, {told}" if server.chats else told

@@ -15,7 +15,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from dragoman.backends.local import child as local_process
 from dragoman.backends.local.child import MODEL_NAME, WINDOW, LocalModel, LocalModelError, Options, State
 from dragoman.translators.errors import GatewayError, Kind
 from tests.conftest import RealComponent
+from tests.waiting import LIMIT, until
 
 pytestmark = pytest.mark.real
 
@@ -71,14 +72,6 @@ def text_of(chunks: list[Any]) -> str:
     return "".join(choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"])
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5) -> bool:
-    for _ in range(int(seconds * 100)):
-        if condition():
-            return True
-        await asyncio.sleep(0.01)
-    return condition()
-
-
 async def listening(url: str) -> bool:
     where = urlsplit(url)
     try:
@@ -91,12 +84,8 @@ async def listening(url: str) -> bool:
     return True
 
 
-async def silent_within(seconds: float, url: str) -> bool:
-    for _ in range(int(seconds * 20)):
-        if not await listening(url):
-            return True
-        await asyncio.sleep(0.05)
-    return False
+async def silent(url: str) -> bool:
+    return not await listening(url)
 
 
 def kill(model: LocalModel) -> int:
@@ -227,8 +216,7 @@ async def test_a_request_dropped_during_its_prompt_frees_the_slot(
 
     body = {"messages": [LONG], "max_tokens": 1, "stream": True}
     request = asyncio.create_task(post(http, f"{root}/v1/chat/completions", **body))
-    await asyncio.sleep(1)
-    assert await asyncio.wait_for(busy(), 20) == 1
+    await until(busy)
     request.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await request
@@ -249,9 +237,9 @@ async def test_streams_one_after_another_are_not_cut(model: LocalModel, http: ai
 async def test_a_killed_model_is_noticed_and_replaced(model: LocalModel, http: aiohttp.ClientSession) -> None:
     for restarts in (1, 2):
         pid = kill(model)
-        assert await until(lambda: not model.alive)
+        await until(lambda: not model.alive)
         assert model.url is None
-        url = await model.ready(30)
+        url = await model.ready(120)
         assert model.restarts == restarts
         assert model.pid not in (None, pid)
         assert "Paris" in text_of(await stream(http, url, messages=[QUESTION], max_tokens=8))
@@ -260,7 +248,7 @@ async def test_a_killed_model_is_noticed_and_replaced(model: LocalModel, http: a
 async def test_a_wait_for_a_restart_is_bounded(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_process, "weights", lambda: Path("/nowhere.gguf"))
     kill(model)
-    assert await until(lambda: not model.alive)
+    await until(lambda: not model.alive)
     with pytest.raises(GatewayError) as caught:
         await model.ready(0.05)
     assert caught.value.kind is Kind.ASLEEP
@@ -272,9 +260,9 @@ async def test_a_restart_that_fails_is_tried_again(model: LocalModel, monkeypatc
     with monkeypatch.context() as broken:
         broken.setattr(local_process, "weights", lambda: Path("/nowhere.gguf"))
         kill(model)
-        assert await until(lambda: model.restarts >= 2, 30)
+        await until(lambda: model.restarts >= 2, 120)
         assert model.url is None
-    assert await model.ready(30) == model.url
+    assert await model.ready(120) == model.url
 
 
 async def test_closing_leaves_no_process_even_in_the_middle_of_a_prompt(real_component: RealComponent) -> None:
@@ -289,7 +277,7 @@ async def test_closing_leaves_no_process_even_in_the_middle_of_a_prompt(real_com
         assert not request.done()
         started = time.monotonic()
         await model.close()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20  # of forty that the prompt takes
         with pytest.raises(aiohttp.ClientError):
             await request
     assert not exists(pid)
@@ -304,7 +292,7 @@ async def test_closing_during_the_start_ends_both(real_component: RealComponent)
     real_component("local-model")
     model = LocalModel(ONE_THREAD)
     starting = asyncio.create_task(model.start())
-    assert await until(lambda: model.pid is not None)
+    await until(lambda: model.pid is not None)
     pid = model.pid
     assert pid is not None
     await model.close()
@@ -329,7 +317,7 @@ async def test_a_cancelled_start_leaves_no_process(real_component: RealComponent
     real_component("local-model")
     model = LocalModel(ONE_THREAD)
     starting = asyncio.create_task(model.start())
-    assert await until(lambda: model.pid is not None)
+    await until(lambda: model.pid is not None)
     pid = model.pid
     assert pid is not None
     starting.cancel()
@@ -376,7 +364,7 @@ async def test_the_model_dies_with_its_parent(real_component: RealComponent, run
     finally:
         parent.kill()
         await parent.wait()
-    assert await silent_within(5, url)
+    await until(lambda: silent(url))
     await parent.stdout.read()
 
 
@@ -395,7 +383,7 @@ async def test_the_child_ends_when_its_input_ends(real_component: RealComponent)
         ready = json.loads(await asyncio.wait_for(child.stdout.readline(), 60))
         assert set(ready) == {"ready"}
         child.stdin.close()
-        assert await asyncio.wait_for(child.wait(), 5) == 0
+        assert await asyncio.wait_for(child.wait(), LIMIT) == 0
         assert await child.stdout.read() == b""
     finally:
         if child.returncode is None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +46,3 @@ def request(script: dict[str, Any], **fields: Any) -> Request:
     fields.setdefault("messages", (Message("user", (Text(told),)),))
     fields.setdefault("max_tokens", 1000)
     return Request(id=f"test{next(_ids)}_{time.monotonic_ns()}", model="any", **fields)
-
-
-async def until(happened: Callable[[], Any], within: float = 5.0) -> Any:
-    """Waits for what another process writes."""
-    for _ in range(int(within / 0.02)):
-        if found := happened():
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"it did not happen within {within} s")

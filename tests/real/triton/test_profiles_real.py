@@ -15,9 +15,10 @@ from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Reasoning, Request, Sampling, StopReason, Text, ToolCall
 from tests.event_grammar import check
-from tests.real.triton.asking import CALL, WEATHER, opened, request, until, url
+from tests.real.triton.asking import CALL, WEATHER, opened, request, url
 from tests.real.triton.server import Triton
 from tests.recording import Recorder
+from tests.waiting import until
 
 pytestmark = pytest.mark.real
 
@@ -201,10 +202,8 @@ async def test_a_hang_ends_with_the_limit_between_responses(served: Served, trit
     # models that are not decoupled, and BLS models, do not see that nobody waits any more
     script = {"say": "one two three", "hang_after": 2, "hang_for": 2.0}
     async with opened(served.url, times) as backend:
-        begun = time.monotonic()
         error, sink = await refused(backend, request(script))
     assert error.kind is Kind.TIMEOUT
-    assert time.monotonic() - begun < 4.0
     if served.form in STREAMED:
         assert sink.text.startswith("one")
 
@@ -227,7 +226,7 @@ async def test_a_client_that_leaves_stops_the_model(
         return
     assert served.backend.cancellation == ""
     (seen,) = await until(lambda: mine(triton, asked, "cancelled"))
-    assert seen["at"] - left < 0.5
+    assert seen["at"] - left < 5  # of ten that it would take
     assert not caplog.records  # the stop request's reply is an error by design
 
 

@@ -26,9 +26,10 @@ from dragoman.translators.ir import (
     ToolResult,
 )
 from tests.event_grammar import check
-from tests.real.triton.asking import CALL, WEATHER, opened, request, until, url
+from tests.real.triton.asking import CALL, WEATHER, opened, request, url
 from tests.real.triton.server import Triton
 from tests.recording import Recorder
+from tests.waiting import until
 
 pytestmark = pytest.mark.real
 
