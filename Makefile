@@ -12,7 +12,7 @@ ARGS ?=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test check check-format check-lint check-types format golden bench soak local-model real lock clean
+.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak local-model real lock clean
 
 help: ## what can be said to make
 	@echo "make WORD [ARGS=\"...\"]"
@@ -24,6 +24,9 @@ run: $(STAMPS)/core ## start the gateway on 127.0.0.1:8080; without a backend, w
 
 test: $(STAMPS)/dev real ## run all tests, against real components too
 	$(PY) -m pytest $(ARGS)
+
+test-fast: $(STAMPS)/dev ## run the tests that need no real component and no long wait, in under three minutes
+	$(PY) -m pytest -m "not real and not slow" $(ARGS)
 
 check: check-format check-lint check-types ## format, lint and types; with -k all three even when one fails
 

@@ -30,6 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests run first, and whatever asks for a real component is marked `real`."""
+    for item in items:
+        if "real_component" in getattr(item, "fixturenames", ()):
+            item.add_marker("real")
+    items.sort(
+        key=lambda item: (item.get_closest_marker("real") is not None, item.get_closest_marker("slow") is not None)
+    )
+
+
 def pytest_collection_finish() -> None:
     # What the imports left is permanent: freezing it makes the collection after each test cheap.
     gc.collect()

@@ -193,7 +193,7 @@ async def running(backend: FakeBackend | None = None, *more: FakeBackend, **sett
     protocols = settings.pop("protocols", [PLAIN, OTHER])
     app = build(Config(**settings), [first, *more], Secrets(tuple(keys)), protocols)
     async with listening(app, auto_decompress=False) as it:
-        yield Running(it.runner, it.session, first)
+        yield Running(it.runner, it.session, it.port, first)
 
 
 def post_bytes(body: object, path: str = "/v1/plain") -> bytes:

@@ -42,10 +42,7 @@ class Serving:
 
     runner: web.AppRunner
     session: aiohttp.ClientSession
-
-    @property
-    def port(self) -> int:
-        return int(self.runner.addresses[0][1])
+    port: int
 
     @property
     def url(self) -> str:
@@ -88,7 +85,7 @@ async def listening(app: web.Application, *, auto_decompress: bool = True) -> As
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession(auto_decompress=auto_decompress) as session:
         try:
-            yield Serving(runner, session)
+            yield Serving(runner, session, runner.addresses[0][1])
         finally:
             await runner.cleanup()
 
@@ -114,4 +111,4 @@ async def served(*scripts: Play, secrets: Secrets | None = None, **settings: Any
         ScriptedServer(*scripts) as server,
         over(server.url, secrets=secrets, backend=backend, **settings) as it,
     ):
-        yield Served(it.runner, it.session, server)
+        yield Served(it.runner, it.session, it.port, server)

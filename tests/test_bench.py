@@ -17,6 +17,8 @@ from bench.measures import TINY, percentile
 from bench.soak import Settings, report, soak
 from bench.upstream import FIRST_WORD, SCRIPTS, TOGETHER, WORDS, Recording, text_of
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_delta_of_the_script_has_the_size_of_a_real_one() -> None:
     written = b"".join(Recording("burst", SCRIPTS["burst"]).writes)

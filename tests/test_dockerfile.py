@@ -29,6 +29,8 @@ from tests.conftest import RealComponent
 from tests.container_build import Build, Ignore, Image, Instruction, base_python, read
 from tests.scripted import Script, ScriptedServer, text_stream
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 DOCKERFILE = ROOT / "Dockerfile"
 TEXT = DOCKERFILE.read_text("utf-8")

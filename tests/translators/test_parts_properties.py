@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.translators.ir import Delta, Event, Note, PartStarted, StopReason, ToolCall
 from dragoman.translators.parts import Parts
 from tests.event_grammar import check, fold, plain
+
+pytestmark = pytest.mark.slow
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
 

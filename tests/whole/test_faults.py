@@ -31,6 +31,8 @@ from tests.serving_command import serving
 from tests.serving_gateway import ASK, RESPONSES, Serving, over
 from tests.waiting import LIMIT, until
 
+pytestmark = pytest.mark.slow
+
 BODY = text_stream("hel", "lo", " and", " good", "bye")
 COMPLETED = b"event: response.completed"
 FAILED = b"event: response.failed"

@@ -32,6 +32,8 @@ from dragoman.translators.steps import at_once
 from tests.golden_files import TRANSCRIPTS, request, requests, upstream
 from tests.recording import ask
 
+pytestmark = pytest.mark.slow
+
 CONTEXT = Context(id="0" * 32, clock=lambda: 1_700_000_000, seal=lambda text: text, open=lambda blob: blob)
 BOUNDED = settings(
     max_examples=150, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)

@@ -25,6 +25,8 @@ from tests.serving_command import serving
 from tests.serving_gateway import PATHS, Served, asking, served
 from tests.waiting import LIMIT
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 

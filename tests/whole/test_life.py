@@ -18,6 +18,8 @@ from tests.serving_command import KEPT, serving
 from tests.serving_gateway import ASK
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 BODY = text_stream("a", "b", "c", "d")
 
 

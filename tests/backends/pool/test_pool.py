@@ -17,9 +17,8 @@ from dragoman.backends.pool import pool as pool_module
 from dragoman.backends.pool.breaker import Rules
 from dragoman.backends.pool.pool import Pool, rank
 from dragoman.backends.pool.replica import Settings
-from dragoman.gateway.calls.affinity import session
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Image, Message, Request, Text
+from dragoman.translators.ir import Request
 from tests.gateway_fakes import FakeBackend
 from tests.recording import Recorder
 from tests.scripted import Script, ScriptedServer, chunk, frames, model_list, sse, text_stream
@@ -130,17 +129,6 @@ def test_only_the_sessions_of_a_server_that_goes_move() -> None:
 
 def test_sessions_that_begin_alike_are_not_the_same() -> None:
     assert rank("session-1", "2a") != rank("session-12", "a")
-
-
-async def test_a_session_is_of_who_asks_and_of_the_first_words() -> None:
-    def asked(*texts: str, affinity: str | None = None) -> Request:
-        return Request("x", "m", tuple(Message("user", (Text(text),)) for text in texts), affinity=affinity)
-
-    assert session(asked("a", "b"), "k") == session(asked("a", "c"), "k")
-    assert session(asked("a"), "k") != session(asked("a"), "other key")
-    assert session(asked("a"), "k") != session(asked("b"), "k")
-    assert session(asked("a", affinity="s"), "k") == "s"
-    assert session(Request("x", "m", (Message("user", (Image("data:,"),)),)), "k") is None
 
 
 async def test_a_session_with_far_more_than_its_share_goes_to_other_servers_too() -> None:

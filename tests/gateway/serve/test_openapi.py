@@ -29,6 +29,8 @@ from dragoman.translators.registry import PROTOCOLS
 from tests.gateway_fakes import FakeBackend, running
 from tests.serving_gateway import listening
 
+pytestmark = pytest.mark.slow
+
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 

@@ -18,6 +18,8 @@ from tests.serving_command import KEPT, READ_AGAIN, Process, serving
 from tests.serving_gateway import ASK
 from tests.waiting import LIMIT, until
 
+pytestmark = pytest.mark.slow
+
 BODY = text_stream("a", "b", "c", "d")
 
 

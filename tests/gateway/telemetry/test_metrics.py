@@ -8,28 +8,13 @@ import random
 import pytest
 
 from dragoman.backends.base import Sink
-from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.telemetry.metrics import GAPS, MOST_MODELS, Gaps, Metrics
-from dragoman.gateway.telemetry.process_metrics import Vitals, resident
 from dragoman.translators.ir import Request
+from tests.gateway.calls.test_client_kind import AGENTS
 from tests.gateway_fakes import FakeBackend, hello, post_bytes, running
 from tests.scripted import Script, model_list, text_stream, usage
 from tests.serving_gateway import PATHS, asking, served
 from tests.waiting import until
-
-AGENTS = {
-    "codex": {"originator": "codex_exec", "user-agent": "codex_exec/0.169.0 (Debian 12.0.0; x86_64)"},
-    "claude-code": {"user-agent": "claude-cli/2.1.197 (external, sdk-cli)"},
-    "openai-python": {"user-agent": "AsyncOpenAI/Python 3.54.0"},
-    "anthropic-python": {"user-agent": "Anthropic/Python 2.12.0"},
-    "other": {"user-agent": "curl/8"},
-}
-
-
-@pytest.mark.parametrize("kind", AGENTS)
-def test_kinds_of_clients_are_told_by_what_they_send(kind: str) -> None:
-    assert client_kind(AGENTS[kind]) == kind
-    assert client_kind({}) == "other"
 
 
 def test_gaps_counted_at_once_are_the_same_as_one_by_one() -> None:
@@ -123,17 +108,3 @@ async def test_an_answer_that_was_whole_when_its_client_left_frees_nothing() -> 
         async with served.post({"model": "m", "input": "x"}) as answer:
             await answer.read()
         assert served.metric("dragoman_streams_freed_total", backend="fake") == 0
-
-
-async def test_lag_and_memory_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.PERIOD", 0.02)
-    metrics = Metrics()
-    vitals = Vitals(metrics)
-    await until(lambda: (metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") or 0) >= 3)
-    vitals.close()
-    count = metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count")
-    memory = metrics.registry.get_sample_value("dragoman_resident_memory_bytes") or 0
-    assert 10_000_000 < memory < 4_000_000_000
-    assert resident() is not None
-    await asyncio.sleep(0.05)
-    assert metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") == count

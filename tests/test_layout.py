@@ -1,0 +1,85 @@
+"""Where the tests of a module are: `a/b/c.py` is tested by `tests/a/b/test_c.py`, or by what the table below names.
+
+A row is a module, or a folder with a slash at its end whose modules are tested together; beside it stands the file
+that tests it and, where that does not say it by itself, why there. A row that is no longer needed fails.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ("translators", "backends", "gateway")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "__init__.py"
+)
+PARSE = "test_parse.py"
+ELSEWHERE = {
+    # pure, and only seen through what is built of it
+    "translators/errors.py": "tests/translators/responses/test_errors.py",
+    "translators/ir.py": "tests/translators/test_parts.py",  # declarations
+    "translators/protocol.py": "tests/test_golden.py",  # declarations
+    "translators/registry.py": "tests/test_layering.py",
+    "translators/chat_completions/": f"tests/translators/chat_completions/{PARSE}",
+    "translators/constraints/forced.py": "tests/backends/test_enforce.py",
+    "translators/messages/": f"tests/translators/messages/{PARSE}",
+    "translators/openai/": f"tests/translators/responses/{PARSE}",  # what both OpenAI protocols share
+    "translators/responses/": f"tests/translators/responses/{PARSE}",
+    "translators/responses/stream.py": "tests/test_golden.py",
+    "translators/responses/output.py": "tests/translators/responses/test_cut_calls.py",
+    "translators/responses/tool_choice.py": "tests/translators/responses/test_tools.py",
+    "translators/responses/proxies.py": "tests/translators/responses/test_tools.py",
+    # seen through a backend over a socket
+    "backends/base.py": "tests/gateway_fakes.py",  # declarations, which the fake backend keeps
+    "backends/quoted.py": "tests/backends/test_refusal.py",
+    "backends/registry.py": "tests/backends/triton/test_opening.py",
+    "backends/trace_headers.py": "tests/gateway/telemetry/test_tracing.py",
+    "backends/local/": "tests/real/test_local_model.py",  # needs the model
+    "backends/markup/": "tests/backends/markup/test_families.py",  # one suite holds for every family
+    "backends/pool/replica.py": "tests/backends/pool/test_pool.py",
+    "backends/prompts/prompt.py": "tests/backends/prompts/test_template.py",
+    "backends/prompts/tokenizer_config.py": "tests/backends/prompts/test_tokenizer.py",
+    "backends/triton/address.py": "tests/backends/triton/test_opening.py",
+    "backends/triton/backend.py": "tests/real/triton/test_requests_real.py",
+    "backends/triton/client.py": "tests/backends/triton/test_http_client.py",  # declarations
+    "backends/triton/grpc_client.py": "tests/real/triton/test_requests_real.py",
+    "backends/triton/model_files.py": "tests/real/triton/test_model_files.py",
+    # seen through the gateway
+    "gateway/__main__.py": "tests/test_packaging.py",
+    "gateway/factory.py": "tests/gateway/test_cli.py",
+    "gateway/calls/access_log.py": "tests/gateway/telemetry/test_logs.py",
+    "gateway/calls/answer.py": "tests/gateway/calls/test_handler.py",
+    "gateway/calls/call.py": "tests/gateway/calls/test_handler.py",
+    "gateway/calls/model_table.py": "tests/gateway/serve/test_app.py",
+    "gateway/keys/secrets.py": "tests/gateway/test_config.py",
+    "gateway/serve/server.py": "tests/whole/test_hostile.py",
+    "gateway/serve/serving.py": "tests/whole/test_life.py",
+}
+
+
+def own(module: str) -> str:
+    path = Path(module)
+    return f"tests/{path.parent.as_posix()}/test_{path.name}"
+
+
+def row(module: str) -> str | None:
+    """The row of the table that covers a module without tests of its own: its own, or its folder's."""
+    rows = (module, *(f"{folder.as_posix()}/" for folder in Path(module).parents))
+    return next((each for each in rows if each in ELSEWHERE), None)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_tests(module: str) -> None:
+    found = row(module)
+    assert (ROOT / own(module)).exists() or found is not None, f"write {own(module)}, or say in the table who tests it"
+
+
+@pytest.mark.parametrize("named", ELSEWHERE)
+def test_every_row_of_the_table_is_needed(named: str) -> None:
+    assert (ROOT / ELSEWHERE[named]).exists()
+    covered = [module for module in MODULES if row(module) == named]
+    assert any(not (ROOT / own(module)).exists() for module in covered), f"{named} has tests of its own"
