@@ -9,7 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import dataclass
 from types import TracebackType
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The limits of one call in seconds: connecting, the first event, between two reads, and for usage after the finish
+    reason."""
+
+    connect: float = 3.0
+    first: float = 600.0
+    between: float = 120.0
+    usage: float = 2.0
 
 
 class Deadline:

@@ -48,8 +48,17 @@ class Withheld:
         self._outer.note(note)
 
 
-async def enforce(plan: Plan, original: Request, run: Run, sink: Sink) -> None:
-    """Raises what `run` raises, and BACKEND_FAILED when constrained decoding did not constrain."""
+def planned(plan: Plan | None, original: Request) -> Request:
+    """The request that is sent first: the plan's, or the original where everything is enforced by the server."""
+    return original if plan is None else plan.request
+
+
+async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) -> None:
+    """Without a plan this is `run`. Raises what `run` raises, and BACKEND_FAILED when constrained decoding did not
+    constrain."""
+    if plan is None:
+        await run(original, sink)
+        return
     request, usages = plan.request, list[Usage | None]()
     while True:
         held = Withheld(sink)

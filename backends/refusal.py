@@ -19,7 +19,7 @@ from typing import NewType, TypeVar
 
 import orjson
 
-from dragoman.backends.quoted import Quoted
+from dragoman.backends.sensitive import Sensitive
 from dragoman.backends.usage import count
 
 MAX_BODY = 256 * 1024  # bytes of a refusal that are read; what is longer is not parsed
@@ -173,8 +173,8 @@ def redact(words: Words) -> str:
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
 
 
-def for_log(said: bytes | str) -> Quoted:
+def for_log(said: bytes | str) -> Sensitive:
     """What an operator may ask to read: everything but keys, on one line."""
     begin = said[:MAX_WORDS]
     text = begin.decode("utf-8", "replace") if isinstance(begin, bytes) else begin
-    return Quoted(_SECRETS.sub("[key]", " ".join(text.split()))[:MAX_LOGGED])
+    return Sensitive(_SECRETS.sub("[key]", " ".join(text.split()))[:MAX_LOGGED])

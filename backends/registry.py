@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dragoman.backends.base import Backend
-from dragoman.backends.chat.backend import ChatCompletions, Timeouts
+from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
+from dragoman.backends.deadline import Timeouts
 from dragoman.backends.local.backend import Local
 from dragoman.backends.triton.address import unusable
-from dragoman.backends.triton.opening import open_triton
+from dragoman.backends.triton.factory import open_triton
 
 
 @dataclass(frozen=True, slots=True)

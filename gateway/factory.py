@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dragoman.backends.base import Backend
-from dragoman.backends.chat.backend import Timeouts
-from dragoman.backends.pool.breaker import Rules
+from dragoman.backends.deadline import Timeouts
+from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool
-from dragoman.backends.pool.replica import Settings
+from dragoman.backends.pool.replica import PoolSettings
 from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.address import KNOWN, shown
 from dragoman.gateway.config import BackendConfig, Config, ConfigError, Group
@@ -46,13 +46,13 @@ def open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
     if not group.pooled:
         return opened[0]
     given = config.pool
-    settings = Settings(
+    settings = PoolSettings(
         probe=given.probe,
         down_after=given.down_after,
         slow=given.slow,
         retries=given.retries,
         spread=given.spread,
-        breaker=Rules(given.failures, given.rest, given.longest_rest),
+        breaker=BreakerRules(given.failures, given.rest, given.longest_rest),
     )
     return Pool(group.name, opened, settings, [each.url for each in group.members])
 

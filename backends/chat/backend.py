@@ -19,7 +19,7 @@ import hashlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,11 +32,12 @@ from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.encode import encode, optional_fields, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.probe import Probe
-from dragoman.backends.chat.refused_fields import KEPT, RefusedFields, by_fields, by_words
+from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields, by_words
 from dragoman.backends.chat.settings import Settings
-from dragoman.backends.deadline import Deadline
-from dragoman.backends.enforce import enforce
+from dragoman.backends.deadline import Deadline, Timeouts
+from dragoman.backends.enforce import enforce, planned
 from dragoman.backends.json_body import JsonBody, read_bounded
+from dragoman.backends.max_tokens import room_left
 from dragoman.backends.prompts.messages import render
 from dragoman.backends.prompts.model_folder import PromptCounter
 from dragoman.backends.refusal import MAX_BODY, Refusal, for_log, read
@@ -50,19 +51,8 @@ log = logging.getLogger(__name__)
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
 READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
 END_OF_BODY = 0.05  # seconds
-MIN_ROOM = 256  # tokens that must be left for an answer, or else the prompt counts as too long
 # What makes the request what it is: never dropped because a server names it in a refusal.
 ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds."""
-
-    connect: float = 3.0
-    first: float = 600.0
-    between: float = 120.0
-    usage: float = 2.0
 
 
 class _Stale(Exception):
@@ -139,7 +129,7 @@ class ChatCompletions:
 
     def prepare(self, request: Request) -> tuple[Note, ...]:
         plan = self._plan(request)
-        asked = request if plan is None else plan.request
+        asked = planned(plan, request)
         if not self._settings.images:
             render(asked.messages, self._settings)  # raises where an image cannot be left out
         _, notes = optional_fields(asked, self._settings, self._refused_by(asked))
@@ -156,14 +146,10 @@ class ChatCompletions:
 
     async def stream(self, request: Request, sink: Sink) -> None:
         await self._refuse_when_asleep()
-        plan = self._plan(request)
-        if plan is None:
-            await self._generate(request, sink)
-        else:
-            await enforce(plan, request, self._generate, sink)
+        await enforce(self._plan(request), request, self._generate, sink)
 
     async def _generate(self, request: Request, sink: Sink) -> None:
-        answer = _Answer(request, self._classify, sink, self._timeouts, self._settings)
+        answer = _AnswerReader(request, self._classify, sink, self._timeouts, self._settings)
         try:
             async with Deadline(self._timeouts.first) as deadline, self._opened(request, sink) as response:
                 await answer.read(response, deadline)
@@ -261,7 +247,7 @@ class ChatCompletions:
             return frozenset()
         sent = sent_fields(request, self._settings, refused) - ESSENTIAL - set(self._settings.extra_body)
         if named := by_fields(refusal, sent):
-            log.warning("%s: does not accept %s: left out for %d s", self._name, ", ".join(sorted(named)), KEPT)
+            log.warning("%s: does not accept %s: left out for %d s", self._name, ", ".join(sorted(named)), TTL)
             self._refused.learn(self._model or request.model, named)
             for name in sorted(named):
                 self.learned(name)
@@ -272,11 +258,10 @@ class ChatCompletions:
         return named
 
     def _with_room_left(self, request: Request, error: GatewayError) -> Request | None:
-        limit, tokens, asked = error.limit, error.tokens, request.max_tokens
-        if not self._settings.clamp_max_tokens or limit is None or tokens is None or asked is None:
+        if not self._settings.clamp_max_tokens:
             return None
-        room = limit - tokens
-        return replace(request, max_tokens=room) if MIN_ROOM <= room < asked else None
+        room = room_left(error.limit, error.tokens, request.max_tokens)
+        return None if room is None else replace(request, max_tokens=room)
 
     # ------------------------------------------------------------------------------------------------------ the server
 
@@ -300,8 +285,7 @@ class ChatCompletions:
 
     async def count_tokens(self, request: Request) -> int | None:
         await self._refuse_when_asleep()
-        plan = self._plan(request)
-        asked = request if plan is None else plan.request
+        asked = planned(self._plan(request), request)
         if self._counter is not None:
             return await self._counter.count(asked)
         fields, _ = optional_fields(asked, self._settings, self._refused_by(asked))
@@ -317,8 +301,8 @@ class ChatCompletions:
         return await (await self._probing()).count(body)
 
 
-class _Answer:
-    """Reading one answer into a sink."""
+class _AnswerReader:
+    """Reads one answer into a sink."""
 
     def __init__(self, request: Request, classify_: Any, sink: Sink, timeouts: Timeouts, settings: Settings) -> None:
         self.decoder = ChatDecoder(request, classify_, markup=settings.markup, markup_prompt=settings.markup_prompt)

@@ -29,9 +29,9 @@ from dragoman.translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
 
-HEALTH_KEPT = 0.3  # seconds; the gate in front keeps what it was told for half a second more
-ABSENT_KEPT = 60.0  # an endpoint that is missing while a proxy stands in for a server that starts comes later
-MODELS_KEPT = 10.0
+HEALTH_TTL = 0.3  # seconds; the gate in front keeps what it was told for half a second more
+ABSENT_TTL = 60.0  # an endpoint that is missing while a proxy stands in for a server that starts comes later
+MODELS_TTL = 10.0
 LIMIT = aiohttp.ClientTimeout(total=5.0)
 SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
 WAKE_LIMIT = aiohttp.ClientTimeout(total=300.0)  # weights come back from the host's memory or from a disk
@@ -43,7 +43,7 @@ WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "max_conte
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class Cached(Generic[T]):
     """The last result of `ask` for some seconds; concurrent callers share one question. Failures are not kept."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]], seconds: float) -> None:
@@ -74,9 +74,9 @@ class Probe:
         self._settings = settings
         self._name = name
         self._sleep_absent_until = 0.0
-        self._sleep = Kept(self._ask_asleep, HEALTH_KEPT)
-        self._health = Kept(self._ask_health, HEALTH_KEPT)
-        self._models = Kept(self._ask_models, MODELS_KEPT)
+        self._sleep = Cached(self._ask_asleep, HEALTH_TTL)
+        self._health = Cached(self._ask_health, HEALTH_TTL)
+        self._models = Cached(self._ask_models, MODELS_TTL)
 
     async def asleep(self) -> bool:
         """False where it cannot be told: the request itself will show it."""
@@ -120,7 +120,7 @@ class Probe:
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
         if status in (404, 405, 501):
-            self._sleep_absent_until = time.monotonic() + ABSENT_KEPT  # vLLM has it in developer mode only
+            self._sleep_absent_until = time.monotonic() + ABSENT_TTL  # vLLM has it in developer mode only
             return False
         answer = _loads(body)
         return isinstance(answer, dict) and answer.get("is_sleeping") is True

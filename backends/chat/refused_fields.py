@@ -2,7 +2,7 @@
 
 Learned is only what the fields of a refusal say: `error.param` with a code that fits, or the `loc` of a fault that
 forbids it; a field that this request did not have is never meant. It is learned for the model that was asked, and
-after `KEPT` seconds the field is tried again. A name that stands in words alone may be a client's own word: that one
+after `TTL` seconds the field is tried again. A name that stands in words alone may be a client's own word: that one
 request is asked again without the field, and nothing is remembered.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 
 from dragoman.backends.refusal import Refusal
 
-KEPT = 600.0  # seconds
+TTL = 600.0  # seconds
 MAX_MODELS = 256  # names that are remembered; the oldest is forgotten
 NONE: frozenset[str] = frozenset()
 
@@ -71,4 +71,4 @@ class RefusedFields:
         if model not in self._until and len(self._until) >= MAX_MODELS:
             del self._until[next(iter(self._until))]
         known = self._until.setdefault(model, {})
-        known.update(dict.fromkeys(names, self._clock() + KEPT))
+        known.update(dict.fromkeys(names, self._clock() + TTL))

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from dragoman.backends.base import Health, ModelInfo, Sink
-from dragoman.backends.chat.backend import ChatCompletions, Timeouts
+from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import Settings, resolve
+from dragoman.backends.deadline import Timeouts
 from dragoman.backends.local.child import MODEL_NAME, WINDOW, LocalModel
 from dragoman.translators.ir import Note, Request
 

@@ -42,7 +42,7 @@ class LocalModelError(RuntimeError):
     """The model cannot be started. For the operator: the text may hold paths and the library's own last words."""
 
 
-class State(Enum):
+class ChildState(Enum):
     IDLE = "not started"
     STARTING = "starting"
     UP = "ready"
@@ -52,7 +52,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ServerOptions:
     """`window` is per slot; a request beyond `slots` waits in the server's queue. `cache_mib` bounds the memory for
     prompts whose slot was given to another conversation (a Codex prompt takes about 105 MiB). More threads than
     free cores make the server slower.
@@ -86,10 +86,10 @@ def weights() -> Path:
 class LocalModel:
     """One model, one child at a time. All methods belong to the event loop that called `start`."""
 
-    def __init__(self, options: Options | None = None) -> None:
-        self.options = options or Options()
+    def __init__(self, options: ServerOptions | None = None) -> None:
+        self.options = options or ServerOptions()
         self.restarts = 0
-        self._state = State.IDLE
+        self._state = ChildState.IDLE
         self._changed = asyncio.Event()
         self._child: asyncio.subprocess.Process | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -98,13 +98,13 @@ class LocalModel:
         self._words = b""
 
     @property
-    def state(self) -> State:
+    def state(self) -> ChildState:
         return self._state
 
     @property
     def alive(self) -> bool:
         """The model answers, as far as anybody can know without asking it."""
-        return self._state is State.UP and self._child is not None and self._child.returncode is None
+        return self._state is ChildState.UP and self._child is not None and self._child.returncode is None
 
     @property
     def url(self) -> str | None:
@@ -122,14 +122,14 @@ class LocalModel:
 
     async def start(self) -> str:
         """The base URL, once the model answers; raises `LocalModelError`. To be called once."""
-        if self._state is not State.IDLE:
+        if self._state is not ChildState.IDLE:
             raise RuntimeError(f"the local model is {self._state.value}, and is started once")
-        self._become(State.STARTING)
+        self._become(ChildState.STARTING)
         try:
             url = await self._launch()
         except BaseException:
             await self._end()
-            self._become(State.FAILED)
+            self._become(ChildState.FAILED)
             raise
         self._keeper = asyncio.create_task(self._keep(), name="local-model")
         return url
@@ -138,24 +138,26 @@ class LocalModel:
         """The base URL, waiting at most `seconds` for a start or restart; the `GatewayError` is fit for clients."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._state in (State.STARTING, State.PAUSING) or (self._state is State.UP and not self.alive):
+                while self._state in (ChildState.STARTING, ChildState.PAUSING) or (
+                    self._state is ChildState.UP and not self.alive
+                ):
                     await self._changed.wait()
         if self.url is not None:
             return self.url
-        if self._state in (State.STARTING, State.PAUSING, State.UP):
+        if self._state in (ChildState.STARTING, ChildState.PAUSING, ChildState.UP):
             raise GatewayError(Kind.ASLEEP, "the local model is still starting", retry_after=2, source="backend")
         raise GatewayError(Kind.BACKEND_DOWN, f"the local model is {self._state.value}", source="backend")
 
     async def close(self) -> None:
         """Ends the child and returns when it is gone; may be called in any state, and twice."""
-        self._become(State.CLOSED)
+        self._become(ChildState.CLOSED)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         await self._end()
 
-    def _become(self, state: State) -> None:
-        if self._state is State.CLOSED:
+    def _become(self, state: ChildState) -> None:
+        if self._state is ChildState.CLOSED:
             return  # final, whatever was under way
         self._state = state
         self._changed.set()
@@ -169,7 +171,7 @@ class LocalModel:
             if self._child is not None:
                 since = loop.time()
                 status = await self._child.wait()
-                self._become(State.PAUSING)
+                self._become(ChildState.PAUSING)
                 await self._end()
                 pause = _FIRST_PAUSE if loop.time() - since > _STEADY else pause
                 logger.warning("the local model ended with status %s; %s", status, self.last_words or "it said nothing")
@@ -193,7 +195,7 @@ class LocalModel:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # signals to the terminal's group are the gateway's, which drains before it ends us
         )
-        if self._state is State.CLOSED:
+        if self._state is ChildState.CLOSED:
             raise LocalModelError("the local model was closed while it started")
         assert child.stdout is not None
         self._listener = asyncio.create_task(self._listen(child), name="local-model-stderr")
@@ -208,7 +210,7 @@ class LocalModel:
             await asyncio.wait([self._listener], timeout=_GRACE)
             raise LocalModelError(f"the local model ended with status {status} while it started: {self.last_words}")
         self._url = _address(line) + "/v1"
-        self._become(State.UP)
+        self._become(ChildState.UP)
         logger.info("the local model answers on %s, process %d", self._url, child.pid)
         return self._url
 
@@ -249,7 +251,7 @@ def _address(line: bytes) -> str:
         raise LocalModelError(f"the local model began with {line[:200]!r} instead of its address") from None
 
 
-def _arguments(model: Path, options: Options) -> list[str]:
+def _arguments(model: Path, options: ServerOptions) -> list[str]:
     return [
         *("--model", str(model)),
         *("--name", options.name),

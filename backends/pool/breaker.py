@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class State(Enum):
+class BreakerState(Enum):
     CLOSED = "closed"
     OPEN = "open"
     TRIAL = "trial"
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BreakerRules:
     """`rest` and `longest_rest` in seconds."""
 
     failures: int = 3
@@ -29,8 +29,8 @@ class Rules:
 
 
 class Breaker:
-    def __init__(self, rules: Rules) -> None:
-        self.state = State.CLOSED
+    def __init__(self, rules: BreakerRules) -> None:
+        self.state = BreakerState.CLOSED
         self.until = 0.0  # when the rest ends
         self._rules = rules
         self._failures = 0
@@ -38,30 +38,30 @@ class Breaker:
 
     def allows(self, now: float) -> bool:
         """Whether a request may go through; the one that then goes says so with `begin`."""
-        return self.state is State.CLOSED or (self.state is State.OPEN and now >= self.until)
+        return self.state is BreakerState.CLOSED or (self.state is BreakerState.OPEN and now >= self.until)
 
     def begin(self, now: float) -> bool:
         """A request goes; True when it is the trial, whose owner must end it with a verdict or `undecided`."""
-        if self.state is State.OPEN and now >= self.until:
-            self.state = State.TRIAL
+        if self.state is BreakerState.OPEN and now >= self.until:
+            self.state = BreakerState.TRIAL
             return True
         return False
 
     def undecided(self) -> None:
-        if self.state is State.TRIAL:
-            self.state = State.OPEN
+        if self.state is BreakerState.TRIAL:
+            self.state = BreakerState.OPEN
 
     def success(self) -> None:
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self._failures = 0
         self._rest = self._rules.rest
 
     def failure(self, now: float) -> None:
         self._failures += 1
-        if self.state is State.CLOSED and self._failures < self._rules.failures:
+        if self.state is BreakerState.CLOSED and self._failures < self._rules.failures:
             return
-        if self.state is State.OPEN and now < self.until:
+        if self.state is BreakerState.OPEN and now < self.until:
             return  # a request from before it opened: known already
-        self.state = State.OPEN
+        self.state = BreakerState.OPEN
         self.until = now + self._rest
         self._rest = min(self._rest * 2, self._rules.longest_rest)

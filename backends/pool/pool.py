@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from dragoman.backends.base import Backend, Health, ModelInfo, Sink, Unanswered, Wakeable
-from dragoman.backends.pool.replica import PROBE_LIMIT, Replica, Settings
+from dragoman.backends.pool.replica import PROBE_LIMIT, PoolSettings, Replica
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
 
@@ -42,11 +42,11 @@ class Pool:
         self,
         name: str,
         backends: Sequence[Backend],
-        settings: Settings | None = None,
+        settings: PoolSettings | None = None,
         identities: Sequence[str] | None = None,
     ) -> None:
         self._name = name
-        self._settings = settings or Settings()
+        self._settings = settings or PoolSettings()
         named = zip(backends, identities or [each.name for each in backends], strict=True)
         self.replicas = [Replica(each, identity, self._settings, self._on_change) for each, identity in named]
         self.changed: Callable[[str, str], None] = lambda name, state: None

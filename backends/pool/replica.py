@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from dragoman.backends.base import Backend, Health, Sink
-from dragoman.backends.pool.breaker import Breaker, Rules, State
+from dragoman.backends.pool.breaker import Breaker, BreakerRules, BreakerState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Note, Request
 
@@ -30,7 +30,7 @@ BLAMED = frozenset({Kind.BACKEND_DOWN, Kind.BACKEND_FAILED, Kind.TIMEOUT})
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PoolSettings:
     """Times in seconds. `spread`: how many times its fair share of the load a server takes before a session goes
     elsewhere; `down_after`: probes in a row that must fail; `slow`: a first event later than this is a failure."""
 
@@ -39,11 +39,11 @@ class Settings:
     slow: float = 120.0
     retries: int = 2
     spread: float = 1.25
-    breaker: Rules = field(default_factory=Rules)
+    breaker: BreakerRules = field(default_factory=BreakerRules)
 
 
 @runtime_checkable
-class Loaded(Protocol):
+class ReportsLoad(Protocol):
     """A backend that knows how much its server has to do: requests that run or wait there, whoever sent them."""
 
     def load(self) -> float | None: ...
@@ -57,7 +57,9 @@ class Lost(GatewayError):
 
 
 class Replica:
-    def __init__(self, backend: Backend, identity: str, settings: Settings, changed: Callable[[Replica], None]) -> None:
+    def __init__(
+        self, backend: Backend, identity: str, settings: PoolSettings, changed: Callable[[Replica], None]
+    ) -> None:
         self.backend = backend
         self.identity = identity
         self.pending = 0
@@ -83,7 +85,7 @@ class Replica:
             return "asleep"
         if self.health is not None and self.health.state != "ready":
             return self.health.state
-        return "ready" if self._breaker.state is State.CLOSED else "open"
+        return "ready" if self._breaker.state is BreakerState.CLOSED else "open"
 
     def available(self, now: float) -> bool:
         if not self.started or (self.health is not None and self.health.state != "ready"):
@@ -100,7 +102,7 @@ class Replica:
     @property
     def load(self) -> float:
         """Requests of ours, or of everybody where the server tells."""
-        told = self.backend.load() if isinstance(self.backend, Loaded) else None
+        told = self.backend.load() if isinstance(self.backend, ReportsLoad) else None
         return float(self.pending) if told is None else max(told, float(self.pending))
 
     # ----------------------------------------------------------------------------------------------------- its health

@@ -10,28 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from dragoman.backends.markup import Markup
 from dragoman.backends.triton.client import Outputs
 from dragoman.backends.triton.errors import broken_off, failed, timed_out
 from dragoman.backends.triton.output import Cumulative, Deltas, IdDecoder, Ids, Stops
-from dragoman.backends.triton.profiles import Ask, Profile
+from dragoman.backends.triton.profiles import Profile, PromptRequest
 from dragoman.backends.usage import count, measured
 from dragoman.translators.ir import Event, Note, StopReason, Usage
 from dragoman.translators.parts import Parts
 
 
-class Markup(Protocol):
-    """`backends.markup`: raw text into parts."""
-
-    def feed(self, text: str) -> None: ...
-
-    def finish(self) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """What an answer is read with. `ends` are the texts of the end tokens, `count` the number of tokens of a text."""
+class AnswerFormat:
+    """How an answer is read. `decoder` and `markup` make what one answer needs; `ends` are the texts of the end tokens;
+    `count` gives the number of tokens of a text."""
 
     decoder: Callable[[], IdDecoder]
     markup: Callable[[Parts], Markup]
@@ -39,22 +33,22 @@ class Reading:
     ends: Sequence[str] = ()
 
 
-class Answer:
+class AnswerDecoder:
     """`done`: nothing more is wanted of the server. `feed`, `finish` and `stop` give events; `abort` what is left."""
 
-    def __init__(self, profile: Profile, ask: Ask, parts: Parts, reading: Reading) -> None:
+    def __init__(self, profile: Profile, ask: PromptRequest, parts: Parts, format: AnswerFormat) -> None:
         self.done = False
         self._profile = profile
         self._ask = ask
         self._parts = parts
-        self._reading = reading
-        self._markup = reading.markup(parts)
+        self._format = format
+        self._markup = format.markup(parts)
         echoes = not profile.decoupled and "exclude_input_in_output" not in profile.asked.inputs
-        self._ids = Ids(reading.decoder(), ask.ends, ask.ids if echoes else ())
+        self._ids = Ids(format.decoder(), ask.ends, ask.ids if echoes else ())
         self._text: Cumulative | Deltas = Cumulative() if profile.cumulative else Deltas()
         sampling = ask.sampling
         self._stops = Stops(
-            sampling.stop or (), () if profile.by_ids else reading.ends, bool(sampling.include_stop_str_in_output)
+            sampling.stop or (), () if profile.by_ids else format.ends, bool(sampling.include_stop_str_in_output)
         )
         self._raw: list[str] = []
         self._responses = 0
@@ -183,7 +177,7 @@ class Answer:
     def usage(self) -> Usage | None:
         output = self._output
         if not output:
-            output = self._ids.count if self._profile.by_ids else self._reading.count("".join(self._raw))
+            output = self._ids.count if self._profile.by_ids else self._format.count("".join(self._raw))
         return measured(len(self._ask.ids) if self._input is None else self._input, output)
 
     def _taken(self) -> list[Event]:

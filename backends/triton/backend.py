@@ -4,7 +4,7 @@ The prompt is rendered and tokenized here, the answer decoded and parsed here, s
 reasoning and true usage whatever profile the server runs. Limits: connecting, the first response, and between
 responses, without which a BLS model whose engine failed would wait for ever. However an answer ends early, the request
 is aborted on the wire and, where the model listens to it, stopped by its id before `stream` returns; a BLS model
-cannot be stopped by anything (`capabilities` says so). Nothing is tried again but, once and before the first event, a
+cannot be stopped by anything (`cancellation` says so). Nothing is tried again but, once and before the first event, a
 token limit that leaves no room.
 """
 
@@ -15,22 +15,21 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dragoman.backends.base import Health, ModelInfo, Sink
-from dragoman.backends.chat.backend import Timeouts
 from dragoman.backends.chat.settings import Settings
-from dragoman.backends.deadline import Deadline
-from dragoman.backends.enforce import enforce
+from dragoman.backends.deadline import Deadline, Timeouts
+from dragoman.backends.enforce import enforce, planned
+from dragoman.backends.max_tokens import MIN_ROOM, room_left
 from dragoman.backends.prompts.messages import has_unseen_images, render
 from dragoman.backends.triton.address import Address
-from dragoman.backends.triton.answer import Answer
-from dragoman.backends.triton.client import Call, Client, Outputs
+from dragoman.backends.triton.answer import AnswerDecoder
+from dragoman.backends.triton.client import Client, InferRequest, Outputs
 from dragoman.backends.triton.errors import timed_out
 from dragoman.backends.triton.meter import Meter
 from dragoman.backends.triton.model_files import Loader, ModelFiles
-from dragoman.backends.triton.profiles import Ask, Profile, discover, encode, stop_inputs, wanted_outputs
+from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, encode, stop_inputs, wanted_outputs
 from dragoman.translators.constraints import forced
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Finished, Note, Request
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 4096
-MIN_ROOM = 256  # tokens that must be left for an answer, or else the prompt counts as too long
 STOP_SECONDS = 2.0
 END_SECONDS = 0.25
 STOP_ONCE = (0.0,)
@@ -50,18 +48,6 @@ STOP_ONCE = (0.0,)
 STOP_AGAIN = (0.0, 0.1, 0.3)
 
 _calls = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What `dragoman doctor` tells of a server: which profile, and what the profile cannot do."""
-
-    form: str
-    streams: bool
-    stoppable: bool
-    constrained: bool
-    measured_usage: bool
-    by_ids: bool
 
 
 class Triton:
@@ -120,17 +106,6 @@ class Triton:
                 log.info("%s: served as %s", self._name, self._profile.form)
             return self._profile
 
-    async def capabilities(self) -> Capabilities:
-        profile = await self._known()
-        return Capabilities(
-            form=profile.form,
-            streams=profile.decoupled,
-            stoppable=profile.stoppable and profile.decoupled,
-            constrained=profile.guided,
-            measured_usage="num_output_tokens" in profile.asked.outputs,
-            by_ids=profile.by_ids,
-        )
-
     @property
     def cancellation(self) -> str:
         """What keeps a client that leaves from freeing the GPU, for `dragoman doctor`; "" where nothing does."""
@@ -148,11 +123,11 @@ class Triton:
     def prepare(self, request: Request) -> tuple[Note, ...]:
         """Before the server has been reached, what its profile lacks is not known, and the worst is said."""
         plan = self._plan(request)
-        asked = request if plan is None else plan.request
+        asked = planned(plan, request)
         render(asked.messages, self._settings)  # raises where an image cannot be left out
         notes = [] if plan is None else list(plan.notes)
         if self._profile is not None:
-            notes += encode(self._profile, Ask("", (), 1, asked.sampling, logprobs=asked.logprobs))[1]
+            notes += encode(self._profile, PromptRequest("", (), 1, asked.sampling, logprobs=asked.logprobs))[1]
         if asked.thinking.budget is not None:
             notes.append(Note("field", "thinking_budget"))
         if asked.thinking.effort is not None and self._files is not None and not self._files.thinks:
@@ -177,11 +152,7 @@ class Triton:
     async def stream(self, request: Request, sink: Sink) -> None:
         await self._known_files()
         await self._known()
-        plan = self._plan(request)
-        if plan is None:
-            await self._generate(request, sink)
-        else:
-            await enforce(plan, request, self._generate, sink)
+        await enforce(self._plan(request), request, self._generate, sink)
 
     async def _generate(self, request: Request, sink: Sink) -> None:
         profile, files = await self._known(), await self._known_files()
@@ -212,10 +183,7 @@ class Triton:
         return room if asked is None else min(asked, room)
 
     def _room(self, error: GatewayError, tokens: int, asked: int) -> int | None:
-        if error.kind is not Kind.OVERFLOW or error.limit is None:
-            return None
-        room = error.limit - tokens
-        return room if MIN_ROOM <= room < asked else None
+        return room_left(error.limit, tokens, asked) if error.kind is Kind.OVERFLOW else None
 
     def _measured(self, error: GatewayError, tokens: int) -> GatewayError:
         if error.kind is Kind.OVERFLOW and error.tokens is None:
@@ -232,12 +200,12 @@ class Triton:
         if not profile.by_ids and profile.adds_bos:
             text = files.without_second_bos(text)
         ends = list(files.tokenizer.eos_ids)
-        ask = Ask(text, prompt.ids, limit, request.sampling, ends, request.format, request.logprobs)
+        ask = PromptRequest(text, prompt.ids, limit, request.sampling, ends, request.format, request.logprobs)
         inputs, _ = encode(profile, ask)
-        call = Call(
+        call = InferRequest(
             profile.asked, f"{request.id}.{next(_calls)}", inputs, profile.decoupled, outputs=wanted_outputs(profile)
         )
-        answer = Answer(profile, ask, Parts.of(request), files.reading(request, prompt))
+        answer = AnswerDecoder(profile, ask, Parts.of(request), files.answer_format(request, prompt))
         ended = False
         try:
             async with Deadline(self._timeouts.first) as deadline, self._client.open(call) as responses:
@@ -258,7 +226,7 @@ class Triton:
                 sink.note(note)
 
     async def _read(
-        self, responses: AsyncIterator[list[Outputs]], answer: Answer, deadline: Deadline, sink: Sink
+        self, responses: AsyncIterator[list[Outputs]], answer: AnswerDecoder, deadline: Deadline, sink: Sink
     ) -> bool:
         """Whether the server has ended by itself."""
         async for batch in responses:
@@ -279,26 +247,26 @@ class Triton:
         self._finish(answer, sink)
         return True
 
-    def _finish(self, answer: Answer, sink: Sink) -> None:
+    def _finish(self, answer: AnswerDecoder, sink: Sink) -> None:
         events = answer.finish()
         if events and not sink.feed(events):
             self._enough(events, answer, sink)
 
-    def _enough(self, events: list[Event], answer: Answer, sink: Sink) -> None:
+    def _enough(self, events: list[Event], answer: AnswerDecoder, sink: Sink) -> None:
         if not isinstance(events[-1], Finished):
             sink.feed(answer.stop())
 
-    def _abort(self, answer: Answer, sink: Sink) -> None:
+    def _abort(self, answer: AnswerDecoder, sink: Sink) -> None:
         if events := answer.abort():
             sink.feed(events)
 
-    async def _stop(self, profile: Profile, call: Call, *, begun: bool) -> None:
+    async def _stop(self, profile: Profile, call: InferRequest, *, begun: bool) -> None:
         """Tell the engine by the request's id. A model that answers whole could read it only when it is too late."""
         if profile.stopper is not None and profile.decoupled:
-            stop = Call(profile.stopper, call.id, stop_inputs(profile.stopper), quiet=True)
+            stop = InferRequest(profile.stopper, call.id, stop_inputs(profile.stopper), quiet=True)
             await _to_its_end(self._tell(stop, STOP_ONCE if begun else STOP_AGAIN))
 
-    async def _tell(self, stop: Call, pauses: Sequence[float]) -> None:
+    async def _tell(self, stop: InferRequest, pauses: Sequence[float]) -> None:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 for pause in pauses:
@@ -357,8 +325,7 @@ class Triton:
 
     async def count_tokens(self, request: Request) -> int | None:
         files = await self._known_files()
-        plan = self._plan(request)
-        asked = request if plan is None else plan.request
+        asked = planned(self._plan(request), request)
         guided = asked.format is not None and self._profile is not None and self._profile.guided
         return len((await files.prompt(asked, guided=guided)).ids)
 

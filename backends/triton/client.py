@@ -36,7 +36,7 @@ class Metadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class InferRequest:
     """One request. `id` is unique among the requests in flight. `streamed` must be what the model's transaction policy
     says: a decoupled model answers streams only, another one only whole."""
 
@@ -74,7 +74,7 @@ class Client(Protocol):
         """Returns once the model is loaded, at most `LOADING` seconds later; a server that loads by itself refuses."""
         ...
 
-    def open(self, call: Call) -> AbstractAsyncContextManager[AsyncIterator[list[Outputs]]]:
+    def open(self, call: InferRequest) -> AbstractAsyncContextManager[AsyncIterator[list[Outputs]]]:
         """What came with one read, again and again until the answer ends. Leaving the block earlier aborts the request
         on the wire; whether that stops the model is the profile's affair."""
         ...

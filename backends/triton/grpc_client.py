@@ -23,8 +23,8 @@ from dragoman.backends.triton.client import (
     LOADING,
     MAX_MESSAGE,
     QUESTION,
-    Call,
     Config,
+    InferRequest,
     Metadata,
     ModelState,
     Outputs,
@@ -154,7 +154,7 @@ class GrpcClient:
     # --------------------------------------------------------------------------------------------------------- answers
 
     @contextlib.asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
+    async def open(self, call: InferRequest) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
         await self._connected()
         message = self._encode(call)
         sent = (*self._key, *((name.lower(), value) for name, value in OUTGOING.get().items()))
@@ -197,7 +197,7 @@ class GrpcClient:
         log.log(logging.DEBUG if quiet else logging.WARNING, "%s: %s: %s", self._target, code, for_log(words))
         return classify(code, words, begun=begun)
 
-    def _encode(self, call: Call) -> Any:
+    def _encode(self, call: InferRequest) -> Any:
         message = self._pb.ModelInferRequest(model_name=call.model.name, id=call.id)
         if call.streamed:
             message.parameters["triton_enable_empty_final_response"].bool_param = True

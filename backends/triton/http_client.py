@@ -26,8 +26,8 @@ from dragoman.backends.triton.client import (
     LOADING,
     MAX_MESSAGE,
     QUESTION,
-    Call,
     Config,
+    InferRequest,
     Metadata,
     ModelState,
     Outputs,
@@ -133,7 +133,7 @@ class HttpClient:
     # --------------------------------------------------------------------------------------------------------- answers
 
     @contextlib.asynccontextmanager
-    async def open(self, call: Call) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
+    async def open(self, call: InferRequest) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
         response = await self._post(call)
         try:
             if response.status != 200:
@@ -148,7 +148,7 @@ class HttpClient:
         finally:
             _abort(response)
 
-    async def _post(self, call: Call) -> aiohttp.ClientResponse:
+    async def _post(self, call: InferRequest) -> aiohttp.ClientResponse:
         session = await self._started()
         path = f"{self._base}/v2/models/{quote(call.model.name)}/generate{'_stream' if call.streamed else ''}"
         try:
@@ -201,7 +201,7 @@ def _level(quiet: bool) -> int:
     return logging.DEBUG if quiet else logging.WARNING
 
 
-def _body(call: Call) -> dict[str, Any]:
+def _body(call: InferRequest) -> dict[str, Any]:
     """Tensors of one value as scalars, all others flat: the server gives them their shape."""
     body: dict[str, Any] = {"id": call.id}
     for name, tensor in call.inputs.items():

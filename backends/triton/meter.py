@@ -16,7 +16,7 @@ import aiohttp
 from dragoman.backends.json_body import read_bounded
 
 LIMIT = aiohttp.ClientTimeout(total=1.0)
-KEPT = 1.0  # seconds
+INTERVAL = 1.0  # seconds
 PAUSE = 60.0
 STALE = 15.0
 MAX_BODY = 4 * 1024 * 1024
@@ -46,7 +46,7 @@ class Meter:
         now = time.monotonic()
         if not self._url or now < self._next:
             return
-        self._next = now + KEPT
+        self._next = now + INTERVAL
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=LIMIT, cookie_jar=aiohttp.DummyCookieJar())
         try:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.markup import Markup, detect, open_markup
 from dragoman.backends.prompts.model_folder import module, read
-from dragoman.backends.triton.answer import Reading
+from dragoman.backends.triton.answer import AnswerFormat
 from dragoman.translators.ir import Request, Thinking
 from dragoman.translators.parts import Parts
 
@@ -63,12 +63,12 @@ class ModelFiles:
             return text
         return self.template.strip_bos(text)
 
-    def reading(self, request: Request, prompt: Rendered) -> Reading:
+    def answer_format(self, request: Request, prompt: Rendered) -> AnswerFormat:
         def markup(parts: Parts) -> Markup:
             return open_markup(self.family, parts, prompt=prompt.text[-PROMPT_END:], request=request)
 
         ends = tuple(self.tokenizer.decode([id]) for id in self.tokenizer.eos_ids)
-        return Reading(self.tokenizer.decode_stream, markup, self.tokenizer.count, ends)
+        return AnswerFormat(self.tokenizer.decode_stream, markup, self.tokenizer.count, ends)
 
 
 Loader = Callable[[], ModelFiles]

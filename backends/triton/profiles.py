@@ -48,7 +48,7 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PromptRequest:
     """One request as far as a profile needs it. `ends`: token ids that end an answer, the first is the model's own."""
 
     text: str
@@ -180,7 +180,7 @@ _SAMPLING: Mapping[Form, Mapping[str, tuple[str, ...]]] = {
 _NEVER = ("min_p", "ignore_eos", "skip_special_tokens", "logit_bias")
 
 
-def encode(profile: Profile, ask: Ask) -> tuple[dict[str, Tensor], list[Note]]:
+def encode(profile: Profile, ask: PromptRequest) -> tuple[dict[str, Tensor], list[Note]]:
     """The tensors of a request, and what of it the model cannot take."""
     known = profile.asked.inputs
     inputs = {name: tensor for name, tensor in _required(profile, ask) if name in known}
@@ -215,7 +215,7 @@ def _effective(sampling: Sampling, *, engine: bool) -> dict[str, Any]:
     return found
 
 
-def _required(profile: Profile, ask: Ask) -> Iterator[tuple[str, Tensor]]:
+def _required(profile: Profile, ask: PromptRequest) -> Iterator[tuple[str, Tensor]]:
     """What is always sent, where the model knows the name."""
     match profile.form:
         case "tensorrt_llm":
@@ -240,7 +240,7 @@ def _required(profile: Profile, ask: Ask) -> Iterator[tuple[str, Tensor]]:
                 yield "guided_decoding_guide", Tensor([json.dumps(ask.format.schema, ensure_ascii=False, default=dict)])
 
 
-def _by_ids(profile: Profile, ask: Ask) -> Iterator[tuple[str, Tensor]]:
+def _by_ids(profile: Profile, ask: PromptRequest) -> Iterator[tuple[str, Tensor]]:
     yield "input_ids", Tensor(list(ask.ids))
     yield "input_lengths", Tensor([len(ask.ids)])
     yield "request_output_len", Tensor([ask.max_tokens])
@@ -254,7 +254,7 @@ def _by_ids(profile: Profile, ask: Ask) -> Iterator[tuple[str, Tensor]]:
         yield "stop_words_list", Tensor([*more, *range(1, len(more) + 1)], (2, len(more)))
 
 
-def _by_llmapi(profile: Profile, ask: Ask) -> Iterator[tuple[str, Tensor]]:
+def _by_llmapi(profile: Profile, ask: PromptRequest) -> Iterator[tuple[str, Tensor]]:
     yield "text_input", Tensor([ask.text])
     yield "streaming", Tensor([profile.decoupled])
     yield "sampling_param_max_tokens", Tensor([ask.max_tokens])

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import orjson
 
-from dragoman.backends.quoted import Quoted
+from dragoman.backends.sensitive import Sensitive
 from dragoman.gateway.config import LogConfig
 
 log = logging.getLogger("dragoman")
@@ -66,9 +66,9 @@ class Formatter(logging.Formatter):
 
     def _message(self, record: logging.LogRecord) -> str:
         args = record.args
-        if self._prompts or not isinstance(args, tuple) or not any(isinstance(each, Quoted) for each in args):
+        if self._prompts or not isinstance(args, tuple) or not any(isinstance(each, Sensitive) for each in args):
             return record.getMessage()
-        return record.msg % tuple(UNTOLD if isinstance(each, Quoted) else each for each in args)
+        return record.msg % tuple(UNTOLD if isinstance(each, Sensitive) else each for each in args)
 
     def _exception(self, error: BaseException, trace: TracebackType | None) -> str:
         frames = traceback.extract_tb(trace)

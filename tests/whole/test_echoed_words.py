@@ -202,7 +202,7 @@ async def test_a_server_that_refuses_a_field_by_its_fields_is_believed_and_it_is
 async def dozing(servers: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Serving, list[ScriptedServer]]]:
     """Servers whose health alone says that they sleep; the gateway asks for it seldom, unless there is a reason to."""
     monkeypatch.setattr("dragoman.gateway.calls.health.FRESH", 60.0)
-    monkeypatch.setattr("dragoman.backends.chat.probe.HEALTH_KEPT", 0.0)
+    monkeypatch.setattr("dragoman.backends.chat.probe.HEALTH_TTL", 0.0)
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(ScriptedServer(default=Script(ANSWER))) for _ in range(servers)]
         for server in running:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dragoman.backends.base import Health
-from dragoman.backends.chat.backend import ChatCompletions, Timeouts
+from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
+from dragoman.backends.deadline import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage

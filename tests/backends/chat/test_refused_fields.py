@@ -13,7 +13,7 @@ import pytest
 
 from dragoman.backends.chat import refused_fields
 from dragoman.backends.chat.backend import ChatCompletions
-from dragoman.backends.chat.refused_fields import KEPT, MAX_MODELS, RefusedFields, by_fields, by_words
+from dragoman.backends.chat.refused_fields import MAX_MODELS, TTL, RefusedFields, by_fields, by_words
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.refusal import read
 from dragoman.translators.errors import GatewayError, Kind
@@ -122,14 +122,14 @@ def test_what_was_learned_is_tried_again_after_some_minutes() -> None:
     now = 1000.0
     fields = RefusedFields(lambda: now)
     fields.learn("m", {"top_k"})
-    now += KEPT / 2
+    now += TTL / 2
     fields.learn("m", {"seed"})
     assert fields.of("m") == {"top_k", "seed"}
-    now += KEPT / 2
+    now += TTL / 2
     assert fields.of("m") == {"seed"}
-    now += KEPT / 2
+    now += TTL / 2
     assert fields.of("m") == frozenset()
-    assert 60 <= KEPT <= 3600
+    assert 60 <= TTL <= 3600
 
 
 def test_it_is_learned_for_one_model_alone() -> None:
@@ -203,7 +203,7 @@ async def test_a_parameter_that_a_refusal_s_fields_name_is_left_out_for_a_while(
 
 
 async def test_it_is_tried_again_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refused_fields, "KEPT", 0.0)
+    monkeypatch.setattr(refused_fields, "TTL", 0.0)
     refusal = Script.json(REFUSED_BY_FIELDS["openai"], 400)
     async with serving(refusal) as (server, backend):
         await backend.stream(WITH_TOP_K, Recorder())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dragoman.backends.pool.breaker import Breaker, Rules, State
+from dragoman.backends.pool.breaker import Breaker, BreakerRules, BreakerState
 
-RULES = Rules(failures=3, rest=5, longest_rest=15)
+RULES = BreakerRules(failures=3, rest=5, longest_rest=15)
 
 
 def opened() -> Breaker:
@@ -26,7 +26,7 @@ def test_it_opens_at_the_last_of_the_failures_in_a_row_only() -> None:
     breaker.failure(0)
     assert breaker.allows(0)
     breaker.failure(0)
-    assert breaker.state is State.OPEN
+    assert breaker.state is BreakerState.OPEN
     assert not breaker.allows(4.9)
 
 
@@ -43,7 +43,7 @@ def test_a_trial_that_succeeds_closes_it_and_forgets() -> None:
     breaker = opened()
     breaker.begin(105)
     breaker.success()
-    assert breaker.state is State.CLOSED
+    assert breaker.state is BreakerState.CLOSED
     breaker.failure(106)
     assert breaker.allows(106)
 

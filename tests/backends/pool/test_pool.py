@@ -14,9 +14,9 @@ import pytest
 
 from dragoman.backends.base import Health, ModelInfo
 from dragoman.backends.pool import pool as pool_module
-from dragoman.backends.pool.breaker import Rules
+from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool, rank
-from dragoman.backends.pool.replica import Settings
+from dragoman.backends.pool.replica import PoolSettings
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
 from tests.gateway_fakes import FakeBackend
@@ -350,7 +350,7 @@ async def test_requests_that_wait_on_a_server_found_down_go_elsewhere_and_runnin
 
 async def test_one_missed_probe_may_be_chance() -> None:
     backend = FakeBackend(name="a")
-    pool = Pool("p", [backend, FakeBackend(name="b")], Settings(probe=600))
+    pool = Pool("p", [backend, FakeBackend(name="b")], PoolSettings(probe=600))
     await pool.start()
     replica = pool.replicas[0]
     await replica.probe()
@@ -368,7 +368,7 @@ async def test_one_missed_probe_may_be_chance() -> None:
 async def test_the_pool_is_what_its_best_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "RECENT", -1.0)
     a, b = FakeBackend(name="a", state=Health("down", "gone")), FakeBackend(name="b", state=Health("asleep", "zzz"))
-    pool = Pool("p", [a, b], Settings(probe=600))
+    pool = Pool("p", [a, b], PoolSettings(probe=600))
     await pool.start()
     assert (await pool.health()).state == "asleep"
     b.state = Health("ready")
@@ -382,7 +382,7 @@ async def test_the_pool_is_what_its_best_server_is(monkeypatch: pytest.MonkeyPat
 
 async def test_one_answer_of_a_probe_counts_once_however_often_the_pool_is_asked() -> None:
     a, b = FakeBackend(name="a"), FakeBackend(name="b", state=Health("down"))
-    pool = Pool("p", [a, b], Settings(probe=600))
+    pool = Pool("p", [a, b], PoolSettings(probe=600))
     await pool.start()
     for _ in range(20):
         assert (await pool.health()).state == "ready"
@@ -397,7 +397,7 @@ async def test_a_probe_that_hangs_does_not_keep_the_pool_from_being_ready() -> N
             await asyncio.sleep(30)
             return Health("ready")
 
-    pool = Pool("p", [Hangs(name="a"), FakeBackend(name="b")], Settings(probe=600))
+    pool = Pool("p", [Hangs(name="a"), FakeBackend(name="b")], PoolSettings(probe=600))
     await pool.start()
     begun = time.monotonic()
     assert (await pool.health()).state == "ready"
@@ -494,7 +494,7 @@ async def test_cancelling_frees_the_server_and_the_trial() -> None:
         raise GatewayError(Kind.BACKEND_FAILED, "no", source="backend")
 
     backend = FakeBackend(fails, name="a")
-    pool = Pool("p", [backend], Settings(probe=600, breaker=Rules(failures=1, rest=0.01)))
+    pool = Pool("p", [backend], PoolSettings(probe=600, breaker=BreakerRules(failures=1, rest=0.01)))
     await pool.start()
     with pytest.raises(GatewayError):
         await pool.stream(Request("r", "m", ()), Recorder())

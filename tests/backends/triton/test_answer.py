@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dragoman.backends.markup import open_markup
-from dragoman.backends.triton.answer import Answer, Reading
+from dragoman.backends.triton.answer import AnswerDecoder, AnswerFormat
 from dragoman.backends.triton.client import Metadata
-from dragoman.backends.triton.profiles import Ask, Form, Profile
+from dragoman.backends.triton.profiles import Form, Profile, PromptRequest
 from dragoman.translators.ir import Finished, Sampling, Usage
 from dragoman.translators.parts import Parts
 from tests.recording import ask
@@ -32,8 +32,8 @@ class Letters:
 def usage(*responses: dict[str, Any], form: Form = "ensemble") -> Usage | None:
     model = Metadata("m", {"text_input": "BYTES", "exclude_input_in_output": "BOOL"}, {}, batched=False)
     profile = Profile(form, model, decoupled=True, cumulative=False, stopper=None, guided=False, models=("m",))
-    reading = Reading(Letters, lambda parts: open_markup("plain", parts, prompt="", request=ask()), count=len)
-    answer = Answer(profile, Ask("hello", PROMPT, 100, Sampling()), Parts.of(ask()), reading)
+    format = AnswerFormat(Letters, lambda parts: open_markup("plain", parts, prompt="", request=ask()), count=len)
+    answer = AnswerDecoder(profile, PromptRequest("hello", PROMPT, 100, Sampling()), Parts.of(ask()), format)
     events = answer.feed([{name: _tensor(value) for name, value in each.items()} for each in responses])
     events += answer.finish()
     assert isinstance(events[-1], Finished)

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from dragoman.backends.triton.client import Call, Metadata, Outputs, Tensor
+from dragoman.backends.triton.client import InferRequest, Metadata, Outputs, Tensor
 from dragoman.backends.triton.http_client import HttpClient
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -48,7 +48,7 @@ async def answering(
 
 async def read(client: HttpClient, streamed: bool = True, into: list[Outputs] | None = None) -> list[Outputs]:
     found = [] if into is None else into
-    async with client.open(Call(MODEL, "id", {"text_input": Tensor(["hi"])}, streamed)) as responses:
+    async with client.open(InferRequest(MODEL, "id", {"text_input": Tensor(["hi"])}, streamed)) as responses:
         async for batch in responses:
             found += batch
     return found

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dragoman.backends.triton.client import Config, Metadata, Tensor, metadata, wire_shape
-from dragoman.backends.triton.profiles import Ask, Profile, discover, encode, fitted, stop_inputs
+from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, encode, fitted, stop_inputs
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import JsonObject, JsonSchema, Note, Sampling
 
@@ -144,7 +144,7 @@ def profile(form: Any, inputs: dict[str, str], **more: Any) -> Profile:
 
 
 def sent(target: Profile, **fields: Any) -> dict[str, Any]:
-    ask = Ask("prompt", [5, 6, 7], 9, fields.pop("sampling", Sampling()), **fields)
+    ask = PromptRequest("prompt", [5, 6, 7], 9, fields.pop("sampling", Sampling()), **fields)
     return {name: list(tensor.values) for name, tensor in encode(target, ask)[0].items()}
 
 
@@ -177,7 +177,7 @@ def test_a_temperature_samples() -> None:
 
 def test_what_the_model_cannot_take_is_said() -> None:
     sampling = Sampling(repetition_penalty=1.1, min_p=0.1, logit_bias={"1": 2.0}, min_tokens=3)
-    _, notes = encode(profile("llmapi", LLMAPI), Ask("p", [1], 9, sampling, logprobs=3))
+    _, notes = encode(profile("llmapi", LLMAPI), PromptRequest("p", [1], 9, sampling, logprobs=3))
     names = {"repetition_penalty", "min_p", "logit_bias", "min_tokens", "logprobs"}
     assert set(notes) == {Note("field", name) for name in names}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.chat.backend import Timeouts
-from dragoman.backends.local.child import LocalModel, Options
+from dragoman.backends.deadline import Timeouts
+from dragoman.backends.local.child import LocalModel, ServerOptions
 from tests.conftest import RealComponent
 from tests.event_grammar import check
 from tests.real.claude import Claude
@@ -56,7 +56,7 @@ async def test_a_real_model_speaks_through_triton(
     real_component: RealComponent, triton: Triton, tokenizer_folder: Path
 ) -> None:
     real_component("local-model")
-    local = LocalModel(Options(threads=1))
+    local = LocalModel(ServerOptions(threads=1))
     await local.start()
     try:
         place = (await local.ready()).removesuffix("/v1")

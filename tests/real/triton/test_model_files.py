@@ -78,7 +78,7 @@ async def test_under_a_constraint_an_opened_thought_is_closed(thinker: ModelFile
 async def test_an_opened_thought_is_reasoning(thinker: ModelFiles) -> None:
     asked = request({}, messages=HELLO)
     parts = Parts.of(asked)
-    markup = thinker.reading(asked, await thinker.prompt(asked, guided=False)).markup(parts)
+    markup = thinker.answer_format(asked, await thinker.prompt(asked, guided=False)).markup(parts)
     markup.feed("Hm.</think>Yes.")
     markup.finish()
     assert [event.kind for event in parts.events if hasattr(event, "kind")] == ["reasoning", "text"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.deadline import Timeouts
 from dragoman.backends.triton.backend import Triton as TritonBackend
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
@@ -234,13 +234,10 @@ def mine(triton: Triton, asked: Request, event: str) -> list[dict[str, Any]]:
     return [fact for fact in triton.facts(event=event) if fact["id"].startswith(asked.id)]
 
 
-async def test_health_models_and_capabilities(served: Served) -> None:
+async def test_health_models_and_cancellation(served: Served) -> None:
     health = await served.backend.health()
     assert health.state == "ready", health
     (model,) = await served.backend.models()
     assert model.id == FORMS[served.form][0]
-    told = await served.backend.capabilities()
-    assert told.streams is (served.form in STREAMED)
-    assert told.constrained is not served.form.startswith("llmapi")
-    assert told.stoppable is (served.form in STREAMED and not served.form.startswith("bls"))
-    assert bool(served.backend.cancellation) is not told.stoppable
+    stoppable = served.form in STREAMED and not served.form.startswith("bls")
+    assert bool(served.backend.cancellation) is not stoppable

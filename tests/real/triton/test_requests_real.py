@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.chat.backend import Timeouts
+from dragoman.backends.deadline import Timeouts
 from dragoman.backends.triton.backend import Triton as TritonBackend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dragoman.backends.chat.backend import Timeouts
 from dragoman.backends.chat.settings import resolve
+from dragoman.backends.deadline import Timeouts
 from dragoman.backends.markup import FAMILIES
 from dragoman.backends.triton.address import Address, parse, unusable
 from dragoman.backends.triton.backend import Triton
