@@ -1,7 +1,8 @@
 """Which package may import which, read from the syntax trees, and what no tracked file may hold.
 
 Imports point one way: gateway to backends to translators. The rules are the first table; a failure names the file, the
-line, the import and the reason. The second half checks the rules themselves on sources that break them.
+line, the import and the reason. Translators and some modules of backends are pure: no I/O, clock, randomness or log.
+The second half checks the rules themselves on sources that break them.
 """
 
 import ast
@@ -44,8 +45,38 @@ IMPURE = {module: reached for reached, modules in REACH.items() for module in mo
 PURE_EXCEPTIONS = frozenset({"urllib.parse"})
 IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "__import__"})
 PURE_THIRD_PARTY = frozenset({"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"})
-# Pure as it is used there: with an empty registry, so that no reference is ever fetched.
-PURE_BY_CARE = {"translators.constraints.schema_check": frozenset({"attrs", "jsonschema", "referencing"})}
+# The modules of `backends` that are as pure as translators; a package stands for all of its modules.
+PURE_BACKENDS = (
+    "backends.markup",
+    "backends.prompts",
+    "backends.base",
+    "backends.enforce",
+    "backends.max_tokens",
+    "backends.refusal",
+    "backends.sensitive",
+    "backends.usage",
+    "backends.chat.decoder",
+    "backends.chat.encode",
+    "backends.chat.errors",
+    "backends.chat.settings",
+    "backends.pool.breaker",
+    "backends.triton.answer",
+    "backends.triton.client",
+    "backends.triton.errors",
+    "backends.triton.output",
+    "backends.triton.profiles",
+)
+# Pure as they are used there.
+PURE_BY_CARE = {
+    # With an empty registry, so that no reference is ever fetched.
+    "translators.constraints.schema_check": frozenset({"attrs", "jsonschema", "referencing"}),
+    # `ast.literal_eval` warns of odd escapes in what a model wrote; the warnings are suppressed.
+    "backends.markup.tagged": frozenset({"warnings"}),
+    # Without a loader of files. The clock only limits how long a template runs; the date comes in as an argument.
+    "backends.prompts.template": frozenset({"jinja2", "time"}),
+    # The content of tokenizer.json comes in as bytes.
+    "backends.prompts.tokenizer": frozenset({"tokenizers"}),
+}
 
 
 @dataclass(frozen=True)
@@ -109,13 +140,26 @@ def _objection_to_translator(found: Import, protocols: frozenset[str]) -> str | 
         if own is None:
             return "what protocols share knows none of them; only translators.registry lists them"
         return "protocols meet in the representation and never know each other: what two of them need is shared"
+    return _impurity(found)
+
+
+def _impurity(found: Import) -> str | None:
+    """Why a pure module may not import this package from outside of the repository, or None."""
+    top = found.name.split(".")[0]
+    if top in PURE_BY_CARE.get(found.module, frozenset()):
+        return None
     if top in sys.stdlib_module_names:
         if top in IMPURE and not any(within(found.name, pure) for pure in PURE_EXCEPTIONS):
-            return f"it reaches {IMPURE[top]}; translators are pure: ids and time are arguments, facts are returned"
+            return f"it reaches {IMPURE[top]}; this module is pure: ids and time are arguments, facts are returned"
         return None
-    if top not in PURE_THIRD_PARTY | PURE_BY_CARE.get(found.module, frozenset()):
-        return "translators stand on the standard library, orjson and pydantic alone"
+    if top not in PURE_THIRD_PARTY:
+        return "pure modules stand on the standard library, orjson and pydantic alone"
     return None
+
+
+def is_pure(name: str) -> bool:
+    """Whether a dotted name is a pure module, or something in one."""
+    return any(within(name, pure) for pure in ("translators", *PURE_BACKENDS))
 
 
 def _objection_to_backend(found: Import, protocols: frozenset[str]) -> str | None:
@@ -123,7 +167,11 @@ def _objection_to_backend(found: Import, protocols: frozenset[str]) -> str | Non
         return "imports point one way: a backend is used by the gateway and does not know it"
     if protocol_of(found.name, protocols) or within(found.name, "translators.registry"):
         return "a backend speaks the representation: knowing a client protocol would make pairs of the two"
-    return None
+    if not is_pure(found.module) or is_pure(found.name):
+        return None
+    if within(found.name, "backends"):
+        return "a pure module stands on pure modules alone"
+    return _impurity(found)
 
 
 def sources(package: str) -> list[Path]:
@@ -162,13 +210,20 @@ def impure_calls(source: str) -> list[tuple[int, str]]:
     ]
 
 
-def test_translators_touch_nothing_outside() -> None:
+def test_pure_modules_touch_nothing_outside() -> None:
     found = [
-        f"{path.relative_to(ROOT)}:{line} calls {name}(): translators have no I/O"
-        for path in sources("translators")
+        f"{path.relative_to(ROOT)}:{line} calls {name}(): pure modules have no I/O"
+        for path in (*sources("translators"), *sources("backends"))
+        if is_pure(module_name(path))
         for line, name in impure_calls(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_every_pure_module_of_backends_exists() -> None:
+    modules = {module_name(path) for path in sources("backends")}
+    assert set(PURE_BACKENDS) <= modules
+    assert PURE_BY_CARE.keys() <= modules | {module_name(path) for path in sources("translators")}
 
 
 @pytest.mark.parametrize(
@@ -186,6 +241,11 @@ def test_translators_touch_nothing_outside() -> None:
         ("translators.registry", "from dragoman.gateway import app", "one way"),
         ("backends.pool", "from dragoman.translators.responses.stream import Stream", "pairs"),
         ("backends.pool", "from dragoman.translators import registry", "pairs"),
+        ("backends.chat.decoder", "import asyncio", "the network"),
+        ("backends.markup.hermes", "import logging", "the log"),
+        ("backends.prompts.prompt", "from datetime import datetime", "the clock"),
+        ("backends.prompts.prompt", "import jinja2", "standard library"),
+        ("backends.chat.encode", "from dragoman.backends.json_body import JsonBody", "pure modules"),
         ("backends.triton.client", "from dragoman.gateway.config import Config", "one way"),
         ("gateway.websocket", "import dragoman.translators.responses", "registry"),
         ("gateway.store.memory", "from dragoman.translators.messages import PROTOCOL", "registry"),
@@ -208,6 +268,8 @@ def test_the_rules_object(module: str, statement: str, word: str) -> None:
         ("translators.responses.parse", "from dragoman.translators.responses.schema import Body"),
         ("backends.pool", "import asyncio"),
         ("backends.pool", "from dragoman.translators.ir import Request"),
+        ("backends.prompts.template", "import jinja2"),
+        ("backends.prompts.prompt", "from dragoman.backends.chat.encode import EFFORTS"),
         ("backends.chat_completions", "from dragoman.backends.prompts.messages import render"),
         ("gateway.handler", "from dragoman.translators.registry import PROTOCOLS"),
         ("gateway.handler", "from dragoman.backends.registry import open_backend"),

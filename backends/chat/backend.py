@@ -38,8 +38,8 @@ from dragoman.backends.deadline import Deadline, Timeouts
 from dragoman.backends.enforce import enforce, planned
 from dragoman.backends.json_body import JsonBody, read_bounded
 from dragoman.backends.max_tokens import room_left
+from dragoman.backends.model_folder import PromptCounter
 from dragoman.backends.prompts.messages import render
-from dragoman.backends.prompts.model_folder import PromptCounter
 from dragoman.backends.refusal import MAX_BODY, Refusal, for_log, read
 from dragoman.backends.trace_headers import OUTGOING
 from dragoman.translators.constraints import forced

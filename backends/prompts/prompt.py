@@ -7,19 +7,16 @@ ids. What the template cannot show the model is told in notes. Long prompts are 
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from dragoman.backends.chat.encode import EFFORTS, nearest_effort, optional_fields
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.prompts.messages import has_unsent_reasoning, render
-from dragoman.translators.ir import Image, Note, Request, Text, ToolCall, ToolResult
+from dragoman.translators.ir import Note, Request
 
-THREAD_ABOVE = 16_384  # characters of a conversation that is rendered off the event loop
 TEMPLATE_EFFORTS = ("low", "medium", "high")  # what gpt-oss's template knows, the only one that prints the word
 
 
@@ -35,9 +32,8 @@ class Template(Protocol):
         messages: Sequence[dict[str, Any]],
         tools: Sequence[dict[str, Any]] | None = None,
         *,
-        add_generation_prompt: bool = True,
         kwargs: Mapping[str, Any] | None = None,
-        now: datetime | None = None,
+        strftime_now: Callable[[str], str] | None = None,
     ) -> str: ...
 
 
@@ -82,24 +78,18 @@ class Prompt:
             notes.append(Note("item", "reasoning"))
         return tuple(notes)
 
-    def text(self, request: Request, *, now: datetime | None = None) -> str:
+    def text(self, request: Request, *, strftime_now: Callable[[str], str]) -> str:
         """Raises `GatewayError` UNSUPPORTED where the template refuses the conversation."""
         fields, _ = optional_fields(request, self._settings)
         messages = render(request.messages, self._settings)
-        return self._template.render(messages, fields.get("tools"), kwargs=self.kwargs(request), now=now)
+        return self._template.render(
+            messages, fields.get("tools"), kwargs=self.kwargs(request), strftime_now=strftime_now
+        )
 
-    def build(self, request: Request, *, now: datetime | None = None) -> Rendered:
+    def build(self, request: Request, *, strftime_now: Callable[[str], str]) -> Rendered:
         """The prompt and its ids; the template has written the BOS, so no special tokens are added."""
-        text = self.text(request, now=now)
+        text = self.text(request, strftime_now=strftime_now)
         return Rendered(text, self._tokenizer.encode(text, add_special_tokens=False))
-
-    async def build_async(self, request: Request, *, now: datetime | None = None) -> Rendered:
-        if _size(request) < THREAD_ABOVE:
-            return self.build(request, now=now)
-        return await asyncio.to_thread(self.build, request, now=now)
-
-    async def count(self, request: Request) -> int:
-        return (await self.build_async(request)).count
 
     def kwargs(self, request: Request) -> dict[str, Any]:
         """The template's switches: what the request says of thinking, in the words that this template has, and the
@@ -113,20 +103,3 @@ class Prompt:
         if effort in EFFORTS and "reasoning_effort" in source:
             kwargs["reasoning_effort"] = nearest_effort(str(effort), TEMPLATE_EFFORTS)
         return kwargs | dict(self._settings.extra_body.get("chat_template_kwargs") or {})
-
-
-def _size(request: Request) -> int:
-    """Characters, roughly: enough to tell a question from an agent's conversation."""
-    size = 1_000 * len(request.tools)
-    for message in request.messages:
-        for part in message.parts:
-            match part:
-                case ToolCall():
-                    size += len(part.arguments)
-                case ToolResult():
-                    size += sum(len(item.text) for item in part.content if isinstance(item, Text))
-                case Image():
-                    pass
-                case _:
-                    size += len(part.text)
-    return size

@@ -12,19 +12,16 @@ the operator serves: the bounds are against accidents and bad downloads, not a d
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import copy
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from dragoman.backends.prompts.tokenizer_config import read_json, special_tokens, unusable
+from dragoman.backends.prompts.tokenizer_config import unusable
 from dragoman.translators.errors import GatewayError, Kind
 
 try:
@@ -43,7 +40,6 @@ SOURCE_LIMIT = 1 << 20  # characters of a template's text
 OUTPUT_LIMIT = 1 << 26  # characters of a prompt
 REPEAT_LIMIT = 1 << 20  # elements of what a template multiplies
 SECONDS = 20.0
-THREAD_ABOVE = 32_768  # characters of messages and tools that are rendered off the event loop
 
 
 class _Refused(jinja2.TemplateError):
@@ -133,31 +129,6 @@ class ChatTemplate:
         except (jinja2.TemplateError, RecursionError) as error:
             raise unusable(f"the chat template cannot be read: {error}") from None
 
-    @classmethod
-    def from_directory(cls, path: Path | str) -> ChatTemplate:
-        """From `chat_template.jinja` or `tokenizer_config.json`; raises `GatewayError` INVALID where there is none."""
-        folder = Path(path)
-        config = read_json(folder / "tokenizer_config.json")
-        found = config.get("chat_template")
-        templates: dict[str, str] = {}
-        if isinstance(found, str):
-            templates["default"] = found
-        elif isinstance(found, list):
-            templates = {str(one.get("name")): str(one.get("template")) for one in found if isinstance(one, dict)}
-        for name, file in (
-            ("default", "chat_template.jinja"),
-            ("tool_use", "additional_chat_templates/tool_use.jinja"),
-        ):
-            if (folder / file).is_file():
-                templates[name] = (folder / file).read_text(encoding="utf-8")
-        tool_use = templates.get("tool_use")
-        template = templates.get("default", tool_use)
-        if template is None:
-            raise unusable(
-                f"there is no chat template in {path}: neither chat_template.jinja nor tokenizer_config.json"
-            )
-        return cls(template, with_tools=tool_use, tokens=special_tokens(config))
-
     @property
     def bos(self) -> str:
         return self.tokens.get("bos_token", "")
@@ -173,45 +144,23 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = True,
         kwargs: Mapping[str, Any] | None = None,
-        now: datetime | None = None,
+        strftime_now: Callable[[str], str] | None = None,
     ) -> str:
-        """`messages` as `chat_messages.render` gives them, `tools` as chat completions have them, `kwargs` what users
-        call `chat_template_kwargs`. `now` is the time for templates that print the date; without it, today's midnight,
-        since a prompt with the minute in it is never a prefix. Raises `GatewayError` UNSUPPORTED in the template's
-        words."""
+        """`messages` as `backends.prompts.messages` renders them, `tools` as in chat completions, `kwargs` what users
+        call `chat_template_kwargs`. `strftime_now` formats the date for templates that print it; without it they have
+        none. Raises `GatewayError` UNSUPPORTED in the template's words."""
         prepared = self._prepared(messages)
-        return self._rendered(prepared, tools, add_generation_prompt=add_generation_prompt, kwargs=kwargs, now=now)
-
-    async def render_async(
-        self,
-        messages: Sequence[Json],
-        tools: Sequence[Json] | None = None,
-        *,
-        add_generation_prompt: bool = True,
-        kwargs: Mapping[str, Any] | None = None,
-        now: datetime | None = None,
-    ) -> str:
-        """`render`, off the event loop where it is work."""
-
-        def work() -> str:
-            return self.render(messages, tools, add_generation_prompt=add_generation_prompt, kwargs=kwargs, now=now)
-
-        size = 1_000 * len(tools or ())
-        for message in messages:
-            size += 64 + len(str(message.get("content") or "")) + 256 * len(message.get("tool_calls") or ())
-        return work() if size < THREAD_ABOVE else await asyncio.to_thread(work)
+        return self._rendered(prepared, tools, add_generation_prompt, kwargs, strftime_now)
 
     def _rendered(
         self,
         messages: Sequence[Json],
         tools: Sequence[Json] | None,
-        *,
-        add_generation_prompt: bool = True,
-        kwargs: Mapping[str, Any] | None = None,
-        now: datetime | None = None,
+        add_generation_prompt: bool,
+        kwargs: Mapping[str, Any] | None,
+        strftime_now: Callable[[str], str] | None,
     ) -> str:
         template = self._with_tools if tools else self._plain
-        day = now or datetime.now().replace(hour=0, minute=0, second=0, microsecond=0)
         context = {
             **self.tokens,
             **(kwargs or {}),
@@ -219,8 +168,8 @@ class ChatTemplate:
             "tools": list(tools) if tools else None,
             "documents": (kwargs or {}).get("documents"),
             "add_generation_prompt": add_generation_prompt,
-            "strftime_now": day.strftime,
             "range": _Ranges(),
+            **({"strftime_now": strftime_now} if strftime_now else {}),
         }
         try:
             return _collected(template, context)
@@ -273,7 +222,7 @@ class ChatTemplate:
 
     def _probe(self, messages: Sequence[Json], tools: Sequence[Json] | None = None) -> str:
         try:
-            return self._rendered(messages, tools)
+            return self._rendered(messages, tools, True, None, _probe_date)
         except GatewayError:
             return ""
 
@@ -315,6 +264,10 @@ class ChatTemplate:
             elif not isinstance(arguments, str) and as_text:
                 function["arguments"] = _tojson(arguments)
         return call
+
+
+def _probe_date(format: str) -> str:
+    return time.strftime(format, (2000, 1, 1, 0, 0, 0, 5, 1, 0))
 
 
 _NAME = "probe_of_tools"

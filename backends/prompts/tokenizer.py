@@ -6,20 +6,16 @@ never emits half a character: an id that ends within one waits for the next. Nee
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from dragoman.backends.prompts.tokenizer_config import read_json, special_tokens
-from dragoman.translators.errors import GatewayError, Kind
+from dragoman.backends.prompts.tokenizer_config import unusable
 
 try:
     import tokenizers
 except ImportError as error:
     raise ImportError("tokenizers are needed to count and decode: pip install 'dragoman[tokenizer]'") from error
 
-THREAD_ABOVE = 8_192  # characters that are encoded off the event loop
 BROKEN = "\ufffd"
 # A character has at most four bytes, and an id holds at least one: what is still broken behind more ids stays broken.
 HELD_IDS = 8
@@ -33,32 +29,21 @@ class Tokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
-        added = tokenizer.get_added_tokens_decoder()
-        self.special_ids: frozenset[int] = frozenset(int(id) for id, token in added.items() if token.special)
         self.eos_ids: tuple[int, ...] = tuple(dict.fromkeys(eos_ids))
 
     @classmethod
-    def from_directory(cls, path: Path | str) -> Tokenizer:
-        """Raises `GatewayError` INVALID where there is no readable tokenizer.json."""
-        folder = Path(path)
-        file = folder / "tokenizer.json"
-        if not file.is_file():
-            raise GatewayError(Kind.INVALID, f"there is no tokenizer.json in {path}", "tokenizer")
+    def from_json(cls, source: bytes, eos_ids: Sequence[int] = (), eos_token: str | None = None) -> Tokenizer:
+        """From the content of a tokenizer.json; raises `GatewayError` INVALID where it cannot be read."""
         try:
-            tokenizer = tokenizers.Tokenizer.from_file(str(file))
+            tokenizer = tokenizers.Tokenizer.from_buffer(source)
         except Exception as error:  # the package raises nothing narrower
-            raise GatewayError(Kind.INVALID, f"tokenizer.json cannot be read: {error}", "tokenizer") from None
-        return cls(tokenizer, _eos_ids(folder, tokenizer))
+            raise unusable(f"tokenizer.json cannot be read: {error}") from None
+        end = tokenizer.token_to_id(eos_token) if eos_token is not None else None
+        return cls(tokenizer, [*eos_ids, *([end] if end is not None else [])])
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
-
-    async def encode_async(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        """`encode`, off the event loop where it is work."""
-        if len(text) < THREAD_ABOVE:
-            return self.encode(text, add_special_tokens)
-        return await asyncio.to_thread(self.encode, text, add_special_tokens)
 
     def count(self, text: str) -> int:
         return len(self.encode(text))
@@ -110,13 +95,3 @@ class IncrementalDecoder:
         text = self._tokenizer.decode(self._window, self._skip)[len(self._text) :]
         self._window, self._known, self._text = [], 0, ""
         return text.rstrip(BROKEN)
-
-
-def _eos_ids(folder: Path, tokenizer: Any) -> list[int]:
-    found: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        value = read_json(folder / name).get("eos_token_id")
-        found += [id for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
-    eos = special_tokens(read_json(folder / "tokenizer_config.json")).get("eos_token")
-    id = tokenizer.token_to_id(eos) if eos is not None else None
-    return [*found, *([id] if id is not None else [])]

@@ -1,31 +1,16 @@
-"""The JSON files beside a model's tokenizer, read with the faults named.
+"""What the JSON files beside a model's tokenizer say, as far as prompts need it.
 
-They need no package: what the gateway wants of them is a few strings and numbers. Nothing is guessed where a file is
-missing; what stands in one and is wrong stops the start.
+It needs no package: the gateway wants a few strings and numbers. Nothing is guessed where an entry is missing. The
+files are read by `backends.model_folder`.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from dragoman.translators.errors import GatewayError, Kind
 
 Json = dict[str, Any]
-
-
-def read_json(path: Path) -> Json:
-    """A JSON object in a file; {} where there is none. Raises `GatewayError` INVALID for what is no JSON object."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise unusable(f"{path.name} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise unusable(f"{path.name} is not a JSON object")
-    return value
 
 
 def special_tokens(config: Json) -> dict[str, str]:
@@ -36,6 +21,22 @@ def special_tokens(config: Json) -> dict[str, str]:
         if name.endswith("_token") and isinstance(text, str):
             tokens[name] = text
     return tokens
+
+
+def chat_templates(config: Json) -> dict[str, str]:
+    """The templates of a tokenizer_config.json by name; a single one is called `default`."""
+    found = config.get("chat_template")
+    if isinstance(found, str):
+        return {"default": found}
+    if isinstance(found, list):
+        return {str(one.get("name")): str(one.get("template")) for one in found if isinstance(one, dict)}
+    return {}
+
+
+def eos_ids(config: Json) -> list[int]:
+    """`eos_token_id` of a generation_config.json or config.json, a number or a list of them."""
+    value = config.get("eos_token_id")
+    return [id for id in (value if isinstance(value, list) else [value]) if isinstance(id, int)]
 
 
 def unusable(message: str) -> GatewayError:

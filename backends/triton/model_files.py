@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.markup import Markup, detect, open_markup
-from dragoman.backends.prompts.model_folder import module, read
+from dragoman.backends.model_folder import build, encode, module, read, require_packages
 from dragoman.backends.triton.answer import AnswerFormat
 from dragoman.translators.ir import Request, Thinking
 from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
-    from dragoman.backends.prompts.prompt import Rendered
+    from dragoman.backends.prompts.prompt import Prompt, Rendered
     from dragoman.backends.prompts.template import ChatTemplate
     from dragoman.backends.prompts.tokenizer import Tokenizer
 
@@ -30,32 +30,30 @@ _OPENED = ("<think>",)
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """`family` is a name of `backends.markup`; `prompts` a `backends.prompts.prompt.Prompt`."""
+    """`family` is a name of `backends.markup`."""
 
     template: ChatTemplate
     tokenizer: Tokenizer
-    prompts: Any
+    prompts: Prompt
     family: str
 
     @property
     def shows_tools(self) -> bool:
-        return bool(self.template.takes_tools)
+        return self.template.takes_tools
 
     @property
     def thinks(self) -> bool:
         """Whether the template has a switch for thinking."""
-        source = self.template.source
-        return any(switch in source for switch in ("enable_thinking", "thinking", "reasoning_effort"))
+        return self.template.thinks
 
     async def prompt(self, request: Request, *, guided: bool) -> Rendered:
         if not guided:
-            rendered: Rendered = await self.prompts.build_async(request)
-            return rendered
-        rendered = await self.prompts.build_async(replace(request, thinking=Thinking(effort="none")))
+            return await build(self.prompts, request)
+        rendered = await build(self.prompts, replace(request, thinking=Thinking(effort="none")))
         if not rendered.text.rstrip().endswith(_OPENED):
             return rendered
         text = rendered.text.rstrip() + "\n</think>\n\n"
-        return replace(rendered, text=text, ids=await self.tokenizer.encode_async(text))
+        return replace(rendered, text=text, ids=await encode(self.tokenizer, text))
 
     def without_second_bos(self, text: str) -> str:
         """For a server that puts the tokenizer's special tokens before a prompt itself."""
@@ -77,8 +75,7 @@ Loader = Callable[[], ModelFiles]
 def loader(folder: Path, family: str | None, model: str, settings: Settings) -> Loader:
     """Raises `GatewayError` INVALID where the extra is missing; reading the files is left to the call of what it
     gives."""
-    for name in ("template", "tokenizer", "prompt"):
-        module(name)
+    require_packages()
 
     def load() -> ModelFiles:
         chat, tokens = read(folder.resolve())

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
-from dragoman.backends.prompts.model_folder import INSTALL, PromptCounter
+from dragoman.backends.model_folder import INSTALL, PromptCounter
 from dragoman.gateway.calls.context_window import fit
 from dragoman.translators.errors import GatewayError, Kind
 from tests.recording import ask

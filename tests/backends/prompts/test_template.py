@@ -12,6 +12,7 @@ import pytest
 
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.markup import detect, open_markup
+from dragoman.backends.model_folder import build, read_template, today
 from dragoman.backends.prompts.prompt import Prompt
 from dragoman.backends.prompts.template import ChatTemplate
 from dragoman.translators.errors import GatewayError, Kind
@@ -54,7 +55,7 @@ def folder(real_component: RealComponent, family: str) -> Path:
 @pytest.mark.real
 @pytest.mark.parametrize("family", FAMILIES)
 def test_real_templates_show_calls_and_results(family: str, real_component: RealComponent) -> None:
-    template = ChatTemplate.from_directory(folder(real_component, family))
+    template = read_template(folder(real_component, family))
     for content in (None, "", "I look it up."):
         prompt = template.render(conversation(content=content), [TOOL])
         for word in ("Be brief.", "Weather?", "get_weather", "Rome", "sunny", content or ""):
@@ -65,7 +66,7 @@ def test_real_templates_show_calls_and_results(family: str, real_component: Real
 @pytest.mark.real
 @pytest.mark.parametrize("family", FAMILIES)
 def test_real_prompts_are_prefixes_of_the_next_turn(family: str, real_component: RealComponent) -> None:
-    template = ChatTemplate.from_directory(folder(real_component, family))
+    template = read_template(folder(real_component, family))
     messages: list[Json] = [{"role": "system", "content": "Be brief."}]
     before = ""
     for turn in range(4):
@@ -78,7 +79,7 @@ def test_real_prompts_are_prefixes_of_the_next_turn(family: str, real_component:
 
 @pytest.mark.real
 def test_real_templates_name_their_families(real_component: RealComponent) -> None:
-    found = {family: ChatTemplate.from_directory(folder(real_component, family)) for family in FAMILIES}
+    found = {family: read_template(folder(real_component, family)) for family in FAMILIES}
     assert {family: detect(template.source) for family, template in found.items()} == {
         "qwen3": "hermes",
         "llama3_1": "plain",  # this package's template knows no tools
@@ -95,13 +96,13 @@ def test_real_templates_name_their_families(real_component: RealComponent) -> No
 def test_arguments_stay_as_the_model_wrote_them(real_component: RealComponent) -> None:
     written = '{"city":  "Rom\u00e9"}'
     for family in ("qwen3", "deepseek_v3"):
-        template = ChatTemplate.from_directory(folder(real_component, family))
+        template = read_template(folder(real_component, family))
         assert written in template.render(conversation(written), [TOOL])
 
 
 @pytest.mark.real
 def test_thinking_is_switched_by_the_template(real_component: RealComponent) -> None:
-    template = ChatTemplate.from_directory(folder(real_component, "qwen3"))
+    template = read_template(folder(real_component, "qwen3"))
     assert template.render(conversation(), kwargs={"enable_thinking": False}).endswith("<think>\n\n</think>\n\n")
 
 
@@ -119,11 +120,11 @@ WRITTEN = {
 @pytest.mark.parametrize("family", WRITTEN)
 def test_what_a_model_wrote_goes_back_to_it_byte_by_byte(family: str, real_component: RealComponent) -> None:
     """Through markup, parts and the next turn's rendering: else the server's prefix cache ends at the answer."""
-    template = ChatTemplate.from_directory(folder(real_component, family))
+    template = read_template(folder(real_component, family))
     prompt = Prompt(resolve(), template, Letters())
     tools = (Tool("get_weather", "", {"type": "object"}),)
     asked = Request(id="r", model="m", messages=(Message("user", (Text("Weather?"),)),), tools=tools)
-    before = prompt.text(asked)
+    before = prompt.text(asked, strftime_now=today)
     parts = Parts.of(asked)
     markup = open_markup(detect(template.source), parts, prompt=before, request=asked)
     markup.feed(WRITTEN[family])
@@ -132,7 +133,7 @@ def test_what_a_model_wrote_goes_back_to_it_byte_by_byte(family: str, real_compo
     answer = Message("assistant", tuple(fold(parts.events).parts))
     calls = [part for part in answer.parts if isinstance(part, ToolCall)]
     results = [Message("tool", (ToolResult(call.id, (Text("sunny"),)),)) for call in calls]
-    after = prompt.text(replace(asked, messages=(*asked.messages, answer, *results)))
+    after = prompt.text(replace(asked, messages=(*asked.messages, answer, *results)), strftime_now=today)
     assert after.startswith(before + WRITTEN[family])
 
 
@@ -206,8 +207,8 @@ def test_tojson_escapes_nothing() -> None:
 
 def test_the_date_is_the_arguments_and_never_has_minutes_by_itself() -> None:
     template = ChatTemplate("{{ strftime_now('%d %b %Y %H:%M') }}")
-    assert template.render([], now=DATE) == "22 Nov 2026 13:14"
-    assert template.render([]).endswith(" 00:00")
+    assert template.render([], strftime_now=DATE.strftime) == "22 Nov 2026 13:14"
+    assert template.render([], strftime_now=today).endswith(" 00:00")
 
 
 def test_kwargs_reach_the_template_and_replace_nothing_of_ours() -> None:
@@ -259,7 +260,7 @@ def write(path: Path, **config: Any) -> None:
 
 def test_from_the_configuration_with_tokens_as_strings_or_objects(tmp_path: Path) -> None:
     write(tmp_path, chat_template="{{ bos_token }}{{ eos_token }}", bos_token={"content": "<s>"}, eos_token="</s>")
-    template = ChatTemplate.from_directory(tmp_path)
+    template = read_template(tmp_path)
     assert template.render([]) == "<s></s>"
     assert template.strip_bos("<s>x<s>") == "x<s>"
 
@@ -267,7 +268,7 @@ def test_from_the_configuration_with_tokens_as_strings_or_objects(tmp_path: Path
 def test_a_template_of_its_own_for_tools(tmp_path: Path) -> None:
     both = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "<tool_call>"}]
     write(tmp_path, chat_template=both)
-    template = ChatTemplate.from_directory(tmp_path)
+    template = read_template(tmp_path)
     assert (template.render([]), template.render([], [TOOL])) == ("plain", "<tool_call>")
     assert detect(template.source) == "hermes"
 
@@ -275,22 +276,15 @@ def test_a_template_of_its_own_for_tools(tmp_path: Path) -> None:
 def test_the_file_goes_before_the_configuration(tmp_path: Path) -> None:
     write(tmp_path, chat_template="old")
     (tmp_path / "chat_template.jinja").write_text("new é", encoding="utf-8")
-    assert ChatTemplate.from_directory(tmp_path).render([]) == "new é"
+    assert read_template(tmp_path).render([]) == "new é"
 
 
 def test_no_template_is_named(tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="no chat template"):
-        ChatTemplate.from_directory(tmp_path)
+        read_template(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(GatewayError, match="not JSON"):
-        ChatTemplate.from_directory(tmp_path)
-
-
-async def test_long_conversations_are_rendered_elsewhere() -> None:
-    template = ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}")
-    long = [{"role": "user", "content": "x" * 1000}] * 100
-    assert await template.render_async(long) == template.render(long)
-    assert await template.render_async([]) == ""
+        read_template(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------------- prompts
@@ -324,16 +318,18 @@ REQUEST = Request(
 async def test_a_request_becomes_a_prompt_with_its_ids() -> None:
     prompt = Prompt(resolve(), ChatTemplate(SOURCE), Letters())
     text = '<system>S<user>Weather?<assistant>(Hm.)get_weather{"a":1}<tool>sunny<assistant>'
-    assert prompt.build(REQUEST).text == text
-    assert await prompt.count(REQUEST) == len(text)
+    assert (await build(prompt, REQUEST)).text == text
+    assert (await build(prompt, REQUEST)).count == len(text)
     assert [note.name for note in prompt.notes(REQUEST)] == ["auto:unsupported"]
 
 
 def test_thinking_reaches_the_template_by_its_own_switch() -> None:
     asked = Request(id="r", model="m", messages=REQUEST.messages, thinking=Thinking(effort="none"))
-    assert Prompt(resolve(), ChatTemplate(SOURCE), Letters()).text(asked).endswith("<think></think>")
+    assert (
+        Prompt(resolve(), ChatTemplate(SOURCE), Letters()).text(asked, strftime_now=today).endswith("<think></think>")
+    )
     operator = resolve(overrides={"extra_body": {"chat_template_kwargs": {"enable_thinking": True}}})
-    assert Prompt(operator, ChatTemplate(SOURCE), Letters()).text(asked).endswith("<assistant>")
+    assert Prompt(operator, ChatTemplate(SOURCE), Letters()).text(asked, strftime_now=today).endswith("<assistant>")
 
 
 @pytest.mark.parametrize("module", ["template", "tokenizer"])
