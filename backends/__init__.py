@@ -1,1 +1,1 @@
-"""The model servers: their wire formats, their connections, and the rendering that each of them wants."""
+"""The model servers: their wire formats, their connections, and how each of them wants a conversation rendered."""

@@ -33,7 +33,7 @@ class Sink(Protocol):
     async def drained(self) -> None: ...
 
     def note(self, note: Note) -> None:
-        """A drop or a repair that showed only while the answer ran; it goes to the metric."""
+        """A drop or a repair that was found only while the answer was running; it goes into the metric."""
         ...
 
 
@@ -48,7 +48,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """`window` is the context window in tokens, None where the server does not tell."""
+    """`window` is the context window in tokens, None where the server does not report it."""
 
     id: str
     created: int = 0
@@ -80,21 +80,21 @@ class Backend(Protocol):
         ...
 
     async def count_tokens(self, request: Request) -> int | None:
-        """The true size of the rendered prompt with its tools, None where the server cannot tell."""
+        """The true size of the rendered prompt with its tools, None where the server cannot count it."""
         ...
 
 
 @runtime_checkable
 class Wakeable(Protocol):
-    """A backend whose server can be woken. `wake` asks it to and returns; whether it is awake then, `health` says."""
+    """A backend whose server can be woken. `wake` asks it to and returns; `health` says whether it is awake."""
 
     async def wake(self) -> None: ...
 
 
 @runtime_checkable
 class Learner(Protocol):
-    """A backend that leaves out for a while what its server refuses. `learned` is called with the name of each body
-    field when it becomes one of those."""
+    """A backend that leaves out a body field for a while after its server has refused it. `learned` is called with the
+    name of each such field."""
 
     learned: Callable[[str], None]
 

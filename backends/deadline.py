@@ -1,4 +1,4 @@
-"""A time limit that moves with every read and costs an assignment then, not a timer.
+"""A time limit that moves with every read, at the cost of an assignment instead of a timer.
 
 `asyncio.timeout` may be rescheduled, but each time that cancels one timer and makes another; a stream moves its limit
 with every token. Here one timer looks at the limit when the old one would have expired and goes back to sleep.
@@ -46,7 +46,7 @@ class Deadline:
         await self._scope.__aexit__(kind, error, trace)
 
     def move(self, seconds: float) -> None:
-        """So much time from now on."""
+        """The limit passes `seconds` from now."""
         self._at = self._loop.time() + seconds
         if self._at < self._timer.when():
             self._timer.cancel()

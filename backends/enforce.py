@@ -21,7 +21,7 @@ ATTEMPTS = 2
 
 
 class Withheld:
-    """A sink that keeps what it is fed; notes pass."""
+    """A sink that keeps the events; notes pass through."""
 
     def __init__(self, outer: Sink) -> None:
         self.events: list[Event] = []
@@ -77,7 +77,7 @@ async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) ->
 
 
 def _failed(plan: Plan, sink: Sink) -> None:
-    """What was announced as unenforced may fail; what was said to be enforced may not fail silently."""
+    """A constraint that was announced as unenforced may fail; one that the server enforces may not fail silently."""
     if plan.fails_loudly:
         message = "The model server did not produce the tool call that tool_choice asks for."
         raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")

@@ -122,7 +122,7 @@ def today(format: str) -> str:
 
 
 def _size(request: Request) -> int:
-    """Characters, roughly: enough to tell a question from an agent's conversation."""
+    """Characters, roughly: enough to know a question from an agent's conversation."""
     size = 1_000 * len(request.tools)
     for message in request.messages:
         for part in message.parts:

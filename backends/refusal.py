@@ -25,7 +25,7 @@ from dragoman.backends.usage import count
 MAX_BODY = 256 * 1024  # bytes of a refusal that are read; what is longer is not parsed
 MAX_WORDS = 4096  # characters that patterns are run over
 MAX_ENTRIES = 32  # of a list of validation faults: the first and the last ones
-MAX_DEPTH = 3  # objects in objects in which the words of an error are looked for
+MAX_DEPTH = 3  # nested objects that are searched for the text of an error
 MAX_STEPS = 8  # of the path to a fault
 MAX_NAME = 100  # characters of a type, a code or a parameter
 MAX_SHOWN = 300  # characters that are passed on to a client
@@ -73,7 +73,7 @@ def cut(text: str) -> Words:
 
 
 def read(body: object) -> Refusal:
-    """Any body of a refusal, as bytes or parsed; the `data:` of an event stream before it does not matter."""
+    """Any body of a refusal, as bytes or parsed; the `data:` of an event stream before it is skipped."""
     value = _parsed(body) if isinstance(body, bytes) else body
     error = value.get("error") if isinstance(value, Mapping) else value
     error = value if error is None else error
@@ -87,7 +87,7 @@ def read(body: object) -> Refusal:
         words=cut(" ".join([_words(error), *sizes]).strip()),
         code=code,
         param=param if isinstance(param, str) and len(param) <= MAX_NAME else "",
-        faults=next((faults for key in _TELLING if (faults := _faults(error.get(key)))), ()),
+        faults=next((faults for key in _TEXT_KEYS if (faults := _faults(error.get(key)))), ()),
         status=_status(error.get("code")),
     )
 
@@ -106,7 +106,7 @@ def _status(code: object) -> int:
     return status if status is not None and 400 <= status <= 599 else 0
 
 
-_TELLING = ("message", "detail", "details", "error", "errors", "msg")  # where the words of an error object stand
+_TEXT_KEYS = ("message", "detail", "details", "error", "errors", "msg")  # of an error object
 _REPEATED = re.compile(r"(?:['\"]input['\"]: ?|\binput_value=)[^\n]*")
 
 
@@ -122,7 +122,7 @@ def _sentences(error: object, depth: int = 0) -> Iterator[str]:
         for entry in _ends(error):
             yield from _sentences(entry, depth + 1)
     elif depth < MAX_DEPTH and isinstance(error, Mapping):
-        inner = next((error[key] for key in _TELLING if error.get(key)), None)
+        inner = next((error[key] for key in _TEXT_KEYS if error.get(key)), None)
         if (path := ".".join(_path(error))) and isinstance(inner, str):
             yield f"{path}: {cut(inner)}"
         elif inner is not None:

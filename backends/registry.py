@@ -22,7 +22,7 @@ from dragoman.backends.triton.factory import open_triton
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the configuration says about one backend beside its URL; `settings` are overrides of the preset's."""
+    """What the configuration says about one backend besides its URL; `settings` are overrides of the preset's."""
 
     preset: str = "generic"
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def _chat(url: str, options: Options) -> Backend:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:  # its words may quote a password
+    except ValueError as error:  # its text may quote a password
         raise unusable(
             url, "Port out of range 0-65535" if "out of range" in str(error) else "its host or port cannot be read"
         ) from None

@@ -32,7 +32,7 @@ def count(value: object) -> int | None:
 
 
 def measured(input: object, output: object, cached: object = None, reasoning: object = None) -> Usage | None:
-    """None where the prompt's or the answer's count is unknown. No more is cached than the prompt has."""
+    """None where the prompt's or the answer's count is unknown. The cached count is the prompt's at most."""
     prompt, answer, reused = count(input), count(output), count(cached)
     if prompt is None or answer is None:
         return None
@@ -40,7 +40,7 @@ def measured(input: object, output: object, cached: object = None, reasoning: ob
 
 
 def total(usages: Sequence[Usage | None]) -> Usage | None:
-    """Of several attempts; unknown where one of them is unknown."""
+    """The sum of several attempts; unknown where one of them is unknown."""
     known = [usage for usage in usages if usage is not None]
     if len(known) < len(usages) or not known:
         return None

@@ -36,7 +36,7 @@ from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields,
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.deadline import Deadline, Timeouts
 from dragoman.backends.enforce import enforce, planned
-from dragoman.backends.json_body import JsonBody, read_bounded
+from dragoman.backends.json_body import JsonBody, abort, read_bounded
 from dragoman.backends.max_tokens import room_left
 from dragoman.backends.model_folder import PromptCounter
 from dragoman.backends.prompts.messages import render
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
 READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
 END_OF_BODY = 0.05  # seconds
-# What makes the request what it is: never dropped because a server names it in a refusal.
+# Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
 
 
@@ -110,7 +110,7 @@ class ChatCompletions:
         self._pooled = self._fresh = self._probe = None
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        # No limit on connections: admission is the pool's affair, and a queue in here would be invisible to it.
+        # No limit on connections: admission limits the requests, and could not see a queue in here.
         connector = (
             aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
             if fresh
@@ -199,7 +199,7 @@ class ChatCompletions:
                     sink.note(Note("field", name))
                 continue
             if request.thinking.effort is not None and refusal.mentions("reasoning_effort"):
-                # its value: trtllm-serve 1.x knows three words, and which they are changes with the version
+                # the value is refused: trtllm-serve 1.x knows three, and which ones changes with the version
                 request = replace(request, thinking=replace(request.thinking, effort=None))
                 sink.note(Note("field", "reasoning_effort"))
                 continue
@@ -325,7 +325,7 @@ class _AnswerReader:
         decoder, sink, limit, content = self.decoder, self._sink, self._timeouts.between, response.content
         read = begun = closing = False
         while data := await content.readany():
-            if not read and data.lstrip().startswith(b"{"):  # no event begins so: an object under a wrong label
+            if not read and data.lstrip().startswith(b"{"):  # no event: JSON with the wrong content type
                 await self._read_whole(response, data)
                 return
             read = True
@@ -405,7 +405,7 @@ def header_text(session: str) -> str:
 
 
 def _reuse_trace() -> aiohttp.TraceConfig:
-    """Tells a request whether it went out on a pooled connection."""
+    """Marks a request that went out on a pooled connection."""
 
     async def reused(
         _session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams
@@ -428,7 +428,7 @@ async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _to_the_end(content: aiohttp.StreamReader) -> None:
-    """Behind [DONE] comes the end of the body, mostly in the same packet; a connection is pooled only after it."""
+    """The end of the body follows [DONE], mostly in the same packet; a connection is pooled only after it."""
     if not content.is_eof():
         with contextlib.suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
             async with asyncio.timeout(END_OF_BODY):
@@ -438,13 +438,8 @@ async def _to_the_end(content: aiohttp.StreamReader) -> None:
 
 async def _settle(response: aiohttp.ClientResponse) -> None:
     """Read to its end: back into the pool. Otherwise the connection is aborted, at once and for good."""
-    content = response.content
-    if content.is_eof():
+    if response.content.is_eof():
         response.release()
         return
-    connection = response.connection
-    transport = None if connection is None else connection.transport
-    response.close()
-    if transport is not None:
-        transport.abort()
+    if abort(response):
         await asyncio.sleep(0)  # the socket is closed in the loop's next turn

@@ -3,7 +3,7 @@
 Tolerant of what the servers really send (each tolerance has a transcript under
 tests/golden/streams/chat_completions), strict about the end: without a finish reason the answer is broken, whatever
 else arrived. The finish reason's word is trusted for stop, length and content_filter only; whether the answer has
-tool calls is told by the calls. After the finish reason the stream may still bring usage and [DONE]; the parts are
+tool calls is decided by the calls. After the finish reason the stream may still bring usage and [DONE]; the parts are
 ended then, since some servers send their last delta late.
 """
 
@@ -116,7 +116,7 @@ class ChatDecoder:
         return self._take()
 
     def stop(self) -> list[Event]:
-        """The receiver has had enough: the last event, with the usage as far as the server told it."""
+        """The receiver has had enough: the last event, with the usage as far as the server has sent it."""
         if self._ended:  # it was in the very read that was enough
             return []
         self._ended = True
@@ -164,7 +164,7 @@ class ChatDecoder:
         if (usage := chunk.get("usage")) is not None:
             self._usage = read_usage(usage) if is_counted(usage) else self._usage
         for choice in chunk.get("choices") or ():
-            if isinstance(choice, dict) and not choice.get("index"):  # one choice is ever asked for
+            if isinstance(choice, dict) and not choice.get("index"):  # only one choice is ever asked for
                 self._choice(choice)
 
     def _choice(self, choice: dict[str, Any]) -> None:
@@ -189,7 +189,7 @@ class ChatDecoder:
         if calls := delta.get("tool_calls"):
             for position, call in enumerate(calls):
                 self._call(call, position if whole else None)
-        elif call := delta.get("function_call"):  # the form before tools, still spoken by a few
+        elif call := delta.get("function_call"):  # the form before tools, still used by a few
             self._call({"index": 0, "function": call}, None)
 
     def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
@@ -275,7 +275,7 @@ def _token(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_counted(usage: object) -> bool:
-    """All zeros are what servers send that did not count: no prompt has no tokens."""
+    """Servers that did not count send zeros: every prompt has tokens."""
     counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
     return any(each and count(each) != 0 for each in counts)
 

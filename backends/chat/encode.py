@@ -2,7 +2,7 @@
 
 Only what the server accepts is sent; notes say what is left out. The answer is always streamed and usage always asked
 for. Constraints that the server cannot enforce have been rewritten by `translators.constraints.forced` before; here
-only the shapes of what it can are chosen.
+only the form of what it can enforce is chosen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def encode(
 def optional_fields(
     request: Request, settings: Settings, refused: Collection[str] = ()
 ) -> tuple[Json, tuple[Note, ...]]:
-    """All of the body that some server does not take, and what had to be left out. Cheap: no message is rendered."""
+    """The part of the body that some servers do not accept, and what had to be left out. No message is rendered."""
     fields: Json = {}
     notes: list[Note] = []
     for name, value in _wanted(request, settings):
@@ -65,7 +65,7 @@ def optional_fields(
 
 
 def sent_fields(request: Request, settings: Settings, refused: Collection[str] = ()) -> set[str]:
-    """The names of all fields that some server may not take."""
+    """The names of all fields that some servers do not accept."""
     fields, _ = optional_fields(request, settings, refused)
     options = _stream_options(request, settings, refused)
     return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ())}
@@ -103,7 +103,7 @@ def sent_tools(request: Request, settings: Settings) -> tuple[Tool, ...]:
 
 
 def _tool(tool: Tool, settings: Settings) -> Json:
-    """Description and parameters always: NVIDIA NIM refuses tools without (9router#276)."""
+    """Description and parameters are always sent: NVIDIA NIM refuses tools without them (9router#276)."""
     parameters = dict(tool.parameters) or {"type": "object", "properties": {}}
     function: Json = {"name": tool.name, "description": tool.description, "parameters": parameters}
     if tool.strict and settings.strict_tools:
@@ -145,7 +145,7 @@ def _thinking(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]
 
 
 def nearest_effort(effort: str, accepted: Collection[str]) -> str:
-    """The server's own word, or the closest of its words; the smaller of two that are equally close."""
+    """The effort itself where the server accepts it, else the closest that it accepts, of two the smaller."""
     if effort in accepted:
         return effort
     wanted = EFFORTS.index(effort)
@@ -172,7 +172,6 @@ def _with_extra(body: Json, settings: Settings) -> Json:
 def dumps(body: Any) -> bytes:
     try:
         return orjson.dumps(body, default=dict)
-    except (
-        TypeError
-    ):  # a number beyond 64 bits or a lone surrogate in a client's text: valid JSON that orjson does not write
+    except TypeError:
+        # a number beyond 64 bits or a lone surrogate in a client's text: valid JSON that orjson does not write
         return json.dumps(body, separators=(",", ":"), default=dict).encode()

@@ -30,7 +30,7 @@ _OVERFLOW = re.compile(
     r"|`inputs` tokens \+ `max_new_tokens` must be|input length and `max_tokens` exceed context limit",
     re.IGNORECASE,
 )
-# The size of the prompt alone; where a wording has several numbers, which of them it is.
+# The size of the prompt alone: where a wording has several numbers, the group is around that one.
 _TOKENS = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -90,7 +90,7 @@ def classify(status: int, body: object, settings: Settings, headers: Mapping[str
     said = (refusal.words, refusal.code)
     kind = _kind(status, said, settings)
     error = _error(kind, status, said, settings, _retry_after(headers or {}))
-    # 503 with words of sleeping: the server cannot serve in any case, and only how it can again is told by words
+    # 503 with a text about sleeping: the server cannot serve in any case, the text only says why
     error.certain = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
     return error
 
@@ -173,7 +173,7 @@ def _overflow(said: Collection[Words], settings: Settings) -> GatewayError:
 
 
 def _own_overflow(said: Collection[Words], settings: Settings) -> re.Match[str] | None:
-    """In a wording that the operator has named."""
+    """A match of one of the operator's own patterns."""
     hits = (re.search(pattern, text) for pattern in settings.overflow_patterns for text in said)
     return next((hit for hit in hits if hit is not None), None)
 

@@ -1,7 +1,7 @@
-"""What a chat server tells about itself beside its answers.
+"""What a chat server reports about itself, apart from its answers.
 
-Whether it can serve, whether it sleeps, which models it has, how long a prompt is. Answers are kept for a moment and
-asked for once however many wait for them, so that the sleep gate before every request costs a server nothing. An
+Whether it can serve, whether it sleeps, which models it has, how long a prompt is. Answers are cached for
+a moment and shared by all who wait for them, so that the sleep gate before every request costs a server nothing. An
 endpoint that the server does not have is no failure. It does not decide about requests: that is the pool's and the
 gateway's.
 """
@@ -29,8 +29,8 @@ from dragoman.translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
 
-HEALTH_TTL = 0.3  # seconds; the gate in front keeps what it was told for half a second more
-ABSENT_TTL = 60.0  # an endpoint that is missing while a proxy stands in for a server that starts comes later
+HEALTH_TTL = 0.3  # seconds; the sleep gate caches the answer for half a second more
+ABSENT_TTL = 60.0  # a proxy may answer for a server that is still starting, so an endpoint can appear later
 MODELS_TTL = 10.0
 LIMIT = aiohttp.ClientTimeout(total=5.0)
 SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 
 class Cached(Generic[T]):
-    """The last result of `ask` for some seconds; concurrent callers share one question. Failures are not kept."""
+    """The last result of `ask` for some seconds; concurrent callers share one question. Failures are not cached."""
 
     def __init__(self, ask: Callable[[], Awaitable[T]], seconds: float) -> None:
         self._ask = ask
@@ -79,7 +79,7 @@ class Probe:
         self._models = Cached(self._ask_models, MODELS_TTL)
 
     async def asleep(self) -> bool:
-        """False where it cannot be told: the request itself will show it."""
+        """False where that is not known: the request itself will show it."""
         if self._settings.sleep_path is None or time.monotonic() < self._sleep_absent_until:
             return False
         return await self._sleep.get()
@@ -161,7 +161,7 @@ class Probe:
         return models
 
     async def _with_slot_window(self, models: list[ModelInfo]) -> list[ModelInfo]:
-        """llama.cpp's list tells what the model was trained for; what a request may use stands in its properties."""
+        """llama.cpp lists the window that the model was trained with; the window of a request is in its properties."""
         try:
             status, body = await self._get(f"{self._root}/props")
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
@@ -174,7 +174,7 @@ class Probe:
     # --------------------------------------------------------------------------------------------------------- counting
 
     async def count(self, body: dict[str, Any]) -> int | None:
-        """Tokens of the rendered prompt of a chat body (model, messages, tools), None where the server cannot tell."""
+        """Tokens of the rendered prompt of a chat body (model, messages, tools), None where the server cannot count."""
         match self._settings.tokenize:
             case "none":
                 return None

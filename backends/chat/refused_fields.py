@@ -1,6 +1,6 @@
-"""Body fields that a server refuses by name: which ones a refusal means, and for how long they are left out.
+"""Body fields that a server refuses by name: which ones a refusal names, and for how long they are left out.
 
-Learned is only what the fields of a refusal say: `error.param` with a code that fits, or the `loc` of a fault that
+Only what the fields of a refusal say is learned: `error.param` with a code that fits, or the `loc` of a fault that
 forbids it; a field that this request did not have is never meant. It is learned for the model that was asked, and
 after `TTL` seconds the field is tried again. A name that stands in words alone may be a client's own word: that one
 request is asked again without the field, and nothing is remembered.
@@ -46,7 +46,7 @@ def by_fields(refusal: Refusal, sent: Collection[str]) -> frozenset[str]:
 
 
 def by_words(refusal: Refusal, sent: Collection[str]) -> frozenset[str]:
-    """Which of them only its words name."""
+    """Which of them only its text names."""
     named = {hit[1].lower() for pattern in _NAMED for hit in pattern.finditer(refusal.words)}
     if "continuous_usage_stats" in named:
         named.discard("stream_options")  # it stands in the path to the other

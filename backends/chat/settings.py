@@ -72,7 +72,7 @@ class Settings(BaseModel):
     )
     images: bool = Field(True, description="Whether the model sees images.")
     tool_images: Literal["user", "inside"] = Field(
-        "user", description="Images in tool results: in a user message behind the results, or inside the tool message."
+        "user", description="Images in tool results: in a user message after the results, or inside the tool message."
     )
 
     # ---- thinking
@@ -131,13 +131,13 @@ class Settings(BaseModel):
 
     # ---- the server around it
     health_path: str | None = Field(None, description="GET path below the server's root that is 200 when it can serve.")
-    sleep_path: str | None = Field(None, description="GET path that tells whether the engine sleeps (vLLM, LMDeploy).")
+    sleep_path: str | None = Field(None, description="GET path that says whether the engine sleeps (vLLM, LMDeploy).")
     wake_call: str | None = Field(
         None, description="Method and path below the server's root that wake a sleeping engine, as `POST /wake_up`."
     )
     affinity_header: str | None = Field(
         "x-session-affinity",
-        description="Header that tells an endpoint picker before the server which session a request is of; null: none.",
+        description="Header that names the request's session to an endpoint picker before the server; null: none.",
     )
     tokenizer: str | None = Field(
         None,

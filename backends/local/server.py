@@ -24,16 +24,16 @@ import urllib.request
 PR_SET_PDEATHSIG = 1
 LOAD_LIMIT_SECONDS = 600.0
 
-# What was measured of llama.cpp's server (build 11549), for whoever speaks to it:
+# Measured with llama.cpp's server (build 11549), for its clients:
 # - A slot larger than the 8,192 tokens of the training is capped to them; a longer prompt is a 400 with both sizes.
 # - It closes the connection 0.15 ms after the end of a stream, although the head promises keep-alive: use a connection
 #   per request (`Connection: close`). Answers that are not streamed keep theirs.
-# - A stream's next token finds out that the client has left (0.2 s). A prompt, or an answer that is not streamed, is
-#   looked after only when the server has produced nothing for anybody for a second: its slot is free in 1 to 3 s, but
-#   works on to its end beside another stream, or when somebody asks for `/slots` often. So always stream.
+# - That the client of a stream has left is noticed with the next token (0.2 s). During a prompt, or an answer that is
+#   not streamed, it is noticed only when the server has produced nothing for anybody for a second: the slot is free in
+#   1 to 3 s, but works to its end beside another stream, or when `/slots` is requested often. So always stream.
 # - `/apply-template` and `/tokenize` together, and `/v1/chat/completions/input_tokens` alone, give the very
 #   `prompt_tokens` of the answer; 4,553 tokens take 20 ms.
-# - The template drops tools and the calls in assistant messages without a word; tool results keep their text.
+# - The template drops tools and the calls in assistant messages silently; tool results keep their text.
 
 
 def die_with_parent() -> None:
@@ -75,7 +75,7 @@ def serve(arguments: argparse.Namespace) -> tuple[object, str]:
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = arguments.threads
     params.cache_ram_mib = arguments.cache_mib
     params.sampling.temp, params.sampling.top_p = 0.2, 0.9  # what SmolLM2's authors advise; a request's own values win
-    params.sampling.penalty_repeat = 1.15  # without it, one answer in three goes round in circles to the window's end
+    params.sampling.penalty_repeat = 1.15  # without it, one answer in three repeats itself to the window's end
     params.ui = False
     params.endpoint_metrics = True
     params.verbosity = 2  # warnings and errors

@@ -1,7 +1,7 @@
 """Tool calls and reasoning as model families write them: raw text into parts, for any backend.
 
 `open_markup` gives the parser of one answer. The family is configured or found by `detect` from the chat template's own
-markers. How the parsers work is told in `scanner`; each family is one small module.
+markers. How the parsers work is described in `scanner`; each family is one small module.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ _NAMES: tuple[tuple[str, str], ...] = (
 
 
 def detect(template_text: str, *, model: str = "") -> str:
-    """The family whose markers the chat template holds, "plain" where it holds none. The model's name is asked only
+    """The family whose markers the chat template holds, "plain" where it holds none. The model's name is used only
     where there is no template at all: a template without markers is one that does not teach calls."""
     for family, markers in _SIGNS:
         if all(marker in template_text for marker in markers):
@@ -90,7 +90,7 @@ def detect(template_text: str, *, model: str = "") -> str:
 
 def open_markup(family: str, parts: Parts, *, prompt: str = "", request: Request | None = None) -> Markup:
     """The parser of one answer. `prompt` is the rendered prompt or its end, which may have opened the reasoning;
-    `request` declares the tools. Raises `GatewayError` INVALID for a family that there is not."""
+    `request` declares the tools. Raises `GatewayError` INVALID for an unknown family."""
     if family not in FAMILIES:
         raise GatewayError(Kind.INVALID, f"unknown markup {family!r}; there are {', '.join(FAMILIES)}", "markup")
     return FAMILIES[family](parts, prompt=prompt, request=request)

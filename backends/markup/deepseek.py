@@ -1,7 +1,7 @@
 """DeepSeek: three forms of calls.
 
 V3 and R1: in a section, each call begins with the word function, a separator and the NAME; the JSON stands in a fence.
-V3.1: the NAME comes before the separator, bare JSON behind it. V3.2: `<DSML>` tags (with bars) around each parameter,
+V3.1: the NAME comes before the separator, bare JSON after it. V3.2: `<DSML>` tags (with bars) around each parameter,
 which say themselves whether it is a string. The bars of all tokens are U+FF5C, their underscores U+2581. A section ends
 reasoning that was left open: its markers are special tokens.
 """
@@ -15,7 +15,6 @@ from dragoman.backends.markup.headed import HeadedCalls
 from dragoman.backends.markup.tagged import TaggedCalls
 
 _NAME = re.compile(r"[\w.:/-]+")
-_INVOKE = re.compile(r'\s*name="([^"]+)"\s*>')
 _BAR, _LINE = "\uff5c", "\u2581"
 
 
@@ -43,11 +42,12 @@ class DeepSeek(TaggedCalls, HeadedCalls):
     closers = ("```", _CALL_END, CALLS_END)
     separator = _token("tool sep")
 
+    call_tag = re.compile(r'\s*name="([^"]+)"\s*>')
     parameter_open = f"<{DSML}parameter"
     parameter_tag = _PARAMETER
     value_ends = (f"</{DSML}parameter>",)
     call_ends = (f"</{DSML}invoke>",)
-    next_calls: ClassVar = {f"<{DSML}invoke": "_invoke"}
+    next_calls: ClassVar = {f"<{DSML}invoke": "_call_tag"}
     section_ends = (f"</{DSML}function_calls>",)
 
     def _read_header(self, header: str) -> tuple[str, str] | None:
@@ -74,16 +74,6 @@ class DeepSeek(TaggedCalls, HeadedCalls):
             self._take(self._at + len(found))
             return True
         return super()._arguments_begin()
-
-    def _invoke(self) -> bool:
-        end = self._until(">")
-        if end == -1:
-            return False
-        match = _INVOKE.fullmatch(self._text, self._at, end + 1) if end is not None else None
-        if match is None:
-            return self._broken()
-        self._take(match.end())
-        return self._parameters_of(match[1])
 
     def _is_string(self, match: re.Match[str]) -> bool | None:
         return None if match["string"] is None else match["string"] == "true"

@@ -1,5 +1,5 @@
 """Granite: `<|tool_call|>[{…}, …]` (3.0, 3.2, 3.3), `<tool_call>[…]` (3.1), `<tool_call>{…}</tool_call>` (4).
-Phi-4-mini closes the first form with `<|/tool_call|>`. Behind a thought, 3.3 frames its answer in `<response>`."""
+Phi-4-mini closes the first form with `<|/tool_call|>`. After reasoning, 3.3 puts its answer into `<response>`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Granite(JsonCalls):
 
     def _frame(self) -> bool:
         tag, self._raw = "".join(self._raw or ()), None
-        self._state = self._behind_tag if self._reasoned else self._outside
-        if not self._reasoned:  # without a thought there is no frame, and the tag is text
-            self._say_text(tag)
+        self._state = self._after_tag if self._reasoned else self._outside
+        if not self._reasoned:  # without reasoning there is no frame, and the tag is text
+            self._emit_text(tag)
         return True

@@ -12,18 +12,19 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-from dragoman.backends.markup.scanner import JsonText, Markup, markers_of
+from dragoman.backends.markup.headed import BareArguments
+from dragoman.backends.markup.scanner import markers_of
 from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
 
 _MESSAGE, _START = "<|message|>", "<|start|>"
 _RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-_PEOPLE = frozenset({"assistant", "user", "all", "system", "developer"})
+_ROLES = frozenset({"assistant", "user", "all", "system", "developer"})
 _STOPS = ("<|end|>", "<|return|>", "<|call|>")
 
 
-class Harmony(Markup):
+class Harmony(BareArguments):
     openers: ClassVar = {"<|channel|>": "_header", "<|start|>": "_header", "<|message|>": "_body"}
     thinking: ClassVar[Mapping[str, str]] = {}
     ends = ("<|endoftext|>",)
@@ -40,7 +41,7 @@ class Harmony(Markup):
     def _outside(self) -> bool:
         match = self._outer.find(self._text, self._at)
         if match is not None and match[0] in _STOPS:  # the end of a message that was a call
-            self._say(match.start())
+            self._emit(match.start())
             self._at = match.end()
             return True
         return super()._outside()
@@ -56,7 +57,7 @@ class Harmony(Markup):
         recipient, channel = _RECIPIENT.search(header), _CHANNEL.search(header)
         name = recipient[1].removeprefix("functions.") if recipient else ""
         self._reasons = channel is not None and channel[1] == "analysis"
-        if name and name not in _PEOPLE:
+        if name and name not in _ROLES:
             self._name = name
             self._state = self._call_begins
         else:
@@ -74,7 +75,7 @@ class Harmony(Markup):
                 self._parts.reasoning(text[self._at : end])
                 self._at = end
             else:
-                self._say(end)
+                self._emit(end)
         if match is None:
             return False
         if match[0] in self.ends:
@@ -93,31 +94,11 @@ class Harmony(Markup):
             return False
         if found is not None:  # a call without arguments
             self._announce(self._name)
-            self._argue("{}")
+            self._emit_arguments("{}")
             return self._call_ended()
-        begins = self._object_stands_here()
-        if begins is None:
-            return False
-        if not begins:
-            return self._broken()
-        self._announce(self._name)
-        self._json = JsonText()
-        self._state = self._call_arguments
-        return True
+        return self._arguments_of(self._name)
 
-    def _call_arguments(self) -> bool:
-        if not self._stream_object():
-            return False
-        if self._json.broken:
-            self._note("malformed_call")
-        return self._call_ended()
-
-    def _call_ended(self) -> bool:
-        self._end_call()
-        self._state = self._behind_call
-        return True
-
-    def _behind_call(self) -> bool:
+    def _after_call(self) -> bool:
         if not self._skip_blank():
             return False
         found = self._literal(*_STOPS, _START)

@@ -1,17 +1,50 @@
-"""Calls written as a header with the name and then the bare JSON of the arguments.
+"""Calls written as a header with the name, followed by the bare JSON of the arguments.
 
-A family says what parts them (`separator`), what it reads out of the header, and what may stand behind the arguments.
+A family says what separates the two, what its header holds, and what may follow the arguments.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from dragoman.backends.markup.scanner import JsonText, Markup
 
 
-class HeadedCalls(Markup):
-    """`again` begins the next call of a section, `closers` are skipped where they stand behind a call."""
+class BareArguments(Markup, ABC):
+    """The states from the end of a call's header to the end of its arguments."""
+
+    def _arguments_of(self, name: str, id: str = "") -> bool:
+        """Announces the call where an object begins here; otherwise it is no call."""
+        begins = self._object_stands_here()
+        if begins is None:
+            return False
+        if not begins:
+            return self._broken()
+        self._announce(name, id)
+        self._json = JsonText()
+        self._state = self._bare_arguments
+        return True
+
+    def _bare_arguments(self) -> bool:
+        if not self._stream_object():
+            return False
+        if self._json.broken:
+            self._note("malformed_call")
+        return self._call_ended()
+
+    def _call_ended(self) -> bool:
+        self._end_call()
+        self._state = self._after_call
+        return True
+
+    @abstractmethod
+    def _after_call(self) -> bool:
+        """What the family skips after a call, and which state follows."""
+
+
+class HeadedCalls(BareArguments):
+    """`separator` ends the header, `again` begins the next call of a section, `closers` are skipped after a call."""
 
     separator: ClassVar[str] = ""
     again: ClassVar[tuple[str, ...]] = ()
@@ -47,33 +80,15 @@ class HeadedCalls(Markup):
         self._state = self._arguments_begin
         return True
 
+    @abstractmethod
     def _read_header(self, header: str) -> tuple[str, str] | None:
-        """Name and id, "" for an id that is not there; None where this is no header."""
-        raise NotImplementedError
+        """Name and id, "" for a missing id; None where this is no header."""
 
     def _arguments_begin(self) -> bool:
         if not self._skip_blank():
             return False
-        begins = self._object_stands_here()
-        if begins is None:
-            return False
-        if not begins:
-            return self._broken()
-        self._announce(*self._head)
-        self._json = JsonText()
-        self._state = self._headed_arguments
-        return True
+        return self._arguments_of(*self._head)
 
-    def _headed_arguments(self) -> bool:
-        if not self._stream_object():
-            return False
-        if self._json.broken:
-            self._note("malformed_call")
-        self._end_call()
-        self._state = self._behind_call
-        return True
-
-    def _behind_call(self) -> bool:
-        """What a family skips before the section goes on."""
+    def _after_call(self) -> bool:
         self._state = self._section
         return True

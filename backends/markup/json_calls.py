@@ -22,7 +22,7 @@ NAMES = frozenset({"name", "function", "id", "type"})
 
 
 class JsonCalls(Markup):
-    """States from `_json_calls`, behind the opener, to the end of the last object and its closer."""
+    """The states from `_json_calls`, after the opener, to the end of the last object and its closer."""
 
     closers: ClassVar[tuple[str, ...]] = ()
     arrays: ClassVar[bool] = False
@@ -47,7 +47,7 @@ class JsonCalls(Markup):
             return False
         if not begins:
             if self._array and self._text[self._at] == "]" and self._calls:
-                self._state = self._behind_object
+                self._state = self._after_object
                 return True
             return self._broken()
         self._take(self._at + 1)
@@ -83,7 +83,7 @@ class JsonCalls(Markup):
         if self._whole and self._raw is None:
             self._note("malformed_call")
             self._end_call()
-            self._state = self._behind_object
+            self._state = self._after_object
             return True
         return self._broken()
 
@@ -139,7 +139,7 @@ class JsonCalls(Markup):
             return self._malformed()
         self._note("malformed_call")
         self._end_call()
-        self._state = self._behind_object
+        self._state = self._after_object
         return True
 
     def _nested(self) -> bool:
@@ -190,7 +190,7 @@ class JsonCalls(Markup):
         self._name = name
         if self._early is not None:
             self._announce(name, self._id)
-            self._argue("".join(self._early))
+            self._emit_arguments("".join(self._early))
             self._early = None
         return True
 
@@ -199,13 +199,13 @@ class JsonCalls(Markup):
             return self._broken()
         if self._raw is not None:
             self._announce(self._name, self._id)
-            self._argue("{}")
+            self._emit_arguments("{}")
         self._take(self._at + 1)
         self._end_call()
-        self._state = self._behind_object
+        self._state = self._after_object
         return True
 
-    def _behind_object(self) -> bool:
+    def _after_object(self) -> bool:
         if not self._skip_blank():
             return False
         first = self._text[self._at]

@@ -31,16 +31,16 @@ class Llama3(JsonCalls, HeadedCalls):
         if self._bare and self._at < len(self._text):
             stripped = self._text[self._at :].lstrip()
             if stripped and stripped[0] in "{[":
-                self._say(len(self._text) - len(stripped))
+                self._emit(len(self._text) - len(stripped))
                 self._raw, self._held = [], 0
                 self.strict = True
                 self._state = self._json_calls
                 return True
         return super()._outside()
 
-    def _say_text(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         self._bare = self._bare and not text.strip()
-        super()._say_text(text)
+        super()._emit_text(text)
 
     def _note(self, name: str) -> None:
         if not (self.strict and name == "malformed_call"):

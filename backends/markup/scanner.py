@@ -4,7 +4,7 @@ Rules that every family keeps:
 
 * What may yet become a marker is held back, everything else leaves in the call in which it came.
 * A call is announced once its name is known and its arguments have begun as a JSON object; they stream from then on.
-  Before that, whatever turns out to be no call comes out as the text that it was and is noted (`malformed_call`).
+  Whatever turns out before that to be no call is passed on as text and noted (`malformed_call`).
 * A marker inside a JSON string is text of that string. Outside of strings `<` is never JSON and ends a broken call.
 * Reasoning ends at its closing tag; newlines beside its tags belong to the tags. An end-of-turn token counts only where
   nothing follows it.
@@ -162,9 +162,9 @@ class Markup:
         text = self._text
         match = self._outer.find(text, self._at)
         if match is None:
-            self._say(len(text) if self._final else self._outer.held(text, self._at))
+            self._emit(len(text) if self._final else self._outer.held(text, self._at))
             return False
-        self._say(match.start())
+        self._emit(match.start())
         marker = match[0]
         if marker in self.openers:
             self._at = match.end()
@@ -173,7 +173,7 @@ class Markup:
         elif marker in self.ends:
             return self._end_token(marker)
         elif self._before == "`" or (marker not in self.thinking and self._reasoned):
-            self._say(match.end())  # spoken of, not meant
+            self._emit(match.end())  # quoted, not meant
         elif marker in self.thinking:
             self._at = match.end()
             self._think(self.thinking[marker])
@@ -181,15 +181,15 @@ class Markup:
             self._at = match.end()
             self._reasoned = True
             self._note("unopened_reasoning")
-            self._state = self._behind_tag
+            self._state = self._after_tag
         return True
 
-    def _say(self, end: int) -> None:
+    def _emit(self, end: int) -> None:
         if end > self._at:
-            self._say_text(self._text[self._at : end])
+            self._emit_text(self._text[self._at : end])
             self._at = end
 
-    def _say_text(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         self._before = text[-1]
         self._parts.text(text)
 
@@ -216,12 +216,12 @@ class Markup:
         if match[0] in self.ends:
             return self._end_token(match[0], match.start())
         self._at = match.end()
-        self._state, self._before = self._behind_tag, ""
+        self._state, self._before = self._after_tag, ""
         if match[0] != self._closer:
             self._at = match.start()
         return True
 
-    def _behind_tag(self) -> bool:
+    def _after_tag(self) -> bool:
         self._lead = True
         if not self._skip_newlines():
             return False
@@ -235,7 +235,7 @@ class Markup:
         return not self._lead
 
     def _end_token(self, marker: str, start: int | None = None) -> bool:
-        """An end-of-turn token: dropped with the blanks and tokens behind it, text where anything else follows."""
+        """An end-of-turn token: dropped with the blanks and tokens after it, text where anything else follows."""
         text = self._text
         at = start = self._at if start is None else start
         while (match := self._ends.find(text, at)) is not None and not text[at : match.start()].strip():
@@ -245,7 +245,7 @@ class Markup:
                 self._at = len(text)
             return False
         if self._state == self._outside:
-            self._say(start + len(marker))
+            self._emit(start + len(marker))
         else:
             self._parts.reasoning(text[self._at : start + len(marker)])
             self._at = start + len(marker)
@@ -287,22 +287,22 @@ class Markup:
         return None if self._final or len(self._text) - self._at >= HEADER_LIMIT else -1
 
     def _malformed(self) -> bool:
-        """No call after all: its first piece is text, the rest is searched again."""
+        """No call after all: its first piece is text, the rest is scanned again."""
         held, self._raw = self._raw or [], None
         self._state = self._outside
         if held:
             rest = "".join(held[1:])
             if held[0].strip() or rest.strip():
                 self._note("malformed_call")
-            self._say_text(held[0])
+            self._emit_text(held[0])
             if len(rest) > RESCAN_LIMIT:
-                self._say_text(rest)
+                self._emit_text(rest)
                 rest = ""
             self._text, self._at = rest + self._text[self._at :], 0
         return True
 
     def _broken(self) -> bool:
-        """A call that cannot be read on: text, or if it has left already it stays as far as it went."""
+        """A call that cannot be read any further: it becomes text, or ends here where it was announced already."""
         if self._raw is not None:
             return self._malformed()
         if not self._final:
@@ -317,15 +317,15 @@ class Markup:
         self._sent, self._size = [], 0
         self._parts.call(self._calls, id, name)
 
-    def _argue(self, piece: str) -> None:
+    def _emit_arguments(self, piece: str) -> None:
         """The next piece of the arguments. `Parts` takes a piece that repeats all before it for a server's snapshot,
-        which it never is here: such a piece goes in two."""
+        which it never is here: such a piece is sent in two."""
         while 1 < self._size <= len(piece) and piece.startswith("".join(self._sent)):
-            self._send(piece[: self._size - 1])
+            self._send_arguments(piece[: self._size - 1])
             piece = piece[len(self._sent[-1]) :]
-        self._send(piece)
+        self._send_arguments(piece)
 
-    def _send(self, piece: str) -> None:
+    def _send_arguments(self, piece: str) -> None:
         self._sent.append(piece)
         self._size += len(piece)
         self._parts.call(self._calls, arguments=piece)
@@ -335,10 +335,10 @@ class Markup:
         self._raw, self._held = [], 0
 
     def _leave(self) -> bool:
-        """Out of the calls: blanks that stood behind the last one are text."""
+        """Leaves the calls: blanks after the last one are text."""
         blank, self._raw = "".join(self._raw or ()), None
         if blank:
-            self._say_text(blank)
+            self._emit_text(blank)
         self._state = self._outside
         return True
 
@@ -354,5 +354,5 @@ class Markup:
         """Pass on what there is of the object; True when it has ended, one way or the other."""
         end = self._json.feed(self._text, self._at)
         if end > self._at:
-            self._argue(self._take(end))
+            self._emit_arguments(self._take(end))
         return self._json.complete or self._json.broken

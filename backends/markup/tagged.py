@@ -1,7 +1,7 @@
 """Calls whose parameters are tagged one by one: Qwen3-Coder's XML, GLM's key and value tags, DeepSeek's DSML.
 
 The JSON of the arguments is written here. Strings stream as they come; other values are converted once they are whole,
-by the type that the tool's schema declares, else by their looks. A value ends only where the next tag follows its
+by the type that the tool's schema declares, else by how they look. A value ends only where the next tag follows its
 closing tag, so that the closing tag may occur in a value. Nothing is checked beyond the type.
 """
 
@@ -20,9 +20,11 @@ LITERAL_LIMIT = 10_000  # characters of a value that are tried as a Python liter
 
 
 class TaggedCalls(Markup):
-    """`parameter_tag` reads a parameter's whole opening tag, with the group `key`; `next_calls` names the state behind
-    what begins another call of the same section."""
+    """`call_tag` reads the rest of a call's opening tag, with the name as its first group; `parameter_tag` reads the
+    whole opening tag of a parameter, with the group `key`. `next_calls` names the state after what begins another call
+    of the same section."""
 
+    call_tag: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
     parameter_open: ClassVar[str] = ""
     parameter_tag: ClassVar[re.Pattern[str]] = re.compile(r"(?!)")
     parameter_tag_ends: ClassVar[str] = ">"
@@ -31,6 +33,16 @@ class TaggedCalls(Markup):
     next_calls: ClassVar[Mapping[str, str]] = {}
     section_ends: ClassVar[tuple[str, ...]] = ()
     trims_newline: ClassVar[bool] = False  # one newline at each end of a value belongs to its tags
+
+    def _call_tag(self) -> bool:
+        end = self._until(">")
+        if end == -1:
+            return False
+        match = self.call_tag.fullmatch(self._text, self._at, end + 1) if end is not None else None
+        if match is None:
+            return self._broken()
+        self._take(match.end())
+        return self._parameters_of(match[1])
 
     def _parameters_of(self, name: str) -> bool:
         self._tool = name
@@ -49,7 +61,7 @@ class TaggedCalls(Markup):
         if found != self.parameter_open:
             self._take(self._at + len(found))
             self._open()
-            self._argue("{}" if self._first else "}")
+            self._emit_arguments("{}" if self._first else "}")
             self._end_call()
             self._state = self._between_calls
             return True
@@ -72,22 +84,22 @@ class TaggedCalls(Markup):
     def _begin_value(self, match: re.Match[str]) -> None:
         key = match["key"].strip()
         types = self._types(key)
-        said = self._is_string(match)
-        self._string = said if said is not None else types is not None and "string" in types
-        self._nullable = said is None and types is not None and "null" in types
-        self._kinds = types if said is None else None
+        tagged = self._is_string(match)
+        self._string = tagged if tagged is not None else types is not None and "string" in types
+        self._nullable = tagged is None and types is not None and "null" in types
+        self._kinds = types if tagged is None else None
         self._pieces: list[str] = []
         self._started = False  # a piece of a string has left
         self._trim = self.trims_newline
         ends = (f"\n{end}" for end in self.value_ends) if self.trims_newline else ()
         self._value_marks: Markers = markers_of((*self.value_ends, *ends))
         self._open()
-        self._argue(f"{'{' if self._first else ', '}{json.dumps(key, ensure_ascii=False)}: ")
+        self._emit_arguments(f"{'{' if self._first else ', '}{json.dumps(key, ensure_ascii=False)}: ")
         self._first = False
         self._state = self._value_text
 
     def _is_string(self, match: re.Match[str]) -> bool | None:
-        """What the tag itself says of the value; None where it says nothing."""
+        """What the tag itself says about the value; None where it says nothing."""
         return None
 
     def _types(self, key: str) -> frozenset[str] | None:
@@ -122,7 +134,7 @@ class TaggedCalls(Markup):
         return True
 
     def _follows(self, at: int) -> bool | None:
-        """Whether a tag that may follow a value stands behind `at`; None while that is open."""
+        """Whether a tag that may follow a value begins at `at`, after blanks; None while that is open."""
         before, self._at = self._at, at
         while self._at < len(self._text) and self._text[self._at].isspace():
             self._at += 1
@@ -146,17 +158,17 @@ class TaggedCalls(Markup):
 
     def _string_piece(self, text: str) -> None:
         escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-        self._argue(escaped if self._started else f'"{escaped}')
+        self._emit_arguments(escaped if self._started else f'"{escaped}')
         self._started = True
 
     def _end_value(self) -> None:
         text = "".join(self._pieces)
         if self._started:
-            self._argue('"')
+            self._emit_arguments('"')
         elif self._string and not (self._nullable and text.strip() == "null"):
-            self._argue(json.dumps(text, ensure_ascii=False))
+            self._emit_arguments(json.dumps(text, ensure_ascii=False))
         else:
-            self._argue(as_json(text, self._kinds))
+            self._emit_arguments(as_json(text, self._kinds))
         self._started = False
         self._pieces.clear()
 
@@ -164,7 +176,7 @@ class TaggedCalls(Markup):
         """The answer ended in the value: what there is of it goes out, unclosed."""
         if text := "".join(self._pieces):
             self._pieces.clear()
-            self._argue(text)
+            self._emit_arguments(text)
 
     def _between_calls(self) -> bool:
         if not self._skip_blank():
@@ -228,7 +240,7 @@ def _refuse(word: str) -> None:
 
 
 def _from_python(text: str) -> tuple[Any, bool]:
-    """True, None and {'a': 1}, which templates teach that print values without tojson."""
+    """True, None and {'a': 1}, which models learn from templates that print values without tojson."""
     if len(text) > LITERAL_LIMIT:
         return None, False
     named = {"true": True, "false": False, "none": None, "null": None}

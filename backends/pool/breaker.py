@@ -1,8 +1,9 @@
 """A circuit breaker: after several failures in a row a server is left alone for a while, then tried with one request.
 
 *Closed* it lets everything through. The `failures`-th failure in a row opens it for `rest` seconds, doubled each time
-it opens again, up to `longest_rest`. *Open* it asks to be passed by. When the rest is over one request is the trial:
-success closes it, failure opens it again, and a trial without a verdict (its client left) lets the next one try.
+it opens again, up to `longest_rest`. While it is *open*, the server is skipped. When the rest is over, one request is
+the trial: success closes it, failure opens it again, and a trial without a verdict (its client left) lets the next one
+try.
 
 Pure: the time comes in as an argument. What a failure is, the caller decides.
 """
@@ -41,7 +42,7 @@ class Breaker:
         return self.state is BreakerState.CLOSED or (self.state is BreakerState.OPEN and now >= self.until)
 
     def begin(self, now: float) -> bool:
-        """A request goes; True when it is the trial, whose owner must end it with a verdict or `undecided`."""
+        """A request is sent; True when it is the trial, whose owner must end it with a verdict or `undecided`."""
         if self.state is BreakerState.OPEN and now >= self.until:
             self.state = BreakerState.TRIAL
             return True

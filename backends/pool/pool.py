@@ -2,13 +2,13 @@
 
 A session (`Request.affinity`) stays with one server, whose prefix cache knows it: every request ranks the servers by a
 hash of session and server, and takes the first that has not far more than its share of the load (consistent hashing
-with bounded loads). Without a session it takes the one with the least to do. Servers that sleep, are down or rest
-behind their breaker are passed by; when all are, the ones that merely failed are tried all the same, because a refusal
+with bounded loads). Without a session it takes the one with the least to do. Servers that sleep, are down or
+whose breaker is open are skipped; when all are, the ones that merely failed are tried all the same, because a refusal
 would be certain.
 
 Another server is tried only before the first event and only when the first did nothing with the request: it was not
 reachable, had no room, slept. One that died without a word may have been killed by the request, so that is tried once
-more and not on every server in turn. It does not queue: admission stands before it.
+more and not on every server in turn. It does not queue: admission comes before it.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 UNTOUCHED = frozenset({Kind.BACKEND_DOWN, Kind.BUSY, Kind.ASLEEP})
 FEW = 4  # requests that are no load worth leaving a session's server for
 LAGGARDS = 0.3  # seconds that a list is waited for once another one is there
-RECENT = 1.1  # seconds in which a server is not asked twice how it is, longer than backends remember their answer
+RECENT = 1.1  # seconds in which a server's health is not asked for twice, longer than backends cache it
 
 
 class Pool:
     """`identities` (the servers' addresses) are what a session is hashed with, so that it finds its server again
-    whatever the servers are called. `changed` is told a server's name and state (ready, asleep, down, open),
-    `retried` the name of one that could not serve a request which then went elsewhere."""
+    whatever the servers are called. `changed` is called with a server's name and state (ready, asleep, down, open),
+    `retried` with the name of one that could not serve a request which then went elsewhere."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class Pool:
     def _on_change(self, replica: Replica) -> None:
         self.changed(replica.name, replica.state)
 
-    # ------------------------------------------------------------------------------------------------------- its life
+    # ------------------------------------------------------------------------------------------------- start and close
 
     async def start(self) -> None:
-        """Returns when the first server has started; raises when none can be. The others start behind it."""
+        """Returns when the first server has started; raises when none can be. The others start in the background."""
         starts = {asyncio.create_task(self._start(each), name=f"start {each.name}"): each for each in self.replicas}
         self._tasks |= set(starts)
         waiting: set[asyncio.Task[None]] = set(starts)
@@ -94,7 +94,7 @@ class Pool:
             await asyncio.wait(self._tasks)
         for task in self._tasks:
             if not task.cancelled():
-                task.exception()  # told already; asked for, so that it does not count as lost
+                task.exception()  # logged already; retrieved, so that asyncio does not report it as lost
         await asyncio.gather(*(replica.close() for replica in self.replicas))
 
     async def _keep_probing(self) -> None:
@@ -104,7 +104,7 @@ class Pool:
                     replica.probe()
             await asyncio.sleep(self._settings.probe)
 
-    # ----------------------------------------------------------------------------------------------------- the choice
+    # ------------------------------------------------------------------------------------------------------ the choice
 
     def _order(self, request: Request, tried: Sequence[Replica] = ()) -> list[Replica]:
         """The servers that may be asked, the one to ask first."""
@@ -176,10 +176,10 @@ class Pool:
         unable = self._uneven and error.kind is Kind.UNSUPPORTED
         return unable or (error.kind in UNTOUCHED and error.source == "backend")
 
-    # --------------------------------------------------------------------------------------------------- what it tells
+    # ------------------------------------------------------------------------------------------------- what it reports
 
     async def health(self) -> Health:
-        """Ready as soon as one server says so; the others answer behind it."""
+        """Ready as soon as one server says so; the others answer later."""
         if self._ready(self._settings.probe):
             return Health("ready")
         waiting = {each.probe() for each in self.replicas if each.started and not each.known_for(RECENT)}
@@ -255,8 +255,8 @@ class Pool:
                     await replica.backend.wake()
                 except Exception as error:
                     failed = failed or error
-                    told = None if isinstance(error, GatewayError) else error
-                    log.warning("%s: cannot be woken", replica.name, exc_info=told)
+                    bug = None if isinstance(error, GatewayError) else error
+                    log.warning("%s: cannot be woken", replica.name, exc_info=bug)
                     continue
                 with contextlib.suppress(GatewayError):
                     await replica.probe()

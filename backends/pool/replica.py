@@ -1,10 +1,10 @@
 """One server of a pool: what is known of it, and one request on it.
 
-Active knowledge is a probe of its health, asked for by whoever wants it and shared; passive knowledge are the ends of
-requests: failures in a row and first events that come too late open its breaker, a refusal for want of room makes
-others be preferred for a moment. A server that is found down loses the requests that have not had their first event,
-so that they can be tried elsewhere. An error that is not certain (a server's words may quote a client) tells nothing;
-it is a reason to probe. It decides nothing about the choice: that is the pool's.
+Its health is probed when somebody asks for it, and all who ask share the probe. Requests say more (outlier detection):
+failures in a row and first events that come too late open its breaker, and after a refusal for lack of room other
+servers are preferred for a moment. A server that is found down loses the requests that have not had their first event,
+so that they can be tried elsewhere. An error that is not certain (a server's text may quote a client) is only a reason
+to probe. Choosing a server is the pool's work.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Replica:
 
     @property
     def state(self) -> str:
-        """ready, asleep, down, or open while the breaker passes it by; a server never probed counts as ready."""
+        """ready, asleep, down, or open while its breaker is; a server never probed counts as ready."""
         if not self.started:
             return "asleep"
         if self.health is not None and self.health.state != "ready":
@@ -101,9 +101,9 @@ class Replica:
 
     @property
     def load(self) -> float:
-        """Requests of ours, or of everybody where the server tells."""
-        told = self.backend.load() if isinstance(self.backend, ReportsLoad) else None
-        return float(self.pending) if told is None else max(told, float(self.pending))
+        """Our requests, or everybody's where the server reports them."""
+        reported = self.backend.load() if isinstance(self.backend, ReportsLoad) else None
+        return float(self.pending) if reported is None else max(reported, float(self.pending))
 
     # ----------------------------------------------------------------------------------------------------- its health
 
@@ -118,7 +118,7 @@ class Replica:
         await self.backend.close()
 
     def probe(self) -> asyncio.Task[None]:
-        """The probe that runs now, begun where none does; it never raises, and waiting for it may be given up."""
+        """The running probe, started where there is none; it never raises, and waiting for it may be given up."""
         if self._probe is None:
             self._probe = asyncio.create_task(self._ask(), name=f"probe {self.name}")
         return self._probe
@@ -148,14 +148,14 @@ class Replica:
         else:
             self._misses = 0
             if health.state == "ready" and self.health is not None and self.health.state == "down":
-                self._breaker.success()  # it has come back: what it did before it went counts no more
+                self._breaker.success()  # it is back: its failures from before no longer count
         self.health = health
         if health.state == "down":
             for attempt in list(self._waiting):
                 attempt.abandon()
-        self._tell(before)
+        self._report(before)
 
-    def _tell(self, before: str) -> None:
+    def _report(self, before: str) -> None:
         if self.state != before:
             log.info("%s: %s", self.name, self.state)
             self._changed(self)
@@ -163,7 +163,7 @@ class Replica:
     # -------------------------------------------------------------------------------------------------- one request
 
     async def stream(self, request: Request, sink: Sink) -> None:
-        """Raises what the backend raises, and `Lost`. What the end says of the server is remembered."""
+        """Raises what the backend raises, and `Lost`. What the end says about the server is remembered."""
         now = time.monotonic()
         before = self.state
         trial = self._breaker.begin(now)
@@ -189,7 +189,7 @@ class Replica:
             self._waiting.discard(attempt)
             if trial and attempt.verdict is None:
                 self._breaker.undecided()
-            self._tell(before)
+            self._report(before)
 
     def _judge(self, error: GatewayError, attempt: _Attempt) -> None:
         if error.source != "backend" and error.kind not in BLAMED:
@@ -214,11 +214,11 @@ class Replica:
             self._breaker.success()
         else:
             self._breaker.failure(time.monotonic())
-        self._tell(before)
+        self._report(before)
 
 
 class _Attempt:
-    """The sink of one request on one server. The first event ends a trial; otherwise it stands in nobody's way."""
+    """The sink of one request on one server. The first event ends a trial; otherwise it passes everything through."""
 
     def __init__(self, sink: Sink, verdict: Callable[[bool], None], trial: bool) -> None:
         self.limit: asyncio.Timeout | None = None
@@ -227,7 +227,7 @@ class _Attempt:
         self.note: Callable[[Note], None] = sink.note
         self.feed: Callable[[Sequence[Event]], bool] = self._first if trial else sink.feed
         self._sink = sink
-        self._tell = verdict
+        self._report = verdict
 
     @property
     def touched(self) -> bool:
@@ -244,10 +244,10 @@ class _Attempt:
         return self._sink.feed(events)
 
     def decide(self, good: bool, *, again: bool = False) -> None:
-        """One verdict for each request; a failure behind a trial's first event is one more."""
+        """One verdict for each request; a failure after a trial's first event is one more."""
         if self.verdict is None or (again and self.verdict is not good):
             self.verdict = good
-            self._tell(good)
+            self._report(good)
 
     def late(self) -> None:
         if not self._sink.touched:

@@ -22,8 +22,8 @@ LATER_SYSTEM = ("<system-message>\n", "\n</system-message>")
 
 
 def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
-    """Raises `GatewayError` UNSUPPORTED for an image that the answer is about where the model sees none; a text stands
-    in the place of any other."""
+    """Raises `GatewayError` UNSUPPORTED for an image that the answer is about where the model sees none; any other
+    image is replaced by a text."""
     if not settings.images and (asked := asked_about(messages)):
         raise unseen(asked[0])
     out: list[Json] = []
@@ -38,7 +38,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
             case "user":
                 out.append({"role": "user", "content": _user_content(message.parts, settings)})
             case "assistant":
-                if not _is_unsaid(message.parts, settings):
+                if not _is_reasoning_only(message.parts, settings):
                     out.append(_assistant(message.parts, settings))
             case "tool":
                 rendered, images = _tool(message.parts, settings)
@@ -52,7 +52,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
 
 
 def has_unseen_images(messages: Sequence[Message], settings: Settings) -> bool:
-    """Whether `render` has a text in the place of images."""
+    """Whether `render` replaces images by a text."""
     return not settings.images and any(
         isinstance(part, Image)
         or (isinstance(part, ToolResult) and any(isinstance(item, Image) for item in part.content))
@@ -136,7 +136,7 @@ def _content_part(part: Text | Refusal | Image) -> Json:
     return {"type": "image_url", "image_url": url}
 
 
-def _is_unsaid(parts: Sequence[Part], settings: Settings) -> bool:
+def _is_reasoning_only(parts: Sequence[Part], settings: Settings) -> bool:
     """A turn that broke off in its reasoning, where the server takes none: templates refuse a turn without content."""
     return settings.reasoning_field is None and bool(parts) and all(isinstance(part, Reasoning) for part in parts)
 
@@ -159,14 +159,14 @@ def _call(call: ToolCall) -> Json:
 
 
 def _tool(parts: Sequence[Part], settings: Settings) -> tuple[list[Json], list[Json]]:
-    """The tool messages, and the image parts that belong behind all results of the turn."""
+    """The tool messages, and the image parts that belong after all results of the turn."""
     rendered: list[Json] = []
     images: list[Json] = []
     for part in parts:
         if isinstance(part, ToolResult):
-            content, behind = _result_content(part, settings)
+            content, later = _result_content(part, settings)
             rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": content})
-            images += behind
+            images += later
     return rendered, images
 
 

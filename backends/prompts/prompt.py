@@ -1,8 +1,9 @@
 """A `Request` as the prompt that the model reads: rendered, tokenized, counted.
 
 For servers that take a prompt instead of messages, and for counting where the server cannot. It starts from the one
-rendering of `chat_messages` and adds what a chat server would do itself: the template, its switches for thinking, the
-ids. What the template cannot show the model is told in notes. Long prompts are made off the event loop.
+rendering of `backends.prompts.messages` and adds what a chat server would do itself: the template, its switches for
+thinking, the ids. Notes say what the template cannot show the model. Long prompts are made off the event loop by
+`backends.model_folder`.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ class Prompt:
         return Rendered(text, self._tokenizer.encode(text, add_special_tokens=False))
 
     def kwargs(self, request: Request) -> dict[str, Any]:
-        """The template's switches: what the request says of thinking, in the words that this template has, and the
+        """The template's switches: what the request says about thinking, in the words that this template has, and the
         operator's `chat_template_kwargs`, which win."""
         effort, budget = request.thinking.effort, request.thinking.budget
         source, kwargs = self._template.source, dict[str, Any]()

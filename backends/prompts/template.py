@@ -117,7 +117,7 @@ class ChatTemplate:
     def __init__(
         self, template: str, *, with_tools: str | None = None, tokens: Mapping[str, str] | None = None
     ) -> None:
-        """Raises `GatewayError` INVALID for a template that is none."""
+        """Raises `GatewayError` INVALID for a template that cannot be read."""
         self.source = template if with_tools is None else f"{template}\n{with_tools}"
         self.tokens = dict(tokens or {})
         if len(self.source) > SOURCE_LIMIT:
@@ -134,7 +134,7 @@ class ChatTemplate:
         return self.tokens.get("bos_token", "")
 
     def strip_bos(self, prompt: str) -> str:
-        """The prompt for a server that puts the BOS in front by itself."""
+        """The prompt for a server that adds the BOS itself."""
         return prompt.removeprefix(self.bos) if self.bos else prompt
 
     def render(
@@ -194,7 +194,7 @@ class ChatTemplate:
 
     @cached_property
     def thinks(self) -> bool:
-        """Whether the template can be told to think or not."""
+        """Whether the template has a switch for thinking."""
         return any(word in self.source for word in ("enable_thinking", "reasoning_effort", "thinking"))
 
     @cached_property
@@ -240,10 +240,10 @@ class ChatTemplate:
 
     def _with_calls(self, message: Json) -> list[Json]:
         form, content = self._call_form, message.get("content")
-        if form is None:  # as text, so that the conversation still tells of them
-            told = [_tojson(_spoken(call)) for call in message["tool_calls"]]
+        if form is None:  # as text, so that the conversation still shows them
+            texts = [_tojson(_spoken(call)) for call in message["tool_calls"]]
             rest = {key: value for key, value in message.items() if key != "tool_calls"}
-            return [rest | {"content": "\n".join([*([content] if content else []), *told])}]
+            return [rest | {"content": "\n".join([*([content] if content else []), *texts])}]
         calls = [self._call(call, as_text=form[1]) for call in message["tool_calls"]]
         if not content:
             return [message | {"content": form[0], "tool_calls": calls}]

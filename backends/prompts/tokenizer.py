@@ -17,7 +17,7 @@ except ImportError as error:
     raise ImportError("tokenizers are needed to count and decode: pip install 'dragoman[tokenizer]'") from error
 
 BROKEN = "\ufffd"
-# A character has at most four bytes, and an id holds at least one: what is still broken behind more ids stays broken.
+# A character has at most four bytes, and an id holds at least one: what is still broken after more ids stays broken.
 HELD_IDS = 8
 WINDOW_IDS = 64  # at most, while skipped ones give no text
 
@@ -53,7 +53,7 @@ class Tokenizer:
         return text
 
     def decode_stream(self, skip_special_tokens: bool = False, prompt_ids: Sequence[int] = ()) -> IncrementalDecoder:
-        """A decoder for one answer. The end of `prompt_ids` is what a first word's leading space is told by."""
+        """A decoder for one answer. The end of `prompt_ids` decides whether the first word keeps its leading space."""
         return IncrementalDecoder(self, skip_special_tokens, prompt_ids[-HELD_IDS:])
 
 
@@ -91,7 +91,7 @@ class IncrementalDecoder:
         self._known, self._text = len(self._window), text
 
     def finish(self) -> str:
-        """What was held and is whole; half a character at the end of an answer is none."""
+        """What was held back, without half a character at the end of the answer."""
         text = self._tokenizer.decode(self._window, self._skip)[len(self._text) :]
         self._window, self._known, self._text = [], 0, ""
         return text.rstrip(BROKEN)

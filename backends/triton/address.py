@@ -38,7 +38,7 @@ def parse(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # its words may quote a password
+    except ValueError:  # its text may quote a password
         raise unusable(url, "its host or port cannot be read") from None
     if parts.username is not None or parts.password is not None:
         raise unusable(url, "keys do not belong into the URL")
@@ -92,7 +92,7 @@ def unusable(url: str, reason: str) -> GatewayError:
 
 
 def shown(url: str) -> str:
-    """A URL as far as it can be told: keys are written into the user's place, the query and the fragment."""
+    """A URL as far as it may be shown: people write keys into the user's place, the query and the fragment."""
     head = url.partition("?")[0].partition("#")[0]
     if "@" in head:
         return "…@" + head.rpartition("@")[2]

@@ -1,7 +1,7 @@
 """One answer: tensors in, events of the grammar out. No I/O.
 
 Usage is the server's where it counts, else the tokenizer's. Why an answer ended: the model's own end token or a stop
-string, or the server's word (llmapi), or, since the engine profile gives no word, `length` when as many tokens came
+string, or the server's reason (llmapi), or, since the engine profile gives none, `length` when as many tokens came
 as were allowed. A stream that ends without a single response is a failure: that is what a Triton ensemble makes of a
 request that it could not read.
 """
@@ -95,8 +95,8 @@ class AnswerDecoder:
             text = self._ids.feed(_sequence(outputs))
             ended = self._ids.ended
         else:
-            told = outputs.get("text_output")
-            text = self._text.feed(str(told[0])) if told else ""
+            texts = outputs.get("text_output")
+            text = self._text.feed(str(texts[0])) if texts else ""
             ended = False
         if text:
             self._raw.append(text)
@@ -106,7 +106,7 @@ class AnswerDecoder:
             self._finish()
 
     def _end_reason(self, outputs: Outputs) -> None:
-        """llmapi's words are Python's, so one that is missing is "None"."""
+        """llmapi's reasons are printed by Python, so a missing one is "None"."""
         reason = _word(outputs, "finish_reason")
         if reason:
             self._reason = reason
@@ -123,7 +123,7 @@ class AnswerDecoder:
     # ------------------------------------------------------------------------------------------------------------- end
 
     def finish(self) -> list[Event]:
-        """The server has nothing more to say."""
+        """The server's stream has ended."""
         if self.done:
             return []
         if not self._responses:
@@ -188,12 +188,12 @@ class AnswerDecoder:
 def _sequence(outputs: Outputs) -> list[int]:
     """The first beam's ids."""
     ids = outputs.get("output_ids", [])
-    told = outputs.get("sequence_length")
-    length = count(told[0]) if told else None
+    lengths = outputs.get("sequence_length")
+    length = count(lengths[0]) if lengths else None
     return ids if length is None else ids[:length]
 
 
 def _word(outputs: Mapping[str, list[Any]], name: str) -> str:
-    told = outputs.get(name)
-    word = str(told[0]).strip() if told else ""
+    words = outputs.get(name)
+    word = str(words[0]).strip() if words else ""
     return "" if word == "None" else word

@@ -121,7 +121,7 @@ class Triton:
     # ----------------------------------------------------------------------------------------------------- the request
 
     def prepare(self, request: Request) -> tuple[Note, ...]:
-        """Before the server has been reached, what its profile lacks is not known, and the worst is said."""
+        """Before the server has been reached, what its profile lacks is not known, and the worst is assumed."""
         plan = self._plan(request)
         asked = planned(plan, request)
         render(asked.messages, self._settings)  # raises where an image cannot be left out
@@ -217,7 +217,7 @@ class Triton:
             self._finish(answer, sink)
         except GatewayError as error:
             self._abort(answer, sink)
-            ended = error.kind is not Kind.BACKEND_FAILED  # which may have been said by one of several steps
+            ended = error.kind is not Kind.BACKEND_FAILED  # which one of several steps may have reported
             raise
         finally:
             if not ended:
@@ -261,12 +261,12 @@ class Triton:
             sink.feed(events)
 
     async def _stop(self, profile: Profile, call: InferRequest, *, begun: bool) -> None:
-        """Tell the engine by the request's id. A model that answers whole could read it only when it is too late."""
+        """Stops the request in the engine by its id. A model that does not stream would read it too late."""
         if profile.stopper is not None and profile.decoupled:
             stop = InferRequest(profile.stopper, call.id, stop_inputs(profile.stopper), quiet=True)
-            await _to_its_end(self._tell(stop, STOP_ONCE if begun else STOP_AGAIN))
+            await _to_its_end(self._send_stop(stop, STOP_ONCE if begun else STOP_AGAIN))
 
-    async def _tell(self, stop: InferRequest, pauses: Sequence[float]) -> None:
+    async def _send_stop(self, stop: InferRequest, pauses: Sequence[float]) -> None:
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 for pause in pauses:
@@ -305,7 +305,7 @@ class Triton:
         return Health("asleep", f"the model {model} is {(state.state or 'not loaded').lower()}", 5.0)
 
     async def wake(self) -> None:
-        """Loads what is not loaded, where the server lets one (`--model-control-mode=explicit`)."""
+        """Loads what is not loaded, where the server allows it (`--model-control-mode=explicit`)."""
         self._profile = None
         model = self._address.model
         try:
@@ -335,7 +335,7 @@ class Triton:
 
 
 async def _at_end(responses: AsyncIterator[Any]) -> bool:
-    """Behind an end token the stream ends at once, as a rule; a request that has ended needs no stopping."""
+    """After an end token the stream ends at once, as a rule; a request that has ended needs no stopping."""
     try:
         async with asyncio.timeout(END_SECONDS):
             async for _ in responses:
@@ -346,7 +346,7 @@ async def _at_end(responses: AsyncIterator[Any]) -> bool:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Bounded work that a cancellation may not cut short; the cancellation goes on behind it."""
+    """Bounded work that a cancellation may not cut short; the cancellation is raised after it."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

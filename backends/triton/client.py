@@ -50,7 +50,7 @@ class InferRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """As the repository index tells it: READY, LOADING, UNLOADING, UNAVAILABLE or "" for one that was never loaded."""
+    """As the repository index lists it: READY, LOADING, UNLOADING, UNAVAILABLE or "" for one that was never loaded."""
 
     name: str
     state: str
@@ -76,7 +76,7 @@ class Client(Protocol):
 
     def open(self, call: InferRequest) -> AbstractAsyncContextManager[AsyncIterator[list[Outputs]]]:
         """What came with one read, again and again until the answer ends. Leaving the block earlier aborts the request
-        on the wire; whether that stops the model is the profile's affair."""
+        on the wire; whether that stops the model depends on its profile."""
         ...
 
 

@@ -1,5 +1,5 @@
 """What Triton's refusals mean. Their codes say little: an error without a code arrives as INVALID_ARGUMENT or 400, BLS
-models turn every code into INTERNAL, and what they tell is a whole traceback.
+models turn every code into INTERNAL, and send a whole traceback.
 
 Rules: names and types were validated before anything was sent, so only the wording of an overflow makes an error the
 client's; everything else is the server's. Words are passed on redacted, of a traceback the last line at most. They may

@@ -1,7 +1,7 @@
 """Triton over gRPC: generated stubs on `grpc.aio`, one ModelStreamInfer for each request.
 
 The library's own `stream_infer` does not do: it cannot ask for the final response, and its errors have no status. Here
-a stream is half-closed as soon as the request is written, so that it simply ends behind the last response, and the
+a stream is half-closed as soon as the request is written, so that it simply ends after the last response, and the
 metadata `triton_grpc_error` turns a model's failure into a real status. The packages come with the extra `triton` and
 are imported when the first client is made.
 """
@@ -114,11 +114,11 @@ class GrpcClient:
         return [ModelState(model.name, model.state, model.reason) for model in answer.models]
 
     async def describe(self, model: str) -> tuple[Metadata, Config]:
-        told = await self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=model))
-        asked = await self._ask("ModelConfig", self._pb.ModelConfigRequest(name=model))
-        config: Config = self._to_dict(asked.config, preserving_proto_field_name=True)
-        inputs = {tensor.name: tensor.datatype for tensor in told.inputs}
-        outputs = {tensor.name: tensor.datatype for tensor in told.outputs}
+        described = await self._ask("ModelMetadata", self._pb.ModelMetadataRequest(name=model))
+        configured = await self._ask("ModelConfig", self._pb.ModelConfigRequest(name=model))
+        config: Config = self._to_dict(configured.config, preserving_proto_field_name=True)
+        inputs = {tensor.name: tensor.datatype for tensor in described.inputs}
+        outputs = {tensor.name: tensor.datatype for tensor in described.outputs}
         return metadata(model, inputs, outputs, config), config
 
     async def load(self, model: str) -> None:
@@ -174,7 +174,7 @@ class GrpcClient:
     async def _streamed(self, rpc: Any, message: Any, quiet: bool) -> AsyncGenerator[list[Outputs], None]:
         begun = False
         try:
-            with contextlib.suppress(asyncio.InvalidStateError):  # it has ended already: reading tells why
+            with contextlib.suppress(asyncio.InvalidStateError):  # it has ended already: reading says why
                 await rpc.write(message)
                 await rpc.done_writing()
             while (response := await rpc.read()) is not self._grpc.aio.EOF:

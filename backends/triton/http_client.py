@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from dragoman.backends.chat.encode import dumps
-from dragoman.backends.json_body import JsonBody, read_bounded
+from dragoman.backends.json_body import JsonBody, abort, read_bounded
 from dragoman.backends.refusal import MAX_BODY, for_log
 from dragoman.backends.refusal import read as read_error
 from dragoman.backends.trace_headers import OUTGOING
@@ -95,10 +95,10 @@ class HttpClient:
         ]
 
     async def describe(self, model: str) -> tuple[Metadata, Config]:
-        told = await self._json("GET", f"models/{quote(model)}")
+        described = await self._json("GET", f"models/{quote(model)}")
         config = await self._json("GET", f"models/{quote(model)}/config")
-        inputs = {tensor["name"]: tensor["datatype"] for tensor in told["inputs"]}
-        outputs = {tensor["name"]: tensor["datatype"] for tensor in told["outputs"]}
+        inputs = {tensor["name"]: tensor["datatype"] for tensor in described["inputs"]}
+        outputs = {tensor["name"]: tensor["datatype"] for tensor in described["outputs"]}
         return metadata(model, inputs, outputs, config), config
 
     async def load(self, model: str) -> None:
@@ -146,7 +146,7 @@ class HttpClient:
         except (aiohttp.ClientError, ConnectionError):
             raise broken_off() from None
         finally:
-            _abort(response)
+            abort(response)
 
     async def _post(self, call: InferRequest) -> aiohttp.ClientResponse:
         session = await self._started()
@@ -227,12 +227,3 @@ def _outputs(event: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {
         name: value if isinstance(value, list) else [value] for name, value in event.items() if name not in _NOT_TENSORS
     }
-
-
-def _abort(response: aiohttp.ClientResponse) -> None:
-    """A body that was not read to its end: the connection is dropped now, not when the pool finds time."""
-    connection = response.connection
-    transport = None if connection is None else connection.transport
-    response.close()
-    if transport is not None:
-        transport.abort()

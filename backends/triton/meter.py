@@ -70,12 +70,12 @@ def read(text: str, models: Collection[str]) -> float | None:
     engine: list[float] = []
     queues: list[float] = []
     for name, labels, written in _SAMPLE.findall(text):
-        told, value = dict(_LABEL.findall(labels)), _gauge(written)
-        if told.get("model") not in models or value is None:
+        label, value = dict(_LABEL.findall(labels)), _gauge(written)
+        if label.get("model") not in models or value is None:
             continue
         if name == "nv_inference_pending_request_count":
             queues.append(value)
-        elif told.get("request_type") in ("active", "waiting"):
+        elif label.get("request_type") in ("active", "waiting"):
             engine.append(value)
     found = engine or queues
     return sum(found) if found else None

@@ -2,7 +2,8 @@
 
 They are read once, in a thread, and long prompts are made in a thread too (`backends.prompts.prompt`). The packages
 that read them come with the extra `tokenizer`. Under a constraint that holds from the first token on, the model may not
-think: its template is told so, and a thought that the template has opened all the same is closed in the prompt.
+think: its template is asked not to let it, and reasoning that the template has opened all the same is closed in the
+prompt.
 """
 
 from __future__ import annotations

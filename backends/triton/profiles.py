@@ -42,8 +42,8 @@ class Profile:
 
     @property
     def stoppable(self) -> bool:
-        """Whether a client that leaves frees the GPU at once. Nothing stops a BLS model; an ensemble goes on for as
-        long as nobody tells its engine by id; what is answered whole cannot be told at all over gRPC."""
+        """Whether a client that leaves frees the GPU at once. Nothing stops a BLS model; an ensemble goes on
+        until its engine is stopped by id; what does not stream cannot be stopped at all over gRPC."""
         return self.form != "tensorrt_llm_bls" and (self.form != "ensemble" or self.stopper is not None)
 
 
@@ -92,10 +92,10 @@ async def _ensemble(client: Client, served: Metadata, config: Config, via_text: 
     engine: tuple[Metadata, Config] | None = None
     adds_bos = True
     for step in steps:
-        told, step_config = await client.describe(step)
-        if {"input_ids", "request_output_len"} <= told.inputs.keys():
-            engine = (told, step_config)
-        elif "QUERY" in told.inputs:
+        described, step_config = await client.describe(step)
+        if {"input_ids", "request_output_len"} <= described.inputs.keys():
+            engine = (described, step_config)
+        elif "QUERY" in described.inputs:
             adds_bos = not is_false(_parameter(step_config, "add_special_tokens"))
     if engine is not None and not via_text:
         return _direct(*engine, (served.name, engine[0].name))
