@@ -117,7 +117,7 @@ class ChatDecoder:
 
     def stop(self) -> list[Event]:
         """The receiver has had enough: the last event, with the usage as far as the server has sent it."""
-        if self._ended:  # it was in the very read that was enough
+        if self._ended:  # the end came with the same read
             return []
         self._ended = True
         return [Finished(StopReason.STOP, self._usage)]
@@ -209,7 +209,7 @@ class ChatDecoder:
         index, id, name = call.get("index"), call.get("id"), function.get("name")
         place = index if isinstance(index, int) else position
         if place is not None and self._markup is not None:
-            place = -1 - place  # beside the calls in the text, which count from 0
+            place = -1 - place  # apart from the calls in the text, which count from 0
         self._parts.call(
             place,
             id if isinstance(id, str) else "",
@@ -281,7 +281,7 @@ def is_counted(usage: object) -> bool:
 
 
 def read_usage(usage: object) -> Usage | None:
-    """A chat `usage` object; an answer without a count is one without tokens. Its total is of no interest: it is the
+    """A chat `usage` object; an answer whose count is missing has no tokens. The total is not read: it is the
     sum."""
     if not isinstance(usage, dict) or not is_counted(usage):
         return None

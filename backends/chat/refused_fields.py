@@ -49,7 +49,7 @@ def by_words(refusal: Refusal, sent: Collection[str]) -> frozenset[str]:
     """Which of them only its text names."""
     named = {hit[1].lower() for pattern in _NAMED for hit in pattern.finditer(refusal.words)}
     if "continuous_usage_stats" in named:
-        named.discard("stream_options")  # it stands in the path to the other
+        named.discard("stream_options")  # it is part of the path to the other field
     return frozenset(name for name in sent if name.lower() in named)
 
 

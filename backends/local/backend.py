@@ -1,5 +1,5 @@
-"""`local:`, the small real model on the CPU: a child process (`backends.local.child`) with the chat
-backend as its client.
+"""`local:`, the small real model on the CPU: a child process (`backends.local.child`) with the chat backend as its
+client.
 
 What is special about it is in `SETTINGS`: the model's template drops tools in silence, so a forced call is made by
 constrained decoding and optional tools are left out, with a note; and the child's address changes with each

@@ -1,4 +1,4 @@
-"""The child process that holds the small local model: llama.cpp's server on a loopback port of the kernel's choosing.
+"""The child process that holds the small local model: llama.cpp's server on a loopback port that the kernel chooses.
 
 Run by path, never imported: it needs `xllamacpp` and the standard library only, so that its start is the load of the
 model and nothing else. When the model answers, one JSON line goes to stdout, `{"ready": "http://127.0.0.1:PORT"}`;

@@ -115,7 +115,7 @@ class Markup:
     def __init__(self, parts: Parts, *, prompt: str = "", request: Request | None = None) -> None:
         self._parts = parts
         self._tools: Mapping[str, Tool] = {tool.name: tool for tool in request.tools} if request else {}
-        self._closed_world = request is not None  # the tools are known: a name outside of them is none
+        self._closed_world = request is not None  # the tools are known: any other name is no call
         self._text = ""
         self._at = 0
         self._final = False
@@ -177,7 +177,7 @@ class Markup:
         elif marker in self.thinking:
             self._at = match.end()
             self._think(self.thinking[marker])
-        else:  # closed here, opened by a prompt that is not known: what came before has left as text
+        else:  # opened by a prompt that is not known here: what came before has left as text
             self._at = match.end()
             self._reasoned = True
             self._note("unopened_reasoning")

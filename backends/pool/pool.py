@@ -2,13 +2,13 @@
 
 A session (`Request.affinity`) stays with one server, whose prefix cache knows it: every request ranks the servers by a
 hash of session and server, and takes the first that has not far more than its share of the load (consistent hashing
-with bounded loads). Without a session it takes the one with the least to do. Servers that sleep, are down or
-whose breaker is open are skipped; when all are, the ones that merely failed are tried all the same, because a refusal
-would be certain.
+with bounded loads). Without a session it takes the one with the least to do. Servers that sleep, are down or whose
+breaker is open are skipped; when all are, the ones that merely failed are tried all the same, because a refusal would
+be certain.
 
 Another server is tried only before the first event and only when the first did nothing with the request: it was not
-reachable, had no room, slept. One that died without a word may have been killed by the request, so that is tried once
-more and not on every server in turn. It does not queue: admission comes before it.
+reachable, had no room, slept. One that died without an answer may have been killed by the request, so that is tried
+once more and not on every server in turn. It does not queue: admission comes before it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from dragoman.translators.ir import Note, Request
 log = logging.getLogger(__name__)
 
 UNTOUCHED = frozenset({Kind.BACKEND_DOWN, Kind.BUSY, Kind.ASLEEP})
-FEW = 4  # requests that are no load worth leaving a session's server for
+FEW = 4  # requests; a load up to this does not move a session to another server
 LAGGARDS = 0.3  # seconds that a list is waited for once another one is there
 RECENT = 1.1  # seconds in which a server's health is not asked for twice, longer than backends cache it
 
 
 class Pool:
-    """`identities` (the servers' addresses) are what a session is hashed with, so that it finds its server again
+    """`identities` (the servers' addresses) are hashed together with a session, so that it finds its server again
     whatever the servers are called. `changed` is called with a server's name and state (ready, asleep, down, open),
     `retried` with the name of one that could not serve a request which then went elsewhere."""
 

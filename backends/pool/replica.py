@@ -1,4 +1,4 @@
-"""One server of a pool: what is known of it, and one request on it.
+"""One server of a pool: what is known about it, and one request on it.
 
 Its health is probed when somebody asks for it, and all who ask share the probe. Requests say more (outlier detection):
 failures in a row and first events that come too late open its breaker, and after a refusal for lack of room other

@@ -132,7 +132,9 @@ def _content_part(part: Text | Refusal | Image) -> Json:
         return {"type": "text", "text": part.text}
     url: Json = {"url": part.url}
     if part.detail is not None:
-        url["detail"] = part.detail if part.detail in ("low", "high", "auto") else "high"  # the servers' closed list
+        url["detail"] = (
+            part.detail if part.detail in ("low", "high", "auto") else "high"
+        )  # the values that the servers know
     return {"type": "image_url", "image_url": url}
 
 

@@ -19,7 +19,7 @@ except ImportError as error:
 BROKEN = "\ufffd"
 # A character has at most four bytes, and an id holds at least one: what is still broken after more ids stays broken.
 HELD_IDS = 8
-WINDOW_IDS = 64  # at most, while skipped ones give no text
+WINDOW_IDS = 64  # the longest window, where skipped ids give no text
 
 
 class Tokenizer:

@@ -45,7 +45,7 @@ class InferRequest:
     inputs: Mapping[str, Tensor]
     streamed: bool = True
     outputs: Sequence[str] = ()  # which are wanted, where the transport lets one choose; all when empty
-    quiet: bool = False  # its refusal is expected: nothing to warn of
+    quiet: bool = False  # its refusal is expected: no warning is logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Client(Protocol):
         ...
 
     def open(self, call: InferRequest) -> AbstractAsyncContextManager[AsyncIterator[list[Outputs]]]:
-        """What came with one read, again and again until the answer ends. Leaving the block earlier aborts the request
+        """One batch for each read, until the answer ends. Leaving the block earlier aborts the request
         on the wire; whether that stops the model depends on its profile."""
         ...
 

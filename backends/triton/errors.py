@@ -15,7 +15,7 @@ from dragoman.backends.chat.settings import Settings
 from dragoman.backends.refusal import Refusal, Words, cut, redact
 from dragoman.translators.errors import GatewayError, Kind
 
-# tensorrt_llm's C++ executor, beside the wordings that it shares with trtllm-serve.
+# tensorrt_llm's C++ executor, besides the wordings that it shares with trtllm-serve.
 _SETTINGS = Settings(
     overflow_patterns=(
         r"[Pp]rompt length \((?P<tokens>\d+)\) exceeds maximum input length \((?P<limit>\d+)\)",
@@ -26,7 +26,7 @@ _SETTINGS = Settings(
 _NOT_LOADED = re.compile(r"no available versions|is not ready|not at ready state|unloading|is being (?:un)?loaded")
 _UNKNOWN = re.compile(r"unknown model", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)
-# The whole of what Triton itself says of a model that it does not serve; inside other words it may be quoted.
+# All that Triton itself says about a model that it does not serve; inside of a longer text it may be a quotation.
 _NOT_SERVED = re.compile(r"Request for unknown model: '[^']{1,200}' (?:has no available versions|is not found)")
 _FULL = re.compile(r"maximum queue size|queue is full|timeout expired", re.IGNORECASE)
 _NO_CONNECTION = re.compile(
@@ -40,7 +40,7 @@ def classify(code: str, words: Words, *, begun: bool = False) -> GatewayError:
     """`code` is gRPC's word (`INTERNAL`); `begun`: a part of the answer has come already. Never raises."""
     error = _meaning(code, words, begun)
     by_code = error.kind is _meaning(code, cut(""), begun).kind
-    cannot_serve = code == "UNAVAILABLE" and error.kind is not Kind.OVERFLOW  # why, the words say
+    cannot_serve = code == "UNAVAILABLE" and error.kind is not Kind.OVERFLOW  # the words say why
     error.certain = by_code or cannot_serve or _NOT_SERVED.fullmatch(words) is not None
     return error
 

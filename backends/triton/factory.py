@@ -1,4 +1,4 @@
-"""From a Triton URL to the backend. What is missing is said here, before the gateway listens; nothing is contacted."""
+"""From a Triton URL to the backend. Nothing is contacted; missing packages are reported before the gateway listens."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Triton over gRPC: generated stubs on `grpc.aio`, one ModelStreamInfer for each request.
 
-The library's own `stream_infer` does not do: it cannot ask for the final response, and its errors have no status. Here
+The library's own `stream_infer` is not used: it cannot ask for the final response, and its errors have no status. Here
 a stream is half-closed as soon as the request is written, so that it simply ends after the last response, and the
 metadata `triton_grpc_error` turns a model's failure into a real status. The packages come with the extra `triton` and
 are imported when the first client is made.

@@ -74,8 +74,7 @@ Loader = Callable[[], ModelFiles]
 
 
 def loader(folder: Path, family: str | None, model: str, settings: Settings) -> Loader:
-    """Raises `GatewayError` INVALID where the extra is missing; reading the files is left to the call of what it
-    gives."""
+    """A function that reads the files. Raises `GatewayError` INVALID at once where the extra is missing."""
     require_packages()
 
     def load() -> ModelFiles:

@@ -23,7 +23,7 @@ Form = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """`asked` is the model that gets the requests, `stopper` the one that ends them by a request of their id; where
+    """`asked` is the model that gets the requests, `stopper` the one that ends them by a request with their id; where
     there is none, cancelling on the wire must do. `models` must all be ready."""
 
     form: Form
@@ -176,7 +176,7 @@ _SAMPLING: Mapping[Form, Mapping[str, tuple[str, ...]]] = {
         for name in ("temperature", "top_k", "top_p", "presence_penalty", "frequency_penalty", "seed")
     },
 }
-# Fields that no profile takes from a request; `stop` and `include_stop_str_in_output` are our own work.
+# Fields that no profile takes from a request; `stop` and `include_stop_str_in_output` are handled by the gateway.
 _NEVER = ("min_p", "ignore_eos", "skip_special_tokens", "logit_bias")
 
 
