@@ -304,7 +304,14 @@ class ChatCompletions:
 class _AnswerReader:
     """Reads one answer into a sink."""
 
-    def __init__(self, request: Request, classify_: Any, sink: Sink, timeouts: Timeouts, settings: Settings) -> None:
+    def __init__(
+        self,
+        request: Request,
+        classify_: Callable[[int, Any], GatewayError],
+        sink: Sink,
+        timeouts: Timeouts,
+        settings: Settings,
+    ) -> None:
         self.decoder = ChatDecoder(request, classify_, markup=settings.markup, markup_prompt=settings.markup_prompt)
         self._sink = sink
         self._timeouts = timeouts

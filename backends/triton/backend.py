@@ -27,7 +27,7 @@ from dragoman.backends.triton.address import Address
 from dragoman.backends.triton.answer import AnswerDecoder
 from dragoman.backends.triton.client import Client, InferRequest, Outputs
 from dragoman.backends.triton.errors import timed_out
-from dragoman.backends.triton.meter import Meter
+from dragoman.backends.triton.load_metrics import LoadMetrics
 from dragoman.backends.triton.model_files import Loader, ModelFiles
 from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, encode, stop_inputs, wanted_outputs
 from dragoman.translators.constraints import forced
@@ -69,7 +69,7 @@ class Triton:
         self._settings = settings
         self._timeouts = timeouts or Timeouts()
         self._name = name or f"{address.host}/{address.model}"
-        self._meter = Meter(address.metrics)
+        self._load_metrics = LoadMetrics(address.metrics)
         self._files: ModelFiles | None = None
         self._profile: Profile | None = None
         self._learning = asyncio.Lock()
@@ -89,7 +89,7 @@ class Triton:
 
     async def close(self) -> None:
         await self._client.close()
-        await self._meter.close()
+        await self._load_metrics.close()
 
     async def _known_files(self) -> ModelFiles:
         async with self._learning:
@@ -293,7 +293,7 @@ class Triton:
             if error.kind is Kind.MODEL_NOT_FOUND:
                 return Health("down", f"the server has no model {self._address.model}")
             return Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)
-        await self._meter.measure((profile.asked.name,))
+        await self._load_metrics.measure((profile.asked.name,))
         return Health("ready")
 
     async def _why_not(self, model: str) -> Health:
@@ -331,7 +331,7 @@ class Triton:
 
     def load(self) -> float | None:
         """Requests that run or wait in the server, as last measured with its health."""
-        return self._meter.load
+        return self._load_metrics.load
 
 
 async def _at_end(responses: AsyncIterator[Any]) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from dragoman.backends.triton.meter import Meter, read
+from dragoman.backends.triton.load_metrics import LoadMetrics, read
 
 ENGINE = """# TYPE nv_trt_llm_request_metrics gauge
 nv_trt_llm_request_metrics{model="tensorrt_llm",request_type="waiting",version="1"} 3
@@ -51,18 +51,18 @@ async def test_what_was_measured_is_told_until_it_is_old(monkeypatch: pytest.Mon
     app = web.Application()
     app.router.add_get("/metrics", metrics)
     async with TestServer(app) as server:
-        meter = Meter(str(server.make_url("/metrics")))
+        meter = LoadMetrics(str(server.make_url("/metrics")))
         assert meter.load is None
         await meter.measure(["tensorrt_llm"])
         await meter.measure(["tensorrt_llm"])
         assert [meter.load, asked] == [7.0, 1]
-        monkeypatch.setattr("dragoman.backends.triton.meter.STALE", -1.0)
+        monkeypatch.setattr("dragoman.backends.triton.load_metrics.STALE", -1.0)
         assert meter.load is None
         await meter.close()
 
 
 async def test_a_server_without_metrics_is_left_alone_for_a_while() -> None:
-    meter = Meter("http://127.0.0.1:9/metrics")
+    meter = LoadMetrics("http://127.0.0.1:9/metrics")
     await meter.measure(["m"])
     await meter.measure(["m"])
     assert meter.load is None

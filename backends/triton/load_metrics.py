@@ -27,7 +27,7 @@ _SAMPLE = re.compile(
 _LABEL = re.compile(r'(\w{1,64})="([^"]{0,200})"')
 
 
-class Meter:
+class LoadMetrics:
     """`load` is the last measured number of requests that run or wait, None when that is older than `STALE`."""
 
     def __init__(self, url: str) -> None:
