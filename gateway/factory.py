@@ -1,10 +1,11 @@
-"""From the configuration to backends that can be started: what the gateway passes on, and how an address is shown.
+"""Backends from the configuration: built and ready to be started, and how their addresses are shown.
 
 Nothing is contacted here. What a backend finds wrong with its URL, preset or settings becomes a `ConfigError`.
 """
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -15,24 +16,24 @@ from dragoman.backends.pool.pool import Pool
 from dragoman.backends.pool.replica import PoolSettings
 from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.address import KNOWN, shown
-from dragoman.gateway.config import BackendConfig, Config, ConfigError, Group
+from dragoman.gateway.config import BackendConfig, BackendTls, Config, ConfigError, Group
+from dragoman.gateway.config.certificates import load_authority, load_own
 from dragoman.gateway.keys.secrets import Secrets
-from dragoman.gateway.serve.tls import for_backend
 from dragoman.translators.errors import GatewayError
 
 
 def open_backends(config: Config, secrets: Secrets) -> list[Backend]:
-    """One for each of `config.groups`, in their order."""
+    """One backend for each of `config.groups`, in that order."""
     return [open_group(config, secrets, group) for group in config.groups]
 
 
 def open_servers(config: Config, secrets: Secrets) -> list[Backend]:
-    """Every server alone, those of pools too."""
+    """One backend for each server, also for the servers of pools."""
     return [_open(config, each, secrets.backend_key(str(each.name))) for each in config.named_backends]
 
 
 def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
-    """What a group's backend is made of: equal ingredients make the same backend, which can then be kept."""
+    """Everything a group's backend is built from. If it is equal after a reload, the running backend is kept."""
     timeouts = (config.timeouts.connect, config.timeouts.first_event, config.timeouts.between_events)
     keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
     pool = config.pool if group.pooled else None
@@ -72,7 +73,7 @@ def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backen
             between=config.timeouts.between_events,
         ),
         name=backend.name,
-        tls=for_backend(backend.tls, str(backend.name)) if backend.tls else None,
+        tls=tls_context(backend.tls, str(backend.name)) if backend.tls else None,
     )
     try:
         return open_backend(backend.url, options)
@@ -80,8 +81,22 @@ def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backen
         raise ConfigError(f"backends: {backend.name}: {' '.join(error.message.split())}") from None
 
 
+def tls_context(section: BackendTls, name: str) -> ssl.SSLContext:
+    """For connections to the backend of that name: `ca` replaces the system's authorities; the certificate is shown to
+    servers that ask for one. Versions and ciphers are the library's defaults, never older than TLS 1.2."""
+    where = f"backends: {name}: tls"
+    context = ssl.create_default_context()
+    if section.ca is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        load_authority(context, section.ca, f"{where}: ca")
+    if section.certificate is not None:
+        load_own(context, section.certificate, section.key, where)
+    return context
+
+
 def mask_url(url: str) -> str:
-    """The address without what people do write into it: a user's name, a password, a key in the query."""
+    """The address without what people put into it: a user name, a password, a key in the query."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -92,7 +107,7 @@ def mask_url(url: str) -> str:
 
 
 def _masked(parameter: str) -> str:
-    """A parameter that we know holds no key, unless it is an address itself."""
+    """Only parameters known to hold no key stay readable, unless one is an address that itself needs a mask."""
     name, equals, value = parameter.partition("=")
     if not parameter or (name in KNOWN and (name != "metrics" or mask_url(unquote(value)) == unquote(value))):
         return parameter

@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dragoman.gateway.config import BackendTls, ConfigError, Tls
-from dragoman.gateway.serve.tls import for_backend, for_clients
+from dragoman.gateway.factory import tls_context
+from dragoman.gateway.serve.tls import for_clients
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.serving_command import serving
 from tests.serving_gateway import ASK, over
@@ -190,8 +191,8 @@ def test_what_cannot_be_used_is_named_in_one_line(authority: Authority, tmp_path
         lambda: for_clients(Tls(certificate=certificate, key=other)),
         lambda: for_clients(Tls(certificate=nonsense, key=key)),
         lambda: for_clients(Tls(certificate=certificate, key=key, client_ca=nonsense)),
-        lambda: for_backend(BackendTls(ca=nonsense), "gpu"),
-        lambda: for_backend(BackendTls(certificate=certificate, key=other), "gpu"),
+        lambda: tls_context(BackendTls(ca=nonsense), "gpu"),
+        lambda: tls_context(BackendTls(certificate=certificate, key=other), "gpu"),
     ]
     for each in wrong:
         with pytest.raises(ConfigError, match="cannot be used") as caught:
