@@ -78,6 +78,19 @@ PURE_BY_CARE = {
     "backends.prompts.tokenizer": frozenset({"tokenizers"}),
 }
 
+# The rooms of the gateway: which of the others each may import, and why no more.
+ROOMS = {
+    "config": ("", "the configuration is what everything else is built from"),
+    "telemetry": ("config", "it takes values: what a call or a key is, its callers know"),
+    "keys": ("config telemetry", "keys are checked before there is a call"),
+    "calls": ("config telemetry keys", "a call is the same whether a process, a test or the doctor runs it"),
+    "factory": ("config telemetry keys", "backends are built before there is anything to serve"),
+    "doctor": ("config telemetry keys factory calls", "it examines backends without serving"),
+    "serve": ("config telemetry keys factory calls", "the process serves; commands start it"),
+    "cli": ("config telemetry keys factory calls doctor serve", "the command is at the top"),
+    "__main__": ("cli", "it only starts the command"),
+}
+
 
 @dataclass(frozen=True)
 class Import:
@@ -124,8 +137,8 @@ def objection(found: Import, protocols: frozenset[str]) -> str | None:
             return _objection_to_translator(found, protocols)
         case "backends":
             return _objection_to_backend(found, protocols)
-        case "gateway" if protocol_of(found.name, protocols):
-            return "the gateway knows protocols only by translators.registry, so that a new one changes nothing here"
+        case "gateway":
+            return _objection_to_gateway(found, protocols)
     return None
 
 
@@ -172,6 +185,25 @@ def _objection_to_backend(found: Import, protocols: frozenset[str]) -> str | Non
     if within(found.name, "backends"):
         return "a pure module stands on pure modules alone"
     return _impurity(found)
+
+
+def _objection_to_gateway(found: Import, protocols: frozenset[str]) -> str | None:
+    if protocol_of(found.name, protocols):
+        return "the gateway knows protocols only by translators.registry, so that a new one changes nothing here"
+    own, other = room_of(found.module), room_of(found.name)
+    if own is None or other is None or own == other:
+        return None
+    if own not in ROOMS:
+        return f"gateway.{own} has no row in the table of rooms"
+    allowed, reason = ROOMS[own]
+    return None if other in allowed.split() else f"gateway.{own} may not import gateway.{other}: {reason}"
+
+
+def room_of(name: str) -> str | None:
+    """A module or package directly below `gateway`; names of `gateway` itself, such as its version, are in none."""
+    parts = name.split(".")
+    rooms = {path.stem for path in (ROOT / "gateway").iterdir()} | ROOMS.keys()
+    return parts[1] if parts[0] == "gateway" and len(parts) > 1 and parts[1] in rooms else None
 
 
 def sources(package: str) -> list[Path]:
@@ -249,6 +281,15 @@ def test_every_pure_module_of_backends_exists() -> None:
         ("backends.triton.client", "from dragoman.gateway.config import Config", "one way"),
         ("gateway.websocket", "import dragoman.translators.responses", "registry"),
         ("gateway.store.memory", "from dragoman.translators.messages import PROTOCOL", "registry"),
+        ("gateway.config.schema", "from dragoman.gateway.telemetry.logs import log", "built from"),
+        ("gateway.telemetry.tracing", "from dragoman.gateway.calls.call import Call", "takes values"),
+        ("gateway.telemetry.tracing", "if TYPE_CHECKING:\n    from ..calls.call import Call", "takes values"),
+        ("gateway.keys.auth", "from dragoman.gateway.calls.handler import CLIENT", "before there is a call"),
+        ("gateway.calls.handler", "from dragoman.gateway import serve", "may not import gateway.serve"),
+        ("gateway.calls.health", "from dragoman.gateway.factory import open_backends", "gateway.factory"),
+        ("gateway.factory", "from dragoman.gateway.serve.tls import for_clients", "before there is anything to serve"),
+        ("gateway.doctor.examine", "import dragoman.gateway.serve.app", "without serving"),
+        ("gateway.serve.app", "from dragoman.gateway.cli import main", "commands start it"),
     ],
 )
 def test_the_rules_object(module: str, statement: str, word: str) -> None:
@@ -273,6 +314,12 @@ def test_the_rules_object(module: str, statement: str, word: str) -> None:
         ("backends.chat_completions", "from dragoman.backends.prompts.messages import render"),
         ("gateway.handler", "from dragoman.translators.registry import PROTOCOLS"),
         ("gateway.handler", "from dragoman.backends.registry import open_backend"),
+        ("gateway.config.sources", "from dragoman.gateway.config.schema import Config"),
+        ("gateway.keys.auth", "from dragoman.gateway.telemetry.logs import log"),
+        ("gateway.calls.call", "from dragoman.gateway.telemetry.tracing import Span"),
+        ("gateway.serve.app", "from dragoman.gateway.calls.handler import Handler"),
+        ("gateway.cli", "from dragoman.gateway.serve.server import run"),
+        ("gateway.serve.openapi", "from dragoman.gateway import __version__"),
     ],
 )
 def test_the_rules_allow(module: str, statement: str) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Mapping
 from typing import Any
 
 from dragoman.backends.trace_headers import OUTGOING
@@ -18,9 +18,16 @@ from dragoman.gateway.calls.answer import Answer, ClientGone, State
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.outlier import Passive
+from dragoman.gateway.calls.trace_attributes import (
+    answer_attributes,
+    arrival_attributes,
+    request_attributes,
+    span_failure,
+    span_name,
+)
 from dragoman.gateway.telemetry.logs import request_line
 from dragoman.gateway.telemetry.metrics import Metrics
-from dragoman.gateway.telemetry.tracing import Tracing
+from dragoman.gateway.telemetry.tracing import Span, Tracing
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Request
 
@@ -38,15 +45,14 @@ class Recorder:
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.request.headers)
-        call.span = self._tracing.begin(call)
+        call.span = self._tracing.begin(call.request.headers, arrival_attributes(call))
         self._metrics.in_flight.labels(call.protocol.name).inc()
 
     async def asked(self, call: Call, request: Request, work: Coroutine[Any, Any, None]) -> None:
         """Runs the backend's work, with the trace's context on its way, and notes when it was given up."""
         call.asked_at = asyncio.get_running_loop().time()
         watched = _Watched(work)
-        sent = {} if call.span is None else call.span.ask(request, call)
-        token = OUTGOING.set(sent)
+        token = OUTGOING.set(_trace_headers(call, request))
         try:
             await watched
         except (asyncio.CancelledError, ClientGone):
@@ -94,7 +100,7 @@ class Recorder:
         self.passive.ended(call, now)
         facts = self._facts(call, now)
         if call.span is not None:
-            call.span.end(call)
+            _end_span(call.span, call)
         severe = call.error is not None and call.error.kind.status >= 500
         request_line(logging.WARNING if severe else logging.INFO, facts)
 
@@ -148,6 +154,22 @@ class Recorder:
             "error_message": _words(error) if error and error.kind.status >= 500 else None,
             "duration_ms": _ms(now, call.accepted),
         }
+
+
+def _trace_headers(call: Call, request: Request) -> Mapping[str, str]:
+    if call.span is None:
+        return {}
+    if call.span.recording:
+        call.span.set(request_attributes(request, call))
+    return call.span.headers()
+
+
+def _end_span(span: Span, call: Call) -> None:
+    if span.recording:
+        span.set(answer_attributes(call))
+        span.end(span_name(call), span_failure(call))
+    else:
+        span.end()
 
 
 def _words(error: GatewayError) -> str:

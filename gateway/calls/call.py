@@ -1,27 +1,25 @@
-"""One model call, from its arrival to its line in the log: what the handler and those who tell of it share."""
+"""One model call, from its arrival to its line in the log: the state that the handler and the access log share."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
 from dragoman.backends.base import Backend
 from dragoman.gateway.calls.answer import Answer
 from dragoman.gateway.keys.auth import Client
+from dragoman.gateway.telemetry.tracing import Span
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Note
 from dragoman.translators.protocol import Protocol
 
-if TYPE_CHECKING:
-    from dragoman.gateway.telemetry.tracing import Span
-
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """Times are the event loop's, in seconds; None is what has not happened."""
+    """Times are the event loop's, in seconds; None means that it has not happened."""
 
     protocol: Protocol
     request: web.Request
@@ -41,10 +39,10 @@ class Call:
     interruption: GatewayError | None = None
     status: int = 0
     outcome: str = "failed"
-    read_at: float | None = None  # the body was there
-    ready_at: float | None = None  # all was known that a backend needs
+    read_at: float | None = None  # the body had arrived
+    ready_at: float | None = None  # everything that a backend needs was known
     asked_at: float | None = None  # the backend was asked
-    given_up: tuple[float, float] | None = None  # the loss was noticed, the backend's work had ended
+    given_up: tuple[float, float] | None = None  # the disconnect was noticed; the backend's work had ended
     span: Span | None = None
 
     @property

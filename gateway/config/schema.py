@@ -197,7 +197,7 @@ class LogConfig(Section):
 
 
 class Config(BaseSettings):
-    """Everything that the operator decides. `load` builds it from its sources; built directly, it reads none of them."""
+    """Everything that the operator decides. `load` builds it from its sources; built directly, it reads none."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True

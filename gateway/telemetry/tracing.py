@@ -1,9 +1,9 @@
-"""Traces of model calls, after OpenTelemetry's conventions for generative AI, and the W3C context of everybody else's.
+"""Traces with OpenTelemetry, and the propagation of the W3C trace context.
 
-A call is one span, named for the operation and the model, a child of the client's span where the client sent one; its
-context goes to the model server. Which exporter, where to and how much is sampled is said by the usual `OTEL_*`
-variables; without them nothing is loaded, and the client's own context goes on to the server unchanged. No span holds
-text of a prompt or of an answer.
+A model call is one span, a child of the client's span where the client sent one, and the span's context goes to the
+model server. The usual `OTEL_*` variables choose the exporter, its address and the sampling. Without them nothing is
+loaded, and the client's own context goes to the server unchanged. What a call's attributes are is not known here
+(`calls.trace_attributes`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dragoman.gateway.telemetry.logs import log
-from dragoman.translators.ir import Request
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-
-    from dragoman.gateway.calls.call import Call
 
 TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[\x21-\x7e]{1,64})?"
@@ -29,27 +26,41 @@ ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 FLUSH_MS = 2000
 
 
+Attributes = Mapping[str, Any]
+
+
 class Span(Protocol):
     """One call's part of a trace."""
 
     @property
     def trace_id(self) -> str | None: ...
 
-    def ask(self, request: Request, call: Call) -> Mapping[str, str]:
-        """The backend is asked now; gives the headers that go with it."""
+    @property
+    def recording(self) -> bool:
+        """Whether attributes are kept; otherwise the caller can save itself the work."""
         ...
 
-    def end(self, call: Call) -> None: ...
+    def headers(self) -> Mapping[str, str]:
+        """The trace context for the request to the model server."""
+        ...
+
+    def set(self, attributes: Attributes) -> None: ...
+
+    def end(self, name: str | None = None, failure: str | None = None) -> None:
+        """`name` replaces the name it began with; `failure` marks the span as failed, with that description."""
+        ...
 
 
 class Tracing(Protocol):
-    def begin(self, call: Call) -> Span: ...
+    def begin(self, headers: Mapping[str, str], attributes: Attributes) -> Span:
+        """`headers` are the client's, which may carry the parent's context."""
+        ...
 
     async def close(self) -> None: ...
 
 
 def context_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """`traceparent` and `tracestate` as the client sent them, where they are what they should be."""
+    """`traceparent` and `tracestate` as the client sent them, if they are well-formed."""
     parent = headers.get("traceparent", "")
     if not TRACEPARENT.fullmatch(parent):
         return {}
@@ -58,16 +69,16 @@ def context_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def open_tracing(environ: Mapping[str, str]) -> Tracing:
-    """Never fails: what is missing for a trace is logged, and the gateway serves without."""
+    """Never fails: if traces cannot be sent, the reason is logged and the gateway serves without them."""
     if not wanted(environ):
-        return PassedOn()
+        return ContextPropagation()
     try:
         return OpenTelemetry(_provider(environ))
     except ImportError:
         log.warning("traces are configured but not sent: install the extra `otel` (pip install 'dragoman[otel]')")
     except Exception as error:  # an exporter that refuses its settings must not stop the gateway
         log.error("traces are configured but cannot be sent: %s", type(error).__name__)
-    return PassedOn()
+    return ContextPropagation()
 
 
 def wanted(environ: Mapping[str, str]) -> bool:
@@ -80,21 +91,20 @@ def wanted(environ: Mapping[str, str]) -> bool:
 # ------------------------------------------------------------------------------------------------------ without traces
 
 
-class PassedOn:
-    """No traces of our own: the client's context goes on to the server."""
+class ContextPropagation:
+    """No spans of our own: the client's context goes on to the server."""
 
-    def begin(self, call: Call) -> Span:
-        return _Context(call)
+    def begin(self, headers: Mapping[str, str], attributes: Attributes) -> Span:
+        return _PropagatedContext(headers)
 
     async def close(self) -> None:
         return None
 
 
-class _Context:
+class _PropagatedContext:
     __slots__ = ("_headers",)
 
-    def __init__(self, call: Call) -> None:
-        headers = call.request.headers
+    def __init__(self, headers: Mapping[str, str]) -> None:
         self._headers = context_headers(headers) if "traceparent" in headers else {}
 
     @property
@@ -102,10 +112,17 @@ class _Context:
         parent = self._headers.get("traceparent")
         return None if parent is None else parent[3:35]
 
-    def ask(self, request: Request, call: Call) -> Mapping[str, str]:
+    @property
+    def recording(self) -> bool:
+        return False
+
+    def headers(self) -> Mapping[str, str]:
         return self._headers
 
-    def end(self, call: Call) -> None:
+    def set(self, attributes: Attributes) -> None:
+        return None
+
+    def end(self, name: str | None = None, failure: str | None = None) -> None:
         return None
 
 
@@ -113,7 +130,7 @@ class _Context:
 
 
 class OpenTelemetry:
-    """Spans from a provider of our own; an embedding program's global one is left alone."""
+    """Spans from a provider of our own; the global one of a program that embeds the gateway is left alone."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -124,32 +141,20 @@ class OpenTelemetry:
         self._tracer = provider.get_tracer("dragoman", gateway.__version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, call: Call) -> Span:
+    def begin(self, headers: Mapping[str, str], attributes: Attributes) -> Span:
         from opentelemetry.trace import SpanKind
 
-        parent = self._propagator.extract(context_headers(call.request.headers))
-        span = self._tracer.start_span(
-            "chat",
-            context=parent,
-            kind=SpanKind.SERVER,
-            attributes={
-                "gen_ai.operation.name": "chat",
-                "gen_ai.provider.name": "dragoman",
-                "http.request.method": "POST",
-                "http.route": f"/v1/{call.protocol.path}",
-                "dragoman.request_id": call.request_id,
-                "dragoman.client_kind": call.kind,
-            },
-        )
-        return _Traced(span, self._propagator)
+        parent = self._propagator.extract(context_headers(headers))
+        span = self._tracer.start_span("chat", context=parent, kind=SpanKind.SERVER, attributes=attributes)
+        return _RecordedSpan(span, self._propagator)
 
     async def close(self) -> None:
-        """What waits is sent, bounded, beside the loop."""
+        """Sends the spans that are still queued, in a thread and within a time limit."""
         await asyncio.to_thread(self._provider.force_flush, FLUSH_MS)
         await asyncio.to_thread(self._provider.shutdown)
 
 
-class _Traced:
+class _RecordedSpan:
     __slots__ = ("_propagator", "_span")
 
     def __init__(self, span: Any, propagator: Any) -> None:
@@ -160,59 +165,28 @@ class _Traced:
     def trace_id(self) -> str | None:
         return f"{self._span.get_span_context().trace_id:032x}"
 
-    def ask(self, request: Request, call: Call) -> Mapping[str, str]:
+    @property
+    def recording(self) -> bool:
+        return bool(self._span.is_recording())
+
+    def headers(self) -> Mapping[str, str]:
         from opentelemetry.trace import set_span_in_context
 
-        if self._span.is_recording():
-            self._span.set_attributes(_request_attributes(request, call))
         carrier: dict[str, str] = {}
         self._propagator.inject(carrier, set_span_in_context(self._span))
         return carrier
 
-    def end(self, call: Call) -> None:
+    def set(self, attributes: Attributes) -> None:
+        self._span.set_attributes(attributes)
+
+    def end(self, name: str | None = None, failure: str | None = None) -> None:
         from opentelemetry.trace import StatusCode
 
-        span = self._span
-        if span.is_recording():
-            if call.model is not None and call.answer is not None and call.answer.touched:
-                span.update_name(f"chat {call.model[:100]}")
-            span.set_attributes(_answer_attributes(call))
-            if call.error is not None and call.error.kind.status >= 500:
-                span.set_status(StatusCode.ERROR, call.error.kind.name.lower())
-        span.end()
-
-
-def _request_attributes(request: Request, call: Call) -> dict[str, Any]:
-    told = {
-        "gen_ai.request.model": request.model[:100],
-        "gen_ai.request.stream": call.streaming,
-        "gen_ai.request.max_tokens": request.max_tokens,
-        "gen_ai.request.temperature": request.sampling.temperature,
-        "gen_ai.request.top_p": request.sampling.top_p,
-        "dragoman.backend": call.backend.name if call.backend is not None else None,
-    }
-    return {name: value for name, value in told.items() if value is not None}
-
-
-def _answer_attributes(call: Call) -> dict[str, Any]:
-    answer = call.answer
-    finished = answer.finished if answer is not None else None
-    first = answer.first_event_at if answer is not None else None
-    usage = finished.usage if finished is not None else None
-    told = {
-        "http.response.status_code": call.status or 499,
-        "gen_ai.response.id": call.id,
-        "gen_ai.response.model": call.model[:100] if call.model is not None and first is not None else None,
-        "gen_ai.response.finish_reasons": [finished.reason.value] if finished is not None else None,
-        "gen_ai.response.time_to_first_chunk": first - call.accepted if first is not None else None,
-        "gen_ai.usage.input_tokens": usage.input if usage else None,
-        "gen_ai.usage.output_tokens": usage.output if usage else None,
-        "gen_ai.usage.cache_read.input_tokens": usage.cached if usage else None,
-        "gen_ai.usage.reasoning.output_tokens": usage.reasoning if usage else None,
-        "dragoman.outcome": call.outcome,
-        "error.type": call.error.kind.name.lower() if call.error is not None else None,
-    }
-    return {name: value for name, value in told.items() if value is not None}
+        if name is not None:
+            self._span.update_name(name)
+        if failure is not None:
+            self._span.set_status(StatusCode.ERROR, failure)
+        self._span.end()
 
 
 def _provider(environ: Mapping[str, str]) -> TracerProvider:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from dragoman.gateway.telemetry.tracing import OpenTelemetry, PassedOn, context_headers, open_tracing, wanted
+from dragoman.gateway.telemetry.tracing import ContextPropagation, OpenTelemetry, context_headers, open_tracing, wanted
 from tests.scripted import Script, model_list, text_stream
 from tests.serving_gateway import PATHS, Served, asking, served
 
@@ -91,7 +91,7 @@ async def test_a_refusal_is_no_error_of_ours(spans: InMemorySpanExporter) -> Non
 
 async def test_without_traces_the_clients_context_goes_on_unchanged() -> None:
     async with served(Script(text_stream("a")), Script(text_stream("a")), Script(text_stream("a"))) as it:
-        assert isinstance(it.gateway.tracing, PassedOn)
+        assert isinstance(it.gateway.tracing, ContextPropagation)
         await ask(it, "responses", CONTEXT)
         await ask(it, "responses")
         await ask(it, "responses", {"traceparent": "nonsense", "tracestate": "a=b"})
@@ -144,7 +144,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     monkeypatch.setattr(builtins, "__import__", without)
     with caplog.at_level(logging.WARNING):
         tracing = open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"})
-    assert isinstance(tracing, PassedOn)
+    assert isinstance(tracing, ContextPropagation)
     assert "dragoman[otel]" in caplog.text
 
 
