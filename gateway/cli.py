@@ -185,7 +185,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
 
         return workers.serve(config, secrets, reread)
     validate(config, secrets)  # before a port is bound: a wrong configuration is reported even where the port is taken
-    from dragoman.gateway.serve.serving import in_loop, run  # aiohttp and the rest are loaded only for who serves
+    from dragoman.gateway.serve.server import in_loop, run  # aiohttp and the rest are loaded only for who serves
 
     return in_loop(run(config, secrets, reread))
 

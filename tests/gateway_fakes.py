@@ -34,6 +34,7 @@ from dragoman.translators.ir import (
     Text,
     Usage,
 )
+from dragoman.translators.openai.models import MODELS, refusal
 from dragoman.translators.protocol import Context, ErrorReply, Json, Protocol, Turn
 from tests.serving_gateway import Serving, listening
 
@@ -105,8 +106,8 @@ def error(error: GatewayError, request_id: str) -> ErrorReply:
     return ErrorReply(status, {"plain": error.kind.name, "message": error.message, "param": error.param})
 
 
-PLAIN = Protocol(name="plain", path="plain", parse=parse, error=error)
-OTHER = Protocol(name="other", path="plain/other", parse=parse, error=error)
+PLAIN = Protocol("plain", "plain", parse, error, models=MODELS, refusal=refusal)
+OTHER = Protocol("other", "plain/other", parse, error, models=MODELS, refusal=refusal)
 
 
 async def hello(request: Request, sink: Sink) -> None:

@@ -18,7 +18,7 @@ from dragoman.backends.registry import SCHEMES
 from dragoman.gateway import __version__
 from dragoman.gateway.cli import main
 from dragoman.gateway.keys.auth import OPEN_PATHS
-from dragoman.gateway.serve.serving import LAST_WORDS
+from dragoman.gateway.serve.server import LAST_WORDS
 from tests.conftest import RealComponent
 from tests.container_build import read
 from tests.exported_metrics import exported

@@ -70,6 +70,8 @@ PURE_BACKENDS = (
 PURE_BY_CARE = {
     # With an empty registry, so that no reference is ever fetched.
     "translators.constraints.schema_check": frozenset({"attrs", "jsonschema", "referencing"}),
+    # The time is given.
+    "translators.messages.models": frozenset({"datetime"}),
     # `ast.literal_eval` warns of odd escapes in what a model wrote; the warnings are suppressed.
     "backends.markup.tagged": frozenset({"warnings"}),
     # Without a loader of files. The clock only limits how long a template runs; the date comes in as an argument.

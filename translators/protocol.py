@@ -99,14 +99,67 @@ class Count:
     body: Callable[[int], Json]
 
 
+class ListedModel(Interface):
+    """A model as a list names it. `created` is in Unix seconds, `window` in tokens, None where it is unknown."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def created(self) -> int: ...
+
+    @property
+    def owned_by(self) -> str: ...
+
+    @property
+    def window(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBodies:
+    """How the protocol answers `GET /v1/models` and `GET /v1/models/{id}`."""
+
+    many: Callable[[Sequence[ListedModel]], Json]
+    one: Callable[[ListedModel], Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An error that answers something other than a call: an unknown path, a model's name, what is not HTTP."""
+
+    status: int
+    message: str
+    request_id: str
+    param: str | None = None
+    code: str | None = None
+
+    def fields(self) -> Json:
+        """The object `error`, with types that OpenAI's and Anthropic's clients both know."""
+        kind = {401: "authentication_error", 404: "not_found_error"}.get(self.status)
+        kind = kind or ("invalid_request_error" if self.status < 500 else "api_error")
+        return {"type": kind, "message": self.message, "param": self.param, "code": self.code}
+
+
+def claims_nothing(path: str, headers: Mapping[str, str]) -> bool:
+    """For protocols whose clients send no header of their own."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's
-    shape; `schema` gives the JSON schema of a body, as far as there is one."""
+    shape; `schema` gives the JSON schema of a body, as far as there is one.
+
+    Some requests belong to no protocol's endpoint, such as those for models and for unknown paths. `claims(path,
+    headers)` says whether such a request comes from this protocol's clients; then `models` and `refusal` give the
+    bodies that they can read."""
 
     name: str
     path: str
     parse: Callable[[Json, Context], Turn]
     error: Callable[[GatewayError, str], ErrorReply]
+    models: ModelBodies
+    refusal: Callable[[Refusal], Json]
+    claims: Callable[[str, Mapping[str, str]], bool] = claims_nothing
     count: Count | None = None
     schema: Callable[[], Json] | None = None

@@ -17,7 +17,7 @@ from dragoman.backends.trace_headers import OUTGOING
 from dragoman.gateway.calls.answer import Answer, ClientGone, State
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
-from dragoman.gateway.calls.outlier import Passive
+from dragoman.gateway.calls.outlier import OutlierDetector
 from dragoman.gateway.calls.trace_attributes import (
     answer_attributes,
     arrival_attributes,
@@ -35,13 +35,13 @@ GONE = 499  # nginx's status for a client that left, in logs and metrics only
 MEMORY = 0.1  # weight of the newest answer in the mean length of a backend's answers
 
 
-class Recorder:
+class AccessLog:
     def __init__(self, metrics: Metrics, tracing: Tracing) -> None:
         self._metrics = metrics
         self._tracing = tracing
         self._lengths: dict[str, float] = {}  # mean seconds of finished answers, by backend
         self._answered: set[tuple[str, str]] = set()
-        self.passive = Passive()
+        self.outliers = OutlierDetector()
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.request.headers)
@@ -97,7 +97,7 @@ class Recorder:
         elif call.estimated and (call.asked_at is None or call.outcome != "disconnected"):
             # nothing was had for it; a client that leaves while a server reads its prompt has made it work
             call.client.settle(call.estimated, 0)
-        self.passive.ended(call, now)
+        self.outliers.ended(call, now)
         facts = self._facts(call, now)
         if call.span is not None:
             _end_span(call.span, call)

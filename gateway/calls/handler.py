@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-import orjson
 from aiohttp import web
 
 from dragoman.backends.base import Backend
-from dragoman.gateway.calls.access_log import Recorder
+from dragoman.gateway.calls.access_log import AccessLog
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer, ClientGone, State, StreamedAnswer
@@ -30,9 +27,10 @@ from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.context_window import estimate, fit
-from dragoman.gateway.calls.health import RETRY_AFTER, Gate
+from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.calls.replies import error_reply, id_headers, json_response, note_headers
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
 from dragoman.gateway.keys.reasoning_seal import Sealer
@@ -42,10 +40,9 @@ from dragoman.gateway.telemetry.tracing import Tracing
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request, StopReason
-from dragoman.translators.protocol import Context, Count, ErrorReply, Json, Policy, Protocol, Turn
+from dragoman.translators.protocol import Context, Count, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
-HEADER_BUDGET = 1024
 COUNTS_AT_ONCE = 4  # Claude Code asks for fifteen at once, and streams share the backend with them
 REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT = web.RequestKey("client", Client)
@@ -71,7 +68,7 @@ class Handler:
         self._models = models
         self._gate = gate
         self._metrics = metrics
-        self._recorder = Recorder(metrics, tracing)
+        self._access_log = AccessLog(metrics, tracing)
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.admission = admission or Admission(config.admission, metrics, config.workers)
@@ -102,11 +99,11 @@ class Handler:
         )
         self.calls.add(call)
         self.idle.clear()
-        self._recorder.arrived(call)
+        self._access_log.arrived(call)
         try:
             return await self._answered(call)
         except asyncio.CancelledError:
-            self._recorder.left(call)
+            self._access_log.left(call)
             raise
         except Exception:
             log.exception("an answer of %s could not be ended", protocol.name)
@@ -117,14 +114,14 @@ class Handler:
             self.calls.discard(call)
             if not self.calls:
                 self.idle.set()
-            self._recorder.ended(call)
+            self._access_log.ended(call)
             # Both point back here, the error by its frames: without a cycle a large request is freed at once.
             call.answer = call.error = None
 
-    def doubt(self, backend: str) -> str | None:
-        """Why a backend that says it is ready is not to be trusted, by what became of the calls."""
+    def outlier_reason(self, backend: str) -> str | None:
+        """Why a backend that says it is ready does not count as such, judged by the calls it was sent."""
         now = asyncio.get_running_loop().time()
-        return self._recorder.passive.doubt(backend, self.calls, self._config.pool.slow, now)
+        return self._access_log.outliers.reason(backend, self.calls, self._config.pool.slow, now)
 
     # ------------------------------------------------------------------------------------------------------ the steps
 
@@ -175,7 +172,7 @@ class Handler:
                 self.admission.place(target.backend.name, target.model, call.client.name, request),
                 self._counting(turn, target.backend, request, sizes),
             ):
-                await self._recorder.asked(call, request, self._ask(target.backend, request, answer))
+                await self._access_log.asked(call, request, self._ask(target.backend, request, answer))
         except Exception as error:
             if not call.finished or isinstance(error, ClientGone):
                 raise
@@ -329,57 +326,3 @@ class Handler:
         if call.answer is not None:
             notes = notes + call.answer.notes + call.answer.stage_notes()
         return id_headers(call.request_id) | note_headers(notes)
-
-
-# ------------------------------------------------------------------------------------------------------------- replies
-
-
-def id_headers(request_id: str) -> dict[str, str]:
-    """Under the names that OpenAI's and Anthropic's clients look for."""
-    return {"x-request-id": request_id, "request-id": request_id}
-
-
-def note_headers(notes: Sequence[Note]) -> dict[str, str]:
-    headers = {}
-    if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
-        headers["x-dragoman-ignored"] = ignored
-    if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
-        headers["x-dragoman-unenforced"] = unenforced
-    return headers
-
-
-def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Response:
-    response = web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
-    response.headers.update(headers)
-    return response
-
-
-def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> ErrorReply:
-    """The protocol's own words, with what every protocol's errors carry."""
-    reply = protocol.error(error, request_id)
-    present = {name.lower() for name in reply.headers}
-    common = {name: value for name, value in common_headers(error).items() if name.lower() not in present}
-    return replace(reply, headers={**common, **reply.headers})
-
-
-def common_headers(error: GatewayError) -> dict[str, str]:
-    """Whose refusal it is, and when to come back: whoever cannot serve now says so."""
-    headers: dict[str, str] = {"x-dragoman-error-source": error.source}
-    wait = error.retry_after if error.retry_after is not None or error.kind.status != 503 else RETRY_AFTER
-    if wait is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(wait)))
-    return headers
-
-
-def note_list(names: Iterable[str]) -> str:
-    """A comma list for a header, each name once, at most 1 kB and then how many more there are."""
-    unique = list(dict.fromkeys("".join(c if "!" <= c <= "~" and c != "," else "_" for c in name) for name in names))
-    kept: list[str] = []
-    size = 0
-    for name in unique:
-        more = f"+{len(unique) - len(kept)}"
-        size += len(name) + 2
-        if size + len(more) > HEADER_BUDGET:
-            return ", ".join([*kept, more])
-        kept.append(name)
-    return ", ".join(kept)

@@ -83,8 +83,8 @@ class Watch:
         if not self._gone:
             self._ready.set(health.state == "ready")
 
-    def doubt(self) -> None:
-        """Something spoke against what is known: whoever wants to know next has it asked anew."""
+    def expire(self) -> None:
+        """Something contradicts what is known: the next question is answered by a new probe."""
         self._at = -FRESH
 
     def forget(self) -> None:
@@ -234,7 +234,7 @@ class Gate:
         if error.certain:
             self.watches[backend.name].learn(Health("asleep", error.message, error.retry_after))
         else:
-            self.watches[backend.name].doubt()
+            self.watches[backend.name].expire()
 
 
 def _count_retry(metrics: Metrics, pool: str, backend: str) -> None:

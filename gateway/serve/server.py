@@ -1,95 +1,358 @@
-"""The runner the gateway is served by: aiohttp's, with our own words for what is no HTTP and a time limit for heads.
+"""One process from its first socket to its last: listen, say ready, run, read the configuration again, drain, end.
 
-A request that cannot be parsed never reaches the application; it is answered in JSON like every other refusal, without
-quoting it, and the connection ends. Who connects and does not finish the head of a request in time is cut off. How
-long a connection may be idle between two requests is left to aiohttp: longer than any proxy keeps one.
+The sockets are bound before anything is started, so that a port in use costs nothing. SIGHUP opens a new generation of
+the gateway beside the old one, which finishes what it began; a configuration that cannot be used changes nothing. At
+SIGTERM the gateway turns not ready, takes new requests for a few seconds more, until balancers have noticed, and stops
+listening; running answers finish up to the drain limit; the rest end with a failure that clients retry. SIGINT leaves
+out the wait for balancers, and a second signal ends every wait.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import secrets
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import orjson
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
-from aiohttp.web_request import BaseRequest
 
-from dragoman.gateway.telemetry.logs import request_line
+from dragoman.gateway.calls.health import Gate
+from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.config import FIXED, Config, ConfigError
+from dragoman.gateway.keys.reasoning_seal import own_key, state_directory
+from dragoman.gateway.keys.secrets import Secrets, check_open
+from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
+from dragoman.gateway.serve.connection import Runner
+from dragoman.gateway.serve.tls import for_clients
+from dragoman.gateway.telemetry.logs import Redactor, configure, log
+from dragoman.translators.errors import GatewayError, Kind
 
-HEAD_SECONDS = 30.0
+BACKLOG = 1024
+LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
+READY_POLL = 0.25
+NOT_READY_AFTER = 3.0
+LINGER = 125.0  # seconds that connections to an older generation may stay idle: the server's own limit and a little
+LINGER_POLL = 0.25
+SIGHUP = getattr(signal, "SIGHUP", None)  # not everywhere
 
-
-class Runner(web.AppRunner):
-    """Takes the options of the one it is made of."""
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(
-            made.request_handler,
-            request_factory=made.request_factory,
-            handler_cancellation=made.handler_cancellation,
-            loop=asyncio.get_running_loop(),
-            **made._kwargs,
-        )
-
-
-class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+Reread = Callable[[], tuple[Config, Secrets]]
 
 
-class _Connection(RequestHandler):
-    __slots__ = ("_head_timer",)
+class CannotListen(Exception):
+    """Its text is one line for the person at the terminal."""
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._head_timer: asyncio.TimerHandle | None = self._loop.call_later(HEAD_SECONDS, self._too_slow)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_timer()
-        super().connection_lost(exc)
+async def run(config: Config, secrets: Secrets, reread: Reread | None = None) -> int:
+    """`reread` gives the configuration anew, or raises `ConfigError`."""
+    try:
+        sockets = await listen(config.host, config.port)
+    except CannotListen as error:
+        print(f"dragoman: {error}", file=sys.stderr)
+        return 1
+    return await run_on(sockets, config, with_seal_key(config, secrets), reread)
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._request_in_progress or self._messages:
-            self._stop_timer()
-        elif self._head_timer is None:
-            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._too_slow)
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+async def run_on(
+    sockets: Sequence[socket.socket], config: Config, secrets: Secrets, reread: Reread | None, speak: bool = True
+) -> int:
+    """Serves on bound sockets until a signal ends it, and closes them; `speak` says ready on standard output."""
+    house = House(sockets)
+    try:
+        configure(config.log, secrets.all())
+        await house.open(config, secrets)
+        scheme, bound = "https" if config.tls.certificate else "http", sockets[0].getsockname()
+        address = url(config.host, bound[1], scheme)
+        clients = client_setup(config.host, bound, scheme, keys=bool(secrets.client_keys))
+        return await _serve(house, address, clients if speak else None, reread, Redactor(secrets.all()))
+    finally:
+        await house.close()
 
-    def _too_slow(self) -> None:
-        self._head_timer = None
-        if not self._request_in_progress and not self._messages:
-            self.force_close()
 
-    def handle_error(
-        self,
-        request: BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
-        if isinstance(exc, LineTooLong):
-            status, told = 431, "A line of the request's head is too long."
-        elif status < 500:
-            told = "The request is not valid HTTP/1.1."
-        else:
-            told = "Internal error."
-        name = f"req_{secrets.token_hex(12)}"
-        fields = {"request_id": name, "route": "other", "status": status, "outcome": "refused"}
-        request_line(logging.INFO, {**fields, "error": type(exc).__name__ if exc is not None else None})
-        kind, code = ("invalid_request_error", "bad_request") if status < 500 else ("api_error", None)
-        body = {"error": {"type": kind, "message": told, "param": None, "code": code}}
-        response = web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
-        response.headers.update({"x-request-id": name, "x-dragoman-error-source": "gateway", "Server": "dragoman"})
-        response.force_close()
-        return response
+def in_loop(work: Coroutine[Any, Any, int]) -> int:
+    """Runs it in the fastest event loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def with_seal_key(config: Config, secrets: Secrets) -> Secrets:
+    if secrets.seal_keys:
+        return secrets
+    return replace(secrets, seal_keys=(own_key(state_directory(config.state_dir)),))
+
+
+def for_reload(read: Config, secrets: Secrets, running: Config) -> Config:
+    """What was read as it can take over: judged by the address that stays, not by the one that the file now names."""
+    config = read.as_running(running)
+    check_open(config, secrets.client_keys)
+    return config
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """The gateway as one configuration made it."""
+
+    gateway: Gateway
+    runner: web.AppRunner
+    retiring: asyncio.Task[None] | None = None
+
+
+class House:
+    """The generation that takes new connections, the last one, and older ones that finish what they began."""
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        self._sockets = sockets
+        self._generations: list[Generation] = []
+
+    @property
+    def gateway(self) -> Gateway:
+        return self._generations[-1].gateway
+
+    @property
+    def gate(self) -> Gate:
+        return self.gateway.gate
+
+    @property
+    def models(self) -> Models:
+        return self.gateway.models
+
+    @property
+    def config(self) -> Config:
+        return self.gateway.config
+
+    async def open(self, config: Config, secrets: Secrets) -> None:
+        """Another generation takes over; raises `ConfigError` where it cannot, and then nothing has changed."""
+        previous = self._generations[-1] if self._generations else None
+        tls = for_clients(config.tls)
+        app = build(config, secrets=secrets, previous=previous.gateway if previous else None)
+        generation = Generation(app[GATEWAY], Runner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
+        try:
+            await generation.runner.setup()
+            for each in self._sockets:
+                await web.SockSite(generation.runner, each.dup(), backlog=BACKLOG, ssl_context=tls).start()
+        except BaseException:
+            await generation.runner.cleanup()
+            raise
+        self._generations.append(generation)
+        if previous is not None:
+            generation.gateway.gate.take_over(previous.gateway.gate)
+            previous.retiring = asyncio.create_task(self._retire(previous), name="older generation")
+
+    async def reload(self, reread: Reread) -> None:
+        old = self.gateway.config
+        try:
+            read, secrets = await asyncio.to_thread(reread)
+            config = for_reload(read, secrets, old)
+            await self.open(config, with_seal_key(config, secrets))
+        except ConfigError as error:
+            log.error("the configuration stays as it was: %s", error)
+            return
+        except Exception:
+            log.exception("the configuration stays as it was")
+            return
+        configure(config.log, secrets.all())
+        log.info("the configuration was read again")
+        if fixed := [name for name in FIXED if getattr(old, name) != getattr(read, name)]:
+            log.warning("%s: a change takes effect at the next start", ", ".join(fixed))
+
+    async def _retire(self, generation: Generation) -> None:
+        """Ends a generation after the older ones, once its answers have ended and its clients have gone elsewhere."""
+        handler, runner = generation.gateway.handler, generation.runner
+        handler.leaving = True
+        await _stop_listening(runner)
+        await handler.idle.wait()
+        end = asyncio.get_running_loop().time() + LINGER
+        while True:
+            gone = runner.server is None or not runner.server.connections
+            if handler.idle.is_set() and (gone or asyncio.get_running_loop().time() > end):
+                break
+            await asyncio.sleep(LINGER_POLL)
+        while self._generations[0] is not generation:
+            older = self._generations[0].retiring
+            assert older is not None
+            await asyncio.wait((older,))
+        await runner.cleanup()
+        self._generations.remove(generation)
+
+    async def leave(self, grace: float, hurry: asyncio.Future[int]) -> None:
+        await self._stop_retiring()
+        for each in self._generations:
+            each.gateway.handler.leaving = True
+        if grace:
+            log.info("leaving", extra={"fields": {"grace": grace}})
+            await asyncio.wait((hurry,), timeout=grace)
+        for bound in self._sockets:  # else they go on listening, and who connects waits for an answer until the end
+            bound.close()
+        await asyncio.gather(*(drain(each.gateway, each.runner, hurry) for each in self._generations))
+
+    async def close(self) -> None:
+        await self._stop_retiring()
+        for each in self._generations:
+            await each.runner.cleanup()
+        for bound in self._sockets:
+            bound.close()
+
+    async def _stop_retiring(self) -> None:
+        tasks = [each.retiring for each in self._generations if each.retiring is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+async def _serve(
+    house: House, address: str, clients: ClientSetup | None, reread: Reread | None, redact: Redactor
+) -> int:
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    heard = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number is not None]
+    for number in heard:
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    if SIGHUP is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGHUP})  # what reached a worker while it started is heard now
+    stop = asyncio.create_task(_until_stopped(house, signals, reread), name="signal")
+    announced = asyncio.create_task(announce(house, address, clients is not None, clients), name="announce")
+    try:
+        await asyncio.wait((stop, announced), return_when=asyncio.FIRST_COMPLETED)
+        if announced.done() and (failure := announced.result()) is not None:
+            print(f"dragoman: {redact(failure)}", file=sys.stderr)
+            return 1
+        _settle_garbage_collector()
+        grace = house.gateway.config.grace if await stop == signal.SIGTERM else 0.0
+        again = asyncio.create_task(_until_stopped(house, signals, None), name="second signal")
+        await house.leave(grace, again)
+        again.cancel()
+        return 0
+    finally:
+        for task in (stop, announced):
+            task.cancel()
+        for number in heard:
+            loop.remove_signal_handler(number)
+
+
+async def _until_stopped(house: House, signals: asyncio.Queue[int], reread: Reread | None) -> int:
+    """Which signal ends it; those that ask for the configuration to be read again are followed on the way."""
+    while (number := await signals.get()) == SIGHUP:
+        if reread is not None:
+            await house.reload(reread)
+    return number
+
+
+def _settle_garbage_collector() -> None:
+    """What has been loaded by now stays, so no collection need look at it again; requests leave few cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+async def announce(
+    served: House | Gateway, address: str, speak: bool = True, clients: ClientSetup | None = None
+) -> str | None:
+    """Says ready once a backend answers, with what to paste for clients, and before that, once, what is missing; gives
+    the reason, in one line, when no backend can be started."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + min(NOT_READY_AFTER, served.config.timeouts.start)
+    silent = not speak
+    while True:
+        states = await served.gate.states()
+        errors = [watch.start_error for watch in served.gate.watches.values()]
+        if all(errors):
+            return f"the backend cannot be started: {' '.join(str(errors[0]).split())}"
+        if ready := [name for name, health in states.items() if health.state == "ready"]:
+            break
+        if not silent and loop.time() > end:
+            silent = True
+            waiting = ", ".join(f"{name} is {health.state} ({health.detail})" for name, health in states.items())
+            print(f"dragoman listens on {address} and waits for its backend: {waiting}", flush=True)
+        await asyncio.sleep(READY_POLL)
+    if speak:
+        setup = clients or ClientSetup(address)
+        told = setup.told(await served.models.example())
+        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {told}", flush=True)
+    return None
+
+
+async def drain(served: Gateway, runner: web.AppRunner, hurry: asyncio.Future[int] | None = None) -> None:
+    """Not ready, no new connections, the running answers up to the limit, then a retryable failure for the rest."""
+    handler = served.handler
+    handler.draining = True
+    await _stop_listening(runner)
+    running = len(handler.calls)
+    log.info("draining", extra={"fields": {"in_flight": running}})
+    await _until_idle(served, served.config.timeouts.drain, hurry)
+    if handler.calls:
+        log.warning("drain limit reached", extra={"fields": {"cut": len(handler.calls)}})
+        error = GatewayError(Kind.DRAINING, "The gateway is shutting down; try again in 1s.", retry_after=1)
+        for call in list(handler.calls):
+            call.interrupt(error)
+        await _until_idle(served, LAST_WORDS, None)
+
+
+async def _stop_listening(runner: web.AppRunner) -> None:
+    for site in list(runner.sites):
+        await site.stop()
+
+
+async def _until_idle(served: Gateway, seconds: float, hurried: asyncio.Future[int] | None) -> None:
+    idle = asyncio.ensure_future(served.handler.idle.wait())
+    await asyncio.wait((idle,) if hurried is None else (idle, hurried), timeout=seconds, return_when="FIRST_COMPLETED")
+    idle.cancel()
+
+
+# -------------------------------------------------------------------------------------------------------------- sockets
+
+
+async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
+    """One bound socket for every address that `host` has; `shared` ones may be bound several times."""
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise CannotListen(f"cannot listen on {host}: {error.strerror}") from None
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in sorted(addresses, key=lambda pair: pair[0] != socket.AF_INET):
+            chosen = sockets[0].getsockname()[1] if sockets else port
+            try:
+                sockets.append(_bind(family, (address[0], chosen, *address[2:]), shared))
+            except OSError as error:
+                if not sockets or error.errno not in _NO_SUCH_FAMILY:
+                    raise
+        return sockets
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        hint = " (is another dragoman running? --port takes another one)" if "in use" in reason else ""
+        raise CannotListen(f"cannot listen on {host} port {port}: {reason}{hint}") from None
+
+
+# localhost often resolves to ::1 where the kernel has no IPv6
+_NO_SUCH_FAMILY = {97, 99, 47, 49}  # EAFNOSUPPORT and EADDRNOTAVAIL, of Linux and of macOS
+
+
+def _bind(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind(address)
+        bound.listen(BACKLOG)  # a second process on the port fails here at the latest, on Linux at bind
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -59,7 +59,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         raise ConfigError(f"configuration: workers: several need a directory for their figures: {error}") from None
     os.environ[FIGURES] = figures  # the library looks when it is imported
     try:
-        from dragoman.gateway.serve.serving import CannotListen, with_seal_key
+        from dragoman.gateway.serve.server import CannotListen, with_seal_key
 
         try:
             workers = asyncio.run(_bind(config))
@@ -73,7 +73,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
 
 async def _bind(config: Config) -> list[Worker]:
     """The sockets of all workers. Bound alone first: a port that somebody else shares is in use all the same."""
-    from dragoman.gateway.serve.serving import listen
+    from dragoman.gateway.serve.server import listen
 
     alone = await listen(config.host, config.port)
     if not hasattr(socket, "SO_REUSEPORT") or not sys.platform.startswith("linux"):
@@ -147,7 +147,7 @@ class Parent:
 
     def _hear(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
-            from dragoman.gateway.serve.serving import for_reload, with_seal_key
+            from dragoman.gateway.serve.server import for_reload, with_seal_key
             from dragoman.gateway.telemetry.logs import log
 
             try:
@@ -205,7 +205,7 @@ class Parent:
 
 
 def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool) -> int:
-    from dragoman.gateway.serve.serving import in_loop, run_on
+    from dragoman.gateway.serve.server import in_loop, run_on
 
     return in_loop(run_on(worker.sockets, config, secrets, reread, speak))
 

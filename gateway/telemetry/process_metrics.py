@@ -1,4 +1,4 @@
-"""The process's own state, sampled twice a second: how late the event loop is, and how much memory is held.
+"""Metrics of the process, sampled twice a second: how late the event loop is, and how much memory is in use.
 
 A timer, not a task: nothing has to be awaited at the end, and a sample costs a few microseconds.
 """
@@ -16,8 +16,8 @@ _STATM = Path("/proc/self/statm")  # Linux; elsewhere the memory stays unknown
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
-class Vitals:
-    """Runs from its making until `close`; needs a running loop."""
+class ProcessMetrics:
+    """Samples from its creation until `close`; needs a running loop."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics

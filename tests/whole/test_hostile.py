@@ -249,7 +249,7 @@ async def test_a_body_that_trickles_in_is_refused_in_time(it: Served) -> None:
 
 @pytest.fixture
 def short_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.gateway.serve.server.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("dragoman.gateway.serve.connection.HEAD_SECONDS", 0.3)
 
 
 @pytest.mark.usefixtures("short_heads")

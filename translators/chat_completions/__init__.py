@@ -9,6 +9,7 @@ from __future__ import annotations
 from dragoman.translators.chat_completions.errors import error
 from dragoman.translators.chat_completions.parse import parse
 from dragoman.translators.chat_completions.schema import CreateChatCompletion
+from dragoman.translators.openai.models import MODELS, refusal
 from dragoman.translators.protocol import Protocol
 
 PROTOCOL = Protocol(
@@ -16,5 +17,7 @@ PROTOCOL = Protocol(
     path="chat/completions",
     parse=parse,
     error=error,
+    models=MODELS,
+    refusal=refusal,
     schema=CreateChatCompletion.model_json_schema,
 )

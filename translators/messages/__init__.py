@@ -8,6 +8,7 @@ from here.
 from __future__ import annotations
 
 from dragoman.translators.messages.errors import error
+from dragoman.translators.messages.models import MODELS, claims, refusal
 from dragoman.translators.messages.parse import count_body, parse, parse_count
 from dragoman.translators.messages.schema import CreateMessage
 from dragoman.translators.protocol import Count, Protocol
@@ -19,6 +20,9 @@ PROTOCOL = Protocol(
     path="messages",
     parse=parse,
     error=error,
+    models=MODELS,
+    refusal=refusal,
+    claims=claims,
     count=Count("messages/count_tokens", parse_count, count_body),
     schema=CreateMessage.model_json_schema,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dragoman.translators.ir import Request
 from dragoman.translators.openai.errors import error
+from dragoman.translators.openai.models import MODELS, refusal
 from dragoman.translators.protocol import Context, Count, Json, Protocol
 from dragoman.translators.responses.parse import parse
 from dragoman.translators.responses.schema import CreateResponse
@@ -26,6 +27,8 @@ PROTOCOL = Protocol(
     path="responses",
     parse=parse,
     error=error,
+    models=MODELS,
+    refusal=refusal,
     count=Count("responses/input_tokens", _parse_count, _count_body),
     schema=CreateResponse.model_json_schema,
 )

@@ -295,7 +295,7 @@ async def test_a_client_that_leaves_the_queue_never_reaches_the_model(stream: bo
 
 
 async def test_what_waits_at_the_drain_limit_is_told_as_retryable() -> None:
-    from dragoman.gateway.serve.serving import drain
+    from dragoman.gateway.serve.server import drain
 
     held = Held()
     async with running(FakeBackend(held), admission={"requests": 1}, timeouts={"drain": 0.1}) as it:

@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from dragoman.backends.base import Sink
-from dragoman.gateway.calls.handler import HEADER_BUDGET, note_list
-from dragoman.gateway.serve.serving import drain
+from dragoman.gateway.calls.replies import HEADER_BUDGET, note_list
+from dragoman.gateway.serve.server import drain
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Delta,

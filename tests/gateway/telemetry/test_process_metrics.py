@@ -7,16 +7,16 @@ import asyncio
 import pytest
 
 from dragoman.gateway.telemetry.metrics import Metrics
-from dragoman.gateway.telemetry.process_metrics import Vitals, resident
+from dragoman.gateway.telemetry.process_metrics import ProcessMetrics, resident
 from tests.waiting import until
 
 
 async def test_lag_and_memory_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.PERIOD", 0.02)
     metrics = Metrics()
-    vitals = Vitals(metrics)
+    process_metrics = ProcessMetrics(metrics)
     await until(lambda: (metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") or 0) >= 3)
-    vitals.close()
+    process_metrics.close()
     count = metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count")
     memory = metrics.registry.get_sample_value("dragoman_resident_memory_bytes") or 0
     assert 10_000_000 < memory < 4_000_000_000

@@ -1,0 +1,69 @@
+"""Answers as HTTP: JSON bodies, the headers that every answer carries, and errors in a protocol's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from dragoman.gateway.calls.health import RETRY_AFTER
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Note
+from dragoman.translators.protocol import ErrorReply, Protocol
+
+HEADER_BUDGET = 1024
+
+
+def id_headers(request_id: str) -> dict[str, str]:
+    """Under the names that OpenAI's and Anthropic's clients look for."""
+    return {"x-request-id": request_id, "request-id": request_id}
+
+
+def note_headers(notes: Sequence[Note]) -> dict[str, str]:
+    headers = {}
+    if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
+        headers["x-dragoman-ignored"] = ignored
+    if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):
+        headers["x-dragoman-unenforced"] = unenforced
+    return headers
+
+
+def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Response:
+    response = web.Response(status=status, body=orjson.dumps(body), content_type="application/json")
+    response.headers.update(headers)
+    return response
+
+
+def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> ErrorReply:
+    """The protocol's own words, with what every protocol's errors carry."""
+    reply = protocol.error(error, request_id)
+    present = {name.lower() for name in reply.headers}
+    common = {name: value for name, value in common_headers(error).items() if name.lower() not in present}
+    return replace(reply, headers={**common, **reply.headers})
+
+
+def common_headers(error: GatewayError) -> dict[str, str]:
+    """Whose refusal it is, and when to come back: whoever cannot serve now says so."""
+    headers: dict[str, str] = {"x-dragoman-error-source": error.source}
+    wait = error.retry_after if error.retry_after is not None or error.kind.status != 503 else RETRY_AFTER
+    if wait is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    return headers
+
+
+def note_list(names: Iterable[str]) -> str:
+    """A comma list for a header, each name once, at most 1 kB and then how many more there are."""
+    unique = list(dict.fromkeys("".join(c if "!" <= c <= "~" and c != "," else "_" for c in name) for name in names))
+    kept: list[str] = []
+    size = 0
+    for name in unique:
+        more = f"+{len(unique) - len(kept)}"
+        size += len(name) + 2
+        if size + len(more) > HEADER_BUDGET:
+            return ", ".join([*kept, more])
+        kept.append(name)
+    return ", ".join(kept)

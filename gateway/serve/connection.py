@@ -1,0 +1,102 @@
+"""Client connections: aiohttp's, with our own answer to what is not HTTP and a time limit for heads.
+
+A request that cannot be parsed never reaches the application. It is answered in JSON like every other refusal, without
+quoting it, and the connection ends. A client that connects and does not finish a request's head in time is cut off. How
+long a connection may be idle between two requests is left to aiohttp: longer than any proxy keeps one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_request import BaseRequest
+
+from dragoman.gateway.telemetry.logs import request_line
+from dragoman.translators.protocol import Refusal
+from dragoman.translators.registry import claimant
+
+HEAD_SECONDS = 30.0
+
+
+class Runner(web.AppRunner):
+    """Takes the options of aiohttp's."""
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _ConnectionFactory(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            loop=asyncio.get_running_loop(),
+            **made._kwargs,
+        )
+
+
+class _ConnectionFactory(web.Server):
+    def __call__(self) -> RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(RequestHandler):
+    __slots__ = ("_head_timer",)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._head_timer: asyncio.TimerHandle | None = self._loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._request_in_progress or self._messages:
+            self._stop_timer()
+        elif self._head_timer is None:
+            self._head_timer = self._loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self._head_timer = None
+        if not self._request_in_progress and not self._messages:
+            self.force_close()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Called by aiohttp, whose own message would quote the request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun already")
+        request_id = f"req_{secrets.token_hex(12)}"
+        refusal = _refusal(status, exc, request_id)
+        fields = {"request_id": request_id, "route": "other", "status": refusal.status, "outcome": "refused"}
+        request_line(logging.INFO, {**fields, "error": type(exc).__name__ if exc is not None else None})
+        body = orjson.dumps(claimant(request.path, request.headers).refusal(refusal))
+        response = web.Response(status=refusal.status, body=body, content_type="application/json")
+        response.headers.update(
+            {"x-request-id": request_id, "x-dragoman-error-source": "gateway", "Server": "dragoman"}
+        )
+        response.force_close()
+        return response
+
+
+def _refusal(status: int, error: BaseException | None, request_id: str) -> Refusal:
+    if isinstance(error, LineTooLong):
+        return Refusal(431, "A line of the request's head is too long.", request_id, code="bad_request")
+    if status < 500:
+        return Refusal(status, "The request is not valid HTTP/1.1.", request_id, code="bad_request")
+    return Refusal(status, "Internal error.", request_id)

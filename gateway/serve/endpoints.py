@@ -1,0 +1,34 @@
+"""The endpoints of the client protocols: which one a path means, and whose words an error on it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import dropwhile
+
+from dragoman.translators.protocol import Protocol
+
+
+class Endpoints:
+    """`protocols` holds them by the path of their endpoint."""
+
+    def __init__(self, protocols: Sequence[Protocol]) -> None:
+        self.protocols = {f"/v1/{each.path}": each for each in protocols}
+        self._first_segments = {"models", *(each.path.partition("/")[0] for each in protocols)}
+
+    @property
+    def posts(self) -> list[str]:
+        """The paths that take POST: calls first, then counts."""
+        counts = [f"/v1/{each.count.path}" for each in self.protocols.values() if each.count is not None]
+        return [*self.protocols, *counts]
+
+    def canonical(self, path: str) -> str:
+        """The path as it is routed, for every base URL that people paste: with `/v1`, without it (as Anthropic's
+        clients want theirs), with the base's and the client's own, with extra slashes. Other paths stay as they are, so
+        that nothing turns into `/healthz` or `/metrics`, which may be open without a key."""
+        segments = list(dropwhile(lambda segment: segment == "v1", filter(None, path.split("/"))))
+        return f"/v1/{'/'.join(segments)}" if segments and segments[0] in self._first_segments else path
+
+    def owner(self, path: str) -> Protocol | None:
+        """The protocol whose endpoint a canonical path is, or is below."""
+        found = [base for base in self.protocols if path == base or path.startswith(f"{base}/")]
+        return self.protocols[max(found, key=len)] if found else None

@@ -1,0 +1,38 @@
+"""`GET /v1/models` and `GET /v1/models/{id}`, in the words of the protocol whose client asks."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dragoman.gateway.calls.handler import CLIENT
+from dragoman.gateway.calls.health import Gate
+from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.calls.replies import json_response
+from dragoman.translators.registry import claimant
+
+
+class ModelRoutes:
+    """`start` is how many seconds to wait for backends that are still starting."""
+
+    def __init__(self, models: Models, gate: Gate, start: float) -> None:
+        self._models = models
+        self._gate = gate
+        self._start = start
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/v1/models", self._many)
+        router.add_get("/v1/models/{id:.+}", self._one)
+
+    async def _many(self, request: web.Request) -> web.Response:
+        await self._started()
+        models = await self._models.listed(request[CLIENT])
+        return json_response(200, claimant(request.path, request.headers).models.many(models), {})
+
+    async def _one(self, request: web.Request) -> web.Response:
+        await self._started()
+        model = await self._models.one(request.match_info["id"], request[CLIENT])
+        return json_response(200, claimant(request.path, request.headers).models.one(model), {})
+
+    async def _started(self) -> None:
+        for watch in self._gate.watches.values():
+            await watch.started(self._start)

@@ -1,0 +1,60 @@
+"""The routes for operators: liveness, readiness, metrics, the OpenAPI description and the status page."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dragoman import gateway
+from dragoman.gateway.calls.handler import Handler
+from dragoman.gateway.calls.health import Gate
+from dragoman.gateway.calls.replies import json_response
+from dragoman.gateway.serve.endpoints import Endpoints
+from dragoman.gateway.serve.openapi import describe
+from dragoman.gateway.telemetry.metrics import CONTENT_TYPE, Metrics
+
+
+class OperationRoutes:
+    def __init__(self, endpoints: Endpoints, handler: Handler, gate: Gate, metrics: Metrics) -> None:
+        self._endpoints = endpoints
+        self._handler = handler
+        self._gate = gate
+        self._metrics = metrics
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/healthz", self._alive)
+        router.add_get("/readyz", self._ready)
+        router.add_get("/metrics", self._figures)
+        router.add_get("/openapi.json", self._description)
+        router.add_get("/", self._status_page)
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        return json_response(200, {"status": "ok"}, {})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        states = {name: health.state for name, health in (await self._gate.states()).items()}
+        reasons = {name: self._handler.outlier_reason(name) for name, state in states.items() if state == "ready"}
+        shown = {name: reasons.get(name) or state for name, state in states.items()}
+        leaving = self._handler.leaving or self._handler.draining
+        ready = "ready" in shown.values() and not leaving
+        body = {"ready": ready, "draining": leaving, "backends": shown}
+        return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
+
+    async def _figures(self, request: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _description(self, request: web.Request) -> web.Response:
+        return json_response(200, describe(self._endpoints.protocols.values()), {})
+
+    async def _status_page(self, request: web.Request) -> web.Response:
+        states = await self._gate.states()
+        lines = [
+            f"dragoman {gateway.__version__}" + (", draining" if self._handler.draining else ""),
+            "",
+            *(f"backend {name}: {health.state}" for name, health in states.items()),
+            f"model calls in flight: {len(self._handler.calls)}",
+            "",
+            *(f"POST {path}" for path in self._endpoints.posts),
+            "GET  /v1/models",
+            "GET  /healthz /readyz /metrics",
+        ]
+        return web.Response(text="\n".join(lines) + "\n")
