@@ -12,7 +12,7 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,8 @@ import yaml
 from dragoman.gateway import __version__
 from dragoman.gateway.config import Config, ConfigError, load, replicas
 from dragoman.gateway.factory import mask_url
-from dragoman.gateway.keys.secrets import API_KEYS, Secrets, read
+from dragoman.gateway.keys.secrets import API_KEYS, Reread, Secrets, read
 
-Reread = Callable[[], tuple[Config, Secrets]]
 FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file")
 
 

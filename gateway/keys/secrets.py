@@ -6,7 +6,7 @@ read is told to the logger, which removes it from whatever is logged. Nothing he
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +46,9 @@ class Secrets:
 
     def all(self) -> tuple[str, ...]:
         return self.client_keys + self.seal_keys + tuple(key for key in (self.backend_keys or {}).values() if key)
+
+
+Reread = Callable[[], tuple[Config, Secrets]]  # reads the configuration again; raises `ConfigError`
 
 
 def read(config: Config, environ: Mapping[str, str]) -> Secrets:

@@ -1,8 +1,8 @@
 """What a person pastes to point a client at this gateway: one line of shell for each kind of client.
 
 OpenAI's clients want a base URL that ends in `/v1`, Anthropic's want it without. Codex takes none from the environment
-(seen with 0.169.0), so it gets a provider of its own on its command line. Where the gateway has keys, the lines take
-the client's from the variable KEY: no key is ever printed.
+(seen with 0.169.0), so its command line defines a provider. Where the gateway has keys, the lines take the client's
+from the variable KEY: no key is ever printed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ NO_KEY = "any"  # the clients want some key, also where the gateway wants none
 
 @dataclass(frozen=True, slots=True)
 class ClientSetup:
-    """`base` is the gateway's address without a path, for a client on this machine; `keys`: whether it needs one;
-    `everywhere`: whether other machines find the gateway too, under a name that is not known here."""
+    """`base` is the gateway's address without a path, for a client on this machine; `keys` says whether a client needs
+    one; `everywhere` whether other machines reach the gateway too, under a name that is not known here."""
 
     base: str
     keys: bool = False
     everywhere: bool = False
 
-    def told(self, model: str) -> str:
-        """A sentence, and the lines below it. `model` is a name that the gateway serves."""
+    def text(self, model: str) -> str:
+        """A sentence with the lines to paste below it. `model` is a name that the gateway serves."""
         sentence = "Paste a line to point a client at it"
         if self.keys:
             sentence += ", after `export KEY=` with your key"
@@ -53,8 +53,8 @@ def url(host: str, port: int, scheme: str = "http") -> str:
 
 
 def client_setup(host: str, bound: tuple[Any, ...], scheme: str, keys: bool) -> ClientSetup:
-    """For a gateway that listens on `bound`, a socket's name, which is `host`. No client can connect to all addresses
-    of a machine at once, so it gets the one that every machine has."""
+    """For a gateway that listens on `bound`, the socket name that `host` resolved to. Where that is every address of
+    the machine, clients get the loopback address."""
     address = ipaddress.ip_address(bound[0].partition("%")[0])
     if address.is_unspecified:
         host = "127.0.0.1" if address.version == 4 else "::1"

@@ -1,21 +1,20 @@
-"""One process from its first socket to its last: listen, say ready, run, read the configuration again, drain, end.
+"""One process from its first socket to its last: listen, report ready, serve, reload the configuration, drain, end.
 
-The sockets are bound before anything is started, so that a port in use costs nothing. SIGHUP opens a new generation of
-the gateway beside the old one, which finishes what it began; a configuration that cannot be used changes nothing. At
-SIGTERM the gateway turns not ready, takes new requests for a few seconds more, until balancers have noticed, and stops
-listening; running answers finish up to the drain limit; the rest end with a failure that clients retry. SIGINT leaves
-out the wait for balancers, and a second signal ends every wait.
+SIGHUP starts a new generation of the gateway next to the old one, which finishes the calls it has begun; a
+configuration that cannot be used changes nothing. At SIGTERM the gateway turns not ready, takes new requests for a few
+seconds more, until load balancers have noticed, and stops listening. Running answers finish, up to the drain limit; the
+rest end with a failure that clients retry. SIGINT skips the wait for load balancers, and a second signal ends every
+wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,31 +24,25 @@ from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.config import FIXED, Config, ConfigError
 from dragoman.gateway.keys.reasoning_seal import own_key, state_directory
-from dragoman.gateway.keys.secrets import Secrets, check_open
+from dragoman.gateway.keys.secrets import Reread, Secrets, check_open
 from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
 from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
 from dragoman.gateway.serve.connection import Runner
+from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
 from dragoman.gateway.serve.tls import for_clients
 from dragoman.gateway.telemetry.logs import Redactor, configure, log
 from dragoman.translators.errors import GatewayError, Kind
 
-BACKLOG = 1024
 LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
 READY_POLL = 0.25
 NOT_READY_AFTER = 3.0
-LINGER = 125.0  # seconds that connections to an older generation may stay idle: the server's own limit and a little
+LINGER = 125.0  # seconds that connections to an older generation may stay idle: a little over aiohttp's own limit
 LINGER_POLL = 0.25
 SIGHUP = getattr(signal, "SIGHUP", None)  # not everywhere
 
-Reread = Callable[[], tuple[Config, Secrets]]
-
-
-class CannotListen(Exception):
-    """Its text is one line for the person at the terminal."""
-
 
 async def run(config: Config, secrets: Secrets, reread: Reread | None = None) -> int:
-    """`reread` gives the configuration anew, or raises `ConfigError`."""
+    """`reread` reads the configuration again, or raises `ConfigError`."""
     try:
         sockets = await listen(config.host, config.port)
     except CannotListen as error:
@@ -61,21 +54,21 @@ async def run(config: Config, secrets: Secrets, reread: Reread | None = None) ->
 async def run_on(
     sockets: Sequence[socket.socket], config: Config, secrets: Secrets, reread: Reread | None, speak: bool = True
 ) -> int:
-    """Serves on bound sockets until a signal ends it, and closes them; `speak` says ready on standard output."""
-    house = House(sockets)
+    """Serves on bound sockets until a signal ends it, and closes them; with `speak`, it reports on standard output."""
+    server = Server(sockets)
     try:
         configure(config.log, secrets.all())
-        await house.open(config, secrets)
+        await server.open(config, secrets)
         scheme, bound = "https" if config.tls.certificate else "http", sockets[0].getsockname()
         address = url(config.host, bound[1], scheme)
         clients = client_setup(config.host, bound, scheme, keys=bool(secrets.client_keys))
-        return await _serve(house, address, clients if speak else None, reread, Redactor(secrets.all()))
+        return await _serve(server, address, clients if speak else None, reread, Redactor(secrets.all()))
     finally:
-        await house.close()
+        await server.close()
 
 
 def in_loop(work: Coroutine[Any, Any, int]) -> int:
-    """Runs it in the fastest event loop there is."""
+    """Runs it in the fastest event loop that is installed."""
     try:
         import uvloop
     except ImportError:
@@ -91,7 +84,7 @@ def with_seal_key(config: Config, secrets: Secrets) -> Secrets:
 
 
 def for_reload(read: Config, secrets: Secrets, running: Config) -> Config:
-    """What was read as it can take over: judged by the address that stays, not by the one that the file now names."""
+    """The new configuration as it can take effect: checked with the address that stays, not the one now in the file."""
     config = read.as_running(running)
     check_open(config, secrets.client_keys)
     return config
@@ -99,15 +92,15 @@ def for_reload(read: Config, secrets: Secrets, running: Config) -> Config:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """The gateway as one configuration made it."""
+    """The gateway built from one configuration, with the runner that serves it."""
 
     gateway: Gateway
     runner: web.AppRunner
     retiring: asyncio.Task[None] | None = None
 
 
-class House:
-    """The generation that takes new connections, the last one, and older ones that finish what they began."""
+class Server:
+    """The generations of the gateway: the last one takes new connections, older ones finish their calls."""
 
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self._sockets = sockets
@@ -130,7 +123,7 @@ class House:
         return self.gateway.config
 
     async def open(self, config: Config, secrets: Secrets) -> None:
-        """Another generation takes over; raises `ConfigError` where it cannot, and then nothing has changed."""
+        """Starts a generation that takes over; raises `ConfigError` if it cannot, and then nothing has changed."""
         previous = self._generations[-1] if self._generations else None
         tls = for_clients(config.tls)
         app = build(config, secrets=secrets, previous=previous.gateway if previous else None)
@@ -165,7 +158,7 @@ class House:
             log.warning("%s: a change takes effect at the next start", ", ".join(fixed))
 
     async def _retire(self, generation: Generation) -> None:
-        """Ends a generation after the older ones, once its answers have ended and its clients have gone elsewhere."""
+        """Ends a generation after all older ones, once its answers have ended and its clients have disconnected."""
         handler, runner = generation.gateway.handler, generation.runner
         handler.leaving = True
         await _stop_listening(runner)
@@ -190,7 +183,7 @@ class House:
         if grace:
             log.info("leaving", extra={"fields": {"grace": grace}})
             await asyncio.wait((hurry,), timeout=grace)
-        for bound in self._sockets:  # else they go on listening, and who connects waits for an answer until the end
+        for bound in self._sockets:  # otherwise clients could still connect and would wait for an answer until the end
             bound.close()
         await asyncio.gather(*(drain(each.gateway, each.runner, hurry) for each in self._generations))
 
@@ -210,61 +203,61 @@ class House:
 
 
 async def _serve(
-    house: House, address: str, clients: ClientSetup | None, reread: Reread | None, redact: Redactor
+    server: Server, address: str, clients: ClientSetup | None, reread: Reread | None, redact: Redactor
 ) -> int:
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    heard = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number is not None]
-    for number in heard:
+    handled = [number for number in (signal.SIGTERM, signal.SIGINT, SIGHUP) if number is not None]
+    for number in handled:
         loop.add_signal_handler(number, signals.put_nowait, number)
     if SIGHUP is not None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGHUP})  # what reached a worker while it started is heard now
-    stop = asyncio.create_task(_until_stopped(house, signals, reread), name="signal")
-    announced = asyncio.create_task(announce(house, address, clients is not None, clients), name="announce")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {SIGHUP})  # a signal that arrived during the start is handled now
+    stop = asyncio.create_task(_until_stopped(server, signals, reread), name="signal")
+    announced = asyncio.create_task(announce(server, address, clients is not None, clients), name="announce")
     try:
         await asyncio.wait((stop, announced), return_when=asyncio.FIRST_COMPLETED)
         if announced.done() and (failure := announced.result()) is not None:
             print(f"dragoman: {redact(failure)}", file=sys.stderr)
             return 1
         _settle_garbage_collector()
-        grace = house.gateway.config.grace if await stop == signal.SIGTERM else 0.0
-        again = asyncio.create_task(_until_stopped(house, signals, None), name="second signal")
-        await house.leave(grace, again)
+        grace = server.gateway.config.grace if await stop == signal.SIGTERM else 0.0
+        again = asyncio.create_task(_until_stopped(server, signals, None), name="second signal")
+        await server.leave(grace, again)
         again.cancel()
         return 0
     finally:
         for task in (stop, announced):
             task.cancel()
-        for number in heard:
+        for number in handled:
             loop.remove_signal_handler(number)
 
 
-async def _until_stopped(house: House, signals: asyncio.Queue[int], reread: Reread | None) -> int:
-    """Which signal ends it; those that ask for the configuration to be read again are followed on the way."""
+async def _until_stopped(server: Server, signals: asyncio.Queue[int], reread: Reread | None) -> int:
+    """The signal that ends the server; each SIGHUP before it reloads the configuration."""
     while (number := await signals.get()) == SIGHUP:
         if reread is not None:
-            await house.reload(reread)
+            await server.reload(reread)
     return number
 
 
 def _settle_garbage_collector() -> None:
-    """What has been loaded by now stays, so no collection need look at it again; requests leave few cycles behind."""
+    """What is loaded by now stays, so collections need not scan it again; requests leave few cycles."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
 
 async def announce(
-    served: House | Gateway, address: str, speak: bool = True, clients: ClientSetup | None = None
+    serving: Server | Gateway, address: str, speak: bool = True, clients: ClientSetup | None = None
 ) -> str | None:
-    """Says ready once a backend answers, with what to paste for clients, and before that, once, what is missing; gives
-    the reason, in one line, when no backend can be started."""
+    """Prints that the gateway is ready once a backend answers, with the lines to paste for clients; before that, once,
+    what it waits for. Returns the reason, in one line, if no backend can be started."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + min(NOT_READY_AFTER, served.config.timeouts.start)
+    end = loop.time() + min(NOT_READY_AFTER, serving.config.timeouts.start)
     silent = not speak
     while True:
-        states = await served.gate.states()
-        errors = [watch.start_error for watch in served.gate.watches.values()]
+        states = await serving.gate.states()
+        errors = [watch.start_error for watch in serving.gate.watches.values()]
         if all(errors):
             return f"the backend cannot be started: {' '.join(str(errors[0]).split())}"
         if ready := [name for name, health in states.items() if health.state == "ready"]:
@@ -276,25 +269,25 @@ async def announce(
         await asyncio.sleep(READY_POLL)
     if speak:
         setup = clients or ClientSetup(address)
-        told = setup.told(await served.models.example())
-        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {told}", flush=True)
+        lines = setup.text(await serving.models.example())
+        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {lines}", flush=True)
     return None
 
 
-async def drain(served: Gateway, runner: web.AppRunner, hurry: asyncio.Future[int] | None = None) -> None:
-    """Not ready, no new connections, the running answers up to the limit, then a retryable failure for the rest."""
-    handler = served.handler
+async def drain(gateway: Gateway, runner: web.AppRunner, hurry: asyncio.Future[int] | None = None) -> None:
+    """Stops listening, lets running answers finish up to the limit, then ends the rest with a retryable failure."""
+    handler = gateway.handler
     handler.draining = True
     await _stop_listening(runner)
     running = len(handler.calls)
     log.info("draining", extra={"fields": {"in_flight": running}})
-    await _until_idle(served, served.config.timeouts.drain, hurry)
+    await _until_idle(gateway, gateway.config.timeouts.drain, hurry)
     if handler.calls:
         log.warning("drain limit reached", extra={"fields": {"cut": len(handler.calls)}})
         error = GatewayError(Kind.DRAINING, "The gateway is shutting down; try again in 1s.", retry_after=1)
         for call in list(handler.calls):
             call.interrupt(error)
-        await _until_idle(served, LAST_WORDS, None)
+        await _until_idle(gateway, LAST_WORDS, None)
 
 
 async def _stop_listening(runner: web.AppRunner) -> None:
@@ -302,57 +295,7 @@ async def _stop_listening(runner: web.AppRunner) -> None:
         await site.stop()
 
 
-async def _until_idle(served: Gateway, seconds: float, hurried: asyncio.Future[int] | None) -> None:
-    idle = asyncio.ensure_future(served.handler.idle.wait())
-    await asyncio.wait((idle,) if hurried is None else (idle, hurried), timeout=seconds, return_when="FIRST_COMPLETED")
+async def _until_idle(gateway: Gateway, seconds: float, hurry: asyncio.Future[int] | None) -> None:
+    idle = asyncio.ensure_future(gateway.handler.idle.wait())
+    await asyncio.wait((idle,) if hurry is None else (idle, hurry), timeout=seconds, return_when="FIRST_COMPLETED")
     idle.cancel()
-
-
-# -------------------------------------------------------------------------------------------------------------- sockets
-
-
-async def listen(host: str, port: int, *, shared: bool = False) -> list[socket.socket]:
-    """One bound socket for every address that `host` has; `shared` ones may be bound several times."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise CannotListen(f"cannot listen on {host}: {error.strerror}") from None
-    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in sorted(addresses, key=lambda pair: pair[0] != socket.AF_INET):
-            chosen = sockets[0].getsockname()[1] if sockets else port
-            try:
-                sockets.append(_bind(family, (address[0], chosen, *address[2:]), shared))
-            except OSError as error:
-                if not sockets or error.errno not in _NO_SUCH_FAMILY:
-                    raise
-        return sockets
-    except OSError as error:
-        for each in sockets:
-            each.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        hint = " (is another dragoman running? --port takes another one)" if "in use" in reason else ""
-        raise CannotListen(f"cannot listen on {host} port {port}: {reason}{hint}") from None
-
-
-# localhost often resolves to ::1 where the kernel has no IPv6
-_NO_SUCH_FAMILY = {97, 99, 47, 49}  # EAFNOSUPPORT and EADDRNOTAVAIL, of Linux and of macOS
-
-
-def _bind(family: int, address: tuple[object, ...], shared: bool) -> socket.socket:
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind(address)
-        bound.listen(BACKLOG)  # a second process on the port fails here at the latest, on Linux at bind
-        bound.setblocking(False)
-    except OSError:
-        bound.close()
-        raise
-    return bound

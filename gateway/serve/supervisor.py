@@ -21,11 +21,10 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.gateway.config import Config, ConfigError
-from dragoman.gateway.keys.secrets import Secrets
+from dragoman.gateway.keys.secrets import Reread, Secrets
 
 FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 CRASHED = 70  # exit status of a worker that died of a bug
@@ -34,8 +33,6 @@ LONGEST_REST = 10.0
 LIVED = 10.0  # seconds after which a worker counts as having lived
 TRY_LIMIT = 30  # seconds to open what a new configuration names
 HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
-
-Reread = Callable[[], tuple[Config, Secrets]]
 
 
 @dataclass(slots=True)
@@ -59,7 +56,8 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         raise ConfigError(f"configuration: workers: several need a directory for their figures: {error}") from None
     os.environ[FIGURES] = figures  # the library looks when it is imported
     try:
-        from dragoman.gateway.serve.server import CannotListen, with_seal_key
+        from dragoman.gateway.serve.server import with_seal_key
+        from dragoman.gateway.serve.sockets import CannotListen
 
         try:
             workers = asyncio.run(_bind(config))
@@ -73,7 +71,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
 
 async def _bind(config: Config) -> list[Worker]:
     """The sockets of all workers. Bound alone first: a port that somebody else shares is in use all the same."""
-    from dragoman.gateway.serve.server import listen
+    from dragoman.gateway.serve.sockets import listen
 
     alone = await listen(config.host, config.port)
     if not hasattr(socket, "SO_REUSEPORT") or not sys.platform.startswith("linux"):

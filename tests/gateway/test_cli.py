@@ -20,7 +20,8 @@ from dragoman.gateway.cli import main, mask_settings
 from dragoman.gateway.config import load
 from dragoman.gateway.factory import mask_url
 from dragoman.gateway.serve.client_setup import ClientSetup
-from dragoman.gateway.serve.server import CannotListen, announce, listen
+from dragoman.gateway.serve.server import announce
+from dragoman.gateway.serve.sockets import CannotListen, listen
 from tests.gateway_fakes import FakeBackend, running
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.serving_command import serving

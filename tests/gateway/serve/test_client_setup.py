@@ -45,7 +45,7 @@ def test_with_keys_the_lines_take_the_client_s_from_a_variable() -> None:
     openai, anthropic, codex = setup.lines("m")
     assert variables(openai)["OPENAI_API_KEY"] == variables(anthropic)["ANTHROPIC_AUTH_TOKEN"] == "$KEY"
     assert codex_settings(codex)["env_key"] == "KEY"
-    assert setup.told("m").startswith(
+    assert setup.text("m").startswith(
         "Paste a line to point a client at it, after `export KEY=` with your key:\n  export "
     )
 
@@ -68,9 +68,9 @@ def test_a_client_is_sent_to_an_address_that_it_can_connect_to(
 ) -> None:
     setup = client_setup(host, bound, scheme, keys=False)
     assert (setup.base, setup.everywhere) == (f"{scheme}://{reached}", everywhere)
-    assert ("in place of" in setup.told("m")) == everywhere
+    assert ("in place of" in setup.text("m")) == everywhere
 
 
 def test_from_other_machines_it_is_the_machine_that_must_be_named() -> None:
-    sentence = ClientSetup("http://[::1]:9", everywhere=True).told("m").splitlines()[0]
+    sentence = ClientSetup("http://[::1]:9", everywhere=True).text("m").splitlines()[0]
     assert sentence.endswith("; from other machines, with this one's name in place of ::1:")
