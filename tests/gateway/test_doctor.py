@@ -63,10 +63,10 @@ async def examined(play: Callable[[dict[str, Any]], Script], preset: str, **extr
 async def test_a_server_that_can_do_everything() -> None:
     found = await examined(able, "vllm", max_model_len=32768)
     assert {finding.verdict for finding in found.values()} == {"ok"}, [str(finding) for finding in found.values()]
-    assert found["models"].told == "m; context window 32768"
-    assert found["two calls at once"].told == "2 calls"
-    assert found["tool call"].told == f"get_weather({PARIS})"
-    assert found["client leaves"].told.startswith("let go after ")
+    assert found["models"].result == "m; context window 32768"
+    assert found["two calls at once"].result == "2 calls"
+    assert found["tool call"].result == f"get_weather({PARIS})"
+    assert found["client leaves"].result.startswith("let go after ")
 
 
 async def test_a_server_that_fails_agents_and_what_would_help() -> None:
@@ -227,7 +227,7 @@ async def test_a_model_that_thinks_for_long_about_a_greeting_is_examined_further
         return able(body) if body.get("tools") else Script(text_stream(reasoning=["Hm."], finish="length"))
 
     found = await examined(play, "vllm", max_model_len=32768)
-    assert (found["text"].verdict, found["text"].told) == ("weak", "no end within 1024 tokens")
+    assert (found["text"].verdict, found["text"].result) == ("weak", "no end within 1024 tokens")
     assert found["tool call"].verdict == "ok"
 
 
@@ -278,9 +278,9 @@ async def test_a_window_that_nobody_tells_is_tried_out(
     first_prompt: Script, verdict: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = await examined(unknown_window(first_prompt), "generic")
-    assert found["models"].told == "m; context window unknown"
+    assert found["models"].result == "m; context window unknown"
     probe = found["Codex's first prompt"]
-    assert (probe.verdict, told in probe.told) == (verdict, True), probe
+    assert (probe.verdict, told in probe.result) == (verdict, True), probe
     printed = await judged(unknown_window(first_prompt), capsys, listed=model_list("m"))
     assert printed.splitlines()[0] == (FAILS if verdict == "FAIL" else SERVES)
 
