@@ -1,4 +1,4 @@
-"""HTTP and operations: the only package that listens, and the one that knows no protocol by name."""
+"""HTTP and operations: the only package that listens. It knows no protocol by name."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,4 +1,4 @@
-"""`python -m dragoman`: the command, where its script is not on the path."""
+"""`python -m dragoman`: the command, for when its script is not on the path."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""The command `dragoman`: serve, check, doctor, and what the person at the terminal is told.
+"""The command `dragoman`: serve, check, doctor, and what the person at the terminal reads.
 
-What cannot work ends at once with one line that says why: status 2 for a wrong configuration, 1 for a port in use or a
-backend that does not start, or that `doctor` finds unfit for agents. `dragoman is ready on …`, with a line to paste for
-each kind of client, is printed once the backend answers, not before.
+What cannot work ends at once with one line that gives the reason. The status is 2 for a wrong configuration, 1 for a
+port in use, a backend that does not start, or one that `doctor` finds unfit for agents. `dragoman is ready on …`, with
+a line to paste for each kind of client, is printed once the backend answers, not before.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dragoman {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for name, run, told, ends in (
+    for name, run, summary, ends in (
         ("serve", serve, "start the gateway", "0 after a signal, 1 where the port is in use or no backend starts"),
         (
             "check",
@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(
             name,
-            help=told,
-            description=f"{told[0].upper()}{told[1:]}.",
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
             epilog=f"Exit status: {ends}; 2 where the configuration is wrong.",
             allow_abbrev=False,
         )
@@ -129,7 +129,7 @@ def check(config: Config, secrets: Secrets, _: Reread) -> int:
 
 
 def validate(config: Config, secrets: Secrets) -> None:
-    """Opens the backends without speaking to them, because a wrong preset, setting or certificate shows only there."""
+    """Opens the backends without contacting them: a wrong preset, setting or certificate shows only there."""
     from dragoman.gateway.factory import open_backends
     from dragoman.gateway.serve.tls import for_clients
 
@@ -138,7 +138,7 @@ def validate(config: Config, secrets: Secrets) -> None:
 
 
 def effective(config: Config, secrets: Secrets) -> str:
-    """A file that gives this configuration again, with the secrets it refers to as masked comments."""
+    """The configuration as a file that would give it again; its secrets are masked comments."""
     content = config.model_dump(mode="json")
     content["backends"] = [backend.model_dump(mode="json") for backend in config.named_backends]
     for backend in content["backends"]:
@@ -153,13 +153,13 @@ def effective(config: Config, secrets: Secrets) -> str:
     return text
 
 
-# Whole words, so that max_tokens stays; and parts, which stand in longer ones (apikey, passwd, credentials).
+# Whole words, so that `max_tokens` stays readable; and parts of longer words (apikey, passwd, credentials).
 PRIVATE = frozenset({"token", "auth", "pwd", "jwt"})
 PRIVATE_PARTS = ("key", "secret", "passw", "authorization", "credential", "cookie", "bearer")
 
 
 def mask_settings(value: Any, key: str = "") -> Any:
-    """Settings may hold headers or fields with credentials, which nobody can tell by type; names tell."""
+    """Masks credentials in settings, such as headers or body fields. Only their names show what they are."""
     if isinstance(value, dict):
         return {name: mask_settings(inner, str(name)) for name, inner in value.items()}
     if isinstance(value, list):
@@ -180,11 +180,11 @@ def doctor(config: Config, secrets: Secrets, _: Reread) -> int:
 
 def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     if config.workers > 1:
-        from dragoman.gateway.serve import supervisor as workers
+        from dragoman.gateway.serve import supervisor
 
-        return workers.serve(config, secrets, reread)
+        return supervisor.serve(config, secrets, reread)
     validate(config, secrets)  # before a port is bound: a wrong configuration is reported even where the port is taken
-    from dragoman.gateway.serve.server import in_loop, run  # aiohttp and the rest are loaded only for who serves
+    from dragoman.gateway.serve.server import in_loop, run  # loads aiohttp and the rest, which only serving needs
 
     return in_loop(run(config, secrets, reread))
 

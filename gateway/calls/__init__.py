@@ -1,1 +1,1 @@
-"""The life of one model call, from its body to its line in the log."""
+"""The life of one model call, from its arrival to its line in the log."""

@@ -1,7 +1,7 @@
-"""What is told of a model call: its figures, its trace and its one line in the log.
+"""The access log: what is recorded of a model call, in metrics, in its trace and in its one line of the log.
 
-Names and figures only, never text: the words of a 4xx may quote the client, so only those of a 5xx are logged. A model
-is named once a server has answered for it, since until then its name is the client's invention.
+Names and figures only, never text: the message of a 4xx may quote the client, so only that of a 5xx is logged. A model
+is named once a server has answered for it, since until then its name is only what the client sent.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class AccessLog:
         self._metrics.in_flight.labels(call.protocol.name).inc()
 
     async def asked(self, call: Call, request: Request, work: Coroutine[Any, Any, None]) -> None:
-        """Runs the backend's work, with the trace's context on its way, and notes when it was given up."""
+        """Runs the backend's work, with the trace context in its requests, and records when it was given up."""
         call.asked_at = asyncio.get_running_loop().time()
         watched = _Watched(work)
         token = OUTGOING.set(_trace_headers(call, request))
@@ -66,7 +66,7 @@ class AccessLog:
                 OUTGOING.reset(token)
 
     def left(self, call: Call) -> None:
-        """The client went before its answer had ended."""
+        """The client disconnected before its answer had ended."""
         call.outcome = "disconnected"
         state = call.answer.state if call.answer is not None else State.HELD
         self._metrics.disconnects.labels(call.protocol.name, state.value).inc()
@@ -95,7 +95,7 @@ class AccessLog:
         if answer is not None and answer.touched:
             self._count_answer(call, answer, now)
         elif call.estimated and (call.asked_at is None or call.outcome != "disconnected"):
-            # nothing was had for it; a client that leaves while a server reads its prompt has made it work
+            # refunded: no answer came. A client that left while a server read its prompt has made it work, and pays
             call.client.settle(call.estimated, 0)
         self.outliers.ended(call, now)
         facts = self._facts(call, now)
@@ -173,7 +173,7 @@ def _end_span(span: Span, call: Call) -> None:
 
 
 def _words(error: GatewayError) -> str:
-    """Our own: behind a colon may stand what the server said."""
+    """Only our own words: after a colon there may be the server's."""
     return error.message.partition(": ")[0] if error.source == "backend" else error.message
 
 
@@ -182,8 +182,8 @@ def _ms(until: float | None, since: float | None) -> float | None:
 
 
 class _Watched(Generator[Any, Any, None]):
-    """A coroutine that is awaited, with a note of when a cancellation reached it: nobody else learns that before the
-    work has already been given up."""
+    """An awaitable around a coroutine that records when a cancellation reaches it. The caller would learn of the
+    cancellation only after the work has been given up."""
 
     __slots__ = ("_work", "cancelled_at")
 

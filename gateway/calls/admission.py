@@ -1,12 +1,12 @@
-"""Admission: how much of a model is used at once, and who waits for the rest.
+"""Admission: how many calls a model serves at once, and in which order the others wait.
 
-Each model has its own `Line`: so many calls and so many estimated tokens in flight, and a bounded queue behind them.
-The queue is served in turns between the clients' keys, and in order within one key, so that a client with a hundred
-agents does not stand before one with a single question. A full queue refuses the newcomer, unless another client holds
-more places: then the last of that client's has to go. What waits at the front is never overtaken by something smaller.
-Whoever leaves, by giving up or by being cancelled, frees its place at once.
+Each model has its own `Line`: limits on the calls and the estimated tokens in flight, and a bounded queue for the rest.
+The queue takes turns between the clients' keys, and is in order within one key, so that a client with a hundred agents
+does not block one with a single question. A full queue refuses the newcomer, unless another client holds more places:
+then that client's last call has to go. A call at the front is never overtaken by a smaller one. A call that gives up or
+is cancelled frees its place at once.
 
-Keepalives while waiting are the answer's own affair; this module only lets calls through.
+Keepalives while waiting are the answer's job; this module only lets calls through.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
 
 ANSWER_TOKENS = 2048  # of an answer's limit at most: agents ask for 32,000 and use a few hundred
-LONGEST_HINT = 60.0  # seconds that a refused client is told to wait at most
-FIRST_GUESS = 2.0  # seconds a call holds its place, until some have been measured
+LONGEST_HINT = 60.0  # seconds: the longest `Retry-After` of a refused call
+FIRST_GUESS = 2.0  # seconds that a call holds its place, until some have been measured
 
 
 @dataclass(eq=False, slots=True)
@@ -38,7 +38,7 @@ class Waiter:
 
 @dataclass(slots=True)
 class Line:
-    """What runs on one model and what waits for it. `queues` holds the clients in the order of their turns."""
+    """The calls that run on one model and those that wait. `queues` holds the clients in the order of their turns."""
 
     running: int = 0
     tokens: int = 0
@@ -66,7 +66,7 @@ class Admission:
 
     @contextlib.asynccontextmanager
     async def place(self, backend: str, model: str, client: str, request: Request) -> AsyncIterator[None]:
-        """Holds a place while the body runs; raises BUSY, with a time, when there is none to be had."""
+        """Holds a place while the body runs; raises BUSY, with a time to wait, when none is to be had."""
         if not self.limited:
             yield
             return
@@ -119,15 +119,15 @@ class Admission:
     def _fits(self, line: Line, tokens: int) -> bool:
         if self._requests is not None and line.running >= self._requests:
             return False
-        # what is larger than the whole limit runs alone
+        # a call that is larger than the whole limit runs alone
         return self._tokens is None or not line.running or line.tokens + tokens <= self._tokens
 
     def _serve(self, line: Line) -> None:
-        """Gives free places to those whose turn it is; a client that got one goes to the end of the turns."""
+        """Gives free places to the clients whose turn it is; a client that received one goes to the end."""
         while line.queues:
             client, queue = next(iter(line.queues.items()))
             waiter = queue[0]
-            if waiter.place.done():  # cancelled, and about to be told so
+            if waiter.place.done():  # cancelled; its task has not noticed yet
                 self._remove(line, waiter)
                 continue
             if not self._fits(line, waiter.tokens):
@@ -143,7 +143,7 @@ class Admission:
 
     def _leave(self, line: Line, waiter: Waiter) -> None:
         if waiter.place.done() and not waiter.place.cancelled() and waiter.place.exception() is None:
-            line.running -= 1  # the place came in the very moment
+            line.running -= 1  # the place was given at this very moment
             line.tokens -= waiter.tokens
         else:
             self._remove(line, waiter)
@@ -158,7 +158,7 @@ class Admission:
                 del line.queues[waiter.client]
 
     def _make_room(self, line: Line, backend: str, client: str) -> None:
-        """Raises, or sends away the last one of the client that holds the most places."""
+        """Raises, or refuses the last call of the client that holds the most places."""
         longest = max(line.queues.values(), key=len, default=None)
         if longest is None or len(longest) <= len(line.queues.get(client, ())) + 1:
             raise self._refused(line, backend, "full")
@@ -180,7 +180,7 @@ class Admission:
 
 
 def cost(request: Request) -> int:
-    """Tokens that a call is expected to hold in the server's cache, in the common case."""
+    """Tokens that a call usually holds in the server's cache."""
     return estimate(request) + min(request.max_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
 
 

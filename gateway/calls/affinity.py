@@ -1,7 +1,7 @@
-"""Which session a model call belongs to, so that a pool can send it where its prefix is cached.
+"""Which session a model call belongs to, so that a pool can send it to the server that has its prefix cached.
 
-The protocol knows best: Codex's thread or `prompt_cache_key`, Claude Code's session. Without that the beginning of the
-conversation tells: who asks and what the first user message was, which stay the same from turn to turn.
+The protocol knows best: Codex's thread or `prompt_cache_key`, Claude Code's session. Without that, the client's key and
+the first user message identify the session: both stay the same from turn to turn.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dragoman.translators.ir import Request, Text
 
 
 def session(request: Request, client: str) -> str | None:
-    """`client` is a name for the key that was used. None where there is nothing to tell conversations apart by."""
+    """`client` is a name for the key that was used. None if nothing distinguishes this conversation from others."""
     if request.affinity:
         return request.affinity
     first = next((message for message in request.messages if message.role == "user"), None)

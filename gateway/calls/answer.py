@@ -1,9 +1,9 @@
 """The sink at the client's end: events in, one answer out, as a stream or whole.
 
-A streamed answer is *held* (an error can still be an HTTP status), then *waiting* (head and keepalives are out, the
-model has not begun) or at once *streaming*, then *ended*. Rules: `feed` only translates and collects; `drained` makes
-one write of all that waits, so the frames of one upstream read leave together and no event is split; one lazy timer
-per answer sends the head and the keepalives, and nothing is re-armed per delta; after the client has gone nothing is
+A streamed answer is *held* (an error can still be an HTTP status), then either *waiting* (head and keepalives are out,
+the model has not begun) or at once *streaming*, then *ended*. Rules: `feed` only translates and collects; `drained`
+writes everything that waits in one write, so the frames of one upstream read leave together and no event is split; one
+timer per answer sends the head and the keepalives, and no delta re-arms it; after the client has gone nothing is
 written.
 """
 
@@ -37,11 +37,11 @@ class State(Enum):
 
 
 class ClientGone(Exception):
-    """The client's connection broke under a write."""
+    """The client's connection broke during a write."""
 
 
 class Answer:
-    """A whole answer, and what both kinds share: the stage, the facts for the log, the rules of a sink."""
+    """A whole answer, and what streamed answers share with it: the stage, the facts for the log, the sink."""
 
     def __init__(self, stream: Stream, stage: FirstCallOnly | None) -> None:
         self.stream = stream
@@ -80,13 +80,13 @@ class Answer:
         return stage is None or not stage.enough
 
     async def drained(self) -> None:
-        """Nothing to wait for: a whole answer grows in memory only, and the model's limit bounds it."""
+        """Nothing to wait for: a whole answer grows only in memory, and the model's limit bounds it."""
 
     def note(self, note: Note) -> None:
         self.notes.append(note)
 
     def stage_notes(self) -> list[Note]:
-        """Drops of the stage, which only counts them."""
+        """The drops of the stage, which only counts them."""
         return [Note("drop", "parallel_tool_call")] * (self._stage.dropped if self._stage else 0)
 
     def body(self) -> Json:
@@ -96,7 +96,7 @@ class Answer:
         self.state = State.ENDED
 
     def _take(self, data: bytes) -> None:
-        """The frames of a whole answer go nowhere: `body` tells what they amount to."""
+        """The frames of a whole answer are dropped: `body` gives the result."""
 
 
 class StreamedAnswer(Answer):
@@ -142,12 +142,12 @@ class StreamedAnswer(Answer):
                 raise ClientGone from None
 
     async def finish(self) -> None:
-        """After `Finished` was fed: what still waits goes out and the body is closed at once."""
+        """After `Finished` was fed: writes what still waits and ends the body at once."""
         await self._last()
 
     async def fail(self, error: GatewayError) -> None:
-        """The protocol's own failure event, then the end of the body: the connection can serve its next request. A
-        stream that cannot even say that it failed is broken off, since an orderly end would look like success."""
+        """Writes the protocol's own failure event and ends the body: the connection can serve its next request. A
+        stream that cannot even report its failure is aborted, since an orderly end would look like success."""
         try:
             self._pending.append(self.stream.fail(error))
         except Exception:
@@ -156,7 +156,7 @@ class StreamedAnswer(Answer):
         await self._last()
 
     async def _last(self) -> None:
-        """The last write may be the largest, and no timer watches it any more: a client has its time for it too."""
+        """The last write may be the largest, and the timer no longer watches it: it has the client's time limit too."""
         self._timer.cancel()
         limit = asyncio.timeout(self._patience)
         try:
@@ -171,7 +171,7 @@ class StreamedAnswer(Answer):
             raise ClientGone from None
 
     def close(self) -> None:
-        """Whatever happened: no timer, no writer, no write after this."""
+        """After this there is no timer, no writer and no write, whatever happened before."""
         super().close()
         self._timer.cancel()
         self._pending.clear()
@@ -216,12 +216,12 @@ class StreamedAnswer(Answer):
             elif now >= self._written_at + self._patience:
                 self._abort()
                 return
-            else:  # the client itself is slow, and more bytes would not wake it
+            else:  # the client itself is slow, and more bytes would not help
                 due = min(due, self._written_at + self._patience)
         self._timer = self._loop.call_at(due, self._tick)
 
     def _abort(self) -> None:
-        """The loss of the connection cancels the handler, as if the client had left by itself."""
+        """Losing the connection cancels the handler, as if the client had left by itself."""
         if (transport := self._request.transport) is not None:
             transport.abort()
 
@@ -234,4 +234,4 @@ class StreamedAnswer(Answer):
         try:
             await self.drained()
         except ClientGone:
-            return  # the connection's own loss ends the handler
+            return  # losing the connection ends the handler

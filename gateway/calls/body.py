@@ -1,10 +1,10 @@
 """A request's body: from whatever arrives on the socket to one JSON object, within the limits.
 
-Any content type is read, because clients send JSON under many names. What comes after the arrival (decoding, counting,
-parsing) is done in steps, in the loop: a few milliseconds for one body, then everybody else, then the next body. A
-thread would outlive a client that left and the time limit, and a pool of them would be full of one client's bodies;
-here all bodies advance, and one that is given up takes no further step. Only the parse itself is one step, which is why
-values are counted before it. Every refusal is a `GatewayError`; the asking protocol words it.
+Any content type is read, because clients send JSON under many names. The work after the arrival (decoding, counting,
+parsing) is done in steps, in the loop: a few milliseconds for one body, then everything else, then the next body.
+Threads would go on after a client has left or the time limit has passed, and one client's bodies could fill the pool;
+here all bodies advance, and one that is given up takes no further step. Only the parse itself is a single step, which
+is why values are counted before it. Every refusal is a `GatewayError`, worded by the protocol that was asked.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ SLICE = 0.002  # seconds that one body may hold the loop before the others' turn
 
 
 class BodyReader:
-    """`within` so many seconds a body must have arrived and been read."""
+    """`within` is the limit in seconds for a body to arrive and to be read."""
 
     def __init__(self, limits: Limits, within: float | None = None) -> None:
         self._limits = limits
         self._within = within
-        self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one
+        self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one does
 
     async def read(self, request: web.Request) -> Body:
-        """The object, and what was mended in it."""
+        """The object, and notes of what was repaired in it."""
         raw: bytes | None = None
         try:
             async with asyncio.timeout(self._within):
@@ -62,7 +62,7 @@ class BodyReader:
 
 
 def _advance(steps: Steps[Any]) -> None:
-    """Raises the `StopIteration` of the last step, with the result."""
+    """Raises the `StopIteration` of the last step, which carries the result."""
     end = time.monotonic() + SLICE
     next(steps)
     while time.monotonic() < end:
@@ -115,7 +115,7 @@ def parse_object(raw: bytes, limits: Limits) -> Steps[Body]:
 
 
 def _parse(raw: bytes, depth: int) -> Steps[tuple[Any, tuple[Note, ...]]]:
-    """Strict; what half a surrogate pair made fail is tried once more without it."""
+    """Strict JSON. A body that fails because of lone surrogates is tried once more without them."""
     try:
         return _loads(raw, depth), ()
     except GatewayError:
@@ -137,8 +137,8 @@ def _loads(raw: bytes, depth: int) -> Any:
 def _bound_values(raw: bytes, most: int) -> Steps[None]:
     """Refuses more than `most` values before they take fifty times their size in memory.
 
-    Each value but the first follows a comma or an opening bracket. Those inside strings do not count; they are told
-    apart only in a body that has too many with them."""
+    Each value but the first follows a comma or an opening bracket. Those inside strings do not count, but they are
+    only left out in a second pass, over bodies that exceed the limit with them."""
     if len(raw) <= most:
         return
     for counts in (_in_all, _outside_strings):
@@ -154,7 +154,7 @@ def _bound_values(raw: bytes, most: int) -> Steps[None]:
 
 
 def _in_all(raw: bytes) -> Iterator[int]:
-    """Commas and opening brackets, block by block."""
+    """The number of commas and opening brackets, block by block."""
     for block in blocks(raw):
         yield len(block) - len(block.translate(None, b",[{"))
 
@@ -165,14 +165,14 @@ _OTHERS = bytes(set(range(256)) - set(b'",[{'))
 def _outside_strings(raw: bytes) -> Iterator[int]:
     inside = 0
     for block in blocks(raw):
-        # without escapes a quote begins or ends a string
+        # without escapes, a quote begins or ends a string
         pieces = block.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHERS).split(b'"')
         yield sum(map(len, pieces[inside::2]))
         inside = (inside + len(pieces) - 1) % 2
 
 
 def deeper_than(value: Any, depth: int) -> bool:
-    """Level by level and over containers only: a fraction of the cost of the parse, and no recursion."""
+    """Level by level, over containers only: a fraction of the cost of parsing, and no recursion."""
     level = [value]
     for _ in range(depth):
         level = [
@@ -187,7 +187,7 @@ def deeper_than(value: Any, depth: int) -> bool:
 
 
 def _where(error: orjson.JSONDecodeError) -> str:
-    # the parser's own words, without the document that the exception carries
+    # the parser's words without the document, which the exception carries too
     return f"{error.msg.split(':')[0]} at line {error.lineno} column {error.colno}"
 
 

@@ -1,6 +1,7 @@
-"""Which kind of client asks: one of a closed set of words, for the metrics and the log.
+"""Which kind of client makes a request: one of a closed set of words, for the metrics and the log.
 
-Told by what the real programs send (Codex's `originator`, everybody's `user-agent`); never used for a decision.
+Recognised by what the real programs send (Codex's `originator`, the `user-agent` of the others); never used for a
+decision.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A request inside the model's context window, settled before the server sees it.
+"""Fits a request into the model's context window before the server sees it.
 
-Counting must cost no time to first token. A cheap bound on the prompt's size is enough for most: where it stays below
-70 % of the window nothing is asked, and the answer's limit is cut to what the bound leaves. Only a prompt that may be
-too long is counted, by the server's own tokenizer, before it is sent: an overflow is then answered in the client's
-own words, with both numbers. Where nobody can count, the server decides, and its words are translated
+Counting must cost no time to first token. A cheap bound on the prompt's size is enough for most requests: while it is
+below 70 % of the window nothing is counted, and the answer's limit is cut to what the bound leaves. Only a prompt that
+may be too long is counted, by the server's own tokenizer, before it is sent: an overflow is then reported in the
+protocol's own words, with both numbers. If nothing can count, the server decides, and its error is translated
 (`backends.chat.errors`).
 """
 
@@ -19,7 +19,7 @@ from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Note, Part, Request, ToolCall, ToolResult
 
-SAFE = 0.7  # of the window: below it the bound is believed
+SAFE = 0.7  # of the window: below it the bound is enough
 BYTES_PER_TOKEN = 2  # prose and code have three to four; hexadecimal and rare scripts come near two
 IMAGE_TOKENS = 2048  # a large image of the usual vision models
 MESSAGE_TOKENS = 8  # what a template puts around a message
@@ -29,8 +29,8 @@ MIN_ROOM = 256  # tokens that must be left for an answer
 async def fit(
     backend: Backend, request: Request, window: int | None, counted: Callable[[int], None] | None = None
 ) -> tuple[Request, tuple[Note, ...]]:
-    """The request with an answer's limit that fits, and what was changed; raises OVERFLOW where nothing fits.
-    `counted` is told the prompt's size where it had to be counted."""
+    """The request with an answer's limit that fits, and notes of what was changed; raises OVERFLOW if none fits.
+    `counted` is called with the prompt's size if it had to be counted."""
     if window is None:
         return request, ()
     bound = size_bound(request)
@@ -69,7 +69,7 @@ async def _count(backend: Backend, request: Request) -> int | None:
 
 
 def size_bound(request: Request) -> int:
-    """Tokens that the prompt hardly exceeds, without a tokenizer."""
+    """An upper bound in tokens that a prompt hardly ever exceeds, made without a tokenizer."""
     size = sum(_bytes(message.parts) for message in request.messages)
     size += sum(len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters)) for tool in request.tools)
     images = sum(isinstance(part, Image) for message in request.messages for part in _flat(message.parts))
@@ -77,7 +77,7 @@ def size_bound(request: Request) -> int:
 
 
 def estimate(request: Request) -> int:
-    """What a tokenizer would probably say of ordinary text; only for who asked for a number and can be told so."""
+    """What a tokenizer would probably count for ordinary text; only for callers that can mark it as an estimate."""
     return max(1, round(size_bound(request) * BYTES_PER_TOKEN / 3.6))
 
 

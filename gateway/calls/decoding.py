@@ -1,8 +1,9 @@
-"""Content encodings of a request's body, undone in steps: gzip, deflate and zstd, also several on top of one another.
+"""Decodes the content encodings of a request's body in steps: gzip, deflate and zstd, also several in a row.
 
-Done here and not by the HTTP library, so that the limit holds for what comes out and a bomb costs no more than the
-limit. A step takes one block of input or gives one block of output, so the whole is linear in both, whatever the data
-is made of; members of a gzip archive cost more than their bytes and are counted. Every refusal is a `GatewayError`.
+Done here and not by the HTTP library, so that the limit holds for the output and a decompression bomb costs no more
+than the limit. A step reads one block of input or writes one block of output, so the total is linear in both, whatever
+the data is. Members of a gzip archive cost more than their bytes, so their number is limited. Every refusal is a
+`GatewayError`.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.steps import Steps
 
 MOST_ENCODINGS = 3
-MOST_MEMBERS = 1024  # of a gzip archive; compressors write one, those that work in parallel one for each megabyte
-ZSTD_WINDOW = 8 * 1024 * 1024  # RFC 9659: what a content encoding may ask of its reader
+MOST_MEMBERS = 1024  # of a gzip archive; compressors write one, parallel ones write one for each megabyte
+ZSTD_WINDOW = 8 * 1024 * 1024  # RFC 9659: the largest window that a content encoding may need
 TAKEN = 16 * 1024  # bytes of input in one step
 GIVEN = 256 * 1024  # bytes of output in one step
 
 
 def decode(data: bytes, encodings: Sequence[str], limit: int) -> Steps[bytes]:
-    """Undoes the encodings, last first; what comes out is never larger than `limit` bytes."""
+    """Undoes the encodings, last first; the output is never larger than `limit` bytes."""
     if len(encodings) > MOST_ENCODINGS:
         raise _unsupported(f"{len(encodings)} content encodings on one body are too many.")
     for encoding in reversed(encodings):
@@ -42,7 +43,7 @@ def decode(data: bytes, encodings: Sequence[str], limit: int) -> Steps[bytes]:
 
 
 class _Output(io.BytesIO):
-    """What came out so far; refuses what goes beyond the limit."""
+    """The output so far; refuses to grow beyond the limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()
@@ -78,7 +79,7 @@ def _inflate(data: bytes, wbits: int, limit: int, encoding: str) -> Steps[bytes]
 
 
 def _inflate_member(data: bytes, at: int, wbits: int, output: _Output, encoding: str) -> Steps[int]:
-    """Where in `data` the member that begins at `at` has ended."""
+    """The position in `data` where the member that begins at `at` ends."""
     member = zlib.decompressobj(wbits)
     held, full = b"", False
     while not member.eof:
@@ -99,7 +100,7 @@ def _inflate_member(data: bytes, at: int, wbits: int, output: _Output, encoding:
 
 def _unzstd(data: bytes, limit: int) -> Steps[bytes]:
     output = _Output(limit)
-    # frames, also empty ones, cost no more than their bytes
+    # frames, even empty ones, cost no more than their bytes
     writer = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW).stream_writer(output)
     for at in range(0, len(data), TAKEN):
         try:

@@ -1,10 +1,10 @@
-"""THE handler: one model call, the same for every protocol, streamed or whole, on every backend.
+"""The handler: one model call, the same for every protocol, streamed or whole, on every backend.
 
-Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head
-every error is an HTTP answer in the protocol's own words; after it, the protocol's own failure event and the end of
-the body. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
-cancellation reaches the server's work before it leaves the backend. What is no `GatewayError` is a bug: logged, and
-told as a plain 500.
+Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head goes
+out, every error is an HTTP answer in the protocol's own words; afterwards it is the protocol's own failure event and
+the end of the body. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
+server's work has ended before the cancellation leaves the backend. Any exception other than a `GatewayError` is a bug:
+it is logged, and the client receives a plain 500.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.context_window import estimate, fit
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
-from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.calls.model_table import Models, Target
 from dragoman.gateway.calls.replies import error_reply, id_headers, json_response, note_headers
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
@@ -43,7 +43,7 @@ from dragoman.translators.ir import Note, Request, StopReason
 from dragoman.translators.protocol import Context, Count, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
-COUNTS_AT_ONCE = 4  # Claude Code asks for fifteen at once, and streams share the backend with them
+COUNTS_AT_ONCE = 4  # Claude Code sends fifteen at once, and streams share the backend with them
 REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT = web.RequestKey("client", Client)
 
@@ -80,7 +80,7 @@ class Handler:
             max_tools=config.limits.tools,
         )
         self.calls: set[Call] = set()
-        self.leaving = False  # not ready any more, but still serving who comes
+        self.leaving = False  # no longer ready, but still serving new requests
         self.draining = False
         self.idle = asyncio.Event()  # set while no call runs
         self.idle.set()
@@ -115,7 +115,7 @@ class Handler:
             if not self.calls:
                 self.idle.set()
             self._access_log.ended(call)
-            # Both point back here, the error by its frames: without a cycle a large request is freed at once.
+            # Both refer to the call, the error through its frames; without a cycle a large request is freed at once.
             call.answer = call.error = None
 
     def outlier_reason(self, backend: str) -> str | None:
@@ -130,7 +130,7 @@ class Handler:
             try:
                 await self._run(call)
             except asyncio.CancelledError:
-                # an interruption is ours; with the client gone as well, one cancellation is left over
+                # an interruption is our own cancellation; if the client has left too, a second one is pending
                 if call.interruption is None or call.task.uncancel() > 0:
                     raise
                 if not call.finished:
@@ -143,30 +143,16 @@ class Handler:
 
     async def _run(self, call: Call) -> None:
         """Up to the end of the backend's work; raises whatever went wrong."""
-        if self.draining:
-            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
-        body, mended = await self._bodies.read(call.request)
-        call.notes.extend(mended)
-        call.read_at = asyncio.get_running_loop().time()
-        await self._gate.admit_any()
+        body = await self._receive(call)
         turn, answer = self._parse(call, body)
         del body  # a long stream need not keep it
         self._authorize(call, turn)
         if turn.events:
             answer.feed(turn.events)
             return
-        request = replace(turn.request, affinity=session(turn.request, call.client.name))
-        await self._gate.some_started()
-        target = await self._models.resolve(request.model, call.client)
-        call.backend, call.model = target.backend, target.model
-        if target.model != request.model:
-            request = replace(request, model=target.model)
-        await self._gate.admit(target.backend)
-        request = await self.images.inlined(request, call.notes)
+        target, request = await self._route(call, turn)
         sizes: list[int] = []
-        request, notes = await fit(target.backend, request, target.window, sizes.append)
-        call.notes.extend((*notes, *self._prepared(target.backend, request)))
-        call.ready_at = asyncio.get_running_loop().time()
+        request = await self._fit(call, target, request, sizes)
         try:
             async with (
                 self.admission.place(target.backend.name, target.model, call.client.name, request),
@@ -176,28 +162,57 @@ class Handler:
         except Exception as error:
             if not call.finished or isinstance(error, ClientGone):
                 raise
-            # the answer is whole: what broke behind it changes nothing for the client
-            log.warning("the backend failed behind a finished answer", exc_info=error)
+            # the answer is complete: what broke afterwards changes nothing for the client
+            log.warning("the backend failed after a finished answer", exc_info=error)
         if not call.finished:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
 
+    async def _receive(self, call: Call) -> Json:
+        if self.draining:
+            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
+        body, mended = await self._bodies.read(call.request)
+        call.notes.extend(mended)
+        call.read_at = asyncio.get_running_loop().time()
+        await self._gate.admit_any()
+        return body
+
     def _authorize(self, call: Call, turn: Turn) -> None:
-        """Whether this client may ask this now; what no model need answer costs it no tokens."""
+        """Raises if this client may not make this call now. A call that no model answers costs no tokens."""
         call.client.check_model(turn.request.model)
         estimated = cost(turn.request) if call.client.counts_tokens and not turn.events else 0
         call.client.spend(estimated)
         call.estimated = estimated
 
+    async def _route(self, call: Call, turn: Turn) -> tuple[Target, Request]:
+        """Where the call goes, once that backend may be asked, and the request with the model's name there."""
+        request = replace(turn.request, affinity=session(turn.request, call.client.name))
+        await self._gate.some_started()
+        target = await self._models.resolve(request.model, call.client)
+        call.backend, call.model = target.backend, target.model
+        if target.model != request.model:
+            request = replace(request, model=target.model)
+        await self._gate.admit(target.backend)
+        return target, request
+
+    async def _fit(self, call: Call, target: Target, request: Request, sizes: list[int]) -> Request:
+        """The request as the backend takes it: with its images, and within the context window. `sizes` receives the
+        prompt's size if it had to be counted."""
+        request = await self.images.inlined(request, call.notes)
+        request, notes = await fit(target.backend, request, target.window, sizes.append)
+        call.notes.extend((*notes, *self._prepared(target.backend, request)))
+        call.ready_at = asyncio.get_running_loop().time()
+        return request
+
     def _prepared(self, backend: Backend, request: Request) -> tuple[Note, ...]:
-        """What the backend leaves out; raises where it cannot serve the request."""
+        """What the backend leaves out; raises if it cannot serve the request."""
         notes = backend.prepare(request)
         self.images.seen(request, notes)
         return notes
 
     async def _ask(self, backend: Backend, request: Request, answer: Answer) -> None:
-        """The backend's work; one that fell asleep before it was asked is woken once, where that is allowed."""
+        """The backend's work. A backend that fell asleep before it was asked is woken once, if that is allowed."""
         try:
             await backend.stream(request, answer)
         except GatewayError as error:
@@ -223,14 +238,14 @@ class Handler:
     async def _counting(
         self, turn: Turn, backend: Backend, request: Request, sizes: Sequence[int]
     ) -> AsyncIterator[None]:
-        """The prompt's size for protocols that tell it first: known already, or asked beside the answer, which never
-        waits for it."""
+        """The prompt's size, for protocols that send it first. Unless it is known already, it is counted while the
+        answer is made, which never waits for it."""
         if turn.counted is None or sizes:
             if turn.counted is not None:
                 turn.counted(sizes[-1])
             yield
             return
-        task = asyncio.create_task(self._tell_size(turn.counted, backend, request), name="count")
+        task = asyncio.create_task(self._count_prompt(turn.counted, backend, request), name="count")
         try:
             yield
         finally:
@@ -238,16 +253,16 @@ class Handler:
                 task.cancel()
                 await asyncio.wait((task,))
 
-    async def _tell_size(self, counted: Callable[[int], None], backend: Backend, request: Request) -> None:
+    async def _count_prompt(self, counted: Callable[[int], None], backend: Backend, request: Request) -> None:
         try:
             tokens = await backend.count_tokens(request)
         except GatewayError:
-            return  # the answer itself will say what is wrong with the backend
+            return  # the answer itself reports what is wrong with the backend
         if tokens is not None:
             counted(tokens)
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
-        """How long a prompt would be: counted by the backend's own tokenizer, else an estimate that says so."""
+        """How long a prompt would be: counted by the backend's own tokenizer, else estimated and marked as such."""
         body, mended = await self._bodies.read(request)
         for note in mended:
             self._metrics.note(note)
@@ -261,7 +276,7 @@ class Handler:
         target = await self._models.resolve(asked.model, client)
         await self._gate.admit(target.backend)
         asked = await self.images.inlined(asked, [])  # a server that counts would fetch them too
-        self._prepared(target.backend, asked)  # what is refused when it is asked is refused when it is counted
+        self._prepared(target.backend, asked)  # a request that would be refused as a call is refused as a count
         async with self._counts:
             tokens = await target.backend.count_tokens(replace(asked, model=target.model))
         headers = id_headers(request[REQUEST_ID]) | note_headers(mended)
@@ -318,8 +333,6 @@ class Handler:
             return error
         log.error("bug in %s", call.protocol.name, exc_info=error, extra={"fields": {"request_id": call.request_id}})
         return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {call.request_id}.")
-
-    # ---------------------------------------------------------------------------------------------- what is told of it
 
     def _head(self, call: Call) -> dict[str, str]:
         notes = call.notes

@@ -1,10 +1,9 @@
-"""Whether a backend can serve: a cached probe, the sleep gate that asks it, and the bounded wait for a start.
+"""Whether a backend can serve: a cached probe, the sleep gate that reads it, and the bounded wait for a start.
 
-The gate stands before every inference route of every protocol. What it knows is less than a second old and is shared
-by all requests that want it, so it costs a request nothing but, twice a second, one short question; a server too busy
-to answer that at once is taken for what it was last. Only a backend that says it sleeps or loads is refused: whether
-one that cannot be reached is really down is for the request itself to find out. A backend whose `start` still runs is
-waited for.
+Every model call of every protocol passes the gate. What the gate knows is less than a second old and shared by all
+requests, so the cost is one short probe twice a second. If a server is too busy to answer it at once, its last known
+state counts. Only a backend that reports that it sleeps or loads is refused; whether an unreachable one is really down,
+the request itself finds out. A backend whose `start` still runs is waited for.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
 
 FRESH = 0.5
-PATIENCE = 0.05  # how long a request waits for a probe when an older answer is known
+PATIENCE = 0.05  # seconds that a request waits for a probe if an older result is known
 FIRST_PATIENCE = 2.0
 PROBE_LIMIT = 5.0
 RETRY_AFTER = 5.0
@@ -54,7 +53,7 @@ class Watch:
         return self._start.exception() if self._start is not None and done else None
 
     def start(self) -> None:
-        """Begins the backend's start without waiting: a model takes seconds to load, and requests can wait for it."""
+        """Begins the backend's start without waiting: a model takes seconds to load, and requests wait for it."""
         self._start = asyncio.create_task(self.backend.start(), name=f"start {self.backend.name}")
 
     async def started(self, limit: float) -> bool:
@@ -75,7 +74,7 @@ class Watch:
         return self.last or Health("down", "it does not answer")
 
     def learn(self, health: Health) -> None:
-        """A fresher truth than the probe's, such as an error that says asleep."""
+        """Newer knowledge than the probe's, such as an error that says that the server sleeps."""
         if self.last is None or health.state != self.last.state:
             log.info("backend", extra={"fields": {"backend": self.backend.name, "state": health.state}})
         self.last = health
@@ -88,12 +87,12 @@ class Watch:
         self._at = -FRESH
 
     def forget(self) -> None:
-        """It is no backend of the configuration any more: neither ready nor, for alerts, one that is down."""
+        """The configuration no longer has this backend: for alerts it is neither ready nor down."""
         self._gone = True
         self._ready.set(math.nan)
 
     async def woken(self, limit: float) -> None:
-        """Wakes the backend once, however many wait for it; raises ASLEEP when it is not awake in time."""
+        """Wakes the backend once for all that wait for it; raises ASLEEP if it is not awake in time."""
         if self._wake is None and time.monotonic() >= self._wake_again_at:
             self._wake = asyncio.create_task(self._wake_up(limit), name=f"wake {self.backend.name}")
         if self._wake is not None:
@@ -145,8 +144,8 @@ class Watch:
 
 
 class Gate:
-    """`wakes` names the backends that are woken when they are asked for; the others are refused while they sleep.
-    `kept` are watches of an older gate, which closes them until `take_over` says otherwise."""
+    """`wakes` names the backends that a call wakes; calls to others are refused while they sleep. `reused` are watches
+    of an older gate, which has to close them until `take_over` is called."""
 
     def __init__(
         self,
@@ -154,10 +153,12 @@ class Gate:
         metrics: Metrics,
         timeouts: Timeouts,
         wakes: Collection[str] = (),
-        kept: Mapping[str, Watch] | None = None,
+        reused: Mapping[str, Watch] | None = None,
     ) -> None:
-        self._own = {backend.name: Watch(backend, metrics) for backend in backends if backend.name not in (kept or {})}
-        self.watches = {**(kept or {}), **self._own}
+        self._own = {
+            backend.name: Watch(backend, metrics) for backend in backends if backend.name not in (reused or {})
+        }
+        self.watches = {**(reused or {}), **self._own}
         for watch in self._own.values():
             servers = [watch.backend]
             if isinstance(watch.backend, Pool):
@@ -175,10 +176,10 @@ class Gate:
         for watch in self._own.values():
             watch.start()
         for watch in self._own.values():
-            await watch.started(0)  # what starts at once has started before the first request
+            await watch.started(0)  # a backend that starts at once has started before the first request
 
     def take_over(self, older: Gate) -> None:
-        """From now on the watches of both are this gate's to close."""
+        """From now on this gate closes the watches that both share."""
         for name, watch in self.watches.items():
             if older.watches.get(name) is watch:
                 older._own.pop(name, None)
@@ -192,7 +193,7 @@ class Gate:
                 log.error("a backend could not be closed", exc_info=failure)
 
     async def admit(self, backend: Backend) -> None:
-        """Returns when the backend may be asked; raises ASLEEP where it sleeps, loads, or does not start in time."""
+        """Returns once the backend may be asked; raises ASLEEP if it sleeps, loads, or does not start in time."""
         watch = self.watches[backend.name]
         if not await watch.started(self._start_limit) and watch.start_error is not None:
             raise GatewayError(Kind.BACKEND_DOWN, "The model could not be started.", retry_after=RETRY_AFTER)
@@ -205,7 +206,7 @@ class Gate:
         return backend.name in self._wakes and isinstance(backend, Wakeable)
 
     async def admit_any(self) -> None:
-        """The gate before anything is known of the request: raises only when every backend is asleep."""
+        """For a request of which nothing is known yet: raises only if every backend is asleep."""
         health = Health("asleep")
         for watch in self.watches.values():
             if watch.starting or self.wakes(watch.backend) or (health := await watch.health()).state != "asleep":
@@ -213,7 +214,7 @@ class Gate:
         raise asleep(health)
 
     async def some_started(self) -> None:
-        """Waits, bounded, while every backend is still starting: until then nobody knows the models."""
+        """Waits, with a limit, while every backend is still starting: until then the models are unknown."""
         watches = list(self.watches.values())
         if all(watch.starting for watch in watches):
             waits = [asyncio.ensure_future(watch.started(self._start_limit)) for watch in watches]

@@ -1,9 +1,9 @@
-"""Images by address: fetched here and put into the request as `data:` URLs, so that no server ever fetches.
+"""Images by URL: fetched here and put into the request as `data:` URLs, so that no model server ever fetches.
 
-Only hosts of the allow-list are asked, over http(s) on their usual ports or the one that is listed. Whatever a name
-resolves to, the address itself is judged when its socket is made, for every redirect again, so that neither DNS nor
-another spelling of an address leads inside. Nothing of the client's is sent along. Size, number, redirects and time
-are bounded. A refusal names the image where the client wrote it; what a host answered is never quoted.
+Only hosts of the allow-list are asked, over http(s) on their usual ports or the one that is listed. The address that a
+name resolves to is checked when its socket is made, again for every redirect, so that neither DNS nor another spelling
+of an address leads into the own network. Nothing of the client's request is sent along. Size, number, redirects and
+time are bounded. A refusal names the image by its place in the client's request; a host's answer is never quoted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Forbidden(OSError):
 
 
 class Refused(GatewayError):
-    """An image that may not, or cannot, be had. `reason` is told to the model in its place: always in the same words,
-    so that the prompt of a turn stays a prefix of the next one's."""
+    """An image that may not or cannot be fetched. The model reads `reason` in its place: always in the same words, so
+    that the prompt of a turn stays a prefix of the next one's."""
 
     def __init__(self, image: Image, message: str, reason: str) -> None:
         super().__init__(Kind.INVALID, message, image.path or None, code="invalid_value", content="image")
@@ -50,8 +50,8 @@ class Refused(GatewayError):
 
 
 class Images:
-    """`total` bounds the bytes of one request's images together; with `reject` nothing is left out. `permitted` and
-    `resolver` are for tests; the rule is `may_be_asked`."""
+    """`total` bounds the bytes of all images of a request; with `reject` none is left out. `permitted` and `resolver`
+    are for tests; the rule is `may_be_asked`."""
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class Images:
             self._session = None
 
     async def inlined(self, request: Request, notes: list[Note]) -> Request:
-        """The request with every image in it. Raises where one that is asked about may not, or cannot, be had; any
-        other is left out, and `notes` says so."""
+        """The request with every image in it. Raises if an image of the current question may not or cannot be fetched;
+        an earlier one is left out, with a note in `notes`."""
         images = list(_images(request.messages))
         if not images:
             return request
@@ -84,34 +84,34 @@ class Images:
             raise _too_much(images[self._config.most], f"More than {self._config.most} images in one request.")
         needed = images if self._reject else asked_about(request.messages)
         wanted = {image.url: image for image in reversed(needed)}
-        room = _Room(self._total)
+        budget = _ByteBudget(self._total)
         found: dict[str, Image | Text] = {}
         targets: dict[str, tuple[URL, Image]] = {}
         for image in images:
-            room.count(image)
+            budget.count(image)
             if image.url in found or image.url in targets:
                 continue
             image = wanted.get(image.url, image)
             try:
-                if (url := self._judged(image)) is not None:
+                if (url := self._checked(image)) is not None:
                     targets[image.url] = (url, image)
             except Refused as refused:
                 found[image.url] = _left_out(refused, image.url in wanted)
-        found |= await self._fetched_all(targets, wanted, room)  # all were judged before one is asked
+        found |= await self._fetched_all(targets, wanted, budget)  # all are checked before the first host is asked
         if not found:
             return request
         notes.extend(LEFT_OUT for image in images if isinstance(found.get(image.url), Text))
         return replace(request, messages=tuple(_with(message, found) for message in request.messages))
 
     def seen(self, request: Request, notes: Sequence[Note]) -> None:
-        """Raises where the server's notes say that it leaves out images, and nothing may be left out."""
+        """Raises if the backend's notes say that it leaves out images, and none may be left out."""
         if self._reject and LEFT_OUT in notes:
             raise unseen(next(_images(request.messages)))
 
-    # ------------------------------------------------------------------------------------------------------ judging
+    # ------------------------------------------------------------------------------------------------------ checking
 
-    def _judged(self, image: Image) -> URL | None:
-        """Where to fetch an image from; None for one that came with the request."""
+    def _checked(self, image: Image) -> URL | None:
+        """The URL to fetch an image from; None for one that came with the request."""
         if image.url[:5].lower() == "data:":
             if len(image.url) * 3 // 4 > self._config.bytes + 1024:
                 raise self._too_large(image)
@@ -138,7 +138,7 @@ class Images:
         return url
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        """Called with the very address that is connected to next."""
+        """aiohttp calls this with the very address that it connects to next."""
         family, kind, protocol, _, where = info
         if not self._permitted(ipaddress.ip_address(str(where[0]).partition("%")[0])):
             raise Forbidden("this address may not be asked")
@@ -149,11 +149,11 @@ class Images:
     # ----------------------------------------------------------------------------------------------------- fetching
 
     async def _fetched_all(
-        self, targets: Mapping[str, tuple[URL, Image]], wanted: Collection[str], room: _Room
+        self, targets: Mapping[str, tuple[URL, Image]], wanted: Collection[str], budget: _ByteBudget
     ) -> dict[str, Image | Text]:
         async def one(name: str, url: URL, image: Image) -> Image | Text:
             try:
-                return replace(image, url=await self._fetched(url, image, room))
+                return replace(image, url=await self._fetched(url, image, budget))
             except Refused as refused:
                 return _left_out(refused, name in wanted)
 
@@ -164,10 +164,10 @@ class Images:
             raise failures.exceptions[0] from None
         return {name: task.result() for name, task in tasks.items()}
 
-    async def _fetched(self, url: URL, image: Image, room: _Room) -> str:
+    async def _fetched(self, url: URL, image: Image, budget: _ByteBudget) -> str:
         try:
             async with self._places, asyncio.timeout(self._config.timeout):
-                return await self._followed(url, image, room)
+                return await self._followed(url, image, budget)
         except TimeoutError:
             reason = "it took too long"
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -175,11 +175,11 @@ class Images:
             log.info("an image was not fetched", extra={"fields": {"host": url.host, "error": type(error).__name__}})
         raise _refused(image, f"The image could not be fetched: {reason}.")
 
-    async def _followed(self, url: URL, image: Image, room: _Room) -> str:
+    async def _followed(self, url: URL, image: Image, budget: _ByteBudget) -> str:
         for _ in range(self._config.redirects + 1):
             async with self._opened().get(url, allow_redirects=False) as response:
                 if response.status not in REDIRECTS:
-                    return await self._read(response, image, room)
+                    return await self._read(response, image, budget)
                 url = self._allowed(url.join(URL(response.headers.get("Location", ""))), image)
         raise _refused(image, "The image could not be fetched: too many redirects.")
 
@@ -196,7 +196,7 @@ class Images:
             )
         return self._session
 
-    async def _read(self, response: aiohttp.ClientResponse, image: Image, room: _Room) -> str:
+    async def _read(self, response: aiohttp.ClientResponse, image: Image, budget: _ByteBudget) -> str:
         if response.status != 200:
             raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
         if not response.content_type.startswith("image/") or response.headers.get("Content-Encoding", "") not in (
@@ -212,7 +212,7 @@ class Images:
             data += piece
             if len(data) > limit:
                 raise self._too_large(image)
-            room.take(image, len(piece))
+            budget.take(image, len(piece))
         if (kind := _kind(data)) is None:
             raise _refused(image, "What was fetched is not a PNG, JPEG, GIF or WebP image.")
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
@@ -221,15 +221,15 @@ class Images:
         return _refused(image, f"The image is larger than {self._config.bytes} bytes.", "it is too large")
 
 
-class _Room:
-    """What is left for the images of one request, where one counts as often as it is sent on."""
+class _ByteBudget:
+    """The bytes left for the images of one request. An image counts as often as it occurs there."""
 
     def __init__(self, total: int) -> None:
         self.total = self.left = total
         self.times: Counter[str] = Counter()
 
     def count(self, image: Image) -> None:
-        """One that came with the request was bounded with its body."""
+        """An image that came with the request was bounded with its body."""
         self.times[image.url] += 1
         if image.url[:5].lower() == "data:":
             self.left -= len(image.url) * 3 // 4
@@ -241,8 +241,8 @@ class _Room:
 
 
 def may_be_asked(address: Address, private: bool = False) -> bool:
-    """Public addresses; with `private` also those of the own network, but never where clouds keep their secrets
-    (link-local and its like)."""
+    """Public addresses; with `private` also those of the own network, but never those where clouds serve credentials
+    (link-local and similar)."""
     address = _inner(address)
     if _never(address):
         return False
@@ -262,13 +262,13 @@ def _never(address: Address) -> bool:
 
 _RESERVED = ipaddress.ip_network("240.0.0.0/4")
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
-_WORLD = ipaddress.ip_network("2000::/3")  # all of IPv6 that is given out
+_WORLD = ipaddress.ip_network("2000::/3")  # all of IPv6 that is allocated
 _OWN_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
 _EMBEDDING = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
 
 
 def _inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for."""
+    """The IPv4 address that an IPv6 address embeds, else the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo or (None, None))[1]
         if inner is None and any(address in network for network in _EMBEDDING):
@@ -278,7 +278,7 @@ def _inner(address: Address) -> Address:
 
 
 def _translated(address: ipaddress.IPv6Address) -> list[Address]:
-    """What a network's own NAT64 may make of it: where the IPv4 address stands depends on its prefix (RFC 6052)."""
+    """The addresses that a local NAT64 may translate it to; where they start depends on its prefix (RFC 6052)."""
     packed = address.packed
     squeezed = packed[:8] + packed[9:]
     places = (squeezed[6:10], squeezed[7:11], squeezed[8:12], packed[12:])
@@ -286,7 +286,7 @@ def _translated(address: ipaddress.IPv6Address) -> list[Address]:
 
 
 def _matches(entry: str, host: str, port: int | None, usual: bool) -> bool:
-    """`host`, `.suffix` (its subdomains), either with `:port`; without one only the scheme's own port is meant."""
+    """Entries are `host` or `.suffix` (its subdomains), with `:port` or for the scheme's own port only."""
     name, _, listed = entry.lower().partition(":")
     if (listed and str(port) != listed) or (not listed and not usual):
         return False
@@ -337,5 +337,5 @@ def _with(message: Message, found: Mapping[str, Image | Text]) -> Message:
 
 
 def _as_found(image: Image, found: Image | Text) -> Image | Text:
-    """Where it stands, with its own detail."""
+    """The fetched image with the detail that this occurrence asks for."""
     return replace(image, url=found.url) if isinstance(found, Image) else found

@@ -1,10 +1,10 @@
-"""Which backend serves a model name, and by what name: the models table, else the backends' own lists.
+"""Which backend serves a model name, and under which name: the models table, else the backends' own lists.
 
 With a table, the table decides: exact names and aliases first, then the longest prefix (an empty prefix matches all);
-anything else is 404 with the valid names. Without one: `model` of a backend or of the configuration is what every
-name becomes; a listed name goes unchanged; a single listed model takes every name; several make an unknown name 404;
-a list that cannot be read leaves the name as it is. Whatever names models to a client, a list or a refusal, is made
-here, and holds only those that its key may use.
+anything else is 404 with the valid names. Without one: `model` of a backend or of the configuration replaces every
+name; a listed name goes unchanged; a single listed model takes every name; if several are listed, an unknown name is
+404; if a list cannot be read, the name goes unchanged. Everything that names models to a client, a list or a refusal,
+is made here, and holds only those that its key may use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dragoman.translators.errors import GatewayError, Kind
 
 FRESH = 30.0
 FRESH_FAILURE = 2.0
-RELOAD_UNKNOWN = 5.0  # an unknown name asks again when the list is older than this: a model may have come
+RELOAD_UNKNOWN = 5.0  # seconds: an unknown name makes an older list be read again, since a model may be new
 LIST_LIMIT = 5.0
 FIRST_PATIENCE = 1.0
 MOST_NAMES_SHOWN = 20
@@ -31,7 +31,7 @@ MOST_NAMES_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`window` is the context window in tokens, None where nobody tells it."""
+    """`window` is the context window in tokens, None if it is unknown."""
 
     backend: Backend
     model: str
@@ -39,7 +39,7 @@ class Target:
 
 
 class Listing:
-    """One backend's list, remembered for a while; None when it cannot be read. Requests share one question."""
+    """One backend's list, remembered for a while; None if it cannot be read. Requests share one read."""
 
     def __init__(self, backend: Backend, fixed: str | None, window: int | None) -> None:
         self.backend = backend
@@ -52,7 +52,7 @@ class Listing:
         self._task: asyncio.Task[None] | None = None
 
     async def models(self, fresh: bool = False) -> list[ModelInfo] | None:
-        """A known list is given at once and renewed behind it; `fresh` waits for one that is a few seconds old."""
+        """A known list is returned at once and renewed afterwards; `fresh` waits for one that is a few seconds old."""
         now = time.monotonic()
         known = self._models is not None
         if now < self._until and not (fresh and now - self._read_at >= RELOAD_UNKNOWN):
@@ -64,8 +64,8 @@ class Listing:
         return self._models
 
     async def window(self, model: str) -> int | None:
-        """As configured, else as the list tells. Only the very first question waits, and not for long: a request must
-        not stand behind a list that hangs."""
+        """As configured, else as listed. Only the very first question waits, and not for long: a list that hangs must
+        not hold up a request."""
         if self._window is not None:
             return self._window
         if self._task is None and time.monotonic() >= self._until:
@@ -86,7 +86,7 @@ class Listing:
             self._models = await asyncio.wait_for(self.backend.models(), LIST_LIMIT)
             self._until = time.monotonic() + FRESH
         except (GatewayError, TimeoutError):
-            self._until = time.monotonic() + FRESH_FAILURE  # what was known stays known
+            self._until = time.monotonic() + FRESH_FAILURE  # the previous list stays in use
         except Exception:
             log.exception("the model list of backend %s could not be read", self.backend.name)
             self._until = time.monotonic() + FRESH_FAILURE
@@ -99,7 +99,7 @@ class Listing:
 class Models:
     def __init__(self, config: Config, backends: Sequence[Backend]) -> None:
         groups: Sequence[Group | None] = config.groups
-        if len(groups) != len(backends):  # backends that were handed in, not opened from the configuration
+        if len(groups) != len(backends):  # backends that were passed in, not opened from the configuration
             groups = [None] * len(backends)
         self._listings = [
             Listing(backend, (group.model if group else None) or config.model, group.window if group else None)
@@ -125,7 +125,7 @@ class Models:
         return replace(target, window=await listing.window(target.model))
 
     async def one(self, name: str, client: Client) -> ModelInfo:
-        """The listed model of that name; raises MODEL_NOT_FOUND as if there were none that the client may not use."""
+        """The listed model of that name; raises MODEL_NOT_FOUND, also for a model that the client may not use."""
         listed = await self.listed(client)
         for model in listed:
             if model.id == name:
@@ -133,7 +133,7 @@ class Models:
         raise _not_found(name, [model.id for model in listed])
 
     async def listed(self, client: Client) -> list[ModelInfo]:
-        """What this client may ask for, each name once; raises BACKEND_DOWN when no list can be read."""
+        """The models that this client may ask for, each name once; raises BACKEND_DOWN if no list can be read."""
         if self._rules:
             names = [name for name in self._exact if client.may_use(name)]
             return [ModelInfo(name, window=(await self.resolve(name, client)).window) for name in names]
@@ -151,7 +151,7 @@ class Models:
         return [model for model in found.values() if client.may_use(model.id)]
 
     async def example(self) -> str:
-        """A name that is served, for a person to try: any, where every name is or none can be found out soon."""
+        """A served name for a person to try; `any` if every name is served, or if no list can be read soon."""
         names: list[str] = []
         with contextlib.suppress(GatewayError, TimeoutError):
             async with asyncio.timeout(FIRST_PATIENCE):
@@ -163,7 +163,7 @@ class Models:
             await listing.close()
 
     def _by_table(self, name: str) -> Target | list[str]:
-        """Where `name` goes by the table, or else the valid names."""
+        """Where `name` goes by the table, or the valid names."""
         rule = self._exact.get(name)
         if rule is not None:
             return self._target(rule, rule.upstream or rule.name or name)
@@ -176,9 +176,9 @@ class Models:
         return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream, rule.window)
 
     async def _by_lists(self, name: str) -> Target | list[str]:
-        """Where `name` goes by the backends' lists, or else the valid names."""
+        """Where `name` goes by the backends' lists, or the valid names."""
         target = await self._listed_target(name, fresh=False)
-        if isinstance(target, list):  # perhaps a model has come since the list was read
+        if isinstance(target, list):  # a model may have been added since the list was read
             target = await self._listed_target(name, fresh=True)
         return target
 

@@ -19,7 +19,7 @@ HEADER_BUDGET = 1024
 
 
 def id_headers(request_id: str) -> dict[str, str]:
-    """Under the names that OpenAI's and Anthropic's clients look for."""
+    """The request id under both names that clients look for."""
     return {"x-request-id": request_id, "request-id": request_id}
 
 
@@ -39,7 +39,7 @@ def json_response(status: int, body: Any, headers: Mapping[str, str]) -> web.Res
 
 
 def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> ErrorReply:
-    """The protocol's own words, with what every protocol's errors carry."""
+    """The protocol's own words, with the headers that errors of every protocol carry."""
     reply = protocol.error(error, request_id)
     present = {name.lower() for name in reply.headers}
     common = {name: value for name, value in common_headers(error).items() if name.lower() not in present}
@@ -47,7 +47,7 @@ def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> Err
 
 
 def common_headers(error: GatewayError) -> dict[str, str]:
-    """Whose refusal it is, and when to come back: whoever cannot serve now says so."""
+    """Who refuses, and when to come back; a 503 always says when."""
     headers: dict[str, str] = {"x-dragoman-error-source": error.source}
     wait = error.retry_after if error.retry_after is not None or error.kind.status != 503 else RETRY_AFTER
     if wait is not None:
@@ -56,7 +56,7 @@ def common_headers(error: GatewayError) -> dict[str, str]:
 
 
 def note_list(names: Iterable[str]) -> str:
-    """A comma list for a header, each name once, at most 1 kB and then how many more there are."""
+    """A comma-separated list for a header: each name once, at most 1 kB, then how many more there are."""
     unique = list(dict.fromkeys("".join(c if "!" <= c <= "~" and c != "," else "_" for c in name) for name in names))
     kept: list[str] = []
     size = 0

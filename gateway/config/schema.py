@@ -88,7 +88,7 @@ class BackendConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The servers behind one name: those of a pool, or a single server outside any pool."""
+    """The servers that share one name: those of a pool, or a single server outside any pool."""
 
     name: str
     members: tuple[BackendConfig, ...]

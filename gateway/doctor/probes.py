@@ -175,8 +175,8 @@ class Probes:
         return Finding("ok", "reasoning", "none seen")
 
     async def first_prompt(self) -> Finding:
-        """Whether a prompt as long as Codex's first one is accepted; for servers that report no window. One that silently
-        cuts prompts is found out by the number of tokens that it reports."""
+        """Whether a prompt as long as Codex's first one is accepted; for servers that report no window. A server that
+        silently cuts prompts is found out by the number of tokens that it reports."""
         words = itertools.islice(itertools.cycle(WORDS.split()), CODEX_PROMPT)
         answer = await self._ask(replace(self._request(("user", " ".join(words))), max_tokens=16))
         probe, advice = "Codex's first prompt", "serve the model with a larger context window"

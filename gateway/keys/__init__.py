@@ -1,1 +1,1 @@
-"""Secrets: clients' keys and their limits, the servers' keys, the seal of reasoning."""
+"""Secrets: clients' keys and their limits, the keys sent to servers, the seal of reasoning."""

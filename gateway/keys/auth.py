@@ -1,12 +1,11 @@
 """Clients' API keys: who may ask, for which models, and how much a minute.
 
-Keys are kept as hashes and compared in constant time, every one of them on every request, so that the time tells
+Keys are stored as hashes and compared in constant time, every one of them on every request, so that timing reveals
 nothing. There is one generic 401, whatever was wrong. A key comes as `Authorization: Bearer …` or as `x-api-key`,
-because both are in use by the same SDKs. The decision is made on the parsed path only; the Host header is never
-looked at.
+because the same SDKs use both. The decision depends on the parsed path only, never on the Host header.
 
-A changed key file is read again at the next request, at most once a second; one that cannot be used leaves the old
-keys in force. Rates are token buckets of one minute's worth, kept in this process.
+A changed key file is read again at the next request, at most once a second; if it cannot be used, the old keys stay
+valid. Rates are token buckets of one minute's worth, local to this process.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ LOOK_AGAIN = 1.0  # seconds between looks at the key file
 
 
 class Bucket:
-    """So much a minute; what was taken above that is a debt, and the time until it is paid back is what one waits."""
+    """A token bucket. What was taken beyond its level is a debt: a client waits until that is paid back."""
 
     def __init__(self, per_minute: float) -> None:
         self._most = per_minute
@@ -35,7 +34,7 @@ class Bucket:
         self._at = time.monotonic()
 
     def missing(self, amount: float) -> float:
-        """Seconds until `amount` can be taken, 0 for now; more than a minute's worth needs a full bucket."""
+        """Seconds until `amount` can be taken, 0 if it can be now; more than a minute's worth needs a full bucket."""
         now = time.monotonic()
         self._level = min(self._most, self._level + (now - self._at) * self._most / 60)
         self._at = now
@@ -47,7 +46,7 @@ class Bucket:
 
 
 class Client:
-    """Who asks. `name` is fit for logs and metrics: given with the key, or the first digits of its hash."""
+    """The client that a key belongs to. `name` may be logged: given with the key, or the first digits of its hash."""
 
     def __init__(self, name: str = "", grant: Grant | None = None, workers: int = 1) -> None:
         self.name = name
@@ -66,8 +65,8 @@ class Client:
         )
 
     def usable(self, names: Iterable[str]) -> list[str]:
-        """Those of `names` that this client may ask for, each once. A name that ends in `*` stands for all that begin
-        so; where the key may use only some of them, these are given: of `claude-*` perhaps `claude-opus`."""
+        """Those of `names` that this client may ask for, each once. A name that ends in `*` stands for all names with
+        that prefix; if the key may use only some of them, those are returned: of `claude-*` perhaps `claude-opus`."""
         granted = self._grant.models
         if granted is None:
             return list(names)
@@ -81,7 +80,7 @@ class Client:
             raise GatewayError(Kind.FORBIDDEN, message, "model", code="model_not_allowed")
 
     def spend(self, tokens: int) -> None:
-        """One request of so many estimated tokens; raises RATE_LIMITED, with a time, and then takes nothing."""
+        """Takes one request and its estimated tokens, or takes nothing and raises RATE_LIMITED with a time to wait."""
         wanted = ((self._requests, 1, "requests"), (self._tokens, tokens, "tokens"))
         for bucket, amount, what in wanted:
             if bucket is not None and (wait := bucket.missing(amount)) > 0:
@@ -98,7 +97,7 @@ class Client:
 
 
 def _common(name: str, granted: str) -> str | None:
-    """What a valid name and a name of a key both stand for, where either may be a beginning with `*`."""
+    """The names that a valid name and a granted one both stand for; either may be a prefix with `*`."""
     if name == granted or (granted.endswith("*") and name.startswith(granted[:-1])):
         return name
     return granted if name.endswith("*") and granted.startswith(name[:-1]) else None
@@ -108,8 +107,8 @@ ANYBODY = Client()
 
 
 class Keys:
-    """`grants` says what single keys may do; `read_again`, with the `file` that it reads, gives all keys anew. From
-    `previous` comes what clients have spent."""
+    """`grants` says what single keys may do. `read_again` reads all keys again when `file` has changed. `previous`
+    passes on what clients have spent."""
 
     def __init__(
         self,
@@ -132,7 +131,7 @@ class Keys:
         self._looked_at = time.monotonic()
 
     def check(self, path: str, headers: Mapping[str, str]) -> Client:
-        """Who asks; raises UNAUTHENTICATED. Without any key configured everybody who reaches the port may ask."""
+        """The client; raises UNAUTHENTICATED. Without configured keys, everybody who reaches the port may ask."""
         if path in self._open:
             return ANYBODY
         self._follow()
@@ -148,7 +147,7 @@ class Keys:
         return found
 
     def _take(self, grants: Mapping[str, Grant]) -> None:
-        """Keys that stay as they were keep what they have spent."""
+        """Clients whose key and grant have not changed keep what they have spent."""
         clients: dict[bytes, tuple[Grant, Client]] = {}
         for key, grant in grants.items():
             digest = _digest(key)
@@ -161,7 +160,7 @@ class Keys:
         self._clients = clients
 
     def _look(self) -> tuple[int, int, int] | None:
-        """What changes when the file does; a Kubernetes secret is a link that is put to another file."""
+        """Values that change when the file does; a Kubernetes secret is a link that is moved to another file."""
         if self._file is None:
             return None
         try:
@@ -191,7 +190,7 @@ def _digest(key: str) -> bytes:
 
 
 def _offered(headers: Mapping[str, str]) -> tuple[str, str]:
-    """Both, since Claude Code with a token and a key sends both and one of them may be meant for somebody else; where
-    both are known here, `x-api-key` says who asks."""
+    """Both, since Claude Code with a token and a key sends both, and one of them may be meant for another service; if
+    both are known here, `x-api-key` decides."""
     scheme, _, token = headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else "", headers.get("x-api-key", "").strip()

@@ -2,9 +2,9 @@
 
 AES-SIV (RFC 5297) is authenticated and deterministic: the same thought gives the same seal on every replica and on
 every turn, so prompts and transcripts stay byte-identical. The first key seals and every key opens, which is how keys
-rotate. What cannot be opened (another gateway's, an expired key's, a client's invention) is None and never an error.
+rotate. A seal that cannot be opened (another gateway's, an expired key's, a made-up one) gives None, never an error.
 
-Without configured keys one is made and kept in the state directory, where all workers of the machine find it.
+Without configured keys, one is generated and stored in the state directory, where all workers of the machine find it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sealer:
         self._ciphers = [AESSIV(hashlib.sha512(_PURPOSE + key.encode()).digest()) for key in keys]
 
     def seal(self, text: str) -> str:
-        # level 1: thoughts compress to a third, and the largest must not hold up the loop
+        # level 1 compresses thoughts to a third, and the largest must not hold up the loop
         sealed = self._ciphers[0].encrypt(zlib.compress(text.encode("utf-8", "replace"), 1), [_PURPOSE])
         return PREFIX + urlsafe_b64encode(sealed).decode()
 
@@ -73,7 +73,7 @@ def state_directory(configured: Path | None) -> Path:
 
 
 def own_key(directory: Path) -> str:
-    """The key of this machine, made when there is none. Where nothing can be written it lives as long as the
+    """The key of this machine, generated if there is none. If it cannot be written, it lasts as long as the
     process."""
     path = directory / _KEY_FILE
     try:
@@ -82,7 +82,7 @@ def own_key(directory: Path) -> str:
         try:
             with open(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(secrets.token_hex(32))
-            os.link(made, path)  # fails where another worker was first; its key is everybody's
+            os.link(made, path)  # fails if another worker was first; then all use that worker's key
         except FileExistsError:
             pass
         finally:

@@ -1,7 +1,7 @@
 """Where secrets come from: environment variables and files that the configuration names, read once at the start.
 
-A secret is never part of the configuration, so that printing the configuration cannot leak one; every secret that was
-read is told to the logger, which removes it from whatever is logged. Nothing here prints.
+A secret is never part of the configuration, so that printing the configuration cannot leak one. The logger receives
+every secret that was read, and removes it from whatever is logged. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What a client's key may do; None is no limit. `rpm` and `tpm` are requests and tokens a minute; a model that
-    ends in `*` stands for every name that begins so."""
+    ends in `*` stands for every name with that prefix."""
 
     name: str | None = None
     models: tuple[str, ...] | None = None
@@ -30,8 +30,8 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """`client_keys` open the gateway; `backend_keys` are sent upstream, by the name of the backend; `seal_keys` seal
-    reasoning, the first of them, and open it, all."""
+    """`client_keys` are those that clients may use; `backend_keys` are sent upstream, by the name of the backend; the
+    first of `seal_keys` seals reasoning, and each of them opens it."""
 
     client_keys: tuple[str, ...] = ()
     backend_keys: Mapping[str, str | None] | None = None
@@ -65,7 +65,7 @@ def read(config: Config, environ: Mapping[str, str]) -> Secrets:
 
 
 def check_open(config: Config, client_keys: Collection[str]) -> None:
-    """Raises `ConfigError` where anybody in the network could ask, and nobody has said that they may."""
+    """Raises `ConfigError` if the gateway would be open to the network although `no_auth` is not set."""
     if not client_keys and not config.loopback and not config.no_auth:
         raise ConfigError(
             f"configuration: host: without client keys only a loopback address may be listened on, not {config.host}; "
@@ -74,7 +74,7 @@ def check_open(config: Config, client_keys: Collection[str]) -> None:
 
 
 def read_client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, Grant]:
-    """Those of the environment and those of the file, where a key may be followed by what it may do."""
+    """The keys of the environment and of the file. In the file, what a key may do follows it on its line."""
     found = {key: Grant() for key in split_commas(environ.get(API_KEYS, ""))}
     if config.api_keys_file is not None:
         for line in _lines(config.api_keys_file, "api_keys_file"):

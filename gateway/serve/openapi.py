@@ -1,8 +1,8 @@
 """The gateway's own description, as OpenAPI 3.1: `GET /openapi.json`.
 
 Built from the protocols that are served and from the models that check their bodies, so that it cannot drift from
-them; what those models leave to be read by hand (conversations, tools) is any value here, and its meaning stands in the
-protocols' own specifications. Answers of models are described no further than "an object" or "a stream of events".
+them. What those models do not check themselves (conversations, tools) is any value here; the protocols' own
+specifications define it. A model's answer is described as "an object" or "a stream of events", no further.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def describe(protocols: Iterable[Protocol]) -> Json:
         whole = {"application/json": {"schema": {"type": "object"}}}
         paths[f"/v1/{protocol.path}"] = _post(f"A model call: {name}.", protocol.name, body, {**whole, **events})
         if protocol.count is not None:
-            told = f"How long the prompt of a call would be: {name}."
-            paths[f"/v1/{protocol.count.path}"] = _post(told, f"{protocol.name}_count", body, whole)
+            summary = f"How long the prompt of a call would be: {name}."
+            paths[f"/v1/{protocol.count.path}"] = _post(summary, f"{protocol.name}_count", body, whole)
     paths |= {
         "/v1/models": _get("The models that may be asked for.", "models", "Models"),
         "/v1/models/{id}": _get("One model.", "model", "Model", parameter="id"),
@@ -101,7 +101,7 @@ def describe(protocols: Iterable[Protocol]) -> Json:
 
 
 def _schema(protocol: Protocol, schemas: Json) -> Json:
-    """The body's schema; what it refers to is put beside it under names of its own."""
+    """The body's schema; the definitions it refers to are added to `schemas`, with the protocol as a prefix."""
     if protocol.schema is None:
         return {"type": "object"}
     prefix = protocol.name.title().replace("_", "")
@@ -122,13 +122,13 @@ def _renamed(value: Any, prefix: str) -> Any:
     return [_renamed(each, prefix) for each in value] if isinstance(value, list) else value
 
 
-def _post(told: str, name: str, body: Json, answer: Json) -> Json:
+def _post(summary: str, name: str, body: Json, answer: Json) -> Json:
     content = {"required": True, "content": {"application/json": {"schema": body}}}
-    return {"post": {"summary": told, "operationId": name, "requestBody": content, "responses": _answers(answer)}}
+    return {"post": {"summary": summary, "operationId": name, "requestBody": content, "responses": _answers(answer)}}
 
 
 def _get(
-    told: str,
+    summary: str,
     name: str,
     schema: str | None,
     *,
@@ -137,7 +137,7 @@ def _get(
     public: bool = False,
 ) -> Json:
     shape: Json = {"$ref": f"#/components/schemas/{schema}"} if schema else {}
-    operation: Json = {"summary": told, "operationId": name, "responses": _answers({media: {"schema": shape}})}
+    operation: Json = {"summary": summary, "operationId": name, "responses": _answers({media: {"schema": shape}})}
     if parameter is not None:
         place = {"name": parameter, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
         operation["parameters"] = [place]
@@ -157,5 +157,5 @@ def _ready() -> Json:
 
 def _answers(good: Json) -> Json:
     refusal = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
-    told: Json = {"200": {"description": "As asked.", "content": good}}
-    return told | {status: {"description": words, "content": refusal} for status, words in FAILURES.items()}
+    answers: Json = {"200": {"description": "As asked.", "content": good}}
+    return answers | {status: {"description": words, "content": refusal} for status, words in FAILURES.items()}

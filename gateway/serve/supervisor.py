@@ -1,12 +1,12 @@
-"""Several processes on one port: a parent that binds the sockets, starts the workers and starts lost ones again.
+"""Several processes on one port: a supervisor that binds the sockets, starts the workers and restarts lost ones.
 
-Each worker has a listening socket of its own, so that the kernel shares connections out evenly (`SO_REUSEPORT`, Linux;
-elsewhere all accept from one). The parent holds them all: what waits in the queue of a worker that died is served by
-the one that takes its place. Signals to the parent go on to every worker once; workers are in process groups of their
-own, so that a terminal's Ctrl-C does not reach them twice. A worker whose parent has vanished drains and ends.
+Each worker has its own listening socket, so that the kernel distributes connections evenly (`SO_REUSEPORT`, Linux;
+elsewhere all accept from one). The supervisor holds them all: connections that wait in the queue of a worker that died
+are served by its replacement. A signal to the supervisor goes to every worker once; workers have their own process
+groups, so that a terminal's Ctrl-C does not reach them twice. A worker whose supervisor has vanished drains and ends.
 
-Figures are right across workers: each keeps its own in files (`prometheus_client`'s multiprocess mode), and whichever
-is asked for `/metrics` adds them up. Rates, queues and limits are shared out in equal parts.
+Metrics are right across workers: each stores its own in files (`prometheus_client`'s multiprocess mode), and the worker
+that answers `/metrics` adds them up. Rates, queues and limits are divided equally.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dragoman.gateway.config import Config, ConfigError
@@ -28,11 +29,11 @@ from dragoman.gateway.keys.secrets import Reread, Secrets
 
 FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 CRASHED = 70  # exit status of a worker that died of a bug
-FIRST_REST = 0.1  # seconds before a lost worker is started again, doubled up to the longest
+FIRST_REST = 0.1  # seconds before a lost worker is restarted, doubled each time up to the longest
 LONGEST_REST = 10.0
-LIVED = 10.0  # seconds after which a worker counts as having lived
-TRY_LIMIT = 30  # seconds to open what a new configuration names
-HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
+LIVED = 10.0  # seconds of life after which a lost worker is restarted without a longer rest
+TRY_LIMIT = 30  # seconds to open the backends of a new configuration
+HANDLED = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD})
 
 
 @dataclass(slots=True)
@@ -42,11 +43,11 @@ class Worker:
     pid: int = 0
     started: float = 0.0
     rest: float = FIRST_REST
-    due: float | None = None  # when it is to be started again
+    due: float | None = None  # when it is to be restarted
 
 
 def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
-    """Runs until a signal ends it, and gives the exit status. Call it before anything has started a thread."""
+    """Runs until a signal ends it, and returns the exit status. To be called before anything starts a thread."""
     if not hasattr(signal, "sigtimedwait"):
         raise ConfigError("configuration: workers: this system has no way to wait for them; start several processes")
     _try_out(config, secrets)  # before a port is bound
@@ -54,7 +55,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         figures = tempfile.mkdtemp(prefix="dragoman-figures-")
     except OSError as error:
         raise ConfigError(f"configuration: workers: several need a directory for their figures: {error}") from None
-    os.environ[FIGURES] = figures  # the library looks when it is imported
+    os.environ[FIGURES] = figures  # the library reads it when it is imported
     try:
         from dragoman.gateway.serve.server import with_seal_key
         from dragoman.gateway.serve.sockets import CannotListen
@@ -64,13 +65,13 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         except CannotListen as error:
             print(f"dragoman: {error}", file=sys.stderr)
             return 1
-        return Parent(config, with_seal_key(config, secrets), reread, workers).run()
+        return Supervisor(config, with_seal_key(config, secrets), reread, workers).run()
     finally:
         shutil.rmtree(figures, ignore_errors=True)
 
 
 async def _bind(config: Config) -> list[Worker]:
-    """The sockets of all workers. Bound alone first: a port that somebody else shares is in use all the same."""
+    """The sockets of all workers. Bound exclusively first: a port that another program shares counts as in use."""
     from dragoman.gateway.serve.sockets import listen
 
     alone = await listen(config.host, config.port)
@@ -82,7 +83,7 @@ async def _bind(config: Config) -> list[Worker]:
     return [Worker(number, await listen(config.host, port, shared=True)) for number in range(config.workers)]
 
 
-class Parent:
+class Supervisor:
     def __init__(self, config: Config, secrets: Secrets, reread: Reread, workers: list[Worker]) -> None:
         from dragoman.gateway.telemetry.logs import configure
 
@@ -94,18 +95,18 @@ class Parent:
         self._stopping = False
         self._status = 0
         self._spoken = False
-        # its end that the workers read gives nothing until the parent is gone
+        # nothing is ever written: the workers' reads return once the supervisor is gone
         self._alive, self._held = os.pipe()
 
     def run(self) -> int:
-        signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         for worker in self._workers:
             self._start(worker)
         while any(worker.pid for worker in self._workers) or not self._stopping:
             due = [worker.due for worker in self._workers if worker.due is not None]
-            heard = signal.sigtimedwait(HEARD, max(0.0, min([*due, time.monotonic() + 60]) - time.monotonic()))
-            if heard is not None and heard.si_signo != signal.SIGCHLD:
-                self._hear(signal.Signals(heard.si_signo))
+            caught = signal.sigtimedwait(HANDLED, max(0.0, min([*due, time.monotonic() + 60]) - time.monotonic()))
+            if caught is not None and caught.si_signo != signal.SIGCHLD:
+                self._handle(signal.Signals(caught.si_signo))
             self._reap()
             for worker in self._workers:
                 if worker.due is not None and time.monotonic() >= worker.due and not self._stopping:
@@ -130,8 +131,10 @@ class Parent:
                 if other.sockets is not worker.sockets:
                     for each in other.sockets:
                         each.close()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD - {signal.SIGHUP})  # which waits until the loop listens
-            threading.Thread(target=_end_with_parent, args=(self._alive,), daemon=True).start()
+            signal.pthread_sigmask(
+                signal.SIG_UNBLOCK, HANDLED - {signal.SIGHUP}
+            )  # which stays blocked until the loop handles it
+            threading.Thread(target=_end_with_supervisor, args=(self._alive,), daemon=True).start()
             status = _work(worker, self._config, self._secrets, self._reread, speak)
         except ConfigError as error:
             print(f"dragoman: {error}", file=sys.stderr)
@@ -141,9 +144,9 @@ class Parent:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(status)  # nothing of the parent's is to be tidied up here
+            os._exit(status)  # without the clean-up that belongs to the supervisor
 
-    def _hear(self, number: signal.Signals) -> None:
+    def _handle(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
             from dragoman.gateway.serve.server import for_reload, with_seal_key
             from dragoman.gateway.telemetry.logs import log
@@ -152,17 +155,17 @@ class Parent:
                 read, secrets = self._reread()
                 config = for_reload(read, secrets, self._config)
                 secrets = with_seal_key(config, secrets)
-                _try_out(config, secrets)  # else the next worker to be started would refuse to run, and end them all
+                _try_out(config, secrets)  # otherwise the next worker would refuse to run and end them all
                 self._config, self._secrets = config, secrets
             except ConfigError as error:
                 log.error("the configuration stays as it was: %s", error)
                 return
-            except Exception:  # the workers hang on this process
+            except Exception:  # the workers depend on this process
                 log.exception("the configuration stays as it was")
                 return
         else:
             self._stopping = True
-            for worker in self._workers:  # its own copy decides now when a worker stops listening
+            for worker in self._workers:  # from now on a worker's own copy decides when it stops listening
                 for each in worker.sockets:
                     each.close()
         self._pass_on(number)
@@ -175,18 +178,19 @@ class Parent:
     def _reap(self) -> None:
         from prometheus_client.multiprocess import mark_process_dead
 
+        mark_dead: Callable[[int], object] = mark_process_dead  # the library leaves it without types
         for worker in self._workers:
             if not worker.pid:
                 continue
             pid, ended = os.waitpid(worker.pid, os.WNOHANG)
             if not pid:
                 continue
-            mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library leaves it without types
+            mark_dead(pid)
             worker.pid = 0
             self._lost(worker, os.waitstatus_to_exitcode(ended))
 
     def _lost(self, worker: Worker, status: int) -> None:
-        """A worker that refuses to run (1, 2) ends them all; one that was killed or crashed is started again."""
+        """A worker that refuses to run (status 1 or 2) ends all; one that was killed or crashed is restarted."""
         from dragoman.gateway.telemetry.logs import log
 
         if self._stopping:
@@ -209,7 +213,7 @@ def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, spea
 
 
 def _try_out(config: Config, secrets: Secrets) -> None:
-    """Raises `ConfigError` where no worker could run on it: found out by a process that opens everything and ends."""
+    """Raises `ConfigError` if no worker could run with it: a child process opens everything and ends."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -218,10 +222,10 @@ def _try_out(config: Config, secrets: Secrets) -> None:
         _open_and_end(config, secrets, writing)
     os.close(writing)
     with open(reading, "rb") as pipe:
-        told = pipe.read().decode(errors="replace")
+        reason = pipe.read().decode(errors="replace")
     _, ended = os.waitpid(pid, 0)
     if os.waitstatus_to_exitcode(ended) != 0:
-        raise ConfigError(told or "it could not be tried out")
+        raise ConfigError(reason or "it could not be tried out")
 
 
 def _open_and_end(config: Config, secrets: Secrets, writing: int) -> None:
@@ -235,17 +239,17 @@ def _open_and_end(config: Config, secrets: Secrets, writing: int) -> None:
     status = CRASHED
     try:
         signal.alarm(TRY_LIMIT)
-        kept = asyncio.run(opened())
-        status = 0 if kept else CRASHED
+        backends = asyncio.run(opened())  # a name, so that none is collected, unclosed, before the exit
+        status = 0 if backends else CRASHED
     except ConfigError as error:
         os.write(writing, str(error).encode()[:4000])
     except BaseException:
         traceback.print_exc(limit=-8)
     finally:
         sys.stderr.flush()
-        os._exit(status)  # nothing is closed: it was never used
+        os._exit(status)  # nothing needs closing: it was never used
 
 
-def _end_with_parent(alive: int) -> None:
+def _end_with_supervisor(alive: int) -> None:
     os.read(alive, 1)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,8 @@
 """Logging: one line per record on stderr, JSON or text, with every known secret removed.
 
-Requests are logged once, when they end, with figures and names but never with prompt or answer text. What a server
-said and the words of an unexpected exception may quote a prompt, so they are left out at every level unless
-`log.prompts` asks for them; a bug is logged with the frames of its traceback.
+Requests are logged once, when they end, with figures and names but never with prompt or answer text. A server's words
+and the message of an unexpected exception may quote a prompt, so they are left out at every level unless `log.prompts`
+is set; a bug is logged with the frames of its traceback.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dragoman.backends.sensitive import Sensitive
 from dragoman.gateway.config import LogConfig
 
 log = logging.getLogger("dragoman")
-UNTOLD = "(words not logged: log.prompts)"
-# What looks like a key although nobody told us: bearer tokens, `sk-…`, and `api_key=…` in an address.
+NOT_LOGGED = "(words not logged: log.prompts)"
+# What looks like a key, although it is none of ours: bearer tokens, `sk-…`, and `api_key=…` in an address.
 PATTERNS = re.compile(r"(?i)(bearer\s+|\bsk-|x-api-key[\"':\s=]+|api[_-]?key[\"':\s=]+)[A-Za-z0-9._~+/=-]{6,}")
 
 
@@ -68,7 +68,7 @@ class Formatter(logging.Formatter):
         args = record.args
         if self._prompts or not isinstance(args, tuple) or not any(isinstance(each, Sensitive) for each in args):
             return record.getMessage()
-        return record.msg % tuple(UNTOLD if isinstance(each, Sensitive) else each for each in args)
+        return record.msg % tuple(NOT_LOGGED if isinstance(each, Sensitive) else each for each in args)
 
     def _exception(self, error: BaseException, trace: TracebackType | None) -> str:
         frames = traceback.extract_tb(trace)
@@ -86,12 +86,12 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
     logging.getLogger("asyncio").setLevel(max(root.level, logging.WARNING))
-    # an upstream's or a client's broken HTTP is no news of ours
+    # broken HTTP of an upstream or a client is not our error
     logging.getLogger("aiohttp").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
 
 
 def request_line(level: int, fields: dict[str, Any]) -> None:
-    """One line when a request has ended; None values are left out."""
+    """Logs one line when a request has ended; None values are left out."""
     if log.isEnabledFor(level):
-        kept = {key: value for key, value in fields.items() if value is not None}
-        log.log(level, "request", extra={"fields": kept})
+        known = {key: value for key, value in fields.items() if value is not None}
+        log.log(level, "request", extra={"fields": known})

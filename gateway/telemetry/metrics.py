@@ -1,9 +1,9 @@
-"""What happened, as Prometheus figures in a registry of our own (an embedded gateway does not touch the global one).
+"""Prometheus metrics, in a registry of our own: an embedded gateway does not touch the global one.
 
 Labels come from closed sets (routes, statuses, outcomes, kinds of clients, backends of the configuration). Names that
-somebody else chooses are folded into `other` once there are too many of them, so that nobody can fill the memory with
-series; a model is a label only once a server has answered for it. Children are looked up once and kept: the library's
-own look-up costs more than everything else that is counted of an answer. Unknown token counts are never zero.
+others choose become `other` once there are too many of them, so that nobody can fill the memory with series; a model is
+a label only once a server has answered for it. Children are looked up once and cached: the library's own look-up costs
+more than everything else that is counted for an answer. An unknown token count is never recorded as zero.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -30,8 +30,8 @@ WORKERS_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 MOST_MODELS = 64
 
 
-class Bounded:
-    """The first so many names that look like one; every other name is `other`."""
+class BoundedNames:
+    """The first `most` names that match the pattern; every other name becomes `other`."""
 
     def __init__(self, pattern: re.Pattern[str], most: int) -> None:
         self._pattern = pattern
@@ -48,7 +48,7 @@ class Bounded:
 
 
 class Gaps:
-    """Seconds between the reads of one answer, by bucket: a stream costs the library one call, not thousands."""
+    """Seconds between the reads of one answer, by bucket: a stream costs the library one call instead of thousands."""
 
     __slots__ = ("counts", "seconds")
 
@@ -96,8 +96,8 @@ class Metrics:
         self.resident = self._gauge(
             "dragoman_resident_memory_bytes", "Memory of the process, or of all workers together.", "livesum"
         )
-        self._notes = Bounded(PLAIN_NAME, MOST_NAMES)
-        self._models = Bounded(MODEL_NAME, MOST_MODELS)
+        self._notes = BoundedNames(PLAIN_NAME, MOST_NAMES)
+        self._models = BoundedNames(MODEL_NAME, MOST_MODELS)
         self._series: dict[tuple[str, str, str, str], Series] = {}
         self._counted: dict[tuple[str, str, str, str], Counter] = {}
 
@@ -163,17 +163,15 @@ class Metrics:
             "backend", "reason",
         )  # fmt: skip
 
-    def _counter(self, name: str, told: str, *labels: str) -> Counter:
-        return Counter(name, told, labels, registry=self.registry)
+    def _counter(self, name: str, description: str, *labels: str) -> Counter:
+        return Counter(name, description, labels, registry=self.registry)
 
-    def _gauge(self, name: str, told: str, workers: Literal["livesum", "livemax"], *labels: str) -> Gauge:
-        """`workers`: how the figures of one gateway's processes are put together."""
-        return Gauge(name, told, labels, registry=self.registry, multiprocess_mode=workers)
+    def _gauge(self, name: str, description: str, workers: Literal["livesum", "livemax"], *labels: str) -> Gauge:
+        """`workers` is how the values of one gateway's processes are combined."""
+        return Gauge(name, description, labels, registry=self.registry, multiprocess_mode=workers)
 
-    def _histogram(self, name: str, told: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(name, told, labels, buckets=buckets, registry=self.registry)
-
-    # ------------------------------------------------------------------------------------------------ what happened
+    def _histogram(self, name: str, description: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(name, description, labels, buckets=buckets, registry=self.registry)
 
     def request(self, route: str, kind: str, status: int, outcome: str) -> None:
         key = (route, kind, str(status), outcome)
@@ -189,26 +187,27 @@ class Metrics:
             self.replica_state.labels(pool, backend, each).set(each == state)
 
     def series(self, route: str, kind: str, backend: str, model: str) -> Series:
-        """Where an answer is counted; ask only once the backend has answered for the model."""
+        """The children that count an answer; to be called only once the backend has answered for the model."""
         key = (route, kind, backend, self._models(model))
         if (found := self._series.get(key)) is None:
             found = self._series[key] = Series(self, *key)
         return found
 
     def departure(self, backend: str, seconds: float, short: float | None) -> None:
-        """`seconds` until the server's work was given up, `short` by how much the answer stayed below the mean."""
+        """`seconds` until the server's work was given up; `short`: by how much the answer was below the mean length."""
         self.freed.labels(backend).inc()
         self.cancel.labels(backend).observe(seconds)
         if short is not None:
             self.saved.labels(backend).inc(max(0.0, short))
 
     def render(self) -> bytes:
-        """With several workers the figures of all, whichever is asked: the library keeps them in files then."""
+        """With several workers, the metrics of all of them, which the library then stores in files."""
         if WORKERS_FIGURES not in os.environ:
             return generate_latest(self.registry)
-        together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]  # the library leaves it without types
-        return generate_latest(together)
+        combined = CollectorRegistry()
+        collect: Callable[[CollectorRegistry], object] = MultiProcessCollector  # the library leaves it without types
+        collect(combined)
+        return generate_latest(combined)
 
 
 class Series:
@@ -223,8 +222,8 @@ class Series:
         self._directions: dict[str, Counter] = {}
 
     def gaps(self, gaps: Gaps) -> None:
-        # The library has no call for many observations at once; what it keeps inside has been the same for years, and
-        # a test compares the outcome with single observations.
+        # The library has no call for many observations at once. Its internals have been the same for years, and a test
+        # compares the result with single observations.
         for bucket, count in zip(self._gap._buckets, gaps.counts, strict=True):
             if count:
                 bucket.inc(count)
