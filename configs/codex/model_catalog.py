@@ -1,6 +1,6 @@
 """Writes a model catalogue for Codex: `python3 model_catalog.py NAME --context-window TOKENS > FILE`.
 
-Codex takes no entry without instructions, and whatever an entry says there replaces Codex's whole system prompt. So
+Codex accepts no entry without instructions, and an entry's instructions replace Codex's whole system prompt. So
 the entry is derived from the catalogue of the Codex that is installed (`codex debug models`): the newest model that
 is offered plain tools lends its prompt and its patch tool. Left out is what belongs to that model's vendor: service
 tiers, reasoning levels, verbosity, notices, a compaction of its own, and the search for tools, which a model must have
@@ -51,12 +51,12 @@ def derive(catalogue: dict[str, Any], name: str, window: int, *, images: bool = 
 
 
 def own_catalogue(codex: str) -> dict[str, Any]:
-    """Asked for with an empty home: the configuration may already name the file that is only being made."""
+    """Runs with an empty home, since the configuration may already name the file that is only being written."""
     with tempfile.TemporaryDirectory() as home:
         command = [codex, "debug", "models"]
         environment = {**os.environ, "CODEX_HOME": home}
-        told = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
-    catalogue: dict[str, Any] = json.loads(told.stdout)
+        listing = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
+    catalogue: dict[str, Any] = json.loads(listing.stdout)
     return catalogue
 
 

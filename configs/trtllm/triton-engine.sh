@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts Triton with the engine profile inside NVIDIA's Triton image for TensorRT-LLM (about 26.06 or older), for an
-# engine that exists. Not run by this project's tests: they have no GPU.
+# existing engine. Not run by this project's tests: they have no GPU.
 #   ENGINE=/engines/qwen3-8b MODEL=/models/Qwen3-8B TENSORRT_LLM=/src/TensorRT-LLM configs/trtllm/triton-engine.sh
 # For constrained decoding, XGRAMMAR names the file that TensorRT-LLM's examples/generate_xgrammar_tokenizer_info.py
 # makes of the tokenizer; without it, JSON schemas and forced tools are asked for by prompt and checked.
