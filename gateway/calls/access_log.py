@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Generator, Mapping
 from typing import Any
 
 from dragoman.backends.trace_headers import OUTGOING
-from dragoman.gateway.calls.answer import Answer, ClientGone, State
+from dragoman.gateway.calls.answer import Answer, AnswerState, ClientGone
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.outlier import OutlierDetector
@@ -32,7 +32,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Request
 
 GONE = 499  # nginx's status for a client that left, in logs and metrics only
-MEMORY = 0.1  # weight of the newest answer in the mean length of a backend's answers
+NEWEST = 0.1  # weight of the newest answer in the mean length of a backend's answers
 
 
 class AccessLog:
@@ -68,7 +68,7 @@ class AccessLog:
     def left(self, call: Call) -> None:
         """The client disconnected before its answer had ended."""
         call.outcome = "disconnected"
-        state = call.answer.state if call.answer is not None else State.HELD
+        state = call.answer.state if call.answer is not None else AnswerState.HELD
         self._metrics.disconnects.labels(call.protocol.name, state.value).inc()
         if call.given_up is None or call.backend is None or call.asked_at is None:
             return
@@ -121,7 +121,7 @@ class AccessLog:
         if call.asked_at is not None:
             length = now - call.asked_at
             mean = self._lengths.get(backend, length)
-            self._lengths[backend] = mean + (length - mean) * MEMORY
+            self._lengths[backend] = mean + (length - mean) * NEWEST
 
     def _facts(self, call: Call, now: float) -> dict[str, Any]:
         answer, error, backend = call.answer, call.error, call.backend

@@ -29,7 +29,7 @@ SSE_HEADERS = {
 }
 
 
-class State(Enum):
+class AnswerState(Enum):
     HELD = "held"
     WAITING = "waiting"
     STREAMING = "streaming"
@@ -45,7 +45,7 @@ class Answer:
 
     def __init__(self, stream: Stream, stage: FirstCallOnly | None) -> None:
         self.stream = stream
-        self.state = State.HELD
+        self.state = AnswerState.HELD
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
         self.gone_at: float | None = None  # when a write found the client gone
@@ -93,7 +93,7 @@ class Answer:
         return self.stream.body()
 
     def close(self) -> None:
-        self.state = State.ENDED
+        self.state = AnswerState.ENDED
 
     def _take(self, data: bytes) -> None:
         """The frames of a whole answer are dropped: `body` gives the result."""
@@ -128,7 +128,7 @@ class StreamedAnswer(Answer):
 
     async def drained(self) -> None:
         async with self._writing:
-            if not self._pending or self.state is State.ENDED:
+            if not self._pending or self.state is AnswerState.ENDED:
                 return
             data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
             self._pending.clear()
@@ -179,7 +179,7 @@ class StreamedAnswer(Answer):
             self._writer.cancel()
 
     def _take(self, data: bytes) -> None:
-        self.state = State.STREAMING
+        self.state = AnswerState.STREAMING
         if data:
             self._pending.append(data)
 
@@ -189,7 +189,7 @@ class StreamedAnswer(Answer):
 
     async def _end(self) -> None:
         async with self._writing:
-            self.state = State.ENDED
+            self.state = AnswerState.ENDED
             try:
                 if not self.response.prepared:
                     await self._prepare()
@@ -201,12 +201,12 @@ class StreamedAnswer(Answer):
         """Sends the head when the answer was held long enough, then a keepalive after each silence."""
         now = self._loop.time()
         due = self._written_at + self._keepalive
-        if self.state is State.ENDED:
+        if self.state is AnswerState.ENDED:
             return
-        if self.state is State.HELD and now < self._head_due:
+        if self.state is AnswerState.HELD and now < self._head_due:
             due = min(self._head_due, now + self._keepalive)
-        elif self.state is State.HELD:
-            self.state = State.WAITING
+        elif self.state is AnswerState.HELD:
+            self.state = AnswerState.WAITING
             self._send(self.stream.start() or self.stream.keepalive())
             due = now + self._keepalive
         elif now >= due:

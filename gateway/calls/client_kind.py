@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-Kind = Literal["codex", "claude-code", "openai-python", "anthropic-python", "other"]
+ClientKind = Literal["codex", "claude-code", "openai-python", "anthropic-python", "other"]
 
-_AGENTS: tuple[tuple[str, Kind], ...] = (
+_AGENTS: tuple[tuple[str, ClientKind], ...] = (
     ("codex", "codex"),
     ("claude-cli/", "claude-code"),
     ("claude-code/", "claude-code"),
@@ -22,7 +22,7 @@ _AGENTS: tuple[tuple[str, Kind], ...] = (
 )
 
 
-def client_kind(headers: Mapping[str, str]) -> Kind:
+def client_kind(headers: Mapping[str, str]) -> ClientKind:
     if headers.get("originator", "")[:5].lower() == "codex":
         return "codex"
     agent = headers.get("user-agent", "")[:32].lower()

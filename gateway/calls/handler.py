@@ -22,7 +22,7 @@ from dragoman.backends.base import Backend
 from dragoman.gateway.calls.access_log import AccessLog
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
-from dragoman.gateway.calls.answer import Answer, ClientGone, State, StreamedAnswer
+from dragoman.gateway.calls.answer import Answer, AnswerState, ClientGone, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
@@ -316,7 +316,7 @@ class Handler:
         if call.backend is not None:
             self._gate.learn(call.backend, error)
         answer = call.answer
-        if isinstance(answer, StreamedAnswer) and answer.state is not State.HELD:
+        if isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
             call.status = 200
             try:
                 await answer.fail(error)

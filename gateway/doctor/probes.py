@@ -22,7 +22,7 @@ from dragoman.translators.json_text import is_object
 LIMIT = 120.0  # seconds for one probe
 TOKENS = 1024  # of an answer: models that think first need some hundreds before they call a tool
 CODEX_PROMPT = 4600  # tokens of Codex's first prompt: instructions, tools and environment, measured with 0.169.0
-READ_AT_LEAST = 0.8  # of a prompt's words must be read as tokens; if it is fewer, the server has cut it
+READ_AT_LEAST = 0.8  # share of a prompt's words that must be read as tokens; with fewer, the server has cut it
 ENDS_WITHIN = 1.0
 WORDS = "time year people way day man thing woman life child world school state family student group country problem"
 

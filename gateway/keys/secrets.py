@@ -91,7 +91,7 @@ def _grant(words: list[str], where: str) -> Grant:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in ("name", "models", "rpm", "tpm"):
-            # the word itself may be a secret
+            # not quoted: the word itself may be a secret
             raise ConfigError(f"{where}: behind a key only name=, models=, rpm= and tpm= may stand")
         given[name] = value
     models = tuple(split_commas(given["models"])) if "models" in given else None

@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.keys.secrets import Reread, Secrets
+from dragoman.gateway.telemetry import METRICS_DIRECTORY
 
-FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 CRASHED = 70  # exit status of a worker that died of a bug
 FIRST_REST = 0.1  # seconds before a lost worker is restarted, doubled each time up to the longest
 LONGEST_REST = 10.0
@@ -55,7 +55,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         figures = tempfile.mkdtemp(prefix="dragoman-figures-")
     except OSError as error:
         raise ConfigError(f"configuration: workers: several need a directory for their figures: {error}") from None
-    os.environ[FIGURES] = figures  # the library reads it when it is imported
+    os.environ[METRICS_DIRECTORY] = figures  # the library reads it when it is imported
     try:
         from dragoman.gateway.serve.server import with_seal_key
         from dragoman.gateway.serve.sockets import CannotListen

@@ -17,6 +17,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from dragoman.gateway.telemetry import METRICS_DIRECTORY
 from dragoman.translators.ir import Note, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -26,7 +27,6 @@ GAPS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2
 PLAIN_NAME = re.compile(r"[a-z0-9_.:-]{1,48}")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,96}")
 MOST_NAMES = 200
-WORKERS_FIGURES = "PROMETHEUS_MULTIPROC_DIR"
 MOST_MODELS = 64
 
 
@@ -202,7 +202,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """With several workers, the metrics of all of them, which the library then stores in files."""
-        if WORKERS_FIGURES not in os.environ:
+        if METRICS_DIRECTORY not in os.environ:
             return generate_latest(self.registry)
         combined = CollectorRegistry()
         collect: Callable[[CollectorRegistry], object] = MultiProcessCollector  # the library leaves it without types
