@@ -1,13 +1,14 @@
-"""Expected failures, by whose fault they are.
+"""Expected failures, sorted by who is at fault.
 
-`GatewayError` is the only exception that translators, backends and the gateway raise on purpose; anything else is a
+`GatewayError` is the only exception that translators, backends and the gateway raise on purpose. Anything else is a
 bug and becomes a 500 with its traceback in the log. Each client protocol has one table from `Kind` to its own words
-and statuses, each backend one function from its server's words to a `Kind`. `message` goes to the client: it never
-holds an upstream's stack trace, file path or host.
+and statuses; each backend has one function from its server's words to a `Kind`. `message` goes to the client, so it
+never holds an upstream's stack trace, file path or host.
 """
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import Literal
 
@@ -16,7 +17,9 @@ Content = Literal["document", "image", "media"]  # media: documents and images t
 
 
 class Kind(Enum):
-    """The value is the HTTP status where the protocol does not say otherwise."""
+    """What went wrong. `status` is the HTTP status where the protocol does not say otherwise; `retry_after` the seconds
+    to wait before another try, None where waiting does not help; `final` marks a status that SDKs would retry in vain.
+    """
 
     INVALID = (400, "invalid")  # the request is wrong; `param` says where
     UNSUPPORTED = (400, "unsupported")  # the request is right, but this gateway or server cannot do it
@@ -28,26 +31,27 @@ class Kind(Enum):
     METHOD = (405, "method")
     TOO_LARGE = (413, "too_large")
     UPGRADE = (426, "upgrade")  # no WebSocket mode here
-    RATE_LIMITED = (429, "rate_limited")  # this client's own limit
-    INTERNAL = (500, "internal")  # a bug of ours
+    RATE_LIMITED = (429, "rate_limited", 1)  # this client's own limit
+    INTERNAL = (500, "internal", None, True)  # a bug of ours
     BACKEND_FAILED = (502, "backend_failed")  # the server answered with a failure or with nonsense
-    BACKEND_DOWN = (503, "backend_down")  # the server cannot be reached
-    ASLEEP = (503, "asleep")  # the server is asleep, loading or not ready
-    BUSY = (503, "busy")  # no room now: queue full, server saturated
-    DRAINING = (503, "draining")  # this gateway is shutting down
-    TIMEOUT = (504, "timeout")  # the server did not answer in time
+    BACKEND_DOWN = (503, "backend_down", 5)  # the server cannot be reached
+    ASLEEP = (503, "asleep", 10)  # the server is asleep, loading or not ready
+    BUSY = (503, "busy", 2)  # no room now: queue full, server saturated
+    DRAINING = (503, "draining", 2)  # this gateway is shutting down
+    TIMEOUT = (504, "timeout", None, True)  # the server did not answer in time
 
-    @property
-    def status(self) -> int:
-        return self.value[0]
+    def __init__(self, status: int, _name: str, retry_after: int | None = None, final: bool = False) -> None:
+        self.status = status
+        self.retry_after = retry_after
+        self.final = final
 
 
 class GatewayError(Exception):
     """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word
-    in the asking protocol's vocabulary, `retry_after` seconds. `tokens` and `limit` tell the size of an overflow
-    where it is known. `certain` is False where `kind` was read out of a server's words, which may quote the client:
-    such an error answers this request and changes nothing for others. `content` is what the request would have to
-    leave out to be served: some clients do that.
+    in the client protocol's vocabulary. `retry_after` is in seconds and overrides that of `kind`. `tokens` and `limit`
+    give the size of an overflow where it is known. `certain` is False where `kind` was read out of a server's words,
+    which may quote the client: such an error answers this request and changes nothing for others. `content` is what the
+    request would have to leave out to be served; some clients do that.
     """
 
     def __init__(
@@ -75,11 +79,17 @@ class GatewayError(Exception):
         self.certain = True
         self.content = content
 
+    @property
+    def wait(self) -> int | None:
+        """Whole seconds to wait before another try, None where waiting does not help."""
+        wait = self.kind.retry_after if self.retry_after is None else self.retry_after
+        return None if wait is None else max(1, math.ceil(wait))
+
     def __repr__(self) -> str:
         return f"GatewayError({self.kind.name}, {self.message!r}, param={self.param!r})"
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> GatewayError:
-    """The commonest error: the client's fault, with the parameter named. Codes are OpenAI's; other protocols ignore
+    """The most common error: the client's fault, with the parameter named. Codes are OpenAI's; other protocols ignore
     them."""
     return GatewayError(Kind.INVALID, message, param, code=code)

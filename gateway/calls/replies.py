@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from dragoman.gateway.calls.health import RETRY_AFTER
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Note
 from dragoman.translators.protocol import ErrorReply, Protocol
@@ -49,9 +47,8 @@ def error_reply(protocol: Protocol, error: GatewayError, request_id: str) -> Err
 def common_headers(error: GatewayError) -> dict[str, str]:
     """Who refuses, and when to come back; a 503 always says when."""
     headers: dict[str, str] = {"x-dragoman-error-source": error.source}
-    wait = error.retry_after if error.retry_after is not None or error.kind.status != 503 else RETRY_AFTER
-    if wait is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(wait)))
+    if error.wait is not None:
+        headers["Retry-After"] = str(error.wait)
     return headers
 
 

@@ -11,15 +11,12 @@ before the first event is tried again as a stream.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import assert_never
 
 from dragoman.translators.errors import Content, GatewayError, Kind
 from dragoman.translators.protocol import ErrorReply, Json
 
-_RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
-_HOPELESS = frozenset({Kind.UNAUTHENTICATED, Kind.INTERNAL, Kind.TIMEOUT})  # statuses that clients would retry in vain
 _ROOM = 4000  # with less room for an answer Claude Code gives up instead of asking for fewer tokens (2.1.197)
 _CLASSES: dict[Content, str] = {"document": "document_block", "image": "image_block", "media": "media_budget"}
 _SUM = re.compile(r"input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+")
@@ -29,10 +26,9 @@ def error(err: GatewayError, request_id: str) -> ErrorReply:
     """Status, `{"type": "error", "error": {type, message}, "request_id"}` and the headers that steer retries."""
     status, kind = _words(err.kind)
     headers: dict[str, str] = {"request-id": request_id}
-    wait = err.retry_after if err.retry_after is not None else _RETRY_AFTER.get(err.kind)
-    if wait is not None:
-        headers["retry-after"] = str(max(1, math.ceil(wait)))
-    if err.kind in _HOPELESS:
+    if err.wait is not None:
+        headers["retry-after"] = str(err.wait)
+    if err.kind.final or err.kind is Kind.UNAUTHENTICATED:
         headers["x-should-retry"] = "false"
     return ErrorReply(status, _body(kind, message(err), request_id), headers)
 

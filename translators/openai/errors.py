@@ -1,39 +1,34 @@
-"""Errors before the head went out, in the words that OpenAI has for both of its protocols: a status with a body.
+"""Errors before the head goes out, in the words that OpenAI uses in both of its protocols: a status with a body.
 
 Over HTTP a permanent fault is always 400, since Codex retries 413 and 422, and a full server is 503
-`server_is_overloaded`. What a client may usefully try again says when; what the SDKs would try again in vain says not
-to. How a stream fails is each protocol's own affair.
+`server_is_overloaded`. An error that is worth a retry says when; one that the SDKs would retry in vain says not to.
+How a stream fails is up to each protocol.
 """
 
 from __future__ import annotations
 
-import math
 from typing import assert_never
 
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import ErrorReply
 
-_RETRY_AFTER = {Kind.RATE_LIMITED: 1, Kind.BUSY: 2, Kind.DRAINING: 2, Kind.BACKEND_DOWN: 5, Kind.ASLEEP: 10}
-_HOPELESS = frozenset({Kind.INTERNAL, Kind.TIMEOUT})  # statuses that SDKs would retry by themselves, in vain
-
 
 def error(err: GatewayError, request_id: str) -> ErrorReply:
-    """Status, `{"error": {message, type, param, code}}` and the headers that steer the clients' retries. The frame of
-    the gateway sends `request_id` as a header with every answer; the body has no place for it."""
+    """Status, `{"error": {message, type, param, code}}` and the headers that control the clients' retries. The gateway
+    sends `request_id` as a header with every answer; the body has no place for it."""
     status, kind, code = _words(err)
     param = err.param if err.param is not None or err.kind is not Kind.MODEL_NOT_FOUND else "model"
     body = {"error": {"message": err.message, "type": kind, "param": param, "code": code}}
     headers: dict[str, str] = {}
-    wait = seconds(err)
-    if wait is not None:
-        headers["retry-after"] = str(wait)
-    if err.kind in _HOPELESS:
+    if err.wait is not None:
+        headers["retry-after"] = str(err.wait)
+    if err.kind.final:
         headers["x-should-retry"] = "false"
     return ErrorReply(status, body, headers)
 
 
 def _words(err: GatewayError) -> tuple[int, str, str | None]:
-    """Status, type and code. A kind without a `case` of its own for the code takes the one that the error carries."""
+    """Status, type and code. Where a kind leaves the code open, it is the one that the error carries."""
     match err.kind:
         case Kind.INVALID:
             return 400, "invalid_request_error", err.code
@@ -69,9 +64,3 @@ def _words(err: GatewayError) -> tuple[int, str, str | None]:
             return 504, "server_error", err.code or "timeout"
         case _:
             assert_never(err.kind)
-
-
-def seconds(err: GatewayError) -> int | None:
-    """How long to wait before the next try, None where waiting does not help."""
-    wait = err.retry_after if err.retry_after is not None else _RETRY_AFTER.get(err.kind)
-    return None if wait is None else max(1, math.ceil(wait))

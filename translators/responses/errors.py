@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import assert_never
 
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.openai.errors import seconds
 from dragoman.translators.protocol import Json
 
 
@@ -52,4 +51,4 @@ def _with_wait(err: GatewayError) -> str:
     """Codex reads the waiting time out of the message, in these words and no other place."""
     if "try again in " in err.message:
         return err.message
-    return f"{err.message.rstrip()} Please try again in {seconds(err)}s."
+    return f"{err.message.rstrip()} Please try again in {err.wait}s."
