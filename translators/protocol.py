@@ -66,6 +66,24 @@ class Stream(Interface):
         ...
 
 
+class BufferedStream:
+    """What the streams of all protocols share. A subclass appends to `_out`, returns `_take()` from each method and
+    sets `_final` when the answer is finished."""
+
+    def __init__(self) -> None:
+        self._out: list[bytes] = []
+        self._final: Json | None = None
+
+    def body(self) -> Json:
+        assert self._final is not None, "the answer is not finished"
+        return self._final
+
+    def _take(self) -> bytes:
+        data = b"".join(self._out)
+        self._out.clear()
+        return data
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way.

@@ -14,19 +14,11 @@ from typing import Any
 import orjson
 
 from dragoman.translators.chat_completions.tools import Toolbox
-from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from dragoman.translators.openai.content import Media
-from dragoman.translators.openai.fields import (
-    expect_object,
-    expect_text,
-    missing,
-    name_of,
-    text_or_null,
-    unsupported,
-    wrong_type,
-    wrong_value,
-)
+from dragoman.translators.openai.reading import expect_object, expect_text, filled_text, name_of, text_or_null
+from dragoman.translators.openai.refusals import missing, unsupported, wrong_type, wrong_value
 from dragoman.translators.protocol import Json, Policy
 
 _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
@@ -101,7 +93,7 @@ class Conversation:
     def _call(self, call: Any, path: str) -> ToolCall:
         if not isinstance(call, dict):
             raise wrong_type(path, "an object", call)
-        id = _filled(call, "id", path)
+        id = filled_text(call, "id", path)
         match text_or_null(call, "type", path):
             case None | "function":
                 owner, place = expect_object(call, "function", path), f"{path}.function"
@@ -115,7 +107,7 @@ class Conversation:
                 raise wrong_value(f"{path}.type", other, "'function' and 'custom'")
 
     def _result(self, message: Json, path: str) -> ToolResult:
-        id = _filled(message, "tool_call_id", path)
+        id = filled_text(message, "tool_call_id", path)
         parts = _content(message, path, _OF_TOOLS, self._media)
         return ToolResult(id, tuple(part for part in parts if isinstance(part, Text | Image)))
 
@@ -157,13 +149,6 @@ def _image(part: Json, path: str, media: Media) -> Image | Text:
     if isinstance(part.get("image_url"), str):
         return media.image(part, path)
     return media.image(expect_object(part, "image_url", path), f"{path}.image_url", "url")
-
-
-def _filled(owner: Json, key: str, path: str) -> str:
-    text = expect_text(owner, key, path)
-    if not text:
-        raise invalid(f"Invalid '{path}.{key}': empty string.", f"{path}.{key}", "empty_string")
-    return text
 
 
 def _legacy(path: str, message: str) -> GatewayError:

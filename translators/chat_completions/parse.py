@@ -8,15 +8,16 @@ to speak the same protocol: a request means the same on every backend.
 from __future__ import annotations
 
 from dragoman.translators import soft_words
-from dragoman.translators.chat_completions import schema
 from dragoman.translators.chat_completions.content import Conversation
 from dragoman.translators.chat_completions.schema import CreateChatCompletion
-from dragoman.translators.chat_completions.stream import ChatStream, StreamOptions
+from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamOptions
 from dragoman.translators.chat_completions.tools import Toolbox
 from dragoman.translators.errors import invalid
+from dragoman.translators.fields import noted
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
-from dragoman.translators.openai.fields import affinity, answer_format, missing, noted, sampling, unsupported
+from dragoman.translators.openai.fields import affinity, answer_format, sampling
+from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
 
 _NOTED = ("audio", "metadata", "prediction", "safety_identifier", "user", "verbosity")
@@ -26,7 +27,7 @@ _REPLACED = {"functions": "tools", "function_call": "tool_choice"}
 
 def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
-    fields = schema.validate(body)
+    fields = validated(CreateChatCompletion, body)
     _refuse(fields)
     notes = _ignored(fields)
     tools = Toolbox(context.policy, notes)
@@ -118,9 +119,9 @@ def _thinking(fields: CreateChatCompletion, notes: list[Note]) -> Thinking:
     return Thinking(effort, fields.thinking_token_budget)
 
 
-def _options(fields: CreateChatCompletion) -> StreamOptions:
+def _options(fields: CreateChatCompletion) -> ChatStreamOptions:
     asked = fields.stream_options
-    return StreamOptions(
+    return ChatStreamOptions(
         model=fields.model,
         usage=bool(asked and asked.include_usage),
         obfuscation=bool(asked and asked.include_obfuscation),

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from dragoman.translators.openai.fields import INT32, CreateFields, Lenient, refusal
-from dragoman.translators.protocol import Json
+from dragoman.translators.fields import INT32, Lenient
+from dragoman.translators.openai.fields import CreateFields
 from dragoman.translators.soft_words import Effort
-
-
-class StreamFields(Lenient):
-    include_usage: bool | None = None
-    include_obfuscation: bool | None = None
 
 
 class CreateChatCompletion(CreateFields):
     """The body of `POST /v1/chat/completions` (API of 2026-11), with what vLLM, SGLang and trtllm-serve add for
     reasoning."""
+
+    class StreamFields(Lenient):
+        include_usage: bool | None = None
+        include_obfuscation: bool | None = None
 
     messages: Any = None
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32)
@@ -44,11 +43,3 @@ class CreateChatCompletion(CreateFields):
     prediction: Any = None
     prompt_cache_options: Any = None
     web_search_options: Any = None
-
-
-def validate(body: Json) -> CreateChatCompletion:
-    """The checked fields; raises INVALID for the first fault in the order of the fields."""
-    try:
-        return CreateChatCompletion.model_validate(body)
-    except ValidationError as fault:
-        raise refusal(fault) from None

@@ -26,7 +26,7 @@ from dragoman.translators.chat_completions.tools import Declared
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.json_text import StringReader
-from dragoman.translators.protocol import Context, Json
+from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.sse import padding
 
 DONE = b"data: [DONE]\n\n"
@@ -36,7 +36,7 @@ _FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_cont
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOptions:
+class ChatStreamOptions:
     """`usage`: a last chunk tells it, and every other says null."""
 
     model: str
@@ -45,7 +45,7 @@ class StreamOptions:
     logprobs: bool = False
 
 
-class _Part:
+class _OpenPart:
     """An open part; `prefix` and `suffix` are what stands around its text in a delta. Parts of one kind share their
     `pieces`, since a message has one content."""
 
@@ -66,7 +66,7 @@ class _Part:
         return ""
 
 
-class _Call(_Part):
+class _OpenCall(_OpenPart):
     """A call of a function, or of a free-form tool: of that the model wrote {"input": "…"}, and the client gets the
     text of it as it comes."""
 
@@ -93,10 +93,11 @@ class _Call(_Part):
         return {"id": self._id, "type": self._tool.kind, self._tool.kind: owner}
 
 
-class ChatStream:
+class ChatStream(BufferedStream):
     """`owners` restores the client's tools from the names that servers know."""
 
-    def __init__(self, context: Context, options: StreamOptions, owners: Mapping[str, Declared]) -> None:
+    def __init__(self, context: Context, options: ChatStreamOptions, owners: Mapping[str, Declared]) -> None:
+        super().__init__()
         self._context = context
         self._options = options
         self._owners = owners
@@ -106,13 +107,11 @@ class ChatStream:
         self._delta_head = self._head + b',"choices":[{"index":0,"delta":'
         self._end = b',"usage":null}\n\n' if options.usage else b"}\n\n"
         self._delta_end = b',"logprobs":null,"finish_reason":null}]' + self._end
-        self._out: list[bytes] = []
         self._texts: dict[str, list[str]] = {}  # by the message's field
         self._logprobs: list[Json] = []
-        self._calls: list[_Call] = []
-        self._part: _Part | None = None
+        self._calls: list[_OpenCall] = []
+        self._part: _OpenPart | None = None
         self._begun = False
-        self._final: Json | None = None
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
@@ -142,22 +141,13 @@ class ChatStream:
         self._out.append(b"data: " + orjson.dumps(stream_error(error)) + b"\n\n")
         return self._take()
 
-    def body(self) -> Json:
-        assert self._final is not None, "the answer is not finished"
-        return self._final
-
-    def _take(self) -> bytes:
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
-
     # ----------------------------------------------------------------------------------------------------------- chunks
 
-    def _delta(self, part: _Part, text: str) -> None:
+    def _delta(self, part: _OpenPart, text: str) -> None:
         end = self._delta_end if not self._options.obfuscation else self._padded(self._delta_end, len(text))
         self._out.append(part.prefix + orjson.dumps(text) + part.suffix + end)
 
-    def _with_logprobs(self, part: _Part, text: str, logprobs: list[dict[str, Any]]) -> None:
+    def _with_logprobs(self, part: _OpenPart, text: str, logprobs: list[dict[str, Any]]) -> None:
         self._logprobs += logprobs
         said = orjson.dumps({"content": logprobs, "refusal": None})
         end = b',"logprobs":' + said + b',"finish_reason":null}]' + self._end
@@ -196,10 +186,10 @@ class ChatStream:
                 field = _FIELDS[part.kind]
                 prefix = self._delta_head + f'{{"{field}":'.encode()
                 pieces = self._texts.setdefault(field, [])
-                self._part = _Part(prefix, b"}", pieces, self._options.logprobs and part.kind == "text")
+                self._part = _OpenPart(prefix, b"}", pieces, self._options.logprobs and part.kind == "text")
             case "call":
                 tool = self._owners.get(part.name) or Declared("function", part.name)
-                call = self._part = _Call(self._delta_head, len(self._calls), part.id, tool)
+                call = self._part = _OpenCall(self._delta_head, len(self._calls), part.id, tool)
                 self._chunk({"tool_calls": [{"index": len(self._calls), **call.shown()}]})
                 self._calls.append(call)
             case _:

@@ -14,18 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.fields import noted
 from dragoman.translators.ir import Named, Note, Tool, ToolChoice
-from dragoman.translators.openai.fields import (
-    expect_list,
-    expect_object,
-    expect_text,
-    name_of,
-    noted,
-    text_or_null,
-    unsupported,
-    wrong_type,
-    wrong_value,
-)
+from dragoman.translators.openai.reading import expect_list, expect_object, expect_text, name_of, text_or_null
+from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 from dragoman.translators.openai.tools import CUSTOM_PARAMETERS, custom_description, free_name, read_function
 from dragoman.translators.protocol import Json, Policy
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import orjson
 
+from dragoman.translators.fields import noted
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.messages import media
-from dragoman.translators.messages.schema import (
+from dragoman.translators.messages.reading import (
     as_object,
     expect_object,
     expect_text,
-    noted,
     optional_text,
     refused,
     unsupported,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dragoman.translators.ir import Event, Finished, Message, Started, StopReason, Text, Usage
-from dragoman.translators.messages.schema import unsupported
+from dragoman.translators.messages.reading import unsupported
 from dragoman.translators.protocol import Json
 
 EVENTS: tuple[Event, ...] = (Started(), Finished(StopReason.STOP, Usage(0, 0)))  # nothing was read, nothing was made

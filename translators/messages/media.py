@@ -7,7 +7,7 @@ place (`translators.unreadable`); what is no source at all is refused with its p
 from __future__ import annotations
 
 from dragoman.translators.ir import Image, Text
-from dragoman.translators.messages.schema import (
+from dragoman.translators.messages.reading import (
     as_object,
     expect_object,
     expect_text,

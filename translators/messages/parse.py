@@ -13,12 +13,14 @@ from typing import Any
 import orjson
 
 from dragoman.translators import ir, soft_words
+from dragoman.translators.fields import noted, sampling
 from dragoman.translators.history import repair
-from dragoman.translators.ir import Message, Note, Request, Sampling, Thinking
+from dragoman.translators.ir import Message, Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
 from dragoman.translators.messages.content import Conversation, system_text
-from dragoman.translators.messages.schema import CreateMessage, noted, refused, unsupported
-from dragoman.translators.messages.stream import MessagesStream, StreamOptions
+from dragoman.translators.messages.reading import refused, unsupported
+from dragoman.translators.messages.schema import CreateMessage
+from dragoman.translators.messages.stream import MessagesStream, MessagesStreamOptions
 from dragoman.translators.messages.tools import Toolbox, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.soft_words import known
@@ -38,7 +40,7 @@ def parse(body: Json, context: Context) -> Turn:
         raise unsupported("max_tokens", message)
     request, box, notes = _request(fields, context)
     unavailable = box.unavailable
-    options = StreamOptions(
+    options = MessagesStreamOptions(
         model=fields.model,
         max_tokens=fields.max_tokens,
         stop_sequences=request.sampling.stop or (),
@@ -77,7 +79,7 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Toolbox,
         tool_choice=box.choice,
         parallel_tool_calls=box.parallel,
         max_tokens=fields.max_tokens,
-        sampling=_sampling(fields),
+        sampling=sampling(fields, fields.stop_sequences),
         format=_format(fields),
         thinking=_thinking(fields, notes),
         affinity=_affinity(fields, context),
@@ -133,20 +135,6 @@ def _hosted(fields: CreateMessage, context: Context, notes: list[Note]) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- translated
-
-
-def _sampling(fields: CreateMessage) -> Sampling:
-    return Sampling(
-        temperature=fields.temperature,
-        top_p=fields.top_p,
-        top_k=fields.top_k if fields.top_k and fields.top_k > 0 else None,  # 0 and -1 switch it off; some engines crash
-        min_p=fields.min_p,
-        repetition_penalty=fields.repetition_penalty,
-        presence_penalty=fields.presence_penalty,
-        frequency_penalty=fields.frequency_penalty,
-        seed=fields.seed,
-        stop=tuple(fields.stop_sequences) if fields.stop_sequences else None,
-    )
 
 
 def _format(fields: CreateMessage) -> ir.Format | None:

@@ -25,7 +25,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.history import object_text
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.messages.errors import stream_error
-from dragoman.translators.protocol import Context, Json
+from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.sse import frame
 
 PING = frame("ping", b'{"type":"ping"}')
@@ -33,7 +33,7 @@ SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block with
 
 
 @dataclass(frozen=True, slots=True)
-class StreamOptions:
+class MessagesStreamOptions:
     """`omit_thinking`: the client wants no text of the thinking, only the block and its signature. `blocks` are content
     that is known before the model begins."""
 
@@ -134,21 +134,20 @@ def _escaped(text: str) -> str:
     return orjson.dumps(text)[1:-1].decode()
 
 
-class MessagesStream:
+class MessagesStream(BufferedStream):
     """`names` restores the client's names of tools where servers need other ones."""
 
-    def __init__(self, context: Context, options: StreamOptions, names: Mapping[str, str]) -> None:
+    def __init__(self, context: Context, options: MessagesStreamOptions, names: Mapping[str, str]) -> None:
+        super().__init__()
         self._context = context
         self._options = options
         self._names = names
-        self._out: list[bytes] = []
         self._content: list[Json] = []  # finished blocks
         self._calls = 0
         self._block: _Block | None = None
         self._cut = False  # an unfinished tool_use stands open
         self._started = False
         self._counted: int | None = None  # the prompt's size, where somebody counted it
-        self._final: Json | None = None
 
     def counted(self, tokens: int) -> None:
         """For `message_start`, and for the end where the server measures nothing."""
@@ -178,15 +177,6 @@ class MessagesStream:
         payload = stream_error(error, request_id, self._options.max_tokens)
         self._out.append(frame("error", orjson.dumps(payload)))
         return self._take()
-
-    def body(self) -> Json:
-        assert self._final is not None, "the answer is not finished"
-        return self._final
-
-    def _take(self) -> bytes:
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
 
     # ----------------------------------------------------------------------------------------------------------- events
 

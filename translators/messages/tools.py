@@ -17,13 +17,13 @@ from typing import Any
 
 import orjson
 
+from dragoman.translators.fields import noted
 from dragoman.translators.ir import Named, Note, Tool, ToolChoice
 from dragoman.translators.messages.hosted import LeftOut, spokesman
-from dragoman.translators.messages.schema import (
+from dragoman.translators.messages.reading import (
     as_object,
     expect_object,
     expect_text,
-    noted,
     optional_text,
     refused,
     unsupported,

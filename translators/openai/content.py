@@ -7,7 +7,8 @@ with it. What cannot be read here, or would need a store of files, has a text in
 from __future__ import annotations
 
 from dragoman.translators.ir import Image, Note, Text
-from dragoman.translators.openai.fields import expect_text, missing, text_or_null, wrong_type
+from dragoman.translators.openai.reading import expect_text, text_or_null
+from dragoman.translators.openai.refusals import missing, wrong_type
 from dragoman.translators.protocol import Json, Policy
 from dragoman.translators.soft_words import known
 from dragoman.translators.unreadable import Unreadable

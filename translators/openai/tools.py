@@ -17,14 +17,8 @@ from typing import Any
 import orjson
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.openai.fields import (
-    bool_or_null,
-    expect_object,
-    expect_text,
-    object_or_null,
-    text_or_null,
-    wrong_value,
-)
+from dragoman.translators.openai.reading import bool_or_null, expect_object, expect_text, object_or_null, text_or_null
+from dragoman.translators.openai.refusals import wrong_value
 from dragoman.translators.protocol import Json
 
 NO_PARAMETERS: Json = {"type": "object", "properties": {}}

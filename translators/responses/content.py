@@ -10,7 +10,8 @@ from typing import Any
 
 from dragoman.translators.ir import Image, Refusal, Text
 from dragoman.translators.openai.content import Media
-from dragoman.translators.openai.fields import expect_text, unsupported, wrong_type, wrong_value
+from dragoman.translators.openai.reading import expect_text
+from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 

@@ -14,21 +14,15 @@ from typing import Any
 
 import orjson
 
-from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.errors import invalid
 from dragoman.translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.openai.content import Media
-from dragoman.translators.openai.fields import (
-    expect_list,
-    expect_object,
-    expect_text,
-    missing,
-    unsupported,
-    wrong_type,
-    wrong_value,
-)
+from dragoman.translators.openai.reading import expect_list, expect_object, expect_text, filled_text, name_of
+from dragoman.translators.openai.refusals import missing, unsupported, validated, wrong_type, wrong_value
 from dragoman.translators.protocol import Context, Json
-from dragoman.translators.responses import proxies, schema
+from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
+from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
 from dragoman.translators.responses.tools import Declarations, DeclaredKind
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
@@ -58,8 +52,8 @@ class Items:
     def __init__(self, tools: Declarations, context: Context, notes: list[Note]) -> None:
         self.messages: list[Message] = []
         self.notes = notes
-        self.reasoning: schema.Reasoning | None = None
-        self.text: schema.TextConfig | None = None
+        self.reasoning: CreateResponse.Reasoning | None = None
+        self.text: TextConfig | None = None
         self.format_path = "text.format"
         self._tools = tools
         self._context = context
@@ -189,10 +183,7 @@ class Items:
         namespace = item.get("namespace")
         if namespace is not None and not isinstance(namespace, str):
             raise wrong_type(f"{path}.namespace", "a string", namespace)
-        name = expect_text(item, "name", path)
-        if not name:
-            raise invalid(f"Invalid '{path}.name': empty string.", f"{path}.name", "empty_string")
-        return self._tools.name(kind, name, namespace or None)
+        return self._tools.name(kind, name_of(item, path), namespace or None)
 
     def _output(self, item: Json, path: str) -> None:
         call_id = _call_id(item, path)
@@ -271,19 +262,16 @@ class Items:
         self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools")
 
     def _configuration(self, item: Json, path: str) -> None:
-        for name, model in (("reasoning", schema.Reasoning), ("text", schema.TextConfig)):
-            if item.get(name) is not None:
-                self._update(schema.validate_part(model, item[name], f"{path}.{name}"), path)
-
-    def _update(self, update: schema.Reasoning | schema.TextConfig, path: str) -> None:
-        if isinstance(update, schema.Reasoning):
-            self.reasoning = schema.overridden(self.reasoning or schema.Reasoning(), update)
-            return
-        self.text = schema.overridden(self.text or schema.TextConfig(), update)
-        if update.format is not None:
-            self.format_path = f"{path}.text.format"
-        if update.verbosity is not None:
-            self.notes.append(Note("field", "text.verbosity"))
+        if item.get("reasoning") is not None:
+            reasoning = validated(CreateResponse.Reasoning, item["reasoning"], f"{path}.reasoning")
+            self.reasoning = overridden(self.reasoning or CreateResponse.Reasoning(), reasoning)
+        if item.get("text") is not None:
+            text = validated(TextConfig, item["text"], f"{path}.text")
+            self.text = overridden(self.text or TextConfig(), text)
+            if text.format is not None:
+                self.format_path = f"{path}.text.format"
+            if text.verbosity is not None:
+                self.notes.append(Note("field", "text.verbosity"))
 
     # --------------------------------------------------------------------------------------------------------- refused
 
@@ -305,14 +293,7 @@ def _untyped(item: Json, path: str) -> str:
 
 
 def _call_id(item: Json, path: str) -> str:
-    call_id = expect_text(item, "call_id", path)
-    if not call_id:
-        raise _empty(f"{path}.call_id")
-    return call_id
-
-
-def _empty(path: str) -> GatewayError:
-    return invalid(f"Invalid '{path}': empty string.", path, "empty_string")
+    return filled_text(item, "call_id", path)
 
 
 def _chosen(owner: Json, keys: tuple[str, ...]) -> str:

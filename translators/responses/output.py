@@ -9,19 +9,17 @@ as null are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, assert_never
+from typing import Any, ClassVar, assert_never
 
 import orjson
 
 from dragoman.translators.ir import PartStarted
 from dragoman.translators.json_text import StringReader
 from dragoman.translators.protocol import Json
+from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.tools import Declared, ToolMap
 
-if TYPE_CHECKING:
-    from dragoman.translators.responses.stream import StreamOptions
-
-Named = tuple[str, Json]
+ItemEvent = tuple[str, Json]  # its name and its fields
 Seal = Callable[[str], str]
 
 
@@ -56,10 +54,10 @@ class Item:
     def added(self) -> Json:
         raise AssertionError("every kind says what it is")
 
-    def opening(self) -> Iterator[Named]:
+    def opening(self) -> Iterator[ItemEvent]:
         yield from ()
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         yield from ()
 
     def done(self, seal: Seal | None) -> Json:
@@ -74,7 +72,7 @@ class Item:
         return {"item_id": self.id, "output_index": self.index, **fields}
 
 
-class Message(Item):
+class MessageItem(Item):
     prefix = "msg"
 
     def __init__(self, id: str, index: int, wants_logprobs: bool) -> None:
@@ -97,10 +95,10 @@ class Message(Item):
     def added(self) -> Json:
         return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
 
-    def opening(self) -> Iterator[Named]:
+    def opening(self) -> Iterator[ItemEvent]:
         yield "response.content_part.added", self._at(content_index=0, part=self._part())
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         part = self._part()
         yield "response.output_text.done", self._at(content_index=0, text=part["text"], logprobs=self._logprobs)
         yield "response.content_part.done", self._at(content_index=0, part=part)
@@ -109,7 +107,7 @@ class Message(Item):
         return self.added() | {"content": [self._part()]}
 
 
-class RefusalMessage(Item):
+class RefusalItem(Item):
     prefix = "msg"
 
     def __init__(self, id: str, index: int) -> None:
@@ -122,10 +120,10 @@ class RefusalMessage(Item):
     def added(self) -> Json:
         return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
 
-    def opening(self) -> Iterator[Named]:
+    def opening(self) -> Iterator[ItemEvent]:
         yield "response.content_part.added", self._at(content_index=0, part=self._part())
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         yield "response.refusal.done", self._at(content_index=0, refusal=self.text)
         yield "response.content_part.done", self._at(content_index=0, part=self._part())
 
@@ -149,10 +147,10 @@ class ReasoningItem(Item):
     def added(self) -> Json:
         return {"id": self.id, "type": "reasoning", "status": self.status, "summary": [], "content": []}
 
-    def opening(self) -> Iterator[Named]:
+    def opening(self) -> Iterator[ItemEvent]:
         yield "response.content_part.added", self._at(content_index=0, part=self._part())
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         yield f"{self._event}.done", self._at(content_index=0, text=self.text)
         yield "response.content_part.done", self._at(content_index=0, part=self._part())
 
@@ -173,10 +171,10 @@ class SummaryItem(ReasoningItem):
     def _part(self) -> Json:
         return {"type": "summary_text", "text": self.text}
 
-    def opening(self) -> Iterator[Named]:
+    def opening(self) -> Iterator[ItemEvent]:
         yield "response.reasoning_summary_part.added", self._at(summary_index=0, part=self._part())
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         yield "response.reasoning_summary_text.done", self._at(summary_index=0, text=self.text)
         yield "response.reasoning_summary_part.done", self._at(summary_index=0, part=self._part())
 
@@ -184,7 +182,7 @@ class SummaryItem(ReasoningItem):
         return self.added() | {"summary": [self._part()]} | self._sealed(seal)
 
 
-class FunctionCall(Item):
+class FunctionCallItem(Item):
     prefix = "fc"
 
     def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
@@ -200,11 +198,11 @@ class FunctionCall(Item):
         extra: Json = {"encrypted_function_args": []} if self._tool.encrypted else {}
         return item | {"arguments": self.text, "status": self.status} | extra
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         yield "response.function_call_arguments.done", self._at(name=self._tool.name, arguments=self.text)
 
 
-class CustomCall(Item):
+class CustomCallItem(Item):
     """A free-form tool: the model wrote {"input": "..."}, the client gets the text of it as it comes."""
 
     prefix = "ctc"
@@ -234,12 +232,12 @@ class CustomCall(Item):
         item |= {"status": self.status} if self.status == "incomplete" else {}
         return item | {"input": self.text}
 
-    def closing(self) -> Iterator[Named]:
+    def closing(self) -> Iterator[ItemEvent]:
         if self.status == "completed":
             yield "response.custom_tool_call_input.done", self._at(input=self.text)
 
 
-class ProxiedCall(Item):
+class ProxiedCallItem(Item):
     """A tool whose call has an item type of its own (tool_search, shell …): no deltas, whole when it is done. Its
     arguments are the fields of the item (`translators.responses.proxies`)."""
 
@@ -292,24 +290,29 @@ def _arguments(text: str) -> Json:
     return value if isinstance(value, dict) else {"input": value}
 
 
-def open_item(part: PartStarted, id: str, index: int, tools: ToolMap, options: StreamOptions) -> Item:
+def open_item(part: PartStarted, id: str, index: int, tools: ToolMap, options: ResponsesStreamOptions) -> Item:
     """The item for a part that has begun; `id` is unique in the gateway."""
     match part.kind:
         case "text":
-            return Message(id, index, options.logprobs)
+            return MessageItem(id, index, options.logprobs)
         case "refusal":
-            return Message(id, index, False) if options.refusals_as_text else RefusalMessage(id, index)
+            return MessageItem(id, index, False) if options.refusals_as_text else RefusalItem(id, index)
         case "reasoning":
             if options.reasoning_events == "summary":
                 return SummaryItem(id, index)
             openai = options.reasoning_events == "openai"
             return ReasoningItem(id, index, "response.reasoning_text" if openai else "response.reasoning")
         case "call":
-            return _call(part, id, index, tools.restore(part.name))
+            return _open_call(part, id, index, tools.restore(part.name))
         case _:
             assert_never(part.kind)
 
 
-def _call(part: PartStarted, id: str, index: int, tool: Declared) -> Item:
-    kinds: dict[str, type[FunctionCall] | type[CustomCall]] = {"function": FunctionCall, "custom": CustomCall}
-    return kinds.get(tool.kind, ProxiedCall)(id, index, part.id, tool)
+def _open_call(part: PartStarted, id: str, index: int, tool: Declared) -> Item:
+    match tool.kind:
+        case "function":
+            return FunctionCallItem(id, index, part.id, tool)
+        case "custom":
+            return CustomCallItem(id, index, part.id, tool)
+        case _:
+            return ProxiedCallItem(id, index, part.id, tool)

@@ -10,14 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 from dragoman.translators.errors import invalid
+from dragoman.translators.fields import noted
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Text, Thinking
-from dragoman.translators.openai.fields import affinity, answer_format, missing, noted, sampling, unsupported
+from dragoman.translators.openai.fields import affinity, answer_format, sampling
+from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.responses import schema, tool_choice, tools
 from dragoman.translators.responses.items import Items
-from dragoman.translators.responses.schema import CreateResponse, Reasoning, TextConfig
-from dragoman.translators.responses.stream import ResponsesStream, StreamOptions
+from dragoman.translators.responses.options import ResponsesStreamOptions
+from dragoman.translators.responses.schema import CreateResponse, TextConfig
+from dragoman.translators.responses.stream import ResponsesStream
 from dragoman.translators.responses.tools import Declarations
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -29,7 +32,7 @@ _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
 
 def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
-    fields = schema.validate(body)
+    fields = validated(CreateResponse, body)
     _refuse(fields)
     notes = _ignored(fields)
     declared = Declarations(context.policy, notes)
@@ -45,7 +48,9 @@ def parse(body: Json, context: Context) -> Turn:
         fields.tool_choice = None  # the answer repeats what was done, not what was asked
     offered = declared.map(allowed)
     text = schema.known_text(schema.overridden(fields.text or TextConfig(), items.text), notes)
-    thinking = schema.known_reasoning(schema.overridden(fields.reasoning or Reasoning(), items.reasoning), notes)
+    thinking = schema.known_reasoning(
+        schema.overridden(fields.reasoning or CreateResponse.Reasoning(), items.reasoning), notes
+    )
     request = Request(
         id=context.id,
         model=fields.model,
@@ -117,8 +122,8 @@ def _ignored(fields: CreateResponse) -> list[Note]:
 # ----------------------------------------------------------------------------------------------------------- translated
 
 
-def _options(fields: CreateResponse, context: Context) -> StreamOptions:
-    return StreamOptions(
+def _options(fields: CreateResponse, context: Context) -> ResponsesStreamOptions:
+    return ResponsesStreamOptions(
         obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
         reasoning_events=context.policy.reasoning_events,
         logprobs=_logprobs(fields) is not None,
@@ -137,7 +142,7 @@ def _logprobs(fields: CreateResponse) -> int | None:
 # ----------------------------------------------------------------------------------------------------------------- echo
 
 
-def _echo(fields: CreateResponse, text: TextConfig, thinking: Reasoning) -> Json:
+def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning) -> Json:
     """The part of the response object that the request decides. Values that strict readers refuse as null have their
     defaults; `store` and `background` say what is, not what was asked."""
     out: dict[str, Any] = {

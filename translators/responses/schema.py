@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from dragoman.translators import soft_words
+from dragoman.translators.fields import INT32, Lenient
 from dragoman.translators.ir import Note
-from dragoman.translators.openai.fields import INT32, CreateFields, Lenient, refusal
-from dragoman.translators.protocol import Json
+from dragoman.translators.openai.fields import CreateFields
 
 INCLUDES = frozenset(
     {
@@ -28,24 +28,9 @@ INCLUDES = frozenset(
 )
 
 
-class Reasoning(Lenient):
-    effort: soft_words.Effort | None = None
-    summary: str | None = None
-    generate_summary: str | None = None
-    context: str | None = None
-    mode: str | None = None
-
-
 class TextConfig(Lenient):
     format: dict[str, Any] | None = None
     verbosity: str | None = None
-
-
-_Settings = TypeVar("_Settings", Reasoning, TextConfig)
-
-
-class StreamFields(Lenient):
-    include_obfuscation: bool | None = None
 
 
 class CacheOptions(Lenient):
@@ -54,6 +39,16 @@ class CacheOptions(Lenient):
 
 class CreateResponse(CreateFields):
     """The body of `POST /v1/responses` (responses API of 2026-11)."""
+
+    class StreamFields(Lenient):
+        include_obfuscation: bool | None = None
+
+    class Reasoning(Lenient):
+        effort: soft_words.Effort | None = None
+        summary: str | None = None
+        generate_summary: str | None = None
+        context: str | None = None
+        mode: str | None = None
 
     input: Any = None
     instructions: str | None = None
@@ -79,20 +74,7 @@ class CreateResponse(CreateFields):
     client_metadata: Any = None
 
 
-def validate(body: Json) -> CreateResponse:
-    """The checked fields; raises INVALID for the first fault in the order of the fields."""
-    try:
-        return CreateResponse.model_validate(body)
-    except ValidationError as fault:
-        raise refusal(fault) from None
-
-
-def validate_part(model: type[Reasoning] | type[TextConfig], value: object, path: str) -> Reasoning | TextConfig:
-    """The same for a part of the body that travels in an input item."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as fault:
-        raise refusal(fault, path) from None
+_Settings = TypeVar("_Settings", CreateResponse.Reasoning, TextConfig)
 
 
 def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
@@ -100,7 +82,7 @@ def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
     return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
 
 
-def known_reasoning(asked: Reasoning, notes: list[Note]) -> Reasoning:
+def known_reasoning(asked: CreateResponse.Reasoning, notes: list[Note]) -> CreateResponse.Reasoning:
     """With no words in it but those that the API has; `notes` grows with others."""
     summaries = {
         name: None

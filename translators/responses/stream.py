@@ -17,15 +17,14 @@ patch must not be applied. It stands in the final object with status `incomplete
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import orjson
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
-from dragoman.translators.protocol import Context, Json
+from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
+from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.output import Item, open_item
 from dragoman.translators.responses.tools import ToolMap
 from dragoman.translators.sse import frame, padding
@@ -35,23 +34,12 @@ DONE = b"data: [DONE]\n\n"
 _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOptions:
-    """`refusals_as_text`: Codex drops a message with a refusal part in silence. `encrypted_reasoning`: the client
-    asked for `reasoning.encrypted_content`."""
-
-    obfuscation: bool = False
-    reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
-    logprobs: bool = False
-    encrypted_reasoning: bool = False
-    refusals_as_text: bool = False
-
-
-class ResponsesStream:
+class ResponsesStream(BufferedStream):
     """`echo` holds the fields of the response object that the request fixes; they are encoded once, since a request's
     tools come back in every lifecycle event."""
 
-    def __init__(self, context: Context, echo: Json, tools: ToolMap, options: StreamOptions) -> None:
+    def __init__(self, context: Context, echo: Json, tools: ToolMap, options: ResponsesStreamOptions) -> None:
+        super().__init__()
         self._context = context
         self._echo = echo
         self._encoded_echo = orjson.dumps(echo)[1:-1]
@@ -59,12 +47,10 @@ class ResponsesStream:
         self._options = options
         self._head: Json = {"id": f"resp_{context.id}", "object": "response", "created_at": context.clock()}
         self._sequence = 0
-        self._out: list[bytes] = []
         self._output: list[Json] = []  # finished items, as they were sent
         self._item: Item | None = None
         self._started = False
         self._left_open = False  # a cut call has no done event, so no other item may begin behind it
-        self._final: Json | None = None
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
@@ -97,15 +83,6 @@ class ResponsesStream:
         self._emit("error", error_event(error))
         self._terminal("response.failed", "failed", error=stream_error(error))
         return head + self._take()
-
-    def body(self) -> Json:
-        assert self._final is not None, "the answer is not finished"
-        return self._final
-
-    def _take(self) -> bytes:
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
 
     # ----------------------------------------------------------------------------------------------------------- events
 

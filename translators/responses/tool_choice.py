@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from dragoman.translators.errors import GatewayError, invalid
 from dragoman.translators.ir import Named, Note, ToolChoice
-from dragoman.translators.openai.fields import unsupported, wrong_type, wrong_value
+from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 from dragoman.translators.protocol import Json
 from dragoman.translators.responses.tools import Declarations, DeclaredKind
 

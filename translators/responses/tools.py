@@ -21,17 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from dragoman.translators.errors import invalid
+from dragoman.translators.fields import noted
 from dragoman.translators.ir import Note, Tool
-from dragoman.translators.openai.fields import (
-    expect_list,
-    expect_text,
-    name_of,
-    noted,
-    object_or_null,
-    text_or_null,
-    unsupported,
-    wrong_type,
-)
+from dragoman.translators.openai.reading import expect_list, expect_text, name_of, object_or_null, text_or_null
+from dragoman.translators.openai.refusals import unsupported, wrong_type
 from dragoman.translators.openai.tools import (
     CUSTOM_PARAMETERS,
     custom_description,

@@ -9,7 +9,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, PartStarted, Started
 from dragoman.translators.responses import PROTOCOL
 from dragoman.translators.responses.errors import stream_error
-from dragoman.translators.responses.output import Message
+from dragoman.translators.responses.output import MessageItem
 from tests.grammar import framing
 from tests.grammar.responses import check_stream
 from tests.replay import CONTEXT
@@ -96,11 +96,11 @@ def test_a_failing_stream_sends_an_error_event_and_then_response_failed(kind: Ki
 
 
 def test_an_item_that_cannot_be_closed_does_not_keep_the_failure_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(item: Message, complete: bool) -> str:
+    def broken(item: MessageItem, complete: bool) -> str:
         raise RuntimeError("a bug")
 
     turn = PROTOCOL.parse({"model": "m", "input": "x", "stream": True}, CONTEXT)
     turn.stream.feed([Started(), PartStarted("text"), Delta("half")])
-    monkeypatch.setattr(Message, "finish", broken)
+    monkeypatch.setattr(MessageItem, "finish", broken)
     sent = turn.stream.fail(GatewayError(Kind.INTERNAL, "Why."))
     assert [frame.event for frame in framing.split(sent)] == ["error", "response.failed", None]

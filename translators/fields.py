@@ -1,0 +1,59 @@
+"""The fields that a request body has in every client protocol: the model, and how to sample its answer.
+
+The schemas are strict about types and ranges (a bool is no integer, a string no number) and lenient about what they do
+not know: unknown fields are kept apart in `model_extra`, so that a parser can report them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dragoman.translators.ir import Note, NoteKind, Sampling
+
+INT32 = 2**31 - 1  # what engines store such numbers in
+_UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
+
+
+class Lenient(BaseModel):
+    """An object inside of a body; what it has besides is of no interest."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class RequestFields(BaseModel):
+    """Sampling parameters that a protocol does not have are extensions of the engines, which clients send through
+    `extra_body`."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    model: str = Field(min_length=1)
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, ge=0, le=1)
+    top_k: int | None = Field(None, ge=-1, le=INT32)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+
+
+def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
+    return Sampling(
+        temperature=fields.temperature,
+        top_p=fields.top_p,
+        top_k=fields.top_k if fields.top_k and fields.top_k > 0 else None,  # 0 and -1 switch it off; some engines crash
+        min_p=fields.min_p,
+        repetition_penalty=fields.repetition_penalty,
+        presence_penalty=fields.presence_penalty,
+        frequency_penalty=fields.frequency_penalty,
+        seed=fields.seed,
+        stop=tuple(stop) if stop else None,
+    )
+
+
+def noted(kind: NoteKind, name: str) -> Note:
+    """A note whose name the client chose: cut to what may stand in a header and in a metric."""
+    return Note(kind, _UNPRINTABLE.sub("_", name[:64]))

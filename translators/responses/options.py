@@ -1,0 +1,18 @@
+"""What one request asks of the stream that answers it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesStreamOptions:
+    """`refusals_as_text`: Codex drops a message with a refusal part in silence. `encrypted_reasoning`: the client
+    asked for `reasoning.encrypted_content`."""
+
+    obfuscation: bool = False
+    reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
+    logprobs: bool = False
+    encrypted_reasoning: bool = False
+    refusals_as_text: bool = False
