@@ -13,9 +13,9 @@ from typing import Any
 
 import orjson
 
-from dragoman.translators.chat_completions.tools import Toolbox
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.openai.content import Media
 from dragoman.translators.openai.reading import expect_object, expect_text, filled_text, name_of, text_or_null
 from dragoman.translators.openai.refusals import missing, unsupported, wrong_type, wrong_value
@@ -31,10 +31,10 @@ _NAME = Note("field", "name")  # of a participant: templates have no place for i
 _UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
 
-class Conversation:
+class ChatConversation:
     """Reads `messages` one by one; `notes` grows with what is left out."""
 
-    def __init__(self, tools: Toolbox, policy: Policy, notes: list[Note]) -> None:
+    def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note]) -> None:
         self.messages: list[Message] = []
         self._tools = tools
         self._notes = notes

@@ -8,10 +8,10 @@ to speak the same protocol: a request means the same on every backend.
 from __future__ import annotations
 
 from dragoman.translators import soft_words
-from dragoman.translators.chat_completions.content import Conversation
+from dragoman.translators.chat_completions.content import ChatConversation
 from dragoman.translators.chat_completions.schema import CreateChatCompletion
 from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamOptions
-from dragoman.translators.chat_completions.tools import Toolbox
+from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import invalid
 from dragoman.translators.fields import noted
 from dragoman.translators.history import repair
@@ -30,14 +30,14 @@ def parse(body: Json, context: Context) -> Turn:
     fields = validated(CreateChatCompletion, body)
     _refuse(fields)
     notes = _ignored(fields)
-    tools = Toolbox(context.policy, notes)
+    tools = ChatCatalogue(context.policy, notes)
     if fields.tools is not None:
-        tools.declare_all(fields.tools)
+        tools.declare_all(fields.tools, "tools")
     if fields.web_search_options is not None:
         tools.leave_out("web_search", "web_search_options")
     if fields.messages is None:
         raise missing("messages")
-    conversation = Conversation(tools, context.policy, notes)
+    conversation = ChatConversation(tools, context.policy, notes)
     conversation.read(fields.messages)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
@@ -58,7 +58,7 @@ def parse(body: Json, context: Context) -> Turn:
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         affinity=affinity(fields, context) or fields.user or None,
     )
-    return Turn(request, fields.stream is True, ChatStream(context, _options(fields), tools.owners), tuple(notes))
+    return Turn(request, fields.stream is True, ChatStream(context, _options(fields), tools), tuple(notes))
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored

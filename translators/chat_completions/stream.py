@@ -15,17 +15,17 @@ Reasoning has no place in the specification; it travels under the name that most
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 import orjson
 
 from dragoman.translators.chat_completions.errors import stream_error
-from dragoman.translators.chat_completions.tools import Declared
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.json_text import StringReader
+from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.sse import padding
 
@@ -72,7 +72,7 @@ class _OpenCall(_OpenPart):
 
     __slots__ = ("_id", "_reader", "_tool")
 
-    def __init__(self, head: bytes, index: int, id: str, tool: Declared) -> None:
+    def __init__(self, head: bytes, index: int, id: str, tool: DeclaredTool) -> None:
         key = "arguments" if tool.kind == "function" else "input"
         prefix = f'{{"tool_calls":[{{"index":{index},"{tool.kind}":{{"{key}":'.encode()
         super().__init__(head + prefix, b"}}]}", [])
@@ -94,13 +94,13 @@ class _OpenCall(_OpenPart):
 
 
 class ChatStream(BufferedStream):
-    """`owners` restores the client's tools from the names that servers know."""
+    """`tools` restores the client's tools from the names that servers know."""
 
-    def __init__(self, context: Context, options: ChatStreamOptions, owners: Mapping[str, Declared]) -> None:
+    def __init__(self, context: Context, options: ChatStreamOptions, tools: Catalogue) -> None:
         super().__init__()
         self._context = context
         self._options = options
-        self._owners = owners
+        self._tools = tools
         self._created = context.clock()
         head = {"id": f"chatcmpl-{context.id}", "object": "chat.completion.chunk", "created": self._created}
         self._head = b"data: " + orjson.dumps({**head, "model": options.model})[:-1]
@@ -188,7 +188,7 @@ class ChatStream(BufferedStream):
                 pieces = self._texts.setdefault(field, [])
                 self._part = _OpenPart(prefix, b"}", pieces, self._options.logprobs and part.kind == "text")
             case "call":
-                tool = self._owners.get(part.name) or Declared("function", part.name)
+                tool = self._tools.restore(part.name)
                 call = self._part = _OpenCall(self._delta_head, len(self._calls), part.id, tool)
                 self._chunk({"tool_calls": [{"index": len(self._calls), **call.shown()}]})
                 self._calls.append(call)

@@ -27,7 +27,7 @@ from dragoman.translators.messages.reading import (
     unsupported,
     wrong_tag,
 )
-from dragoman.translators.messages.tools import Toolbox, upstream_name
+from dragoman.translators.messages.tools import MessagesCatalogue, upstream_name
 from dragoman.translators.protocol import Context, Json
 from dragoman.translators.unreadable import Unreadable
 
@@ -56,12 +56,12 @@ def _without_attribution(text: str) -> str:
     return text.partition("\n")[2] if text.startswith(_ATTRIBUTION) else text
 
 
-class Conversation:
+class MessagesConversation:
     """Reads messages one by one into `messages`; `notes` grows with what is left out."""
 
-    def __init__(self, box: Toolbox, context: Context, notes: list[Note]) -> None:
+    def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note]) -> None:
         self.messages: list[Message] = []
-        self._box = box
+        self._catalogue = catalogue
         self._context = context
         self._notes = notes
         self._unreadable = Unreadable(context.policy, notes, "document")
@@ -179,7 +179,7 @@ class Conversation:
                 raise refused(f"{path}.{key}", "String should have at least 1 character")
         upstream = upstream_name(name)
         if upstream != name:
-            self._box.names.setdefault(upstream, name)
+            self._catalogue.names.setdefault(upstream, name)
         return ToolCall(call_id, upstream, dumps(expect_object(block, "input", path)))
 
     # ------------------------------------------------------------------------------------------------------ any content

@@ -17,11 +17,11 @@ from dragoman.translators.fields import noted, sampling
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
-from dragoman.translators.messages.content import Conversation, system_text
+from dragoman.translators.messages.content import MessagesConversation, system_text
 from dragoman.translators.messages.reading import refused, unsupported
 from dragoman.translators.messages.schema import CreateMessage
 from dragoman.translators.messages.stream import MessagesStream, MessagesStreamOptions
-from dragoman.translators.messages.tools import Toolbox, read_tools
+from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.soft_words import known
 
@@ -38,8 +38,8 @@ def parse(body: Json, context: Context) -> Turn:
     if fields.max_tokens == 0:
         message = "0 asks only to fill the prompt cache, which this gateway cannot do: ask for at least 1 token."
         raise unsupported("max_tokens", message)
-    request, box, notes = _request(fields, context)
-    unavailable = box.unavailable
+    request, catalogue, notes = _request(fields, context)
+    unavailable = catalogue.unavailable
     options = MessagesStreamOptions(
         model=fields.model,
         max_tokens=fields.max_tokens,
@@ -47,7 +47,7 @@ def parse(body: Json, context: Context) -> Turn:
         omit_thinking=fields.thinking is not None and soft_words.plainly(fields.thinking.display or "") == "omitted",
         blocks=() if unavailable is None else hosted.blocks(unavailable, context.id, request.messages),
     )
-    stream = MessagesStream(context, options, box.names)
+    stream = MessagesStream(context, options, catalogue.names)
     events = () if unavailable is None else hosted.EVENTS
     return Turn(request, fields.stream is True, stream, tuple(notes), stream.counted, events)
 
@@ -61,11 +61,11 @@ def parse_count(body: Json, context: Context) -> Request:
     return _request(schema.validate(body), context)[0]
 
 
-def _request(fields: CreateMessage, context: Context) -> tuple[Request, Toolbox, list[Note]]:
+def _request(fields: CreateMessage, context: Context) -> tuple[Request, MessagesCatalogue, list[Note]]:
     notes = _ignored(fields)
     _hosted(fields, context, notes)
-    box = read_tools(fields.tools, fields.tool_choice, context.policy, notes)
-    messages, repairs = repair(_conversation(fields, box, context, notes), strict=context.policy.strict_history)
+    catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes)
+    messages, repairs = repair(_conversation(fields, catalogue, context, notes), strict=context.policy.strict_history)
     if not messages:
         raise refused("messages", "at least one message is required")
     notes.extend(repairs)
@@ -75,20 +75,22 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Toolbox,
         id=context.id,
         model=fields.model,
         messages=messages,
-        tools=box.tools,
-        tool_choice=box.choice,
-        parallel_tool_calls=box.parallel,
+        tools=catalogue.tools,
+        tool_choice=catalogue.choice,
+        parallel_tool_calls=catalogue.parallel,
         max_tokens=fields.max_tokens,
         sampling=sampling(fields, fields.stop_sequences),
         format=_format(fields),
         thinking=_thinking(fields, notes),
         affinity=_affinity(fields, context),
     )
-    return request, box, notes
+    return request, catalogue, notes
 
 
-def _conversation(fields: CreateMessage, box: Toolbox, context: Context, notes: list[Note]) -> list[Message]:
-    conversation = Conversation(box, context, notes)
+def _conversation(
+    fields: CreateMessage, catalogue: MessagesCatalogue, context: Context, notes: list[Note]
+) -> list[Message]:
+    conversation = MessagesConversation(catalogue, context, notes)
     if fields.system is not None:
         conversation.system(system_text(fields.system, "system"))
     conversation.read(fields.messages)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -30,22 +29,19 @@ from dragoman.translators.messages.reading import (
     wrong_tag,
 )
 from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
-_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
-_MAX_NAME = 64
 
 
 def upstream_name(name: str) -> str:
     """The name that every server takes; it differs from `name` only where it must."""
-    plain = _REFUSED.sub("_", name)
-    if plain == name and len(name) <= _MAX_NAME:
-        return name
-    return f"{plain[: _MAX_NAME - 9]}_{sha256(name.encode('utf-8', 'replace')).hexdigest()[:8]}"
+    plain = plain_name(name)
+    return name if plain == name and len(name) <= MAX_NAME else hashed_name(plain, name)
 
 
 @dataclass(slots=True)
-class Toolbox:
+class MessagesCatalogue:
     """`names` restores the client's name from the upstream one where they differ. `unavailable` is the family of tools
     (`translators.messages.hosted`) where only such were offered as nobody runs here."""
 
@@ -56,9 +52,9 @@ class Toolbox:
     unavailable: str | None = None
 
 
-def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note]) -> Toolbox:
+def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note]) -> MessagesCatalogue:
     """What the model is offered and must call. `notes` grows with what is left out."""
-    box = Toolbox()
+    catalogue = MessagesCatalogue()
     offered: list[Tool] = []
     left_out: list[LeftOut] = []
     if tools is not None and len(tools) > policy.max_tools:
@@ -73,13 +69,13 @@ def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: l
         if any(read.name == other.name for other in offered):
             raise refused(f"{place}.name", "Tool names must be unique.")
         if read.name != tool["name"]:
-            box.names[read.name] = tool["name"]
+            catalogue.names[read.name] = tool["name"]
         offered.append(read)
-    box.tools = tuple(offered)
-    box.choice, box.parallel = _choice(choice, box, left_out, notes)
-    if left_out and not offered and box.choice != "none":
-        box.unavailable = spokesman(left_out, choice.get("name") if isinstance(choice, dict) else None)
-    return box
+    catalogue.tools = tuple(offered)
+    catalogue.choice, catalogue.parallel = _choice(choice, catalogue, left_out, notes)
+    if left_out and not offered and catalogue.choice != "none":
+        catalogue.unavailable = spokesman(left_out, choice.get("name") if isinstance(choice, dict) else None)
+    return catalogue
 
 
 # --------------------------------------------------------------------------------------------------------- declarations
@@ -150,7 +146,9 @@ def _left_out(tool: Json, path: str, policy: Policy, notes: list[Note]) -> LeftO
 # --------------------------------------------------------------------------------------------------------------- choice
 
 
-def _choice(choice: object, box: Toolbox, left_out: list[LeftOut], notes: list[Note]) -> tuple[ToolChoice, bool]:
+def _choice(
+    choice: object, catalogue: MessagesCatalogue, left_out: list[LeftOut], notes: list[Note]
+) -> tuple[ToolChoice, bool]:
     if choice is None:
         return "auto", True
     given = as_object(choice, "tool_choice")
@@ -164,16 +162,16 @@ def _choice(choice: object, box: Toolbox, left_out: list[LeftOut], notes: list[N
         case "none":
             return "none", True
         case "any":
-            if not box.tools and left_out:
+            if not catalogue.tools and left_out:
                 notes.append(Note("field", "tool_choice"))
                 return "auto", parallel
-            if not box.tools:
+            if not catalogue.tools:
                 raise refused("tool_choice", "'any' needs a tool that can be called, and no such tool was declared")
             return "required", parallel
         case "tool":
             name = expect_text(given, "name", "tool_choice")
             upstream = upstream_name(name)
-            if any(tool.name == upstream for tool in box.tools):
+            if any(tool.name == upstream for tool in catalogue.tools):
                 return Named(upstream), parallel
             if any(tool.name == name for tool in left_out):
                 notes.append(Note("field", "tool_choice"))

@@ -2,16 +2,14 @@
 
 A function keeps its schema in one canonical form. A free-form (`custom`) tool becomes a function with one string,
 `input`: the model is told of its grammar, and `translators.json_text.StringReader` takes the text out of the call
-again. Names that servers refuse are replaced, never split.
+again.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -30,9 +28,7 @@ CUSTOM_PARAMETERS: Json = {
     "required": ["input"],
     "additionalProperties": False,
 }
-_MAX_NAME = 64
 _REMEMBERED = 8192  # bytes of a schema; an agent sends the same ones with every request
-_REFUSED = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +77,6 @@ def custom_description(description: str, owner: Json, path: str, nested: str = "
     definition, syntax = expect_text(grammar, "definition", place), expect_text(grammar, "syntax", place)
     rule = f"The text in `input` must follow this {syntax} grammar:\n{definition}"
     return f"{description}\n\n{rule}" if description else rule
-
-
-def free_name(flat: str, identity: tuple[str, ...], taken: Container[str]) -> str:
-    """`flat` with what servers refuse in a name replaced; too long, or taken already, with a hash of its identity."""
-    flat = _REFUSED.sub("_", flat)
-    if len(flat) <= _MAX_NAME and flat not in taken:
-        return flat
-    hashed = "\0".join(identity)
-    while True:
-        digest = sha256(hashed.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-        candidate = f"{flat[: _MAX_NAME - 9]}_{digest}"
-        if candidate not in taken:
-            return candidate
-        hashed += "\0"
 
 
 # --------------------------------------------------------------------------------------------------------- JSON schemas

@@ -16,6 +16,7 @@ import orjson
 
 from dragoman.translators.errors import invalid
 from dragoman.translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
+from dragoman.translators.openai.catalogue import ToolKind
 from dragoman.translators.openai.content import Media
 from dragoman.translators.openai.reading import expect_list, expect_object, expect_text, filled_text, name_of
 from dragoman.translators.openai.refusals import missing, unsupported, validated, wrong_type, wrong_value
@@ -23,7 +24,7 @@ from dragoman.translators.protocol import Context, Json
 from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
-from dragoman.translators.responses.tools import Declarations, DeclaredKind
+from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
 HOSTED_ITEMS = frozenset(
@@ -49,7 +50,7 @@ class Items:
     """Reads the items of one request. `messages` and `notes` grow; `reasoning` and `text` hold what the last
     `configuration_update` said."""
 
-    def __init__(self, tools: Declarations, context: Context, notes: list[Note]) -> None:
+    def __init__(self, tools: ResponsesCatalogue, context: Context, notes: list[Note]) -> None:
         self.messages: list[Message] = []
         self.notes = notes
         self.reasoning: CreateResponse.Reasoning | None = None
@@ -179,7 +180,7 @@ class Items:
         name = self._upstream(item, "custom", path)
         self._call(_call_id(item, path), name, _dumps({"input": expect_text(item, "input", path)}))
 
-    def _upstream(self, item: Json, kind: DeclaredKind, path: str) -> str:
+    def _upstream(self, item: Json, kind: ToolKind, path: str) -> str:
         namespace = item.get("namespace")
         if namespace is not None and not isinstance(namespace, str):
             raise wrong_type(f"{path}.namespace", "a string", namespace)

@@ -15,9 +15,9 @@ import orjson
 
 from dragoman.translators.ir import PartStarted
 from dragoman.translators.json_text import StringReader
+from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import Json
 from dragoman.translators.responses.options import ResponsesStreamOptions
-from dragoman.translators.responses.tools import Declared, ToolMap
 
 ItemEvent = tuple[str, Json]  # its name and its fields
 Seal = Callable[[str], str]
@@ -185,7 +185,7 @@ class SummaryItem(ReasoningItem):
 class FunctionCallItem(Item):
     prefix = "fc"
 
-    def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
+    def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
         super().__init__(id, index)
         self._call_id = call_id
         self._tool = tool
@@ -208,7 +208,7 @@ class CustomCallItem(Item):
     prefix = "ctc"
     open_when_cut = True
 
-    def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
+    def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
         super().__init__(id, index)
         self._call_id = call_id
         self._tool = tool
@@ -244,7 +244,7 @@ class ProxiedCallItem(Item):
     prefix = "tc"
     open_when_cut = True
 
-    def __init__(self, id: str, index: int, call_id: str, tool: Declared) -> None:
+    def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
         super().__init__(id, index)
         self._call_id = call_id
         self._tool = tool
@@ -290,7 +290,7 @@ def _arguments(text: str) -> Json:
     return value if isinstance(value, dict) else {"input": value}
 
 
-def open_item(part: PartStarted, id: str, index: int, tools: ToolMap, options: ResponsesStreamOptions) -> Item:
+def open_item(part: PartStarted, id: str, index: int, tools: Catalogue, options: ResponsesStreamOptions) -> Item:
     """The item for a part that has begun; `id` is unique in the gateway."""
     match part.kind:
         case "text":
@@ -308,7 +308,7 @@ def open_item(part: PartStarted, id: str, index: int, tools: ToolMap, options: R
             assert_never(part.kind)
 
 
-def _open_call(part: PartStarted, id: str, index: int, tool: Declared) -> Item:
+def _open_call(part: PartStarted, id: str, index: int, tool: DeclaredTool) -> Item:
     match tool.kind:
         case "function":
             return FunctionCallItem(id, index, part.id, tool)

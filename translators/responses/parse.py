@@ -15,13 +15,14 @@ from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Text, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
 from dragoman.translators.openai.refusals import missing, unsupported, validated
+from dragoman.translators.openai.tool_choice import DROPPED
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.responses import schema, tool_choice, tools
 from dragoman.translators.responses.items import Items
 from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.schema import CreateResponse, TextConfig
 from dragoman.translators.responses.stream import ResponsesStream
-from dragoman.translators.responses.tools import Declarations
+from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
@@ -35,18 +36,17 @@ def parse(body: Json, context: Context) -> Turn:
     fields = validated(CreateResponse, body)
     _refuse(fields)
     notes = _ignored(fields)
-    declared = Declarations(context.policy, notes)
+    catalogue = ResponsesCatalogue(context.policy, notes)
     if fields.tools is not None:
-        declared.declare_all(fields.tools, "tools")
-    items = _read_items(fields, declared, context, notes)
+        catalogue.declare_all(fields.tools, "tools")
+    items = _read_items(fields, catalogue, context, notes)
     messages, repairs = repair(items.messages, strict=context.policy.strict_history)
     if not messages:
         raise invalid("Invalid 'input': the conversation has no messages.", "input", "empty_array")
     notes.extend(repairs)
-    choice, allowed = tool_choice.choose(fields.tool_choice, declared, notes)
-    if tool_choice.DROPPED in notes and allowed is None:
+    choice, allowed = tool_choice.choose(fields.tool_choice, catalogue, notes)
+    if DROPPED in notes and allowed is None:
         fields.tool_choice = None  # the answer repeats what was done, not what was asked
-    offered = declared.map(allowed)
     text = schema.known_text(schema.overridden(fields.text or TextConfig(), items.text), notes)
     thinking = schema.known_reasoning(
         schema.overridden(fields.reasoning or CreateResponse.Reasoning(), items.reasoning), notes
@@ -55,7 +55,7 @@ def parse(body: Json, context: Context) -> Turn:
         id=context.id,
         model=fields.model,
         messages=messages,
-        tools=offered.tools,
+        tools=catalogue.offered(allowed),
         tool_choice=choice,
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=fields.max_output_tokens,
@@ -65,14 +65,14 @@ def parse(body: Json, context: Context) -> Turn:
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
     )
-    stream = ResponsesStream(context, _echo(fields, text, thinking), offered, _options(fields, context))
+    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context))
     return Turn(request, fields.stream is True, stream, tuple(notes))
 
 
-def _read_items(fields: CreateResponse, declared: Declarations, context: Context, notes: list[Note]) -> Items:
+def _read_items(fields: CreateResponse, catalogue: ResponsesCatalogue, context: Context, notes: list[Note]) -> Items:
     if fields.input is None:
         raise missing("input")
-    items = Items(declared, context, notes)
+    items = Items(catalogue, context, notes)
     if fields.instructions:
         items.messages.append(Message("system", (Text(fields.instructions),)))
     items.read(fields.input)

@@ -22,11 +22,11 @@ import orjson
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
 from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.output import Item, open_item
-from dragoman.translators.responses.tools import ToolMap
 from dragoman.translators.sse import frame, padding
 
 DONE = b"data: [DONE]\n\n"
@@ -38,7 +38,7 @@ class ResponsesStream(BufferedStream):
     """`echo` holds the fields of the response object that the request fixes; they are encoded once, since a request's
     tools come back in every lifecycle event."""
 
-    def __init__(self, context: Context, echo: Json, tools: ToolMap, options: ResponsesStreamOptions) -> None:
+    def __init__(self, context: Context, echo: Json, tools: Catalogue, options: ResponsesStreamOptions) -> None:
         super().__init__()
         self._context = context
         self._echo = echo

@@ -7,16 +7,18 @@ noted. `allowed_tools` is a hard rule, so the model is offered nothing else.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
-from dragoman.translators.errors import GatewayError, invalid
-from dragoman.translators.ir import Named, Note, ToolChoice
+from dragoman.translators.ir import Note
+from dragoman.translators.openai import tool_choice as shared
+from dragoman.translators.openai.catalogue import ToolKind
 from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
+from dragoman.translators.openai.tool_choice import PARAM, Choice, allowed_tools, kind_of, not_found
 from dragoman.translators.protocol import Json
-from dragoman.translators.responses.tools import Declarations, DeclaredKind
+from dragoman.translators.responses.tools import ResponsesCatalogue
 
-_BY_NAME: dict[str, DeclaredKind] = {"function": "function", "custom": "custom"}
-_BY_TYPE: dict[str, DeclaredKind] = {
+_BY_NAME: dict[str, ToolKind] = {"function": "function", "custom": "custom"}
+_BY_TYPE: dict[str, ToolKind] = {
     "tool_search": "tool_search",
     "local_shell": "local_shell",
     "shell": "shell",
@@ -38,38 +40,18 @@ _HOSTED = frozenset(
         "web_search_preview_2025_03_11",
     }
 )
-_PARAM = "tool_choice"
-DROPPED = Note("field", _PARAM)
 
 
-def choose(choice: object, tools: Declarations, notes: list[Note]) -> tuple[ToolChoice, frozenset[str] | None]:
+def choose(choice: object, tools: ResponsesCatalogue, notes: list[Note]) -> Choice:
     """The choice for the server, and the upstream names to which the offer is narrowed (None: all of them). `notes`
     grows with a choice that is dropped."""
-    match choice:
-        case None | "auto":
-            return "auto", None
-        case "none":
-            return "none", None
-        case "required":
-            if not len(tools) and tools.left_out:
-                notes.append(DROPPED)
-                return "auto", None
-            if not len(tools):
-                message = "Tool choice 'required' must be specified with 'tools' parameter."
-                raise invalid(message, _PARAM)
-            return "required", None
-        case dict() if choice.get("type") == "allowed_tools":
-            return _allowed(choice, tools, notes)
-        case dict():
-            names = _named(choice, tools)
-            if not names:
-                notes.append(DROPPED)
-                return "auto", None
-            return Named(names[0]), None
-        case str():
-            raise wrong_value(_PARAM, choice, "'none', 'auto' and 'required'")
-        case _:
-            raise wrong_type(_PARAM, "a string or an object", choice)
+    return shared.choose(
+        choice,
+        tools,
+        notes,
+        named=lambda one: _named(one, tools),
+        allowed=lambda one: _allowed(one, tools, notes),
+    )
 
 
 def echo(choice: object) -> Any:
@@ -81,37 +63,17 @@ def echo(choice: object) -> Any:
     return choice
 
 
-def _allowed(choice: Json, tools: Declarations, notes: list[Note]) -> tuple[ToolChoice, frozenset[str]]:
+def _allowed(choice: Json, tools: ResponsesCatalogue, notes: list[Note]) -> Choice:
     listed = choice.get("tools")
     if not isinstance(listed, list):
-        raise wrong_type(_PARAM, "an array of tools in 'tools'", listed)
-    if not listed:
-        raise invalid("Tool choice 'allowed_tools' names no tools.", _PARAM, "empty_array")
-    names: set[str] = set()
-    for one in listed:
-        if not isinstance(one, dict):
-            raise wrong_type(_PARAM, "an object for each allowed tool", one)
-        found = _named(one, tools, with_namespaces=True)
-        if not found and DROPPED not in notes:
-            notes.append(DROPPED)
-        names.update(found)
-    mode: Literal["auto", "required"]
-    match choice.get("mode"):
-        case None | "auto":
-            mode = "auto"
-        case "required":
-            mode = "required" if names else "auto"
-        case other:
-            raise wrong_value(_PARAM, other, "'auto' and 'required'")
-    return mode, frozenset(names)
+        raise wrong_type(PARAM, "an array of tools in 'tools'", listed)
+    return allowed_tools(listed, choice.get("mode"), notes, lambda one: _named(one, tools, with_namespaces=True))
 
 
-def _named(choice: Json, tools: Declarations, *, with_namespaces: bool = False) -> list[str]:
+def _named(choice: Json, tools: ResponsesCatalogue, *, with_namespaces: bool = False) -> list[str]:
     """The upstream names that an object form means: one, or with `namespace` all of its members; none for a tool that
     was left out."""
-    kind = choice.get("type")
-    if not isinstance(kind, str):
-        raise wrong_type(_PARAM, "a string for 'type'", kind)
+    kind = kind_of(choice)
     if kind in _BY_TYPE:
         found = tools.find(_BY_TYPE[kind], kind, None)
         if found is not None:
@@ -119,26 +81,22 @@ def _named(choice: Json, tools: Declarations, *, with_namespaces: bool = False) 
     if tools.was_left_out(kind):
         return []
     if kind in _BY_TYPE:
-        raise _not_found(kind)
+        raise not_found(kind)
     if kind in _HOSTED:
-        raise unsupported(_PARAM, f"Tools of type '{kind}' cannot be called through this gateway.")
+        raise unsupported(PARAM, f"Tools of type '{kind}' cannot be called through this gateway.")
     if kind not in _BY_NAME and not (with_namespaces and kind == "namespace"):
-        raise wrong_value(_PARAM, kind)
+        raise wrong_value(PARAM, kind)
     name, namespace = choice.get("name"), choice.get("namespace")
     if not isinstance(name, str):
-        raise wrong_type(_PARAM, "a string for 'name'", name)
+        raise wrong_type(PARAM, "a string for 'name'", name)
     if namespace is not None and not isinstance(namespace, str):
-        raise wrong_type(_PARAM, "a string for 'namespace'", namespace)
+        raise wrong_type(PARAM, "a string for 'namespace'", namespace)
     if kind == "namespace":
         members = tools.members(name)
         if not members:
-            raise _not_found(name)
+            raise not_found(name)
         return members
     found = tools.find(_BY_NAME[kind], name, namespace)
     if found is None and not tools.was_left_out(name):
-        raise _not_found(name)
+        raise not_found(name)
     return [] if found is None else [found]
-
-
-def _not_found(name: str) -> GatewayError:
-    return invalid(f"Tool choice '{name[:64]}' not found in 'tools' parameter.", _PARAM)

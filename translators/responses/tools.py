@@ -16,19 +16,15 @@ refused, as the operator decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted
-from dragoman.translators.ir import Note, Tool
+from dragoman.translators.ir import Note
+from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool, ToolKind, free_name
 from dragoman.translators.openai.reading import expect_list, expect_text, name_of, object_or_null, text_or_null
-from dragoman.translators.openai.refusals import unsupported, wrong_type
+from dragoman.translators.openai.refusals import wrong_type
 from dragoman.translators.openai.tools import (
     CUSTOM_PARAMETERS,
     custom_description,
-    free_name,
     object_schema,
     read_function,
 )
@@ -37,72 +33,17 @@ from dragoman.translators.responses import proxies
 
 _VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
 
-DeclaredKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch"]
 
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A tool as the client declared it. `encrypted` tells that its schema marks a property so (Codex, multi-agent
-    v2)."""
-
-    kind: DeclaredKind
-    name: str
-    namespace: str | None = None
-    encrypted: bool = False
-
-
-class ToolMap:
-    """What the model is offered, and what its calls mean to the client."""
-
-    __slots__ = ("_owners", "tools")
-
-    def __init__(self, tools: tuple[Tool, ...], owners: Mapping[str, Declared]) -> None:
-        self.tools = tools
-        self._owners = owners
-
-    def restore(self, name: str) -> Declared:
-        """The declaration behind an upstream name. A name that the model invented is a function of that name: the
-        client will tell it so."""
-        return self._owners.get(name) or Declared("function", name)
-
-
-class Declarations:
-    """Collects the tools of a request in the order in which they are mentioned. `notes` grows with what is left out."""
-
+class ResponsesCatalogue(Catalogue):
     def __init__(self, policy: Policy, notes: list[Note]) -> None:
-        self._policy = policy
-        self._notes = notes
-        self._tools: dict[str, Tool] = {}  # declared, by upstream name
-        self._owners: dict[str, Declared] = {}  # by upstream name; also tools that only the history mentions
-        self._names: dict[tuple[DeclaredKind, str | None, str], str] = {}
-        self._bare: dict[tuple[str | None, str], str] = {}
-        self._by_name: dict[tuple[DeclaredKind, str], list[str]] = {}  # declared, whatever their namespace
+        super().__init__(policy, notes)
+        self._by_name: dict[tuple[ToolKind, str], list[str]] = {}  # declared, whatever their namespace
         self._by_namespace: dict[str, list[str]] = {}
         self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
-        self.left_out: set[str] = set()  # types
-
-    def __len__(self) -> int:
-        return len(self._tools)
-
-    def map(self, allowed: frozenset[str] | None = None) -> ToolMap:
-        """The finished map; with `allowed`, the model is offered only these upstream names."""
-        tools = (tool for name, tool in self._tools.items() if allowed is None or name in allowed)
-        return ToolMap(tuple(tools), self._owners)
 
     # ------------------------------------------------------------------------------------------------------- declaring
 
-    def declare_all(self, tools: object, path: str) -> list[str]:
-        """Takes a list of tools in; gives the upstream names of those that the model may now call."""
-        if not isinstance(tools, list):
-            raise wrong_type(path, "an array", tools)
-        names: list[str] = []
-        for index, tool in enumerate(tools):
-            names.extend(self._declare(tool, f"{path}[{index}]"))
-        return names
-
-    def _declare(self, tool: object, path: str) -> list[str]:
-        if not isinstance(tool, dict):
-            raise wrong_type(path, "an object", tool)
+    def _declare(self, tool: Json, path: str) -> list[str]:
         match expect_text(tool, "type", path):
             case "function":
                 return [self._function(tool, path, None, "")]
@@ -114,19 +55,20 @@ class Declarations:
                 parameters = object_or_null(tool, "parameters", path)
                 shown = object_schema(parameters) if parameters else proxies.TOOL_SEARCH_PARAMETERS
                 description = text_or_null(tool, "description", path) or proxies.TOOL_SEARCH_DESCRIPTION
-                return [self._add(Declared("tool_search", "tool_search"), description, shown, path)]
+                return self._proxy("tool_search", description, shown, path)
             case "local_shell":
-                shown = proxies.LOCAL_SHELL_PARAMETERS
-                return [self._add(Declared("local_shell", "local_shell"), proxies.LOCAL_SHELL_DESCRIPTION, shown, path)]
+                return self._proxy("local_shell", proxies.LOCAL_SHELL_DESCRIPTION, proxies.LOCAL_SHELL_PARAMETERS, path)
             case "shell" if _is_local(tool.get("environment")):
                 description = proxies.shell_description((tool.get("environment") or {}).get("skills"))
-                return [self._add(Declared("shell", "shell"), description, proxies.SHELL_PARAMETERS, path)]
+                return self._proxy("shell", description, proxies.SHELL_PARAMETERS, path)
             case "apply_patch":
-                shown = proxies.APPLY_PATCH_PARAMETERS
-                return [self._add(Declared("apply_patch", "apply_patch"), proxies.APPLY_PATCH_DESCRIPTION, shown, path)]
+                return self._proxy("apply_patch", proxies.APPLY_PATCH_DESCRIPTION, proxies.APPLY_PATCH_PARAMETERS, path)
             case hosted:
-                self._leave_out(hosted, path)
+                self.leave_out(hosted, f"{path}.type")
                 return []
+
+    def _proxy(self, kind: ToolKind, description: str, parameters: Json, path: str) -> list[str]:
+        return [self._add(DeclaredTool(kind, kind), description, parameters, path)]
 
     def _namespace(self, tool: Json, path: str) -> list[str]:
         namespace = name_of(tool, path)
@@ -140,7 +82,7 @@ class Declarations:
                 raise wrong_type(place, "an object", member)
             kind = expect_text(member, "type", place)
             if kind not in ("function", "custom"):
-                self._leave_out(kind, place)
+                self.leave_out(kind, f"{place}.type")
                 continue
             first = self._carriers.setdefault(namespace, name_of(member, place)) == member["name"]
             declare = self._function if kind == "function" else self._custom
@@ -149,70 +91,34 @@ class Declarations:
 
     def _function(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
         function = read_function(tool, path)
-        declared = Declared("function", name_of(tool, path), namespace, _marks_encrypted(tool.get("parameters")))
+        declared = DeclaredTool("function", name_of(tool, path), namespace, _marks_encrypted(tool.get("parameters")))
         return self._add(declared, preface + function.description, function.parameters, path, function.strict)
 
     def _custom(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
         description = custom_description(preface + (text_or_null(tool, "description", path) or ""), tool, path)
-        return self._add(Declared("custom", name_of(tool, path), namespace), description, CUSTOM_PARAMETERS, path)
+        return self._add(DeclaredTool("custom", name_of(tool, path), namespace), description, CUSTOM_PARAMETERS, path)
 
     def _add(
-        self, declared: Declared, description: str, parameters: Json, path: str, strict: bool | None = None
+        self, declared: DeclaredTool, description: str, parameters: Json, path: str, strict: bool | None = None
     ) -> str:
-        name = self._assign(declared, declaring=True)
-        tool = Tool(name, description, parameters, strict)
-        known = self._tools.setdefault(name, tool)
-        if known is tool:
-            self._owners[name] = declared
+        before = len(self)
+        name = super()._add(declared, description, parameters, path, strict)
+        if len(self) > before:
             self._by_name.setdefault((declared.kind, declared.name), []).append(name)
             if declared.namespace is not None:
                 self._by_namespace.setdefault(declared.namespace, []).append(name)
-            if len(self._tools) > self._policy.max_tools:
-                message = f"Too many tools: at most {self._policy.max_tools} are allowed."
-                raise invalid(message, path, "array_above_max_length")
-        elif (
-            known != tool
-        ):  # the same tool, described anew: what the prompt already shows stays, or its prefix would change
-            self._notes.append(noted("tool", declared.name))
         return name
 
-    def _leave_out(self, kind: str, path: str) -> None:
-        if self._policy.hosted_tools == "reject":
-            raise unsupported(f"{path}.type", f"Tools of type '{kind}' are not supported by this gateway.")
-        self.left_out.add(kind)
-        self._notes.append(noted("tool", kind))
-
-    # ---------------------------------------------------------------------------------------------------------- naming
-
-    def name(self, kind: DeclaredKind, name: str, namespace: str | None = None) -> str:
-        """The upstream name for a call in the history, whether or not its tool is declared (yet, or any longer)."""
-        return self._assign(Declared(kind, name, namespace), declaring=False)
-
-    def _assign(self, declared: Declared, *, declaring: bool) -> str:
-        key = (declared.kind, declared.namespace, declared.name)
-        if (known := self._names.get(key)) is not None:
-            return known
-        # The history may have named the tool under another kind before it was declared, or after it ceased to be.
-        bare = self._bare.get((declared.namespace, declared.name))
-        if bare is not None and not (declaring and bare in self._tools):
-            self._names[key] = bare
-            return bare
-        upstream = self._free_name(declared)
-        self._names[key] = upstream
-        self._bare.setdefault((declared.namespace, declared.name), upstream)
-        self._owners[upstream] = declared
-        return upstream
-
-    def _free_name(self, declared: Declared) -> str:
+    def _free_name(self, declared: DeclaredTool) -> str:
         flat = declared.name
         if declared.namespace is not None:
             separator = "" if declared.namespace.endswith("__") else "__"
             flat = f"{declared.namespace}{separator}{declared.name}"
-        return free_name(flat, (declared.kind, declared.namespace or "", declared.name), self._owners)
+        return free_name(flat, (declared.kind, declared.namespace or "", declared.name), self._meant)
 
     # --------------------------------------------------------------------------------------------------------- finding
 
-    def find(self, kind: DeclaredKind, name: str, namespace: str | None) -> str | None:
+    def find(self, kind: ToolKind, name: str, namespace: str | None) -> str | None:
         """The upstream name of a declared tool. Without a namespace, the member of any one namespace is meant; None
         where there is none, or more than one."""
         exact = self._names.get((kind, namespace, name))

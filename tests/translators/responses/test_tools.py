@@ -12,20 +12,21 @@ from hypothesis import strategies as st
 
 from dragoman.translators.errors import Kind
 from dragoman.translators.ir import Finished, Named, Note, Started, StopReason, Tool, ToolCall
+from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.openai.tools import canonical_schema, object_schema
 from dragoman.translators.protocol import Json, Policy, Turn
-from dragoman.translators.responses.tools import Declarations, Declared, ToolMap
+from dragoman.translators.responses.tools import ResponsesCatalogue
 from tests.responses_requests import parse, refused
 
 EMPTY = {"type": "object", "properties": {}}
 NAMES = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
-def declare(*tools: Json, policy: Policy | None = None) -> tuple[ToolMap, list[Note]]:
+def declare(*tools: Json, policy: Policy | None = None) -> tuple[Catalogue, list[Note]]:
     notes: list[Note] = []
-    declarations = Declarations(policy or Policy(), notes)
-    declarations.declare_all(list(tools), "tools")
-    return declarations.map(), notes
+    catalogue = ResponsesCatalogue(policy or Policy(), notes)
+    catalogue.declare_all(list(tools), "tools")
+    return catalogue, notes
 
 
 def function(name: str = "f", **more: Any) -> Json:
@@ -36,7 +37,7 @@ def namespace(name: str, *tools: Json, description: str = "") -> Json:
     return {"type": "namespace", "name": name, "description": description, "tools": list(tools)}
 
 
-def names(tools: ToolMap | Turn) -> list[str]:
+def names(tools: Catalogue | Turn) -> list[str]:
     return [tool.name for tool in (tools.request.tools if isinstance(tools, Turn) else tools.tools)]
 
 
@@ -47,7 +48,7 @@ def test_a_function_keeps_everything() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     tools, _ = declare(function("f", parameters=schema, strict=True))
     assert tools.tools == (Tool("f", "Does f.", schema, True),)
-    assert tools.restore("f") == Declared("function", "f", None)
+    assert tools.restore("f") == DeclaredTool("function", "f", None)
 
 
 @pytest.mark.parametrize("parameters", [None, {}, {"type": "object"}, {"properties": {}}, {"type": None}])
@@ -58,7 +59,7 @@ def test_description_and_parameters_are_always_there(parameters: Json | None) ->
 
 def test_a_name_that_nobody_declared_is_a_function() -> None:
     tools, _ = declare(function("f"))
-    assert tools.restore("invented__name") == Declared("function", "invented__name", None)
+    assert tools.restore("invented__name") == DeclaredTool("function", "invented__name", None)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_custom_tool_is_a_function_with_one_string() -> None:
     assert tool.description == "Runs code."
     assert tool.parameters["required"] == ["input"]
     assert tool.parameters["properties"]["input"]["type"] == "string"
-    assert tools.restore("exec") == Declared("custom", "exec", None)
+    assert tools.restore("exec") == DeclaredTool("custom", "exec", None)
 
 
 def test_a_grammar_is_told_to_the_model() -> None:
@@ -163,7 +164,7 @@ def test_tools_of_the_client_become_functions(tool: Json, required: str) -> None
     (shown,) = tools.tools
     assert shown.description
     assert required in shown.parameters["required"]
-    assert tools.restore(shown.name) == Declared(tool["type"], tool["type"], None)
+    assert tools.restore(shown.name) == DeclaredTool(tool["type"], tool["type"], None)
     assert notes == []
 
 
@@ -215,9 +216,9 @@ def test_a_note_cannot_carry_what_a_header_must_not() -> None:
 def test_namespace_members_are_flat_and_restored_by_lookup() -> None:
     tools, _ = declare(namespace("mcp__demo", function("add"), {"type": "custom", "name": "note"}), function("add"))
     assert names(tools) == ["mcp__demo__add", "mcp__demo__note", "add"]
-    assert tools.restore("mcp__demo__add") == Declared("function", "add", "mcp__demo")
-    assert tools.restore("mcp__demo__note") == Declared("custom", "note", "mcp__demo")
-    assert tools.restore("add") == Declared("function", "add", None)
+    assert tools.restore("mcp__demo__add") == DeclaredTool("function", "add", "mcp__demo")
+    assert tools.restore("mcp__demo__note") == DeclaredTool("custom", "note", "mcp__demo")
+    assert tools.restore("add") == DeclaredTool("function", "add", None)
 
 
 def test_the_description_of_a_namespace_is_told_once() -> None:
@@ -252,10 +253,10 @@ def test_collisions_are_resolved_whatever_the_order(order: tuple[int, ...]) -> N
     assert all(NAMES.fullmatch(name) for name in names(tools))
     restored = {tools.restore(name) for name in names(tools)}
     assert restored == {
-        Declared("function", "a__b", None),
-        Declared("function", "b", "a"),
-        Declared("function", "b", "a__"),
-        Declared("function", "a.b", None),
+        DeclaredTool("function", "a__b", None),
+        DeclaredTool("function", "b", "a"),
+        DeclaredTool("function", "b", "a__"),
+        DeclaredTool("function", "a.b", None),
     }
     assert notes == []
 
