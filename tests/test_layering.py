@@ -334,6 +334,24 @@ def test_a_relative_import_of_a_package_counts_from_the_package() -> None:
     assert found.name == "translators.responses.stream.Stream"
 
 
+def class_names(source: str) -> list[str]:
+    return [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+
+
+@pytest.mark.parametrize("package", ["translators"])
+def test_no_class_name_stands_twice_in_a_package(package: str) -> None:
+    files: dict[str, list[str]] = {}
+    for path in sources(package):
+        for name in class_names(path.read_text(encoding="utf-8")):
+            files.setdefault(name, []).append(str(path.relative_to(ROOT)))
+    twice = [f"{name} stands in {' and '.join(paths)}" for name, paths in files.items() if len(paths) > 1]
+    assert not twice, "\n" + "\n".join(twice)
+
+
+def test_only_classes_at_the_top_of_a_module_have_names_of_their_own() -> None:
+    assert class_names("class A:\n    class B: ...\ndef f():\n    class C: ...") == ["A"]
+
+
 def test_calls_that_reach_outside_are_seen() -> None:
     assert impure_calls("def f(context):\n    context.open('x')\n    return open('y')") == [(3, "open")]
 

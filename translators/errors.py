@@ -89,6 +89,11 @@ class GatewayError(Exception):
         return f"GatewayError({self.kind.name}, {self.message!r}, param={self.param!r})"
 
 
+def quoted(value: object) -> str:
+    """A client's value as a message shows it."""
+    return f"'{value[:64]}'" if isinstance(value, str) else repr(value)[:64]
+
+
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> GatewayError:
     """The most common error: the client's fault, with the parameter named. Codes are OpenAI's; other protocols ignore
     them."""

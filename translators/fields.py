@@ -7,7 +7,7 @@ not know: unknown fields are kept apart in `model_extra`, so that a parser can r
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -52,6 +52,17 @@ def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
         seed=fields.seed,
         stop=tuple(stop) if stop else None,
     )
+
+
+def unusual(fields: BaseModel, ordinary: Mapping[str, Container[object]]) -> list[str]:
+    """Names of the fields that hold anything but one of their ordinary values."""
+    values = ((name, getattr(fields, name), usual) for name, usual in ordinary.items())
+    return [name for name, value, usual in values if value is not None and value not in usual]
+
+
+def unknown(fields: BaseModel) -> list[str]:
+    """Names of the fields that the schema does not have."""
+    return [name for name, value in (fields.model_extra or {}).items() if value is not None]
 
 
 def noted(kind: NoteKind, name: str) -> Note:

@@ -28,6 +28,7 @@ import orjson
 
 from dragoman.translators.errors import invalid
 from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolResult
+from dragoman.translators.json_text import is_object
 
 MISSING_OUTPUT = "[No output was recorded for this call.]"
 ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id {id}]"
@@ -187,10 +188,7 @@ def object_text(arguments: str) -> tuple[str, bool]:
     """`arguments` as the text of a JSON object, and whether it had to be wrapped. No text at all means no arguments."""
     if not arguments.strip():
         return "{}", False
-    try:
-        value = orjson.loads(arguments)
-    except ValueError:  # cut short, or never JSON: templates that read arguments would fail on it for ever
-        value = None
-    if isinstance(value, dict):
+    if is_object(arguments):
         return arguments, False
+    # cut short, or never JSON: templates that read arguments would fail on it for ever
     return orjson.dumps({"arguments": arguments}).decode(), True

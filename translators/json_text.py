@@ -1,9 +1,9 @@
 """JSON while it is still being written: where a value is complete, and the text of a string as its pieces come.
 
-Tool arguments arrive as pieces of JSON text. `Balance` says at which character the outermost object or array closes,
-so that a call can be ended the moment it is whole; `StringReader` un-escapes the one string property in which a
-free-form tool's input travels. Neither validates: a model's broken JSON must still reach the client as it is.
-`without_lone_surrogates` mends the one fault that honest clients and servers both make.
+Tool arguments arrive as pieces of JSON text. `Balance` finds the character at which the outermost object or array
+closes, so that a call can be ended as soon as it is whole. `StringReader` un-escapes the one string property that
+carries the input of a free-form tool. Neither validates: a model's broken JSON must still reach the client as it is.
+`without_lone_surrogates` repairs the one fault that honest clients and servers both make.
 """
 
 from __future__ import annotations
@@ -12,37 +12,69 @@ import json
 import re
 from collections.abc import Iterator
 from enum import Enum
+from typing import ClassVar
 
 import orjson
 
 from dragoman.translators.steps import Steps
 
-_STRUCTURE = re.compile(r'["{}\[\]]')
 _IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
 
 
-class Balance:
-    """Feed pieces; `complete` turns True when the outermost brackets have closed. A text that does not begin with an
-    object or an array never completes by itself: its end is the end of the answer."""
+class JsonScanner:
+    """Finds where one JSON object, array or string ends, as its text comes. A subclass may look for more than
+    `structure`: whatever else matches outside of strings is not JSON and ends the value as `broken`."""
 
-    __slots__ = ("_depth", "_escaped", "_raw", "_string", "begun", "complete")
+    __slots__ = ("_depth", "_escaped", "_string", "broken", "complete")
+    structure: ClassVar[re.Pattern[str]] = re.compile(r'["{}\[\]]')
 
     def __init__(self) -> None:
         self._depth = 0
         self._string = False
         self._escaped = False
-        self._raw = False
-        self.begun = False  # anything but white space seen
         self.complete = False
+        self.broken = False
+
+    def scan(self, text: str, at: int) -> int:
+        """Reads `text` from `at` on; gives where the value ends in it, its length where the value goes on."""
+        if self._escaped and at < len(text):
+            at, self._escaped = at + 1, False
+        while (match := (_IN_STRING if self._string else self.structure).search(text, at)) is not None:
+            at, found = match.end(), match[0]
+            if found == '"':
+                self._string = not self._string
+                if not self._string and not self._depth:
+                    self.complete = True
+                    return at
+            elif found == "\\":
+                self._escaped = True
+            elif found in "{[":
+                self._depth += 1
+            elif found in "}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    self.complete = True
+                    return at
+            elif not self._string:
+                self.broken = True
+                return at - 1
+        return len(text)
+
+
+class Balance(JsonScanner):
+    """Feed pieces; `complete` becomes True when the outermost brackets have closed. A text that does not begin with an
+    object or an array never completes by itself: it ends with the answer."""
+
+    __slots__ = ("bare", "begun")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = False  # anything but white space has come
+        self.bare = False  # and it is neither an object nor an array
 
     @property
     def in_string(self) -> bool:
         return self._string
-
-    @property
-    def bare(self) -> bool:
-        """What has begun is neither an object nor an array."""
-        return self._raw
 
     def feed(self, text: str) -> int:
         """How many characters of `text` belong to the value; fewer than all only once it is complete."""
@@ -54,27 +86,8 @@ class Balance:
             if at == len(text):
                 return at
             self.begun = True
-            self._raw = text[at] not in "{["
-        if self._raw:
-            return len(text)
-        if self._escaped:
-            at, self._escaped = at + 1, False
-        while True:
-            match = (_IN_STRING if self._string else _STRUCTURE).search(text, at)
-            if match is None:
-                return len(text)
-            at, found = match.end(), match[0]
-            if found == '"':
-                self._string = not self._string
-            elif found == "\\":
-                self._escaped = True
-            elif found in "{[":
-                self._depth += 1
-            elif found in "}]":
-                self._depth -= 1
-                if self._depth == 0:
-                    self.complete = True
-                    return at
+            self.bare = text[at] not in "{["
+        return len(text) if self.bare else self.scan(text, at)
 
 
 def is_object(text: str) -> bool:

@@ -123,7 +123,7 @@ class JsonCalls(Markup):
         if self._early is None:
             over = self._stream_object()
         else:
-            end = self._json.feed(self._text, self._at)
+            end = self._json.scan(self._text, self._at)
             self._early.append(self._take(end))
             over = self._json.complete or self._json.broken
         if not over:
@@ -143,7 +143,7 @@ class JsonCalls(Markup):
         return True
 
     def _nested(self) -> bool:
-        self._pieces.append(self._take(self._json.feed(self._text, self._at)))
+        self._pieces.append(self._take(self._json.scan(self._text, self._at)))
         if self._json.broken:
             return self._broken()
         return self._member_is("".join(self._pieces)) if self._json.complete else False

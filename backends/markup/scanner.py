@@ -21,6 +21,7 @@ from functools import cache
 from typing import ClassVar
 
 from dragoman.translators.ir import Note, Request, Tool
+from dragoman.translators.json_text import JsonScanner
 from dragoman.translators.parts import Parts
 
 HELD_LIMIT = 262_144  # characters of a call that may wait for its name
@@ -28,8 +29,6 @@ RESCAN_LIMIT = 4_096  # of a malformed call, that are searched for further marke
 HEADER_LIMIT = 1_024  # for names, keys and tags
 TAG_NEWLINES = 8  # newlines beside a reasoning tag that are held back
 
-_STRUCTURE = re.compile(r'["{}\[\]<]')
-_IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
 _BLANK = re.compile(r"\s*")
 _OBJECT_BEGINS = re.compile(r'\{\s*["}]')
 _OBJECT_MAY_BEGIN = re.compile(r"\{\s*\Z")
@@ -62,41 +61,11 @@ class Markers:
 markers_of = cache(Markers)
 
 
-class JsonText:
-    """One JSON object, array or string as it comes: `feed` says where in the text it ends, or ends for now."""
+class JsonText(JsonScanner):
+    """One JSON object, array or string as it comes, which a `<` outside of strings breaks."""
 
-    __slots__ = ("_depth", "_escaped", "_string", "broken", "complete")
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._string = False
-        self._escaped = False
-        self.complete = False
-        self.broken = False  # a `<` outside of strings
-
-    def feed(self, text: str, at: int) -> int:
-        if self._escaped and at < len(text):
-            at, self._escaped = at + 1, False
-        while (match := (_IN_STRING if self._string else _STRUCTURE).search(text, at)) is not None:
-            at, found = match.end(), match[0]
-            if found == '"':
-                self._string = not self._string
-                if not self._string and not self._depth:
-                    self.complete = True
-                    return at
-            elif found == "\\":
-                self._escaped = True
-            elif found in "{[":
-                self._depth += 1
-            elif found == "<":
-                self.broken = True
-                return at - 1
-            elif found in "}]":
-                self._depth -= 1
-                if self._depth <= 0:
-                    self.complete = True
-                    return at
-        return len(text)
+    __slots__ = ()
+    structure = re.compile(r'["{}\[\]<]')
 
 
 def _over() -> bool:
@@ -352,7 +321,7 @@ class Markup:
 
     def _stream_object(self) -> bool:
         """Pass on what there is of the object; True when it has ended, one way or the other."""
-        end = self._json.feed(self._text, self._at)
+        end = self._json.scan(self._text, self._at)
         if end > self._at:
             self._emit_arguments(self._take(end))
         return self._json.complete or self._json.broken

@@ -13,7 +13,7 @@ from dragoman.translators.chat_completions.schema import CreateChatCompletion
 from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamOptions
 from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import noted, unknown, unusual
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
@@ -84,13 +84,10 @@ def _refuse(fields: CreateChatCompletion) -> None:
 def _ignored(fields: CreateChatCompletion) -> list[Note]:
     """Fields that were accepted, change nothing and might have been meant to."""
     names = [name for name in _NOTED if getattr(fields, name) is not None]
-    for name, ordinary in _ORDINARY.items():
-        value = getattr(fields, name)
-        if value is not None and value not in ordinary:
-            names.append(name)
+    names.extend(unusual(fields, _ORDINARY))
     if fields.stream_options is not None and not fields.stream:
         names.append("stream_options")
-    names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
+    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
 
 

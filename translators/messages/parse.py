@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from dragoman.translators import ir, soft_words
-from dragoman.translators.fields import noted, sampling
+from dragoman.translators.fields import noted, sampling, unknown, unusual
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
@@ -106,15 +106,11 @@ def _ignored(fields: CreateMessage) -> list[Note]:
         raise unsupported("thread", "Threads are not supported by this gateway: send the whole conversation.")
     if isinstance(fields.container, dict) and fields.container.get("skills"):
         raise unsupported("container.skills", "Skills are not supported by this gateway.")
-    names = [
-        name
-        for name, ordinary in _ORDINARY.items()
-        if (value := getattr(fields, name)) is not None and value not in ordinary
-    ]
+    names = unusual(fields, _ORDINARY)
     if fields.container is not None:
         names.append("container")
     names.extend(_context_edits(fields.context_management))
-    names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
+    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
 
 

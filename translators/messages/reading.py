@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dragoman.translators.errors import GatewayError, Kind, invalid
+from dragoman.translators.errors import GatewayError, Kind, invalid, quoted
 from dragoman.translators.protocol import Json
 
 
@@ -48,8 +48,9 @@ def unsupported(path: str, message: str) -> GatewayError:
 
 def wrong_tag(path: str, tag: object, allowed: str) -> GatewayError:
     """`path` is that of the object whose `type` is not one of those `allowed` here."""
-    shown = f"'{tag[:64]}'" if isinstance(tag, str) else repr(tag)[:64]
-    return invalid(f"{path}.type: Input tag {shown} does not match any of the expected tags: {allowed}", f"{path}.type")
+    return invalid(
+        f"{path}.type: Input tag {quoted(tag)} does not match any of the expected tags: {allowed}", f"{path}.type"
+    )
 
 
 def _wrong(owner: Mapping[str, Any], key: str, path: str, expected: str) -> GatewayError:

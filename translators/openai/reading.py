@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dragoman.translators.errors import GatewayError
 from dragoman.translators.openai.refusals import empty, missing, wrong_type
 from dragoman.translators.protocol import Json
 
@@ -17,27 +18,21 @@ def expect_text(owner: Mapping[str, Any], key: str, path: str) -> str:
     value = owner.get(key)
     if isinstance(value, str):
         return value
-    if key not in owner:
-        raise missing(f"{path}.{key}")
-    raise wrong_type(f"{path}.{key}", "a string", value)
+    raise _refused(owner, key, path, "a string")
 
 
 def expect_list(owner: Mapping[str, Any], key: str, path: str) -> list[Any]:
     value = owner.get(key)
     if isinstance(value, list):
         return value
-    if key not in owner:
-        raise missing(f"{path}.{key}")
-    raise wrong_type(f"{path}.{key}", "an array", value)
+    raise _refused(owner, key, path, "an array")
 
 
 def expect_object(owner: Mapping[str, Any], key: str, path: str) -> Json:
     value = owner.get(key)
     if isinstance(value, dict):
         return value
-    if key not in owner:
-        raise missing(f"{path}.{key}")
-    raise wrong_type(f"{path}.{key}", "an object", value)
+    raise _refused(owner, key, path, "an object")
 
 
 def text_or_null(owner: Mapping[str, Any], key: str, path: str) -> str | None:
@@ -68,3 +63,8 @@ def filled_text(owner: Mapping[str, Any], key: str, path: str) -> str:
 
 def name_of(owner: Mapping[str, Any], path: str) -> str:
     return filled_text(owner, "name", path)
+
+
+def _refused(owner: Mapping[str, Any], key: str, path: str, expected: str) -> GatewayError:
+    place = f"{path}.{key}"
+    return wrong_type(place, expected, owner[key]) if key in owner else missing(place)

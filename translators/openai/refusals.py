@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from dragoman.translators.errors import GatewayError, Kind, invalid
+from dragoman.translators.errors import GatewayError, Kind, invalid, quoted
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -28,7 +28,7 @@ def wrong_type(path: str, expected: str, value: object) -> GatewayError:
 
 def wrong_value(path: str, value: object, allowed: str = "") -> GatewayError:
     hint = f" Supported values are: {allowed}." if allowed else ""
-    return invalid(f"Invalid value: {_quoted(value)}.{hint}", path, "invalid_value")
+    return invalid(f"Invalid value: {quoted(value)}.{hint}", path, "invalid_value")
 
 
 def unsupported(path: str, message: str, code: str = "unsupported_value") -> GatewayError:
@@ -52,10 +52,6 @@ def _named(value: object) -> str:
             return "an array"
         case _:
             return "an object"
-
-
-def _quoted(value: object) -> str:
-    return f"'{value[:64]}'" if isinstance(value, str) else repr(value)[:64]
 
 
 # ------------------------------------------------------------------------------------------------ what pydantic refuses

@@ -73,8 +73,24 @@ class Item:
 
 
 class MessageItem(Item):
+    """A message of one content part."""
+
     prefix = "msg"
 
+    def _part(self) -> Json:
+        raise AssertionError("every kind of part has its own shape")
+
+    def added(self) -> Json:
+        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
+
+    def opening(self) -> Iterator[ItemEvent]:
+        yield "response.content_part.added", self._at(content_index=0, part=self._part())
+
+    def done(self, seal: Seal | None) -> Json:
+        return self.added() | {"content": [self._part()]}
+
+
+class TextItem(MessageItem):
     def __init__(self, id: str, index: int, wants_logprobs: bool) -> None:
         super().__init__(id, index)
         self._logprobs: list[Json] = []
@@ -92,24 +108,13 @@ class MessageItem(Item):
     def _part(self) -> Json:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self._logprobs}
 
-    def added(self) -> Json:
-        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
-
-    def opening(self) -> Iterator[ItemEvent]:
-        yield "response.content_part.added", self._at(content_index=0, part=self._part())
-
     def closing(self) -> Iterator[ItemEvent]:
         part = self._part()
         yield "response.output_text.done", self._at(content_index=0, text=part["text"], logprobs=self._logprobs)
         yield "response.content_part.done", self._at(content_index=0, part=part)
 
-    def done(self, seal: Seal | None) -> Json:
-        return self.added() | {"content": [self._part()]}
 
-
-class RefusalItem(Item):
-    prefix = "msg"
-
+class RefusalItem(MessageItem):
     def __init__(self, id: str, index: int) -> None:
         super().__init__(id, index)
         self._head("response.refusal.delta", content_index=0)
@@ -117,18 +122,9 @@ class RefusalItem(Item):
     def _part(self) -> Json:
         return {"type": "refusal", "refusal": self.text}
 
-    def added(self) -> Json:
-        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
-
-    def opening(self) -> Iterator[ItemEvent]:
-        yield "response.content_part.added", self._at(content_index=0, part=self._part())
-
     def closing(self) -> Iterator[ItemEvent]:
         yield "response.refusal.done", self._at(content_index=0, refusal=self.text)
         yield "response.content_part.done", self._at(content_index=0, part=self._part())
-
-    def done(self, seal: Seal | None) -> Json:
-        return self.added() | {"content": [self._part()]}
 
 
 class ReasoningItem(Item):
@@ -182,36 +178,42 @@ class SummaryItem(ReasoningItem):
         return self.added() | {"summary": [self._part()]} | self._sealed(seal)
 
 
-class FunctionCallItem(Item):
-    prefix = "fc"
-
+class CallItem(Item):
     def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
         super().__init__(id, index)
         self._call_id = call_id
         self._tool = tool
+
+    def _named(self, type: str) -> Json:
+        """The fields with which the calls of functions and of free-form tools begin."""
+        item = {"id": self.id, "type": type, "call_id": self._call_id, "name": self._tool.name}
+        return item if self._tool.namespace is None else item | {"namespace": self._tool.namespace}
+
+
+class FunctionCallItem(CallItem):
+    prefix = "fc"
+
+    def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
+        super().__init__(id, index, call_id, tool)
         self._head("response.function_call_arguments.delta")
 
     def added(self) -> Json:
-        item = {"id": self.id, "type": "function_call", "call_id": self._call_id, "name": self._tool.name}
-        item |= {"namespace": self._tool.namespace} if self._tool.namespace is not None else {}
         # Codex's sub-agents take an argument for plain text only when the call says that none is encrypted
         extra: Json = {"encrypted_function_args": []} if self._tool.encrypted else {}
-        return item | {"arguments": self.text, "status": self.status} | extra
+        return self._named("function_call") | {"arguments": self.text, "status": self.status} | extra
 
     def closing(self) -> Iterator[ItemEvent]:
         yield "response.function_call_arguments.done", self._at(name=self._tool.name, arguments=self.text)
 
 
-class CustomCallItem(Item):
+class CustomCallItem(CallItem):
     """A free-form tool: the model wrote {"input": "..."}, the client gets the text of it as it comes."""
 
     prefix = "ctc"
     open_when_cut = True
 
     def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
-        super().__init__(id, index)
-        self._call_id = call_id
-        self._tool = tool
+        super().__init__(id, index, call_id, tool)
         self._reader = StringReader()
         self._head("response.custom_tool_call_input.delta")
 
@@ -227,27 +229,20 @@ class CustomCallItem(Item):
         return rest
 
     def added(self) -> Json:
-        item = {"id": self.id, "type": "custom_tool_call", "call_id": self._call_id, "name": self._tool.name}
-        item |= {"namespace": self._tool.namespace} if self._tool.namespace is not None else {}
-        item |= {"status": self.status} if self.status == "incomplete" else {}
-        return item | {"input": self.text}
+        status = {"status": self.status} if self.status == "incomplete" else {}
+        return self._named("custom_tool_call") | status | {"input": self.text}
 
     def closing(self) -> Iterator[ItemEvent]:
         if self.status == "completed":
             yield "response.custom_tool_call_input.done", self._at(input=self.text)
 
 
-class ProxiedCallItem(Item):
+class ProxiedCallItem(CallItem):
     """A tool whose call has an item type of its own (tool_search, shell …): no deltas, whole when it is done. Its
     arguments are the fields of the item (`translators.responses.proxies`)."""
 
     prefix = "tc"
     open_when_cut = True
-
-    def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
-        super().__init__(id, index)
-        self._call_id = call_id
-        self._tool = tool
 
     def added(self) -> Json:
         status = self.status
@@ -294,9 +289,9 @@ def open_item(part: PartStarted, id: str, index: int, tools: Catalogue, options:
     """The item for a part that has begun; `id` is unique in the gateway."""
     match part.kind:
         case "text":
-            return MessageItem(id, index, options.logprobs)
+            return TextItem(id, index, options.logprobs)
         case "refusal":
-            return MessageItem(id, index, False) if options.refusals_as_text else RefusalItem(id, index)
+            return TextItem(id, index, False) if options.refusals_as_text else RefusalItem(id, index)
         case "reasoning":
             if options.reasoning_events == "summary":
                 return SummaryItem(id, index)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import noted, unknown, unusual
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Text, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
@@ -106,16 +106,13 @@ def _refuse(fields: CreateResponse) -> None:
 def _ignored(fields: CreateResponse) -> list[Note]:
     """Fields that were accepted, change nothing and might have been meant to."""
     names = [name for name in _NOTED if getattr(fields, name) is not None]
-    for name, ordinary in _ORDINARY.items():
-        value = getattr(fields, name)
-        if value is not None and value not in ordinary:
-            names.append(name)
+    names.extend(unusual(fields, _ORDINARY))
     if fields.text and fields.text.verbosity:
         names.append("text.verbosity")
     if fields.reasoning and fields.reasoning.mode not in (None, "standard"):
         names.append("reasoning.mode")
     names.extend(f"include.{name}" for name in fields.include or () if name not in schema.INCLUDES)
-    names.extend(name for name, value in (fields.model_extra or {}).items() if value is not None)
+    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
 
 
