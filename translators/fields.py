@@ -1,7 +1,7 @@
 """The fields that a request body has in every client protocol: the model, and how to sample its answer.
 
-The schemas are strict about types and ranges (a bool is no integer, a string no number) and lenient about what they do
-not know: unknown fields are kept apart in `model_extra`, so that a parser can report them.
+The schemas are strict about types and ranges (a bool is not an integer, a string is not a number) and lenient about
+what they do not know: unknown fields are kept apart in `model_extra`, so that a parser can report them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
 class Lenient(BaseModel):
-    """An object inside of a body; what it has besides is of no interest."""
+    """An object inside a body. Unknown fields of it are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class RequestFields(BaseModel):
-    """Sampling parameters that a protocol does not have are extensions of the engines, which clients send through
-    `extra_body`."""
+    """Sampling parameters that a protocol lacks are extensions of the engines, sent through `extra_body`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 

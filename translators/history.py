@@ -1,21 +1,21 @@
 """Repairs of a conversation, so that every server's template can render it and the same history always renders the
-same.
+same way.
 
-Chat templates want one assistant turn with all its calls, directly followed by one result for each call, in call
-order. What clients send is looser: one item per call, results in the order of completion, reminders in between,
-results that were lost with a crashed session. `repair` restores the strict form; each departure from it is counted as
-a `Note("repair", kind)`:
+Chat templates want one assistant turn with all its calls, followed directly by one result for each call, in the order
+of the calls. What clients send is looser: one item per call, results in the order of completion, reminders in between,
+results that were lost with a crashed session. `repair` restores the strict form and counts each departure from it as a
+`Note("repair", kind)`:
 
-    late_output         a result that other messages had separated from its call is moved up behind the call
-    reordered_output    results of one turn are put into the order of the calls
-    missing_output      a call without a result is given one that says so
+    late_output         a result that other messages had separated from its call is moved up to follow the call
+    reordered_output    the results of one turn are put into the order of its calls
+    missing_output      a call without a result gets one that says so
     orphan_output       a result without a call becomes user text that says so
     bad_arguments       arguments that are not the text of a JSON object are wrapped into one
     duplicate_call_id   a second call with the same id gets an id of its own, and so does its result
 
-A repair looks only backwards: what stands in a complete conversation is never changed by what is appended to it, so
-the prompt of a turn stays a prefix of the next turn's. System and developer messages keep their places; where they
-may stand in a prompt is the backend's policy. Nothing here knows a protocol.
+A repair looks only backwards: what is in a complete conversation is never changed by what is appended to it, so the
+prompt of a turn stays a prefix of the next turn's. System and developer messages keep their places; where a prompt may
+have them is the backend's policy. Nothing here knows a protocol.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id
 
 def repair(messages: Sequence[Message], *, strict: bool) -> tuple[tuple[Message, ...], tuple[Note, ...]]:
     """The conversation in its strict form, and what had to be changed. With `strict`, calls without a result and
-    results without a call raise an INVALID error in OpenAI's words instead; the other repairs change no meaning and
-    stay."""
+    results without a call raise an INVALID error in OpenAI's words instead. The other repairs change no meaning, so
+    they are made either way."""
     repairer = _Repairer(strict)
     for message in messages:
         repairer.add(message)
@@ -47,7 +47,8 @@ def repair(messages: Sequence[Message], *, strict: bool) -> tuple[tuple[Message,
 @dataclass(slots=True)
 class _Turn:
     """One assistant turn under construction. `calls` are positions in `parts`; `results` maps them to what came back,
-    `answered` is the last of them. Texts that meet wait in `texts` until the end: a history may hold very many.
+    and `answered` is the last position that has a result. Adjacent texts wait in `texts` until the end, since a history
+    may hold very many.
     """
 
     parts: list[Part] = field(default_factory=list)
@@ -57,8 +58,8 @@ class _Turn:
     answered: int = -1
 
     def add(self, parts: Iterable[Part]) -> None:
-        """Appends the parts of another message; two texts that meet here were two messages, so a blank line goes
-        between."""
+        """Appends the parts of another message. Two texts that meet here were two messages, so a blank line goes
+        between them."""
         for position, part in enumerate(parts):
             last = self.parts[-1] if self.parts else None
             if position == 0 and isinstance(part, Text) and isinstance(last, Text):
@@ -78,9 +79,9 @@ class _Repairer:
     def __init__(self, strict: bool) -> None:
         self._strict = strict
         self._entries: list[_Turn | Message] = []
-        # Turns with unanswered calls, by the id that the client uses, each with the places of those calls.
+        # Turns with unanswered calls, by the id that the client uses, each with the positions of those calls.
         self._open: dict[str, list[tuple[_Turn, deque[int]]]] = {}
-        self._ids: dict[str, int] = {}  # every id given out, and the last number that was tried behind it
+        self._ids: dict[str, int] = {}  # every id in use, and the last number that was appended to it
         self._notes: list[Note] = []
 
     def add(self, message: Message) -> None:
@@ -185,10 +186,10 @@ class _Repairer:
 
 
 def object_text(arguments: str) -> tuple[str, bool]:
-    """`arguments` as the text of a JSON object, and whether it had to be wrapped. No text at all means no arguments."""
+    """`arguments` as the text of a JSON object, and whether they had to be wrapped. Empty text means no arguments."""
     if not arguments.strip():
         return "{}", False
     if is_object(arguments):
         return arguments, False
-    # cut short, or never JSON: templates that read arguments would fail on it for ever
+    # cut short, or never JSON: templates that read arguments would fail on it in every later turn
     return orjson.dumps({"arguments": arguments}).decode(), True

@@ -1,8 +1,8 @@
 """The intermediate representation: what a request is and what an answer is made of, for every protocol and every
 backend.
 
-A client protocol turns bytes into a `Request`; a backend turns a `Request` into whatever its server speaks and the
-server's reply into `Event`s; the protocol turns events into bytes. A concept stands here only when two of them have
+A client protocol turns bytes into a `Request`; a backend turns a `Request` into whatever its server speaks, and the
+server's reply into `Event`s; the protocol turns events into bytes. A concept belongs here only when two of them have
 it.
 
 The stream grammar is the contract between the two halves:
@@ -10,8 +10,8 @@ The stream grammar is the contract between the two halves:
     Started (PartStarted Delta* PartEnded)* Finished          or, at any point, a GatewayError
 
 Strictly one part is open at a time, so no delta carries an index. `translators.parts` is the only producer of that
-order. Events are values: nobody changes one after it was made (they are not frozen only because that doubles the cost
-of a delta).
+order. Events are values: nothing changes one after it was made. They are not frozen only because that would double the
+cost of a delta.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What the model thought before it spoke; goes back to it only where its template takes it."""
+    """What the model thought before it answered. It goes back to the model only where its template takes it."""
 
     text: str
 
@@ -48,7 +48,7 @@ class Image:
     url: str
     detail: str | None = None
     path: str = field(default="", compare=False)  # where the client wrote it, for an error
-    past: bool = field(default=False, compare=False)  # the answer is not about it: the user has said more since
+    past: bool = field(default=False, compare=False)  # the answer is not about it: more has been said since
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ Format = JsonObject | JsonSchema
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Sampling and decoding fields by their common engine names; None means that the client did not say."""
+    """Sampling and decoding fields under their usual engine names; None means that the client did not set them."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -142,7 +142,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How much the model shall think: `effort` as the protocols name it (none … max), `budget` in tokens."""
+    """How much the model should think: `effort` as the protocols name it (none … max), `budget` in tokens."""
 
     effort: str | None = None
     budget: int | None = None
@@ -150,7 +150,7 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`id` is unique and seeds every id that is made for this answer; `affinity` names the session for routing."""
+    """`id` is unique and seeds every id that is made for this answer; `affinity` identifies the session for routing."""
 
     id: str
     model: str
@@ -193,7 +193,7 @@ class Usage:
 
 
 class StopReason(StrEnum):
-    """Why a whole answer ended. That it ended in tool calls is told by its parts, never by a server's word for it."""
+    """Why a complete answer ended. Whether it ended in tool calls shows in its parts, not in a server's word."""
 
     STOP = "stop"
     LENGTH = "length"
@@ -205,12 +205,12 @@ PartKind = Literal["text", "refusal", "reasoning", "call"]
 
 @dataclass(slots=True)
 class Started:
-    """The model has begun: from here on nothing may be tried again elsewhere."""
+    """The model has begun: from here on the request must not be retried elsewhere."""
 
 
 @dataclass(slots=True)
 class PartStarted:
-    """`id` and `name` are those of a call, final and never empty; both are "" for other kinds."""
+    """`id` and `name` are those of a call, final and never empty. Both are "" for other kinds."""
 
     kind: PartKind
     id: str = ""
@@ -219,7 +219,7 @@ class PartStarted:
 
 @dataclass(slots=True)
 class Delta:
-    """A non-empty piece of the open part: text, or of a call the next piece of its JSON arguments."""
+    """A non-empty piece of the open part: text, or the next piece of a call's JSON arguments."""
 
     text: str
     logprobs: list[dict[str, Any]] | None = None

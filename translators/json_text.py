@@ -99,7 +99,7 @@ def is_object(text: str) -> bool:
 
 
 class _Reading(Enum):
-    HEAD = 0  # not clear yet what it is
+    HEAD = 0  # not clear yet what kind it is
     VALUE = 1  # inside the string
     BARE = 2  # not JSON at all: the text itself
     WHOLE = 3  # JSON of another shape: decided at the end
@@ -107,12 +107,12 @@ class _Reading(Enum):
 
 
 class StringReader:
-    """Free-form tool input out of the JSON that it travels in, un-escaped as its pieces come.
+    """Takes the input of a free-form tool out of the JSON that carries it, un-escaped as its pieces come.
 
-    Models write {"input": "..."}, {"patch": "..."} and the like, a JSON string, or the bare text; all come out as the
-    text. `feed` gives what became certain, `finish` the rest. An escape that is cut between two pieces waits for its
-    end, half of a surrogate pair for the other half; one that the end of the answer cuts is no text and is dropped;
-    what is no escape at all stands for itself. Where the first property is the input, the others are not looked at.
+    Models write {"input": "..."}, {"patch": "..."} and the like, a JSON string, or the bare text; the result is the
+    text in each case. `feed` returns what became certain, `finish` the rest. An escape that is cut between two pieces
+    waits for its end, half of a surrogate pair for its other half; one that the end of the answer cuts is dropped. A
+    backslash that begins no escape is kept as it is. Where the first property is the input, the others are ignored.
     """
 
     __slots__ = ("_buffer", "_pieces", "_state")
@@ -202,15 +202,15 @@ _LONE = (
     re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]"),  # as bytes, which UTF-8 never holds
 )
 _REPLACEMENTS = {6: rb"\ufffd", 3: "\ufffd".encode()}
-_MOST_MENDED = 100_000  # more than that are no strings that somebody cut
+_MOST_MENDED = 100_000  # more than that do not come from strings that were cut
 BLOCK = 128 * 1024
 
 
 def without_lone_surrogates(raw: bytes) -> Steps[bytes]:
-    """JSON text with U+FFFD for each half of a surrogate pair that stands alone; `raw` itself where none does.
+    """JSON text with U+FFFD for each half of a surrogate pair that stands alone; `raw` itself where there is none.
 
-    JavaScript writes them when a string was cut inside an emoji. Nothing else changes, not even the length: what else
-    is wrong is found where it is."""
+    JavaScript writes them when a string was cut inside an emoji. Nothing else changes, not even the length, so an error
+    elsewhere in the text is still reported at its place."""
     hidden, mended, left = bytearray(), bytearray(), _MOST_MENDED
     for block in blocks(raw):
         hidden += block.replace(rb"\\", b"\xff\xff")  # an escaped backslash begins no escape
@@ -230,7 +230,7 @@ def without_lone_surrogates(raw: bytes) -> Steps[bytes]:
 
 
 def blocks(raw: bytes) -> Iterator[bytes]:
-    """JSON text in pieces; a backslash and the character after it stay together."""
+    """JSON text in pieces. A backslash and the character after it stay together."""
     at = 0
     while at < len(raw):
         block = raw[at : at + BLOCK]

@@ -1,12 +1,12 @@
-"""Where a part of an answer begins and where it ends. The only place that decides it.
+"""Where a part of an answer begins and where it ends: the only place that decides it.
 
-Servers send deltas in no dependable order: calls interleave, ids and indexes repeat, change or are missing, names
-come late, arguments come as snapshots, white space stands between calls. `Parts` takes those deltas and appends
-events in the order of the stream grammar (`translators.ir`). Its rules:
+Servers send deltas in no reliable order: calls interleave; ids and indexes repeat, change or are missing; names come
+late; arguments come as snapshots; white space appears between calls. `Parts` takes those deltas and appends events in
+the order of the stream grammar (`translators.ir`). Its rules:
 
 * A call is announced once its name and a first byte of its arguments (or its end) are known.
 * It ends when something else begins *and* its arguments are complete JSON, otherwise with the answer. What begins
-  meanwhile waits and is played back in order; what nothing holds back leaves in the call in which it came.
+  in the meantime waits and is played back in order; everything else leaves in the same call of a method.
 * Text for a call that has ended is dropped and noted. Blank text never opens a part: it precedes the next text or
   vanishes beside a call.
 * An upstream id is kept when it is not empty and new to the conversation; otherwise one is made from the seed.
@@ -44,7 +44,7 @@ from dragoman.translators.json_text import Balance, is_object
 
 
 class _Part:
-    """A part that is open or waits: `pieces` is what has not been sent yet."""
+    """A part that is open or waiting: `pieces` is what has not been sent yet."""
 
     __slots__ = ("kind", "logprobs", "pieces")
 
@@ -65,8 +65,8 @@ class _Part:
 
 
 class _Call(_Part):
-    """`id` and `name` as the server gave them; `sent` is all that was accepted of the arguments, `held` a piece of
-    which it is not clear yet whether it continues them or repeats them as a snapshot."""
+    """`id` and `name` as the server sent them. `sent` is everything accepted of the arguments; `held` is a piece that
+    either continues them or repeats them as a snapshot, which is not clear yet."""
 
     __slots__ = ("balance", "ended", "held", "id", "name", "repeats", "sent", "size")
 
@@ -74,7 +74,7 @@ class _Call(_Part):
         super().__init__("call")
         self.id = id
         self.name = name
-        self.repeats = repeats  # the name of the call before it at the same index: it may be only that header again
+        self.repeats = repeats  # the name of the call before it at the same index: this may be its header again
         self.balance = Balance()
         self.sent: list[str] = []
         self.size = 0
@@ -99,25 +99,25 @@ class _Call(_Part):
         return not self.name and bool(self.id or self.held or self.balance.begun)
 
     def lacks(self, arguments: str) -> bool:
-        """Whether `arguments` without a name fit here rather than in a call of their own."""
+        """Whether `arguments` that come without a name belong here rather than in a call of their own."""
         return not (self.balance.complete or (self.balance.begun and arguments.lstrip().startswith("{")))
 
     @property
     def phantom(self) -> bool:
-        """A header without arguments or id of its own that only repeats the name of the call before it."""
+        """A header without arguments or an id of its own that only repeats the name of the call before it."""
         return (
             not self.balance.begun and not self.held and (not self.name or (not self.id and self.name == self.repeats))
         )
 
 
 class Parts:
-    """`events` is what became certain since the owner last took it; `notes` are facts for the metrics."""
+    """`events` is what became certain since the owner last took it. `notes` are facts for the metrics."""
 
     def __init__(self, seed: str, *, taken: Collection[str] = (), names: Collection[str] = ()) -> None:
         self.events: list[Event] = []
         self.notes: list[Note] = []
         self._seed = seed
-        self._taken = set(taken)  # call ids that stand in the conversation already
+        self._taken = set(taken)  # call ids that the conversation already has
         self._names = {name.casefold(): name for name in reversed([*names])} | {name: name for name in names}
         self._open: _Part | None = None
         self._waiting: deque[_Part] = deque()
@@ -171,13 +171,13 @@ class Parts:
     def call(
         self, index: int | None, id: str = "", name: str = "", arguments: str = "", *, whole: bool = False
     ) -> None:
-        """A delta of a tool call. `index`, `id` and `name` are what the server said, None or "" where it said nothing;
-        `whole` says that `arguments` is certainly all of them."""
+        """A delta of a tool call. `index`, `id` and `name` are what the server sent, None or "" where it sent nothing.
+        `whole`: `arguments` is certainly all of them."""
         id, name = id.strip() and id, name.strip() and name
         call = self._find(index, id, name, arguments)
         if call is None:
             if not (id or name or arguments.strip()):
-                return  # says nothing and continues nothing
+                return  # it holds nothing and continues nothing
             before = self._calls.get(self._key(index))
             call = _Call(id, name, before.name if before is not None else None)
             self._calls[self._key(index) if index is not None or not self._calls else max(self._calls) + 1] = call
@@ -198,7 +198,7 @@ class Parts:
         return next((key for key, call in self._calls.items() if call is self._last), 0)
 
     def _find(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
-        """The call that a delta continues, None when it begins a new one."""
+        """The call that a delta continues, None where it begins a new one."""
         call = self._last if index is None else self._calls.get(index)
         if id and (call.id != id if call is not None else not name):
             call = self._by_id.get(id, call)
@@ -220,7 +220,7 @@ class Parts:
         return call
 
     def _completes_name(self, call: _Call, id: str, name: str) -> bool:
-        """Whether `name` is the next piece of the name, or the name as far as it goes now; the declared names tell."""
+        """Whether `name` is the next piece of the name, or the name so far. The declared names decide."""
         joined, new = (name, call.name) if name.startswith(call.name) else (call.name + name, name)
         if call.balance.begun or (id and id != call.id) or new in self._names:
             return False
@@ -243,18 +243,18 @@ class Parts:
                 self._accept(call, held)
         if self._may_repeat(call, whole) and self._snapshot_of(call, piece):
             if not (self._cumulative or whole) and _value_may_begin(call):
-                # {"a": then {"a": 1} continues a nested object or repeats the whole: the next piece tells
+                # {"a": then {"a": 1} continues a nested object or repeats the whole: the next piece decides
                 call.held = piece
                 return
             self._cumulative = True
             piece = piece[call.size :]
         elif whole and call.balance.begun:
-            return  # said once already, in other words
+            return  # sent already, in another form
         self._accept(call, piece)
 
     def _may_repeat(self, call: _Call, whole: bool) -> bool:
-        """Whether a piece that begins like all before it can be a snapshot; in text that is no JSON, "*" and then "**"
-        could be one and is none."""
+        """Whether a piece that begins like everything before it can be a snapshot. In text that is not JSON, "*" and
+        then "**" looks like one and is not."""
         return call.balance.begun and (self._cumulative or whole or not call.balance.bare)
 
     def _accept(self, call: _Call, piece: str) -> None:
@@ -277,7 +277,7 @@ class Parts:
     # ------------------------------------------------------------------------------------------------------------ order
 
     def _advance(self) -> None:
-        """Open and end what may be opened and ended now."""
+        """Opens and ends what may be opened and ended now."""
         while self._waiting:
             if self._open is not None:
                 if not self._open.whole:
@@ -291,7 +291,7 @@ class Parts:
         if not self._kinds:
             self.events.append(Started())
         self._kinds.add(part.kind)
-        if isinstance(part, _Call):  # which keeps the server's own id and name: its later deltas are told by them
+        if isinstance(part, _Call):  # it keeps the server's own id and name, by which later deltas find it
             self.events.append(PartStarted("call", self._call_id(part.id), self._declared(part.name)))
         else:
             self.events.append(PartStarted(part.kind))
@@ -316,7 +316,7 @@ class Parts:
         return id
 
     def _declared(self, name: str) -> str:
-        """The name as the request declares it: models and servers change its case, pad it or prefix it."""
+        """The name as the request declares it. Models and servers change its case, pad it or prefix it."""
         for candidate in (name, name.strip(), name.strip().removeprefix("functions.")):
             declared = self._names.get(candidate) or self._names.get(candidate.casefold())
             if declared is not None:
@@ -328,7 +328,7 @@ class Parts:
     # -------------------------------------------------------------------------------------------------------------- end
 
     def finish(self, reason: StopReason, usage: Usage | None, stop_sequence: str | None = None) -> None:
-        """The answer is over: everything that waits is played back, then comes `Finished`."""
+        """The answer is over: everything that waits is played back, then `Finished` follows."""
         self._settle()
         cut = reason is not StopReason.STOP
         while self._open is not None or self._waiting:
@@ -375,7 +375,7 @@ class Parts:
             self._note("drop", "after_break")
 
     def _settle(self) -> None:
-        """Decide what was left open for the next delta to decide."""
+        """Decides what was left for the next delta to decide."""
         for call in [call for call in (self._open, *self._waiting) if isinstance(call, _Call)]:
             if held := call.held:
                 call.held = ""
@@ -388,7 +388,7 @@ class Parts:
             if not call.balance.begun:
                 if call.id and not call.name:
                     self._note("drop", "nameless_call")
-            else:  # arguments for nobody: shown, so that they are not lost
+            else:  # arguments without a call are shown as text, so that they are not lost
                 self._note("repair", "nameless_call")
                 text = _Part("text")
                 text.pieces = call.pieces
@@ -403,7 +403,7 @@ def _value_may_begin(call: _Call) -> bool:
 
 
 class Fold:
-    """Events into what they amount to. `cut` holds the positions of the parts that were ended incomplete."""
+    """Events into the parts that they amount to. `cut` holds the positions of the parts that ended incomplete."""
 
     def __init__(self) -> None:
         self.parts: list[Text | Refusal | Reasoning | ToolCall] = []

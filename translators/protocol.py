@@ -1,4 +1,4 @@
-"""What a client protocol is: how a body becomes a `Request`, how events become bytes, how an error is said.
+"""What a client protocol is: how a body becomes a `Request`, how events become bytes, how an error is worded.
 
 The gateway's one handler is written against this module and knows no protocol by name. Everything here is pure: ids,
 time and policy come in through `Context`, so that the same input always gives the same bytes.
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decides about translation; the configuration explains each key."""
+    """What the operator decides about translation. The configuration explains each key."""
 
     hosted_tools: Literal["ignore", "reject"] = "ignore"
     strict_history: bool = False
@@ -30,8 +30,8 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`id` is a fresh lower-case hex string of at least 24 digits, the seed of all ids of this answer; `clock` gives
-    Unix seconds; `seal` and `open` carry reasoning through the client, None where there is no key."""
+    """`id` is a fresh lower-case hex string of at least 24 digits, the seed of all ids in this answer. `clock` returns
+    Unix seconds. `seal` and `open` encrypt reasoning that travels through the client; they are None without a key."""
 
     id: str
     clock: Callable[[], int]
@@ -42,17 +42,17 @@ class Context:
 
 
 class Stream(Interface):
-    """Events in, bytes out, for one answer. The bytes of a call belong together and go out in one write.
+    """Events in, bytes out, for one answer. The bytes that one call returns belong together and go out in one write.
 
-    `start` (optional, once) gives what may be sent before the model has begun; `feed` starts by itself where that was
-    not called. After `Finished` or `fail` nothing more may be fed. Non-streaming answers are the same machine, read
-    by `body`.
+    `start` (optional, once) returns what may be sent before the model has begun; without it, `feed` starts the stream.
+    After `Finished` or `fail` nothing more may be fed. Non-streaming answers come from the same machine, through
+    `body`.
     """
 
     def start(self) -> bytes: ...
 
     def keepalive(self) -> bytes:
-        """A real event of the protocol that resets the client's idle timer and changes nothing."""
+        """A real event of the protocol that resets the client's idle timer and changes nothing else."""
         ...
 
     def feed(self, events: Sequence[Event]) -> bytes: ...
@@ -88,8 +88,8 @@ class BufferedStream:
 class Turn:
     """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way.
 
-    `counted`, where the protocol tells the prompt's size before the answer, takes it as soon as it is known. `events`
-    are the answer where the protocol knows it without a model: then no backend is asked."""
+    `counted` takes the prompt's size as soon as it is known, where the protocol sends it before the answer. `events`
+    are the answer where the protocol knows it without a model; then no backend is asked."""
 
     request: Request
     streaming: bool
@@ -101,7 +101,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
-    """An error before the head went out: the protocol's own status and body, with headers such as `retry-after`."""
+    """An error before the head goes out: the protocol's own status and body, with headers such as `retry-after`."""
 
     status: int
     body: Json
@@ -110,7 +110,7 @@ class ErrorReply:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """The protocol's own way to ask how long a prompt is: `path` below `/v1/`, and the answer's body for a number."""
+    """The protocol's own way to ask how long a prompt is: `path` below `/v1/`, and the body that answers a number."""
 
     path: str
     parse: Callable[[Json, Context], Request]
@@ -165,8 +165,8 @@ def claims_nothing(path: str, headers: Mapping[str, str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` words any error in the protocol's
-    shape; `schema` gives the JSON schema of a body, as far as there is one.
+    """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` puts any error into the protocol's
+    shape; `schema` returns the JSON schema of a body, where there is one.
 
     Some requests belong to no protocol's endpoint, such as those for models and for unknown paths. `claims(path,
     headers)` says whether such a request comes from this protocol's clients; then `models` and `refusal` give the

@@ -1,5 +1,4 @@
-"""The client protocols that this gateway speaks. A new one is a module that ends in `PROTOCOL = …`, and one line
-here."""
+"""The client protocols that this gateway speaks. A new one is a module that ends in `PROTOCOL = …`, and a line here."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Words of which a wrong one costs little: how much to think, how long to write, what to show.
+"""Words that matter little: how much to think, how long to write, what to show.
 
-Clients bring new words before anybody else knows them, and a refusal would cost them the whole request. So a word that
-is not known is taken for a known one and noted; an empty one is no word at all. Words that change what an answer is (a
-role, a format, a kind of `tool_choice`), and values of another type, are refused by the parsers.
+Clients use new words before servers know them, and a refusal would cost them the whole request. So an unknown word is
+taken for a known one and noted; an empty one counts as absent. Words that change what an answer is (a role, a format, a
+kind of `tool_choice`) and values of another type are refused by the parsers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ Effort = Annotated[str, Field(examples=list(EFFORTS))]
 
 
 def effort(word: str | None, field: str, notes: list[Note]) -> str | None:
-    """How much to think: a word of `EFFORTS`, None where it is left to the server. Of words that are not known, those
-    for "off" are `none`, and `auto` and its like are None. One that begins or ends with a known word is that
-    (`very_high`, `maximum`). Any other is `max`: every new word so far has named more than there was before."""
+    """How much to think: a word of `EFFORTS`, or None where it is left to the server. Of unknown words, those for "off"
+    become `none`; `auto` and the like become None. One that begins or ends with a known word becomes that word
+    (`very_high`, `maximum`). Any other becomes `max`: every new word so far has meant more than those before it."""
     if not word or word in EFFORTS:
         return word or None
     _note(field, notes)
@@ -41,7 +41,7 @@ def effort(word: str | None, field: str, notes: list[Note]) -> str | None:
 
 
 def known(word: str | None, words: Sequence[str], otherwise: str | None, field: str, notes: list[Note]) -> str | None:
-    """One of `words`, perhaps spelled in another way, or `otherwise`."""
+    """One of `words`, also where it is spelled another way, or `otherwise`."""
     if not word or word in words:
         return word or None
     _note(field, notes)

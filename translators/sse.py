@@ -1,25 +1,24 @@
-"""Server-sent events: bytes cut anywhere in, payloads out.
+"""Server-sent events: from bytes, cut anywhere, to payloads.
 
 Rules (WHATWG HTML, section 9.2): lines end in LF, CRLF or CR; `data` lines of one event are joined with LF; one space
 after the colon is not part of the value; comments and unknown fields are skipped; a byte order mark at the start is
-skipped. Beyond the standard, a last event without its blank line counts, since servers that die politely forget it,
-and payloads come stripped, since they are JSON and trtllm-serve puts a space behind them. Event names are not reported:
-no server that is read here says anything by them that its payload does not.
+skipped. Beyond the standard, a last event without its blank line counts, since some servers forget it when they shut
+down, and payloads are stripped, since they are JSON and trtllm-serve appends a space. Event names are not reported: no
+server that is read here puts anything into them that its payload does not have.
 """
 
 from __future__ import annotations
 
 from dragoman.translators.errors import GatewayError, Kind
 
-MAX_EVENT = (
-    32 * 1024 * 1024
-)  # bytes; one event of a chat stream is a few hundred, an answer in one piece some hundred thousand
+# Bytes. One event of a chat stream has a few hundred, an answer in one piece some hundred thousand.
+MAX_EVENT = 32 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 
 
 class EventReader:
-    """`feed` gives the payloads that became whole with these bytes, `finish` what stood last without a blank line."""
+    """`feed` returns the payloads that these bytes completed, `finish` a last one that had no blank line after it."""
 
     __slots__ = ("_begun", "_cr", "_held", "_size")
 
@@ -27,7 +26,7 @@ class EventReader:
         self._held: list[bytes] = []  # bytes of the event that is not whole yet
         self._size = 0
         self._begun = False
-        self._cr = False  # the last byte was a CR: a LF that comes next is the rest of that line end
+        self._cr = False  # the last byte was a CR: an LF that comes next belongs to the same line end
 
     def feed(self, data: bytes) -> list[bytes]:
         if self._cr and data:
@@ -58,7 +57,7 @@ class EventReader:
             self._held.append(rest)
         self._size = len(rest)
         if len(blocks) == 1 and (payload := _payload(blocks[0])):
-            return [payload]  # a token, as it comes
+            return [payload]  # the common case: one token
         return [payload for block in blocks if (payload := _payload(block)) is not None]
 
     def finish(self) -> list[bytes]:
@@ -71,9 +70,9 @@ class EventReader:
 
 
 def _payload(block: bytes) -> bytes | None:
-    """The joined `data` of one event, None where it has none."""
+    """The joined `data` lines of one event, None where it has none."""
     if block.startswith(b"data:") and b"\n" not in block:
-        return block[5:].strip()  # what nearly every event looks like
+        return block[5:].strip()  # nearly every event looks like this
     lines = []
     for line in block.split(b"\n"):
         name, _, value = line.partition(b":")
@@ -83,10 +82,10 @@ def _payload(block: bytes) -> bytes | None:
 
 
 def frame(event: str, data: bytes) -> bytes:
-    """One event as clients want it: LF only, name and payload on a line each."""
+    """One event as clients want it: LF only, the name and the payload on one line each."""
     return b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
 
 
 def padding(seed: str, length: int) -> bytes:
-    """Fills a delta up to a multiple of 32 characters, so that an observer of the sizes learns less of the text."""
+    """Pads a delta to a multiple of 32 characters, so that an observer of the sizes learns less about the text."""
     return (seed * 2)[: -length % 32].encode()

@@ -1,7 +1,7 @@
 """Long work in steps: a generator that yields between them and returns its result.
 
-Whoever runs it decides what happens in between: an event loop serves others, a time limit ends it by taking no further
-step. A step lasts milliseconds, whatever the input.
+The caller decides what happens in between: an event loop serves others, a time limit stops taking steps. A step lasts
+milliseconds, whatever the input.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Documents and images that cannot be read or shown: a text in their place, or a refusal, as the operator decides.
 
-What was once in a conversation comes back with every later turn, so a refusal would end the session for ever. Hence a
-text takes the place of what cannot be read, and a note `item:…` names it to client and operator. The text holds what
-the client called the thing and what kind it is, and nothing that changes from turn to turn (an address may be signed
-anew each time), so that the prompt of a turn stays a prefix of the next one's.
+What was once in a conversation comes back with every later turn, so a refusal would end the session for good. Hence a
+text takes the place of what cannot be read, and a note `item:…` names it to client and operator. The text holds the
+name that the client gave and the kind of content, and nothing that changes from turn to turn (a URL may be signed anew
+each time), so that the prompt of a turn stays a prefix of the next one's.
 
-What a request must have (a source, a string where one is needed) is checked by the parsers and refused as ever; what
-such a string holds is content, and is judged here. Limits of one deployment (the model's eyes, the hosts that images
-may come from) are judged behind the parsers, by `asked_about`: the user is told what is wrong with an image that the
-answer is about, in the history a text takes its place.
+What a request must have (a source, a string where one is needed) is checked by the parsers and refused as usual; what
+such a string holds is content, and is judged here. The limits of a deployment (a model without vision, the hosts that
+images may come from) are checked after the parsers, with `asked_about`: an image that the answer is about is refused
+with the reason; one in the history is replaced by a text.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from dragoman.translators.ir import Image, Message, Note, Text
 from dragoman.translators.protocol import Policy
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-NO_EYES = "this model does not see images"
+NO_VISION = "this model does not see images"
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 _PDF = "application/pdf"
 _PDF_HEAD = b"%PDF-"
-_PEEK = 4096  # characters by which binary data is known without decoding all of it; a multiple of four
+_PEEK = 4096  # characters that are enough to recognize binary data without decoding all of it; a multiple of four
 _TEXTUAL = ("text/", "application/json")
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\f\r")) + b"\x7f"
 _MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,60}/[a-z0-9!#$&^_.+-]{1,60}")
@@ -40,14 +40,14 @@ _MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What one request has that cannot be read: `notes` grows with it. `document` is the protocol's word for one."""
+    """What one request holds that cannot be read; `notes` grows with it. `document` is the protocol's word for one."""
 
     policy: Policy
     notes: list[Note]
     document: str
 
     def document_text(self, data: str, media: str, path: str, name: str | None = None) -> str | Text:
-        """The text of a document that came as base64; else what stands in its place, as a `Text`."""
+        """The text of a document that came as base64, or what takes its place, as a `Text`."""
         media = plain_type(media)
         raw = _decoded(data[:_PEEK])
         if len(data) > _PEEK and (raw is None or not _is_binary(raw, media)):
@@ -55,7 +55,7 @@ class Unreadable:
         return self._text(raw, media, path, name)
 
     def data_url_text(self, url: str, path: str, name: str | None = None) -> str | Text:
-        """The same for a data URL (RFC 2397), or for base64 alone, which some clients send."""
+        """The same for a data URL (RFC 2397) or for bare base64, which some clients send."""
         head, comma, payload = url.partition(",")
         if not comma or head[:5].lower() != "data:":
             return self.document_text(url, "", path, name)
@@ -70,7 +70,7 @@ class Unreadable:
         return self.left_out("document", _document_of(media), path, name)
 
     def image(self, media: str, data: str, path: str, place: str, detail: str | None = None) -> Image | Text:
-        """An image that came as base64, under one name of its type. `path` is that of the whole part, `place` that
+        """An image that came as base64, with the usual name of its type. `path` is that of the whole part, `place` that
         of the data."""
         known = _OTHER_NAMES.get(media := plain_type(media), media)
         if known not in IMAGE_TYPES:
@@ -80,7 +80,7 @@ class Unreadable:
         return Image(f"data:{known};base64,{data}", detail, place)
 
     def image_at(self, url: str, path: str, place: str, detail: str | None = None) -> Image | Text:
-        """An image by data URL, or by an http(s) address."""
+        """An image as a data URL or an http(s) URL."""
         scheme = url[:8].lower()
         if scheme.startswith("data:"):
             head, _, payload = url.partition(",")
@@ -92,7 +92,7 @@ class Unreadable:
         return self.left_out("image", "image with an unusable URL" if url else "image without data", path)
 
     def left_out(self, content: Literal["document", "image"], what: str, path: str, name: str | None = None) -> Text:
-        """`what` is the thing in a few words that hold `content`, such as "PDF document"."""
+        """`what` describes it in a few words that include `content`, such as "PDF document"."""
         if self.policy.unreadable == "reject":
             many = what.replace(content, f"{content}s", 1)
             message = f"{many[0].upper()}{many[1:]} cannot be read by this gateway; {_HINTS[content]}."
@@ -108,7 +108,7 @@ def in_place_of(what: str, reason: str, name: str | None = None) -> str:
     return f"[{shown[0].upper()}{shown[1:]} left out: {reason}]"
 
 
-UNSEEN_IMAGE = in_place_of("image", NO_EYES)
+UNSEEN_IMAGE = in_place_of("image", NO_VISION)
 
 
 def refusal(content: Content, message: str, path: str, code: str = "unsupported_value") -> GatewayError:
@@ -120,7 +120,7 @@ def unseen(image: Image) -> GatewayError:
 
 
 def asked_about(messages: Sequence[Message]) -> tuple[Image, ...]:
-    """The images in what the user said last, unless the model or a tool has spoken since: the answer is about them."""
+    """The images that the answer is about: those in the user's last message, unless the model or a tool came later."""
     for message in reversed(messages):
         if message.role == "user":
             return tuple(part for part in message.parts if isinstance(part, Image) and not part.past)
@@ -143,7 +143,7 @@ def _document_of(media: str) -> str:
 
 
 def _as_text(raw: bytes, media: str) -> str | None:
-    """What decodes as UTF-8 without control characters is text, whatever its type says."""
+    """What decodes as UTF-8 without control characters is text, whatever its media type."""
     if _is_binary(raw, media):
         return None
     try:
@@ -153,7 +153,7 @@ def _as_text(raw: bytes, media: str) -> str | None:
 
 
 def _is_binary(raw: bytes, media: str) -> bool:
-    """Where the type says text, it may hold control characters."""
+    """Data of a textual type may hold control characters."""
     return _is_pdf(raw) or (not media.startswith(_TEXTUAL) and len(raw.translate(None, _CONTROLS)) != len(raw))
 
 
@@ -162,7 +162,7 @@ def _is_pdf(raw: bytes) -> bool:
 
 
 def _decoded(data: str) -> bytes | None:
-    """Base64, also in lines as mail has it."""
+    """Base64, also broken into lines as in mail."""
     for spelled in (data, "".join(data.split())):
         with contextlib.suppress(ValueError):
             return base64.b64decode(spelled, validate=True)

@@ -1,7 +1,7 @@
 """OpenAI Chat Completions as a client protocol: `POST /v1/chat/completions`.
 
-`parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words what went
-wrong. Other protocols, and the backends that speak the same words to servers, import nothing from here.
+`parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words the failures.
+Neither other protocols nor the backends, which speak the same protocol to servers, import anything from here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """`messages` → messages of the representation, in the order in which they came.
 
-Each role has its own content: text for system, developer and tool, text and images for the user, text, refusals,
+Each role has its own content: text for system and developer; text, images and files for user and tool; text, refusals,
 reasoning and calls for the assistant. Reasoning is taken from `reasoning_content` or `reasoning`, the two names that
-servers have for it, never from both. What the API had before `tools` is refused with the name of what replaced it.
-Putting calls and results into turns is the work of `translators.history`.
+servers use for it, never from both. What the API had before `tools` is refused with the name of its replacement.
+`translators.history` puts calls and results into turns.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
 _TEXT_ONLY = ("text",)
 _OF_USERS = ("text", "image_url", "file")
 _OF_ASSISTANTS = ("text", "refusal")
-_OF_TOOLS = _OF_USERS  # text alone with OpenAI, but other servers take images
+_OF_TOOLS = _OF_USERS  # OpenAI takes text alone, other servers take images
 _REASONING = ("reasoning_content", "reasoning")
-_NAME = Note("field", "name")  # of a participant: templates have no place for it; noted once
+_NAME = Note("field", "name")  # of a participant: templates have no place for it. Noted once
 _UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
 
 class ChatConversation:
-    """Reads `messages` one by one; `notes` grows with what is left out."""
+    """Reads `messages` one by one. `notes` grows with what is left out."""
 
     def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note]) -> None:
         self.messages: list[Message] = []
@@ -113,7 +113,7 @@ class ChatConversation:
 
 
 def _content(message: Json, path: str, kinds: Collection[str], media: Media) -> tuple[Text | Refusal | Image, ...]:
-    """`content` as a string or a list of parts of these kinds; at least one part."""
+    """`content`, a string or a list of parts of these kinds, as at least one part."""
     content, path = message.get("content"), f"{path}.content"
     if isinstance(content, str):
         return (Text(content),)

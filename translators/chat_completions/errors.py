@@ -2,7 +2,7 @@
 
 Clients of this protocol recognise an overflow by that sentence more often than by its code, and shorten the
 conversation. A stream that has begun ends in a chunk with the same body, which takes the place of the finish reason and
-of `[DONE]`: SDKs raise it, and no client can take the answer for whole.
+of `[DONE]`: SDKs raise it, and no client can take the answer for a complete one.
 """
 
 from __future__ import annotations

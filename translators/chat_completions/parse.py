@@ -65,7 +65,7 @@ def parse(body: Json, context: Context) -> Turn:
 
 
 def _refuse(fields: CreateChatCompletion) -> None:
-    """What the API has and this gateway has not."""
+    """Refuses what the API has and this gateway does not."""
     for name, instead in _REPLACED.items():
         if getattr(fields, name) not in (None, []):
             message = f"The parameter '{name}' is not supported by this gateway: use '{instead}'."
@@ -82,7 +82,7 @@ def _refuse(fields: CreateChatCompletion) -> None:
 
 
 def _ignored(fields: CreateChatCompletion) -> list[Note]:
-    """Fields that were accepted, change nothing and might have been meant to."""
+    """Fields that are accepted and change nothing, although the client may have meant them to."""
     names = [name for name in _NOTED if getattr(fields, name) is not None]
     names.extend(unusual(fields, _ORDINARY))
     if fields.stream_options is not None and not fields.stream:
@@ -95,7 +95,7 @@ def _ignored(fields: CreateChatCompletion) -> list[Note]:
 
 
 def _max_tokens(fields: CreateChatCompletion) -> int | None:
-    """`max_tokens` is the older name."""
+    """`max_tokens` is the older name of `max_completion_tokens`."""
     new, old = fields.max_completion_tokens, fields.max_tokens
     if new is not None and old is not None and new != old:
         message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
@@ -104,8 +104,8 @@ def _max_tokens(fields: CreateChatCompletion) -> int | None:
 
 
 def _thinking(fields: CreateChatCompletion, notes: list[Note]) -> Thinking:
-    """Clients of open models turn thinking off by a variable of the chat template; the rest of what templates take is
-    known to one template only."""
+    """Clients of open models turn thinking off by a variable of the chat template. Other variables are specific to one
+    template."""
     effort = soft_words.effort(fields.reasoning_effort, "reasoning_effort", notes)
     kwargs = dict(fields.chat_template_kwargs or {})
     if effort is None and kwargs.get("enable_thinking") is False:

@@ -1,16 +1,16 @@
-"""Events into chunks, and into the completion that they amount to.
+"""From events to chunks, and to the completion that they amount to.
 
 Rules (OpenAI's specification; each is checked by tests/grammar from it):
 
-* The first chunk brings the role; then content, `reasoning_content`, refusals and calls come as they are written, the
+* The first chunk has the role; then content, `reasoning_content`, refusals and calls follow as they are written, the
   header of a call before its arguments; then one chunk with the finish reason, one with the usage where it was asked
   for and is known, and `data: [DONE]`.
 * Every chunk has the same id, time and model. Before the model has begun only comments go out.
-* `finish_reason` is `tool_calls` when there are calls and nothing cut the answer; a cut call keeps its text as it is.
+* `finish_reason` is `tool_calls` where there are calls and nothing cut the answer. A cut call keeps its text as it is.
 * A failed stream ends in a chunk with `error`, without a finish reason and without `[DONE]`.
 * A delta costs one template: what is fixed for a part is encoded when the part opens.
 
-Reasoning has no place in the specification; it travels under the name that most servers use.
+The specification has no field for reasoning; it is sent under the name that most servers use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_cont
 
 @dataclass(frozen=True, slots=True)
 class ChatStreamOptions:
-    """`usage`: a last chunk tells it, and every other says null."""
+    """`usage`: a last chunk holds the usage, and every other chunk has null in its place."""
 
     model: str
     usage: bool = False
@@ -46,8 +46,8 @@ class ChatStreamOptions:
 
 
 class _OpenPart:
-    """An open part; `prefix` and `suffix` are what stands around its text in a delta. Parts of one kind share their
-    `pieces`, since a message has one content."""
+    """An open part. `prefix` and `suffix` surround its text in a delta. Parts of one kind share their `pieces`, since a
+    message has one content."""
 
     __slots__ = ("pieces", "prefix", "suffix", "wants_logprobs")
 
@@ -67,8 +67,8 @@ class _OpenPart:
 
 
 class _OpenCall(_OpenPart):
-    """A call of a function, or of a free-form tool: of that the model wrote {"input": "…"}, and the client gets the
-    text of it as it comes."""
+    """A call of a function or of a free-form tool. For the latter the model writes {"input": "…"}, and the client gets
+    the text as it comes."""
 
     __slots__ = ("_id", "_reader", "_tool")
 
@@ -87,7 +87,7 @@ class _OpenCall(_OpenPart):
         return super().feed(self._reader.finish()) if self._reader is not None and complete else ""
 
     def shown(self) -> Json:
-        """The call as it stands: in its header chunk without text, in the whole message with all of it."""
+        """The call so far: without text in its header chunk, with all of it in the whole message."""
         key = "arguments" if self._tool.kind == "function" else "input"
         owner = {"name": self._tool.name, key: "".join(self.pieces)}
         return {"id": self._id, "type": self._tool.kind, self._tool.kind: owner}
@@ -116,7 +116,7 @@ class ChatStream(BufferedStream):
     # ------------------------------------------------------------------------------------------------------- the stream
 
     def start(self) -> bytes:
-        """Nothing: the first chunk waits for the model."""
+        """Sends nothing: the first chunk waits for the model."""
         return b""
 
     def keepalive(self) -> bytes:
@@ -236,7 +236,7 @@ class ChatStream(BufferedStream):
 
 
 def _usage(usage: Usage | None) -> Json | None:
-    """What was measured; a detail that nobody measured is left out."""
+    """What was measured. A detail that was not measured is left out."""
     if usage is None:
         return None
     out: Json = {

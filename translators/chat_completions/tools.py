@@ -1,7 +1,7 @@
 """`tools` and `tool_choice` of chat completions ↔ the flat list of functions that a chat server takes.
 
-Functions pass; `custom` tools become functions and are restored by the catalogue (`translators.openai.catalogue`). A
-name is never changed unless servers refuse it, or a function and a custom tool share it.
+Functions pass; `custom` tools become functions, and the catalogue (`translators.openai.catalogue`) restores them. A
+name changes only where servers refuse it, or where a function and a custom tool share it.
 """
 
 from __future__ import annotations

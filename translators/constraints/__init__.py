@@ -1,1 +1,1 @@
-"""What a server cannot enforce by itself: forced tools, schemas, one call at a time."""
+"""What some servers cannot enforce: forced tools, schemas, one call at a time."""

@@ -1,9 +1,9 @@
-"""Constraints that a server cannot enforce, as requests that it can answer and a judgement of what it answered.
+"""Constraints that a server cannot enforce, as requests that it can answer and a check of what it answered.
 
 A forced tool becomes constrained decoding of a call as JSON, or an instruction; a JSON format becomes an instruction.
 Rules: the instruction is appended to the last user message, so that everything before it keeps its place in the
-server's prefix cache; an answer that the token limit or a filter cut is passed on as it is; one more attempt is made
-with the failed answer shown. Pure: running is `backends.enforce`.
+server's prefix cache; an answer that the token limit or a filter cut is passed on as it is; one more attempt is made,
+which shows the failed answer. This module is pure; `backends.enforce` makes the requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A call that came as text, or JSON text freed of its wrapping; without either the answer stays as it came."""
+    """A call that came as text, or JSON text without its code fence. With neither, the answer stays as it came."""
 
     call: tuple[str, str] | None = None
     text: str | None = None
@@ -32,14 +32,14 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """`fault` is told to the model."""
+    """`fault` is shown to the model."""
 
     fault: str
 
 
 @dataclass(frozen=True, slots=True)
 class ForcedTool:
-    """One of `tools` must be called. `request` is what to ask instead."""
+    """One of `tools` must be called. `request` is what the server is asked instead."""
 
     request: Request
     tools: tuple[Tool, ...]
@@ -70,7 +70,7 @@ class ForcedTool:
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """The text must be JSON, and fit `wanted`; an answer that calls tools is not judged."""
+    """The text must be JSON and fit `wanted`. An answer that calls tools is not checked."""
 
     request: Request
     wanted: Format
@@ -108,7 +108,7 @@ def plan(
     json_schema: Literal["enforced", "prompt"],
     shows_tools: bool = True,
 ) -> Plan | None:
-    """None when the server enforces all that is asked. `shows_tools`: the model's template knows what a tool is."""
+    """None where the server enforces everything that was asked. `shows_tools`: the model's template renders tools."""
     choice = request.tool_choice
     if force_tool in ("schema", "prompt") and request.tools and (choice == "required" or isinstance(choice, Named)):
         allowed = request.tools if choice == "required" else tuple(t for t in request.tools if t.name == choice.name)
@@ -146,7 +146,7 @@ def reasoning_text(fold: Fold) -> str:
 
 
 def instructed(messages: Sequence[Message], instruction: str) -> tuple[Message, ...]:
-    """Part of the last user message, or one of its own behind tool results: no template refuses either."""
+    """Added to the last user message, or after tool results as a message of its own: no template refuses either."""
     if messages and messages[-1].role == "user":
         last = messages[-1]
         return (*messages[:-1], Message("user", (*last.parts, Text(instruction))))
@@ -186,7 +186,7 @@ def _json_instruction(wanted: Format) -> str:
 
 
 def call_schema(tools: Sequence[Tool]) -> Json:
-    """A call of one of the tools as a JSON object. References inside a tool's parameters are moved with them."""
+    """The schema of a call of one of the tools. References inside a tool's parameters are rewritten for their place."""
     if len(tools) == 1:
         return _one_call(tools[0], "#/properties/arguments")
     return {"anyOf": [_one_call(t, f"#/anyOf/{i}/properties/arguments") for i, t in enumerate(tools)]}
@@ -220,7 +220,7 @@ def _moved_reference(key: str, value: Any, place: str) -> Any:
 
 
 def unwrapped(text: str) -> str:
-    """Without the code fence that models put around JSON in spite of everything."""
+    """`text` without the code fence that models put around JSON even when asked not to."""
     text = text.strip()
     if text.startswith("```") and text.endswith("```") and "\n" in text:
         text = text.split("\n", 1)[1][:-3].strip()

@@ -1,7 +1,7 @@
 """`parallel_tool_calls: false` as a stage on the event stream, the same for every protocol and every backend.
 
-It keeps the first call *seen* (by identity, not by an index that servers get wrong) with all that came before it, and
-swallows what follows. Servers are told the flag too, but none can be trusted with it.
+It keeps the first call *seen* (by identity, not by an index that servers get wrong) and everything before it, and drops
+what follows. Servers get the flag too, but none of them can be relied on to obey it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStart
 class _State(Enum):
     BEFORE = 0  # no call yet
     CALL = 1  # inside the call that is kept
-    AFTER = 2  # it ended; all that follows is swallowed
+    AFTER = 2  # it ended; what follows is dropped
 
 
 class FirstCallOnly:
-    """`enough` turns True once the kept call is complete and something else has begun: the upstream work may end.
-    `dropped` counts the swallowed calls."""
+    """`enough` becomes True once the kept call is complete and something else has begun: the upstream work may end.
+    `dropped` counts the dropped calls."""
 
     def __init__(self) -> None:
         self.enough = False
@@ -57,6 +57,6 @@ class FirstCallOnly:
             self.dropped += event.kind == "call"
 
     def _finished(self, event: Finished) -> Finished:
-        if self._swallowed and self._complete:  # what the limit cut or a stop string ended is not part of this answer
+        if self._swallowed and self._complete:  # what the limit or a stop string cut was not part of this answer
             return Finished(StopReason.STOP, event.usage)
         return event

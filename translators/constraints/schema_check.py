@@ -1,10 +1,10 @@
-"""Does a JSON value fit a client's JSON schema? For answers of servers that cannot constrain their decoding.
+"""Whether a JSON value fits a client's JSON schema, for answers of servers that cannot constrain their decoding.
 
-The schema is the client's and so are its tricks: nothing is ever fetched (remote references do not resolve), no regular
-expression is run or compiled (a hostile one could hold a thread for ever), and references are followed a bounded number
+The schema comes from the client and may be hostile: nothing is ever fetched (remote references do not resolve), no
+regular expression is run or compiled (one could hold a thread for ever), and references are followed a bounded number
 of times. Every schema is read as draft 2020-12, whatever `$schema` says anywhere in it: for another draft the library
-would go on with a class of its own, which runs patterns. What is skipped so is accepted, and where it decides about
-something else (`not`, `if`, `oneOf`) that is accepted too: the check may be too kind, never too strict.
+would switch to a class of its own, which runs patterns. What is skipped counts as fitting, and where another keyword
+depends on it (`not`, `if`, `oneOf`), that counts as fitting too: the check may be too lenient, never too strict.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ MAX_REFERENCES = 20_000
 
 Keyword = Callable[..., Iterator[Any] | None]
 
-# What runs patterns, and what is an assertion only in other drafts or to some readers.
+# Keywords that run patterns, and keywords that are assertions only in other drafts or to some readers.
 _SKIPPED = (
     "pattern", "patternProperties", "unevaluatedProperties", "format", "dependencies", "additionalItems",
     "$recursiveRef",
 )  # fmt: skip
-# Here a schema that accepts too much makes another one refuse too much.
+# With these, a subschema that accepts too much makes the whole refuse too much.
 _DOUBTED = ("not", "if", "oneOf", "contains", "unevaluatedItems")
 
 
@@ -33,7 +33,7 @@ class _TooMuch(Exception):
 
 
 def usable(schema: Mapping[str, Any]) -> str | None:
-    """Why the schema cannot be checked against, None when it can."""
+    """Why nothing can be checked against the schema, None where it can."""
     try:
         if len(json.dumps(schema, default=dict)) > MAX_SCHEMA:
             return f"it is larger than {MAX_SCHEMA} characters"
@@ -52,19 +52,19 @@ def usable(schema: Mapping[str, Any]) -> str | None:
 
 
 def faults(value: object, schema: Mapping[str, Any]) -> str | None:
-    """The first thing that does not fit, None when all does or it cannot be told."""
+    """The first thing that does not fit, None where everything does or it cannot be decided."""
     from referencing import Registry
 
     validator = _Check().validator()
     try:
         error = next(validator(schema, registry=Registry()).iter_errors(value), None)
-    except Exception:  # the library trips over a schema in many ways, and no answer is to blame for them
+    except Exception:  # the library fails on some schemas in many ways, none of which is the answer's fault
         return None
     return None if error is None else f"{error.json_path}: {error.message}"[:500]
 
 
 class _Check:
-    """What one check has met so far."""
+    """The state of one check."""
 
     def __init__(self) -> None:
         self._references = 0
@@ -102,7 +102,7 @@ class _Check:
         yield from keyword(*rest) or ()
 
     def _additional(self, keyword: Keyword, validator: Any, extra: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        """Which properties are additional is for the patterns beside it to say."""
+        """Which properties are additional depends on the patterns beside it."""
         if "patternProperties" in schema:
             return self._skip()
         return keyword(validator, extra, instance, schema) or iter(())

@@ -1,8 +1,8 @@
 """Anthropic Messages as a client protocol: `POST /v1/messages`, API versions 2023-06-01 and 2026-10-21 alike.
 
-`parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words what went
-wrong. The body of `/v1/messages/count_tokens` is that of a message without an answer. Other protocols import nothing
-from here.
+`parse` reads a request (with `schema`, `content`, `tools`), `stream` writes the answer, `errors` words the failures.
+The body of `/v1/messages/count_tokens` is that of a message without what concerns the answer. Other protocols import
+nothing from here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """`system` and `messages` → messages of the representation.
 
-Rules: system messages stay where they stand; consecutive messages of one role are one; the results in a user message
-become `tool` messages before the rest of it (`translators.history` then puts them in call order); what a prefix cache
-would trip over, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is taken from
-its text or, where that is empty, from our own seal in its signature; anybody else's signature is nobody's fault.
-What Anthropic's servers did in the past of a conversation is left out and noted, or refused, as the operator decides.
+Rules: system messages keep their places; consecutive messages of one role become one; the results in a user message
+become `tool` messages before the rest of it (`translators.history` then puts them in the order of the calls). What
+would spoil a prefix cache, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is
+taken from its text or, where that is empty, from our own seal in its signature; a foreign signature is not an error.
+What Anthropic's servers did earlier in a conversation is left out and noted, or refused, as the operator decides.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from dragoman.translators.messages.tools import MessagesCatalogue, upstream_name
 from dragoman.translators.protocol import Context, Json
 from dragoman.translators.unreadable import Unreadable
 
-# Claude Code's first system block. It changes between conversations, and with it every prefix would.
+# Claude Code's first system block. It differs between conversations, so it would make every prefix differ.
 _ATTRIBUTION = "x-anthropic-billing-header:"
 _SERVER_BLOCKS = frozenset({"server_tool_use", "container_upload", "mcp_tool_use", "mcp_tool_result", "compaction"})
 
 
 def system_text(system: object, path: str) -> str:
-    """A system prompt, a string or text blocks, as one text without the attribution."""
+    """A system prompt (a string or text blocks) as one text without the attribution."""
     if isinstance(system, str):
         texts = [system]
     elif isinstance(system, list):
@@ -57,7 +57,7 @@ def _without_attribution(text: str) -> str:
 
 
 class MessagesConversation:
-    """Reads messages one by one into `messages`; `notes` grows with what is left out."""
+    """Reads messages one by one into `messages`. `notes` grows with what is left out."""
 
     def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note]) -> None:
         self.messages: list[Message] = []
@@ -87,7 +87,7 @@ class MessagesConversation:
             self.messages.append(Message("system", (Text(text),)))
 
     def _add(self, role: Role, parts: list[Part]) -> None:
-        """Consecutive user messages are one here; consecutive assistant ones become one in the history's repair."""
+        """Consecutive user messages become one here, consecutive assistant ones in `translators.history`."""
         last = self.messages[-1] if self.messages else None
         if role == "user" and last is not None and last.role == "user":
             before = [replace(part, past=True) if isinstance(part, Image) else part for part in last.parts]
@@ -185,7 +185,7 @@ class MessagesConversation:
     # ------------------------------------------------------------------------------------------------------ any content
 
     def _left_out(self, block: Json, path: str) -> bool:
-        """Whether a block tells of what Anthropic's servers did, which no other server can take up."""
+        """Whether a block records what Anthropic's servers did, which no other server can continue."""
         kind = block.get("type")
         if not isinstance(kind, str) or not (kind in _SERVER_BLOCKS or kind.endswith("_tool_result")):
             return False
@@ -221,7 +221,7 @@ def _content(message: Json, path: str) -> Any:
 
 
 def _blocks(message: Json, path: str) -> list[Any]:
-    """`content` as a list of blocks; a string is short for one text block."""
+    """`content` as a list of blocks. A string is short for one text block."""
     content = _content(message, path)
     if isinstance(content, str):
         return [{"type": "text", "text": content}] if content else []
@@ -231,7 +231,7 @@ def _blocks(message: Json, path: str) -> list[Any]:
 
 
 def dumps(value: object) -> str:
-    """JSON in one form, so that the same history always renders the same."""
+    """JSON in one form, so that the same history always renders the same way."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:  # an integer beyond 64 bits or half a surrogate pair: valid JSON that orjson does not write

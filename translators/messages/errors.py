@@ -1,12 +1,11 @@
-"""Errors in the words of the Messages API: before the head goes out as a status with a body, afterwards as an `error`
-event.
+"""Errors in the words of the Messages API: a status with a body before the head goes out, an `error` event after it.
 
 The words decide what clients do. Claude Code compacts a conversation when it reads "prompt is too long", and asks
-again for fewer tokens when it reads "input length and `max_tokens` exceed context limit: I + M > L"; it retries 401
-for over a minute unless `x-should-retry` says no; a full server is 529. Where it reads `capability_rejected: CLASS` it
-takes that kind of content out of the conversation, tells the model so and asks again (2.1.332); the token ends at the
-first character that is no letter, digit, `_`, `:`, `.` or `-`. Inside a stream only the type counts: `overloaded_error`
-before the first event is tried again as a stream.
+again for fewer tokens when it reads "input length and `max_tokens` exceed context limit: I + M > L". It retries 401 for
+over a minute unless `x-should-retry` is false; a full server is 529. Where it reads `capability_rejected: CLASS` it
+removes that kind of content from the conversation, informs the model and asks again (2.1.332); the token ends at the
+first character that is not a letter, digit, `_`, `:`, `.` or `-`. Inside a stream only the type matters:
+`overloaded_error` before the first event is retried as a stream.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _SUM = re.compile(r"input length and `max_tokens` exceed context limit: \d+ \+ \
 
 
 def error(err: GatewayError, request_id: str) -> ErrorReply:
-    """Status, `{"type": "error", "error": {type, message}, "request_id"}` and the headers that steer retries."""
+    """Status, `{"type": "error", "error": {type, message}, "request_id"}` and the headers that control retries."""
     status, kind = _words(err.kind)
     headers: dict[str, str] = {"request-id": request_id}
     if err.wait is not None:
@@ -37,12 +36,12 @@ def stream_error(err: GatewayError, request_id: str, asked: int | None = None) -
     """The payload of the `error` event; `asked` is the request's `max_tokens`."""
     _, kind = _words(err.kind)
     if err.kind is Kind.BACKEND_DOWN:
-        kind = "overloaded_error"  # there is no status here to say that another try is worth it
+        kind = "overloaded_error"  # there is no status here to show that another try is worth it
     return _body(kind, message(err, asked), request_id)
 
 
 def message(err: GatewayError, asked: int | None = None) -> str:
-    """What went wrong, with the field in front, as this API names it."""
+    """What went wrong, with the field before it, as this API words it."""
     if err.kind is Kind.OVERFLOW:
         return _overflow(err, asked)
     text = err.message
@@ -87,8 +86,8 @@ def _words(kind: Kind) -> tuple[int, str]:
 
 
 def _overflow(err: GatewayError, asked: int | None) -> str:
-    """The sentence that Claude Code heals from: fewer tokens asked for where that leaves a useful answer, else
-    compaction."""
+    """The sentence from which Claude Code recovers: it asks for fewer tokens where that leaves room for a useful
+    answer, and compacts the conversation otherwise."""
     tokens, limit = err.tokens, err.limit
     if (found := _SUM.search(err.message)) is not None:
         return found[0]
@@ -102,6 +101,6 @@ def _overflow(err: GatewayError, asked: int | None) -> str:
     if 0 < room < useful and err.code != "max_tokens":
         return f"prompt is too long: {tokens} tokens > {limit - useful} maximum"
     if room > 0:
-        # Claude Code reckons with the first and the last number; what was asked for is at least what does not fit.
+        # Claude Code computes with the first and the last number. What was asked for is at least what does not fit.
         return f"input length and `max_tokens` exceed context limit: {tokens} + {max(asked or 0, room + 1)} > {limit}"
     return f"prompt is too long: {tokens} tokens > {limit} maximum"

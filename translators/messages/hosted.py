@@ -1,8 +1,8 @@
-"""The answer to a request whose every tool is one that Anthropic's servers would run: that it is not available.
+"""The answer to a request that offers only tools which Anthropic's servers would run: the tool is not available.
 
-The model is not asked. What it would say without the tool is handed on as what the tool found: Claude Code's WebSearch
-is such a request, and shows any text as search results (2.1.332). The blocks are those in which the API itself says
-that a tool failed; a tool that has none there is refused.
+The model is not asked: clients would take what it writes without the tool for what the tool found. Claude Code's
+WebSearch is such a request and shows any text as search results (2.1.332). The blocks are those in which the API itself
+reports that a tool failed; a tool for which the API has no such blocks is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DIRECT: Json = {"caller": {"type": "direct"}}
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A declared tool that nobody runs here."""
+    """A declared tool that cannot be run here."""
 
     kind: str
     name: str | None
@@ -34,8 +34,8 @@ class LeftOut:
 
 
 def spokesman(tools: Sequence[LeftOut], named: str | None) -> str:
-    """The family of the tool that the answer is about: the one that `tool_choice` names, else the first that has words
-    for it."""
+    """The family of the tool that the answer is about: the one that `tool_choice` names, else the first that has such
+    blocks."""
     asked = [tool for tool in tools if tool.name is not None and tool.name == named] or tools
     family = next((tool.family for tool in asked if tool.family is not None), None)
     if family is None:
@@ -45,7 +45,7 @@ def spokesman(tools: Sequence[LeftOut], named: str | None) -> str:
 
 
 def blocks(family: str, id: str, messages: Iterable[Message]) -> tuple[Json, ...]:
-    """The call, and its result; `id` seeds that of the call."""
+    """The call and its result. `id` is the seed of the call's id."""
     query = _query(messages) if family == "web_search" else None
     call = f"srvtoolu_{id[:24]}"
     caller = {} if family == "code_execution" else _DIRECT
@@ -67,7 +67,7 @@ def blocks(family: str, id: str, messages: Iterable[Message]) -> tuple[Json, ...
 
 
 def _query(messages: Iterable[Message]) -> str | None:
-    """What to search for, where the request says so in Claude Code's words."""
+    """What to search for, where the request has it in Claude Code's words."""
     parts = [part for message in messages if message.role == "user" for part in message.parts]
     said = [part.text.strip() for part in reversed(parts) if isinstance(part, Text)]
     found = next((text.removeprefix(_ASKED).strip() for text in said if text.startswith(_ASKED)), None)

@@ -1,7 +1,7 @@
 """What is shown of content that is not the text of a message: images, documents, search results.
 
-Documents are read where their text came with them, under their title. What this gateway cannot read has a text in its
-place (`translators.unreadable`); what is no source at all is refused with its path.
+Documents are read where their text came with them, under their title. What this gateway cannot read is replaced by a
+text (`translators.unreadable`); what is not a source at all is refused with its path.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def document(block: Json, path: str, unreadable: Unreadable) -> Shown:
 
 
 def inner(content: object, path: str, unreadable: Unreadable) -> Shown:
-    """The content of a document or a search result: a string, or blocks of text and images."""
+    """The content of a document or a search result, a string or blocks of text and images."""
     if isinstance(content, str):
         return [Text(content)]
     if not isinstance(content, list):

@@ -1,9 +1,9 @@
 """The body of `POST /v1/messages` → a `Turn`: what to ask the server, how to answer, and what was left out on the way.
 
-Each field is translated, refused with its path, or noted; none is lost in silence but those that change nothing here
-(`cache_control`: servers cache prefixes by themselves; `metadata`: it drives routing). `max_tokens: 0` asks to fill a
-prompt cache without an answer, which no server behind this gateway can do, so it is refused. A last assistant message
-is the beginning of the answer and stays the last message; only some servers continue it, so it is noted.
+Each field is translated, refused with its path, or noted. The only ones without a note are those that need none
+(`cache_control`: servers cache prefixes on their own; `metadata`: it is used for routing). `max_tokens: 0` asks to fill
+a prompt cache without an answer, which no server here can do, so it is refused. A last assistant message is the
+beginning of the answer and stays the last message; only some servers continue it, so it is noted.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def count_body(tokens: int) -> Json:
 
 
 def parse_count(body: Json, context: Context) -> Request:
-    """The body of `/v1/messages/count_tokens`: what would be asked, for its prompt to be counted."""
+    """The body of `/v1/messages/count_tokens` as the request whose prompt is to be counted."""
     return _request(schema.validate(body), context)[0]
 
 
@@ -101,7 +101,7 @@ def _conversation(
 
 
 def _ignored(fields: CreateMessage) -> list[Note]:
-    """Fields that were accepted, change nothing and might have been meant to."""
+    """Fields that are accepted and change nothing, although the client may have meant them to."""
     if fields.thread is not None:
         raise unsupported("thread", "Threads are not supported by this gateway: send the whole conversation.")
     if isinstance(fields.container, dict) and fields.container.get("skills"):
@@ -115,7 +115,7 @@ def _ignored(fields: CreateMessage) -> list[Note]:
 
 
 def _context_edits(management: Any) -> list[str]:
-    """What the server was to remove from the context by itself, but for Claude Code's "keep all", which is nothing."""
+    """`context_management`, unless it asks for nothing, as Claude Code's "keep all" does."""
     if management is None:
         return []
     edits = management.get("edits") if isinstance(management, dict) else None
@@ -136,15 +136,15 @@ def _hosted(fields: CreateMessage, context: Context, notes: list[Note]) -> None:
 
 
 def _format(fields: CreateMessage) -> ir.Format | None:
-    """`output_config.format`, or the older `output_format`. Servers want a name for it, which this API has not."""
+    """`output_config.format`, or the older `output_format`. Servers want a name for it, which this API lacks."""
     asked = fields.output_config.format if fields.output_config is not None else None
     asked = asked or fields.output_format
     return None if asked is None else ir.JsonSchema(asked.name or "output", asked.schema_, strict=True)
 
 
 def _thinking(fields: CreateMessage, notes: list[Note]) -> Thinking:
-    """Servers know an effort, a switch or a budget. A budget alone also gets an effort, for those that know no
-    budget; `adaptive` without an effort is "high", this API's default."""
+    """Servers take an effort, a switch or a budget. A budget alone also gets an effort, for those that take no budget;
+    `adaptive` without an effort is "high", this API's default."""
     config, asked = fields.output_config, fields.thinking
     effort = soft_words.effort(config.effort if config is not None else None, "output_config.effort", notes)
     if asked is None:
@@ -158,14 +158,14 @@ def _thinking(fields: CreateMessage, notes: list[Note]) -> Thinking:
                 raise refused("thinking.enabled.budget_tokens", "Field required")
             return Thinking(effort or _effort_of(asked.budget_tokens), asked.budget_tokens)
         case "between_tools":
-            notes.append(Note("field", "thinking.between_tools"))  # when to think is the model's own choice
+            notes.append(Note("field", "thinking.between_tools"))  # when to think is up to the model
             return Thinking(effort or "high")
         case _:
             return Thinking(effort or "high")
 
 
 def _thinking_type(word: str, notes: list[Note]) -> str:
-    """A type that is not known, unless it is another word for "off", leaves it to the model as `adaptive` does."""
+    """An unknown type, unless it is another word for "off", leaves it to the model as `adaptive` does."""
     otherwise = "disabled" if soft_words.plainly(word) in soft_words.OFF else "adaptive"
     return known(word, _THINKING_TYPES, otherwise, "thinking.type", notes) or "adaptive"
 
@@ -175,15 +175,15 @@ def _effort_of(budget: int) -> str:
 
 
 def _affinity(fields: CreateMessage, context: Context) -> str | None:
-    """The session, by Claude Code's header or by what it and others write into `metadata.user_id`."""
+    """The session, from Claude Code's header or from what clients write into `metadata.user_id`."""
     if session := context.headers.get("x-claude-code-session-id"):
         return session
     user = fields.metadata.user_id if fields.metadata is not None else None
     if not user:
         return None
     try:
-        told = orjson.loads(user)
+        decoded = orjson.loads(user)
     except ValueError:
         return user.rpartition("_session_")[2] if "_session_" in user else None
-    session = told.get("session_id") if isinstance(told, dict) else None
+    session = decoded.get("session_id") if isinstance(decoded, dict) else None
     return session if isinstance(session, str) and session else None

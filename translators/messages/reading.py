@@ -42,12 +42,12 @@ def refused(path: str, message: str) -> GatewayError:
 
 
 def unsupported(path: str, message: str) -> GatewayError:
-    """Right by the API, but not possible here."""
+    """The API allows it, but it is not possible here."""
     return GatewayError(Kind.UNSUPPORTED, f"{path}: {message}", path, code="unsupported_value")
 
 
 def wrong_tag(path: str, tag: object, allowed: str) -> GatewayError:
-    """`path` is that of the object whose `type` is not one of those `allowed` here."""
+    """`path` is that of an object whose `type` is not one of those `allowed` here."""
     return invalid(
         f"{path}.type: Input tag {quoted(tag)} does not match any of the expected tags: {allowed}", f"{path}.type"
     )

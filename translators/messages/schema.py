@@ -18,7 +18,7 @@ from dragoman.translators.soft_words import Effort
 
 class ThinkingConfig(Lenient):
     type: str
-    # Anthropic asks for 1,024 at least; how little an open model may think is its own affair.
+    # Anthropic asks for 1,024 at least; open models may think less.
     budget_tokens: int | None = Field(None, ge=1, le=INT32)
     display: str | None = None
 

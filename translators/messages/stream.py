@@ -1,16 +1,16 @@
-"""Events into the Messages stream, and into the message that it amounts to.
+"""From events to the Messages stream, and to the message that it amounts to.
 
 Rules (Messages reference, "Response and streaming"; each is checked by tests/grammar from the specification):
 
-* `message_start`, then per part one content block: start, its deltas, stop; one block is open at a time and `index`
-  counts up; then one `message_delta` with the reason and the whole usage, and `message_stop`.
+* `message_start`, then per part one content block: start, its deltas, stop. One block is open at a time and `index`
+  counts up. Then one `message_delta` with the reason and the whole usage, and `message_stop`.
 * Before the model has begun only `ping` goes out: clients try again when an `error` comes before `message_start`.
-* A thinking block carries a signature: our seal over its text, else a constant that says nothing.
+* A thinking block has a signature: our seal over its text, else a constant without meaning.
 * A delta costs one template: what is fixed for a block is encoded when the block opens.
 
-A cut `tool_use` is never stopped, because clients execute a block the moment it is stopped; what would follow it is
-left out, since blocks may not overlap, and the whole message does not hold it. After a failure no open block is
-stopped either: where it saw no block finished, Claude Code asks again by itself, else the turn is lost (2.1.197).
+A cut `tool_use` is never stopped, because clients execute a block as soon as it is stopped. What would follow it is
+left out, since blocks must not overlap, and the whole message omits the block. After a failure no open block is stopped
+either: where Claude Code has seen no finished block it asks again on its own, otherwise the turn is lost (2.1.197).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block with
 
 @dataclass(frozen=True, slots=True)
 class MessagesStreamOptions:
-    """`omit_thinking`: the client wants no text of the thinking, only the block and its signature. `blocks` are content
+    """`omit_thinking`: the client wants the thinking block and its signature without the text. `blocks` are content
     that is known before the model begins."""
 
     model: str
@@ -61,12 +61,12 @@ class _Block:
         return "".join(self.pieces)
 
     def feed(self, text: str) -> str:
-        """What to send of it now."""
+        """The text to send now."""
         self.pieces.append(text)
         return text
 
     def opening(self) -> Json:
-        """`citations` is never null: AI SDK 5 and 6 refuse the whole answer for it."""
+        """`citations` is never null: AI SDK 5 and 6 would refuse the whole answer."""
         return {"type": "text", "text": "", "citations": []}
 
     def done(self) -> Json:
@@ -94,8 +94,8 @@ class _Thinking(_Block):
 
 
 class _ToolUse(_Block):
-    """Arguments that do not even begin as an object go out as the one field of one, since SDKs fail on anything else.
-    What breaks later has been sent by then: clients tell the model of it, and the whole answer has that field."""
+    """Arguments that do not begin as an object are sent as the only field of one, since SDKs fail on anything else.
+    What breaks later has been sent by then: clients report it to the model, and the whole answer has that field."""
 
     delta = "input_json_delta"
     key = "partial_json"
@@ -135,7 +135,7 @@ def _escaped(text: str) -> str:
 
 
 class MessagesStream(BufferedStream):
-    """`names` restores the client's names of tools where servers need other ones."""
+    """`names` restores the client's names of tools where servers need others."""
 
     def __init__(self, context: Context, options: MessagesStreamOptions, names: Mapping[str, str]) -> None:
         super().__init__()
@@ -145,9 +145,9 @@ class MessagesStream(BufferedStream):
         self._content: list[Json] = []  # finished blocks
         self._calls = 0
         self._block: _Block | None = None
-        self._cut = False  # an unfinished tool_use stands open
+        self._cut = False  # an unfinished tool_use is open
         self._started = False
-        self._counted: int | None = None  # the prompt's size, where somebody counted it
+        self._counted: int | None = None  # the prompt's size, where it was counted
 
     def counted(self, tokens: int) -> None:
         """For `message_start`, and for the end where the server measures nothing."""
@@ -156,7 +156,7 @@ class MessagesStream(BufferedStream):
     # ------------------------------------------------------------------------------------------------------- the stream
 
     def start(self) -> bytes:
-        """Nothing: `message_start` waits for the model."""
+        """Sends nothing: `message_start` waits for the model."""
         return b""
 
     def keepalive(self) -> bytes:
@@ -258,7 +258,7 @@ class MessagesStream(BufferedStream):
         self._final["usage"] = _START_USAGE | {key: value for key, value in usage.items() if value is not None}
 
     def _reason(self, event: Finished) -> tuple[str, str | None]:
-        """`max_tokens` also where the window ended the answer: Claude Code does the same on both words."""
+        """`max_tokens` also where the window ended the answer: Claude Code treats both words alike."""
         match event.reason:
             case StopReason.LENGTH:
                 return "max_tokens", None
@@ -276,7 +276,7 @@ class MessagesStream(BufferedStream):
     # --------------------------------------------------------------------------------------------------------- messages
 
     def _message(self) -> Json:
-        """The message before anything is known of it; every key is there, since validators want them all."""
+        """The message before anything is known about it. Every key is there, since validators require them all."""
         return {
             "id": f"msg_{self._context.id}",
             "type": "message",

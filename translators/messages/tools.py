@@ -1,11 +1,10 @@
 """Tools of the Messages API → the functions that a server takes, and back by name.
 
-Custom tools pass; Anthropic's own client-side tools (`bash_*`, `text_editor_*`, `memory_*`), whose schemas live in
-Claude's head, get written-out ones. Tools that Anthropic would run itself, screens and browsers, and types that
-nobody knows yet are left out and noted, or refused, as the operator decides; a `tool_choice` that needs one of them is
-dropped with it. Functions in the shape of OpenAI's protocols, which some clients send here too, are custom tools. The
-API allows names of 128 characters and servers 64: longer ones get a hash, by the name alone, so that the
-history and the declaration agree.
+Custom tools pass. Anthropic's own client-side tools (`bash_*`, `text_editor_*`, `memory_*`), whose schemas only Claude
+knows, get written-out ones. Tools that Anthropic would run itself, screens, browsers and unknown types are left out and
+noted, or refused, as the operator decides; a `tool_choice` that needs one of them is dropped with it. Functions in the
+shape of OpenAI's protocols, which some clients send here too, are read as custom tools. The API allows names of 128
+characters and servers 64: longer ones get a hash of the name alone, so that the history and the declaration agree.
 """
 
 from __future__ import annotations
@@ -35,15 +34,15 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 
 
 def upstream_name(name: str) -> str:
-    """The name that every server takes; it differs from `name` only where it must."""
+    """A name that every server takes. It differs from `name` only where it must."""
     plain = plain_name(name)
     return name if plain == name and len(name) <= MAX_NAME else hashed_name(plain, name)
 
 
 @dataclass(slots=True)
 class MessagesCatalogue:
-    """`names` restores the client's name from the upstream one where they differ. `unavailable` is the family of tools
-    (`translators.messages.hosted`) where only such were offered as nobody runs here."""
+    """`names` restores the client's name from the upstream one where they differ. `unavailable` is the family of the
+    tools (`translators.messages.hosted`) where all that were offered cannot be run here."""
 
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = "auto"
@@ -82,8 +81,8 @@ def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: l
 
 
 def _custom_shape(tool: Json, path: str) -> tuple[Json, str]:
-    """A tool as this API has it, and the path of what holds its name. Chat completions nest a function below
-    `function`, Responses do not; both say `parameters` for `input_schema`."""
+    """A tool in the shape of this API, and the path of what holds its name. Chat completions nest a function below
+    `function`, Responses do not; both have `parameters` for `input_schema`."""
     if tool.get("type") != "function":
         return tool, path
     function, place = tool, path
@@ -96,7 +95,7 @@ def _custom_shape(tool: Json, path: str) -> tuple[Json, str]:
 
 
 def _tool(tool: Json, path: str, notes: list[Note]) -> Tool | None:
-    """The function that a tool becomes, None where it cannot be one."""
+    """The function that a tool becomes, None where it cannot become one."""
     kind = optional_text(tool, "type", path)
     if kind is None or kind == "custom":
         return _custom(tool, path, notes)
@@ -124,7 +123,7 @@ def _custom(tool: Json, path: str, notes: list[Note]) -> Tool:
         shown = "\n".join(orjson.dumps(example).decode() for example in examples)
         description = f"{description}\n\nExamples of its input:\n{shown}".strip()
     if tool.get("defer_loading") and Note("field", "defer_loading") not in notes:
-        notes.append(Note("field", "defer_loading"))  # there is no search behind which it could be hidden
+        notes.append(Note("field", "defer_loading"))  # there is no search that could load it later
     return Tool(upstream_name(name), description, {"type": "object", **schema}, strict)
 
 

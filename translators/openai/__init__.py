@@ -1,1 +1,1 @@
-"""What the two OpenAI protocols share: fields, tools, content, and errors before the head."""
+"""What the two OpenAI protocols share: fields, refusals, content, tools, and errors before the head."""

@@ -1,9 +1,14 @@
 """The tools of a request and what they are called upstream, for both OpenAI protocols.
 
-A chat server takes a flat list of functions, so every tool becomes one. A name is never split to find out what it
-stands for: the catalogue, which lives as long as the request, knows. Names are given in the order in which a request
-mentions them, so what is appended later never changes an earlier one. A call in the history has the name of its tool
-even where that tool is no longer declared. Tools that this gateway cannot offer are left out and noted, or refused, as
+A chat server takes a flat list of functions, so every tool becomes one. What a name stands for is looked up in the
+catalogue, which lives as long as the request; a name is never split. Names are given in the order in which a request
+mentions them, so what is appended later never changes an earlier one:
+
+* characters that servers refuse become `_`;
+* a name longer than 64 characters, or one that is taken already, gets a hash of its full identity;
+* a call in the history has the name of its tool even where that tool is no longer declared.
+
+Tools that OpenAI would run itself (`web_search`, `mcp` …), and unknown types, are left out and noted, or refused, as
 the operator decides.
 """
 

@@ -1,7 +1,7 @@
 """Images and files in the content of a message, as both OpenAI protocols write them.
 
-An image stays an image (whether the server can see it is the backend's business), a file is read where its text came
-with it. What cannot be read here, or would need a store of files, has a text in its place (`translators.unreadable`).
+An image stays an image (whether the model can see it is up to the backend); a file is read where its text came with it.
+What cannot be read here, or would need a store of files, is replaced by a text (`translators.unreadable`).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _DETAILS = ("low", "high", "auto", "original")
 
 
 class Media:
-    """Reads the images and files of one request; `notes` grows with what is left out."""
+    """Reads the images and files of one request. `notes` grows with what is left out."""
 
     def __init__(self, policy: Policy, notes: list[Note]) -> None:
         self._notes = notes
         self._unreadable = Unreadable(policy, notes, "file")
 
     def image(self, owner: Json, path: str, key: str = "image_url") -> Image | Text:
-        """`owner` holds the URL under `key`, and perhaps `detail`; `path` is that of `owner`."""
+        """`owner` holds the URL under `key`, and perhaps `detail`. `path` is that of `owner`."""
         place, url = f"{path}.{key}", owner.get(key)
         if url is None:
             if owner.get("file_id") is None:

@@ -62,8 +62,8 @@ def sampling(fields: CreateFields) -> ir.Sampling:
 
 
 def answer_format(asked: Json | None, path: str, nested: str = "") -> ir.Format | None:
-    """The form that the answer must have. `nested` is the key below `asked` under which a schema lies, where it does
-    not lie beside `type`."""
+    """The format that the answer must have. `nested` is the key of `asked` that holds the schema's fields, where they
+    are not beside `type`."""
     if asked is None:
         return None
     match expect_text(asked, "type", path):
@@ -82,7 +82,7 @@ def answer_format(asked: Json | None, path: str, nested: str = "") -> ir.Format 
 
 
 def affinity(fields: CreateFields, context: Context) -> str | None:
-    """What names the session, for routing it to the server that knows its prefix."""
+    """What identifies the session, for routing it to the server that has its prefix in the cache."""
     if parent := context.headers.get("x-codex-parent-thread-id"):
         return parent  # a sub-agent shares the beginning of its parent's prompt
     if fields.prompt_cache_key:

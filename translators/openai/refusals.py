@@ -1,4 +1,4 @@
-"""What is wrong with a request, in OpenAI's codes and sentences, with `param` as a path: `input[2].type`."""
+"""What is wrong with a request, in OpenAI's codes and sentences, with a path as `param`: `input[2].type`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wrong_value(path: str, value: object, allowed: str = "") -> GatewayError:
 
 
 def unsupported(path: str, message: str, code: str = "unsupported_value") -> GatewayError:
-    """Right by the API, but not possible here."""
+    """The API allows it, but it is not possible here."""
     return GatewayError(Kind.UNSUPPORTED, message, path, code=code)
 
 

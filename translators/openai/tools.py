@@ -1,8 +1,7 @@
 """Declared tools as the functions that every chat server takes, for both OpenAI protocols.
 
-A function keeps its schema in one canonical form. A free-form (`custom`) tool becomes a function with one string,
-`input`: the model is told of its grammar, and `translators.json_text.StringReader` takes the text out of the call
-again.
+A function keeps its schema, in one canonical form. A free-form (`custom`) tool becomes a function with one string,
+`input`, whose description holds the grammar; `translators.json_text.StringReader` takes the text out of the call again.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _REMEMBERED = 8192  # bytes of a schema; an agent sends the same ones with every
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What a declaration says besides the name."""
+    """What a declaration holds besides the name."""
 
     description: str
     parameters: Json
@@ -60,7 +59,7 @@ def _may_be_object(kind: object) -> bool:
 
 def custom_description(description: str, owner: Json, path: str, nested: str = "") -> str:
     """What a free-form tool does, and the grammar of its text where the client gave one: a chat server cannot enforce
-    it, so the model is told. `owner` holds `format`; `nested` is the key in that under which a grammar lies."""
+    it, so the model has to read it. `owner` holds `format`; `nested` is the key of that which holds the grammar."""
     format_ = object_or_null(owner, "format", path)
     if format_ is None:
         return description
@@ -103,11 +102,12 @@ _SCHEMAS = frozenset(
 
 
 def canonical_schema(schema: Any) -> Any:
-    """The schema as every turn of a session shall show it to the model.
+    """The schema in the form in which every turn of a session shows it to the model.
 
-    `required` is sorted, because some clients keep it in a set and its order then changes from run to run, which
-    costs the server's whole prefix cache. Codex's mark `encrypted` is left out: servers that check schemas refuse it.
-    The order of keys and of `enum` carries meaning for the model and stays. What needs no change is not copied."""
+    `required` is sorted, because some clients keep it in a set: its order then changes from run to run and with it the
+    prefix of the prompt, so that the server's prefix cache is lost. Codex's mark `encrypted` is left out: servers that
+    check schemas refuse it. The order of keys and of `enum` means something to the model and stays. What needs no
+    change is not copied."""
     if isinstance(schema, list):
         members = [canonical_schema(one) for one in schema]
         return members if _differs(schema, members) else schema
@@ -147,13 +147,13 @@ def _canonical(schema: Mapping[str, Any]) -> Json:
 
 @lru_cache(maxsize=1024)
 def _remembered(text: bytes) -> Json:
-    """Shared between requests, as everything in a `Request` is read only."""
+    """Shared between requests, since everything in a `Request` is read-only."""
     canonical: Json = canonical_schema(orjson.loads(text))
     return canonical
 
 
 def object_schema(schema: Mapping[str, Any] | None) -> Json:
-    """A function's `parameters`, always an object schema with `type` and `properties`: some servers refuse less."""
+    """A function's `parameters` as an object schema with `type` and `properties`: some servers refuse less."""
     if not schema:
         return dict(NO_PARAMETERS)
     out = _canonical(schema)

@@ -1,7 +1,7 @@
 """OpenAI Responses as a client protocol: `POST /v1/responses`.
 
 `parse` reads a request (with `schema`, `items`, `content`, `tools`, `tool_choice`), `stream` writes the answer,
-`errors` words what went wrong in it. Other protocols import nothing from here.
+`errors` words the failures of a stream. Other protocols import nothing from here.
 """
 
 from __future__ import annotations

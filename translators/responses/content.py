@@ -1,7 +1,6 @@
 """Content parts of input items → parts of the representation.
 
-Text stays text; images and files are read by `translators.openai.content`. What needs a model that hears is refused
-with its path.
+Text stays text; images and files are read by `translators.openai.content`. Audio and video are refused with their path.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _TEXTS = frozenset({"input_text", "output_text", "text"})
 
 
 def message_parts(content: Any, path: str, media: Media) -> tuple[Text | Refusal | Image, ...]:
-    """`content` of a message: a string or a list of parts; `path` is that of `content`."""
+    """`content` of a message, a string or a list of parts. `path` is that of `content`."""
     if isinstance(content, str):
         return (Text(content),)
     if not isinstance(content, list):
@@ -26,7 +25,7 @@ def message_parts(content: Any, path: str, media: Media) -> tuple[Text | Refusal
 
 
 def output_parts(output: Any, path: str, media: Media) -> tuple[Text | Image, ...]:
-    """`output` of a tool: the same, but nothing in it is a refusal."""
+    """`output` of a tool: the same, except that a refusal in it is text."""
     parts = message_parts(output, path, media) or (Text(""),)
     return tuple([Text(part.text) if isinstance(part, Refusal) else part for part in parts])
 

@@ -1,8 +1,8 @@
 """Errors in the words of the Responses API where the answer has already begun: `error` and `response.failed`.
 
-They differ from those over HTTP (`translators.openai.errors`) because clients do. Inside a stream Codex takes
-`server_is_overloaded` for final, so there the same condition is `rate_limit_exceeded` with a waiting time in its
-message; faults of the request are `invalid_prompt`, its plainest way to say "do not try again".
+They differ from those over HTTP (`translators.openai.errors`) because clients treat them differently. Inside a stream
+Codex takes `server_is_overloaded` as final, so there the same condition is `rate_limit_exceeded` with a waiting time in
+its message. Faults of the request are `invalid_prompt`, after which no client tries again.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _TYPES = {"rate_limit_exceeded": "rate_limit_error", "server_error": "server_err
 
 
 def error_event(err: GatewayError) -> Json:
-    """The fields of the `error` event that goes before `response.failed`. Its code and message stand twice: at the top,
-    as the SDKs type the event, and in the object by which they raise. `code` is never null (AI SDK)."""
+    """The fields of the `error` event that precedes `response.failed`. Code and message appear twice: at the top, where
+    the SDKs' types have them, and in the object that makes the SDKs raise. `code` is never null (AI SDK)."""
     fields = {**stream_error(err), "param": err.param}
     return {**fields, "error": {"type": _TYPES.get(fields["code"], "invalid_request_error"), **fields}}
 
 
 def _with_wait(err: GatewayError) -> str:
-    """Codex reads the waiting time out of the message, in these words and no other place."""
+    """Codex reads the waiting time from the message, in exactly these words, and from nowhere else."""
     if "try again in " in err.message:
         return err.message
     return f"{err.message.rstrip()} Please try again in {err.wait}s."

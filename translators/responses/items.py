@@ -1,9 +1,9 @@
 """Input items → one message of the representation each, in the order in which they came.
 
-Putting calls and results into turns is the work of `translators.history`, not of this module. Every item type of the
-specification has its action here: translated, taken in as tools or settings, left out with a note (what OpenAI's own
-tools did, which no chat server can use), or refused with its path. Calls in the history carry upstream names and
-arguments in the very form in which the model writes them.
+`translators.history` puts calls and results into turns, not this module. Every item type of the specification has its
+action here: translated, read as tools or settings, left out with a note (what OpenAI's own tools did, which no chat
+server can use), or refused with its path. Calls in the history have upstream names, and arguments in the form in which
+the model writes them.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be re
 
 
 class Items:
-    """Reads the items of one request. `messages` and `notes` grow; `reasoning` and `text` hold what the last
-    `configuration_update` said."""
+    """Reads the items of one request. `messages` and `notes` grow; `reasoning` and `text` hold the settings of the last
+    `configuration_update`."""
 
     def __init__(self, tools: ResponsesCatalogue, context: Context, notes: list[Note]) -> None:
         self.messages: list[Message] = []
@@ -110,8 +110,8 @@ class Items:
             self.messages.append(Message(role, parts))
 
     def _agent_message(self, item: Json, path: str) -> None:
-        """What one agent of a Codex session wrote to another. Encrypted content is for OpenAI's eyes, unless we
-        sealed it."""
+        """What one agent of a Codex session wrote to another. Only OpenAI can read encrypted content, unless we sealed
+        it."""
         content, texts = item.get("content"), []
         if isinstance(content, str):
             texts.append(content)
@@ -139,7 +139,7 @@ class Items:
                 raise wrong_value(f"{path}.type", other, "'input_text' and 'encrypted_content'")
 
     def _reasoning(self, item: Json, path: str) -> None:
-        """The plain text if it is there, else what we sealed, else the summary. A foreign seal is nobody's fault."""
+        """The plain text if there is one, else what we sealed, else the summary. A foreign seal is not an error."""
         text, sealed = "", item.get("encrypted_content")
         if item.get("content") is not None:
             text = joined_text(item["content"], f"{path}.content", ("reasoning_text", "text"))
@@ -202,7 +202,7 @@ class Items:
         self._call(call_id, self._tools.name("local_shell", "local_shell"), arguments)
 
     def _local_shell_output(self, item: Json, path: str) -> None:
-        """By the specification `id` names the call; some clients send its `call_id` there, or beside it."""
+        """By the specification `id` is that of the call item; some clients send its `call_id` there or beside it."""
         item_id = item.get("call_id") if isinstance(item.get("call_id"), str) else expect_text(item, "id", path)
         assert isinstance(item_id, str)
         self._result(self._shell_calls.get(item_id, item_id), expect_text(item, "output", path))
@@ -240,7 +240,7 @@ class Items:
             return
         call_id = item.get("call_id")
         if call_id is None:
-            call_id = f"tool_search_{path[6:-1]}"  # the place in `input`: nothing that is appended changes it
+            call_id = f"tool_search_{path[6:-1]}"  # its place in `input`, which nothing that is appended changes
             self._searches.append(call_id)
         elif not isinstance(call_id, str):
             raise wrong_type(f"{path}.call_id", "a string", call_id)
@@ -285,7 +285,7 @@ class Items:
 
 
 def _untyped(item: Json, path: str) -> str:
-    """The two forms that may leave `type` out: the easy message, and a reference."""
+    """The two forms that may omit `type`: the easy message and the reference."""
     if "role" in item:
         return "message"
     if "id" in item and item.keys() <= {"id", "type"}:

@@ -8,8 +8,8 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class ResponsesStreamOptions:
-    """`refusals_as_text`: Codex drops a message with a refusal part in silence. `encrypted_reasoning`: the client
-    asked for `reasoning.encrypted_content`."""
+    """`refusals_as_text`: Codex silently drops a message with a refusal part. `encrypted_reasoning`: the client asked
+    for `reasoning.encrypted_content`."""
 
     obfuscation: bool = False
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"

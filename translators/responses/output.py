@@ -1,9 +1,9 @@
-"""The output items of a response, one class a kind: what each says when it opens, with every delta, and when it is
-done.
+"""The output items of a response, one class for each kind: what each sends when it opens, with every delta, and when it
+is done.
 
-An item knows its own JSON and nothing of sequence numbers or framing; `translators.responses.stream` drives it.
-Shapes are those of the responses reference, sections "Output items" and "Streaming"; fields that a validator refuses
-as null are left out.
+An item knows its own JSON and nothing about sequence numbers or framing; `translators.responses.stream` drives it.
+Shapes are those of the responses reference, sections "Output items" and "Streaming". Fields that a validator refuses as
+null are left out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Item:
 
     prefix: ClassVar[str]
     wants_logprobs = False
-    open_when_cut = False  # cut, it must not look done: see the module docstring of stream
+    open_when_cut = False  # when cut, it must not look done: see the docstring of `stream`
 
     def __init__(self, id: str, index: int) -> None:
         self.id = f"{self.prefix}_{id}"
@@ -43,7 +43,7 @@ class Item:
         return text
 
     def finish(self, complete: bool) -> str:
-        """Ends the item; gives a last piece of text that became certain only now."""
+        """Ends the item; returns a last piece of text that became certain only now."""
         self.status = "completed" if complete else "incomplete"
         return ""
 
@@ -158,7 +158,7 @@ class ReasoningItem(Item):
 
 
 class SummaryItem(ReasoningItem):
-    """Reasoning offered as a summary, which every client and validator knows."""
+    """Reasoning sent as a summary, which every client and validator knows."""
 
     def __init__(self, id: str, index: int) -> None:
         super().__init__(id, index, "response.reasoning_summary_text")
@@ -198,7 +198,7 @@ class FunctionCallItem(CallItem):
         self._head("response.function_call_arguments.delta")
 
     def added(self) -> Json:
-        # Codex's sub-agents take an argument for plain text only when the call says that none is encrypted
+        # Codex's sub-agents read an argument as plain text only where the call says that none is encrypted
         extra: Json = {"encrypted_function_args": []} if self._tool.encrypted else {}
         return self._named("function_call") | {"arguments": self.text, "status": self.status} | extra
 
@@ -207,7 +207,7 @@ class FunctionCallItem(CallItem):
 
 
 class CustomCallItem(CallItem):
-    """A free-form tool: the model wrote {"input": "..."}, the client gets the text of it as it comes."""
+    """A free-form tool: the model writes {"input": "..."}, and the client gets the text as it comes."""
 
     prefix = "ctc"
     open_when_cut = True
@@ -238,8 +238,8 @@ class CustomCallItem(CallItem):
 
 
 class ProxiedCallItem(CallItem):
-    """A tool whose call has an item type of its own (tool_search, shell …): no deltas, whole when it is done. Its
-    arguments are the fields of the item (`translators.responses.proxies`)."""
+    """A tool whose call has an item type of its own (tool_search, shell …). There are no deltas: the item is sent whole
+    when it is done. Its arguments are the fields of the item (`translators.responses.proxies`)."""
 
     prefix = "tc"
     open_when_cut = True
@@ -247,7 +247,7 @@ class ProxiedCallItem(CallItem):
     def added(self) -> Json:
         status = self.status
         if self._tool.kind == "apply_patch" and status == "incomplete":
-            status = "in_progress"  # the only word its type has for it
+            status = "in_progress"  # the only status that its type has for this
         item = {"id": self.id, "type": f"{self._tool.kind}_call", "call_id": self._call_id, "status": status}
         return item | self._fields(_arguments(self.text))
 
@@ -274,8 +274,8 @@ class ProxiedCallItem(CallItem):
 
 
 def _arguments(text: str) -> Json:
-    """What the model wrote, as an object; what is none goes to the client under a name of its own, and it will refuse
-    it."""
+    """What the model wrote, as an object. Anything else goes to the client as the field `input`, which it will
+    refuse."""
     if not text.strip():
         return {}
     try:
@@ -286,7 +286,7 @@ def _arguments(text: str) -> Json:
 
 
 def open_item(part: PartStarted, id: str, index: int, tools: Catalogue, options: ResponsesStreamOptions) -> Item:
-    """The item for a part that has begun; `id` is unique in the gateway."""
+    """The item for a part that has begun. `id` is unique in the gateway."""
     match part.kind:
         case "text":
             return TextItem(id, index, options.logprobs)

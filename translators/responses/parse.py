@@ -1,8 +1,7 @@
 """The body of `POST /v1/responses` → a `Turn`: what to ask the server, how to answer, and what was left out on the way.
 
 Each field is translated, refused with its path, or noted. What the response object repeats of the request (`echo`) is
-built here as well, in the one form that OpenAI's types and the Open Responses schema both accept wherever such a form
-exists.
+also built here, in a form that both OpenAI's types and the Open Responses schema accept, wherever there is one.
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ def _read_items(fields: CreateResponse, catalogue: ResponsesCatalogue, context: 
 
 
 def _refuse(fields: CreateResponse) -> None:
-    """What the API has and this gateway has not."""
+    """Refuses what the API has and this gateway does not."""
     if fields.background:
         raise unsupported("background", "Background mode is not supported by this gateway.", "unsupported_parameter")
     if fields.previous_response_id is not None:
@@ -104,7 +103,7 @@ def _refuse(fields: CreateResponse) -> None:
 
 
 def _ignored(fields: CreateResponse) -> list[Note]:
-    """Fields that were accepted, change nothing and might have been meant to."""
+    """Fields that are accepted and change nothing, although the client may have meant them to."""
     names = [name for name in _NOTED if getattr(fields, name) is not None]
     names.extend(unusual(fields, _ORDINARY))
     if fields.text and fields.text.verbosity:
@@ -125,12 +124,12 @@ def _options(fields: CreateResponse, context: Context) -> ResponsesStreamOptions
         reasoning_events=context.policy.reasoning_events,
         logprobs=_logprobs(fields) is not None,
         encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
-        refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts in silence
+        refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts silently
     )
 
 
 def _logprobs(fields: CreateResponse) -> int | None:
-    """How many alternatives to ask for; 0 are the chosen tokens alone, None is nothing at all."""
+    """How many alternatives to ask for: 0 for the chosen tokens alone, None for no log probabilities."""
     if fields.top_logprobs or _LOGPROBS in (fields.include or ()):
         return fields.top_logprobs or 0
     return None
@@ -141,7 +140,7 @@ def _logprobs(fields: CreateResponse) -> int | None:
 
 def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning) -> Json:
     """The part of the response object that the request decides. Values that strict readers refuse as null have their
-    defaults; `store` and `background` say what is, not what was asked."""
+    defaults. `store` and `background` are what is done, not what was asked."""
     out: dict[str, Any] = {
         "background": False,
         "frequency_penalty": _or(fields.frequency_penalty, 0),

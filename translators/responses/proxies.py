@@ -1,9 +1,8 @@
-"""The functions that stand in for tools which a chat server does not know: what the model is told, and how to call
-them.
+"""The functions that stand in for tools which a chat server does not know: their descriptions and parameters.
 
 Each takes as its arguments exactly the fields of the item that goes back to the client (`local_shell_call.action`,
-`shell_call.action`, `apply_patch_call.operation`), under the same names and in the order of
-the specification. So an answer is restored without guessing, and a call in the history reads as the model wrote it.
+`shell_call.action`, `apply_patch_call.operation`), under the same names and in the order of the specification. So an
+answer is restored without guessing, and a call in the history reads as the model wrote it.
 """
 
 from __future__ import annotations
@@ -86,7 +85,7 @@ TOOL_SEARCH_PARAMETERS: Json = {
 
 
 def shell_description(skills: object) -> str:
-    """Skills are folders on the client's machine that a local shell may use; the model knows of them only by this
+    """Skills are folders on the client's machine that a local shell may use. The model knows them only from this
     text."""
     lines = [
         f"- {skill.get('name')}: {skill.get('description')} ({skill.get('path')})"

@@ -78,12 +78,12 @@ _Settings = TypeVar("_Settings", CreateResponse.Reasoning, TextConfig)
 
 
 def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
-    """What was asked for, except where a later `configuration_update` item said something else."""
+    """What was asked for, except where a later `configuration_update` item changes it."""
     return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
 
 
 def known_reasoning(asked: CreateResponse.Reasoning, notes: list[Note]) -> CreateResponse.Reasoning:
-    """With no words in it but those that the API has; `notes` grows with others."""
+    """`asked` with only those words that the API has; `notes` grows with others."""
     summaries = {
         name: None
         if soft_words.plainly(word) in soft_words.OFF

@@ -1,17 +1,17 @@
-"""Events into the Responses stream, and into the response object that it ends with.
+"""From events to the Responses stream, and to the response object that it ends with.
 
 Rules (responses reference, section "Streaming"; each is checked by tests/grammar from the specification):
 
 * `response.created`, `response.in_progress`, then per part one output item: added, its deltas, done; one item is open
   at a time and `output_index` counts up. Ids in deltas, done events and the final object are the same objects' ids.
 * Exactly one terminal event, and its `output` is the very items that were streamed. `data: [DONE]` is last.
-* A failure is an `error` event and then `response.failed`, as OpenAI sends it: libraries built on its SDKs raise on the
-  first alone and take the second alone for a whole answer, Codex goes by the second.
-* LF only; a call of `feed` returns whole events, never half of one.
+* A failure is an `error` event and then `response.failed`, as OpenAI sends it. Libraries built on its SDKs raise on the
+  first and take the second alone for a complete answer; Codex relies on the second.
+* Lines end in LF only; `feed` returns whole events, never half of one.
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
-A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input the moment the item is done, and half a
-patch must not be applied. It stands in the final object with status `incomplete`, and nothing follows it.
+A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input as soon as the item is done, and half a
+patch must not be applied. The final object has it with status `incomplete`, and nothing follows it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "
 
 
 class ResponsesStream(BufferedStream):
-    """`echo` holds the fields of the response object that the request fixes; they are encoded once, since a request's
+    """`echo` holds the fields of the response object that the request decides. They are encoded once, since a request's
     tools come back in every lifecycle event."""
 
     def __init__(self, context: Context, echo: Json, tools: Catalogue, options: ResponsesStreamOptions) -> None:
@@ -50,7 +50,7 @@ class ResponsesStream(BufferedStream):
         self._output: list[Json] = []  # finished items, as they were sent
         self._item: Item | None = None
         self._started = False
-        self._left_open = False  # a cut call has no done event, so no other item may begin behind it
+        self._left_open = False  # a cut call has no done event, so no other item may follow it
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
@@ -132,7 +132,7 @@ class ResponsesStream(BufferedStream):
         self._item = None
 
     def _close_for_failure(self, item: Item) -> None:
-        """An item may be the very thing that broke; then it stays open, and the failure still goes out."""
+        """The item may be what broke. Then it stays open, and the failure still goes out."""
         try:
             self._close(item, complete=False)
         except Exception:

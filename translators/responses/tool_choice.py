@@ -1,8 +1,7 @@
 """`tool_choice` in all its forms, checked against what was declared.
 
-A choice that cannot be kept is refused with `param` `tool_choice`: a tool that was not declared, `required` without
-tools. One that needs a tool which was declared and left out (`translators.responses.tools`) is dropped with it and
-noted. `allowed_tools` is a hard rule, so the model is offered nothing else.
+A tool is named by its type, by its name, or by its name and namespace; an entry of `allowed_tools` may name a whole
+namespace.
 """
 
 from __future__ import annotations
@@ -71,8 +70,8 @@ def _allowed(choice: Json, tools: ResponsesCatalogue, notes: list[Note]) -> Choi
 
 
 def _named(choice: Json, tools: ResponsesCatalogue, *, with_namespaces: bool = False) -> list[str]:
-    """The upstream names that an object form means: one, or with `namespace` all of its members; none for a tool that
-    was left out."""
+    """The upstream names that an object means: one, or for `namespace` all of its members; none for a tool that was
+    left out."""
     kind = kind_of(choice)
     if kind in _BY_TYPE:
         found = tools.find(_BY_TYPE[kind], kind, None)

@@ -1,16 +1,8 @@
 """Tools of the Responses API ↔ the flat list of functions that a chat server takes.
 
-Functions pass; `custom`, `namespace` members, `tool_search`, `local_shell`, `shell` and `apply_patch` become
-functions and are restored through a map that lives as long as the request. A name is never split: what it stands for
-is looked up. Names are given in the order in which a request mentions them, so what is appended later never changes
-an earlier one:
-
-* a member of a namespace is `namespace__member`; characters that servers refuse become `_`;
-* a name longer than 64 characters, or one that is taken already, gets a hash of its full identity;
-* a call in the history has the name of its tool even where that tool is no longer declared.
-
-Tools that OpenAI would run itself (`web_search`, `mcp` …), and types that nobody knows yet, are left out and noted, or
-refused, as the operator decides.
+Functions pass; `custom` tools, members of a `namespace`, `tool_search`, `local_shell`, `shell` and `apply_patch` become
+functions, and the catalogue (`translators.openai.catalogue`) restores them. A member of a namespace is called
+`namespace__member`.
 """
 
 from __future__ import annotations
@@ -73,7 +65,7 @@ class ResponsesCatalogue(Catalogue):
     def _namespace(self, tool: Json, path: str) -> list[str]:
         namespace = name_of(tool, path)
         description = text_or_null(tool, "description", path)
-        # A chat server has no place for the namespace's own description: the member that was named first carries it.
+        # A chat server has no place for the namespace's own description: the first member to be named carries it.
         preface = f"[{namespace}: {description}]\n" if description else ""
         names: list[str] = []
         for index, member in enumerate(expect_list(tool, "tools", path)):
@@ -119,8 +111,8 @@ class ResponsesCatalogue(Catalogue):
     # --------------------------------------------------------------------------------------------------------- finding
 
     def find(self, kind: ToolKind, name: str, namespace: str | None) -> str | None:
-        """The upstream name of a declared tool. Without a namespace, the member of any one namespace is meant; None
-        where there is none, or more than one."""
+        """The upstream name of a declared tool, None where there is none. Without a namespace, a tool of any namespace
+        is found, unless there is more than one."""
         exact = self._names.get((kind, namespace, name))
         if exact in self._tools:
             return exact
@@ -133,13 +125,13 @@ class ResponsesCatalogue(Catalogue):
         return self._by_namespace.get(namespace, [])
 
     def was_left_out(self, kind: str) -> bool:
-        """Whether a tool of this type, or of another version of it, was declared and left out."""
+        """Whether a tool of this type or of another version of it was declared and left out."""
         return _family(kind) in map(_family, self.left_out)
 
 
 def _family(kind: str) -> str:
     """`web_search_preview_2025_03_11` and `web_search_2025_08_26` are versions of `web_search`."""
-    return _VERSION.sub("", kind[:64])  # no longer one is a type of OpenAI's, and the pattern looks back
+    return _VERSION.sub("", kind[:64])  # OpenAI has no longer one, and the pattern backtracks
 
 
 def _is_local(environment: object) -> bool:
@@ -154,8 +146,8 @@ def _marks_encrypted(parameters: Any) -> bool:
 
 
 def echo(tools: list[Any]) -> list[Any]:
-    """The declared tools as the response object shows them: as they came, with the keys of functions that strict
-    readers of the answer insist on."""
+    """The declared tools as the response object shows them: as they came, with the keys that strict readers of the
+    answer require of functions."""
     out: list[Any] = []
     for tool in tools:
         if tool["type"] == "function":
