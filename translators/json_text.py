@@ -202,7 +202,7 @@ _LONE = (
     re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]"),  # as bytes, which UTF-8 never holds
 )
 _REPLACEMENTS = {6: rb"\ufffd", 3: "\ufffd".encode()}
-_MOST_MENDED = 100_000  # more than that do not come from strings that were cut
+_MAX_REPAIRED = 100_000  # more than that do not come from strings that were cut
 BLOCK = 128 * 1024
 
 
@@ -211,7 +211,7 @@ def without_lone_surrogates(raw: bytes) -> Steps[bytes]:
 
     JavaScript writes them when a string was cut inside an emoji. Nothing else changes, not even the length, so an error
     elsewhere in the text is still reported at its place."""
-    hidden, mended, left = bytearray(), bytearray(), _MOST_MENDED
+    hidden, repaired, left = bytearray(), bytearray(), _MAX_REPAIRED
     for block in blocks(raw):
         hidden += block.replace(rb"\\", b"\xff\xff")  # an escaped backslash begins no escape
         yield
@@ -223,10 +223,10 @@ def without_lone_surrogates(raw: bytes) -> Steps[bytes]:
                 if not left:
                     return raw
                 left -= 1
-                mended = mended or bytearray(raw)
-                mended[match.start() : match.end()] = _REPLACEMENTS[len(match[0])]
+                repaired = repaired or bytearray(raw)
+                repaired[match.start() : match.end()] = _REPLACEMENTS[len(match[0])]
             yield
-    return bytes(mended) if mended else raw
+    return bytes(repaired) if repaired else raw
 
 
 def blocks(raw: bytes) -> Iterator[bytes]:

@@ -28,7 +28,7 @@ _OF_ASSISTANTS = ("text", "refusal")
 _OF_TOOLS = _OF_USERS  # OpenAI takes text alone, other servers take images
 _REASONING = ("reasoning_content", "reasoning")
 _NAME = Note("field", "name")  # of a participant: templates have no place for it. Noted once
-_UNHEARD = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
+_AUDIO_AND_VIDEO = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
 
 class ChatConversation:
@@ -129,7 +129,7 @@ def _part(part: Any, path: str, kinds: Collection[str], media: Media) -> Text | 
     if not isinstance(part, dict):
         raise wrong_type(path, "an object", part)
     kind = expect_text(part, "type", path)
-    if kind in _UNHEARD:
+    if kind in _AUDIO_AND_VIDEO:
         raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
     if kind not in kinds:
         raise wrong_value(f"{path}.type", kind, ", ".join(f"'{one}'" for one in kinds))

@@ -38,7 +38,7 @@ class CreateChatCompletion(CreateFields):
     functions: Any = None
     function_call: Any = None
     moderation: Any = None
-    # Accepted for their senders' sake.
+    # Accepted and ignored, because some clients send them.
     audio: Any = None
     prediction: Any = None
     prompt_cache_options: Any = None

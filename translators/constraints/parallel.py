@@ -27,7 +27,7 @@ class FirstCallOnly:
         self.dropped = 0
         self._state = _State.BEFORE
         self._complete = False
-        self._swallowed = False
+        self._followed = False  # a part came after the kept call
 
     def feed(self, events: Sequence[Event]) -> list[Event]:
         kept: list[Event] = []
@@ -35,7 +35,7 @@ class FirstCallOnly:
             if isinstance(event, Finished):
                 kept.append(self._finished(event))
             elif self._state is _State.AFTER:
-                self._swallow(event)
+                self._drop(event)
             else:
                 self._watch(event)
                 kept.append(event)
@@ -50,13 +50,13 @@ class FirstCallOnly:
             case Started() | PartStarted() | Delta() | PartEnded() | Finished():
                 pass
 
-    def _swallow(self, event: Event) -> None:
+    def _drop(self, event: Event) -> None:
         if isinstance(event, PartStarted):
-            self._swallowed = True
+            self._followed = True
             self.enough = self._complete
             self.dropped += event.kind == "call"
 
     def _finished(self, event: Finished) -> Finished:
-        if self._swallowed and self._complete:  # what the limit or a stop string cut was not part of this answer
+        if self._followed and self._complete:  # what the limit or a stop string cut was not part of this answer
             return Finished(StopReason.STOP, event.usage)
         return event

@@ -33,7 +33,7 @@ class LeftOut:
         return next((family for family in _FAMILIES if self.kind.startswith(f"{family}_")), None)
 
 
-def spokesman(tools: Sequence[LeftOut], named: str | None) -> str:
+def answering_family(tools: Sequence[LeftOut], named: str | None) -> str:
     """The family of the tool that the answer is about: the one that `tool_choice` names, else the first that has such
     blocks."""
     asked = [tool for tool in tools if tool.name is not None and tool.name == named] or tools
@@ -71,4 +71,5 @@ def _query(messages: Iterable[Message]) -> str | None:
     parts = [part for message in messages if message.role == "user" for part in message.parts]
     said = [part.text.strip() for part in reversed(parts) if isinstance(part, Text)]
     found = next((text.removeprefix(_ASKED).strip() for text in said if text.startswith(_ASKED)), None)
-    return None if found is None else found.encode("utf-8", "replace").decode()  # half a character cannot be sent
+    # half of a surrogate pair cannot be sent
+    return None if found is None else found.encode("utf-8", "replace").decode()

@@ -17,7 +17,7 @@ import orjson
 
 from dragoman.translators.fields import noted
 from dragoman.translators.ir import Named, Note, Tool, ToolChoice
-from dragoman.translators.messages.hosted import LeftOut, spokesman
+from dragoman.translators.messages.hosted import LeftOut, answering_family
 from dragoman.translators.messages.reading import (
     as_object,
     expect_object,
@@ -73,7 +73,7 @@ def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: l
     catalogue.tools = tuple(offered)
     catalogue.choice, catalogue.parallel = _choice(choice, catalogue, left_out, notes)
     if left_out and not offered and catalogue.choice != "none":
-        catalogue.unavailable = spokesman(left_out, choice.get("name") if isinstance(choice, dict) else None)
+        catalogue.unavailable = answering_family(left_out, choice.get("name") if isinstance(choice, dict) else None)
     return catalogue
 
 

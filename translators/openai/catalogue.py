@@ -47,9 +47,9 @@ class Catalogue:
         self._policy = policy
         self._notes = notes
         self._tools: dict[str, Tool] = {}  # declared, by upstream name
-        self._meant: dict[str, DeclaredTool] = {}  # by upstream name; also tools that only the history mentions
-        self._names: dict[tuple[ToolKind, str | None, str], str] = {}
-        self._bare: dict[tuple[str | None, str], str] = {}
+        self._declared: dict[str, DeclaredTool] = {}  # by upstream name; also tools that only the history mentions
+        self._names: dict[tuple[ToolKind, str | None, str], str] = {}  # upstream names, by kind, namespace and name
+        self._bare: dict[tuple[str | None, str], str] = {}  # the same without the kind
 
     def __len__(self) -> int:
         return len(self._tools)
@@ -65,7 +65,7 @@ class Catalogue:
     def restore(self, name: str) -> DeclaredTool:
         """What an upstream name means to the client. A name that the model invented is a function of that name: the
         client will refuse it."""
-        return self._meant.get(name) or DeclaredTool("function", name)
+        return self._declared.get(name) or DeclaredTool("function", name)
 
     # ------------------------------------------------------------------------------------------------------- declaring
 
@@ -91,7 +91,7 @@ class Catalogue:
         tool = Tool(name, description, parameters, strict)
         known = self._tools.setdefault(name, tool)
         if known is tool:
-            self._meant[name] = declared
+            self._declared[name] = declared
             if len(self._tools) > self._policy.max_tools:
                 message = f"Too many tools: at most {self._policy.max_tools} are allowed."
                 raise invalid(message, path, "array_above_max_length")
@@ -123,11 +123,11 @@ class Catalogue:
         upstream = self._free_name(declared)
         self._names[key] = upstream
         self._bare.setdefault((declared.namespace, declared.name), upstream)
-        self._meant[upstream] = declared
+        self._declared[upstream] = declared
         return upstream
 
     def _free_name(self, declared: DeclaredTool) -> str:
-        return free_name(declared.name, (declared.kind, declared.name), self._meant)
+        return free_name(declared.name, (declared.kind, declared.name), self._declared)
 
 
 def free_name(flat: str, identity: tuple[str, ...], taken: Container[str]) -> str:

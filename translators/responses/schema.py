@@ -68,7 +68,7 @@ class CreateResponse(CreateFields):
     context_management: Any = None
     moderation: Any = None
     multi_agent: Any = None
-    # Accepted for their senders' sake.
+    # Accepted and ignored, because some clients send them.
     access_programs: Any = None
     image: Any = None
     client_metadata: Any = None

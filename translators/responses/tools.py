@@ -106,7 +106,7 @@ class ResponsesCatalogue(Catalogue):
         if declared.namespace is not None:
             separator = "" if declared.namespace.endswith("__") else "__"
             flat = f"{declared.namespace}{separator}{declared.name}"
-        return free_name(flat, (declared.kind, declared.namespace or "", declared.name), self._meant)
+        return free_name(flat, (declared.kind, declared.namespace or "", declared.name), self._declared)
 
     # --------------------------------------------------------------------------------------------------------- finding
 
