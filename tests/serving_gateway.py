@@ -19,7 +19,7 @@ from dragoman.backends.pool.pool import Pool
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets, read
 from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
-from dragoman.gateway.serve.server import Runner
+from dragoman.gateway.serve.connection import Runner
 from tests.scripted import Play, ScriptedServer
 
 # The smallest request of the Responses API, and where it goes.

@@ -52,7 +52,7 @@ async def test_a_server_that_falls_asleep_is_known_to_sleep_within_half_a_second
     async with serving("vllm") as (server, backend):
         assert (await backend.health()).state == "ready"
         server.on("GET", "/is_sleeping", ASLEEP)
-        assert chat_probe.HEALTH_KEPT < 0.5
+        assert chat_probe.HEALTH_TTL < 0.5
         await until(asleep(backend))
 
 
