@@ -338,7 +338,7 @@ def class_names(source: str) -> list[str]:
     return [node.name for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
 
 
-@pytest.mark.parametrize("package", ["translators"])
+@pytest.mark.parametrize("package", PACKAGES)
 def test_no_class_name_stands_twice_in_a_package(package: str) -> None:
     files: dict[str, list[str]] = {}
     for path in sources(package):

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "translators/errors.py": "tests/translators/responses/test_errors.py",
     "translators/ir.py": "tests/translators/test_parts.py",  # declarations
     "translators/protocol.py": "tests/test_golden.py",  # declarations
+    "translators/fields.py": f"tests/translators/responses/{PARSE}",
+    "translators/tool_names.py": "tests/translators/responses/test_tools.py",
     "translators/registry.py": "tests/test_layering.py",
     "translators/chat_completions/": f"tests/translators/chat_completions/{PARSE}",
     "translators/constraints/forced.py": "tests/backends/test_enforce.py",
@@ -35,15 +37,16 @@ ELSEWHERE = {
     "translators/responses/proxies.py": "tests/translators/responses/test_tools.py",
     # seen through a backend over a socket
     "backends/base.py": "tests/gateway_fakes.py",  # declarations, which the fake backend keeps
-    "backends/quoted.py": "tests/backends/test_refusal.py",
-    "backends/registry.py": "tests/backends/triton/test_opening.py",
+    "backends/max_tokens.py": "tests/backends/chat/test_backend.py",
+    "backends/sensitive.py": "tests/backends/test_refusal.py",
+    "backends/registry.py": "tests/backends/triton/test_factory.py",
     "backends/trace_headers.py": "tests/gateway/telemetry/test_tracing.py",
     "backends/local/": "tests/real/test_local_model.py",  # needs the model
     "backends/markup/": "tests/backends/markup/test_families.py",  # one suite holds for every family
     "backends/pool/replica.py": "tests/backends/pool/test_pool.py",
     "backends/prompts/prompt.py": "tests/backends/prompts/test_template.py",
     "backends/prompts/tokenizer_config.py": "tests/backends/prompts/test_tokenizer.py",
-    "backends/triton/address.py": "tests/backends/triton/test_opening.py",
+    "backends/triton/address.py": "tests/backends/triton/test_factory.py",
     "backends/triton/backend.py": "tests/real/triton/test_requests_real.py",
     "backends/triton/client.py": "tests/backends/triton/test_http_client.py",  # declarations
     "backends/triton/grpc_client.py": "tests/real/triton/test_requests_real.py",
@@ -56,8 +59,14 @@ ELSEWHERE = {
     "gateway/calls/call.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/model_table.py": "tests/gateway/serve/test_app.py",
     "gateway/keys/secrets.py": "tests/gateway/test_config.py",
-    "gateway/serve/server.py": "tests/whole/test_hostile.py",
-    "gateway/serve/serving.py": "tests/whole/test_life.py",
+    "gateway/calls/replies.py": "tests/gateway/calls/test_handler.py",
+    "gateway/calls/trace_attributes.py": "tests/gateway/telemetry/test_tracing.py",
+    "gateway/config/": "tests/gateway/test_config.py",
+    "gateway/doctor/": "tests/gateway/test_doctor.py",
+    "gateway/serve/": "tests/gateway/serve/test_app.py",
+    "gateway/serve/connection.py": "tests/whole/test_hostile.py",
+    "gateway/serve/server.py": "tests/whole/test_life.py",
+    "gateway/serve/sockets.py": "tests/gateway/test_cli.py",
 }
 
 

@@ -142,7 +142,7 @@ class ModelBodies:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class PlainError:
     """An error that answers something other than a call: an unknown path, a model's name, what is not HTTP."""
 
     status: int
@@ -177,7 +177,7 @@ class Protocol:
     parse: Callable[[Json, Context], Turn]
     error: Callable[[GatewayError, str], ErrorReply]
     models: ModelBodies
-    refusal: Callable[[Refusal], Json]
+    refusal: Callable[[PlainError], Json]
     claims: Callable[[str, Mapping[str, str]], bool] = claims_nothing
     count: Count | None = None
     schema: Callable[[], Json] | None = None

@@ -18,7 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
 from dragoman.gateway.telemetry.logs import request_line
-from dragoman.translators.protocol import Refusal
+from dragoman.translators.protocol import PlainError
 from dragoman.translators.registry import claimant
 
 HEAD_SECONDS = 30.0
@@ -94,9 +94,9 @@ class _Connection(RequestHandler):
         return response
 
 
-def _refusal(status: int, error: BaseException | None, request_id: str) -> Refusal:
+def _refusal(status: int, error: BaseException | None, request_id: str) -> PlainError:
     if isinstance(error, LineTooLong):
-        return Refusal(431, "A line of the request's head is too long.", request_id, code="bad_request")
+        return PlainError(431, "A line of the request's head is too long.", request_id, code="bad_request")
     if status < 500:
-        return Refusal(status, "The request is not valid HTTP/1.1.", request_id, code="bad_request")
-    return Refusal(status, "Internal error.", request_id)
+        return PlainError(status, "The request is not valid HTTP/1.1.", request_id, code="bad_request")
+    return PlainError(status, "Internal error.", request_id)

@@ -21,7 +21,7 @@ from dragoman.gateway.serve.endpoints import Endpoints
 from dragoman.gateway.telemetry.logs import Redactor, log, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.protocol import Refusal
+from dragoman.translators.protocol import PlainError
 from dragoman.translators.registry import claimant
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -112,6 +112,6 @@ class Middleware:
         if (owner := self._endpoints.owner(path)) is not None:
             reply = error_reply(owner, error, request_id)
             return json_response(reply.status, reply.body, {**headers, **reply.headers})
-        refusal = Refusal(error.kind.status, error.message, request_id, error.param, error.code)
+        refusal = PlainError(error.kind.status, error.message, request_id, error.param, error.code)
         body = claimant(path, request.headers).refusal(refusal)
         return json_response(refusal.status, body, {**headers, **common_headers(error)})

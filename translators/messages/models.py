@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-from dragoman.translators.protocol import Json, ListedModel, ModelBodies, Refusal
+from dragoman.translators.protocol import Json, ListedModel, ModelBodies, PlainError
 
 
 def model(listed: ListedModel) -> Json:
@@ -30,7 +30,7 @@ def models(listed: Sequence[ListedModel]) -> Json:
     return {"data": [model(each) for each in listed], "has_more": False, "first_id": first, "last_id": last}
 
 
-def refusal(refused: Refusal) -> Json:
+def refusal(refused: PlainError) -> Json:
     return {"type": "error", "error": refused.fields(), "request_id": refused.request_id}
 
 

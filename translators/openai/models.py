@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dragoman.translators.protocol import Json, ListedModel, ModelBodies, Refusal
+from dragoman.translators.protocol import Json, ListedModel, ModelBodies, PlainError
 
 
 def model(listed: ListedModel) -> Json:
@@ -20,7 +20,7 @@ def models(listed: Sequence[ListedModel]) -> Json:
     return {"object": "list", "data": [model(each) for each in listed], "models": []}
 
 
-def refusal(refused: Refusal) -> Json:
+def refusal(refused: PlainError) -> Json:
     return {"error": refused.fields()}
 
 
