@@ -76,7 +76,8 @@ class JsonCalls(Markup):
                 self._take(match.end())
                 self._state = self._colon
                 return True
-        return self._broken_member()
+            case _:
+                return self._broken_member()
 
     def _broken_member(self) -> bool:
         """A bracket too few, with the arguments whole: the call counts."""

@@ -253,6 +253,8 @@ class _Walk:
                 block |= {"thinking": opened.text("thinking"), "signature": opened.text("signature")}
             case "tool_use" | "server_tool_use":
                 block["input"] = self._input(opened.text("partial_json"))
+            case _:
+                pass
         self.content.append(block)
         self.open = None
 

@@ -24,7 +24,7 @@ from tests.real.components import ROOT
 DRAGOMAN = Path(sys.executable).with_name("dragoman")
 READY = re.compile(r"dragoman is ready on (http://127\.0\.0\.1:\d+) ")
 PASTED = 3  # lines below the one that says ready
-READY_SECONDS = 60.0  # the local model starts within seconds, but not on a busy machine
+READY_SECONDS = 180.0  # the local model starts within seconds, but not on a busy machine
 END_SECONDS = 60.0
 
 

@@ -184,14 +184,15 @@ async def test_a_tool_of_an_mcp_server_is_called_in_its_namespace(codex: Codex) 
     assert "the sum is 42" in turn.answers[0]
 
 
-def slow_and_fast(asked: Json) -> Script:
+def two_commands(asked: Json, wait: str = "") -> Script:
     (name,) = [name for name in function_names(asked) if name.endswith("exec_command")]
-    # waits for the other one, so that they are seen to run together, but not for ever
-    fast_is_done = "grep -qs fast ran.txt"
-    slow = {
-        "cmd": f"for _ in $(seq 200); do {fast_is_done} && break; sleep 0.05; done; echo slow >> ran.txt; echo slow"
-    }
-    return calls((name, slow), (name, {"cmd": "echo fast >> ran.txt; echo fast"}))
+    first = {"cmd": f"{wait}echo slow >> ran.txt; echo slow"}
+    return calls((name, first), (name, {"cmd": "echo fast >> ran.txt; echo fast"}))
+
+
+def slow_and_fast(asked: Json) -> Script:
+    """The first command waits for the second, which shows that they run together, but not for ever."""
+    return two_commands(asked, "for _ in $(seq 100); do grep -qs fast ran.txt && break; sleep 0.05; done; ")
 
 
 async def test_two_calls_of_one_answer_run_together_and_return_in_their_order(codex: Codex) -> None:
@@ -212,7 +213,7 @@ async def test_two_calls_of_one_answer_run_together_and_return_in_their_order(co
 
 async def test_where_codex_wants_one_call_at_a_time_it_gets_the_first(codex: Codex) -> None:
     """A model of the newest kind: no list of tools but an item with them, and `parallel_tool_calls` false."""
-    async with ScriptedServer(slow_and_fast, says("done")) as server, serving("--backend", server.url) as url:
+    async with ScriptedServer(two_commands, says("done")) as server, serving("--backend", server.url) as url:
         codex.configure(full_configuration(url))
         await catalogue(codex, use_responses_lite=True)
         turn = await codex.exec("Both.", sandbox="workspace-write")

@@ -154,6 +154,8 @@ class MessagesConversation:
                     raise wrong_tag(place, "image", "'text', 'thinking', 'redacted_thinking', 'tool_use'")
                 case _ if not self._left_out(given, place):
                     parts += self._shown(given, place)
+                case _:
+                    pass
         if parts:
             self._add("assistant", parts)
 
