@@ -117,7 +117,7 @@ def test_an_odd_count_costs_the_count_and_not_the_answer(name: str, place: str) 
 
 
 @pytest.mark.parametrize("name", PROTOCOL)
-def test_counts_as_floats_and_as_digits_are_told_as_integers(name: str) -> None:
+def test_counts_as_floats_and_as_digits_become_integers(name: str) -> None:
     streamed = transcript(prompt_tokens="21.0", completion_tokens='"4"', total_tokens="null")
     assert tokens(name, replay(PROTOCOL[name], [streamed]).whole) == (21, 4)
     assert tokens(name, replay(PROTOCOL[name], [transcript(completion_tokens="null")]).whole) == (21, 0)

@@ -212,7 +212,7 @@ async def test_a_signal_lets_a_running_stream_finish() -> None:
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-async def test_what_the_drain_limit_or_a_second_signal_cuts_is_told_as_retryable(signals: int) -> None:
+async def test_what_the_drain_limit_or_a_second_signal_cuts_ends_with_a_retryable_error(signals: int) -> None:
     body = text_stream("a", "b")
     drain = "0.3" if signals == 1 else "60"
     async with (
@@ -262,12 +262,12 @@ async def test_a_port_in_use_is_one_line() -> None:
     assert told.count("\n") == 1
 
 
-async def test_a_host_that_is_none_is_told() -> None:
+async def test_an_address_that_is_not_ours_cannot_be_listened_on() -> None:
     with pytest.raises(CannotListen, match=r"cannot listen on 192\.0\.2\.1"):
         await listen("192.0.2.1", 0)
 
 
-async def test_not_ready_is_told_when_the_backend_stays_away_and_ready_once_it_comes(
+async def test_a_missing_backend_is_announced_and_so_is_its_arrival(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     backend = FakeBackend(state=Health("down", "refused"))

@@ -188,7 +188,7 @@ def test_what_is_wrong_in_a_file_is_one_line_with_file_key_and_reason(tmp_path: 
     assert "sk-secret" not in line
 
 
-def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read: No such file"):
         load(tmp_path / "absent.yaml")
 

@@ -274,7 +274,7 @@ TOO_LONG = {"error": {"message": "This model's maximum context length is 2048 to
         (Script.json({"error": {"message": "oops"}}, 500), "weak", "failed"),
     ],
 )
-async def test_a_window_that_nobody_tells_is_tried_out(
+async def test_a_window_that_no_server_reports_is_probed(
     first_prompt: Script, verdict: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = await examined(unknown_window(first_prompt), "generic")

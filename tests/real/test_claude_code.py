@@ -130,7 +130,7 @@ async def test_results_of_two_calls_reach_the_model_in_the_order_of_the_calls(cl
     assert results(history) == ["slow", "fast"]
 
 
-async def test_a_failed_command_is_told_as_an_error(claude: Claude) -> None:
+async def test_a_failed_command_is_reported_as_an_error(claude: Claude) -> None:
     ask = calls(("Bash", {"command": "echo wrong >&2; exit 3"}))
     async with ScriptedServer(ask, says("sorry")) as server, serving("--backend", server.url) as url:
         turn = await claude.ask(url, "Fail.", *BASH)

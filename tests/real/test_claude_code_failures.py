@@ -93,7 +93,7 @@ async def test_an_overflow_that_the_gateway_finds_by_counting_never_reaches_the_
     assert SUMMARY in str(asked[-1]["messages"])
 
 
-async def test_a_single_exchange_that_overflows_is_told_with_its_numbers(claude: Claude) -> None:
+async def test_a_single_exchange_that_overflows_is_reported_with_its_numbers(claude: Claude) -> None:
     """There is nothing to compact then, and Claude Code says so."""
     failing = Script.json(overflow(VLLM), 400)
     async with ScriptedServer(default=failing) as server, serving("--backend", server.url) as url:
@@ -104,7 +104,7 @@ async def test_a_single_exchange_that_overflows_is_told_with_its_numbers(claude:
     assert "40000 tokens (limit 32768)" in turn.answer
 
 
-async def test_an_overflow_behind_text_is_asked_again_and_then_compacted(claude: Claude) -> None:
+async def test_an_overflow_after_text_is_tried_again_and_then_compacted(claude: Claude) -> None:
     """In mid-stream Claude Code does not read the words; its second try, not streamed, gets them as a status."""
     late = Script(sse(chunk({"content": "Well, "}), {"error": overflow(VLLM)}))
     plays = [says("One."), says("Two."), late, Script.json(overflow(VLLM), 400), says(SUMMARY), says("Three.")]
@@ -205,7 +205,7 @@ async def test_half_a_command_is_not_run_and_asked_again(claude: Claude) -> None
     assert second["messages"] == first["messages"]
 
 
-async def test_half_a_command_behind_text_ends_the_turn(claude: Claude) -> None:
+async def test_half_a_command_after_text_ends_the_turn(claude: Claude) -> None:
     """Claude Code 2.1.197 keeps the finished text and gives up there, whatever the gateway sends; the command is not
     run, and the conversation goes on with the next prompt."""
     play = half_call(chunk({"content": "I will."}))

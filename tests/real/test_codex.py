@@ -52,7 +52,7 @@ async def test_the_longer_configuration_works_when_it_is_copied_as_its_first_lin
     assert len(server.chats) == 1
 
 
-async def test_told_the_window_in_the_configuration_codex_compacts_in_time(codex: Codex) -> None:
+async def test_with_the_window_in_its_configuration_codex_compacts_in_time(codex: Codex) -> None:
     full = Script(call_stream(("exec_command", json.dumps({"cmd": "echo a"})), counts=usage(31_000, 50)))
     async with ScriptedServer(full, says("SUMMARY"), says("Done.")) as server, serving("--backend", server.url) as url:
         codex.configure(full_configuration(url))

@@ -43,7 +43,7 @@ QUICK_KEEPALIVE = {"timeouts__head_after": "0.3", "timeouts__keepalive": "0.4"}
     ],
     ids=["status", "first-event", "after-text"],
 )
-async def test_an_overflow_is_told_as_one_and_not_retried(codex: Codex, script: Script) -> None:
+async def test_an_overflow_is_reported_as_one_and_not_retried(codex: Codex, script: Script) -> None:
     async with ScriptedServer(script) as server, serving("--backend", server.url) as url:
         codex.configure(configuration(url))
         turn = await codex.exec("Say hello.")
@@ -67,7 +67,7 @@ async def test_a_cut_stream_is_retried_and_survives(codex: Codex, reset: bool) -
     assert len(turn.complaints) == 1
 
 
-async def test_a_server_that_fails_before_its_answer_is_told_with_its_status(codex: Codex) -> None:
+async def test_a_server_that_fails_before_its_answer_gives_an_error_status(codex: Codex) -> None:
     failing = Script.json({"error": "out of memory"}, 500)
     async with ScriptedServer(default=failing) as server, serving("--backend", server.url) as url:
         codex.configure(configuration(url) + "request_max_retries = 0\nstream_max_retries = 0\n")

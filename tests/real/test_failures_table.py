@@ -276,7 +276,7 @@ async def fill(table: Table, home: Path) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
-async def test_the_page_tells_what_clients_do(
+async def test_the_page_says_what_clients_do(
     real_component: RealComponent, tmp_path: Path, rewrite_golden: bool
 ) -> None:
     filled = [await fill(table, tmp_path / table[0]) for table in tables(real_component)]

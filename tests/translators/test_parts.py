@@ -100,7 +100,7 @@ def test_blank_text_vanishes_beside_a_call(kind: str) -> None:
     assert plain(end(parts)) == [("call", "f", '{"a":1}')]
 
 
-def test_blank_text_after_a_call_belongs_to_the_words_behind() -> None:
+def test_blank_text_after_a_call_belongs_to_the_words_that_follow() -> None:
     parts = Parts("s")
     parts.call(0, "x", "f", "{}")
     parts.text("\n")
@@ -207,7 +207,7 @@ def test_text_for_a_call_that_has_ended_is_dropped_and_noted() -> None:
     assert parts.notes == [Note("drop", "late_arguments")]
 
 
-def test_white_space_behind_the_arguments_is_no_argument() -> None:
+def test_white_space_after_the_arguments_is_no_argument() -> None:
     parts, result = of_calls((0, "x", "f", "{} \n"), (0, "", "", "\n"))
     assert result == [("call", "f", "{}")]
     assert parts.notes == []
@@ -227,7 +227,7 @@ def test_an_id_is_kept_when_it_is_new_to_the_conversation() -> None:
 
 
 @pytest.mark.parametrize("index", [0, None])
-def test_a_replaced_id_still_tells_the_call(index: int | None) -> None:
+def test_a_replaced_id_still_identifies_the_call(index: int | None) -> None:
     deltas = [(index, "old", "f", '{"a"'), (index, "old", "f", ":1"), (index, "old", "f", "}"), (index, "old", "f", "")]
     assert calls(*deltas, taken=["old"]) == [("call", "f", '{"a":1}')]
 
@@ -377,7 +377,7 @@ def test_a_server_that_is_known_for_snapshots_is_not_waited_for() -> None:
 
 
 @pytest.mark.parametrize("rest", [(0, "x", "f", "}"), (0, "x2", "", "}"), (0, "", "", "}")])
-def test_text_behind_complete_arguments_is_no_call(rest: tuple[Any, ...]) -> None:
+def test_text_after_complete_arguments_is_no_call(rest: tuple[Any, ...]) -> None:
     parts, result = of_calls((0, "x", "f", F), rest)
     assert result == [("call", "f", F)]
     assert parts.notes == [Note("drop", "late_arguments")]
@@ -541,7 +541,7 @@ def test_an_abort_ends_before_a_call_whose_name_had_yet_to_come(first: tuple[str
     assert parts.notes == [Note("drop", "after_break")]
 
 
-def test_an_abort_tells_a_snapshot_that_was_held() -> None:
+def test_an_abort_releases_a_snapshot_that_was_held() -> None:
     parts = Parts("s")
     parts.call(0, "x", "f", '{"a":')
     parts.call(0, "x", "f", F)

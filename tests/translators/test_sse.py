@@ -63,7 +63,7 @@ def test_stream(name: str) -> None:
 
 @pytest.mark.parametrize("name", STREAMS)
 @pytest.mark.parametrize("garbage", [b"\x00\xff\xfe\n\n", b": comment\n\n", b"id\n\n", b"\r\n", b"\xf0\x9f\r\r"])
-def test_garbage_behind_adds_nothing_and_loses_nothing(name: str, garbage: bytes) -> None:
+def test_garbage_after_the_end_adds_nothing_and_loses_nothing(name: str, garbage: bytes) -> None:
     data, payloads = STREAMS[name]
     if not data.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
         data += b"\n\n"

@@ -148,7 +148,7 @@ async def test_an_address_that_leads_nowhere_is_passed_by(bad: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["refused", "no such name"])
-async def test_when_every_address_leads_nowhere_clients_are_told_when_to_come_back(bad: str) -> None:
+async def test_when_no_server_can_be_reached_clients_get_a_time_to_come_back(bad: str) -> None:
     urls = [refusing_url() if bad == "refused" else f"http://no-such-host-{n}.invalid/v1" for n in range(2)]
     async with over(*urls) as it:
         for stream in (True, False):

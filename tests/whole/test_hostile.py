@@ -145,7 +145,7 @@ async def test_a_body_that_ends_early_is_refused_or_dropped(it: Served) -> None:
     assert it.server.chats == []
 
 
-async def test_requests_behind_one_another_are_answered_one_after_another(it: Served) -> None:
+async def test_pipelined_requests_are_answered_one_after_another(it: Served) -> None:
     received = await exchange(it.port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
     assert [status for status, _ in answers(received)] == [200] * 20
 

@@ -476,7 +476,7 @@ async def test_health_of_a_server_that_is_gone_or_has_no_endpoint() -> None:
         ({"max_model_len": None}, None),
     ],
 )
-async def test_models_tell_their_window(entry: dict[str, Any], window: int | None) -> None:
+async def test_models_report_their_window(entry: dict[str, Any], window: int | None) -> None:
     async with serving() as (server, backend):
         server.on("GET", "/v1/models", Script.json({"data": [{"id": "a", "created": 5, **entry}]}))
         (model,) = await backend.models()
@@ -485,7 +485,7 @@ async def test_models_tell_their_window(entry: dict[str, Any], window: int | Non
         assert len(server.requests) == 1
 
 
-async def test_llama_cpp_tells_the_window_of_a_slot() -> None:
+async def test_llama_cpp_reports_the_window_of_a_slot() -> None:
     async with serving(preset="llama.cpp") as (server, backend):
         server.on("GET", "/v1/models", Script.json({"data": [{"id": "a", "meta": {"n_ctx_train": 2048}}]}))
         server.on("GET", "/props", Script.json({"default_generation_settings": {"n_ctx": 8192}}))

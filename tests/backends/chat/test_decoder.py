@@ -163,7 +163,7 @@ def test_t6_t9_a_limit_or_a_filter(content: list[bytes], cut: set[int], word: st
     assert first_only(events) == events
 
 
-def test_t6_a_limit_within_the_second_call_is_not_told_when_that_is_swallowed() -> None:
+def test_t6_a_limit_within_the_second_call_is_not_reported_when_that_is_swallowed() -> None:
     events = whole(calls(call(F, "f", "x", 0)), calls(call('{"b":', "g", "y", 1)), chunk("length"), DONE)
     assert events[-1] == Finished(LENGTH)
     assert fold(events).cut == {1}
@@ -367,16 +367,16 @@ def test_the_first_finish_reason_counts() -> None:
     assert whole(chunk(content="a"), chunk("length"), chunk("stop"), DONE)[-1] == Finished(LENGTH)
 
 
-def test_calls_are_told_by_the_calls_and_not_by_the_finish_reason() -> None:
+def test_calls_are_known_by_the_calls_and_not_by_the_finish_reason() -> None:
     assert plain(whole(chunk(content="a", tool_calls=[]), chunk("tool_calls"), DONE)) == [("text", "a")]
     assert plain(whole(calls(call(F, "f")), chunk("stop"), DONE)) == [CALL_F]
 
 
-def test_a_late_delta_behind_the_finish_reason_counts() -> None:
+def test_a_delta_after_the_finish_reason_counts() -> None:
     assert plain(whole(chunk("stop", content="a"), chunk(content="b"), DONE)) == [("text", "ab")]
 
 
-def test_usage_is_awaited_behind_the_finish_reason() -> None:
+def test_usage_is_awaited_after_the_finish_reason() -> None:
     machine = decoder()
     machine.feed(chunk("stop", content="a"))
     assert machine.stopping
@@ -398,7 +398,7 @@ def test_an_answer_ends_without_done() -> None:
 
 
 @pytest.mark.parametrize("torn", [b'data: {"choices":[],"usa', frame({"error": "shutting down"}), b"data: {]\n\n"])
-def test_what_breaks_behind_the_finish_reason_breaks_no_whole_answer(torn: bytes) -> None:
+def test_what_breaks_after_the_finish_reason_breaks_no_whole_answer(torn: bytes) -> None:
     machine = decoder()
     events = machine.feed(chunk(content="a") + chunk("stop") + torn) + machine.finish()
     check(events)

@@ -157,7 +157,7 @@ def test_tool_choice_none_drops_the_tools_or_says_none() -> None:
     assert (sent["tool_choice"], len(sent["tools"])) == ("none", 1)
 
 
-def test_a_model_without_tools_gets_none_and_the_client_is_told() -> None:
+def test_a_model_without_tools_gets_none_and_they_are_noted() -> None:
     settings = Settings(tools="forced_only")
     assert "tools" not in body(ask(tools=(TOOL,)), settings)
     assert notes(ask(tools=(TOOL,)), settings) == ["tool:auto:unsupported"]
@@ -256,7 +256,7 @@ def test_numbers_and_texts_that_the_fast_encoder_refuses_are_sent_all_the_same()
     assert body(ask("half \ud83d", tools=(tool,)))["tools"][0]["function"]["parameters"]["maximum"] == 10**30
 
 
-def test_reasoning_of_earlier_turns_that_the_server_does_not_take_is_told() -> None:
+def test_reasoning_of_earlier_turns_that_the_server_does_not_take_is_noted() -> None:
     request = ask(messages=(Message("assistant", (Reasoning("hm"), Text("yes"))), Message("user", (Text("so?"),))))
     assert notes(request) == ["item:reasoning"]
     assert notes(request, resolve("vllm")) == []

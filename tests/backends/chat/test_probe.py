@@ -84,7 +84,7 @@ async def test_whole_floats_and_digits_are_counts() -> None:
         assert [model.window for model in await backend.models()] == [8192]
 
 
-async def test_a_huge_answer_of_a_sick_server_is_told_shortly() -> None:
+async def test_a_huge_error_of_a_server_is_reported_in_a_few_words() -> None:
     async with serving("vllm") as (server, backend):
         server.on("GET", "/health", Script(b"\n" * 4_000_000 + b"out of order", 500))
         health = await backend.health()

@@ -94,7 +94,7 @@ def _shown(value: Any) -> str:
     return f"`{json.dumps(value)}`"
 
 
-def test_the_documentation_tells_every_setting(rewrite_golden: bool) -> None:
+def test_the_documentation_lists_every_setting(rewrite_golden: bool) -> None:
     page = Path(__file__).parents[3] / "docs" / "chat-settings.md"
     if rewrite_golden:
         page.parent.mkdir(exist_ok=True)

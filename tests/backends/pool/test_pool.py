@@ -170,7 +170,7 @@ async def test_without_a_session_the_server_with_the_least_to_do_is_asked() -> N
     await pool.close()
 
 
-async def test_what_a_server_tells_of_its_own_load_counts() -> None:
+async def test_the_load_that_a_server_reports_counts() -> None:
     class Loaded(FakeBackend):
         def load(self) -> float:
             return 50.0
@@ -248,7 +248,7 @@ async def test_a_request_that_kills_servers_kills_two_at_most() -> None:
         assert sum(len(server.chats) for server in servers) == 2
 
 
-async def test_when_no_server_is_left_the_last_error_is_told() -> None:
+async def test_when_no_server_is_left_the_last_error_is_sent() -> None:
     async with over(refusing_url(), refusing_url()) as it:
         async with it.ask() as answer:
             assert answer.status == 503

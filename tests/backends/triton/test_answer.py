@@ -44,7 +44,7 @@ def _tensor(value: Any) -> list[Any]:
     return value if isinstance(value, list) and len(value) > 1 else [value]
 
 
-def test_the_server_s_own_counts_are_told() -> None:
+def test_the_server_s_own_counts_are_reported() -> None:
     counted = {"text_output": "abc", "num_input_tokens": 7, "num_output_tokens": 2}
     assert usage(counted, counted) == Usage(7, 4)
     assert usage({**counted, "num_input_tokens": 7.0, "num_output_tokens": "2"}) == Usage(7, 2)

@@ -61,7 +61,7 @@ def test_an_overflow_keeps_its_numbers(text: str, tokens: int, limit: int) -> No
     assert (error.tokens, error.limit) == (tokens, limit)
 
 
-def test_of_a_traceback_at_most_its_last_line_is_told() -> None:
+def test_at_most_the_last_line_of_a_traceback_is_sent() -> None:
     for text in (TRACEBACK, f"in ensemble 'x', {TRACEBACK}"):
         message = classify("INTERNAL", cut(text)).message
         assert "the engine lost its mind" in message

@@ -74,7 +74,7 @@ async def test_an_error_as_an_event_stream_with_an_error_s_status() -> None:
     assert "/opt" not in error.message
 
 
-async def test_an_error_behind_the_first_event_does_not_swallow_it() -> None:
+async def test_an_error_after_the_first_event_does_not_swallow_it() -> None:
     body = b'data: {"model_name":"m","text_output":"a"}\n\ndata: {"error":"it broke"}\n\n'
     found: list[Outputs] = []
     async with answering(200, body) as client:

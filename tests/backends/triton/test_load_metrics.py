@@ -40,7 +40,7 @@ def test_samples_that_never_end_are_read_in_linear_time() -> None:
     assert time.process_time() - begun < 2
 
 
-async def test_what_was_measured_is_told_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_measurement_is_used_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
     async def metrics(_: web.Request) -> web.Response:

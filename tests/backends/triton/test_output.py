@@ -43,7 +43,7 @@ def test_a_shrinking_text_takes_nothing_back_and_says_nothing_twice() -> None:
     assert run(Cumulative(), "abc", "ab", "abc", "abcd") == ["abc", "", "", "d", ""]
 
 
-def test_a_text_whose_beginning_changes_goes_on_behind_what_was_said() -> None:
+def test_a_text_whose_beginning_changes_goes_on_after_what_was_sent() -> None:
     assert "".join(run(Cumulative(), "hello .", "hello.", "hello. World")) == "hello . World"
 
 

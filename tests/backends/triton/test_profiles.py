@@ -148,7 +148,7 @@ def sent(target: Profile, **fields: Any) -> dict[str, Any]:
     return {name: list(tensor.values) for name, tensor in encode(target, ask)[0].items()}
 
 
-def test_the_engine_is_told_where_to_end() -> None:
+def test_the_engine_gets_the_end_ids() -> None:
     inputs = sent(profile("tensorrt_llm", ENGINE), ends=[2, 3, 4])
     assert inputs["end_id"] == inputs["pad_id"] == [2]
     assert inputs["stop_words_list"] == [3, 4, 1, 2]

@@ -254,7 +254,7 @@ async def test_when_the_queue_is_full_the_answer_says_when_to_come_back_and_who_
         assert it.metric("dragoman_queue_refused_total", backend="fake", reason="full") == 1
 
 
-async def test_behind_the_head_a_refusal_is_the_protocols_failure() -> None:
+async def test_a_refusal_after_the_head_is_the_protocols_failure_event() -> None:
     held = Held()
     settings: dict[str, Any] = {"admission": {"requests": 1, "wait": 0.3}, "timeouts": {"head_after": 0.05}}
     async with running(FakeBackend(held), **settings) as it:
@@ -267,7 +267,7 @@ async def test_behind_the_head_a_refusal_is_the_protocols_failure() -> None:
         await first
 
 
-async def test_a_request_that_is_wrong_does_not_wait_to_be_told_so() -> None:
+async def test_an_invalid_request_is_refused_without_waiting() -> None:
     held = Held()
     async with running(FakeBackend(held), admission={"requests": 1}) as it:
         first = asyncio.create_task(ask(it))
@@ -294,7 +294,7 @@ async def test_a_client_that_leaves_the_queue_never_reaches_the_model(stream: bo
         assert len(it.backend.requests) == 1
 
 
-async def test_what_waits_at_the_drain_limit_is_told_as_retryable() -> None:
+async def test_what_waits_at_the_drain_limit_ends_with_a_retryable_error() -> None:
     from dragoman.gateway.serve.server import drain
 
     held = Held()

@@ -54,7 +54,7 @@ async def test_a_prompt_that_may_be_too_long_is_counted_and_passes_when_it_is_no
     assert fitted.max_tokens == WINDOW - 3000
 
 
-async def test_a_size_that_had_to_be_counted_is_told() -> None:
+async def test_a_size_that_had_to_be_counted_is_reported() -> None:
     told: list[int] = []
     await fit(Counting(3000), asking("x" * 8000), WINDOW, told.append)
     await fit(Counting(3000), asking("short"), WINDOW, told.append)

@@ -208,7 +208,7 @@ async def test_a_backend_that_returns_without_an_end_is_a_failure() -> None:
             assert answer.status == 502
 
 
-async def test_what_breaks_behind_a_finished_answer_changes_nothing() -> None:
+async def test_what_breaks_after_a_finished_answer_changes_nothing() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.feed([Started(), Finished(StopReason.STOP)])
         raise GatewayError(Kind.TIMEOUT, "no [DONE]")
@@ -237,7 +237,7 @@ async def test_a_bug_is_a_plain_500_that_is_logged_without_the_prompt(
     assert "bug in plain" in caplog.text
 
 
-async def test_a_bug_behind_the_first_event_fails_the_stream() -> None:
+async def test_a_bug_after_the_first_event_fails_the_stream() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.feed([Started(), PartStarted("text"), Delta("a")])
         await sink.drained()
@@ -269,7 +269,7 @@ async def test_waiting_sends_the_head_and_keepalives_and_then_the_answer() -> No
         assert body.count(b"created") == 1
 
 
-async def test_an_error_while_waiting_is_told_in_the_stream() -> None:
+async def test_an_error_while_waiting_is_sent_in_the_stream() -> None:
     async def play(request: Request, sink: Sink) -> None:
         await asyncio.sleep(0.2)
         raise GatewayError(Kind.TIMEOUT, "slow")
@@ -493,7 +493,7 @@ async def test_a_byte_order_mark_is_no_fault() -> None:
 # --------------------------------------------------------------------------------------------------- headers, figures
 
 
-async def test_what_was_ignored_and_not_enforced_is_told_in_headers_and_metrics() -> None:
+async def test_what_was_ignored_and_not_enforced_is_in_headers_and_metrics() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.note(Note("drop", "late_delta"))
         sink.feed([Started(), Finished(StopReason.STOP, Usage(5, 1, cached=2))])

@@ -35,7 +35,7 @@ def secrets_of(tmp_path: Path, text: str, **settings: Any) -> Secrets:
 # --------------------------------------------------------------------------------------------------------- the key file
 
 
-def test_behind_a_key_stands_what_it_may_do(tmp_path: Path) -> None:
+def test_a_key_is_limited_to_its_models(tmp_path: Path) -> None:
     secrets = secrets_of(tmp_path, "# ours\nplain\nann-key name=ann models=qwen,claude-* rpm=60 tpm=100000\n")
     assert secrets.client_keys == ("plain", "ann-key")
     assert secrets.grants == {"ann-key": Grant("ann", ("qwen", "claude-*"), 60, 100_000)}
@@ -78,7 +78,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_minute_gives_so_much_and_tells_how_long_the_rest_takes(clock: list[float]) -> None:
+def test_a_rate_limit_says_when_to_try_again(clock: list[float]) -> None:
     bucket = Bucket(60)
     for _ in range(60):
         assert bucket.missing(1) == 0
@@ -202,7 +202,7 @@ TABLE = [{"name": "qwen", "aliases": ["opus"]}, {"name": "secret"}, {"prefixes":
         ("*", "qwen, opus, secret, claude-*", ["qwen", "opus", "secret"]),
     ],
 )
-async def test_of_a_models_table_a_key_is_told_what_it_may_use(
+async def test_a_key_sees_the_models_of_the_table_that_it_may_use(
     tmp_path: Path, models: str, valid: str, in_list: list[str]
 ) -> None:
     secrets = secrets_of(tmp_path, f"some models={models}\n")
@@ -312,7 +312,7 @@ def test_keys_that_stay_keep_what_they_have_spent(tmp_path: Path, monkeypatch: p
     assert keys.check("/", bearer("another")).name.startswith("key-")
 
 
-async def test_names_not_keys_are_told_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_has_names_and_not_keys(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     secrets = secrets_of(tmp_path, "canary-key name=ann\ncanary-other\n")
     caplog.set_level("INFO", "dragoman")
     async with ScriptedServer(default=Script(BODY)) as server, over(server.url, secrets=secrets) as it:

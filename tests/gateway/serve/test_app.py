@@ -40,7 +40,7 @@ async def test_an_endpoint_is_served_below_every_base_that_people_paste(path: st
 
 
 @pytest.mark.parametrize("path", [path for path in spelled("models") if "?" not in path])
-async def test_models_are_listed_and_told_below_every_base(path: str) -> None:
+async def test_models_are_listed_and_described_below_every_base(path: str) -> None:
     async with running(FakeBackend(served=[ModelInfo("org/name"), ModelInfo("v1")])) as served:
         async with served.session.get(served.url + path) as answer:
             assert [model["id"] for model in (await answer.json())["data"]] == ["org/name", "v1"]

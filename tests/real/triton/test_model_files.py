@@ -51,7 +51,7 @@ async def test_a_tokenizer_that_adds_nothing_needs_nothing_taken_away(tokenizer_
     assert read(tokenizer_folder).without_second_bos("<|im_start|>user") == "<|im_start|>user"
 
 
-async def test_the_family_is_found_or_told(real_component: RealComponent) -> None:
+async def test_the_family_is_found_or_given(real_component: RealComponent) -> None:
     folder = real_component("chat-tokenizers")
     names = ("qwen3", "llama3_1", "deepseek_v3")
     found = {name: read(folder / f"tokenizer-{name}" / "models").family for name in names}

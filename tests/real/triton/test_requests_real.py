@@ -284,7 +284,7 @@ async def test_many_streams_at_once(triton: Triton, tokenizer_folder: Path, tran
     assert [sink.text for sink in sinks] == said
 
 
-async def test_nothing_goes_on_behind_clients_that_left(triton: Triton, tokenizer_folder: Path, transport: str) -> None:
+async def test_no_work_continues_for_clients_that_left(triton: Triton, tokenizer_folder: Path, transport: str) -> None:
     for model, via in (("ensemble", "ids"), ("ensemble", "text"), ("llmapi", "ids")):
         asked = [request({"say": "word " * 400, "delay": 0.02}) for _ in range(16)]
         async with opened(url(triton, transport, model, tokenizer_folder, via=via)) as backend:

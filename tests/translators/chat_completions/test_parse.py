@@ -106,7 +106,7 @@ def test_an_assistant_may_have_said_nothing(fields: Json) -> None:
     )
 
 
-def test_results_are_put_behind_their_calls() -> None:
+def test_results_are_moved_after_their_calls() -> None:
     spoken = {"role": "assistant", "tool_calls": [call("c1", "ls"), call("c2", "cat")]}
     turns = said(USER, spoken, result("c2", [{"type": "text", "text": "two"}]), result("c1", "one"))
     assert [turn.parts[0] for turn in turns[2:]] == [
@@ -219,7 +219,7 @@ def test_functions_pass_in_order() -> None:
     assert tools[1].parameters == {"type": "object", "properties": {}}
 
 
-def test_a_free_form_tool_becomes_a_function_that_is_told_its_grammar() -> None:
+def test_a_free_form_tool_becomes_a_function_with_its_grammar_in_the_description() -> None:
     grammar = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[ab]+"}}
     (tool,) = request(tools=[custom("patch", description="Patches.", format=grammar)]).tools
     assert tool.name == "patch"

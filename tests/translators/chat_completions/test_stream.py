@@ -230,7 +230,7 @@ def test_usage_has_a_chunk_of_its_own() -> None:
     }
 
 
-def test_usage_that_nobody_asked_for_is_told_whole_answers_only() -> None:
+def test_usage_that_nobody_asked_for_is_in_whole_answers_only() -> None:
     asked = stream()
     body = sent(part("text", "a"), end=Finished(STOP, Usage(10, 5)), asked=asked)
     assert all("usage" not in chunk for chunk in chunks(body))

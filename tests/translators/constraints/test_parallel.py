@@ -48,14 +48,14 @@ def test_what_follows_the_first_call_is_swallowed(behind: list[Event], reason: S
     assert stage.dropped == sum(isinstance(event, PartStarted) and event.kind == "call" for event in behind)
 
 
-def test_a_limit_that_cut_the_kept_call_is_told() -> None:
+def test_a_limit_that_cut_the_kept_call_is_reported() -> None:
     stage = FirstCallOnly()
     answer = stage.feed([Started(), *call(complete=False), *call("b"), Finished(LENGTH, USAGE)])
     assert answer == [Started(), *call(complete=False), Finished(LENGTH, USAGE)]
     assert not stage.enough
 
 
-def test_a_limit_right_after_the_call_is_told() -> None:
+def test_a_limit_right_after_the_call_is_reported() -> None:
     answer = [Started(), *call(), Finished(LENGTH, USAGE)]
     assert FirstCallOnly().feed(answer) == answer
 

@@ -149,7 +149,7 @@ async def test_no_pattern_is_run_for_a_forced_format(ran: list[str]) -> None:
         ({"$ref": "#/x", "x": {"minimum": "one"}}, 5),
     ],
 )
-def test_what_cannot_be_told_is_never_held_against_the_answer(schema: Schema, value: Any) -> None:
+def test_what_cannot_be_decided_is_never_held_against_the_answer(schema: Schema, value: Any) -> None:
     assert usable(schema) is None
     assert faults(value, schema) is None
 
@@ -172,7 +172,7 @@ def test_what_cannot_be_told_is_never_held_against_the_answer(schema: Schema, va
         ({"$ref": "#/$defs/pattern", "$defs": {"pattern": {"type": "integer"}}}, "a"),
     ],
 )
-def test_what_can_be_told_is_checked(schema: Schema, value: Any) -> None:
+def test_what_can_be_decided_is_checked(schema: Schema, value: Any) -> None:
     assert usable(schema) is None
     assert faults(value, schema) is not None
 

@@ -416,7 +416,7 @@ def test_affinity_is_the_session(headers: dict[str, str], user_id: str | None, a
     assert (turn.request.affinity, turn.notes) == (affinity, ())
 
 
-def test_what_changes_nothing_is_told_or_ordinary() -> None:
+def test_what_changes_nothing_is_noted_or_ordinary() -> None:
     quiet = parse(
         service_tier="auto",
         speed="standard",

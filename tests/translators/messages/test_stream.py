@@ -74,7 +74,7 @@ def test_the_first_event_opens_the_message_at_once() -> None:
     assert event["message"]["usage"]["input_tokens"] == 0
 
 
-def test_a_counted_prompt_is_told_first_and_stands_where_nothing_better_was_measured() -> None:
+def test_a_counted_prompt_is_reported_first_and_kept_where_nothing_better_was_measured() -> None:
     turn = PROTOCOL.parse(ASKED, Context(id="0" * 24, clock=lambda: 0))
     assert turn.counted is not None
     turn.counted(123)

@@ -18,7 +18,7 @@ def begun(name: str, arguments: str) -> list[Event]:
 
 @pytest.mark.parametrize("name", ["exec", "apply_patch", "shell"])
 @pytest.mark.parametrize("reason", [StopReason.LENGTH, StopReason.CONTENT_FILTER])
-def test_nothing_begins_behind_a_cut_call(name: str, reason: StopReason) -> None:
+def test_nothing_begins_after_a_cut_call(name: str, reason: StopReason) -> None:
     turn = PROTOCOL["responses"].parse({"model": "m", "input": "x", "stream": True, "tools": TOOLS}, CONTEXT)
     later: list[Event] = [PartEnded(False), PartStarted("text"), Delta("more"), PartEnded(False), Finished(reason)]
     sent = turn.stream.feed([*begun(name, '{"input": "half'), *later])

@@ -140,7 +140,7 @@ def test_a_custom_tool_is_a_function_with_one_string() -> None:
     assert tools.restore("exec") == DeclaredTool("custom", "exec", None)
 
 
-def test_a_grammar_is_told_to_the_model() -> None:
+def test_a_grammar_is_shown_to_the_model() -> None:
     grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
     tools, _ = declare({"type": "custom", "name": "c", "description": "Edits.", "format": grammar})
     description = tools.tools[0].description
@@ -221,7 +221,7 @@ def test_namespace_members_are_flat_and_restored_by_lookup() -> None:
     assert tools.restore("add") == DeclaredTool("function", "add", None)
 
 
-def test_the_description_of_a_namespace_is_told_once() -> None:
+def test_the_description_of_a_namespace_is_shown_once() -> None:
     tools, notes = declare(
         namespace("n", function("a"), function("b"), description="For numbers."),
         namespace("n", function("a"), description="For numbers."),
