@@ -127,7 +127,7 @@ class Line(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reply = self._reply
         if reply is None:
-            return  # nothing was asked: bytes behind an answer are the server's fault and change no figure
+            return  # nothing was asked: bytes after an answer are the server's fault and change no figure
         if reply.status == 0:
             self._head += data
             end = self._head.find(b"\r\n\r\n")

@@ -133,7 +133,7 @@ async def memory_of_streams(proxy: Proxy, count: int) -> float:
 
 
 async def _abandoned(proxy: Proxy) -> None:
-    """Clients that left must reach the upstream; else the figures behind this one would measure their streams too."""
+    """Clients that left must reach the upstream; else the figures after this one would measure their streams too."""
     for _ in range(50):
         if json.loads(await fetch(proxy.upstream.url, "/counts"))["streams"] == 0:
             return

@@ -49,7 +49,7 @@ _LARGEST_BODY = 64 * 1024 * 1024
 
 
 class End(Enum):
-    """What stands behind the last delta."""
+    """What comes after the last delta."""
 
     WHOLE = "finish reason, usage, [DONE]"
     HOLD = "nothing: the stream stays open"

@@ -280,7 +280,7 @@ def model_list(*names: str, **extra: object) -> Script:
 
 
 def frames(body: bytes) -> list[bytes]:
-    """The body cut behind each blank line."""
+    """The body cut after each blank line."""
     parts = body.split(b"\n\n")
     return [part + b"\n\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
 

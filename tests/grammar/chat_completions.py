@@ -4,7 +4,7 @@
 
 Written from OpenAI's specification (API of 2026-11). Every chunk has the same id, time and model; the role comes first
 and once; a call is announced with id, type and name before its text, calls follow one another and count from 0; the
-finish reason comes once, behind everything; usage stands in a chunk of its own without choices, and every other chunk
+finish reason comes once, after everything; usage stands in a chunk of its own without choices, and every other chunk
 then says null. `reasoning_content`, which servers of open models add, is allowed beside `content`. Several choices,
 audio and annotations are outside this grammar. `check_stream` gives the completion that the chunks amount to, in the
 shape of a plain answer, so that the two can be compared.
@@ -142,10 +142,10 @@ class _Walk:
 
     def feed(self, position: int, chunk: Json) -> None:
         self.where = f"chunk {position}"
-        require(not self.failed, "order", self.where, "a chunk behind the error")
+        require(not self.failed, "order", self.where, "a chunk after the error")
         if "error" in chunk:
             _ERROR_CHUNK(chunk, self.where)
-            require(self.reason is None, "order", self.where, "an error behind the finish reason")
+            require(self.reason is None, "order", self.where, "an error after the finish reason")
             self.failed = True
             return
         CHUNK(chunk, self.where)
@@ -156,13 +156,13 @@ class _Walk:
         require(
             ("usage" in chunk) == self.told_of_usage, "usage", self.where, "`usage` stands in every chunk or in none"
         )
-        require(self.usage is None, "order", self.where, "a chunk behind the usage")
+        require(self.usage is None, "order", self.where, "a chunk after the usage")
         if not chunk["choices"]:
             self._usage(chunk)
             return
         require(len(chunk["choices"]) == 1, "index", self.where, "one choice was asked for")
         require(chunk.get("usage") is None, "usage", self.where, "usage has a chunk of its own")
-        require(self.reason is None, "order", self.where, "a choice behind the finish reason")
+        require(self.reason is None, "order", self.where, "a choice after the finish reason")
         self._choice(chunk["choices"][0], chunk is self.first)
 
     @property

@@ -238,7 +238,7 @@ class _Walk:
     def _delta(self, opened: _Open, delta: Json) -> None:
         key, fits = _DELTAS[delta["type"]]
         require(opened.block["type"] in fits, "delta", self.where, f"inside a {opened.block['type']} block")
-        require("signature" not in opened.pieces, "signature", self.where, "behind the signature of its block")
+        require("signature" not in opened.pieces, "signature", self.where, "after the signature of its block")
         if key == "signature":
             require(delta[key] != "", "signature", self.where, "an empty signature")
         opened.pieces.setdefault(key, []).append(delta[key])

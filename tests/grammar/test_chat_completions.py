@@ -140,7 +140,7 @@ MUTATIONS: list[tuple[str, str, Callable[[Chunks], object]]] = [
     ("an unknown finish reason", "type", lambda c: choice(c, REASON).update(finish_reason="done")),
     ("no finish reason", "order", lambda c: c.pop(REASON)),
     ("the finish reason twice", "order", lambda c: c.insert(REASON, copy.deepcopy(c[REASON]))),
-    ("text behind the end", "order", lambda c: c.insert(TOLD, copy.deepcopy(c[3]))),
+    ("text after the end", "order", lambda c: c.insert(TOLD, copy.deepcopy(c[3]))),
     ("text with the end", "order", lambda c: delta(c, REASON).update(content="x")),
     ("stop beside calls", "verdict", lambda c: choice(c, REASON).update(finish_reason="stop")),
     ("calls without calls", "verdict", lambda c: c.__delitem__(slice(4, 9))),
@@ -170,8 +170,8 @@ MUTATIONS: list[tuple[str, str, Callable[[Chunks], object]]] = [
     ("more cached than sent", "usage", lambda c: c[TOLD]["usage"]["prompt_tokens_details"].update(cached_tokens=11)),
     ("usage without a total", "missing", lambda c: c[TOLD]["usage"].pop("total_tokens")),
     ("details of null", "type", lambda c: c[TOLD]["usage"].update(prompt_tokens_details=None)),
-    ("an error behind the end", "order", lambda c: c.append(ERROR)),
-    ("a chunk behind an error", "order", lambda c: c.insert(3, ERROR)),
+    ("an error after the end", "order", lambda c: c.append(ERROR)),
+    ("a chunk after an error", "order", lambda c: c.insert(3, ERROR)),
     ("an error of words", "type", lambda c: c.__setitem__(slice(3, None), [{"error": "No."}])),
 ]
 

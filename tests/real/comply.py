@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from pathlib import Path
 
-from tests.scripted import Json
+from tests.real import program
+from tests.real.scripted_model import calls, function_names
+from tests.scripted import Json, Script, text_stream
 
 # The suite skips its tests of reasoning unless the model is called like one of OpenAI's that reason.
 REASONS = "gpt-5"
-SUITE_SECONDS = 300.0
+SUITE_SECONDS = 600.0
 
 
 async def run(suite: Path, url: str, home: Path, protocol: str, model: str = REASONS) -> dict[str, Json]:
     """The results by test, `url` without a path. The suite's exit status must agree with them."""
-    child = await asyncio.create_subprocess_exec(
+    command = (
         *(str(suite), "--format", protocol, "--json", "--timeout", "120"),
         *("--base-url", f"{url}/v1", "--api-key", "dummy", "--model", model),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": os.environ["PATH"], "HOME": str(home)},
     )
-    try:
-        output, errors = await asyncio.wait_for(child.communicate(), SUITE_SECONDS)
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+    status, output, errors = await program.run(command, home, {"HOME": str(home)}, SUITE_SECONDS)
     assert output, errors.decode()
     results = {result["id"]: result for result in json.loads(output)["results"]}
-    assert child.returncode == (0 if all(result["status"] == "passed" for result in results.values()) else 1)
+    assert status == (0 if all(result["status"] == "passed" for result in results.values()) else 1)
     return results
+
+
+def capable(asked: Json, counts: Json | None = None) -> Script:
+    """A model that calls the tool when there is one, and else thinks before it speaks."""
+    if names := function_names(asked):
+        return calls((names[0], {"location": "San Francisco"}))
+    return Script(text_stream("Hello", " there.", reasoning=["Let me ", "think."], counts=counts))
 
 
 def failures(results: dict[str, Json]) -> dict[str, list[str]]:

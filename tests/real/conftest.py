@@ -17,3 +17,9 @@ def codex(real_component: RealComponent, tmp_path: Path) -> Codex:
 @pytest.fixture
 def claude(real_component: RealComponent, tmp_path: Path) -> Claude:
     return Claude(real_component("claude"), tmp_path)
+
+
+@pytest.fixture
+def suite(real_component: RealComponent) -> Path:
+    """The conformance suite llm-comply."""
+    return real_component("comply").with_name("llm-comply")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+DRIVER_SECONDS = 180.0
 
 
 async def run(
@@ -34,3 +38,11 @@ async def run(
         await child.wait()
     assert child.returncode is not None
     return child.returncode, output, errors
+
+
+async def report(python: Path, driver: Path, *arguments: str, imports: Path | None = None) -> Any:
+    """What a driver prints, as JSON; it runs in an environment of its own, with modules from `imports` too."""
+    variables = {"PYTHONDONTWRITEBYTECODE": "1", **({"PYTHONPATH": str(imports)} if imports else {})}
+    status, output, errors = await run((str(python), str(driver), *arguments), driver.parent, variables, DRIVER_SECONDS)
+    assert status == 0, errors.decode()
+    return json.loads(output)

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from tests.golden_files import TRANSCRIPTS, upstream
+from tests.real.program import report
 from tests.replay import PROTOCOL, Answer, replay
 from tests.scripted import Json, Script, ScriptedServer
 
 CASES = [path.stem for path in TRANSCRIPTS]
-SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -69,19 +69,6 @@ class SdkAnswers:
         async with ScriptedServer() as server:
             server.on("POST", self.path, self._play)
             driver = Path(__file__).with_name(self.driver)
-            child = await asyncio.create_subprocess_exec(
-                *(str(python), str(driver), getattr(server, self.base), folder, *CASES),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env={"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
-            )
-            try:
-                output, errors = await asyncio.wait_for(child.communicate(), SECONDS)
-            finally:
-                if child.returncode is None:
-                    child.kill()
-                    await child.wait()
-        assert child.returncode == 0, errors.decode()
-        report: Json = json.loads(output)
-        return report
+            address = getattr(server, self.base)
+            read: Json = await report(python, driver, address, folder, *CASES, imports=ROOT)
+            return read

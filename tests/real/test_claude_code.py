@@ -69,7 +69,7 @@ async def test_the_readme_s_environment_and_command_print_an_answer(claude: Clau
 
 
 async def test_a_system_message_stays_where_claude_code_puts_it(claude: Claude) -> None:
-    """Behind the first prompt, and so again behind it on every later turn: hoisted it would change the prefix."""
+    """After the first prompt, and again after it on every later turn: hoisted it would change the prefix."""
     async with ScriptedServer(default=says("ok")) as server, serving("--backend", server.url) as url:
         await claude.ask(url, "One.")
         await claude.go_on(url, "Two.")
@@ -106,7 +106,7 @@ async def test_a_command_runs_and_its_output_comes_back(claude: Claude) -> None:
         turn = await claude.ask(url, "Compute.", *BASH)
         first, second = bodies(server)
     assert (turn.status, turn.answer) == (0, "It printed: 42")
-    # one turn of the assistant, text and call together, behind an unchanged beginning
+    # one turn of the assistant, text and call together, after an unchanged beginning
     assert second["messages"][: len(first["messages"])] == first["messages"]
     asked, told = second["messages"][len(first["messages"]) :]
     assert (asked["role"], asked["content"]) == ("assistant", "I will compute it.")

@@ -255,7 +255,7 @@ async def test_silence_is_filled_and_a_failure_in_it_is_tried_again_as_a_stream(
         assert len(server.chats) == 2
     assert (turn.status, turn.answer) == (0, "Hello there.")
     messages = [event["message"] for event in turn.events if event["type"] == "assistant"]
-    assert [message["stop_reason"] for message in messages] == [None]  # as a stream: the reason comes behind it
+    assert [message["stop_reason"] for message in messages] == [None]  # as a stream: the reason comes after it
 
 
 async def test_a_refusal_is_shown_and_not_repeated(claude: Claude) -> None:

@@ -138,7 +138,7 @@ async def test_a_command_runs_and_its_output_comes_back(codex: Codex) -> None:
     assert (command["exit_code"], command["aggregated_output"]) == (0, "42\n")
     assert first is not None
     assert second is not None
-    # one turn of the assistant, text and call together, behind an unchanged beginning
+    # one turn of the assistant, text and call together, after an unchanged beginning
     assert second["messages"][: len(first["messages"])] == first["messages"]
     said, told = second["messages"][len(first["messages"]) :]
     assert (said["role"], said["content"]) == ("assistant", "I will compute it.")

@@ -95,7 +95,7 @@ async def test_half_a_script_is_not_run(codex: Codex, ending: str) -> None:
 
 
 async def test_the_same_half_would_be_run_if_its_item_were_done(codex: Codex) -> None:
-    """The counter-proof, with raw events: neither the status of the item nor the failure behind it holds it back."""
+    """The counter-proof, with raw events: neither the status of the item nor the failure after it holds it back."""
     call = {"id": "ctc_1", "type": "custom_tool_call", "call_id": "call_1", "name": "exec", "input": HALF_SCRIPT}
     answers = [streamed({**call, "status": "incomplete"}, done=True) + FAILED, bye()]
     async with ScriptedServer() as server:

@@ -1,7 +1,7 @@
 """llm-comply, the conformance suite of Open Responses, whole against the gateway.
 
 Once with a scripted model that reasons, sees and calls tools, once with the local model. The suite skips its test of
-reasoning unless the model is called like one of OpenAI's that reason, so it is told such a name; nothing is skipped.
+reasoning unless the model is called like one of OpenAI's that reason, so it gets such a name; nothing is skipped.
 
 Known and named: the suite warns that there is no `POST /v1/responses/compact`, which it counts as passed; the local
 model has no eyes; and Open Responses has other names for the events of reasoning than OpenAI's clients, so that a
@@ -15,10 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.comply import failures, run, warned
-from tests.real.scripted_model import calls, function_names
+from tests.real.comply import capable, failures, run, warned
 from tests.real.serving import serving
-from tests.scripted import Json, Script, ScriptedServer, text_stream
+from tests.scripted import ScriptedServer
 
 pytestmark = pytest.mark.real
 
@@ -37,18 +36,6 @@ TESTS = {
     "reasoning-summary",
     "error-handling",
 }
-
-
-@pytest.fixture
-def suite(real_component: RealComponent) -> Path:
-    return real_component("comply").with_name("llm-comply")
-
-
-def capable(asked: Json) -> Script:
-    """A model that calls the tool when there is one, and else thinks before it speaks."""
-    if names := function_names(asked):
-        return calls((names[0], {"location": "San Francisco"}))
-    return Script(text_stream("Hello", " there.", reasoning=["Let me ", "think."]))
 
 
 async def test_a_capable_model_passes_whole(suite: Path, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.comply import failures, run, warned
-from tests.real.scripted_model import calls, function_names
+from tests.real.comply import capable, failures, run, warned
 from tests.real.serving import serving
-from tests.scripted import Json, Script, ScriptedServer, text_stream, usage
+from tests.scripted import Json, Script, ScriptedServer, usage
 
 pytestmark = pytest.mark.real
 
@@ -31,21 +30,13 @@ TESTS = {
 }
 
 
-@pytest.fixture
-def suite(real_component: RealComponent) -> Path:
-    return real_component("comply").with_name("llm-comply")
-
-
-def capable(asked: Json) -> Script:
-    """A model that calls the tool when there is one, and else thinks before it speaks, counting its thoughts."""
-    if names := function_names(asked):
-        return calls((names[0], {"location": "San Francisco"}))
-    counts = usage() | {"completion_tokens_details": {"reasoning_tokens": 2}}
-    return Script(text_stream("Hello", " there.", reasoning=["Let me ", "think."], counts=counts))
+def counting(asked: Json) -> Script:
+    """The capable model, counting its thoughts."""
+    return capable(asked, usage() | {"completion_tokens_details": {"reasoning_tokens": 2}})
 
 
 async def test_a_capable_model_passes_whole(suite: Path, tmp_path: Path) -> None:
-    async with ScriptedServer(default=capable) as server, serving("--backend", server.url) as url:
+    async with ScriptedServer(default=counting) as server, serving("--backend", server.url) as url:
         results = await run(suite, url, tmp_path, "openai-chat")
         asked = [str(seen.body) for seen in server.chats]
     assert set(results) == TESTS

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.comply import failures, run, warned
-from tests.real.scripted_model import calls, function_names
+from tests.real.comply import capable, failures, run, warned
 from tests.real.serving import serving
-from tests.scripted import Json, Script, ScriptedServer, text_stream
+from tests.scripted import ScriptedServer
 
 pytestmark = pytest.mark.real
 
@@ -31,18 +30,6 @@ TESTS = {
     "anth-thinking-display",
     "anth-error-handling",
 }
-
-
-@pytest.fixture
-def suite(real_component: RealComponent) -> Path:
-    return real_component("comply").with_name("llm-comply")
-
-
-def capable(asked: Json) -> Script:
-    """A model that calls the tool when there is one, and else thinks before it speaks."""
-    if names := function_names(asked):
-        return calls((names[0], {"location": "San Francisco"}))
-    return Script(text_stream("Hello", " there.", reasoning=["Let me ", "think."]))
 
 
 async def test_a_capable_model_passes_whole(suite: Path, tmp_path: Path) -> None:

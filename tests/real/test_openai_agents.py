@@ -5,13 +5,12 @@ The agent runs in an environment of its own (`agents_driver.py`), the gateway in
 
 from __future__ import annotations
 
-import asyncio
-import json
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import RealComponent
+from tests.real.program import report
 from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
 from tests.scripted import Json, Script, ScriptedServer, usage
@@ -19,7 +18,6 @@ from tests.scripted import Json, Script, ScriptedServer, usage
 pytestmark = pytest.mark.real
 
 DRIVER = Path(__file__).with_name("agents_driver.py")
-SECONDS = 90.0
 TOOLS_AND_ANSWER = ["ToolCallItem", "ToolCallItem", "ToolCallOutputItem", "ToolCallOutputItem", "MessageOutputItem"]
 
 
@@ -39,22 +37,8 @@ def python(real_component: RealComponent) -> Path:
 
 
 async def drive(python: Path, url: str) -> Json:
-    child = await asyncio.create_subprocess_exec(
-        *(str(python), str(DRIVER), f"{url}/v1"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={},
-    )
-    try:
-        output, errors = await asyncio.wait_for(child.communicate(), SECONDS)
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
-    assert child.returncode == 0, errors.decode()
-    report: Json = json.loads(output)
-    return report
+    seen: Json = await report(python, DRIVER, f"{url}/v1")
+    return seen
 
 
 async def test_an_agent_runs_its_loop_of_tools_to_the_end(python: Path) -> None:

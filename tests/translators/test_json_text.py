@@ -99,11 +99,11 @@ def test_in_string() -> None:
     assert not balance.in_string
 
 
-@given(value=CONTAINERS, ascii=st.booleans(), blank=st.sampled_from(["", " ", "\n\t"]), behind=TEXTS, places=places)
-def test_balance_ends_with_the_value(value: Any, ascii: bool, blank: str, behind: str, places: list[int]) -> None:
+@given(value=CONTAINERS, ascii=st.booleans(), blank=st.sampled_from(["", " ", "\n\t"]), after=TEXTS, places=places)
+def test_balance_ends_with_the_value(value: Any, ascii: bool, blank: str, after: str, places: list[int]) -> None:
     text = blank + json.dumps(value, ensure_ascii=ascii)
     assert balanced_at(cut(text, places)) == len(text)
-    assert balanced_at(cut(text + behind, places)) == len(text)
+    assert balanced_at(cut(text + after, places)) == len(text)
     assert balanced_at(cut(text[:-1], places)) is None
 
 

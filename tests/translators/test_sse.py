@@ -18,7 +18,7 @@ STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
     "lines are joined": (b"data: {\ndata: }\n\n", [b"{\n}"]),
     "lines are joined across other fields": (b"data: {\nid: 7\ndata: }\n\n", [b"{\n}"]),
     "one space is no part of the value": (b"data:a\n\ndata: b\n\n", [b"a", b"b"]),
-    "space behind, as trtllm-serve puts it": (b"data: a \n\n", [b"a"]),
+    "space after it, as trtllm-serve puts it": (b"data: a \n\n", [b"a"]),
     "comments": (b": ping\n\n:\n\ndata: a\n: within\n\n:\n", [b"a"]),
     "a comment within lines of data": (b"data: {\n:\ndata: }\n\n", [b"{\n}"]),
     "unknown fields": (b"event: x\nretry: 3\nfoo\ndatum: b\ndata: a\n\n", [b"a"]),
@@ -71,7 +71,7 @@ def test_garbage_after_the_end_adds_nothing_and_loses_nothing(name: str, garbage
     assert read([bytes([byte]) for byte in data + garbage]) == payloads
 
 
-@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r", b"\r\r"])  # a LF behind a CR belongs to it: no need to wait
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r", b"\r\r"])  # a LF after a CR belongs to it: no need to wait
 def test_an_event_leaves_with_the_byte_that_ends_it(end: bytes) -> None:
     reader = EventReader()
     assert reader.feed(b"data: a" + end[:-1]) == []

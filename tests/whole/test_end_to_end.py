@@ -27,7 +27,7 @@ async def test_an_answer_streamed_and_whole() -> None:
 BODY = text_stream("a", "b")
 HANGS = {
     "before the head": Script(BODY, head_delay=30),
-    "behind the head": Script(BODY, first_delay=30),
+    "after the head": Script(BODY, first_delay=30),
     "in the middle": Script(BODY, hang_at=len(BODY) // 2),
 }
 

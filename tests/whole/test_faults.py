@@ -203,7 +203,7 @@ STAGES = {
     "before the server's head": Script(BODY, head_delay=30),
     "before the first event": Script(BODY, first_delay=30),
     "in the middle": Script(BODY, hang_at=len(BODY) // 2),
-    "behind the finish reason": Script(BODY, hang_at=BODY.rindex(b"data: {")),
+    "after the finish reason": Script(BODY, hang_at=BODY.rindex(b"data: {")),
 }
 
 
@@ -233,13 +233,13 @@ async def test_a_client_that_leaves_frees_everything_at_every_stage(
         if first is not None:
             assert (await first)[0] == 200
             assert len(a.chats) == 1
-        elif stage != "behind the finish reason":
+        elif stage != "after the finish reason":
             await a.until(lambda: a.chats[0].outcome == "client_gone")
         await until(lambda: not it.gateway.handler.calls)
         assert (await it.answer())[0] == 200
         await settled(it)
         ended = total(it, "dragoman_requests_total", status="499")
-        if stage != "behind the finish reason":
+        if stage != "after the finish reason":
             assert ended == total(it, "dragoman_client_disconnects_total") == 1
 
 
@@ -326,7 +326,7 @@ async def test_everything_at_once_and_the_counters_agree_with_clients_and_server
             for outcome in ("completed", "failed", "refused", "disconnected")
         }
         assert sum(counted.values()) == 90
-        # who left may have done so behind the last byte, and then counts as served
+        # who left may have done so after the last byte, and then counts as served
         assert seen["completed"] <= counted["completed"] <= seen["completed"] + seen["left"]
         assert counted["disconnected"] <= seen["left"]
         asked = sum(len(server.chats) for server in servers)

@@ -56,7 +56,7 @@ class Triton:
                 raise AssertionError(f"{model} does not load: {error.read().decode()}\n{tail(self.log)}") from None
 
     def answers(self, model: str, within: float = 3.0) -> bool:
-        """Whether a BLS model does: it may hang for ever behind a request whose engine failed."""
+        """Whether a BLS model does: it may hang for ever after a request whose engine failed."""
         body = json.dumps({"text_input": "ping", "max_tokens": 2, "stream": True}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.http}/v2/models/{model}/generate_stream", body)
         try:

@@ -36,16 +36,16 @@ def test_one_call_passes_unchanged() -> None:
     assert stage.dropped == 0
 
 
-@pytest.mark.parametrize("behind", [call("b"), text(), [*text(), *call("b"), *call("c", False)]])
+@pytest.mark.parametrize("after", [call("b"), text(), [*text(), *call("b"), *call("c", False)]])
 @pytest.mark.parametrize("reason", [STOP, LENGTH, FILTER])
-def test_what_follows_the_first_call_is_swallowed(behind: list[Event], reason: StopReason) -> None:
+def test_what_follows_the_first_call_is_swallowed(after: list[Event], reason: StopReason) -> None:
     kept = [Started(), *text(), *call()]
     stage = FirstCallOnly()
-    answer = stage.feed([*kept, *behind, Finished(reason, USAGE, "###")])
+    answer = stage.feed([*kept, *after, Finished(reason, USAGE, "###")])
     # neither the limit nor the stop string, which came later, is part of this answer
     assert answer == [*kept, Finished(STOP, USAGE, None)]
     assert stage.enough
-    assert stage.dropped == sum(isinstance(event, PartStarted) and event.kind == "call" for event in behind)
+    assert stage.dropped == sum(isinstance(event, PartStarted) and event.kind == "call" for event in after)
 
 
 def test_a_limit_that_cut_the_kept_call_is_reported() -> None:

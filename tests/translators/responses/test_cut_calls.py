@@ -1,4 +1,4 @@
-"""A cut call that clients would execute stays open, and nothing begins behind it, however the answer was mixed."""
+"""A cut call that clients would execute stays open, and nothing begins after it, however the answer was mixed."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class TritonPythonModel:
 
 
 def end(sender: Any, error: Exception) -> None:
-    """The error and the end in one response: with the end behind it, this server crashes over HTTP."""
+    """The error and the end in one response: with the end after it, this server crashes over HTTP."""
     failed = pb.InferenceResponse(error=pb.TritonError(str(error)))
     sender.send(failed, flags=pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 

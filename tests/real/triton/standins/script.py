@@ -3,7 +3,7 @@
 Keys: `say` (text), `ids` (tokens as they are), `delay` (seconds before each token), `fail_after`, `hang_after` (tokens
 that come first), `hang_for` (seconds), `error` (its words), `empty` (no response at all), `group` (tokens per
 response), `eos` (end with that token), `ask` (URL of a llama.cpp server whose text is the answer), `window` (tokens of
-prompt and limit together), `turns` (one script for each number of tool results behind the script). Whatever a model
+prompt and limit together), `turns` (one script for each number of tool results after the script). Whatever a model
 does is written, a line of JSON each, to the trace that the test reads. Times are the machine's monotonic clock.
 """
 
