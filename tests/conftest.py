@@ -90,6 +90,7 @@ async def no_task_left_behind() -> AsyncIterator[None]:
         _, leaked = await asyncio.wait(leaked, timeout=GRACE_SECONDS)
     # Sessions, sockets and tasks that nobody holds warn as they are collected, and warnings are errors.
     gc.collect()
+    gc.freeze()  # what is still held need not be looked at again after each later test
     if leaked:
         pytest.fail("tasks were left behind: " + "; ".join(sorted(_describe(task) for task in leaked)))
 
