@@ -97,7 +97,7 @@ def tokens(protocol: str, answer: Any) -> tuple[int, int] | None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("name", PROTOCOL)
+@pytest.mark.parametrize("name", PATHS)
 def test_an_odd_count_costs_the_count_and_not_the_answer(name: str, place: str) -> None:
     grammar = importlib.import_module(f"tests.grammar.{name}")
     unknown = place in ("prompt", "completion")
@@ -116,7 +116,7 @@ def test_an_odd_count_costs_the_count_and_not_the_answer(name: str, place: str) 
             assert told == (21, 4), odd
 
 
-@pytest.mark.parametrize("name", PROTOCOL)
+@pytest.mark.parametrize("name", PATHS)
 def test_counts_as_floats_and_as_digits_become_integers(name: str) -> None:
     streamed = transcript(prompt_tokens="21.0", completion_tokens='"4"', total_tokens="null")
     assert tokens(name, replay(PROTOCOL[name], [streamed]).whole) == (21, 4)

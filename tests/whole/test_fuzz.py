@@ -29,7 +29,7 @@ from dragoman.translators.ir import Image
 from dragoman.translators.protocol import Context, Json, Protocol
 from dragoman.translators.registry import PROTOCOLS
 from dragoman.translators.steps import at_once
-from tests.golden_files import TRANSCRIPTS, request, requests, upstream
+from tests.golden_files import GOLDEN, TRANSCRIPTS, request, requests, upstream
 from tests.recording import ask
 
 pytestmark = pytest.mark.slow
@@ -64,8 +64,9 @@ VALUES = st.recursive(
 
 
 def bodies(protocol: Protocol) -> list[Json]:
-    loaded = [request(path) for path in requests(protocol.name)]
-    assert loaded, protocol.name
+    """The request that every golden stream answers, and the golden requests."""
+    streams = GOLDEN / "streams" / f"{protocol.name}.request.json"
+    loaded = [orjson.loads(streams.read_bytes()), *map(request, requests(protocol.name))]
     return [body.get("body", body) for body in loaded]
 
 
