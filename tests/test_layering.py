@@ -141,7 +141,8 @@ def objection(found: Import, protocols: frozenset[str]) -> str | None:
             return _objection_to_backend(found, protocols)
         case "gateway":
             return _objection_to_gateway(found, protocols)
-    return None
+        case _:
+            return None
 
 
 def _objection_to_translator(found: Import, protocols: frozenset[str]) -> str | None:

@@ -87,8 +87,9 @@ class Middleware:
                 return self._unknown_path(request)
             case web.HTTPException():
                 return GatewayError(Kind.INVALID, failure.reason)
-        log.error("bug in %s", request.path, exc_info=failure)
-        return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {request[REQUEST_ID]}.")
+            case _:
+                log.error("bug in %s", request.path, exc_info=failure)
+                return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {request[REQUEST_ID]}.")
 
     def _unknown_path(self, request: web.Request) -> GatewayError:
         there = ", ".join(
