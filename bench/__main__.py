@@ -1,7 +1,7 @@
 """`python -m bench`: the gateway and an aiohttp byte pass-through, measured in turns in one run, beside the budgets.
 
 Rounds are interleaved and figures are medians, because on a shared machine two runs never compare; a ratio is the
-median of the rounds' own ratios. A missed budget is told, and fails the run only with --strict. Exit code 1: something
+median of the rounds' own ratios. A missed budget fails the run only with --strict. Exit code 1: something
 broke and the figures do not count; 2: --strict and a budget was missed.
 """
 

@@ -1,4 +1,4 @@
-"""Where configuration comes from, what beats what, and that whatever is wrong is told in one line."""
+"""Where configuration comes from, what beats what, and that whatever is wrong is reported in one line."""
 
 from __future__ import annotations
 

@@ -153,9 +153,7 @@ class _Walk:
             self.first = chunk
         for key in ("id", "created", "model"):
             require(chunk[key] == self.first[key], "identity", f"{self.where}.{key}", "changed since the first chunk")
-        require(
-            ("usage" in chunk) == self.told_of_usage, "usage", self.where, "`usage` stands in every chunk or in none"
-        )
+        require(("usage" in chunk) == self.says_usage, "usage", self.where, "`usage` stands in every chunk or in none")
         require(self.usage is None, "order", self.where, "a chunk after the usage")
         if not chunk["choices"]:
             self._usage(chunk)
@@ -166,7 +164,7 @@ class _Walk:
         self._choice(chunk["choices"][0], chunk is self.first)
 
     @property
-    def told_of_usage(self) -> bool:
+    def says_usage(self) -> bool:
         return self.first is not None and "usage" in self.first
 
     def _usage(self, chunk: Json) -> None:

@@ -124,7 +124,7 @@ def usage(value: Any, where: str) -> None:
 
 
 def message_to_client(value: Any, where: str) -> None:
-    """What an error says to a client: a sentence, not a stack trace of ours or of the server behind us."""
+    """What an error says to a client: a sentence, not a stack trace of ours or of the model server."""
     text(value, where)
     leak = next(
         (mark for mark in ("Traceback (most recent call last)", 'File "/', '.py", line') if mark in value), None

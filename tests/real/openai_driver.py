@@ -1,4 +1,4 @@
-"""Runs inside an environment that has the openai SDK: reads every answer with it and tells what it saw.
+"""Runs inside an environment that has the openai SDK: reads every answer with it and reports what it saw.
 
     python openai_driver.py BASE_URL FOLDER CASE… > report.json
 

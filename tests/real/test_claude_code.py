@@ -1,4 +1,4 @@
-"""Claude Code at work: the README's environment, the gateway as a process, and a scripted model behind it.
+"""Claude Code at work: the README's environment, the gateway as a process, and a scripted model.
 
 The scripted model is a list of functions of the upstream request: each looks at what the gateway made of Claude Code's
 request and answers as a chat server would. What Claude Code then does is real: it runs the commands, sends its results
@@ -115,7 +115,7 @@ async def test_a_command_runs_and_its_output_comes_back(claude: Claude) -> None:
 
 
 async def test_results_of_two_calls_reach_the_model_in_the_order_of_the_calls(claude: Claude) -> None:
-    """The second call is done first, and that is the order in which Claude Code tells."""
+    """The second call is done first, and that is the order in which Claude Code sends them."""
     (claude.work / "slow").write_text("slow", encoding="utf-8")
     (claude.work / "fast").write_text("fast", encoding="utf-8")
     slow, fast = {"command": "sleep 3; cat slow"}, {"command": "cat fast"}

@@ -153,7 +153,7 @@ async def test_where_nobody_can_count_the_gateway_asks_again_with_what_fits(clau
 
 
 async def test_an_answer_that_used_up_its_tokens_goes_on(claude: Claude) -> None:
-    """`max_tokens` is told as it is, and Claude Code asks for the rest by itself."""
+    """`max_tokens` is passed on as it is, and Claude Code asks for the rest by itself."""
     full = Script(text_stream("The first half", finish="length"))
     async with ScriptedServer(full, default=says(" and the second.")) as server:
         async with serving("--backend", server.url) as url:

@@ -1,4 +1,4 @@
-"""Codex CLI at work: the README's configuration, the gateway as a process, and a scripted model behind it.
+"""Codex CLI at work: the README's configuration, the gateway as a process, and a scripted model.
 
 The scripted model is a list of functions of the upstream request: each looks at what the gateway made of Codex's
 request and answers as a chat server would. What Codex then does is real: it runs the command, edits the file, starts

@@ -1,7 +1,7 @@
 """How Codex CLI takes what goes wrong: overflows, cut streams, silence, a sleeping server, calls that were cut.
 
 The first half goes through the gateway. The second half measures Codex itself against a server that plays raw
-Responses events, because the gateway's rules about cut calls stand on it; docs/clients.md tells the results.
+Responses events, because the gateway's rules about cut calls stand on it; docs/clients.md has the results.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ async def test_without_keepalives_the_same_silence_is_given_up(codex: Codex) -> 
 
 
 async def test_a_sleeping_server_is_waited_for(codex: Codex) -> None:
-    """503 with `Retry-After`, which Codex obeys: it comes back when the server has woken, and nobody is told."""
+    """503 with `Retry-After`, which Codex obeys: it comes back when the server has woken, and the user sees nothing."""
     async with ScriptedServer(says("I am awake.")) as server:
         async with serving("--backend", server.url, "--preset", "vllm") as url:
             server.on("GET", "/is_sleeping", Script.json({"is_sleeping": True}))

@@ -80,7 +80,7 @@ FAILURES = (
 
 
 def playing(failure: Failure) -> Play:
-    """The server: fails as told, and else answers in one sentence."""
+    """The server: fails as the case says, and else answers in one sentence."""
     failed = False
 
     def play(asked: Json) -> Script:

@@ -22,7 +22,7 @@ TOOLS_AND_ANSWER = ["ToolCallItem", "ToolCallItem", "ToolCallOutputItem", "ToolC
 
 
 def model(asked: Json) -> Script:
-    """Asks for both cities, then says what it was told; a question with a schema gets an object."""
+    """Asks for both cities, then says what the tools returned; a question with a schema gets an object."""
     if "response_format" in asked:
         return says('{"warm": true, ', '"why": "sun"}')
     if told := results(asked):

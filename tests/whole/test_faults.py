@@ -1,4 +1,4 @@
-"""Fault runs on real sockets: what breaks, what clients are told, and that the counters agree with what servers saw.
+"""Fault runs on real sockets: what breaks, what clients receive, and that the counters agree with what servers saw.
 
 Each run ends with the same questions (`settled`): nothing in flight, nothing waiting, no place held. Tasks and sockets
 that are left fail the test by the watch in `conftest`.

@@ -1,4 +1,4 @@
-"""Parsers against whatever anybody sends: a result, or a `GatewayError` that can be told; never anything else.
+"""Parsers against whatever anybody sends: a result, or a `GatewayError` that can be worded; never anything else.
 
 Bodies start from recorded, valid requests and are spoilt anywhere, because noise alone never gets past the first
 field; streams of servers likewise. Bounded to some seconds; examples are the same in every run.

@@ -1,6 +1,6 @@
 """What a model thought comes back to it, through clients of two protocols and through different gateways.
 
-A scripted server whose template takes reasoning stands behind gateways on real sockets. The client keeps what it was
+A scripted server whose template takes reasoning serves gateways on real sockets. The client keeps what it was
 given and sends it back, as Codex (`include: ["reasoning.encrypted_content"]`) and Claude Code do; `blind` clients keep
 the seal and lose the text, as those do that show no thoughts. What the server is asked on each turn is compared byte
 by byte.
@@ -156,7 +156,7 @@ async def converse(client: Client, urls: Sequence[str]) -> None:
 
 
 def reasoning(server: ScriptedServer) -> list[list[str | None]]:
-    """What the server was told of its thoughts, on each turn, for each message of the assistant."""
+    """What the server received of its thoughts, on each turn, for each message of the assistant."""
     asked = [seen.body for seen in server.chats if seen.body]
     return [[m.get("reasoning") for m in body["messages"] if m["role"] == "assistant"] for body in asked]
 

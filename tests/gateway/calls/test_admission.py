@@ -204,7 +204,7 @@ async def test_with_workers_each_takes_its_share() -> None:
 
 
 class Held:
-    """A backend's play that answers when it is told to."""
+    """A backend's play that answers when the test lets it."""
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()

@@ -23,7 +23,7 @@ def tokenizer_folder(real_component: RealComponent) -> Path:
 
 class Keeper:
     """The server of the session, and a new one where it died or `needed` models hang: Triton 2.51 does both at times
-    behind BLS models whose engine failed, and the tests after that one are none of its affair."""
+    after BLS models whose engine failed, and the tests after that one are none of its affair."""
 
     def __init__(self, start: Callable[[], contextlib.AbstractContextManager[Triton]]) -> None:
         self._start = start

@@ -29,7 +29,7 @@ END_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Triton:
-    """Ports of 127.0.0.1; `trace` is the file in which the stand-ins tell what they do."""
+    """Ports of 127.0.0.1; `trace` is the file in which the stand-ins write what they do."""
 
     process: subprocess.Popen[bytes]
     http: int

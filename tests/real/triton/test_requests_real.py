@@ -1,4 +1,4 @@
-"""What reaches a model on a real Triton server, and what the server tells beside its answers."""
+"""What reaches a model on a real Triton server, and what the server reports beside its answers."""
 
 import asyncio
 import functools

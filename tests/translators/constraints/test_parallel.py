@@ -1,4 +1,4 @@
-"""`parallel_tool_calls: false`: exactly the answer up to its first call, told at the end as it was."""
+"""`parallel_tool_calls: false`: exactly the answer up to its first call, and an end that says so."""
 
 import pytest
 from hypothesis import given, settings

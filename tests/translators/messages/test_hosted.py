@@ -1,4 +1,4 @@
-"""A request whose every tool is one that nobody runs here: its answer, who may ask it, and what is told of it."""
+"""A request whose every tool is one that nobody runs here: its answer, who may ask it, and what is logged of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tensorrt_llm_bls` of the engine profile: calls the three others itself, and tells errors as whole tracebacks."""
+"""`tensorrt_llm_bls` of the engine profile: calls the three others itself, and reports errors as whole tracebacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a stand-in model does, told by the prompt: `SCRIPT{json}END` in a message, the last one counts.
+"""What a stand-in model does, as the prompt says: `SCRIPT{json}END` in a message, the last one counts.
 
 Keys: `say` (text), `ids` (tokens as they are), `delay` (seconds before each token), `fail_after`, `hang_after` (tokens
 that come first), `hang_for` (seconds), `error` (its words), `empty` (no response at all), `group` (tokens per
