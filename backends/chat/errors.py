@@ -77,6 +77,8 @@ _NO_MODEL = re.compile(
     re.IGNORECASE,
 )
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
+# Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
+_MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
 _INTERNAL = re.compile(
     r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory", re.IGNORECASE
 )
@@ -91,7 +93,8 @@ def classify(status: int, body: object, settings: Settings, headers: Mapping[str
     kind = _kind(status, said, settings)
     error = _error(kind, status, said, settings, _retry_after(headers or {}))
     # 503 with a text about sleeping: the server cannot serve in any case, the text only says why
-    error.certain = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
+    by_fields = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
+    error.certain = by_fields and not (kind is Kind.BACKEND_FAILED and status in _MAYBE_THE_REQUEST)
     return error
 
 

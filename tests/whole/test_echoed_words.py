@@ -156,7 +156,7 @@ async def test_nothing_changes_for_another_client(shape: str) -> None:
     async with echoing(1) as (it, echoes):
         before = await bystander(it, echoes)
         assert before[0] == 200
-        await attack(it, echoes, shape, 400, 422)
+        await attack(it, echoes, shape, 400, 404, 422, 451)
         assert await bystander(it, echoes) == before
         assert echoes[0].woken() == 0
         assert learned(it) == 0
@@ -166,7 +166,7 @@ async def test_nothing_changes_for_another_client(shape: str) -> None:
 async def test_no_server_of_a_pool_is_passed_by(shape: str) -> None:
     async with echoing(2) as (it, echoes):
         before = await bystander(it, echoes)
-        await attack(it, echoes, shape, 400, 422)
+        await attack(it, echoes, shape, 400, 404, 422, 451)
         assert [replica.state for replica in it.pool.replicas] == ["ready", "ready"]
         assert await bystander(it, echoes) == before
         assert [each.woken() for each in echoes] == [0, 0]

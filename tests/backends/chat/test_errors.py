@@ -253,6 +253,10 @@ def test_waiting_times_come_from_the_header_or_a_small_default() -> None:
         (200, said("the model is sleeping"), Kind.ASLEEP, False),
         (400, said("bad prompt: CUDA error"), Kind.BACKEND_FAILED, False),
         (422, b"Traceback (most recent call last):\n  boom", Kind.BACKEND_FAILED, False),
+        # the request may have brought it about
+        (404, said("Not Found"), Kind.BACKEND_FAILED, False),
+        (451, said("blocked"), Kind.BACKEND_FAILED, False),
+        (403, said("no"), Kind.BACKEND_FAILED, True),
         (404, said("The model `x` does not exist."), Kind.MODEL_NOT_FOUND, False),
         (400, said("maximum context length is 10 tokens"), Kind.OVERFLOW, False),
         (500, said("maximum context length is 10 tokens"), Kind.OVERFLOW, False),
