@@ -1,4 +1,4 @@
-"""The access log: what is recorded of a model call, in metrics, in its trace and in its one line of the log.
+"""The access log: what is recorded of a call, in metrics, in its trace and in its one line of the log.
 
 Names and figures only, never text: the message of a 4xx may quote the client, so only that of a 5xx is logged. A model
 is named once a server has answered for it, since until then its name is only what the client sent.
@@ -45,7 +45,8 @@ class AccessLog:
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.request.headers)
-        call.span = self._tracing.begin(call.request.headers, arrival_attributes(call))
+        if not call.counts:
+            call.span = self._tracing.begin(call.request.headers, arrival_attributes(call))
         self._metrics.in_flight.labels(call.protocol.name).inc()
 
     async def asked(self, call: Call, request: Request, work: Coroutine[Any, Any, None]) -> None:
@@ -89,7 +90,8 @@ class AccessLog:
             if note.kind == "answer" and call.backend is not None:
                 metrics.odd_answers.labels(route, call.backend.name, note.name).inc()
         metrics.request(route, call.kind, call.status or GONE, call.outcome)
-        metrics.duration.labels(route).observe(now - call.accepted)
+        if not call.counts:
+            metrics.duration.labels(route).observe(now - call.accepted)
         if call.read_at is not None and call.ready_at is not None:
             metrics.overhead.labels(route).observe(call.ready_at - call.read_at)
         if answer is not None and answer.touched:
@@ -144,7 +146,7 @@ class AccessLog:
             "queue_ms": _ms(call.asked_at, call.ready_at),
             "overhead_ms": _ms(call.ready_at, call.read_at),
             "cancel_ms": _ms(call.given_up[1], call.given_up[0]) if call.given_up is not None else None,
-            "tokens_in": usage.input if usage else None,
+            "tokens_in": usage.input if usage else call.tokens,
             "tokens_out": usage.output if usage else None,
             "tokens_cached": usage.cached if usage else None,
             "notes": dict(Counter(note.kind for note in call.notes)) or None,

@@ -1,4 +1,4 @@
-"""One model call, from its arrival to its line in the log: the state that the handler and the access log share."""
+"""One call, from its arrival to its line in the log: the state that the handler and the access log share."""
 
 from __future__ import annotations
 
@@ -28,12 +28,15 @@ class Call:
     client: Client
     accepted: float
     task: asyncio.Task[Any]
+    counts: bool = False  # asks only how long its prompt is; no model answers it
     kind: str = "other"  # of the client
     backend: Backend | None = None
     model: str | None = None
     estimated: int = 0
     streaming: bool | None = None
     answer: Answer | None = None
+    tokens: int | None = None  # of a prompt that was counted
+    estimates: bool = False  # nothing could count it
     notes: list[Note] = field(default_factory=list)
     error: GatewayError | None = None
     interruption: GatewayError | None = None

@@ -1,10 +1,11 @@
-"""The handler: one model call, the same for every protocol, streamed or whole, on every backend.
+"""The handler: one call, the same for every protocol, streamed or whole, on every backend.
 
 Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head goes
 out, every error is an HTTP answer in the protocol's own words; afterwards it is the protocol's own failure event and
 the end of the body. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
 server's work has ended before the cancellation leaves the backend. Any exception other than a `GatewayError` is a bug:
-it is logged, and the client receives a plain 500.
+it is logged, and the client receives a plain 500. A call that only counts its prompt goes through the same phases, up
+to the point where a model would be asked.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from aiohttp import web
 
@@ -25,7 +28,6 @@ from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer, AnswerState, ClientGone, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call
-from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.context_window import estimate, fit
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
@@ -43,9 +45,12 @@ from dragoman.translators.ir import Note, Request, StopReason
 from dragoman.translators.protocol import Context, Count, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
-COUNTS_AT_ONCE = 4  # Claude Code sends fifteen at once, and streams share the backend with them
+COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
 REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT = web.RequestKey("client", Client)
+
+Run = Callable[[Call], Awaitable[None]]
+Reply = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
 class Handler:
@@ -64,10 +69,9 @@ class Handler:
         self._sealer = sealer
         self._redact = redact
         self._bodies = BodyReader(config.limits, config.timeouts.body)
-        self._counts = asyncio.Semaphore(COUNTS_AT_ONCE)
+        self._counts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(COUNTS_AT_ONCE))  # by backend
         self._models = models
         self._gate = gate
-        self._metrics = metrics
         self._access_log = AccessLog(metrics, tracing)
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
@@ -86,27 +90,24 @@ class Handler:
         self.idle.set()
 
     async def handle(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
-        task = asyncio.current_task()
-        assert task is not None
-        call = Call(
-            protocol,
-            request,
-            id=secrets.token_hex(16),
-            request_id=request[REQUEST_ID],
-            client=request[CLIENT],
-            accepted=asyncio.get_running_loop().time(),
-            task=task,
-        )
+        return await self._served(_call(protocol, request), self._generate, self._succeed)
+
+    async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.StreamResponse:
+        """How long a prompt would be: counted by the backend's own tokenizer, else estimated and marked as such."""
+        run, reply = partial(self._count, count), partial(self._counted, count)
+        return await self._served(_call(protocol, request, counts=True), run, reply)
+
+    async def _served(self, call: Call, run: Run, reply: Reply) -> web.StreamResponse:
         self.calls.add(call)
         self.idle.clear()
         self._access_log.arrived(call)
         try:
-            return await self._answered(call)
+            return await self._answered(call, run, reply)
         except asyncio.CancelledError:
             self._access_log.left(call)
             raise
         except Exception:
-            log.exception("an answer of %s could not be ended", protocol.name)
+            log.exception("an answer of %s could not be ended", call.protocol.name)
             raise
         finally:
             if call.answer is not None:
@@ -125,32 +126,32 @@ class Handler:
 
     # ------------------------------------------------------------------------------------------------------ the steps
 
-    async def _answered(self, call: Call) -> web.StreamResponse:
+    async def _answered(self, call: Call, run: Run, reply: Reply) -> web.StreamResponse:
         try:
             try:
-                await self._run(call)
+                await run(call)
             except asyncio.CancelledError:
                 # an interruption is our own cancellation; if the client has left too, a second one is pending
                 if call.interruption is None or call.task.uncancel() > 0:
                     raise
                 if not call.finished:
                     raise call.interruption from None
-            return await self._succeed(call)
+            return await reply(call)
         except ClientGone:
             raise asyncio.CancelledError from None
         except Exception as error:
             return await self._fail(call, self._expected(call, error))
 
-    async def _run(self, call: Call) -> None:
+    async def _generate(self, call: Call) -> None:
         """Up to the end of the backend's work; raises whatever went wrong."""
         body = await self._receive(call)
         turn, answer = self._parse(call, body)
         del body  # a long stream need not keep it
-        self._authorize(call, turn)
+        self._authorize(call, turn.request, free=bool(turn.events))
         if turn.events:
             answer.feed(turn.events)
             return
-        target, request = await self._route(call, turn)
+        target, request = await self._route(call, turn.request)
         sizes: list[int] = []
         request = await self._fit(call, target, request, sizes)
         try:
@@ -169,6 +170,21 @@ class Handler:
                 Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
             )
 
+    async def _count(self, count: Count, call: Call) -> None:
+        """As `_generate`, up to the length of the prompt, which is not judged by the context window."""
+        body = await self._receive(call)
+        request = count.parse(body, self._context(call.request, call.id))
+        del body
+        self._authorize(call, request, free=True)
+        target, request = await self._route(call, request)
+        request = await self.images.inlined(request, call.notes)  # a server that counts would fetch them too
+        self._prepared(target.backend, request)  # a request that would be refused as a call is refused as a count
+        async with self._counts[target.backend.name]:
+            call.tokens = await target.backend.count_tokens(request)
+        if call.tokens is None:
+            call.tokens = estimate(request)
+            call.estimates = True
+
     async def _receive(self, call: Call) -> Json:
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
@@ -178,16 +194,16 @@ class Handler:
         await self._gate.admit_any()
         return body
 
-    def _authorize(self, call: Call, turn: Turn) -> None:
-        """Raises if this client may not make this call now. A call that no model answers costs no tokens."""
-        call.client.check_model(turn.request.model)
-        estimated = cost(turn.request) if call.client.counts_tokens and not turn.events else 0
+    def _authorize(self, call: Call, request: Request, *, free: bool) -> None:
+        """Raises if this client may not make this call now. A `free` call, which no model answers, costs no tokens."""
+        call.client.check_model(request.model)
+        estimated = cost(request) if call.client.counts_tokens and not free else 0
         call.client.spend(estimated)
         call.estimated = estimated
 
-    async def _route(self, call: Call, turn: Turn) -> tuple[Target, Request]:
+    async def _route(self, call: Call, request: Request) -> tuple[Target, Request]:
         """Where the call goes, once that backend may be asked, and the request with the model's name there."""
-        request = replace(turn.request, affinity=session(turn.request, call.client.name))
+        request = replace(request, affinity=session(request, call.client.name))
         await self._gate.some_started()
         target = await self._models.resolve(request.model, call.client)
         call.backend, call.model = target.backend, target.model
@@ -261,31 +277,6 @@ class Handler:
         if tokens is not None:
             counted(tokens)
 
-    async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.Response:
-        """How long a prompt would be: counted by the backend's own tokenizer, else estimated and marked as such."""
-        body, mended = await self._bodies.read(request)
-        for note in mended:
-            self._metrics.note(note)
-        await self._gate.admit_any()
-        asked = count.parse(body, self._context(request, secrets.token_hex(16)))
-        del body
-        client = request[CLIENT]
-        client.check_model(asked.model)
-        asked = replace(asked, affinity=session(asked, client.name))
-        await self._gate.some_started()
-        target = await self._models.resolve(asked.model, client)
-        await self._gate.admit(target.backend)
-        asked = await self.images.inlined(asked, [])  # a server that counts would fetch them too
-        self._prepared(target.backend, asked)  # a request that would be refused as a call is refused as a count
-        async with self._counts:
-            tokens = await target.backend.count_tokens(replace(asked, model=target.model))
-        headers = id_headers(request[REQUEST_ID]) | note_headers(mended)
-        if tokens is None:
-            tokens = estimate(asked)
-            headers["x-dragoman-estimated"] = "input_tokens"
-        self._metrics.request(protocol.name, client_kind(request.headers), 200, "counted")
-        return json_response(200, count.body(tokens), headers)
-
     def _parse(self, call: Call, body: Json) -> tuple[Turn, Answer]:
         turn = call.protocol.parse(body, self._context(call.request, call.id))
         call.streaming = turn.streaming
@@ -309,6 +300,12 @@ class Handler:
             await call.answer.finish()
             return call.answer.response
         return json_response(200, call.answer.body(), self._head(call))
+
+    async def _counted(self, count: Count, call: Call) -> web.StreamResponse:
+        assert call.tokens is not None
+        call.outcome, call.status = "counted", 200
+        estimated = {"x-dragoman-estimated": "input_tokens"} if call.estimates else {}
+        return json_response(200, count.body(call.tokens), self._head(call) | estimated)
 
     async def _fail(self, call: Call, error: GatewayError) -> web.StreamResponse:
         call.error = error
@@ -339,3 +336,18 @@ class Handler:
         if call.answer is not None:
             notes = notes + call.answer.notes + call.answer.stage_notes()
         return id_headers(call.request_id) | note_headers(notes)
+
+
+def _call(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Call:
+    task = asyncio.current_task()
+    assert task is not None
+    return Call(
+        protocol,
+        request,
+        id=secrets.token_hex(16),
+        request_id=request[REQUEST_ID],
+        client=request[CLIENT],
+        accepted=asyncio.get_running_loop().time(),
+        task=task,
+        counts=counts,
+    )
