@@ -92,9 +92,14 @@ def known_reasoning(asked: CreateResponse.Reasoning, notes: list[Note]) -> Creat
         if (word := getattr(asked, name)) is not None
     }
     effort = soft_words.effort(asked.effort, "reasoning.effort", notes)
-    return asked.model_copy(update={"effort": effort, **summaries})
+    return _with(asked, {"effort": effort, **summaries})
 
 
 def known_text(asked: TextConfig, notes: list[Note]) -> TextConfig:
     word = soft_words.known(asked.verbosity, soft_words.VERBOSITIES, "medium", "text.verbosity", notes)
-    return asked.model_copy(update={"verbosity": word})
+    return _with(asked, {"verbosity": word})
+
+
+def _with(asked: _Settings, words: dict[str, str | None]) -> _Settings:
+    changed = {name: word for name, word in words.items() if getattr(asked, name) != word}
+    return asked.model_copy(update=changed) if changed else asked  # a copy costs more than the rest of it
