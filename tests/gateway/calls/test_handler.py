@@ -15,7 +15,6 @@ import zstandard
 
 from dragoman.backends.base import Sink
 from dragoman.gateway.calls.replies import HEADER_BUDGET, note_list
-from dragoman.gateway.serve.server import drain
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Delta,
@@ -30,7 +29,7 @@ from dragoman.translators.ir import (
     Usage,
 )
 from dragoman.translators.protocol import Context, Json, Protocol, Turn
-from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Running, parse, post_bytes, running
+from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Play, parse, post_bytes, running
 from tests.waiting import LIMIT, until
 
 ASK = {"model": "only", "input": "hi"}
@@ -312,8 +311,8 @@ async def test_a_whole_answer_is_not_touched_by_keepalives() -> None:
 @pytest.mark.parametrize("play", [forever, begin_then_hang])
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("head_after", [0.05, 5])
-async def test_a_client_that_leaves_ends_the_backends_work(play: object, stream: bool, head_after: float) -> None:
-    backend = FakeBackend(play)  # type: ignore[arg-type]
+async def test_a_client_that_leaves_ends_the_backends_work(play: Play, stream: bool, head_after: float) -> None:
+    backend = FakeBackend(play)
     async with running(backend, timeouts={"head_after": head_after}) as served:
         _, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(post_bytes({**ASK, "stream": stream}))
@@ -534,70 +533,3 @@ async def test_the_clients_key_and_cookie_do_not_reach_the_translators() -> None
         names = set((await answer.json())["headers"])
         assert "x-mine" in names
         assert not names & {"authorization", "cookie", "x-api-key"}
-
-
-# -------------------------------------------------------------------------------------------------------------- drain
-
-
-async def test_drain_lets_streams_finish_and_refuses_new_calls() -> None:
-    release = asyncio.Event()
-
-    async def play(request: Request, sink: Sink) -> None:
-        sink.feed([Started(), PartStarted("text"), Delta("a")])
-        await sink.drained()
-        await release.wait()
-        sink.feed([PartEnded(), Finished(StopReason.STOP)])
-
-    async with running(FakeBackend(play)) as served, served.post(STREAM) as answer:
-        health = [served.session.get(served.url + "/healthz") for _ in range(2)]
-        for alive in await asyncio.gather(*health):  # two connections that stay open
-            assert alive.status == 200
-            alive.release()
-        draining = asyncio.create_task(drain(served.gateway, served.runner))
-        await until(lambda: served.gateway.handler.draining)
-        async with served.session.get(served.url + "/readyz") as ready:
-            assert ready.status == 503
-            assert ready.headers["Connection"] == "close"
-        async with served.post(STREAM) as refused:
-            assert (refused.status, (await refused.json())["plain"]) == (503, "DRAINING")
-        release.set()
-        assert (await answer.read()).endswith(b"finished=stop\n")
-        await asyncio.wait_for(draining, LIMIT)
-
-
-@pytest.mark.parametrize("state", ["leaving", "draining"])
-@pytest.mark.parametrize(
-    ("body", "path"), [(STREAM, "/v1/plain"), (ASK, "/v1/plain"), ({}, "/v1/plain"), ({}, "/v1/no")]
-)
-async def test_every_answer_of_a_gateway_that_goes_says_that_its_connection_ends(
-    state: str, body: object, path: str
-) -> None:
-    async with running() as served:
-        setattr(served.gateway.handler, state, True)
-        async with served.post(body, path) as answer:
-            assert answer.headers["Connection"] == "close"
-            await answer.read()
-
-
-@pytest.mark.parametrize("play", [forever, begin_then_hang])
-async def test_what_is_cut_by_the_drain_limit_ends_with_a_retryable_failure(play: object) -> None:
-    backend = FakeBackend(play)  # type: ignore[arg-type]
-    async with running(backend, timeouts={"drain": 0.1}) as served:
-        streamed, whole = await asyncio.gather(begun(served, STREAM), begun(served, ASK))
-        await until(lambda: backend.running == 2)
-        await drain(served.gateway, served.runner)
-        assert backend.running == 0
-        first, second = await streamed, await whole
-        if play is begin_then_hang:
-            assert first[1].endswith(b"failed=DRAINING\n")
-        else:
-            assert (first[0], b"DRAINING" in first[1]) == (503, True)
-        assert (second[0], b"DRAINING" in second[1]) == (503, True)
-
-
-async def begun(served: Running, body: object) -> asyncio.Task[tuple[int, bytes]]:
-    async def exchange() -> tuple[int, bytes]:
-        async with served.post(body, timeout=aiohttp.ClientTimeout(5)) as answer:
-            return answer.status, await answer.read()
-
-    return asyncio.create_task(exchange())
