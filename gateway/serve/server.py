@@ -138,6 +138,8 @@ class Server:
         self._generations.append(generation)
         if previous is not None:
             generation.gateway.gate.take_over(previous.gateway.gate)
+            previous.gateway.handler.leaving = True
+            await _stop_listening(previous.runner)  # from here on nobody is met with the older configuration
             previous.retiring = asyncio.create_task(self._retire(previous), name="older generation")
 
     async def reload(self, reread: Reread) -> None:
@@ -160,8 +162,6 @@ class Server:
     async def _retire(self, generation: Generation) -> None:
         """Ends a generation after all older ones, once its answers have ended and its clients have disconnected."""
         handler, runner = generation.gateway.handler, generation.runner
-        handler.leaving = True
-        await _stop_listening(runner)
         await handler.idle.wait()
         end = asyncio.get_running_loop().time() + LINGER
         while True:
