@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tokenizer_config import chat_templates, eos_ids, special_tokens, unusable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Request, Text, ToolCall, ToolResult
@@ -141,7 +141,7 @@ def _size(request: Request) -> int:
 class PromptCounter:
     """Counts prompts for a chat server that cannot. The template here must be the one that the server uses."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
+    def __init__(self, folder: Path, settings: Rendering) -> None:
         require_packages()
         if not folder.is_dir():
             raise GatewayError(Kind.INVALID, f"setting tokenizer: there is no folder {folder}", "tokenizer")

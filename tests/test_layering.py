@@ -50,6 +50,7 @@ PURE_BACKENDS = (
     "backends.markup",
     "backends.prompts",
     "backends.base",
+    "backends.efforts",
     "backends.enforce",
     "backends.max_tokens",
     "backends.refusal",
@@ -65,6 +66,7 @@ PURE_BACKENDS = (
     "backends.triton.errors",
     "backends.triton.output",
     "backends.triton.profiles",
+    "backends.triton.settings",
 )
 # Pure as they are used there.
 PURE_BY_CARE = {
@@ -79,6 +81,9 @@ PURE_BY_CARE = {
     # The content of tokenizer.json comes in as bytes.
     "backends.prompts.tokenizer": frozenset({"tokenizers"}),
 }
+
+# The kinds of backends. What stands beside them in `backends` is shared by them.
+KINDS = ("backends.chat", "backends.local", "backends.pool", "backends.triton")
 
 # The rooms of the gateway: which of the others each may import, and why no more.
 ROOMS = {
@@ -183,11 +188,17 @@ def _objection_to_backend(found: Import, protocols: frozenset[str]) -> str | Non
         return "imports point one way: a backend is used by the gateway and does not know it"
     if protocol_of(found.name, protocols) or within(found.name, "translators.registry"):
         return "a backend speaks the representation: knowing a client protocol would make pairs of the two"
+    if kind_of(found.name) and not kind_of(found.module) and found.module != "backends.registry":
+        return "what the kinds of backends share knows none of them; only backends.registry lists them"
     if not is_pure(found.module) or is_pure(found.name):
         return None
     if within(found.name, "backends"):
         return "a pure module stands on pure modules alone"
     return _impurity(found)
+
+
+def kind_of(name: str) -> str | None:
+    return next((kind for kind in KINDS if within(name, kind)), None)
 
 
 def _objection_to_gateway(found: Import, protocols: frozenset[str]) -> str | None:
@@ -280,6 +291,8 @@ def test_every_pure_module_of_backends_exists() -> None:
         ("backends.markup.hermes", "import logging", "the log"),
         ("backends.prompts.prompt", "from datetime import datetime", "the clock"),
         ("backends.prompts.prompt", "import jinja2", "standard library"),
+        ("backends.prompts.prompt", "from dragoman.backends.chat.settings import Settings", "knows none of them"),
+        ("backends.model_folder", "from dragoman.backends.chat.settings import Settings", "knows none of them"),
         ("backends.chat.encode", "from dragoman.backends.json_body import JsonBody", "pure modules"),
         ("backends.triton.client", "from dragoman.gateway.config import Config", "one way"),
         ("gateway.websocket", "import dragoman.translators.responses", "registry"),
@@ -313,7 +326,9 @@ def test_the_rules_object(module: str, statement: str, word: str) -> None:
         ("backends.pool", "import asyncio"),
         ("backends.pool", "from dragoman.translators.ir import Request"),
         ("backends.prompts.template", "import jinja2"),
-        ("backends.prompts.prompt", "from dragoman.backends.chat.encode import EFFORTS"),
+        ("backends.prompts.prompt", "from dragoman.backends.efforts import nearest_effort"),
+        ("backends.registry", "from dragoman.backends.chat.settings import resolve"),
+        ("backends.triton.errors", "from dragoman.backends.chat.errors import classify"),
         ("backends.chat_completions", "from dragoman.backends.prompts.messages import render"),
         ("gateway.handler", "from dragoman.translators.registry import PROTOCOLS"),
         ("gateway.handler", "from dragoman.backends.registry import open_backend"),

@@ -287,7 +287,7 @@ class ChatCompletions:
         await self._refuse_when_asleep()
         asked = planned(self._plan(request), request)
         if self._counter is not None:
-            return await self._counter.count(asked)
+            return await self._counter.count(replace(asked, tools=sent_tools(asked, self._settings)))
         fields, _ = optional_fields(asked, self._settings, self._refused_by(asked))
         body: dict[str, Any] = {
             "model": self._model or asked.model,

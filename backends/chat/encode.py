@@ -13,14 +13,17 @@ from typing import Any
 
 import orjson
 
-from dragoman.backends.chat.settings import KNOWN_PARAMETERS, Settings
+from dragoman.backends.chat.settings import KNOWN_PARAMETERS, Settings, Wire
+from dragoman.backends.efforts import nearest_effort
 from dragoman.backends.prompts.messages import has_unseen_images, has_unsent_reasoning, render
+from dragoman.backends.prompts.rendering import Rendering
+from dragoman.backends.prompts.tools import described, shown_tools
 from dragoman.translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Tool
+from dragoman.translators.soft_words import EFFORTS
 
 Json = dict[str, Any]
 
 SAMPLING = tuple(Sampling.__slots__)
-EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def encode(
@@ -74,7 +77,7 @@ def sent_fields(request: Request, settings: Settings, refused: Collection[str] =
 def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
     tools = sent_tools(request, settings)
     if tools:
-        yield "tools", [_tool(tool, settings) for tool in tools]
+        yield "tools", [described(tool, settings) for tool in tools]
         yield "tool_choice", _tool_choice(request, settings)
         yield "parallel_tool_calls", request.parallel_tool_calls
     limit = request.max_tokens if request.max_tokens is not None else settings.max_tokens_default
@@ -92,26 +95,15 @@ def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
 
 
 def sent_tools(request: Request, settings: Settings) -> tuple[Tool, ...]:
-    choice = request.tool_choice
-    if choice == "none" and settings.tool_choice_none == "drop":
-        return ()
+    tools, choice = shown_tools(request, settings), request.tool_choice
     if settings.tools == "forced_only" and choice in ("auto", "none"):
         return ()
     if isinstance(choice, Named) and settings.force_tool == "required":
-        return tuple(tool for tool in request.tools if tool.name == choice.name)
-    return request.tools
+        return tuple(tool for tool in tools if tool.name == choice.name)
+    return tools
 
 
-def _tool(tool: Tool, settings: Settings) -> Json:
-    """Description and parameters are always sent: NVIDIA NIM refuses tools without them (9router#276)."""
-    parameters = dict(tool.parameters) or {"type": "object", "properties": {}}
-    function: Json = {"name": tool.name, "description": tool.description, "parameters": parameters}
-    if tool.strict and settings.strict_tools:
-        function["strict"] = True
-    return {"type": "function", "function": function}
-
-
-def _tool_choice(request: Request, settings: Settings) -> str | Json:
+def _tool_choice(request: Request, settings: Wire) -> str | Json:
     choice = request.tool_choice
     if not isinstance(choice, Named):
         return choice
@@ -120,7 +112,7 @@ def _tool_choice(request: Request, settings: Settings) -> str | Json:
     return {"type": "function", "function": {"name": choice.name}}
 
 
-def response_format(wanted: JsonObject | JsonSchema, settings: Settings) -> Json:
+def response_format(wanted: JsonObject | JsonSchema, settings: Wire) -> Json:
     if isinstance(wanted, JsonObject):
         return {"type": "json_object"}
     schema = dict(wanted.schema)
@@ -134,7 +126,7 @@ def response_format(wanted: JsonObject | JsonSchema, settings: Settings) -> Json
     return {"type": "json_schema", "json_schema": named}
 
 
-def _thinking(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
+def _thinking(request: Request, settings: Wire) -> Iterator[tuple[str, Any]]:
     effort, budget = request.thinking.effort, request.thinking.budget
     if settings.thinking == "reasoning_effort" and effort in EFFORTS and settings.efforts:
         yield "reasoning_effort", nearest_effort(effort, settings.efforts)
@@ -144,16 +136,7 @@ def _thinking(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]
         yield settings.thinking_budget_field, budget
 
 
-def nearest_effort(effort: str, accepted: Collection[str]) -> str:
-    """The effort itself where the server accepts it, else the closest that it accepts, of two the smaller."""
-    if effort in accepted:
-        return effort
-    wanted = EFFORTS.index(effort)
-    known = [word for word in EFFORTS if word in accepted]
-    return min(known, key=lambda word: abs(EFFORTS.index(word) - wanted)) if known else next(iter(accepted))
-
-
-def _stream_options(request: Request, settings: Settings, refused: Collection[str]) -> Json:
+def _stream_options(request: Request, settings: Wire, refused: Collection[str]) -> Json:
     """Continuous usage makes every chunk longer, so it is asked for only where a stage may end the stream early."""
     if settings.usage != "include_usage" or "stream_options" in refused:
         return {}
@@ -162,7 +145,7 @@ def _stream_options(request: Request, settings: Settings, refused: Collection[st
     return {"include_usage": True, **({"continuous_usage_stats": True} if continuous else {})}
 
 
-def _with_extra(body: Json, settings: Settings) -> Json:
+def _with_extra(body: Json, settings: Rendering) -> Json:
     for name, value in settings.extra_body.items():
         ours = body.get(name)
         body[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value

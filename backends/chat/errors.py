@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.chat.settings import Wording
 from dragoman.backends.refusal import Refusal, Words, read, redact
 from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
@@ -84,7 +84,7 @@ _INTERNAL = re.compile(
 )
 
 
-def classify(status: int, body: object, settings: Settings, headers: Mapping[str, str] | None = None) -> GatewayError:
+def classify(status: int, body: object, settings: Wording, headers: Mapping[str, str] | None = None) -> GatewayError:
     """`body`: a `Refusal`, or what `read` takes; `status` is 200 for an error inside a stream. Never raises."""
     refusal = body if isinstance(body, Refusal) else read(body)
     if status == 200:
@@ -98,7 +98,7 @@ def classify(status: int, body: object, settings: Settings, headers: Mapping[str
     return error
 
 
-def _kind(status: int, said: Collection[Words], settings: Settings) -> Kind:
+def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
     if _own_overflow(said, settings) is not None or _found(_OVERFLOW, said):
         return Kind.OVERFLOW
     if status in (200, 400, 500, 503) and _found(_ASLEEP, said):
@@ -117,7 +117,7 @@ def _kind(status: int, said: Collection[Words], settings: Settings) -> Kind:
 
 
 def _error(
-    kind: Kind, status: int, said: tuple[Words, Words], settings: Settings, retry_after: float | None
+    kind: Kind, status: int, said: tuple[Words, Words], settings: Wording, retry_after: float | None
 ) -> GatewayError:
     match kind:
         case Kind.OVERFLOW:
@@ -162,7 +162,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 # ----------------------------------------------------------------------------------------------------------- overflow
 
 
-def _overflow(said: Collection[Words], settings: Settings) -> GatewayError:
+def _overflow(said: Collection[Words], settings: Wording) -> GatewayError:
     own = _own_overflow(said, settings)
     groups = own.groupdict() if own is not None else {}
     tokens = _whole(groups.get("tokens")) or _prompt_tokens(said)
@@ -175,7 +175,7 @@ def _overflow(said: Collection[Words], settings: Settings) -> GatewayError:
     )
 
 
-def _own_overflow(said: Collection[Words], settings: Settings) -> re.Match[str] | None:
+def _own_overflow(said: Collection[Words], settings: Wording) -> re.Match[str] | None:
     """A match of one of the operator's own patterns."""
     hits = (re.search(pattern, text) for pattern in settings.overflow_patterns for text in said)
     return next((hit for hit in hits if hit is not None), None)

@@ -21,7 +21,7 @@ import orjson
 from dragoman.backends.base import Health, ModelInfo
 from dragoman.backends.chat.encode import dumps
 from dragoman.backends.chat.errors import classify
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.chat.settings import Probing
 from dragoman.backends.json_body import JsonBody, read_bounded
 from dragoman.backends.refusal import for_log, read, redact
 from dragoman.backends.usage import count
@@ -67,7 +67,7 @@ class Cached(Generic[T]):
 class Probe:
     """`base` is the URL that ends in `/v1`; the server's root is above it."""
 
-    def __init__(self, session: aiohttp.ClientSession, base: str, settings: Settings, name: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, base: str, settings: Probing, name: str) -> None:
         self._session = session
         self._base = base
         self._root = re.sub(r"/v\d+$", "", base)

@@ -1,9 +1,10 @@
 """What an OpenAI-compatible chat server can do and wants, as named settings with one line of explanation each.
 
 A preset is a server family's answers to these questions; an operator may override every one of them, and nothing is
-guessed from a URL. The documentation's table is made from the field descriptions. The vendor, thread or version that
-forced a tolerance stands beside the preset that has it. Tolerance in *reading* answers is unconditional: it lives in
-the decoder.
+guessed from a URL. They are flat for the operator; the code takes the part that it reads: `Rendering` (of
+`backends.prompts`), `Wire` or `Probing`. The documentation's table is made from the field descriptions. The vendor,
+thread or version that forced a tolerance stands beside the preset that has it. Tolerance in *reading* answers is
+unconditional: it lives in the decoder.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, field_validator
 
-from dragoman.backends.markup import FAMILIES
+from dragoman.backends.prompts.rendering import STRICT, Rendering, checked
 from dragoman.translators.errors import GatewayError, Kind
 
 # The fields of `ir.Sampling`, under which every server's own name is looked up.
@@ -26,12 +27,29 @@ ENGINE = frozenset(
 KNOWN_PARAMETERS = COMMON | ENGINE | {"logprobs", "parallel_tool_calls"}
 
 
-class Settings(BaseModel):
-    """The defaults are the preset `generic`: a careful client of a server of which nothing is known."""
+class Wording(BaseModel):
+    """How the server words its refusals, whatever it was asked."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = STRICT
 
-    preset: str = Field("generic", description="Name of the preset these settings started from; a label only.")
+    overflow_patterns: tuple[str, ...] = Field(
+        (),
+        description="More regular expressions for overflow wordings, with optional groups tokens and limit.",
+    )
+
+    @field_validator("overflow_patterns")
+    @classmethod
+    def _compiles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return value
+
+
+class Wire(Wording):
+    """What requests to a chat server and its answers look like, beside the conversation."""
 
     # ---- parameters
     parameters: frozenset[str] = Field(
@@ -40,9 +58,6 @@ class Settings(BaseModel):
     )
     parameter_names: Mapping[str, str] = Field(
         {}, description="Parameters that this server knows by another name: ours to its own."
-    )
-    extra_body: Mapping[str, Any] = Field(
-        {}, description="Fields added to every request body, for example chat_template_kwargs; they win over ours."
     )
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", description="The name of the answer's token limit; never both, trtllm-serve refuses that."
@@ -55,24 +70,6 @@ class Settings(BaseModel):
     clamp_max_tokens: bool = Field(
         True,
         description="When prompt and limit do not fit together but the prompt alone does, ask again with the rest.",
-    )
-
-    # ---- conversation
-    developer_role: bool = Field(False, description="Keep the role developer; otherwise it is sent as system.")
-    system_messages: Literal["leading", "keep", "hoist", "user"] = Field(
-        "leading",
-        description="leading: the first ones merged, later ones in place; keep: none merged; hoist: all merged to the "
-        "front (costs the prefix cache); user: later ones in place as marked user messages.",
-    )
-    reasoning_field: Literal["reasoning_content", "reasoning"] | None = Field(
-        None, description="Field that carries earlier reasoning back, on every assistant turn; null sends none."
-    )
-    empty_content: Literal["null", "empty"] = Field(
-        "null", description='Content of an assistant turn that only calls tools: null or "".'
-    )
-    images: bool = Field(True, description="Whether the model sees images.")
-    tool_images: Literal["user", "inside"] = Field(
-        "user", description="Images in tool results: in a user message after the results, or inside the tool message."
     )
 
     # ---- thinking
@@ -98,22 +95,12 @@ class Settings(BaseModel):
         description="How tool_choice required or a named tool is made true: the server's own way; only required, one "
         "tool sent for a named one; constrained decoding of a call as JSON; a prompt with one retry.",
     )
-    tool_choice_none: Literal["drop", "send"] = Field(
-        "drop", description="With tool_choice none: drop the tools, or send them with none (keeps the prefix cache)."
-    )
-    strict_tools: bool = Field(False, description="Whether strict is accepted on a tool's function.")
     json_schema: Literal["enforced", "prompt"] = Field(
         "enforced",
         description="Whether response_format constrains decoding; prompt: instruction, validation, one retry.",
     )
     schema_shape: Literal["openai", "flat"] = Field(
         "openai", description="response_format with the schema in json_schema.schema (openai) or in schema (flat)."
-    )
-
-    markup: str | None = Field(
-        None,
-        description="Family by whose markup calls and reasoning are read out of the answer's text, for a server whose "
-        f"own parser fails: {', '.join(FAMILIES)}; null trusts the server.",
     )
     markup_prompt: str = Field(
         "",
@@ -129,32 +116,15 @@ class Settings(BaseModel):
         False, description="Whether usage can come with every chunk; asked for only where a stream may be ended early."
     )
 
-    # ---- the server around it
-    health_path: str | None = Field(None, description="GET path below the server's root that is 200 when it can serve.")
-    sleep_path: str | None = Field(None, description="GET path that says whether the engine sleeps (vLLM, LMDeploy).")
-    wake_call: str | None = Field(
-        None, description="Method and path below the server's root that wake a sleeping engine, as `POST /wake_up`."
-    )
+    # ---- connections
     affinity_header: str | None = Field(
         "x-session-affinity",
         description="Header that names the request's session to an endpoint picker before the server; null: none.",
-    )
-    tokenizer: str | None = Field(
-        None,
-        description="Folder with the model's tokenizer.json and chat template, to count prompts where no server does "
-        "(extra `tokenizer`).",
-    )
-    tokenize: Literal["none", "vllm", "trtllm-serve", "llama.cpp"] = Field(
-        "none", description="How the server counts a rendered prompt, whose endpoints these are."
     )
     fresh_connection: bool = Field(False, description="A new connection for every stream.")
     retry_stale: bool = Field(
         True,
         description="Ask once more when a reused connection dies without a byte, or a parameter is refused by name.",
-    )
-    overflow_patterns: tuple[str, ...] = Field(
-        (),
-        description="More regular expressions for overflow wordings, with optional groups tokens and limit.",
     )
 
     @field_validator("parameters")
@@ -166,13 +136,6 @@ class Settings(BaseModel):
             )
         return value
 
-    @field_validator("wake_call")
-    @classmethod
-    def _callable(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"(GET|POST|PUT) /\S*", value):
-            raise ValueError("must be a method and a path, such as `POST /wake_up`")
-        return value
-
     @field_validator("affinity_header")
     @classmethod
     def _header(cls, value: str | None) -> str | None:
@@ -180,22 +143,37 @@ class Settings(BaseModel):
             raise ValueError("must be the name of a header")
         return value
 
-    @field_validator("markup")
+
+class Probing(Wording):
+    """What can be asked of the server apart from answers."""
+
+    health_path: str | None = Field(None, description="GET path below the server's root that is 200 when it can serve.")
+    sleep_path: str | None = Field(None, description="GET path that says whether the engine sleeps (vLLM, LMDeploy).")
+    wake_call: str | None = Field(
+        None, description="Method and path below the server's root that wake a sleeping engine, as `POST /wake_up`."
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="Folder with the model's tokenizer.json and chat template, to count prompts where no server does "
+        "(extra `tokenizer`).",
+    )
+    tokenize: Literal["none", "vllm", "trtllm-serve", "llama.cpp"] = Field(
+        "none", description="How the server counts a rendered prompt, whose endpoints these are."
+    )
+
+    @field_validator("wake_call")
     @classmethod
-    def _family(cls, value: str | None) -> str | None:
-        if value is not None and value not in FAMILIES:
-            raise ValueError(f"unknown markup {value}; known are {', '.join(FAMILIES)}")
+    def _callable(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"(GET|POST|PUT) /\S*", value):
+            raise ValueError("must be a method and a path, such as `POST /wake_up`")
         return value
 
-    @field_validator("overflow_patterns")
-    @classmethod
-    def _compiles(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for pattern in value:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-        return value
+
+class Settings(Probing, Wire, Rendering):
+    """All of them, flat, as an operator writes them. The defaults are the preset `generic`: a careful client of a
+    server of which nothing is known."""
+
+    preset: str = Field("generic", description="Name of the preset these settings started from; a label only.")
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -271,11 +249,4 @@ def resolve(preset: str = "generic", overrides: Mapping[str, Any] | None = None)
     """The preset's settings with the operator's on top; raises `GatewayError` INVALID, in one line, for a wrong one."""
     if preset not in PRESETS:
         raise GatewayError(Kind.INVALID, f"unknown preset {preset!r}; there are {', '.join(PRESETS)}", "preset")
-    try:
-        return Settings.model_validate({**PRESETS[preset], "preset": preset, **(overrides or {})})
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(step) for step in first["loc"])
-        raise GatewayError(
-            Kind.INVALID, f"setting {where}: {first['msg'].removeprefix('Value error, ')}", where
-        ) from None
+    return checked(Settings, {**PRESETS[preset], "preset": preset, **(overrides or {})})

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, assert_never
 
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.prompts.rendering import Rendering
 from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from dragoman.translators.unreadable import UNSEEN_IMAGE, asked_about, unseen
 
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 LATER_SYSTEM = ("<system-message>\n", "\n</system-message>")
 
 
-def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
+def render(messages: Sequence[Message], settings: Rendering) -> list[Json]:
     """Raises `GatewayError` UNSUPPORTED for an image that the answer is about where the model sees none; any other
     image is replaced by a text."""
     if not settings.images and (asked := asked_about(messages)):
@@ -51,7 +51,7 @@ def render(messages: Sequence[Message], settings: Settings) -> list[Json]:
     return out
 
 
-def has_unseen_images(messages: Sequence[Message], settings: Settings) -> bool:
+def has_unseen_images(messages: Sequence[Message], settings: Rendering) -> bool:
     """Whether `render` replaces images by a text."""
     return not settings.images and any(
         isinstance(part, Image)
@@ -61,7 +61,7 @@ def has_unseen_images(messages: Sequence[Message], settings: Settings) -> bool:
     )
 
 
-def has_unsent_reasoning(messages: Sequence[Message], settings: Settings) -> bool:
+def has_unsent_reasoning(messages: Sequence[Message], settings: Rendering) -> bool:
     """Whether `render` leaves out what the model thought in earlier turns."""
     return settings.reasoning_field is None and any(
         isinstance(part, Reasoning) for message in messages for part in message.parts
@@ -71,7 +71,7 @@ def has_unsent_reasoning(messages: Sequence[Message], settings: Settings) -> boo
 # ---------------------------------------------------------------------------------------------------- system messages
 
 
-def _placed(messages: Sequence[Message], settings: Settings) -> list[Message]:
+def _placed(messages: Sequence[Message], settings: Rendering) -> list[Message]:
     """System and developer messages by the policy, with their final roles."""
     roles = messages if settings.developer_role else [_without_developer(message) for message in messages]
     policy = settings.system_messages
@@ -119,7 +119,7 @@ def _text(parts: Sequence[Part]) -> str:
     return "\n".join(part.text for part in parts if isinstance(part, Text | Refusal))
 
 
-def _user_content(parts: Sequence[Part], settings: Settings) -> str | list[Json]:
+def _user_content(parts: Sequence[Part], settings: Rendering) -> str | list[Json]:
     if not any(isinstance(part, Image) for part in parts):
         return _text(parts)
     if not settings.images:
@@ -138,12 +138,12 @@ def _content_part(part: Text | Refusal | Image) -> Json:
     return {"type": "image_url", "image_url": url}
 
 
-def _is_reasoning_only(parts: Sequence[Part], settings: Settings) -> bool:
+def _is_reasoning_only(parts: Sequence[Part], settings: Rendering) -> bool:
     """A turn that broke off in its reasoning, where the server takes none: templates refuse a turn without content."""
     return settings.reasoning_field is None and bool(parts) and all(isinstance(part, Reasoning) for part in parts)
 
 
-def _assistant(parts: Sequence[Part], settings: Settings) -> Json:
+def _assistant(parts: Sequence[Part], settings: Rendering) -> Json:
     calls = [_call(part) for part in parts if isinstance(part, ToolCall)]
     text = _text(parts)
     empty = None if calls and settings.empty_content == "null" else ""
@@ -160,7 +160,7 @@ def _call(call: ToolCall) -> Json:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _tool(parts: Sequence[Part], settings: Settings) -> tuple[list[Json], list[Json]]:
+def _tool(parts: Sequence[Part], settings: Rendering) -> tuple[list[Json], list[Json]]:
     """The tool messages, and the image parts that belong after all results of the turn."""
     rendered: list[Json] = []
     images: list[Json] = []
@@ -172,7 +172,7 @@ def _tool(parts: Sequence[Part], settings: Settings) -> tuple[list[Json], list[J
     return rendered, images
 
 
-def _result_content(result: ToolResult, settings: Settings) -> tuple[str | list[Json], list[Json]]:
+def _result_content(result: ToolResult, settings: Rendering) -> tuple[str | list[Json], list[Json]]:
     if len(result.content) == 1 and isinstance(only := result.content[0], Text) and not result.is_error:
         return only.text, []  # nearly always
     texts = ["Error: "] if result.is_error else []

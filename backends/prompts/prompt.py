@@ -13,10 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from dragoman.backends.chat.encode import EFFORTS, nearest_effort, optional_fields
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.efforts import nearest_effort
 from dragoman.backends.prompts.messages import has_unsent_reasoning, render
+from dragoman.backends.prompts.rendering import Rendering
+from dragoman.backends.prompts.tools import described, shown_tools
 from dragoman.translators.ir import Note, Request
+from dragoman.translators.soft_words import EFFORTS
 
 TEMPLATE_EFFORTS = ("low", "medium", "high")  # what gpt-oss's template knows, the only one that prints the word
 
@@ -60,10 +62,9 @@ def _reasoning_field(template: str) -> Literal["reasoning_content", "reasoning"]
 
 
 class Prompt:
-    """One model's prompts. `settings` are the chat settings that the messages are rendered by; reasoning goes back to
-    the model where its template has a place for it."""
+    """One model's prompts. Reasoning goes back to the model where its template has a place for it."""
 
-    def __init__(self, settings: Settings, template: Template, tokenizer: Encoder) -> None:
+    def __init__(self, settings: Rendering, template: Template, tokenizer: Encoder) -> None:
         self._template = template
         self._tokenizer = tokenizer
         if settings.reasoning_field is None and (field := _reasoning_field(template.source)) is not None:
@@ -81,11 +82,9 @@ class Prompt:
 
     def text(self, request: Request, *, strftime_now: Callable[[str], str]) -> str:
         """Raises `GatewayError` UNSUPPORTED where the template refuses the conversation."""
-        fields, _ = optional_fields(request, self._settings)
         messages = render(request.messages, self._settings)
-        return self._template.render(
-            messages, fields.get("tools"), kwargs=self.kwargs(request), strftime_now=strftime_now
-        )
+        tools = [described(tool, self._settings) for tool in shown_tools(request, self._settings)]
+        return self._template.render(messages, tools, kwargs=self.kwargs(request), strftime_now=strftime_now)
 
     def build(self, request: Request, *, strftime_now: Callable[[str], str]) -> Rendered:
         """The prompt and its ids; the template has written the BOS, so no special tokens are added."""
@@ -103,4 +102,4 @@ class Prompt:
                     kwargs[switch] = effort != "none"
         if effort in EFFORTS and "reasoning_effort" in source:
             kwargs["reasoning_effort"] = nearest_effort(str(effort), TEMPLATE_EFFORTS)
-        return kwargs | dict(self._settings.extra_body.get("chat_template_kwargs") or {})
+        return kwargs | self._settings.template_kwargs

@@ -18,11 +18,11 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dragoman.backends.base import Health, ModelInfo, Sink
-from dragoman.backends.chat.settings import Settings
 from dragoman.backends.deadline import Deadline, Timeouts
 from dragoman.backends.enforce import enforce, planned
 from dragoman.backends.max_tokens import MIN_ROOM, room_left
 from dragoman.backends.prompts.messages import has_unseen_images, render
+from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.triton.address import Address
 from dragoman.backends.triton.answer import AnswerDecoder
 from dragoman.backends.triton.client import Client, InferRequest, Outputs
@@ -51,15 +51,13 @@ _calls = itertools.count(1)
 
 
 class Triton:
-    """`settings` are those of rendering the conversation; the rest of a chat server's settings has no meaning here."""
-
     def __init__(
         self,
         address: Address,
         client: Client,
         load: Loader,
         *,
-        settings: Settings,
+        settings: Rendering,
         timeouts: Timeouts | None = None,
         name: str | None = None,
     ) -> None:

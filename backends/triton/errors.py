@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 
 from dragoman.backends.chat.errors import classify as classify_chat
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.chat.settings import Wording
 from dragoman.backends.refusal import Refusal, Words, cut, redact
 from dragoman.translators.errors import GatewayError, Kind
 
 # tensorrt_llm's C++ executor, besides the wordings that it shares with trtllm-serve.
-_SETTINGS = Settings(
+_WORDING = Wording(
     overflow_patterns=(
         r"[Pp]rompt length \((?P<tokens>\d+)\) exceeds maximum input length \((?P<limit>\d+)\)",
         r"input length \((?P<tokens>\d+)\) (?:exceeds|is (?:larger|greater) than) max_input_len \((?P<limit>\d+)\)",
@@ -46,7 +46,7 @@ def classify(code: str, words: Words, *, begun: bool = False) -> GatewayError:
 
 
 def _meaning(code: str, words: Words, begun: bool) -> GatewayError:
-    overflow = classify_chat(500, Refusal(words, cut("")), _SETTINGS)
+    overflow = classify_chat(500, Refusal(words, cut("")), _WORDING)
     if overflow.kind is Kind.OVERFLOW:
         return overflow
     if _NOT_LOADED.search(words):

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dragoman.backends.chat.settings import resolve
 from dragoman.backends.deadline import Timeouts
 from dragoman.backends.markup import FAMILIES
+from dragoman.backends.prompts.rendering import wrong
 from dragoman.backends.triton.address import Address, parse, unusable
 from dragoman.backends.triton.backend import Triton
 from dragoman.backends.triton.client import Client
 from dragoman.backends.triton.grpc_client import GrpcClient
 from dragoman.backends.triton.http_client import HttpClient
-from dragoman.backends.triton.model_files import loader, rendering
+from dragoman.backends.triton.model_files import loader
+from dragoman.backends.triton.settings import prompt_settings
 
 
 def open_triton(
@@ -29,12 +30,14 @@ def open_triton(
     if address.markup is not None and address.markup not in FAMILIES:
         raise unusable(url, f"unknown markup {address.markup}; there are {', '.join(FAMILIES)}")
     timeouts = timeouts or Timeouts()
-    chat = resolve("generic", rendering(settings))
+    rendering = prompt_settings(settings)
+    if None not in (address.markup, rendering.markup) and address.markup != rendering.markup:
+        raise wrong("markup", f"the backend's URL says {address.markup}")
     return Triton(
         address,
         _client(address, timeouts.connect, api_key),
-        loader(address.tokenizer, address.markup or chat.markup, address.model, chat),
-        settings=chat,
+        loader(address.tokenizer, address.markup or rendering.markup, address.model, rendering),
+        settings=rendering,
         timeouts=timeouts,
         name=name,
     )

@@ -8,14 +8,14 @@ prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dragoman.backends.chat.settings import Settings
 from dragoman.backends.markup import Markup, detect, open_markup
 from dragoman.backends.model_folder import build, encode, module, read, require_packages
+from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.triton.answer import AnswerFormat
 from dragoman.translators.ir import Request, Thinking
 from dragoman.translators.parts import Parts
@@ -73,7 +73,7 @@ class ModelFiles:
 Loader = Callable[[], ModelFiles]
 
 
-def loader(folder: Path, family: str | None, model: str, settings: Settings) -> Loader:
+def loader(folder: Path, family: str | None, model: str, settings: Rendering) -> Loader:
     """A function that reads the files. Raises `GatewayError` INVALID at once where the extra is missing."""
     require_packages()
 
@@ -83,8 +83,3 @@ def loader(folder: Path, family: str | None, model: str, settings: Settings) -> 
         return ModelFiles(chat, tokens, prompts, family or detect(chat.source, model=model))
 
     return load
-
-
-def rendering(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings by which conversations are rendered; an operator's own win."""
-    return {"thinking": "enable_thinking", "images": False} | dict(given)

@@ -15,6 +15,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.model_folder import INSTALL, PromptCounter
 from dragoman.gateway.calls.context_window import fit
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Named, Tool, ToolChoice
 from tests.recording import ask
 
 WORDS = ("user", ":", "one", "two", "three", "assistant", "tool", "add")
@@ -33,8 +34,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def counting(folder: Path) -> ChatCompletions:
-    return ChatCompletions("http://127.0.0.1:9/v1", settings=resolve("sglang", {"tokenizer": str(folder)}))
+def counting(folder: Path, **settings: Any) -> ChatCompletions:
+    return ChatCompletions("http://127.0.0.1:9/v1", settings=resolve("sglang", {"tokenizer": str(folder)} | settings))
 
 
 async def test_the_rendered_prompt_is_counted_without_asking_the_server(folder: Path) -> None:
@@ -44,6 +45,28 @@ async def test_the_rendered_prompt_is_counted_without_asking_the_server(folder: 
     )
     assert await backend.count_tokens(ask("one")) == 5
     await backend.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "choice", "counted"),
+    [
+        ({}, "auto", 2),
+        ({}, "none", 0),
+        ({"tool_choice_none": "send"}, "none", 2),
+        ({}, Named("add"), 2),
+        ({"force_tool": "required"}, Named("add"), 1),
+        ({"force_tool": "required"}, "required", 2),
+        ({"tools": "forced_only"}, "auto", 0),
+        ({"tools": "forced_only"}, "required", 2),
+        ({"tools": "forced_only", "tool_choice_none": "send"}, "none", 0),
+    ],
+)
+async def test_the_tools_that_are_sent_are_counted(
+    settings: dict[str, Any], choice: ToolChoice, counted: int, folder: Path
+) -> None:
+    tools = tuple(Tool(name, "", {"type": "object"}) for name in ("add", "two"))
+    size = await counting(folder, **settings).count_tokens(ask("one", tools=tools, tool_choice=choice))
+    assert size == 5 + counted * len(["tool", "name"])
 
 
 async def test_a_long_prompt_is_refused_with_its_true_size(folder: Path) -> None:

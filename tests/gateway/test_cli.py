@@ -117,6 +117,19 @@ def test_check_prints_the_defaults_as_yaml(capsys: pytest.CaptureFixture[str]) -
     assert content["timeouts"]["drain"] == 600
 
 
+def test_what_all_backends_are_told_holds_where_it_has_a_meaning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    url = f"triton+http://host/m?tokenizer={tmp_path}"
+    told = tmp_path / "gateway.yaml"
+    told.write_text(f"preset: vllm\nsystem_messages: user\nbackends: [{{url: '{url}'}}]\n", encoding="utf-8")
+    assert main(["check", "--config", str(told)]) == 0
+    told.write_text(f"backends: [{{url: '{url}', settings: {{force_tool: schema}}}}]\n", encoding="utf-8")
+    assert main(["check", "--config", str(told)]) == 2
+    assert "backends: triton: setting force_tool: has no meaning for a Triton backend" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.chat.settings import KNOWN_PARAMETERS, PRESETS, Settings, resolve
+from dragoman.backends.chat.settings import KNOWN_PARAMETERS, PRESETS, Probing, Settings, Wire, resolve
+from dragoman.backends.prompts.rendering import Rendering
+from dragoman.backends.triton.settings import OBEYED
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Sampling
 
@@ -29,6 +31,12 @@ def test_every_setting_has_one_line_of_explanation() -> None:
 
 def test_every_sampling_field_can_be_named_as_a_parameter() -> None:
     assert set(Sampling.__slots__) | {"logprobs", "parallel_tool_calls"} == KNOWN_PARAMETERS
+
+
+def test_a_setting_belongs_to_one_of_rendering_wire_and_probing() -> None:
+    given = [Rendering.model_fields.keys(), Wire.model_fields.keys(), Probing.model_fields.keys()]
+    names = [name for fields in given for name in fields if name != "overflow_patterns"]  # both of the latter read it
+    assert sorted([*names, "overflow_patterns", "preset"]) == sorted(Settings.model_fields)
 
 
 def test_an_override_beats_the_preset_and_leaves_the_rest() -> None:
@@ -72,14 +80,16 @@ def table() -> str:
         "A backend that speaks chat completions is described by these settings. `preset` chooses a family of servers,",
         "`settings` of the same backend override single ones. This page is made from the code (`make golden`).",
         "",
-        "| setting | default | what it is |",
-        "|---|---|---|",
+        "A Triton backend obeys those that the last column names, and refuses the others at start; it has no presets.",
+        "",
+        "| setting | default | what it is | also for Triton |",
+        "|---|---|---|---|",
     ]
     generic = resolve("generic")
     for name, field in Settings.model_fields.items():
         if name != "preset":
             explained = str(field.description).replace("|", "\\|")
-            lines.append(f"| `{name}` | {_shown(getattr(generic, name))} | {explained} |")
+            lines.append(f"| `{name}` | {_shown(getattr(generic, name))} | {explained} | {OBEYED.get(name, 'no')} |")
     for preset in PRESETS:
         changed = [name for name in PRESETS[preset] if getattr(resolve(preset), name) != getattr(generic, name)]
         lines += ["", f"## `{preset}`", "", *([] if changed else ["The defaults."])]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.backends.chat.settings import resolve
-from dragoman.backends.triton.model_files import ModelFiles, loader, rendering
+from dragoman.backends.triton.model_files import ModelFiles, loader
+from dragoman.backends.triton.settings import prompt_settings
 from dragoman.translators.ir import Message, Text
 from dragoman.translators.parts import Parts
 from tests.conftest import RealComponent
@@ -23,7 +23,7 @@ THINKER = (
 
 
 def read(folder: Path, family: str | None = None) -> ModelFiles:
-    return loader(folder, family, "any", resolve("generic", rendering({})))()
+    return loader(folder, family, "any", prompt_settings({}))()
 
 
 @pytest.fixture
