@@ -22,9 +22,10 @@ from dragoman.backends.triton.factory import open_triton
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the configuration says about one backend besides its URL; `settings` are overrides of the preset's."""
+    """What the configuration says about one backend besides its URL; `settings` are overrides of the preset's. What a
+    kind of backend cannot obey, it refuses."""
 
-    preset: str = "generic"
+    preset: str | None = None  # chat servers alone have presets; None: generic
     settings: Mapping[str, Any] = field(default_factory=dict)
     model: str | None = None
     api_key: str | None = None
@@ -60,7 +61,7 @@ def _chat(url: str, options: Options) -> Backend:
     path = parts.path.rstrip("/").removesuffix("/chat/completions")
     return ChatCompletions(
         f"{parts.scheme.lower()}://{parts.netloc}{path or '/v1'}",
-        settings=resolve(options.preset, options.settings),
+        settings=resolve(options.preset or "generic", options.settings),
         model=options.model,
         api_key=options.api_key,
         timeouts=options.timeouts,
@@ -72,11 +73,20 @@ def _chat(url: str, options: Options) -> Backend:
 def _local(url: str, options: Options) -> Backend:
     if url.partition(":")[2]:
         raise unusable(url, "the local model is named by `local:` alone")
+    _of_chat_servers(url, options)
     return Local(dict(options.settings), timeouts=options.timeouts, name=options.name)
 
 
 def _triton(url: str, options: Options) -> Backend:
+    _of_chat_servers(url, options)
     return open_triton(url, options.settings, timeouts=options.timeouts, name=options.name, api_key=options.api_key)
+
+
+def _of_chat_servers(url: str, options: Options) -> None:
+    """Refuses what only a chat server obeys, so that it is not void in silence."""
+    for name, given in (("preset", options.preset), ("tls", options.tls)):
+        if given is not None:
+            raise unusable(url, f"{name} has a meaning for http: and https: alone")
 
 
 SCHEMES: dict[str, Callable[[str, Options], Backend]] = {

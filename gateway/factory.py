@@ -63,7 +63,7 @@ def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backen
     if config.system_messages is not None:
         settings.setdefault("system_messages", config.system_messages)
     options = Options(
-        preset=backend.preset or config.preset or "generic",
+        preset=backend.preset or (config.preset if backend.url.lower().startswith("http") else None),
         settings=settings,
         model=backend.model or config.model,
         api_key=api_key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,14 @@ def test_a_missing_extra_is_named_with_its_command(
 
     monkeypatch.setattr(importlib, "import_module", without)
     assert f"pip install 'dragoman[{extra}]'" in refusal(f"triton+{transport}://host/m?tokenizer={folder}")
+
+
+@pytest.mark.parametrize("url", ["triton+grpc://host:8001/m?tokenizer={0}", "local:"])
+@pytest.mark.parametrize("options", [Options(preset="vllm"), Options(tls=ssl.create_default_context())])
+def test_what_only_a_chat_server_obeys_is_refused_for_others(url: str, options: Options, folder: Path) -> None:
+    with pytest.raises(GatewayError, match=r"(preset|tls) has a meaning for http: and https: alone") as caught:
+        open_backend(url.format(folder), options)
+    assert caught.value.kind is Kind.INVALID
 
 
 def test_opening_contacts_nothing_and_reads_nothing(folder: Path) -> None:
