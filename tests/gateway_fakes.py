@@ -51,31 +51,31 @@ class PlainStream:
         self.reason = ""
         self.started = False
 
-    def start(self) -> bytes:
+    def start(self) -> list[bytes]:
         self.started = True
-        return b"created\n"
+        return [b"created\n"]
 
-    def keepalive(self) -> bytes:
-        return b"keepalive\n"
+    def keepalive(self) -> list[bytes]:
+        return [b"keepalive\n"]
 
-    def feed(self, events: Sequence[Event]) -> bytes:
-        out = b"" if self.started else self.start()
+    def feed(self, events: Sequence[Event]) -> list[bytes]:
+        out = [] if self.started else self.start()
         for event in events:
             match event:
                 case Delta(text=text):
                     self.text += text
-                    out += f"text={text}\n".encode()
+                    out.append(f"text={text}\n".encode())
                 case PartStarted(kind=kind, name=name):
-                    out += f"part={kind}{name}\n".encode()
+                    out.append(f"part={kind}{name}\n".encode())
                 case Finished(reason=reason):
                     self.reason = reason.value
-                    out += f"finished={reason.value}\n".encode()
+                    out.append(f"finished={reason.value}\n".encode())
                 case Started() | PartEnded():
                     pass
         return out
 
-    def fail(self, error: GatewayError) -> bytes:
-        return f"failed={error.kind.name}\n".encode()
+    def fail(self, error: GatewayError) -> list[bytes]:
+        return [f"failed={error.kind.name}\n".encode()]
 
     def body(self) -> Json:
         body: Json = {"model": self.model, "text": self.text, "reason": self.reason}

@@ -28,12 +28,17 @@ CONTEXT = Context(id="0123456789abcdef01234567", clock=lambda: 1_763_800_000, po
 
 @dataclass(frozen=True)
 class Answer:
-    """`stream` is what a streaming client reads; `whole` what another gets, with its status."""
+    """`frames` are what a streaming client reads, `stream` the same in one; `whole` is what another gets, with its
+    status."""
 
-    stream: bytes
+    frames: list[bytes]
     status: int
     whole: Json
     notes: tuple[Note, ...]
+
+    @property
+    def stream(self) -> bytes:
+        return b"".join(self.frames)
 
 
 def _classify(status: int, body: object) -> GatewayError:
@@ -58,7 +63,7 @@ def replay(protocol: Protocol, reads: Iterable[bytes], *, parallel: bool = True,
     out: list[bytes] = []
 
     def push(events: list[Event]) -> bool:
-        out.append(asked.stream.feed(events if stage is None else stage.feed(events)))
+        out.extend(asked.stream.feed(events if stage is None else stage.feed(events)))
         return stage is None or not stage.enough
 
     try:
@@ -68,7 +73,7 @@ def replay(protocol: Protocol, reads: Iterable[bytes], *, parallel: bool = True,
             push(decoder.stop())
     except GatewayError as error:
         push(decoder.abort())
-        out.append(asked.stream.fail(error))
+        out.extend(asked.stream.fail(error))
         reply = protocol.error(error, f"req_{CONTEXT.id}")
-        return Answer(b"".join(out), reply.status, reply.body, tuple(decoder.notes))
-    return Answer(b"".join(out), 200, asked.stream.body(), tuple(decoder.notes))
+        return Answer(out, reply.status, reply.body, tuple(decoder.notes))
+    return Answer(out, 200, asked.stream.body(), tuple(decoder.notes))

@@ -31,7 +31,6 @@ ELSEWHERE = {
     "translators/messages/": f"tests/translators/messages/{PARSE}",
     "translators/openai/": f"tests/translators/responses/{PARSE}",  # what both OpenAI protocols share
     "translators/responses/": f"tests/translators/responses/{PARSE}",
-    "translators/responses/stream.py": "tests/test_golden.py",
     "translators/responses/output.py": "tests/translators/responses/test_cut_calls.py",
     "translators/responses/tool_choice.py": "tests/translators/responses/test_tools.py",
     "translators/responses/proxies.py": "tests/translators/responses/test_tools.py",

@@ -44,8 +44,8 @@ def answer(transcript: bytes, step: int) -> tuple[bytes, object]:
         sent += turn.stream.feed(decoder.finish())
     except GatewayError as error:
         sent += turn.stream.feed(decoder.abort()) + turn.stream.fail(error)
-        return sent, None
-    return sent, turn.stream.body()
+        return b"".join(sent), None
+    return b"".join(sent), turn.stream.body()
 
 
 def test_every_transcript_has_its_line_and_every_line_its_transcript() -> None:

@@ -1,4 +1,4 @@
-"""What a client protocol is: how a body becomes a `Request`, how events become bytes, how an error is worded.
+"""What a client protocol is: how a body becomes a `Request`, how events become frames, how an error is worded.
 
 The gateway's one handler is written against this module and knows no protocol by name. Everything here is pure: ids,
 time and policy come in through `Context`, so that the same input always gives the same bytes.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from typing import Protocol as Interface
 
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.framing import SSE, Framing
 from dragoman.translators.ir import Event, Note, Request
 
 Json = dict[str, Any]
@@ -31,7 +32,8 @@ class Policy:
 @dataclass(frozen=True, slots=True)
 class Context:
     """`id` is a fresh lower-case hex string of at least 24 digits, the seed of all ids in this answer. `clock` returns
-    Unix seconds. `seal` and `open` encrypt reasoning that travels through the client; they are None without a key."""
+    Unix seconds. `seal` and `open` encrypt reasoning that travels through the client; they are None without a key.
+    `framing` is how the answer's stream is written."""
 
     id: str
     clock: Callable[[], int]
@@ -39,25 +41,29 @@ class Context:
     policy: Policy = field(default_factory=Policy)
     seal: Callable[[str], str] | None = None
     open: Callable[[str], str | None] | None = None
+    framing: Framing = SSE
 
 
 class Stream(Interface):
-    """Events in, bytes out, for one answer. The bytes that one call returns belong together and go out in one write.
+    """Events in, frames out, for one answer. A frame is one whole event of the protocol, written as `Context.framing`
+    says; none is split, joined with another or empty, so that a log may end after any of them. The frames that one call
+    returns belong together and go out in one write.
 
     `start` (optional, once) returns what may be sent before the model has begun; without it, `feed` starts the stream.
     After `Finished` or `fail` nothing more may be fed. Non-streaming answers come from the same machine, through
     `body`.
     """
 
-    def start(self) -> bytes: ...
+    def start(self) -> list[bytes]: ...
 
-    def keepalive(self) -> bytes:
-        """A real event of the protocol that resets the client's idle timer and changes nothing else."""
+    def keepalive(self) -> list[bytes]:
+        """A real event that resets the client's idle timer and changes nothing else; where the protocol has none, the
+        framing's comment, which may be nothing at all."""
         ...
 
-    def feed(self, events: Sequence[Event]) -> bytes: ...
+    def feed(self, events: Sequence[Event]) -> list[bytes]: ...
 
-    def fail(self, error: GatewayError) -> bytes:
+    def fail(self, error: GatewayError) -> list[bytes]:
         """Closes what is open as incomplete and ends with the protocol's own failure event."""
         ...
 
@@ -67,10 +73,11 @@ class Stream(Interface):
 
 
 class BufferedStream:
-    """What the streams of all protocols share. A subclass appends to `_out`, returns `_take()` from each method and
-    sets `_final` when the answer is finished."""
+    """What the streams of all protocols share. A subclass appends whole frames to `_out`, returns `_take()` from each
+    method and sets `_final` when the answer is finished."""
 
-    def __init__(self) -> None:
+    def __init__(self, framing: Framing) -> None:
+        self._framing = framing
         self._out: list[bytes] = []
         self._final: Json | None = None
 
@@ -78,10 +85,10 @@ class BufferedStream:
         assert self._final is not None, "the answer is not finished"
         return self._final
 
-    def _take(self) -> bytes:
-        data = b"".join(self._out)
-        self._out.clear()
-        return data
+    def _take(self) -> list[bytes]:
+        frames = self._out
+        self._out = []
+        return frames
 
 
 @dataclass(frozen=True, slots=True)

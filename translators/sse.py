@@ -79,13 +79,3 @@ def _payload(block: bytes) -> bytes | None:
         if name == b"data":
             lines.append(value.removeprefix(b" "))
     return b"\n".join(lines).strip() if lines else None
-
-
-def frame(event: str, data: bytes) -> bytes:
-    """One event as clients want it: LF only, the name and the payload on one line each."""
-    return b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
-
-
-def padding(seed: str, length: int) -> bytes:
-    """Pads a delta to a multiple of 32 characters, so that an observer of the sizes learns less about the text."""
-    return (seed * 2)[: -length % 32].encode()

@@ -95,7 +95,7 @@ class Answer:
     def close(self) -> None:
         self.state = AnswerState.ENDED
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, frames: list[bytes]) -> None:
         """The frames of a whole answer are dropped: `body` gives the result."""
 
 
@@ -149,7 +149,7 @@ class StreamedAnswer(Answer):
         """Writes the protocol's own failure event and ends the body: the connection can serve its next request. A
         stream that cannot even report its failure is aborted, since an orderly end would look like success."""
         try:
-            self._pending.append(self.stream.fail(error))
+            self._pending += self.stream.fail(error)
         except Exception:
             self._abort()
             raise
@@ -178,10 +178,9 @@ class StreamedAnswer(Answer):
         if self._writer is not None:
             self._writer.cancel()
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, frames: list[bytes]) -> None:
         self.state = AnswerState.STREAMING
-        if data:
-            self._pending.append(data)
+        self._pending += frames
 
     async def _prepare(self) -> None:
         self.response.headers.update(self._headers())
@@ -225,9 +224,9 @@ class StreamedAnswer(Answer):
         if (transport := self._request.transport) is not None:
             transport.abort()
 
-    def _send(self, data: bytes) -> None:
-        if data:
-            self._pending.append(data)
+    def _send(self, frames: list[bytes]) -> None:
+        if frames:
+            self._pending += frames
             self._writer = self._loop.create_task(self._write_quietly(), name="keepalive")
 
     async def _write_quietly(self) -> None:

@@ -133,8 +133,3 @@ def test_what_was_framed_is_read(payloads: list[bytes], end: bytes, noise: list[
 @given(data=st.lists(st.sampled_from([b"\r", b"\n", b"data:", b" ", b"a", b":", b"\xef\xbb\xbf", b"id"]), max_size=20))
 def test_cuts_change_nothing(data: list[bytes]) -> None:
     assert read(data) == read([b"".join(data)])
-
-
-def test_frame() -> None:
-    assert sse.frame("response.created", b"{}") == b"event: response.created\ndata: {}\n\n"
-    assert read([sse.frame("x", b'{"a":1}')]) == [b'{"a":1}']

@@ -4,7 +4,7 @@ Rules (OpenAI's specification; each is checked by tests/grammar from it):
 
 * The first chunk has the role; then content, `reasoning_content`, refusals and calls follow as they are written, the
   header of a call before its arguments; then one chunk with the finish reason, one with the usage where it was asked
-  for and is known, and `data: [DONE]`.
+  for and is known, and `[DONE]` where the framing has it.
 * Every chunk has the same id, time and model. Before the model has begun only comments go out.
 * `finish_reason` is `tool_calls` where there are calls and nothing cut the answer. A cut call keeps its text as it is.
 * A failed stream ends in a chunk with `error`, without a finish reason and without `[DONE]`.
@@ -23,14 +23,11 @@ import orjson
 
 from dragoman.translators.chat_completions.errors import stream_error
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.framing import padding
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.json_text import StringReader
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import BufferedStream, Context, Json
-from dragoman.translators.sse import padding
-
-DONE = b"data: [DONE]\n\n"
-KEEPALIVE = b": keepalive\n\n"
 
 _FIELDS = {"text": "content", "refusal": "refusal", "reasoning": "reasoning_content"}
 
@@ -97,15 +94,16 @@ class ChatStream(BufferedStream):
     """`tools` restores the client's tools from the names that servers know."""
 
     def __init__(self, context: Context, options: ChatStreamOptions, tools: Catalogue) -> None:
-        super().__init__()
+        super().__init__(context.framing)
         self._context = context
         self._options = options
         self._tools = tools
         self._created = context.clock()
         head = {"id": f"chatcmpl-{context.id}", "object": "chat.completion.chunk", "created": self._created}
-        self._head = b"data: " + orjson.dumps({**head, "model": options.model})[:-1]
+        self._head = context.framing.head("") + orjson.dumps({**head, "model": options.model})[:-1]
         self._delta_head = self._head + b',"choices":[{"index":0,"delta":'
-        self._end = b',"usage":null}\n\n' if options.usage else b"}\n\n"
+        self._tail = b"}" + context.framing.tail
+        self._end = b',"usage":null' + self._tail if options.usage else self._tail
         self._delta_end = b',"logprobs":null,"finish_reason":null}]' + self._end
         self._texts: dict[str, list[str]] = {}  # by the message's field
         self._logprobs: list[Json] = []
@@ -115,15 +113,15 @@ class ChatStream(BufferedStream):
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
-    def start(self) -> bytes:
+    def start(self) -> list[bytes]:
         """Sends nothing: the first chunk waits for the model."""
-        return b""
+        return []
 
-    def keepalive(self) -> bytes:
-        """A comment, since the protocol has no event that changes nothing."""
-        return KEEPALIVE
+    def keepalive(self) -> list[bytes]:
+        """A comment where the framing has one: the protocol has no event that changes nothing."""
+        return list(self._framing.comment)
 
-    def feed(self, events: Sequence[Event]) -> bytes:
+    def feed(self, events: Sequence[Event]) -> list[bytes]:
         for event in events:
             if type(event) is Delta:  # nearly all of them
                 part = self._part
@@ -137,8 +135,8 @@ class ChatStream(BufferedStream):
                 self._event(event)
         return self._take()
 
-    def fail(self, error: GatewayError) -> bytes:
-        self._out.append(b"data: " + orjson.dumps(stream_error(error)) + b"\n\n")
+    def fail(self, error: GatewayError) -> list[bytes]:
+        self._out.append(self._framing.frame("", orjson.dumps(stream_error(error))))
         return self._take()
 
     # ----------------------------------------------------------------------------------------------------------- chunks
@@ -155,7 +153,8 @@ class ChatStream(BufferedStream):
         self._out.append(part.prefix + orjson.dumps(text) + part.suffix + end)
 
     def _padded(self, end: bytes, length: int) -> bytes:
-        return end[:-3] + b',"obfuscation":"' + padding(self._context.id, length) + b'"}\n\n'
+        padded = b',"obfuscation":"' + padding(self._context.id, length) + b'"'
+        return end.removesuffix(self._tail) + padded + self._tail
 
     def _chunk(self, delta: Json, finish_reason: str | None = None) -> None:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -200,8 +199,8 @@ class ChatStream(BufferedStream):
         self._chunk({}, reason)
         usage = _usage(event.usage)
         if self._options.usage and usage is not None:
-            self._out.append(self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + b"}\n\n")
-        self._out.append(DONE)
+            self._out.append(self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + self._tail)
+        self._out += self._framing.done
         logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
         choice = {"index": 0, "message": self._message(), "logprobs": logprobs, "finish_reason": reason}
         self._final = {

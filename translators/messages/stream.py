@@ -9,8 +9,9 @@ Rules (Messages reference, "Response and streaming"; each is checked by tests/gr
 * A delta costs one template: what is fixed for a block is encoded when the block opens.
 
 A cut `tool_use` is never stopped, because clients execute a block as soon as it is stopped. What would follow it is
-left out, since blocks must not overlap, and the whole message omits the block. After a failure no open block is stopped
-either: where Claude Code has seen no finished block it asks again on its own, otherwise the turn is lost (2.1.197).
+left out, since blocks must not overlap, and the whole message omits the block. After a failure no open block
+is stopped either: where Claude Code has seen no finished block it asks again on its own, otherwise the turn is lost
+(2.1.197).
 """
 
 from __future__ import annotations
@@ -26,9 +27,8 @@ from dragoman.translators.history import object_text
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
-from dragoman.translators.sse import frame
 
-PING = frame("ping", b'{"type":"ping"}')
+PING = b'{"type":"ping"}'
 SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block without one
 
 
@@ -45,16 +45,17 @@ class MessagesStreamOptions:
 
 
 class _Block:
-    """An open content block. `delta_head` is the encoded beginning of its delta events up to the text."""
+    """An open content block. `delta_head` is the beginning of its delta frames up to the text, and `head` is what the
+    framing puts in front."""
 
     delta: ClassVar[str] = "text_delta"
     key: ClassVar[str] = "text"
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, head: bytes, index: int) -> None:
         self.index = index
         self.pieces: list[str] = []
         data = f'{{"type":"content_block_delta","index":{index},"delta":{{"type":"{self.delta}","{self.key}":'
-        self.delta_head = f"event: content_block_delta\ndata: {data}".encode()
+        self.delta_head = head + data.encode()
 
     @property
     def text(self) -> str:
@@ -77,8 +78,8 @@ class _Thinking(_Block):
     delta = "thinking_delta"
     key = "thinking"
 
-    def __init__(self, index: int, shown: bool) -> None:
-        super().__init__(index)
+    def __init__(self, head: bytes, index: int, shown: bool) -> None:
+        super().__init__(head, index)
         self.signature = ""
         self._shown = shown
 
@@ -100,8 +101,8 @@ class _ToolUse(_Block):
     delta = "input_json_delta"
     key = "partial_json"
 
-    def __init__(self, index: int, id: str, name: str) -> None:
-        super().__init__(index)
+    def __init__(self, head: bytes, index: int, id: str, name: str) -> None:
+        super().__init__(head, index)
         self._id = id
         self._name = name
         self._wrapped: bool | None = None  # None until the first character is known
@@ -138,10 +139,12 @@ class MessagesStream(BufferedStream):
     """`names` restores the client's names of tools where servers need others."""
 
     def __init__(self, context: Context, options: MessagesStreamOptions, names: Mapping[str, str]) -> None:
-        super().__init__()
+        super().__init__(context.framing)
         self._context = context
         self._options = options
         self._names = names
+        self._delta_head = context.framing.head("content_block_delta")
+        self._delta_tail = b"}}" + context.framing.tail
         self._content: list[Json] = []  # finished blocks
         self._calls = 0
         self._block: _Block | None = None
@@ -155,14 +158,14 @@ class MessagesStream(BufferedStream):
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
-    def start(self) -> bytes:
+    def start(self) -> list[bytes]:
         """Sends nothing: `message_start` waits for the model."""
-        return b""
+        return []
 
-    def keepalive(self) -> bytes:
-        return PING
+    def keepalive(self) -> list[bytes]:
+        return [self._framing.frame("ping", PING)]
 
-    def feed(self, events: Sequence[Event]) -> bytes:
+    def feed(self, events: Sequence[Event]) -> list[bytes]:
         for event in events:
             block = self._block
             if type(event) is Delta and not self._cut:  # nearly all of them
@@ -172,17 +175,17 @@ class MessagesStream(BufferedStream):
                 self._event(event)
         return self._take()
 
-    def fail(self, error: GatewayError) -> bytes:
+    def fail(self, error: GatewayError) -> list[bytes]:
         request_id = self._context.headers.get("x-request-id") or f"req_{self._context.id}"
         payload = stream_error(error, request_id, self._options.max_tokens)
-        self._out.append(frame("error", orjson.dumps(payload)))
+        self._out.append(self._framing.frame("error", orjson.dumps(payload)))
         return self._take()
 
     # ----------------------------------------------------------------------------------------------------------- events
 
     def _delta(self, block: _Block, text: str) -> None:
         if text:
-            self._out.append(block.delta_head + orjson.dumps(text) + b"}}\n\n")
+            self._out.append(block.delta_head + orjson.dumps(text) + self._delta_tail)
 
     def _event(self, event: Event) -> None:
         if not self._started:
@@ -214,14 +217,14 @@ class MessagesStream(BufferedStream):
         self._content.append(block)
 
     def _open(self, part: PartStarted) -> None:
-        index = len(self._content)
+        head, index = self._delta_head, len(self._content)
         match part.kind:
             case "text" | "refusal":
-                block = _Block(index)
+                block = _Block(head, index)
             case "reasoning":
-                block = _Thinking(index, not self._options.omit_thinking)
+                block = _Thinking(head, index, not self._options.omit_thinking)
             case "call":
-                block = _ToolUse(index, part.id, self._names.get(part.name, part.name))
+                block = _ToolUse(head, index, part.id, self._names.get(part.name, part.name))
             case _:
                 assert_never(part.kind)
         self._block = block
@@ -303,7 +306,7 @@ class MessagesStream(BufferedStream):
         }
 
     def _emit(self, name: str, **fields: object) -> None:
-        self._out.append(frame(name, orjson.dumps({"type": name, **fields})))
+        self._out.append(self._framing.frame(name, orjson.dumps({"type": name, **fields})))
 
 
 # The API has no word for "unknown" in the first two: they are 0 until something was measured.

@@ -1,7 +1,8 @@
-"""The output items of a response, one class for each kind: what each sends when it opens, with every delta, and when it
-is done.
+"""The output items of a response, one class for each kind: what each sends when it opens, before the text of every
+delta, and when it is done.
 
-An item knows its own JSON and nothing about sequence numbers or framing; `translators.responses.stream` drives it.
+An item knows its own JSON and nothing about sequence numbers or framing; `translators.responses.stream` drives it, and
+collects its text while it is open.
 Shapes are those of the responses reference, sections "Output items" and "Streaming". Fields that a validator refuses as
 null are left out.
 """
@@ -24,23 +25,24 @@ Seal = Callable[[str], str]
 
 
 class Item:
-    """`delta_head` is the encoded beginning of every delta event up to the text, b"" where the kind has no deltas."""
+    """`delta_event` names its delta events, "" where the kind has none, and `delta_head` is the encoded beginning of
+    each up to the text.
+
+    While it is open, the stream appends to `pieces` what goes out of each delta: all of it, or what `reader` makes of
+    it. Log probabilities are appended to `logprobs`, where they are wanted at all."""
 
     prefix: ClassVar[str]
-    wants_logprobs = False
     open_when_cut = False  # when cut, it must not look done: see the docstring of `stream`
 
     def __init__(self, id: str, index: int) -> None:
         self.id = f"{self.prefix}_{id}"
         self.index = index
+        self.delta_event = ""
         self.delta_head = b""
         self.status = "in_progress"
-        self._pieces: list[str] = []
-
-    def feed(self, text: str, logprobs: list[Json] | None) -> str:
-        """The text to send now as a delta."""
-        self._pieces.append(text)
-        return text
+        self.pieces: list[str] = []
+        self.reader: StringReader | None = None
+        self.logprobs: list[Json] | None = None
 
     def finish(self, complete: bool) -> str:
         """Ends the item; returns a last piece of text that became certain only now."""
@@ -49,7 +51,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        return "".join(self._pieces)
+        return "".join(self.pieces)
 
     def added(self) -> Json:
         raise AssertionError("every kind says what it is")
@@ -65,8 +67,10 @@ class Item:
 
     def _head(self, event: str, **position: int) -> None:
         fields = "".join(f',"{name}":{value}' for name, value in position.items())
-        data = f'{{"type":"{event}","item_id":"{self.id}","output_index":{self.index}{fields},"delta":'
-        self.delta_head = f"event: {event}\ndata: {data}".encode()
+        self.delta_event = event
+        self.delta_head = (
+            f'{{"type":"{event}","item_id":"{self.id}","output_index":{self.index}{fields},"delta":'.encode()
+        )
 
     def _at(self, **fields: Any) -> Json:
         return {"item_id": self.id, "output_index": self.index, **fields}
@@ -93,24 +97,18 @@ class MessageItem(Item):
 class TextItem(MessageItem):
     def __init__(self, id: str, index: int, wants_logprobs: bool) -> None:
         super().__init__(id, index)
-        self._logprobs: list[Json] = []
-        self.wants_logprobs = wants_logprobs
         self._head("response.output_text.delta", content_index=0)
-        if not wants_logprobs:  # the field is required, and empty
+        if wants_logprobs:
+            self.logprobs = []
+        else:  # the field is required, and empty
             self.delta_head = self.delta_head.replace(b'"delta":', b'"logprobs":[],"delta":')
 
-    def feed(self, text: str, logprobs: list[Json] | None) -> str:
-        if logprobs and self.wants_logprobs:
-            self._logprobs += logprobs
-        self._pieces.append(text)
-        return text
-
     def _part(self) -> Json:
-        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self._logprobs}
+        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self.logprobs or []}
 
     def closing(self) -> Iterator[ItemEvent]:
         part = self._part()
-        yield "response.output_text.done", self._at(content_index=0, text=part["text"], logprobs=self._logprobs)
+        yield "response.output_text.done", self._at(content_index=0, text=part["text"], logprobs=part["logprobs"])
         yield "response.content_part.done", self._at(content_index=0, part=part)
 
 
@@ -214,18 +212,14 @@ class CustomCallItem(CallItem):
 
     def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
         super().__init__(id, index, call_id, tool)
-        self._reader = StringReader()
+        self.reader = StringReader()
         self._head("response.custom_tool_call_input.delta")
-
-    def feed(self, text: str, logprobs: list[Json] | None) -> str:
-        piece = self._reader.feed(text)
-        self._pieces.append(piece)
-        return piece
 
     def finish(self, complete: bool) -> str:
         super().finish(complete)
-        rest = self._reader.finish() if complete else ""
-        self._pieces.append(rest)
+        assert self.reader is not None
+        rest = self.reader.finish() if complete else ""
+        self.pieces.append(rest)
         return rest
 
     def added(self) -> Json:

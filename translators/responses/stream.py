@@ -4,10 +4,11 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 
 * `response.created`, `response.in_progress`, then per part one output item: added, its deltas, done; one item is open
   at a time and `output_index` counts up. Ids in deltas, done events and the final object are the same objects' ids.
-* Exactly one terminal event, and its `output` is the very items that were streamed. `data: [DONE]` is last.
+* Exactly one terminal event, and its `output` is the very items that were streamed. `[DONE]` is last where the framing
+  has it.
 * A failure is an `error` event and then `response.failed`, as OpenAI sends it. Libraries built on its SDKs raise on the
   first and take the second alone for a complete answer; Codex relies on the second.
-* Lines end in LF only; `feed` returns whole events, never half of one.
+* Frame i of the whole stream has `sequence_number` i, keepalives included; only `[DONE]` has none.
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
 A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input as soon as the item is done, and half a
@@ -21,15 +22,13 @@ from collections.abc import Sequence
 import orjson
 
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.framing import padding
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
 from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.output import Item, open_item
-from dragoman.translators.sse import frame, padding
-
-DONE = b"data: [DONE]\n\n"
 
 _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
 
@@ -39,7 +38,7 @@ class ResponsesStream(BufferedStream):
     tools come back in every lifecycle event."""
 
     def __init__(self, context: Context, echo: Json, tools: Catalogue, options: ResponsesStreamOptions) -> None:
-        super().__init__()
+        super().__init__(context.framing)
         self._context = context
         self._echo = echo
         self._encoded_echo = orjson.dumps(echo)[1:-1]
@@ -49,53 +48,63 @@ class ResponsesStream(BufferedStream):
         self._sequence = 0
         self._output: list[Json] = []  # finished items, as they were sent
         self._item: Item | None = None
+        self._delta_head = b""  # of the open item's deltas; empty where it has none
+        self._delta_tail = b',"sequence_number":%d}' + context.framing.tail
         self._started = False
         self._left_open = False  # a cut call has no done event, so no other item may follow it
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
-    def start(self) -> bytes:
+    def start(self) -> list[bytes]:
         if not self._started:
-            self._started = True
-            self._lifecycle("response.created", "in_progress")
-            self._lifecycle("response.in_progress", "in_progress")
+            self._begin()
         return self._take()
 
-    def keepalive(self) -> bytes:
+    def keepalive(self) -> list[bytes]:
         """`response.in_progress` again: a comment would not reset Codex's idle timer."""
         self._lifecycle("response.in_progress", "in_progress")
         return self._take()
 
-    def feed(self, events: Sequence[Event]) -> bytes:
-        head = b"" if self._started else self.start()
+    def feed(self, events: Sequence[Event]) -> list[bytes]:
+        if not self._started:
+            self._begin()
         for event in events:
             if type(event) is Delta:  # nearly all of them
                 if self._item is not None:
                     self._delta(self._item, event)
             else:
                 self._event(event)
-        return head + self._take()
+        return self._take()
 
-    def fail(self, error: GatewayError) -> bytes:
-        head = b"" if self._started else self.start()
+    def fail(self, error: GatewayError) -> list[bytes]:
+        if not self._started:
+            self._begin()
         if self._item is not None:
             self._close_for_failure(self._item)
         self._emit("error", error_event(error))
         self._terminal("response.failed", "failed", error=stream_error(error))
-        return head + self._take()
+        return self._take()
 
     # ----------------------------------------------------------------------------------------------------------- events
 
+    def _begin(self) -> None:
+        self._started = True
+        self._lifecycle("response.created", "in_progress")
+        self._lifecycle("response.in_progress", "in_progress")
+
     def _delta(self, item: Item, event: Delta) -> None:
-        text = item.feed(event.text, event.logprobs)
-        if text and item.delta_head:
-            tail = b'"sequence_number":%d}\n\n' % self._sequence
-            self._sequence += 1
-            if item.wants_logprobs:
-                tail = b'"logprobs":' + orjson.dumps(event.logprobs or []) + b"," + tail
+        text = event.text if item.reader is None else item.reader.feed(event.text)
+        item.pieces.append(text)
+        if item.logprobs is not None:
+            item.logprobs += event.logprobs or ()
+        if text and self._delta_head:
+            tail = self._delta_tail % self._sequence
+            if item.logprobs is not None:
+                tail = b',"logprobs":' + orjson.dumps(event.logprobs or []) + tail
             if self._options.obfuscation:
-                tail = b'"obfuscation":"' + padding(self._context.id, len(text)) + b'",' + tail
-            self._out.append(item.delta_head + orjson.dumps(text) + b"," + tail)
+                tail = b',"obfuscation":"' + padding(self._context.id, len(text)) + b'"' + tail
+            self._out.append(self._delta_head + orjson.dumps(text) + tail)
+            self._sequence += 1
 
     def _event(self, event: Event) -> None:
         match event:
@@ -113,6 +122,8 @@ class ResponsesStream(BufferedStream):
     def _open(self, part: PartStarted) -> None:
         index = len(self._output)
         item = self._item = open_item(part, f"{self._context.id}{index:02d}", index, self._tools, self._options)
+        head = self._framing.head(item.delta_event) if item.delta_event else b""
+        self._delta_head = head + item.delta_head
         self._emit("response.output_item.added", {"output_index": index, "item": item.added()})
         for name, fields in item.opening():
             self._emit(name, fields)
@@ -120,7 +131,8 @@ class ResponsesStream(BufferedStream):
     def _close(self, item: Item, complete: bool) -> None:
         rest = item.finish(complete)
         if rest:  # free-form input that only now turned out to be whole
-            self._delta_event(item, rest)
+            self._out.append(self._delta_head + orjson.dumps(rest) + self._delta_tail % self._sequence)
+            self._sequence += 1
         for name, fields in item.closing():
             self._emit(name, fields)
         done = item.done(self._context.seal if self._options.encrypted_reasoning else None)
@@ -137,10 +149,6 @@ class ResponsesStream(BufferedStream):
             self._close(item, complete=False)
         except Exception:
             self._item = None
-
-    def _delta_event(self, item: Item, text: str) -> None:
-        self._out.append(item.delta_head + orjson.dumps(text) + b',"sequence_number":%d}\n\n' % self._sequence)
-        self._sequence += 1
 
     def _finish(self, event: Finished) -> None:
         if (reason := _REASONS.get(event.reason)) is not None:
@@ -161,7 +169,7 @@ class ResponsesStream(BufferedStream):
     ) -> None:
         completed_at = self._context.clock() if status == "completed" else None
         self._lifecycle(name, status, completed_at=completed_at, error=error, details=details, usage=usage)
-        self._out.append(DONE)
+        self._out += self._framing.done
 
     def _lifecycle(
         self,
@@ -181,17 +189,18 @@ class ResponsesStream(BufferedStream):
             "output": self._output,
             "usage": _usage(usage),
         }
-        head = f'event: {name}\ndata: {{"type":"{name}","sequence_number":{self._sequence},"response":'.encode()
-        # in pieces: an agent's tools are some ten thousand bytes, and joining them here would copy them once more
-        self._out += (head, orjson.dumps(own)[:-1], b",", self._encoded_echo, b"}}\n\n")
+        head = self._framing.head(name) + f'{{"type":"{name}","sequence_number":{self._sequence},"response":'.encode()
+        tail = b"}}" + self._framing.tail
+        # joined once, since an agent's tools are some ten thousand bytes
+        self._out.append(b"".join((head, orjson.dumps(own)[:-1], b",", self._encoded_echo, tail)))
         self._sequence += 1
         if status != "in_progress":
             self._final = own | self._echo
 
     def _emit(self, name: str, fields: Json) -> None:
         data = orjson.dumps({"type": name, **fields, "sequence_number": self._sequence})
+        self._out.append(self._framing.frame(name, data))
         self._sequence += 1
-        self._out.append(frame(name, data))
 
 
 def _usage(usage: Usage | None) -> Json | None:

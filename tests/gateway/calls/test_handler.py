@@ -152,14 +152,14 @@ async def test_after_a_failure_the_body_ends_and_the_connection_serves_the_next_
 
 
 class BreaksAtTheEnd(PlainStream):
-    def feed(self, events: Sequence[Event]) -> bytes:
+    def feed(self, events: Sequence[Event]) -> list[bytes]:
         if isinstance(events[-1], Finished):
             raise RuntimeError("a count that no JSON can hold")
         return super().feed(events)
 
 
 class CannotFail(BreaksAtTheEnd):
-    def fail(self, error: GatewayError) -> bytes:
+    def fail(self, error: GatewayError) -> list[bytes]:
         raise RuntimeError("not even that")
 
 

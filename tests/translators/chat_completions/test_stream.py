@@ -41,7 +41,7 @@ def call(id: str, *pieces: str, complete: bool = True, name: str = "ls") -> list
 def sent(*parts: list[Event], end: Finished | None = None, asked: Stream | None = None) -> bytes:
     asked = asked or stream()
     events = [Started(), *(event for one in parts for event in one), end or Finished(STOP)]
-    return b"".join(asked.feed([event]) for event in events)
+    return b"".join(frame for event in events for frame in asked.feed([event]))
 
 
 def answer(*parts: list[Event], end: Finished | None = None, **fields: Any) -> Json:
@@ -79,16 +79,16 @@ def deltas(body: bytes) -> list[Json]:
 
 def test_before_the_model_begins_only_comments_go_out() -> None:
     asked = stream()
-    assert asked.start() == b""
-    assert asked.keepalive() == b": keepalive\n\n"
-    assert asked.feed([Started()]) == b""
+    assert asked.start() == []
+    assert asked.keepalive() == [b": keepalive\n\n"]
+    assert asked.feed([Started()]) == []
 
 
 def test_comments_may_stand_between_chunks() -> None:
     asked = stream()
     body = asked.keepalive() + asked.feed([Started(), PartStarted("text"), Delta("a")]) + asked.keepalive()
     body += asked.feed([PartEnded(), Finished(STOP)])
-    assert check_stream(body) == asked.body()
+    assert check_stream(b"".join(body)) == asked.body()
 
 
 def test_a_text_chunk_by_chunk() -> None:
@@ -113,7 +113,7 @@ def test_a_call_is_announced_before_its_arguments() -> None:
 def test_every_read_is_answered_in_the_same_call() -> None:
     asked = stream()
     asked.feed([Started(), PartStarted("text")])
-    assert deltas(asked.feed([Delta("a"), Delta("b")])) == [{"content": "a"}, {"content": "b"}]
+    assert deltas(b"".join(asked.feed([Delta("a"), Delta("b")]))) == [{"content": "a"}, {"content": "b"}]
 
 
 def test_text_that_json_escapes_survives() -> None:
@@ -290,7 +290,8 @@ def test_obfuscation_hides_the_length_of_a_delta(fields: Json) -> None:
 @pytest.mark.parametrize("events", [[], [Started(), PartStarted("text"), Delta("a")], [Started(), *call("c", "{}")]])
 def test_a_failure_ends_the_stream_without_done(events: list[Event]) -> None:
     asked = stream()
-    body = asked.feed(events) + asked.fail(GatewayError(Kind.BACKEND_FAILED, "It broke.", source="backend"))
+    error = GatewayError(Kind.BACKEND_FAILED, "It broke.", source="backend")
+    body = b"".join(asked.feed(events) + asked.fail(error))
     assert check_stream(body) is None
     assert chunks(body)[-1] == {
         "error": {"message": "It broke.", "type": "server_error", "param": None, "code": "server_error"}
@@ -310,7 +311,7 @@ def test_a_failure_ends_the_stream_without_done(events: list[Event]) -> None:
 )
 def test_an_overflow_is_said_in_the_sentence_that_clients_look_for(error: GatewayError, sizes: list[str]) -> None:
     reply = PROTOCOL.error(error, "req_1")
-    told = chunks(stream().fail(error))[-1]
+    told = chunks(*stream().fail(error))[-1]
     assert told == reply.body
     assert (told["error"]["type"], told["error"]["code"]) == ("invalid_request_error", "context_length_exceeded")
     assert told["error"]["param"] == "messages"
@@ -322,7 +323,7 @@ def test_an_overflow_is_said_in_the_sentence_that_clients_look_for(error: Gatewa
 def test_every_error_has_words(kind: Kind) -> None:
     reply = PROTOCOL.error(GatewayError(kind, "No."), "req_1")
     check_error(reply.status, reply.body)
-    assert check_stream(stream().fail(GatewayError(kind, "No."))) is None
+    assert check_stream(*stream().fail(GatewayError(kind, "No."))) is None
 
 
 # --------------------------------------------------------------------------------------------------------- transcripts

@@ -42,7 +42,7 @@ def test_where_all_tools_are_left_out_no_model_is_asked(choice: Json | None) -> 
     turn = parse(searching(tool_choice=choice))
     dropped = choice is not None and choice["type"] != "auto"
     assert turn.notes == (Note("tool", SEARCH["type"]), *([Note("field", "tool_choice")] if dropped else []))
-    stream = turn.stream.feed(turn.events)
+    stream = b"".join(turn.stream.feed(turn.events))
     whole = turn.stream.body()
     check_response(whole)
     assert check_stream(stream) == whole
@@ -70,7 +70,7 @@ def test_each_tool_that_has_words_for_it_says_that_it_is_unavailable(
     tools: list[Json], choice: Json | None, family: str
 ) -> None:
     turn = parse(searching(tools=tools, tool_choice=choice, messages=[HELLO]))
-    stream = turn.stream.feed(turn.events)
+    stream = b"".join(turn.stream.feed(turn.events))
     assert check_stream(stream) == turn.stream.body()
     call, result = turn.stream.body()["content"]
     assert (call["name"], call["input"], result["type"]) == (family, {}, f"{family}_tool_result")
@@ -79,7 +79,7 @@ def test_each_tool_that_has_words_for_it_says_that_it_is_unavailable(
 
 def test_a_query_with_half_a_character_is_repeated_without_it() -> None:
     turn = parse(searching("a\ud800b"))
-    assert check_stream(turn.stream.feed(turn.events))["content"][0]["input"] == {"query": "a?b"}
+    assert check_stream(b"".join(turn.stream.feed(turn.events)))["content"][0]["input"] == {"query": "a?b"}
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from dragoman.translators.ir import (
     Usage,
 )
 from dragoman.translators.messages import PROTOCOL
-from dragoman.translators.messages.stream import PING, SIGNATURE
+from dragoman.translators.messages.stream import SIGNATURE
 from dragoman.translators.protocol import Context, Json, Stream
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.messages import check_error, check_events, check_response, check_stream
@@ -46,7 +46,7 @@ def answer(*parts: list[Event], end: Finished | None = None, **fields: Any) -> t
     """The message that the stream amounts to for its reader, and the whole answer."""
     asked = stream(**fields)
     events = [Started(), *(event for one in parts for event in one), end or Finished(STOP)]
-    sent = b"".join(asked.feed([event]) for event in events)
+    sent = b"".join(frame for event in events for frame in asked.feed([event]))
     check_response(asked.body())
     return check_stream(sent), asked.body()
 
@@ -60,15 +60,15 @@ def events_of(body: bytes) -> list[Json]:
 
 def test_before_the_model_begins_only_pings_go_out() -> None:
     asked = stream()
-    assert asked.start() == b""
-    assert asked.keepalive() == PING
-    sent = asked.keepalive() + asked.fail(GatewayError(Kind.BUSY, "No room."))
+    assert asked.start() == []
+    assert asked.keepalive() == [b'event: ping\ndata: {"type":"ping"}\n\n']
+    sent = b"".join(asked.keepalive() + asked.fail(GatewayError(Kind.BUSY, "No room.")))
     assert [event["type"] for event in events_of(sent)] == ["ping", "error"]
     assert check_stream(sent)["error"]["type"] == "overloaded_error"
 
 
 def test_the_first_event_opens_the_message_at_once() -> None:
-    [event] = events_of(stream().feed([Started()]))
+    [event] = events_of(*stream().feed([Started()]))
     assert event["type"] == "message_start"
     assert event["message"]["content"] == []
     assert event["message"]["usage"]["input_tokens"] == 0
@@ -78,7 +78,7 @@ def test_a_counted_prompt_is_reported_first_and_kept_where_nothing_better_was_me
     turn = PROTOCOL.parse(ASKED, Context(id="0" * 24, clock=lambda: 0))
     assert turn.counted is not None
     turn.counted(123)
-    sent = turn.stream.feed([Started(), *part("text", "a"), Finished(STOP)])
+    sent = b"".join(turn.stream.feed([Started(), *part("text", "a"), Finished(STOP)]))
     assert events_of(sent)[0]["message"]["usage"]["input_tokens"] == 123
     assert check_stream(sent)["usage"]["input_tokens"] == turn.stream.body()["usage"]["input_tokens"] == 123
 
@@ -86,16 +86,16 @@ def test_a_counted_prompt_is_reported_first_and_kept_where_nothing_better_was_me
 def test_what_the_server_measured_wins_over_what_was_counted() -> None:
     turn = PROTOCOL.parse(ASKED, Context(id="0" * 24, clock=lambda: 0))
     assert turn.counted is not None
-    sent = turn.stream.feed([Started()])
+    sent = b"".join(turn.stream.feed([Started()]))
     turn.counted(123)
-    sent += turn.stream.feed([*part("text", "a"), Finished(STOP, Usage(input=120, output=1, cached=100))])
+    sent += b"".join(turn.stream.feed([*part("text", "a"), Finished(STOP, Usage(input=120, output=1, cached=100))]))
     assert check_stream(sent)["usage"]["input_tokens"] == 20
 
 
 def test_a_delta_leaves_in_the_call_in_which_it_came() -> None:
     asked = stream()
     asked.feed([Started(), PartStarted("text")])
-    [event] = events_of(asked.feed([Delta('a "b"\n\u2028😀')]))
+    [event] = events_of(*asked.feed([Delta('a "b"\n\u2028😀')]))
     assert event == {
         "type": "content_block_delta",
         "index": 0,
@@ -107,7 +107,7 @@ def test_a_ping_may_come_between_deltas() -> None:
     asked = stream()
     sent = asked.feed([Started(), PartStarted("text"), Delta("a")]) + asked.keepalive()
     sent += asked.feed([Delta("b"), PartEnded(), Finished(STOP)])
-    assert check_stream(sent) == asked.body()
+    assert check_stream(b"".join(sent)) == asked.body()
 
 
 # ----------------------------------------------------------------------------------------------------------- the parts
@@ -162,7 +162,7 @@ def sealing() -> Context:
 
 def test_thinking_is_signed_with_our_seal() -> None:
     asked = stream(sealing())
-    sent = asked.feed([Started(), *part("reasoning", "h", "m"), Finished(STOP)])
+    sent = b"".join(asked.feed([Started(), *part("reasoning", "h", "m"), Finished(STOP)]))
     check_stream(sent)
     assert asked.body()["content"] == [{"type": "thinking", "thinking": "hm", "signature": "sealed(hm)"}]
 
@@ -175,7 +175,7 @@ def test_thinking_is_shown_unless_it_is_to_be_omitted(display: str | None, shown
 
 def test_omitted_thinking_travels_in_the_signature_alone() -> None:
     asked = stream(sealing(), thinking={"type": "adaptive", "display": "omitted"})
-    sent = asked.feed([Started(), *part("reasoning", "h", "m"), Finished(STOP)])
+    sent = b"".join(asked.feed([Started(), *part("reasoning", "h", "m"), Finished(STOP)]))
     assert b"thinking_delta" not in sent
     block = check_stream(sent)["content"][0]
     assert block == {"type": "thinking", "thinking": "", "signature": "sealed(hm)"}
@@ -219,7 +219,7 @@ def test_calls_win_over_a_matched_stop_sequence() -> None:
 def test_a_cut_call_is_never_stopped_and_not_in_the_whole() -> None:
     asked = stream()
     parts = [*part("text", "a"), *call("toolu_1", '{"a": "b', complete=False), *call("toolu_2", "{}")]
-    sent = asked.feed([Started(), *parts, Finished(LENGTH)])
+    sent = b"".join(asked.feed([Started(), *parts, Finished(LENGTH)]))
     assert [event["index"] for event in events_of(sent) if event["type"] == "content_block_stop"] == [0]
     assert check_stream(sent) == asked.body()
     assert [block["type"] for block in asked.body()["content"]] == ["text"]
@@ -243,7 +243,7 @@ def test_usage_leaves_out_what_came_from_the_cache() -> None:
 
 def test_unknown_counts_are_null_wherever_the_api_allows_it() -> None:
     asked = stream()
-    sent = events_of(asked.feed([Started(), *part("text", "a"), Finished(STOP)]))
+    sent = events_of(b"".join(asked.feed([Started(), *part("text", "a"), Finished(STOP)])))
     assert sent[-2]["usage"]["input_tokens"] is None
     assert sent[-2]["usage"]["cache_read_input_tokens"] is None
     _, whole = answer(part("text", "a"), end=Finished(STOP, Usage(input=7, output=1)))
@@ -257,8 +257,8 @@ def test_unknown_counts_are_null_wherever_the_api_allows_it() -> None:
 @pytest.mark.parametrize("kind", ["text", "reasoning", "call"])
 def test_a_failure_leaves_the_open_block_open(kind: PartKind) -> None:
     asked = stream()
-    sent = asked.feed([Started(), PartStarted(kind, "toolu_1", "ls"), Delta('{"a": ')])
-    sent += asked.fail(GatewayError(Kind.BACKEND_FAILED, "Broken."))
+    frames = asked.feed([Started(), PartStarted(kind, "toolu_1", "ls"), Delta('{"a": ')])
+    sent = b"".join(frames + asked.fail(GatewayError(Kind.BACKEND_FAILED, "Broken.")))
     assert check_stream(sent)["error"] == {"type": "api_error", "message": "Broken."}
     assert b"content_block_stop" not in sent
     assert b"message_delta" not in sent
@@ -270,7 +270,7 @@ def test_every_kind_has_words(kind: Kind) -> None:
     reply = PROTOCOL.error(GatewayError(kind, "What happened."), "req_7")
     check_error(reply.status, reply.body)
     assert reply.body["request_id"] == reply.headers["request-id"] == "req_7"
-    sent = stream().fail(GatewayError(kind, "What happened."))
+    [sent] = stream().fail(GatewayError(kind, "What happened."))
     check_events(events_of(sent))
 
 
@@ -348,7 +348,7 @@ def test_the_words_that_clients_heal_from(error: GatewayError, words: str) -> No
 
 
 def test_in_a_stream_the_sum_has_the_budget_that_was_asked_for() -> None:
-    sent = stream(max_tokens=500).fail(GatewayError(Kind.OVERFLOW, "No.", code="max_tokens", tokens=8000, limit=8192))
+    [sent] = stream(max_tokens=500).fail(GatewayError(Kind.OVERFLOW, "No.", code="max_tokens", tokens=8000, limit=8192))
     message = check_stream(sent)["error"]["message"]
     assert message == "input length and `max_tokens` exceed context limit: 8000 + 500 > 8192"
 
@@ -373,7 +373,7 @@ def test_the_whole_answer_is_what_the_stream_amounts_to(path: Any) -> None:
 
 
 def test_the_error_event_names_the_request_as_the_header_does() -> None:
-    sent = stream(Context(id="0" * 24, clock=lambda: 0, headers={"x-request-id": "req_7"})).fail(
+    [sent] = stream(Context(id="0" * 24, clock=lambda: 0, headers={"x-request-id": "req_7"})).fail(
         GatewayError(Kind.BUSY, "No room.")
     )
     assert check_stream(sent)["request_id"] == "req_7"

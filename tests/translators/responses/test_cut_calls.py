@@ -20,8 +20,9 @@ def begun(name: str, arguments: str) -> list[Event]:
 @pytest.mark.parametrize("reason", [StopReason.LENGTH, StopReason.CONTENT_FILTER])
 def test_nothing_begins_after_a_cut_call(name: str, reason: StopReason) -> None:
     turn = PROTOCOL["responses"].parse({"model": "m", "input": "x", "stream": True, "tools": TOOLS}, CONTEXT)
-    later: list[Event] = [PartEnded(False), PartStarted("text"), Delta("more"), PartEnded(False), Finished(reason)]
-    sent = turn.stream.feed([*begun(name, '{"input": "half'), *later])
+    more: list[Event] = [PartStarted("text"), Delta("a"), Delta("b"), PartEnded(False)]
+    later = [PartEnded(False), *more, *more, Finished(reason)]
+    sent = b"".join(turn.stream.feed([*begun(name, '{"input": "half'), *later]))
     final = check_stream(sent)
     assert final["status"] == "incomplete"
     assert len(final["output"]) == 1
@@ -32,5 +33,5 @@ def test_nothing_begins_after_a_cut_call(name: str, reason: StopReason) -> None:
 def test_a_call_that_an_error_cuts_stays_open(name: str) -> None:
     turn = PROTOCOL["responses"].parse({"model": "m", "input": "x", "stream": True, "tools": TOOLS}, CONTEXT)
     sent = turn.stream.feed(begun(name, '{"input": "half')) + turn.stream.fail(GatewayError(Kind.TIMEOUT, "late"))
-    assert check_stream(sent)["status"] == "failed"
-    assert b"output_item.done" not in sent
+    assert check_stream(b"".join(sent))["status"] == "failed"
+    assert b"output_item.done" not in b"".join(sent)

@@ -87,8 +87,8 @@ def test_a_waiting_time_is_said_once() -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_a_failing_stream_sends_an_error_event_and_then_response_failed(kind: Kind) -> None:
     turn = PROTOCOL.parse({"model": "m", "input": "x", "stream": True}, CONTEXT)
-    sent = turn.stream.feed([Started(), PartStarted("text"), Delta("half")])
-    sent += turn.stream.fail(GatewayError(kind, "Why.", "input[0].content", retry_after=3))
+    frames = turn.stream.feed([Started(), PartStarted("text"), Delta("half")])
+    sent = b"".join(frames + turn.stream.fail(GatewayError(kind, "Why.", "input[0].content", retry_after=3)))
     assert check_stream(sent)["output"][0]["status"] == "incomplete"
     error = next(orjson.loads(frame.data) for frame in framing.split(sent) if frame.event == "error")
     assert error["error"]["type"] in ("server_error", "rate_limit_error", "invalid_request_error")
@@ -102,5 +102,5 @@ def test_an_item_that_cannot_be_closed_does_not_keep_the_failure_back(monkeypatc
     turn = PROTOCOL.parse({"model": "m", "input": "x", "stream": True}, CONTEXT)
     turn.stream.feed([Started(), PartStarted("text"), Delta("half")])
     monkeypatch.setattr(MessageItem, "finish", broken)
-    sent = turn.stream.fail(GatewayError(Kind.INTERNAL, "Why."))
+    sent = b"".join(turn.stream.fail(GatewayError(Kind.INTERNAL, "Why.")))
     assert [frame.event for frame in framing.split(sent)] == ["error", "response.failed", None]

@@ -25,7 +25,7 @@ CASES = requests("responses")
 
 def created(turn: Turn) -> Json:
     """The response object as it goes out first."""
-    event = json.loads(turn.stream.start().split(b"\n\n")[0].split(b"data: ", 1)[1])
+    event = json.loads(turn.stream.start()[0].split(b"data: ", 1)[1])
     assert event["type"] == "response.created"
     response: Json = event["response"]
     return response

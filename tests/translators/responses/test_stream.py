@@ -1,0 +1,74 @@
+"""What the golden transcripts cannot show of a Responses stream: its frames, and what a bug leaves of it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import orjson
+import pytest
+
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+from dragoman.translators.protocol import Json
+from tests.golden_files import TRANSCRIPTS, upstream
+from tests.grammar.framing import split
+from tests.grammar.responses import check_stream
+from tests.replay import PROTOCOL, replay, turn
+
+RESPONSES = PROTOCOL["responses"]
+TEXT: list[Event] = [PartStarted("text"), Delta("a"), Delta("b"), PartEnded()]
+
+
+def numbers(frames: list[bytes]) -> list[int]:
+    """The sequence number of each frame."""
+    return [orjson.loads(split(frame)[0].data)["sequence_number"] for frame in frames]
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_frame_i_has_sequence_number_i(path: Path) -> None:
+    *frames, done = replay(RESPONSES, [upstream(path)]).frames
+    assert done == b"data: [DONE]\n\n"
+    assert numbers(frames) == list(range(len(frames)))
+
+
+def test_keepalives_are_counted() -> None:
+    stream = turn(RESPONSES).stream
+    frames = [*stream.start(), *stream.keepalive(), *stream.feed([Started(), *TEXT[:2]]), *stream.keepalive()]
+    frames += stream.feed([*TEXT[2:], Finished(StopReason.STOP)])
+    assert numbers(frames[:-1]) == list(range(len(frames) - 1))
+    assert check_stream(b"".join(frames)) == stream.body()
+
+
+def test_a_stream_starts_once() -> None:
+    stream = turn(RESPONSES).stream
+    assert len(stream.start()) == 2
+    assert stream.start() == []
+    assert stream.feed([Started()]) == []
+
+
+def test_what_was_made_before_a_bug_goes_out_with_the_failure() -> None:
+    """A lone surrogate cannot be encoded. The frames before it are whole, and none is counted that was not made."""
+    stream = turn(RESPONSES).stream
+    with pytest.raises(orjson.JSONEncodeError):
+        stream.feed([Started(), PartStarted("text"), Delta("a"), Delta("\ud800")])
+    *frames, _ = stream.fail(GatewayError(Kind.INTERNAL, "A bug."))
+    assert numbers(frames) == list(range(len(frames)))
+    assert [split(frame)[0].event for frame in frames[:2]] == ["response.created", "response.in_progress"]
+    assert split(frames[-1])[0].event == "response.failed"
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_log_probabilities_stand_in_each_delta_and_in_the_item(each: int) -> None:
+    def logprob(token: str) -> Json:
+        return {"token": token, "logprob": -0.5, "bytes": list(token.encode()), "top_logprobs": []}
+
+    stream = turn(RESPONSES, include=["message.output_text.logprobs"]).stream
+    deltas: list[Event] = [Delta("a", [logprob("a")]), Delta("b"), Delta("cd", [logprob("c"), logprob("d")])]
+    events = [Started(), PartStarted("text"), *deltas, PartEnded(), Finished(StopReason.STOP)]
+    frames = [frame for at in range(0, len(events), each) for frame in stream.feed(events[at : at + each])]
+    sent = [orjson.loads(frame.data) for frame in split(b"".join(frames))[:-1]]
+    told = [event["logprobs"] for event in sent if event["type"] == "response.output_text.delta"]
+    assert [[entry["token"] for entry in one] for one in told] == [["a"], [], ["c", "d"]]
+    [item] = check_stream(b"".join(frames))["output"]
+    assert item["content"][0]["logprobs"] == list(itertools.chain(*told))
