@@ -50,6 +50,7 @@ class PlainStream:
         self.text = ""
         self.reason = ""
         self.started = False
+        self.notes: list[Note] = []
 
     def start(self) -> list[bytes]:
         self.started = True

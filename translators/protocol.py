@@ -51,8 +51,10 @@ class Stream(Interface):
 
     `start` (optional, once) returns what may be sent before the model has begun; without it, `feed` starts the stream.
     After `Finished` or `fail` nothing more may be fed. Non-streaming answers come from the same machine, through
-    `body`.
+    `body`. `notes` grows with what turns out only while answering, such as a part that the protocol has no place for.
     """
+
+    notes: list[Note]
 
     def start(self) -> list[bytes]: ...
 
@@ -77,6 +79,7 @@ class BufferedStream:
     method and sets `_final` when the answer is finished."""
 
     def __init__(self, framing: Framing) -> None:
+        self.notes: list[Note] = []
         self._framing = framing
         self._out: list[bytes] = []
         self._final: Json | None = None

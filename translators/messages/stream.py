@@ -9,7 +9,7 @@ Rules (Messages reference, "Response and streaming"; each is checked by tests/gr
 * A delta costs one template: what is fixed for a block is encoded when the block opens.
 
 A cut `tool_use` is never stopped, because clients execute a block as soon as it is stopped. What would follow it is
-left out, since blocks must not overlap, and the whole message omits the block. After a failure no open block
+left out and noted, since blocks must not overlap, and the whole message omits the block. After a failure no open block
 is stopped either: where Claude Code has seen no finished block it asks again on its own, otherwise the turn is lost
 (2.1.197).
 """
@@ -24,7 +24,7 @@ import orjson
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.history import object_text
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
 
@@ -194,6 +194,8 @@ class MessagesStream(BufferedStream):
             for block in self._options.blocks:
                 self._known(block)
         if self._cut and not isinstance(event, Finished):
+            if isinstance(event, PartStarted):
+                self.notes.append(Note("drop", "after_cut_call"))
             return
         match event:
             case PartStarted():

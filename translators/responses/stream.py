@@ -12,7 +12,8 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
 A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input as soon as the item is done, and half a
-patch must not be applied. The final object has it with status `incomplete`, and nothing follows it.
+patch must not be applied. The final object has it with status `incomplete`, and nothing follows it; what would have
+followed is noted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import orjson
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.framing import padding
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Started, StopReason, Usage
 from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
@@ -109,7 +110,9 @@ class ResponsesStream(BufferedStream):
     def _event(self, event: Event) -> None:
         match event:
             case PartStarted():
-                if not self._left_open:
+                if self._left_open:
+                    self.notes.append(Note("drop", "after_cut_call"))
+                else:
                     self._open(event)
             case PartEnded():
                 if self._item is not None:

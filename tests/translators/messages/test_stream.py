@@ -11,6 +11,7 @@ from dragoman.translators.ir import (
     Event,
     Finished,
     Message,
+    Note,
     PartEnded,
     PartKind,
     PartStarted,
@@ -224,6 +225,7 @@ def test_a_cut_call_is_never_stopped_and_not_in_the_whole() -> None:
     assert check_stream(sent) == asked.body()
     assert [block["type"] for block in asked.body()["content"]] == ["text"]
     assert asked.body()["stop_reason"] == "max_tokens"
+    assert asked.notes == [Note("drop", "after_cut_call")]
 
 
 def test_a_complete_call_at_the_end_of_the_budget_stays() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+from dragoman.translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Started, StopReason
 from tests.grammar.responses import check_stream
 from tests.replay import CONTEXT, PROTOCOL
 
@@ -27,6 +27,7 @@ def test_nothing_begins_after_a_cut_call(name: str, reason: StopReason) -> None:
     assert final["status"] == "incomplete"
     assert len(final["output"]) == 1
     assert b"output_item.done" not in sent
+    assert turn.stream.notes == [Note("drop", "after_cut_call")] * 2  # one for each part
 
 
 @pytest.mark.parametrize("name", ["exec", "apply_patch", "shell"])
