@@ -44,30 +44,30 @@ class ChatStreamOptions:
 
 class _OpenPart:
     """An open part. `prefix` and `suffix` surround its text in a delta. Parts of one kind share their `pieces`, since a
-    message has one content."""
+    message has one content. The stream appends to them what goes out of each delta: all of it, or what `reader` makes
+    of it."""
 
-    __slots__ = ("pieces", "prefix", "suffix", "wants_logprobs")
+    __slots__ = ("pieces", "prefix", "reader", "suffix", "wants_logprobs")
 
     def __init__(self, prefix: bytes, suffix: bytes, pieces: list[str], wants_logprobs: bool = False) -> None:
         self.prefix = prefix
         self.suffix = suffix
         self.pieces = pieces
         self.wants_logprobs = wants_logprobs
-
-    def feed(self, text: str) -> str:
-        """The text to send now."""
-        self.pieces.append(text)
-        return text
+        self.reader: StringReader | None = None
 
     def finish(self, complete: bool) -> str:
-        return ""
+        """A last piece of text that became certain only now."""
+        rest = self.reader.finish() if self.reader is not None and complete else ""
+        self.pieces.append(rest)
+        return rest
 
 
 class _OpenCall(_OpenPart):
     """A call of a function or of a free-form tool. For the latter the model writes {"input": "…"}, and the client gets
     the text as it comes."""
 
-    __slots__ = ("_id", "_reader", "_tool")
+    __slots__ = ("_id", "_tool")
 
     def __init__(self, head: bytes, index: int, id: str, tool: DeclaredTool) -> None:
         key = "arguments" if tool.kind == "function" else "input"
@@ -75,13 +75,8 @@ class _OpenCall(_OpenPart):
         super().__init__(head + prefix, b"}}]}", [])
         self._id = id
         self._tool = tool
-        self._reader = StringReader() if tool.kind == "custom" else None
-
-    def feed(self, text: str) -> str:
-        return super().feed(text if self._reader is None else self._reader.feed(text))
-
-    def finish(self, complete: bool) -> str:
-        return super().feed(self._reader.finish()) if self._reader is not None and complete else ""
+        if tool.kind == "custom":
+            self.reader = StringReader()
 
     def shown(self) -> Json:
         """The call so far: without text in its header chunk, with all of it in the whole message."""
@@ -126,7 +121,8 @@ class ChatStream(BufferedStream):
             if type(event) is Delta:  # nearly all of them
                 part = self._part
                 assert part is not None
-                text = part.feed(event.text)
+                text = event.text if part.reader is None else part.reader.feed(event.text)
+                part.pieces.append(text)
                 if part.wants_logprobs and event.logprobs:
                     self._with_logprobs(part, text, event.logprobs)
                 elif text:

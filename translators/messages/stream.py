@@ -170,7 +170,8 @@ class MessagesStream(BufferedStream):
             block = self._block
             if type(event) is Delta and not self._cut:  # nearly all of them
                 assert block is not None
-                self._delta(block, block.feed(event.text))
+                if text := block.feed(event.text):
+                    self._out.append(block.delta_head + orjson.dumps(text) + self._delta_tail)
             else:
                 self._event(event)
         return self._take()
@@ -182,10 +183,6 @@ class MessagesStream(BufferedStream):
         return self._take()
 
     # ----------------------------------------------------------------------------------------------------------- events
-
-    def _delta(self, block: _Block, text: str) -> None:
-        if text:
-            self._out.append(block.delta_head + orjson.dumps(text) + self._delta_tail)
 
     def _event(self, event: Event) -> None:
         if not self._started:
@@ -237,7 +234,8 @@ class MessagesStream(BufferedStream):
             if not complete:
                 self._cut = True
                 return
-            self._delta(block, block.rest())
+            if rest := block.rest():
+                self._out.append(block.delta_head + orjson.dumps(rest) + self._delta_tail)
             self._calls += 1
         elif isinstance(block, _Thinking):
             block.signature = self._signature(block.text)
