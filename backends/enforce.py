@@ -13,8 +13,9 @@ from dragoman.backends.base import Sink
 from dragoman.backends.usage import total
 from dragoman.translators.constraints.forced import Accepted, Plan, Rejected, again, reasoning_text
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
-from dragoman.translators.parts import Fold, Parts
+from dragoman.translators.parts import Parts
 
 Run = Callable[[Request, Sink], Awaitable[None]]
 ATTEMPTS = 2

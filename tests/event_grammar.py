@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, ToolCall
-from dragoman.translators.parts import Fold
 
 
 def check(events: Sequence[Event], *, ended: bool = True) -> None:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Delta, Event, Finished, Message, Note, Reasoning, Refusal, Request, Text, ToolCall
-from dragoman.translators.parts import Fold
 from tests.waiting import LIMIT
 
 

@@ -12,13 +12,13 @@ the order of the stream grammar (`translators.ir`). Its rules:
 * An upstream id is kept when it is not empty and new to the conversation; otherwise one is made from the seed.
 * An answer without any part has one empty text part.
 
-`Fold` is the other direction: events back into finished parts.
+`translators.fold` is the other direction: events back into finished parts.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
@@ -31,12 +31,9 @@ from dragoman.translators.ir import (
     PartEnded,
     PartKind,
     PartStarted,
-    Reasoning,
-    Refusal,
     Request,
     Started,
     StopReason,
-    Text,
     ToolCall,
     Usage,
 )
@@ -400,45 +397,3 @@ class Parts:
 
 def _value_may_begin(call: _Call) -> bool:
     return not call.balance.in_string and call.arguments.rstrip()[-1:] in (":", "[", ",")
-
-
-class Fold:
-    """Events into the parts that they amount to. `cut` holds the positions of the parts that ended incomplete."""
-
-    def __init__(self) -> None:
-        self.parts: list[Text | Refusal | Reasoning | ToolCall] = []
-        self.cut: set[int] = set()
-        self.finished: Finished | None = None
-        self._open: PartStarted | None = None
-        self._pieces: list[str] = []
-
-    def feed(self, events: Sequence[Event]) -> None:
-        for event in events:
-            match event:
-                case Delta():
-                    self._pieces.append(event.text)
-                case PartStarted():
-                    self._open = event
-                case PartEnded():
-                    self._close(event.complete)
-                case Finished():
-                    self.finished = event
-                case Started():
-                    pass
-
-    def _close(self, complete: bool) -> None:
-        started, text = self._open, "".join(self._pieces)
-        assert started is not None, "a part ended that was never started"
-        self._pieces.clear()
-        self._open = None
-        if not complete:
-            self.cut.add(len(self.parts))
-        match started.kind:
-            case "text":
-                self.parts.append(Text(text))
-            case "refusal":
-                self.parts.append(Refusal(text))
-            case "reasoning":
-                self.parts.append(Reasoning(text))
-            case "call":
-                self.parts.append(ToolCall(started.id, started.name, text))

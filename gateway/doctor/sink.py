@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Event, Note, Reasoning, StopReason, Text, ToolCall, Usage
-from dragoman.translators.parts import Fold
 
 
 class ProbeSink:

@@ -12,6 +12,7 @@ from dragoman.translators.constraints import forced
 from dragoman.translators.constraints.forced import call_schema, instructed, unwrapped
 from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.fold import Fold
 from dragoman.translators.ir import (
     Format,
     JsonObject,
@@ -28,7 +29,6 @@ from dragoman.translators.ir import (
     ToolResult,
     Usage,
 )
-from dragoman.translators.parts import Fold
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, call_stream, text_stream, usage
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Format, JsonSchema, Message, Named, Note, Reasoning, Request, Text, Tool, ToolCall
 from dragoman.translators.json_text import is_object
-from dragoman.translators.parts import Fold
 
 Json = dict[str, Any]
 
