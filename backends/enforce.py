@@ -95,8 +95,10 @@ def _played_back(
         parts.reasoning(thought)
     if verdict.call is not None:
         name, arguments = verdict.call
-        parts.call(0, "", name, arguments, whole=True)
+        call = parts.begin_call(name=name)
+        parts.extend_call(call, arguments)
+        parts.end_call(call)
     elif verdict.text is not None:
         parts.text(verdict.text)
     parts.finish(finished.reason, usage, finished.stop_sequence)
-    return parts.events
+    return parts.take()

@@ -56,6 +56,7 @@ PURE_BACKENDS = (
     "backends.refusal",
     "backends.sensitive",
     "backends.usage",
+    "backends.chat.call_deltas",
     "backends.chat.decoder",
     "backends.chat.encode",
     "backends.chat.errors",

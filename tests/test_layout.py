@@ -21,6 +21,7 @@ PARSE = "test_parse.py"
 ELSEWHERE = {
     # pure, and only seen through what is built of it
     "translators/errors.py": "tests/translators/responses/test_errors.py",
+    "translators/call_part.py": "tests/translators/test_parts.py",
     "translators/ir.py": "tests/translators/test_parts.py",  # declarations
     "translators/protocol.py": "tests/test_golden.py",  # declarations
     "translators/fields.py": f"tests/translators/responses/{PARSE}",

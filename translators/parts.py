@@ -1,8 +1,7 @@
-"""Where a part of an answer begins and where it ends: the only place that decides it.
+"""The order of an answer's parts: the only place that decides where one begins and where it ends.
 
-Servers send deltas in no reliable order: calls interleave; ids and indexes repeat, change or are missing; names come
-late; arguments come as snapshots; white space appears between calls. `Parts` takes those deltas and appends events in
-the order of the stream grammar (`translators.ir`). Its rules:
+`Parts` takes pieces of text and of calls as they come and makes events in the order of the stream grammar
+(`translators.ir`). Its rules:
 
 * A call is announced once its name and a first byte of its arguments (or its end) are known.
 * It ends when something else begins *and* its arguments are complete JSON, otherwise with the answer. What begins
@@ -12,16 +11,18 @@ the order of the stream grammar (`translators.ir`). Its rules:
 * An upstream id is kept when it is not empty and new to the conversation; otherwise one is made from the seed.
 * An answer without any part has one empty text part.
 
-`translators.fold` is the other direction: events back into finished parts.
+Which call a piece belongs to is the caller's to know: `begin_call` gives it something to hold on to. `translators.fold`
+is the other direction.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
-from itertools import islice
+from collections.abc import Collection, Mapping
+from itertools import takewhile
 from typing import Any
 
+from dragoman.translators.call_part import CallPart, PendingPart, Stage
 from dragoman.translators.ir import (
     Delta,
     Event,
@@ -37,93 +38,22 @@ from dragoman.translators.ir import (
     ToolCall,
     Usage,
 )
-from dragoman.translators.json_text import Balance, is_object
-
-
-class _Part:
-    """A part that is open or waiting: `pieces` is what has not been sent yet."""
-
-    __slots__ = ("kind", "logprobs", "pieces")
-
-    def __init__(self, kind: PartKind) -> None:
-        self.kind = kind
-        self.pieces: list[str] = []
-        self.logprobs: list[dict[str, Any]] | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether it may be opened."""
-        return True
-
-    @property
-    def whole(self) -> bool:
-        """Whether it may be ended because something else has begun."""
-        return True
-
-
-class _Call(_Part):
-    """`id` and `name` as the server sent them. `sent` is everything accepted of the arguments; `held` is a piece that
-    either continues them or repeats them as a snapshot, which is not clear yet."""
-
-    __slots__ = ("balance", "ended", "held", "id", "name", "repeats", "sent", "size")
-
-    def __init__(self, id: str, name: str, repeats: str | None) -> None:
-        super().__init__("call")
-        self.id = id
-        self.name = name
-        self.repeats = repeats  # the name of the call before it at the same index: this may be its header again
-        self.balance = Balance()
-        self.sent: list[str] = []
-        self.size = 0
-        self.held = ""
-        self.ended = False
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.name) and self.balance.begun
-
-    @property
-    def whole(self) -> bool:
-        return self.balance.complete
-
-    @property
-    def arguments(self) -> str:
-        return "".join(self.sent)
-
-    @property
-    def awaits_name(self) -> bool:
-        """Some servers send it last."""
-        return not self.name and bool(self.id or self.held or self.balance.begun)
-
-    def lacks(self, arguments: str) -> bool:
-        """Whether `arguments` that come without a name belong here rather than in a call of their own."""
-        return not (self.balance.complete or (self.balance.begun and arguments.lstrip().startswith("{")))
-
-    @property
-    def phantom(self) -> bool:
-        """A header without arguments or an id of its own that only repeats the name of the call before it."""
-        return (
-            not self.balance.begun and not self.held and (not self.name or (not self.id and self.name == self.repeats))
-        )
+from dragoman.translators.json_text import is_object
 
 
 class Parts:
-    """`events` is what became certain since the owner last took it. `notes` are facts for the metrics."""
+    """`notes` are facts for the metrics."""
 
     def __init__(self, seed: str, *, taken: Collection[str] = (), names: Collection[str] = ()) -> None:
-        self.events: list[Event] = []
         self.notes: list[Note] = []
+        self._events: list[Event] = []
         self._seed = seed
         self._taken = set(taken)  # call ids that the conversation already has
         self._names = {name.casefold(): name for name in reversed([*names])} | {name: name for name in names}
-        self._open: _Part | None = None
-        self._waiting: deque[_Part] = deque()
-        self._calls: dict[int, _Call] = {}  # by upstream index: the newest call there
-        self._by_id: dict[str, _Call] = {}  # by upstream id: the newest call that has it
-        self._last: _Call | None = None
-        self._blank: dict[PartKind, _Part] = {}  # white space that may yet become the beginning of a part
+        self._open: PendingPart | None = None
+        self._waiting: deque[PendingPart] = deque()
+        self._blank: dict[PartKind, PendingPart] = {}  # white space that may yet become the beginning of a part
         self._kinds: set[PartKind] = set()  # kinds that were opened
-        self._cumulative = False  # this server sends arguments as snapshots
         self._made = 0
 
     @classmethod
@@ -136,12 +66,20 @@ class Parts:
         """Something other than white space has come."""
         return bool(self._kinds or self._waiting)
 
-    # ----------------------------------------------------------------------------------------------------------- deltas
+    def take(self) -> list[Event]:
+        """What became certain since it was last taken."""
+        events, self._events = self._events, []
+        return events
+
+    def note(self, kind: NoteKind, name: str) -> None:
+        self.notes.append(Note(kind, name))
+
+    # ------------------------------------------------------------------------------------------------------------- text
 
     def text(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         part = self._open
-        if part is not None and part.kind == "text" and not self._waiting:
-            self.events.append(Delta(text, logprobs))
+        if part is not None and part.kind == "text":  # then nothing waits: whatever came would have ended it
+            self._events.append(Delta(text, logprobs))
         else:
             self._add("text", text, logprobs)
 
@@ -154,122 +92,64 @@ class Parts:
     def _add(self, kind: PartKind, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         last = self._waiting[-1] if self._waiting else self._open
         if last is None or last.kind != kind:
-            last = self._blank.setdefault(kind, _Part(kind))
+            last = self._blank.setdefault(kind, PendingPart(kind))
             if text.strip():
                 self._waiting.append(self._blank.pop(kind))
         if last is self._open:
-            self.events.append(Delta(text, logprobs))
+            self._events.append(Delta(text, logprobs))
             return
         last.pieces.append(text)
         if logprobs:
-            last.logprobs = (last.logprobs or []) + logprobs
+            last.logprobs = last.logprobs or []
+            last.logprobs += logprobs
         self._advance()
 
-    def call(
-        self, index: int | None, id: str = "", name: str = "", arguments: str = "", *, whole: bool = False
-    ) -> None:
-        """A delta of a tool call. `index`, `id` and `name` are what the server sent, None or "" where it sent nothing.
-        `whole`: `arguments` is certainly all of them."""
-        id, name = id.strip() and id, name.strip() and name
-        call = self._find(index, id, name, arguments)
-        if call is None:
-            if not (id or name or arguments.strip()):
-                return  # it holds nothing and continues nothing
-            before = self._calls.get(self._key(index))
-            call = _Call(id, name, before.name if before is not None else None)
-            self._calls[self._key(index) if index is not None or not self._calls else max(self._calls) + 1] = call
-            self._waiting.append(call)
-            self._blank.clear()
-        call.name = call.name or name
-        call.id = call.id or id
-        if id:
-            self._by_id[id] = call
-        self._last = call
-        if arguments:
-            self._arguments(call, arguments, whole)
+    # ------------------------------------------------------------------------------------------------------------ calls
+
+    def begin_call(self, id: str = "", name: str = "") -> CallPart:
+        """A call begins. Its name may come later, with a piece of the arguments; if it never does, it is `settle`d."""
+        call = CallPart(id, name)
+        self._waiting.append(call)
+        self._blank.clear()
         self._advance()
-
-    def _key(self, index: int | None) -> int:
-        if index is not None:
-            return index
-        return next((key for key, call in self._calls.items() if call is self._last), 0)
-
-    def _find(self, index: int | None, id: str, name: str, arguments: str) -> _Call | None:
-        """The call that a delta continues, None where it begins a new one."""
-        call = self._last if index is None else self._calls.get(index)
-        if id and (call.id != id if call is not None else not name):
-            call = self._by_id.get(id, call)
-        elif call is None and not name and self._last is not None and self._last.lacks(arguments):
-            call = self._last  # an index that counts deltas, not calls
-        if call is None:
-            return None
-        done, begins = call.balance.complete, arguments.lstrip().startswith("{")
-        if name and call.name and name != call.name:
-            return call if self._completes_name(call, id, name) else None
-        if id and call.id and id != call.id:
-            if not name:  # some servers make a new id for every piece
-                return None if done and begins else call
-            return call if call.balance.begun and not done and arguments.strip() and not begins else None
-        if done and name:
-            if not begins if id and id == call.id else not (call.name or arguments.strip()):
-                return call  # its header once more, or its name at last
-            return call if self._snapshot_of(call, arguments) else None
         return call
 
-    def _completes_name(self, call: _Call, id: str, name: str) -> bool:
-        """Whether `name` is the next piece of the name, or the name so far. The declared names decide."""
-        joined, new = (name, call.name) if name.startswith(call.name) else (call.name + name, name)
-        if call.balance.begun or (id and id != call.id) or new in self._names:
-            return False
-        if not any(declared.startswith(joined) for declared in self._names):
-            return False
-        call.name = joined
-        return True
-
-    def _snapshot_of(self, call: _Call, arguments: str) -> bool:
-        return len(arguments) >= call.size and arguments.startswith(call.arguments)
-
-    # -------------------------------------------------------------------------------------------------------- arguments
-
-    def _arguments(self, call: _Call, piece: str, whole: bool) -> None:
-        if call.held:
-            held, call.held = call.held, ""
-            if piece.startswith(held) and Balance().feed(piece) >= len(piece.rstrip()):
-                self._cumulative = True
-            else:
-                self._accept(call, held)
-        if self._may_repeat(call, whole) and self._snapshot_of(call, piece):
-            if not (self._cumulative or whole) and _value_may_begin(call):
-                # {"a": then {"a": 1} continues a nested object or repeats the whole: the next piece decides
-                call.held = piece
-                return
-            self._cumulative = True
-            piece = piece[call.size :]
-        elif whole and call.balance.begun:
-            return  # sent already, in another form
+    def extend_call(self, call: CallPart, piece: str, *, id: str = "", name: str = "") -> None:
+        """The next piece of its arguments, which may be empty, and what was missing of its header."""
+        if id:
+            call.id = id
+        if name:
+            call.name = name
         self._accept(call, piece)
+        self._advance()
 
-    def _may_repeat(self, call: _Call, whole: bool) -> bool:
-        """Whether a piece that begins like everything before it can be a snapshot. In text that is not JSON, "*" and
-        then "**" looks like one and is not."""
-        return call.balance.begun and (self._cumulative or whole or not call.balance.bare)
+    def end_call(self, call: CallPart) -> None:
+        """Nothing more of it comes, so that one without arguments can be announced."""
+        if not call.balance.begun:
+            self.extend_call(call, "{}")
 
-    def _accept(self, call: _Call, piece: str) -> None:
-        if not call.ended:
-            length = call.balance.feed(piece)
-            piece, rest = piece[:length], piece[length:]
-        else:
-            piece, rest = "", piece
-        if rest.strip():
-            self._note("drop", "late_arguments")
-        if not piece:
-            return
-        call.sent.append(piece)
-        call.size += len(piece)
-        if call is self._open:
-            self.events.append(Delta(piece))
-        else:
-            call.pieces.append(piece)
+    def _accept(self, call: CallPart, piece: str) -> None:
+        taken, late = call.accept(piece)
+        if late.strip():
+            self.note("drop", "late_arguments")
+        if taken and call is self._open:
+            self._events.append(Delta(taken))
+        elif taken:
+            call.pieces.append(taken)
+
+    def settle(self, rests: Mapping[CallPart, str], phantoms: Collection[CallPart]) -> None:
+        """What was decided about calls when the answer was over, before `finish` or `abort`: the last pieces of
+        arguments, and which were no calls after all. The arguments of those become text in their place."""
+        for call, rest in rests.items():
+            self._accept(call, rest)
+        waiting, self._waiting = self._waiting, deque()
+        for part in waiting:
+            if not isinstance(part, CallPart) or part not in phantoms:
+                self._waiting.append(part)
+            elif part.balance.begun:
+                text = PendingPart("text")
+                text.pieces = part.pieces
+                self._waiting.append(text)
 
     # ------------------------------------------------------------------------------------------------------------ order
 
@@ -284,28 +164,29 @@ class Parts:
                 return
             self._start(self._waiting.popleft())
 
-    def _start(self, part: _Part) -> None:
+    def _start(self, part: PendingPart) -> None:
         if not self._kinds:
-            self.events.append(Started())
+            self._events.append(Started())
         self._kinds.add(part.kind)
-        if isinstance(part, _Call):  # it keeps the server's own id and name, by which later deltas find it
-            self.events.append(PartStarted("call", self._call_id(part.id), self._declared(part.name)))
+        if isinstance(part, CallPart):
+            self._events.append(PartStarted("call", self._call_id(part.id), self._declared(part.name)))
         else:
-            self.events.append(PartStarted(part.kind))
+            self._events.append(PartStarted(part.kind))
         if text := "".join(part.pieces):
-            self.events.append(Delta(text, part.logprobs))
+            self._events.append(Delta(text, part.logprobs))
         part.pieces.clear()
+        part.stage = Stage.OPEN
         self._open = part
 
     def _end(self, complete: bool) -> None:
-        self.events.append(PartEnded(complete))
-        if isinstance(self._open, _Call):
-            self._open.ended = True
+        assert self._open is not None
+        self._events.append(PartEnded(complete))
+        self._open.stage = Stage.ENDED
         self._open = None
 
     def _call_id(self, id: str) -> str:
         if id in self._taken:
-            self._note("repair", "call_id")
+            self.note("repair", "call_id")
         while not id or id in self._taken:
             self._made += 1
             id = f"call_{self._seed}{self._made:02d}"
@@ -318,7 +199,7 @@ class Parts:
             declared = self._names.get(candidate) or self._names.get(candidate.casefold())
             if declared is not None:
                 if declared != name:
-                    self._note("repair", "tool_name")
+                    self.note("repair", "tool_name")
                 return declared
         return name
 
@@ -326,74 +207,43 @@ class Parts:
 
     def finish(self, reason: StopReason, usage: Usage | None, stop_sequence: str | None = None) -> None:
         """The answer is over: everything that waits is played back, then `Finished` follows."""
-        self._settle()
         cut = reason is not StopReason.STOP
         while self._open is not None or self._waiting:
             if self._open is None:
                 self._start(self._waiting.popleft())
-                continue
-            last = not self._waiting
-            if isinstance(self._open, _Call):
+            elif isinstance(self._open, CallPart):
                 self._end(self._call_is_complete(self._open, cut))
             else:
-                self._end(not (cut and last))
+                self._end(not cut or bool(self._waiting))
         if not self._kinds:
-            self._note("answer", "empty")
-            self._start(self._blank.get("text") or _Part("text"))
+            self.note("answer", "empty")
+            self._start(self._blank.get("text") or PendingPart("text"))
             self._end(not cut)
         elif self._kinds == {"reasoning"}:
-            self._note("answer", "reasoning_only")
-        self.events.append(Finished(reason, usage, stop_sequence))
+            self.note("answer", "reasoning_only")
+        self._events.append(Finished(reason, usage, stop_sequence))
 
-    def _call_is_complete(self, call: _Call, cut: bool) -> bool:
+    def _call_is_complete(self, call: CallPart, cut: bool) -> bool:
         if call.whole:
             return True
         if cut:
             return False
         if not call.balance.begun:
-            self.events.append(Delta("{}"))
+            self._events.append(Delta("{}"))
         elif not is_object(call.arguments):
-            self._note("answer", "invalid_arguments")
+            self.note("answer", "invalid_arguments")
         return True
 
     def abort(self) -> None:
         """The stream broke: what waits is played back up to the first part that is not whole, which stays open. A call
         whose name had yet to come cannot even be opened, so the answer ends before it."""
-        nameless = (place for place, part in enumerate(self._waiting) if isinstance(part, _Call) and part.awaits_name)
-        if (first := next(nameless, None)) is not None:
-            self._waiting = deque(islice(self._waiting, first))
-            self._note("drop", "after_break")
-        self._settle()
+        whole = len(self._waiting)
+        self._waiting = deque(takewhile(lambda part: not isinstance(part, CallPart) or part.name, self._waiting))
+        if len(self._waiting) < whole:
+            self.note("drop", "after_break")
         while self._waiting and (self._open is None or self._open.whole):
             if self._open is not None:
                 self._end(True)
             self._start(self._waiting.popleft())
         if self._waiting:
-            self._note("drop", "after_break")
-
-    def _settle(self) -> None:
-        """Decides what was left for the next delta to decide."""
-        for call in [call for call in (self._open, *self._waiting) if isinstance(call, _Call)]:
-            if held := call.held:
-                call.held = ""
-                snapshot = Balance()
-                snapshot.feed(held)
-                self._accept(call, held[call.size :] if snapshot.complete else held)
-        for call in [call for call in self._waiting if isinstance(call, _Call) and (call.phantom or not call.name)]:
-            place = self._waiting.index(call)
-            self._waiting.remove(call)
-            if not call.balance.begun:
-                if call.id and not call.name:
-                    self._note("drop", "nameless_call")
-            else:  # arguments without a call are shown as text, so that they are not lost
-                self._note("repair", "nameless_call")
-                text = _Part("text")
-                text.pieces = call.pieces
-                self._waiting.insert(place, text)
-
-    def _note(self, kind: NoteKind, name: str) -> None:
-        self.notes.append(Note(kind, name))
-
-
-def _value_may_begin(call: _Call) -> bool:
-    return not call.balance.in_string and call.arguments.rstrip()[-1:] in (":", "[", ",")
+            self.note("drop", "after_break")

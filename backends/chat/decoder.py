@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from dragoman.backends.chat.call_deltas import CallDeltas
 from dragoman.backends.markup import open_markup
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
@@ -71,6 +72,7 @@ class ChatDecoder:
         self.done = False  # [DONE] was seen
         self._sse = EventReader()
         self._parts = Parts.of(request)
+        self._calls = CallDeltas.of(self._parts, request)
         self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
         self._text = self._parts.text if self._markup is None else self._marked
         self._stops = request.sampling.stop or ()
@@ -93,7 +95,7 @@ class ChatDecoder:
     def feed(self, data: bytes) -> list[Event]:
         for payload in self._sse.feed(data):
             self._payload(payload)
-        return self._take()
+        return self._parts.take()
 
     def feed_whole(self, answer: object) -> list[Event]:
         """A `chat.completion` object from a server that ignored `stream`."""
@@ -106,14 +108,15 @@ class ChatDecoder:
             self._payload(payload)
         if not self._ended:
             self._end()
-        return self._take()
+        return self._parts.take()
 
     def abort(self) -> list[Event]:
         if not self._ended:
             if self._markup is not None:
                 self._markup.finish()
+            self._calls.abort()
             self._parts.abort()
-        return self._take()
+        return self._parts.take()
 
     def stop(self) -> list[Event]:
         """The receiver has had enough: the last event, with the usage as far as the server has sent it."""
@@ -122,10 +125,6 @@ class ChatDecoder:
         self._ended = True
         return [Finished(StopReason.STOP, self._usage)]
 
-    def _take(self) -> list[Event]:
-        events, self._parts.events = self._parts.events, []
-        return events
-
     def _end(self) -> None:
         if self._reason is None:
             message = "The model server ended its stream before the answer was complete."
@@ -133,6 +132,7 @@ class ChatDecoder:
         self._ended = True
         if self._markup is not None:
             self._markup.finish()
+        self._calls.finish()
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 
     def _payload(self, payload: bytes) -> None:
@@ -148,7 +148,7 @@ class ChatDecoder:
                 if self._reason is None:
                     raise
                 # vLLM while it shuts down, or a body torn within the usage: the answer was whole already
-                self._parts.notes.append(Note("answer", "error_after_finish"))
+                self._parts.note("answer", "error_after_finish")
 
     def _chunk(self, chunk: object) -> None:
         if not isinstance(chunk, dict):
@@ -195,8 +195,9 @@ class ChatDecoder:
     def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
         assert self._markup is not None
-        if logprobs and (note := Note("drop", "logprobs")) not in self._parts.notes:
-            self._parts.notes.append(note)
+        if logprobs:
+            self._parts.note("drop", "logprobs")
+            self._wants_logprobs = False  # noted once
         self._markup.feed(text)
 
     def _call(self, call: object, position: int | None) -> None:
@@ -207,11 +208,8 @@ class ChatDecoder:
         whole = not isinstance(arguments, str | None)  # Ollama sends an object
         text = orjson.dumps(arguments).decode() if whole else arguments
         index, id, name = call.get("index"), call.get("id"), function.get("name")
-        place = index if isinstance(index, int) else position
-        if place is not None and self._markup is not None:
-            place = -1 - place  # apart from the calls in the text, which count from 0
-        self._parts.call(
-            place,
+        self._calls.feed(
+            index if isinstance(index, int) else position,
             id if isinstance(id, str) else "",
             name if isinstance(name, str) else "",
             text if isinstance(text, str) else "",
@@ -224,7 +222,7 @@ class ChatDecoder:
             kind, message = _FAILURES[word]
             raise GatewayError(kind, message, source="backend")
         if word not in _REASONS:
-            self._parts.notes.append(Note("answer", "unknown_finish_reason"))
+            self._parts.note("answer", "unknown_finish_reason")
         self._reason = _REASONS.get(word, StopReason.STOP)
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:

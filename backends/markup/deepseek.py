@@ -42,7 +42,7 @@ class DeepSeek(TaggedCalls, HeadedCalls):
     closers = ("```", _CALL_END, CALLS_END)
     separator = _token("tool sep")
 
-    call_tag = re.compile(r'\s*name="([^"]+)"\s*>')
+    call_tag = re.compile(r'\s*name="(\s*[^"\s][^"]*)"\s*>')
     parameter_open = f"<{DSML}parameter"
     parameter_tag = _PARAMETER
     value_ends = (f"</{DSML}parameter>",)

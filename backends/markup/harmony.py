@@ -94,7 +94,6 @@ class Harmony(BareArguments):
             return False
         if found is not None:  # a call without arguments
             self._announce(self._name)
-            self._emit_arguments("{}")
             return self._call_ended()
         return self._arguments_of(self._name)
 

@@ -200,7 +200,6 @@ class JsonCalls(Markup):
             return self._broken()
         if self._raw is not None:
             self._announce(self._name, self._id)
-            self._emit_arguments("{}")
         self._take(self._at + 1)
         self._end_call()
         self._state = self._after_object

@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import ClassVar
 
-from dragoman.translators.ir import Note, Request, Tool
+from dragoman.translators.call_part import CallPart
+from dragoman.translators.ir import Request, Tool
 from dragoman.translators.json_text import JsonScanner
 from dragoman.translators.parts import Parts
 
@@ -91,8 +92,7 @@ class Markup:
         self._raw: list[str] | None = None  # what was taken of a call that is not announced yet
         self._held = 0
         self._calls = 0
-        self._sent: list[str] = []  # arguments of this call
-        self._size = 0
+        self._call: CallPart | None = None  # the one that is announced and has not ended
         self._json = JsonText()
         self._before = ""  # the last character of text
         self._reasoned = False
@@ -223,7 +223,7 @@ class Markup:
     # ------------------------------------------------------------------------------------------------------------ calls
 
     def _note(self, name: str) -> None:
-        self._parts.notes.append(Note("repair", name))
+        self._parts.note("repair", name)
 
     def _take(self, end: int) -> str:
         """The text up to `end`, kept for the case that it is no call."""
@@ -283,23 +283,16 @@ class Markup:
 
     def _announce(self, name: str, id: str = "") -> None:
         self._raw = None
-        self._sent, self._size = [], 0
-        self._parts.call(self._calls, id, name)
+        self._call = self._parts.begin_call(id.strip() and id, name)
 
     def _emit_arguments(self, piece: str) -> None:
-        """The next piece of the arguments. `Parts` takes a piece that repeats all before it for a server's snapshot,
-        which it never is here: such a piece is sent in two."""
-        while 1 < self._size <= len(piece) and piece.startswith("".join(self._sent)):
-            self._send_arguments(piece[: self._size - 1])
-            piece = piece[len(self._sent[-1]) :]
-        self._send_arguments(piece)
-
-    def _send_arguments(self, piece: str) -> None:
-        self._sent.append(piece)
-        self._size += len(piece)
-        self._parts.call(self._calls, arguments=piece)
+        assert self._call is not None
+        self._parts.extend_call(self._call, piece)
 
     def _end_call(self) -> None:
+        assert self._call is not None
+        self._parts.end_call(self._call)
+        self._call = None
         self._calls += 1
         self._raw, self._held = [], 0
 

@@ -82,7 +82,7 @@ class AnswerDecoder:
             if self.done:
                 break
             self._read(outputs)
-        return self._taken()
+        return self._parts.take()
 
     def _read(self, outputs: Outputs) -> None:
         self._responses += 1
@@ -135,7 +135,7 @@ class AnswerDecoder:
             self._raw.append(held)
             self._show(self._stops.feed(held))
         self._finish()
-        return self._taken()
+        return self._parts.take()
 
     def stop(self) -> list[Event]:
         """The receiver has enough: the answer ends here, with the usage so far."""
@@ -143,7 +143,7 @@ class AnswerDecoder:
             return []
         self.done = True
         self._parts.finish(StopReason.STOP, self.usage())
-        return self._taken()
+        return self._parts.take()
 
     def abort(self) -> list[Event]:
         if self.done:
@@ -152,7 +152,7 @@ class AnswerDecoder:
         self._show(self._stops.finish())
         self._markup.finish()
         self._parts.abort()
-        return self._taken()
+        return self._parts.take()
 
     def _finish(self) -> None:
         self.done = True
@@ -179,10 +179,6 @@ class AnswerDecoder:
         if not output:
             output = self._ids.count if self._profile.by_ids else self._format.count("".join(self._raw))
         return measured(len(self._ask.ids) if self._input is None else self._input, output)
-
-    def _taken(self) -> list[Event]:
-        events, self._parts.events = self._parts.events, []
-        return events
 
 
 def _sequence(outputs: Outputs) -> list[int]:

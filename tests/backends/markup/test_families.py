@@ -69,8 +69,9 @@ def parse(
         markup.feed(piece)
     markup.finish()
     parts.finish(reason, None)
-    check(parts.events)
-    return parts.events, parts.notes
+    events = parts.take()
+    check(events)
+    return events, parts.notes
 
 
 def told(events: Sequence[Event], notes: Sequence[Note]) -> Json:
@@ -257,9 +258,9 @@ def test_text_leaves_in_the_call_in_which_it_came(family: str, text: str, size: 
     markup = open_markup(family, parts, request=REQUEST)
     markup.feed("a")
     for at in range(0, len(text), size):
-        parts.events.clear()
+        parts.take()
         markup.feed(piece := text[at : at + size])
-        came = "".join(event.text for event in parts.events if isinstance(event, Delta))
+        came = "".join(event.text for event in parts.take() if isinstance(event, Delta))
         assert came.strip("\n") == came == piece or "\n" in text[: at + size]  # a newline may belong to a marker
 
 
@@ -308,19 +309,19 @@ def test_arguments_stream_while_they_are_written() -> None:
     parts = Parts.of(REQUEST)
     markup = open_markup("hermes", parts, request=REQUEST)
     markup.feed('<tool_call>{"name": "write_file", "arguments": {"content": "one ')
-    assert [type(event).__name__ for event in parts.events] == ["Started", "PartStarted", "Delta"]
-    parts.events.clear()
+    assert [type(event).__name__ for event in parts.take()] == ["Started", "PartStarted", "Delta"]
+    parts.take()
     markup.feed("two")
-    assert parts.events == [Delta("two")]
+    assert parts.take() == [Delta("two")]
 
 
 def test_values_of_strings_stream_while_they_are_written() -> None:
     parts = Parts.of(REQUEST)
     markup = open_markup("qwen3_coder", parts, request=REQUEST)
     markup.feed("<tool_call>\n<function=write_file>\n<parameter=content>\none ")
-    parts.events.clear()
+    parts.take()
     markup.feed('two "3"')
-    assert parts.events == [Delta('two \\"3\\"')]
+    assert parts.take() == [Delta('two \\"3\\"')]
 
 
 def test_a_call_that_never_names_itself_is_not_held_for_ever() -> None:
@@ -329,7 +330,7 @@ def test_a_call_that_never_names_itself_is_not_held_for_ever() -> None:
     markup.feed('<tool_call>{"arguments": {"a": "')
     for _ in range(400):
         markup.feed("x" * 1000)
-    said = sum(len(event.text) for event in parts.events if isinstance(event, Delta))
+    said = sum(len(event.text) for event in parts.take() if isinstance(event, Delta))
     assert said > 390_000
     assert Note("repair", "malformed_call") in parts.notes
 

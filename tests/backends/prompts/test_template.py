@@ -130,7 +130,7 @@ def test_what_a_model_wrote_goes_back_to_it_byte_by_byte(family: str, real_compo
     markup.feed(WRITTEN[family])
     markup.finish()
     parts.finish(StopReason.STOP, None)
-    answer = Message("assistant", tuple(fold(parts.events).parts))
+    answer = Message("assistant", tuple(fold(parts.take()).parts))
     calls = [part for part in answer.parts if isinstance(part, ToolCall)]
     results = [Message("tool", (ToolResult(call.id, (Text("sunny"),)),)) for call in calls]
     after = prompt.text(replace(asked, messages=(*asked.messages, answer, *results)), strftime_now=today)

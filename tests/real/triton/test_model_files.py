@@ -81,7 +81,7 @@ async def test_an_opened_thought_is_reasoning(thinker: ModelFiles) -> None:
     markup = thinker.answer_format(asked, await thinker.prompt(asked, guided=False)).markup(parts)
     markup.feed("Hm.</think>Yes.")
     markup.finish()
-    assert [event.kind for event in parts.events if hasattr(event, "kind")] == ["reasoning", "text"]
+    assert [event.kind for event in parts.take() if hasattr(event, "kind")] == ["reasoning", "text"]
 
 
 async def test_a_template_without_tools_is_said(thinker: ModelFiles) -> None:

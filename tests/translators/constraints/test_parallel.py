@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragoman.translators.call_part import CallPart
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartKind, PartStarted, Started, StopReason, Usage
 from dragoman.translators.parts import Parts
@@ -86,14 +87,16 @@ kinds: st.SearchStrategy[PartKind] = st.sampled_from(["text", "reasoning", "call
 def test_the_result_is_the_answer_up_to_its_first_call(
     deltas: list[tuple[PartKind, str, int]], reason: StopReason, data: st.DataObject
 ) -> None:
-    parts = Parts("s")
+    parts, calls = Parts("s"), dict[int, CallPart]()
     for kind, said, index in deltas:
         if kind == "call":
-            parts.call(index, f"id{index}", "f", said)
+            if index not in calls:
+                calls[index] = parts.begin_call(f"id{index}", "f")
+            parts.extend_call(calls[index], said)
         else:
             getattr(parts, kind)(said)
     parts.finish(reason, USAGE)
-    answer = parts.events
+    answer = parts.take()
     at = data.draw(st.integers(0, len(answer)))
     stage = FirstCallOnly()
     kept = stage.feed(answer[:at]) + stage.feed(answer[at:])
