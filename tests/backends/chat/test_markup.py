@@ -91,3 +91,10 @@ def test_the_setting_takes_families_only() -> None:
     assert resolve("generic", {"markup": "qwen3_coder"}).markup == "qwen3_coder"
     with pytest.raises(GatewayError, match="unknown markup auto; known are hermes"):
         resolve("generic", {"markup": "auto"})
+
+
+def test_calls_of_the_server_never_continue_a_call_in_the_text() -> None:
+    call = {"function": {"arguments": '{"city": "Oslo"}'}}
+    started = CALL[: CALL.index("Rome")]
+    chunks = [chunk({"content": started}), chunk({"tool_calls": [call]}), chunk({"content": CALL[len(started) :]})]
+    assert plain(answer(decoder(), *chunks)) == [SPOKEN, ("text", '{"city": "Oslo"}')]

@@ -315,6 +315,15 @@ def test_arguments_stream_while_they_are_written() -> None:
     assert parts.take() == [Delta("two")]
 
 
+def test_arguments_that_repeat_all_before_them_leave_as_they_came() -> None:
+    parts = Parts.of(REQUEST)
+    markup = open_markup("hermes", parts, request=REQUEST)
+    markup.feed('<tool_call>{"name": "run", "arguments": {"options":')
+    parts.take()
+    markup.feed('{"options":')
+    assert parts.take() == [Delta('{"options":')]
+
+
 def test_values_of_strings_stream_while_they_are_written() -> None:
     parts = Parts.of(REQUEST)
     markup = open_markup("qwen3_coder", parts, request=REQUEST)
