@@ -4,8 +4,8 @@ Keys are stored as hashes and compared in constant time, every one of them on ev
 nothing. There is one generic 401, whatever was wrong. A key comes as `Authorization: Bearer …` or as `x-api-key`,
 because the same SDKs use both. The decision depends on the parsed path only, never on the Host header.
 
-A changed key file is read again at the next request, at most once a second; if it cannot be used, the old keys stay
-valid. Rates are token buckets of one minute's worth, local to this process.
+Checking a key looks at memory only; `Keys.follow` takes what a changed key file says (`keys.key_file`). Rates are token
+buckets of one minute's worth, local to this process.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
-from dragoman.gateway.config import ConfigError
+from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.secrets import Grant
-from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
-LOOK_AGAIN = 1.0  # seconds between looks at the key file
 
 
 class Bucket:
@@ -107,8 +104,8 @@ ANYBODY = Client()
 
 
 class Keys:
-    """`grants` says what single keys may do. `read_again` reads all keys again when `file` has changed. `previous`
-    passes on what clients have spent."""
+    """`grants` says what single keys may do; `file` is what `follow` watches. `previous` passes on what clients have
+    spent."""
 
     def __init__(
         self,
@@ -117,24 +114,24 @@ class Keys:
         grants: Mapping[str, Grant] | None = None,
         *,
         workers: int = 1,
-        file: Path | None = None,
-        read_again: Callable[[], Mapping[str, Grant]] | None = None,
+        file: KeyFile | None = None,
         previous: Keys | None = None,
     ) -> None:
         self._workers = workers
         self._clients: dict[bytes, tuple[Grant, Client]] = {} if previous is None else previous._clients
         self._take({key: (grants or {}).get(key, Grant()) for key in keys})
         self._open = OPEN_PATHS | {"/metrics"} if metrics_public else OPEN_PATHS
-        self._file = file if read_again is not None else None
-        self._read_again = read_again
-        self._stamp = self._look()
-        self._looked_at = time.monotonic()
+        self._file = file
+
+    async def follow(self) -> None:
+        """Takes what the key file says whenever it changes, until it is cancelled."""
+        if self._file is not None:
+            await self._file.follow(self._take)
 
     def check(self, path: str, headers: Mapping[str, str]) -> Client:
         """The client; raises UNAUTHENTICATED. Without configured keys, everybody who reaches the port may ask."""
         if path in self._open:
             return ANYBODY
-        self._follow()
         if not self._clients:
             return ANYBODY
         found: Client | None = None
@@ -158,31 +155,6 @@ class Keys:
                 else (grant, Client(grant.name or f"key-{digest.hex()[:8]}", grant, self._workers))
             )
         self._clients = clients
-
-    def _look(self) -> tuple[int, int, int] | None:
-        """Values that change when the file does; a Kubernetes secret is a link that is moved to another file."""
-        if self._file is None:
-            return None
-        try:
-            found = self._file.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
-
-    def _follow(self) -> None:
-        now = time.monotonic()
-        if self._read_again is None or self._file is None or now - self._looked_at < LOOK_AGAIN:
-            return
-        self._looked_at = now
-        if (stamp := self._look()) == self._stamp:
-            return
-        self._stamp = stamp
-        try:
-            self._take(self._read_again())
-        except ConfigError as error:
-            log.error("the keys stay as they were: %s", error)
-        else:
-            log.info("the keys were read again", extra={"fields": {"keys": len(self._clients)}})
 
 
 def _digest(key: str) -> bytes:

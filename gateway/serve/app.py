@@ -15,12 +15,14 @@ from typing import Any
 
 from aiohttp import web
 
+from dragoman.backends.background import end, in_background
 from dragoman.backends.base import Backend
 from dragoman.gateway.calls.handler import Handler
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Keys
+from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.reasoning_seal import Sealer
 from dragoman.gateway.keys.secrets import Secrets, read_client_keys
 from dragoman.gateway.serve.endpoints import Endpoints
@@ -70,8 +72,7 @@ class Gateway:
             config.metrics_public,
             secrets.grants,
             workers=config.workers,
-            file=config.api_keys_file,
-            read_again=partial(read_client_keys, config, os.environ),
+            file=_key_file(config),
             previous=None if previous is None else previous._keys,
         )
         self._endpoints = Endpoints(protocols)
@@ -114,12 +115,20 @@ class Gateway:
     async def life(self, app: web.Application) -> AsyncIterator[None]:
         await self.gate.start()
         process_metrics = ProcessMetrics(self.metrics)
+        keys = in_background(self._keys.follow(), "key file")
         yield
+        await end(keys)
         process_metrics.close()
         await self.models.close()
         await self.gate.close()
         await self.tracing.close()
         await self.handler.images.close()
+
+
+def _key_file(config: Config) -> KeyFile | None:
+    if config.api_keys_file is None:
+        return None
+    return KeyFile(config.api_keys_file, partial(read_client_keys, config, os.environ))
 
 
 def _post(handle: Next) -> Next:
