@@ -118,7 +118,7 @@ class Gateway:
         keys = in_background(self._keys.follow(), "key file")
         yield
         await end(keys)
-        process_metrics.close()
+        await process_metrics.close()
         await self.models.close()
         await self.gate.close()
         await self.tracing.close()

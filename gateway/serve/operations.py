@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from dragoman import gateway
@@ -40,7 +42,8 @@ class OperationRoutes:
         return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
 
     async def _figures(self, request: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+        figures = await asyncio.to_thread(self._metrics.render)  # the other workers' are in files
+        return web.Response(body=figures, headers={"Content-Type": CONTENT_TYPE})
 
     async def _description(self, request: web.Request) -> web.Response:
         return json_response(200, describe(self._endpoints.protocols.values()), {})

@@ -71,8 +71,9 @@ class Formatter(logging.Formatter):
         return record.msg % tuple(NOT_LOGGED if isinstance(each, Sensitive) else each for each in args)
 
     def _exception(self, error: BaseException, trace: TracebackType | None) -> str:
-        frames = traceback.extract_tb(trace)
-        where = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-12:])
+        # walked, not extracted: that would read the source files, on the event loop
+        frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(trace)]
+        where = " > ".join(f"{code.co_filename}:{line} {code.co_name}" for code, line in frames[-12:])
         words = f": {error}" if self._prompts else ""
         return f"{type(error).__name__}{words} ({where})"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import linecache
 import logging
 from collections.abc import Iterator
 
@@ -67,6 +68,23 @@ def test_a_bug_is_logged_with_its_place_and_its_words_only_where_asked_for(
     assert "KeyError" in told
     assert "gateway/telemetry/test_logs.py" in told
     assert ("a prompt" in told) == prompts
+
+
+def test_the_place_of_a_bug_is_named_without_reading_its_source(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("a source file was looked at, on the event loop of a gateway that serves")
+
+    configure(LogConfig(), [], stream)
+    with monkeypatch.context() as patched:
+        for name in ("checkcache", "updatecache", "getline", "getlines"):
+            patched.setattr(linecache, name, read)
+        try:
+            bug()
+        except KeyError:
+            log.exception("bug")
+    assert "test_logs.py" in orjson.loads(stream.getvalue())["exception"]
 
 
 @pytest.mark.parametrize("prompts", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -16,10 +17,28 @@ async def test_lag_and_memory_are_sampled(monkeypatch: pytest.MonkeyPatch) -> No
     metrics = Metrics()
     process_metrics = ProcessMetrics(metrics)
     await until(lambda: (metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") or 0) >= 3)
-    process_metrics.close()
+    await until(lambda: metrics.registry.get_sample_value("dragoman_resident_memory_bytes"))
+    await process_metrics.close()
     count = metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count")
     memory = metrics.registry.get_sample_value("dragoman_resident_memory_bytes") or 0
     assert 10_000_000 < memory < 4_000_000_000
     assert resident() is not None
     await asyncio.sleep(0.05)
     assert metrics.registry.get_sample_value("dragoman_loop_lag_seconds_count") == count
+
+
+async def test_memory_is_read_off_the_loop_and_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.PERIOD", 0.001)
+    answers: list[int | None] = [None, 7]
+    threads: set[int] = set()
+
+    def read() -> int | None:
+        threads.add(threading.get_ident())
+        return answers.pop(0) if len(answers) > 1 else answers[0]
+
+    monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.resident", read)
+    metrics = Metrics()
+    process_metrics = ProcessMetrics(metrics)
+    await until(lambda: metrics.registry.get_sample_value("dragoman_resident_memory_bytes") == 7)
+    await process_metrics.close()
+    assert threading.get_ident() not in threads
