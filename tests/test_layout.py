@@ -65,7 +65,6 @@ ELSEWHERE = {
     "gateway/doctor/": "tests/gateway/test_doctor.py",
     "gateway/serve/": "tests/gateway/serve/test_app.py",
     "gateway/serve/connection.py": "tests/whole/test_hostile.py",
-    "gateway/serve/server.py": "tests/whole/test_life.py",
     "gateway/serve/sockets.py": "tests/gateway/test_cli.py",
 }
 

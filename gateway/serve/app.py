@@ -2,14 +2,17 @@
 
 `build` gives an aiohttp application that `dragoman serve`, a test or another program can run. Routes of client
 protocols come from `PROTOCOLS`; this module knows none by name. The runner needs `RUNNER_OPTIONS`: without
-cancellation, a client that leaves would keep its GPU work running.
+cancellation, a client that leaves would keep its GPU work running. What reads files and imports packages is `open_all`:
+a server that reloads calls it in a thread, so that streams do not wait for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets as random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -32,7 +35,7 @@ from dragoman.gateway.serve.operations import OperationRoutes
 from dragoman.gateway.telemetry.logs import Redactor
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.process_metrics import ProcessMetrics
-from dragoman.gateway.telemetry.tracing import open_tracing
+from dragoman.gateway.telemetry.tracing import Tracing, open_tracing
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import Protocol
 from dragoman.translators.registry import PROTOCOLS
@@ -47,6 +50,16 @@ RUNNER_OPTIONS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What took files and packages to make; nothing of it has been started. `ingredients`: what each backend that was
+    opened from the configuration is made of, by its name."""
+
+    backends: Sequence[Backend]
+    tracing: Tracing
+    ingredients: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
+
+
 class Gateway:
     """What one process serves from one configuration. From `previous`, the gateway of an older one, come the metrics,
     the watches of backends that have not changed, what clients have spent, and the queue where its limits are equal."""
@@ -54,17 +67,17 @@ class Gateway:
     def __init__(
         self,
         config: Config,
-        backends: Sequence[Backend],
+        opened: Opened,
         secrets: Secrets,
         protocols: Sequence[Protocol],
         previous: Gateway | None = None,
     ) -> None:
         self.config = config
         self.metrics: Metrics = Metrics() if previous is None else previous.metrics
-        self.ingredients: dict[str, tuple[object, ...]] = {}  # by name, of backends opened from the configuration
-        self.gate: Gate = self._open_gate(backends, previous)
-        self.models = Models(config, backends)
-        self.tracing = open_tracing(os.environ)
+        self.ingredients = opened.ingredients
+        self.gate: Gate = self._open_gate(opened.backends, previous)
+        self.models = Models(config, opened.backends)
+        self.tracing = opened.tracing
         redact = Redactor(secrets.all())
         self.handler: Handler = self._open_handler(secrets, redact, previous)
         self._keys: Keys = Keys(
@@ -113,16 +126,15 @@ class Gateway:
         return call
 
     async def life(self, app: web.Application) -> AsyncIterator[None]:
-        await self.gate.start()
-        process_metrics = ProcessMetrics(self.metrics)
-        keys = in_background(self._keys.follow(), "key file")
-        yield
-        await end(keys)
-        await process_metrics.close()
-        await self.models.close()
-        await self.gate.close()
-        await self.tracing.close()
-        await self.handler.images.close()
+        async with contextlib.AsyncExitStack() as ends:  # each is ended, also where ending another fails
+            ends.push_async_callback(self.handler.images.close)
+            ends.push_async_callback(self.tracing.close)
+            ends.push_async_callback(self.gate.close)
+            ends.push_async_callback(self.models.close)
+            await self.gate.start()
+            ends.push_async_callback(ProcessMetrics(self.metrics).close)
+            ends.push_async_callback(end, in_background(self._keys.follow(), "key file"))
+            yield
 
 
 def _key_file(config: Config) -> KeyFile | None:
@@ -145,7 +157,7 @@ GATEWAY: web.AppKey[Gateway] = web.AppKey("gateway", Gateway)
 
 def build(
     config: Config,
-    backends: Sequence[Backend] | None = None,
+    backends: Sequence[Backend] | Opened | None = None,
     secrets: Secrets | None = None,
     protocols: Sequence[Protocol] | None = None,
     previous: Gateway | None = None,
@@ -153,11 +165,10 @@ def build(
     """`backends` and `protocols` default to those of the configuration and of the registry. With `previous`, the
     gateway of an older configuration, backends that have not changed go on running."""
     secrets = secrets or Secrets()
-    ingredients: dict[str, tuple[object, ...]] = {}
     if backends is None:
-        backends, ingredients = _open_backends(config, secrets, previous)
-    gateway = Gateway(config, backends, secrets, PROTOCOLS if protocols is None else protocols, previous)
-    gateway.ingredients = ingredients
+        backends = open_all(config, secrets, previous)
+    opened = backends if isinstance(backends, Opened) else Opened(backends, open_tracing(os.environ))
+    gateway = Gateway(config, opened, secrets, PROTOCOLS if protocols is None else protocols, previous)
     middlewares = [gateway.middleware.before_all]
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     app[GATEWAY] = gateway
@@ -167,10 +178,9 @@ def build(
     return app
 
 
-def _open_backends(
-    config: Config, secrets: Secrets, previous: Gateway | None
-) -> tuple[list[Backend], dict[str, tuple[object, ...]]]:
-    """A backend for each group, and what each is made of; the previous one's where that is the same."""
+def open_all(config: Config, secrets: Secrets, previous: Gateway | None = None) -> Opened:
+    """A backend for each group, the previous one's where it is made of the same. Raises `ConfigError`. Takes seconds
+    where packages are imported, and needs no event loop."""
     from dragoman.gateway.factory import ingredients, open_group  # with all its clients: not for who brings backends
 
     made_of = {group.name: ingredients(config, secrets, group) for group in config.groups}
@@ -181,4 +191,4 @@ def _open_backends(
         else open_group(config, secrets, group)
         for group in config.groups
     ]
-    return backends, made_of
+    return Opened(backends, open_tracing(os.environ), made_of)

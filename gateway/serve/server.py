@@ -1,10 +1,10 @@
 """One process from its first socket to its last: listen, report ready, serve, reload the configuration, drain, end.
 
 SIGHUP starts a new generation of the gateway next to the old one, which finishes the calls it has begun; a
-configuration that cannot be used changes nothing. At SIGTERM the gateway turns not ready, takes new requests for a few
-seconds more, until load balancers have noticed, and stops listening. Running answers finish, up to the drain limit; the
-rest end with a failure that clients retry. SIGINT skips the wait for load balancers, and a second signal ends every
-wait.
+configuration that cannot be used changes nothing. It is read and its backends are opened in a thread, so that running
+streams do not wait for files and imports. At SIGTERM the gateway turns not ready, takes new requests for a few seconds
+more, until load balancers have noticed, and stops listening. Running answers finish, up to the drain limit; the rest
+end with a failure that clients retry. SIGINT skips the wait for load balancers, and a second signal ends every wait.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import asyncio
 import gc
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +21,13 @@ from typing import Any
 
 from aiohttp import web
 
+from dragoman.backends.background import end, in_background
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.config import FIXED, Config, ConfigError
 from dragoman.gateway.keys.reasoning_seal import own_key, state_directory
 from dragoman.gateway.keys.secrets import Reread, Secrets, check_open
-from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, build
+from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, Opened, build, open_all
 from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
 from dragoman.gateway.serve.connection import Runner
 from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
@@ -90,6 +92,17 @@ def for_reload(read: Config, secrets: Secrets, running: Config) -> Config:
     return config
 
 
+def _read_for_reload(reread: Reread, running: Config) -> tuple[Config, Config, Secrets]:
+    """The configuration as it was read and as it can take effect, and the secrets with a key to seal with."""
+    read, secrets = reread()
+    config = for_reload(read, secrets, running)
+    return read, config, with_seal_key(config, secrets)
+
+
+def _open_files(config: Config, secrets: Secrets, older: Gateway | None) -> tuple[ssl.SSLContext | None, Opened]:
+    return for_clients(config.tls), open_all(config, secrets, older)
+
+
 @dataclass(slots=True, eq=False)
 class Generation:
     """The gateway built from one configuration, with the runner that serves it."""
@@ -125,8 +138,9 @@ class Server:
     async def open(self, config: Config, secrets: Secrets) -> None:
         """Starts a generation that takes over; raises `ConfigError` if it cannot, and then nothing has changed."""
         previous = self._generations[-1] if self._generations else None
-        tls = for_clients(config.tls)
-        app = build(config, secrets=secrets, previous=previous.gateway if previous else None)
+        older = previous.gateway if previous else None
+        tls, opened = await asyncio.to_thread(_open_files, config, secrets, older)
+        app = build(config, opened, secrets, previous=older)
         generation = Generation(app[GATEWAY], Runner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
         try:
             await generation.runner.setup()
@@ -140,14 +154,13 @@ class Server:
             generation.gateway.gate.take_over(previous.gateway.gate)
             previous.gateway.handler.leaving = True
             await _stop_listening(previous.runner)  # from here on nobody is met with the older configuration
-            previous.retiring = asyncio.create_task(self._retire(previous), name="older generation")
+            previous.retiring = in_background(self._retire(previous), "older generation")
 
     async def reload(self, reread: Reread) -> None:
         old = self.gateway.config
         try:
-            read, secrets = await asyncio.to_thread(reread)
-            config = for_reload(read, secrets, old)
-            await self.open(config, with_seal_key(config, secrets))
+            read, config, secrets = await asyncio.to_thread(_read_for_reload, reread, old)
+            await self.open(config, secrets)
         except ConfigError as error:
             log.error("the configuration stays as it was: %s", error)
             return
@@ -169,11 +182,10 @@ class Server:
             if handler.idle.is_set() and (gone or asyncio.get_running_loop().time() > end):
                 break
             await asyncio.sleep(LINGER_POLL)
-        while self._generations[0] is not generation:
-            older = self._generations[0].retiring
-            assert older is not None
-            await asyncio.wait((older,))
-        await runner.cleanup()
+        place = self._generations.index(generation)
+        if older := [each.retiring for each in self._generations[:place] if each.retiring is not None]:
+            await asyncio.wait(older)
+        await _clean_up(runner)
         self._generations.remove(generation)
 
     async def leave(self, grace: float, hurry: asyncio.Future[int]) -> None:
@@ -185,21 +197,20 @@ class Server:
             await asyncio.wait((hurry,), timeout=grace)
         for bound in self._sockets:  # otherwise clients could still connect and would wait for an answer until the end
             bound.close()
-        await asyncio.gather(*(drain(each.gateway, each.runner, hurry) for each in self._generations))
+        drains = (drain(each.gateway, each.runner, hurry) for each in self._generations)
+        for failure in await asyncio.gather(*drains, return_exceptions=True):
+            if failure is not None:  # it cuts no other generation's answers
+                log.error("a generation could not be drained", exc_info=failure)
 
     async def close(self) -> None:
         await self._stop_retiring()
         for each in self._generations:
-            await each.runner.cleanup()
+            await _clean_up(each.runner)
         for bound in self._sockets:
             bound.close()
 
     async def _stop_retiring(self) -> None:
-        tasks = [each.retiring for each in self._generations if each.retiring is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(*(each.retiring for each in self._generations))
 
 
 async def _serve(
@@ -222,12 +233,13 @@ async def _serve(
         _settle_garbage_collector()
         grace = server.gateway.config.grace if await stop == signal.SIGTERM else 0.0
         again = asyncio.create_task(_until_stopped(server, signals, None), name="second signal")
-        await server.leave(grace, again)
-        again.cancel()
+        try:
+            await server.leave(grace, again)
+        finally:
+            await end(again)
         return 0
     finally:
-        for task in (stop, announced):
-            task.cancel()
+        await end(stop, announced)
         for number in handled:
             loop.remove_signal_handler(number)
 
@@ -290,6 +302,14 @@ async def drain(gateway: Gateway, runner: web.AppRunner, hurry: asyncio.Future[i
         await _until_idle(gateway, LAST_WORDS, None)
 
 
+async def _clean_up(runner: web.AppRunner) -> None:
+    """A failure is logged: other generations, and the process, still have to end."""
+    try:
+        await runner.cleanup()
+    except Exception:
+        log.exception("a generation could not be ended cleanly")
+
+
 async def _stop_listening(runner: web.AppRunner) -> None:
     for site in list(runner.sites):
         await site.stop()
@@ -297,5 +317,7 @@ async def _stop_listening(runner: web.AppRunner) -> None:
 
 async def _until_idle(gateway: Gateway, seconds: float, hurry: asyncio.Future[int] | None) -> None:
     idle = asyncio.ensure_future(gateway.handler.idle.wait())
-    await asyncio.wait((idle,) if hurry is None else (idle, hurry), timeout=seconds, return_when="FIRST_COMPLETED")
-    idle.cancel()
+    try:
+        await asyncio.wait((idle,) if hurry is None else (idle, hurry), timeout=seconds, return_when="FIRST_COMPLETED")
+    finally:
+        idle.cancel()

@@ -232,14 +232,11 @@ def _open_and_end(config: Config, secrets: Secrets, writing: int) -> None:
     from dragoman.gateway.factory import open_backends
     from dragoman.gateway.serve.tls import for_clients
 
-    async def opened() -> list[object]:
-        for_clients(config.tls)
-        return [*open_backends(config, secrets)]
-
     status = CRASHED
     try:
         signal.alarm(TRY_LIMIT)
-        backends = asyncio.run(opened())  # a name, so that none is collected, unclosed, before the exit
+        for_clients(config.tls)
+        backends = open_backends(config, secrets)  # a name, so that none is collected, unclosed, before the exit
         status = 0 if backends else CRASHED
     except ConfigError as error:
         os.write(writing, str(error).encode()[:4000])
