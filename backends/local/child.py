@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from dragoman.backends.background import end, in_background
 from dragoman.translators.errors import GatewayError, Kind
 
 logger = logging.getLogger(__name__)
@@ -131,7 +132,7 @@ class LocalModel:
             await self._end()
             self._become(ChildState.FAILED)
             raise
-        self._keeper = asyncio.create_task(self._keep(), name="local-model")
+        self._keeper = in_background(self._keep(), "local-model")
         return url
 
     async def ready(self, seconds: float = 60.0) -> str:
@@ -151,9 +152,7 @@ class LocalModel:
     async def close(self) -> None:
         """Ends the child and returns when it is gone; may be called in any state, and twice."""
         self._become(ChildState.CLOSED)
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        await end(self._keeper)
         await self._end()
 
     def _become(self, state: ChildState) -> None:
@@ -185,13 +184,17 @@ class LocalModel:
             except (LocalModelError, OSError) as error:
                 await self._end()
                 logger.error("the local model did not start again: %s", error)
+            except Exception:
+                await self._end()
+                logger.exception("the local model did not start again")
 
     async def _launch(self) -> str:
         self._stderr = b""
+        model = await asyncio.to_thread(weights)  # looks through what is installed
         child = self._child = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", str(_SERVER)),  # -P: the modules beside the script must not shadow packages of the same names
-            *_arguments(weights(), self.options),
+            *_arguments(model, self.options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -200,7 +203,7 @@ class LocalModel:
         if self._state is ChildState.CLOSED:
             raise LocalModelError("the local model was closed while it started")
         assert child.stdout is not None
-        self._listener = asyncio.create_task(self._listen(child), name="local-model-stderr")
+        self._listener = in_background(self._listen(child), "local-model-stderr")
         try:
             async with asyncio.timeout(self.options.start_seconds):
                 line = await child.stdout.readline()

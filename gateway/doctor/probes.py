@@ -197,18 +197,21 @@ class Probes:
         request = replace(self._request(("user", "Count from 1 to 500, with commas.")), max_tokens=TOKENS)
         answer = ProbeSink()
         task = asyncio.create_task(self._backend.stream(request, answer))
+        begun = asyncio.create_task(answer.begun.wait())
         try:
-            async with asyncio.timeout(LIMIT):
-                await asyncio.wait(
-                    (task, begun := asyncio.create_task(answer.begun.wait())), return_when="FIRST_COMPLETED"
-                )
-            begun.cancel()
+            await asyncio.wait((task, begun), timeout=LIMIT, return_when="FIRST_COMPLETED")
+            if not task.done() and not begun.done():
+                return Finding("weak", "client leaves", f"no first token within {LIMIT:g} s")
             left = time.monotonic()
             task.cancel()
             await asyncio.wait((task,), timeout=4 * ENDS_WITHIN)
-        except TimeoutError:
+            if task.done() and not task.cancelled():
+                task.result()  # raises what broke it
+        except GatewayError as error:
+            return Finding("weak", "client leaves", error.message)
+        finally:
+            begun.cancel()
             task.cancel()
-            return Finding("weak", "client leaves", f"no first token within {LIMIT:g} s")
         taken = time.monotonic() - left
         limits = getattr(self._backend, "cancellation", "")
         verdict: Verdict = "ok" if taken <= ENDS_WITHIN and not limits else "weak"

@@ -83,6 +83,19 @@ async def test_a_server_that_fails_agents_and_what_would_help() -> None:
     assert found["late system message"].verdict == "FAIL"
 
 
+async def test_an_answer_that_breaks_off_says_nothing_about_clients_that_leave() -> None:
+    def play(body: dict[str, Any]) -> Script:
+        return (
+            Script.json({"error": {"message": "broken"}}, 500)
+            if "500" in body["messages"][-1]["content"]
+            else able(body)
+        )
+
+    found = (await examined(play, "vllm"))["client leaves"]
+    assert found.verdict == "weak"
+    assert not found.result.startswith("let go after ")
+
+
 async def test_a_server_that_answers_nothing_is_not_examined_further() -> None:
     found = await examined(lambda body: Script.json({"error": "down"}, 500), "generic")
     assert found["text"].verdict == "FAIL"

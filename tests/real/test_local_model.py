@@ -265,6 +265,20 @@ async def test_a_restart_that_fails_is_tried_again(model: LocalModel, monkeypatc
     assert await model.ready(120) == model.url
 
 
+async def test_a_bug_during_a_restart_is_logged_and_the_restart_tried_again(
+    model: LocalModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> Path:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(local_child, "weights", broken)
+        kill(model)
+        await until(lambda: model.restarts >= 2, 120)
+    assert await model.ready() == model.url
+    assert "RuntimeError: a bug" in caplog.text
+
+
 async def test_closing_leaves_no_process_even_in_the_middle_of_a_prompt(real_component: RealComponent) -> None:
     real_component("local-model")
     model = LocalModel(ONE_THREAD)
