@@ -1,40 +1,88 @@
-"""What a backend is: something that answers a `Request` with events, pushed into a sink.
+"""What a backend is: something that prepares a `Request` once and answers it with events, pushed into a sink.
 
-`stream` calls `sink.feed` synchronously for every upstream read. `False` means enough: the backend ends the upstream
-work, feeds one last `Finished` with the usage that it knows, and returns. It returns when the answer has ended and
-raises `GatewayError` when it broke, after feeding what its decoder still held. Cancelling the task that runs `stream`
-must free the server's work before the cancellation leaves the backend. Stages (`translators.constraints.parallel`,
-`backends.enforce`) are sinks around sinks.
+`prepare` makes everything that follows from the request and the backend's settings; `stream` and `count` take what it
+made. `stream` feeds the sink synchronously, once for each read of the upstream, and the sink says how to go on. When it
+has enough, or nobody waits for the answer any more, the backend ends the upstream work and returns: a receiver that
+left is no error. Otherwise it returns when the answer has ended, and raises `GatewayError` when it broke, after feeding
+what its decoder still held. Cancelling the task that runs `stream` must free the server's work before the cancellation
+leaves the backend. Stages (`translators.constraints.parallel`, `backends.enforce`) are sinks around sinks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Literal, Protocol
 
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Note, Request
 
 
+class Flow(Enum):
+    """How the reading of an answer goes on. `WAIT`: pause it until the sink calls `on_writable`. `ENOUGH`: end the
+    upstream work now; the receiver has what it wanted, or is gone."""
+
+    MORE = "more"
+    WAIT = "wait"
+    ENOUGH = "enough"
+
+
+def nothing() -> None:
+    """What a callback does until somebody sets it."""
+
+
 class Sink(Protocol):
-    """Where events go. `touched` turns True with the first event: from then on nothing may be tried again elsewhere."""
+    """Where events go. Whoever reads an answer sets the two callbacks for as long as it reads: `on_writable` is called
+    after `WAIT`, once more can be taken; `on_left` at any time, when nobody waits for the answer any more."""
+
+    on_writable: Callable[[], object]
+    on_left: Callable[[], object]
 
     @property
-    def touched(self) -> bool: ...
-
-    @property
-    def full(self) -> bool:
-        """Ask after each `feed`; when True, await `drained()` before the next read, which is the back-pressure."""
+    def touched(self) -> bool:
+        """True from the first event on: from then on nothing may be tried again elsewhere."""
         ...
 
-    def feed(self, events: Sequence[Event]) -> bool: ...
+    def feed(self, events: Sequence[Event]) -> Flow: ...
 
-    async def drained(self) -> None: ...
+    def prompt_size(self, tokens: int) -> None:
+        """The size of the prompt, from whoever knows it first; later calls change nothing."""
+        ...
 
     def note(self, note: Note) -> None:
         """A drop or a repair that was found only while the answer was running; it goes into the metric."""
         ...
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A request as one backend will send it: everything that follows from it, made once. A backend adds what it needs.
+
+    `notes`: what has to be dropped, repaired or left unenforced. `tokens`: the size of the rendered prompt, where it
+    fell out or has been counted."""
+
+    request: Request
+    notes: tuple[Note, ...] = ()
+    tokens: int | None = None
+
+    def limit(self, max_tokens: int) -> None:
+        """The answer may have at most so many tokens."""
+        self.request = replace(self.request, max_tokens=max_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What differs between backends, apart from what all of them do.
+
+    `kind`: backends whose kinds are equal take what another one has prepared. `wakes`: its server can be woken.
+    `unstoppable`: what keeps a client that leaves from freeing the GPU, "" where nothing does. `load`: requests that
+    run or wait in the server, whoever sent them, as last reported; None where it does not report them."""
+
+    kind: object
+    wakes: bool = False
+    unstoppable: str = ""
+    load: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +105,30 @@ class ModelInfo:
 
 
 class Backend(Protocol):
-    """`name` labels metrics and logs; it holds no secret. `start` and `close` are called once each."""
+    """`name` labels metrics and logs; it holds no secret. `start` and `close` are called once each. `learned` is called
+    with the name of a body field that is left out for a while, since the server has refused it."""
+
+    learned: Callable[[str], None]
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def traits(self) -> Traits: ...
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
-    def prepare(self, request: Request) -> tuple[Note, ...]:
-        """What this backend will have to drop, repair or leave unenforced in `request`; raises where it cannot serve
-        it."""
+    async def prepare(self, request: Request) -> Prepared:
+        """Raises if this backend cannot serve the request. The server is not asked anything."""
         ...
 
-    async def stream(self, request: Request, sink: Sink) -> None: ...
+    async def stream(self, prepared: Prepared, sink: Sink) -> None: ...
+
+    async def count(self, prepared: Prepared) -> int | None:
+        """The true size of the rendered prompt with its tools, None where the server cannot count it."""
+        ...
 
     async def health(self) -> Health: ...
 
@@ -79,24 +136,10 @@ class Backend(Protocol):
         """The models served, by upstream name; raises `GatewayError` when the list cannot be read."""
         ...
 
-    async def count_tokens(self, request: Request) -> int | None:
-        """The true size of the rendered prompt with its tools, None where the server cannot count it."""
+    async def wake(self) -> None:
+        """Asks a server that sleeps to wake, and returns; `health` says whether it is awake. Raises ASLEEP where it
+        cannot be woken."""
         ...
-
-
-@runtime_checkable
-class Wakeable(Protocol):
-    """A backend whose server can be woken. `wake` asks it to and returns; `health` says whether it is awake."""
-
-    async def wake(self) -> None: ...
-
-
-@runtime_checkable
-class Learner(Protocol):
-    """A backend that leaves out a body field for a while after its server has refused it. `learned` is called with the
-    name of each such field."""
-
-    learned: Callable[[str], None]
 
 
 class Unanswered(GatewayError):

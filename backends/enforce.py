@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from dragoman.backends.base import Sink
+from dragoman.backends.base import Flow, Sink, nothing
 from dragoman.backends.usage import total
 from dragoman.translators.constraints.forced import Accepted, Plan, Rejected, again, reasoning_text
 from dragoman.translators.errors import GatewayError, Kind
@@ -22,11 +22,14 @@ ATTEMPTS = 2
 
 
 class Withheld:
-    """A sink that keeps the events; notes pass through."""
+    """A sink that keeps the events; everything else passes through."""
 
     def __init__(self, outer: Sink) -> None:
         self.events: list[Event] = []
         self.fold = Fold()
+        self.on_writable: Callable[[], object] = nothing  # it is never full
+        self.prompt_size = outer.prompt_size
+        self.note = outer.note
         self._outer = outer
 
     @property
@@ -34,24 +37,17 @@ class Withheld:
         return bool(self.events)
 
     @property
-    def full(self) -> bool:
-        return False
+    def on_left(self) -> Callable[[], object]:
+        return self._outer.on_left
 
-    def feed(self, events: Sequence[Event]) -> bool:
+    @on_left.setter
+    def on_left(self, callback: Callable[[], object]) -> None:
+        self._outer.on_left = callback
+
+    def feed(self, events: Sequence[Event]) -> Flow:
         self.events += events
         self.fold.feed(events)
-        return True
-
-    async def drained(self) -> None:
-        return
-
-    def note(self, note: Note) -> None:
-        self._outer.note(note)
-
-
-def planned(plan: Plan | None, original: Request) -> Request:
-    """The request that is sent first: the plan's, or the original where everything is enforced by the server."""
-    return original if plan is None else plan.request
+        return Flow.MORE
 
 
 async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) -> None:
@@ -65,7 +61,8 @@ async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) ->
         held = Withheld(sink)
         await run(request, held)
         finished = held.fold.finished
-        assert finished is not None, "run returned without Finished"
+        if finished is None:  # the receiver left
+            return
         usages.append(finished.usage)
         verdict = plan.judge(held.fold)
         if isinstance(verdict, Accepted) or finished.reason is not StopReason.STOP:

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from dragoman.backends.base import Backend
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
-from dragoman.backends.deadline import Timeouts
 from dragoman.backends.local.backend import Local
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.address import unusable
 from dragoman.backends.triton.factory import open_triton
 

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dragoman.backends.base import Backend
-from dragoman.backends.deadline import Timeouts
 from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool
 from dragoman.backends.pool.replica import PoolSettings
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.address import KNOWN, shown
 from dragoman.gateway.config import BackendConfig, BackendTls, Config, ConfigError, Group

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from dragoman.backends.base import Health, ModelInfo, Sink
+from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets
 from dragoman.gateway.serve.app import build
@@ -113,11 +113,7 @@ OTHER = Protocol("other", "plain/other", parse, error, models=MODELS, refusal=re
 
 async def hello(request: Request, sink: Sink) -> None:
     sink.feed([Started(), PartStarted("text"), Delta("hel")])
-    if sink.full:
-        await sink.drained()
     sink.feed([Delta("lo"), PartEnded()])
-    if sink.full:
-        await sink.drained()
     sink.feed([Finished(StopReason.STOP, Usage(3, 2, cached=1))])
 
 
@@ -137,6 +133,7 @@ class FakeBackend:
     cancelled: int = 0
     probes: int = 0
     closed: int = 0
+    load: float | None = None
     entered: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def start(self) -> None:
@@ -148,10 +145,18 @@ class FakeBackend:
     async def close(self) -> None:
         self.closed += 1
 
-    def prepare(self, request: Request) -> tuple[Note, ...]:
-        return self.notes
+    def __post_init__(self) -> None:
+        self.learned: Callable[[str], None] = lambda name: None
 
-    async def stream(self, request: Request, sink: Sink) -> None:
+    @property
+    def traits(self) -> Traits:
+        return Traits(FakeBackend, load=self.load)
+
+    async def prepare(self, request: Request) -> Prepared:
+        return Prepared(request, self.notes)
+
+    async def stream(self, prepared: Prepared, sink: Sink) -> None:
+        request = prepared.request
         self.requests.append(request)
         self.running += 1
         self.entered.set()
@@ -172,7 +177,10 @@ class FakeBackend:
             raise GatewayError(Kind.BACKEND_DOWN, "no list")
         return self.served
 
-    async def count_tokens(self, request: Request) -> int | None:
+    async def wake(self) -> None:
+        raise GatewayError(Kind.ASLEEP, "It cannot be woken.", source="backend")
+
+    async def count(self, prepared: Prepared) -> int | None:
         return None
 
 

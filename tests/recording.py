@@ -1,21 +1,25 @@
-"""A sink that writes down what it was fed, for tests of backends and stages."""
+"""A sink that writes down what it was fed, for tests of backends and stages, and the two ways to ask a backend."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dragoman.backends.base import Backend, Flow, Sink, nothing
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Delta, Event, Finished, Message, Note, Reasoning, Refusal, Request, Text, ToolCall
 from tests.waiting import LIMIT
 
 
 class Recorder:
-    """`enough` decides after each feed whether it wants no more; while `held` is set it says that it is full."""
+    """`enough` decides after each feed whether it wants no more; while `held` is set it lets the reader wait."""
 
     def __init__(self, enough: Callable[["Recorder"], bool] | None = None) -> None:
+        self.on_writable: Callable[[], object] = nothing
+        self.on_left: Callable[[], object] = nothing
         self.events: list[Event] = []
         self.feeds: list[list[Event]] = []
         self.notes: list[Note] = []
+        self.size: int | None = None
         self.held = False
         self.waits = 0
         self._enough = enough
@@ -25,26 +29,22 @@ class Recorder:
     def touched(self) -> bool:
         return bool(self.events)
 
-    @property
-    def full(self) -> bool:
-        return self.held
-
-    def feed(self, events: Sequence[Event]) -> bool:
+    def feed(self, events: Sequence[Event]) -> Flow:
         self.events += events
         self.feeds.append(list(events))
         self._changed.set()
         self._changed = asyncio.Event()
-        return self._enough is None or not self._enough(self)
+        if self._enough is not None and self._enough(self):
+            return Flow.ENOUGH
+        self.waits += self.held
+        return Flow.WAIT if self.held else Flow.MORE
 
-    async def drained(self) -> None:
-        self.waits += 1
-        while self.held:
-            await self._changed.wait()
+    def prompt_size(self, tokens: int) -> None:
+        self.size = self.size or tokens
 
     def release(self) -> None:
         self.held = False
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.on_writable()
 
     def note(self, note: Note) -> None:
         self.notes.append(note)
@@ -75,3 +75,23 @@ def ask(text: str = "hi", **changes: Any) -> Request:
     """A request of one user message."""
     fields: dict[str, Any] = {"messages": (Message("user", (Text(text),)),), **changes}
     return Request(id="0" * 24, model="m", **fields)
+
+
+async def feed(sink: Sink, events: Sequence[Event]) -> Flow:
+    """As a reader does it: it waits while the sink cannot take more."""
+    flow = sink.feed(events)
+    if flow is Flow.WAIT:
+        writable = asyncio.Event()
+        sink.on_writable = writable.set
+        await writable.wait()
+        sink.on_writable = nothing
+    return flow
+
+
+async def answered(backend: Backend, request: Request, sink: Sink) -> None:
+    """The backend's answer to a request, fed into the sink."""
+    await backend.stream(await backend.prepare(request), sink)
+
+
+async def counted(backend: Backend, request: Request) -> int | None:
+    return await backend.count(await backend.prepare(request))

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
-from dragoman.backends.chat.encode import encode
+from dragoman.backends.chat.encode import encode, final
 from dragoman.backends.chat.settings import resolve
 from dragoman.translators.errors import GatewayError
 from tests.golden_files import GOLDEN, TRANSCRIPTS, compare, pretty, request, requests, upstream
@@ -115,7 +115,9 @@ def test_request(path: Path, rewrite_golden: bool) -> None:
     protocol = PROTOCOL[path.parent.name]
     try:
         turn = protocol.parse(request(path), CONTEXT)
-        sent, notes = encode(turn.request, resolve("vllm"), model="upstream-model")
+        settings = resolve("vllm")
+        body, notes = encode(turn.request, settings)
+        sent = final(body, settings, "upstream-model")
     except GatewayError as error:
         reply = protocol.error(error, f"req_{CONTEXT.id}")
         result: Json = {"status": reply.status, "error": reply.body}

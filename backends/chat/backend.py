@@ -20,37 +20,36 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import orjson
 
-from dragoman.backends.base import Health, ModelInfo, Sink, Unanswered
+from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits, Unanswered
+from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.chat.encode import encode, optional_fields, sent_fields, sent_tools
+from dragoman.backends.chat.driver import drive, settle
+from dragoman.backends.chat.encode import Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
 from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields, by_words
 from dragoman.backends.chat.settings import Settings
-from dragoman.backends.deadline import Deadline, Timeouts
-from dragoman.backends.enforce import enforce, planned
-from dragoman.backends.json_body import JsonBody, abort, read_bounded
+from dragoman.backends.enforce import enforce
+from dragoman.backends.json_body import JsonBody, read_bounded
 from dragoman.backends.max_tokens import room_left
 from dragoman.backends.model_folder import PromptCounter
-from dragoman.backends.prompts.messages import render
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.refusal import MAX_BODY, Refusal, for_log, read
 from dragoman.backends.trace_headers import OUTGOING
-from dragoman.translators.constraints import forced
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Finished, Note, Request
+from dragoman.translators.ir import Note, Request
 
 log = logging.getLogger(__name__)
 
-MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
 READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
-END_OF_BODY = 0.05  # seconds
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
 
@@ -88,6 +87,7 @@ class ChatCompletions:
         self._fresh: aiohttp.ClientSession | None = None
         self._probe: Probe | None = None
         self._refused = RefusedFields()
+        self._traits = Traits((ChatCompletions, self._settings), wakes=self._settings.wake_call is not None)
         self.learned: Callable[[str], None] = lambda field: None
 
     @property
@@ -95,8 +95,8 @@ class ChatCompletions:
         return self._name
 
     @property
-    def settings(self) -> Settings:
-        return self._settings
+    def traits(self) -> Traits:
+        return self._traits
 
     async def start(self) -> None:
         if self._pooled is None:
@@ -127,37 +127,22 @@ class ChatCompletions:
 
     # ----------------------------------------------------------------------------------------------------- the request
 
-    def prepare(self, request: Request) -> tuple[Note, ...]:
-        plan = self._plan(request)
-        asked = planned(plan, request)
-        if not self._settings.images:
-            render(asked.messages, self._settings)  # raises where an image cannot be left out
-        _, notes = optional_fields(asked, self._settings, self._refused_by(asked))
-        return notes + (() if plan is None else plan.notes)
+    async def prepare(self, request: Request) -> Prepared:
+        return prepared(request, self._settings, self._refused_by(request))
 
-    def _plan(self, request: Request) -> forced.Plan | None:
-        settings = self._settings
-        return forced.plan(
-            request,
-            force_tool=settings.force_tool,
-            json_schema=settings.json_schema,
-            shows_tools=settings.tools == "native",
-        )
-
-    async def stream(self, request: Request, sink: Sink) -> None:
+    async def stream(self, prepared: Prepared, sink: Sink) -> None:
+        assert isinstance(prepared, PreparedChat)
         await self._refuse_when_asleep()
-        await enforce(self._plan(request), request, self._generate, sink)
+        await enforce(prepared.plan, prepared.request, partial(self._generate, prepared), sink)
 
-    async def _generate(self, request: Request, sink: Sink) -> None:
-        answer = _AnswerReader(request, self._classify, sink, self._timeouts, self._settings)
-        try:
-            async with Deadline(self._timeouts.first) as deadline, self._opened(request, sink) as response:
-                await answer.read(response, deadline)
-        except TimeoutError:
-            answer.timed_out()
-        finally:
-            for note in answer.decoder.notes:
-                sink.note(note)
+    async def _generate(self, prepared: PreparedChat, request: Request, sink: Sink) -> None:
+        """One attempt: with what was prepared, or with the second request of a plan."""
+        attempt = prepared if request is prepared.asked else prepared.rewritten(self._settings, asked=request)
+        decoder = ChatDecoder(
+            request, self._classify, markup=self._settings.markup, markup_prompt=self._settings.markup_prompt
+        )
+        reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
+        await drive(reader, self._opened(attempt, sink))
 
     def _classify(self, status: int, body: Any) -> GatewayError:
         refusal = read(body)
@@ -167,22 +152,21 @@ class ChatCompletions:
     # ------------------------------------------------------------------------------------------------------ connection
 
     @contextlib.asynccontextmanager
-    async def _opened(self, request: Request, sink: Sink) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _opened(self, attempt: PreparedChat, sink: Sink) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response whose body is the answer; what is not read to its end is aborted."""
-        response = await self._ask(request, sink)
+        response = await self._ask(attempt, sink)
         try:
             yield response
         finally:
-            await _settle(response)
+            await settle(response)
 
-    async def _ask(self, request: Request, sink: Sink) -> aiohttp.ClientResponse:
+    async def _ask(self, attempt: PreparedChat, sink: Sink) -> aiohttp.ClientResponse:
         fresh = self._settings.fresh_connection
-        refused = self._refused_by(request)
         clamped = False
         while True:
-            body, _ = encode(request, self._settings, model=self._model, refused=refused)
+            asked = attempt.asked
             try:
-                response = await self._post(body, fresh, request.affinity)
+                response = await self._post(final(attempt.body, self._settings, self._model), fresh, asked.affinity)
             except _Stale:
                 fresh = True
                 continue
@@ -193,21 +177,22 @@ class ChatCompletions:
             if response.status in (401, 403):
                 log.error("%s: the server refuses the gateway's key: check the backend's api key", self._name)
             refusal = read(said)
-            if found := self._refused_now(request, response.status, refusal, refused):
-                refused |= found
+            if found := self._refused_now(attempt, response.status, refusal):
+                attempt = attempt.rewritten(self._settings, refused=found)
                 for name in sorted(found):
                     sink.note(Note("field", name))
                 continue
-            if request.thinking.effort is not None and refusal.mentions("reasoning_effort"):
+            if asked.thinking.effort is not None and refusal.mentions("reasoning_effort"):
                 # the value is refused: trtllm-serve 1.x knows three, and which ones changes with the version
-                request = replace(request, thinking=replace(request.thinking, effort=None))
+                silent = replace(asked, thinking=replace(asked.thinking, effort=None))
+                attempt = attempt.rewritten(self._settings, asked=silent)
                 sink.note(Note("field", "reasoning_effort"))
                 continue
             error = classify(response.status, refusal, self._settings, response.headers)
-            smaller = None if clamped else self._with_room_left(request, error)
+            smaller = None if clamped else self._with_room_left(asked, error)
             if smaller is None:
                 raise error
-            request, clamped = smaller, True
+            attempt, clamped = attempt.rewritten(self._settings, asked=smaller), True
             sink.note(Note("repair", "max_tokens"))
 
     async def _post(self, body: bytes, fresh: bool, affinity: str | None) -> aiohttp.ClientResponse:
@@ -240,12 +225,13 @@ class ChatCompletions:
     def _refused_by(self, request: Request) -> frozenset[str]:
         return self._refused.of(self._model or request.model)
 
-    def _refused_now(self, request: Request, status: int, refusal: Refusal, refused: frozenset[str]) -> frozenset[str]:
+    def _refused_now(self, attempt: PreparedChat, status: int, refusal: Refusal) -> frozenset[str]:
         """The fields without which another attempt makes sense, as this refusal names them. What its fields say is
         learned for the model; what only its words say is not, since they may be a client's."""
         if not self._settings.retry_stale or status not in (400, 422):
             return frozenset()
-        sent = sent_fields(request, self._settings, refused) - ESSENTIAL - set(self._settings.extra_body)
+        request = attempt.asked
+        sent = sent_fields(request, self._settings, attempt.refused) - ESSENTIAL - set(self._settings.extra_body)
         if named := by_fields(refusal, sent):
             log.warning("%s: does not accept %s: left out for %d s", self._name, ", ".join(sorted(named)), TTL)
             self._refused.learn(self._model or request.model, named)
@@ -283,126 +269,20 @@ class ChatCompletions:
     async def models(self) -> list[ModelInfo]:
         return await (await self._probing()).models()
 
-    async def count_tokens(self, request: Request) -> int | None:
+    async def count(self, prepared: Prepared) -> int | None:
+        assert isinstance(prepared, PreparedChat)
         await self._refuse_when_asleep()
-        asked = planned(self._plan(request), request)
         if self._counter is not None:
+            asked = prepared.asked
             return await self._counter.count(replace(asked, tools=sent_tools(asked, self._settings)))
-        fields, _ = optional_fields(asked, self._settings, self._refused_by(asked))
-        body: dict[str, Any] = {
-            "model": self._model or asked.model,
-            "messages": render(asked.messages, self._settings),
-        }
-        if sent_tools(asked, self._settings):
-            body["tools"] = fields["tools"]
-        kwargs = {**fields.get("chat_template_kwargs", {}), **self._settings.extra_body.get("chat_template_kwargs", {})}
-        if kwargs:
+        sent = prepared.body
+        body: Json = {"model": self._model or sent["model"], "messages": sent["messages"]}
+        if "tools" in sent:
+            body["tools"] = sent["tools"]
+        extra = self._settings.extra_body.get("chat_template_kwargs", {})
+        if kwargs := {**sent.get("chat_template_kwargs", {}), **extra}:
             body["chat_template_kwargs"] = kwargs
         return await (await self._probing()).count(body)
-
-
-class _AnswerReader:
-    """Reads one answer into a sink."""
-
-    def __init__(
-        self,
-        request: Request,
-        classify_: Callable[[int, Any], GatewayError],
-        sink: Sink,
-        timeouts: Timeouts,
-        settings: Settings,
-    ) -> None:
-        self.decoder = ChatDecoder(request, classify_, markup=settings.markup, markup_prompt=settings.markup_prompt)
-        self._sink = sink
-        self._timeouts = timeouts
-
-    async def read(self, response: aiohttp.ClientResponse, deadline: Deadline) -> None:
-        try:
-            if response.content_type == "application/json":
-                await self._read_whole(response)
-            else:
-                await self._read_stream(response, deadline)
-        except GatewayError:
-            self._abort()
-            raise
-        except (aiohttp.ClientError, ConnectionError):
-            self._broken_off()
-
-    async def _read_stream(self, response: aiohttp.ClientResponse, deadline: Deadline) -> None:
-        decoder, sink, limit, content = self.decoder, self._sink, self._timeouts.between, response.content
-        read = begun = closing = False
-        while data := await content.readany():
-            if not read and data.lstrip().startswith(b"{"):  # no event: JSON with the wrong content type
-                await self._read_whole(response, data)
-                return
-            read = True
-            events = decoder.feed(data)
-            if events:
-                begun = True
-                if not sink.feed(events):
-                    self._enough(events)
-                    return
-                if sink.full:
-                    deadline.pause()
-                    await sink.drained()
-                    deadline.move(limit)
-            if decoder.done:
-                await _to_the_end(content)
-                return
-            if decoder.stopping:
-                if not closing:
-                    closing = True
-                    deadline.move(self._timeouts.usage)
-            elif begun and (events or not data.startswith(b":")):  # comments are no progress
-                deadline.move(limit)
-        self._finish()
-
-    async def _read_whole(self, response: aiohttp.ClientResponse, begun: bytes = b"") -> None:
-        """A server that ignored `stream`, or that calls its stream JSON; `begun` was read already."""
-        body = begun + await read_bounded(response, MAX_WHOLE)
-        if len(body) >= MAX_WHOLE:
-            raise GatewayError(Kind.BACKEND_FAILED, "The model server's answer is too large.", source="backend")
-        try:
-            answer = orjson.loads(body) if body.lstrip().startswith(b"{") else None
-        except orjson.JSONDecodeError:
-            answer = None
-        events = self.decoder.feed(body) if answer is None else self.decoder.feed_whole(answer)
-        if not self._sink.feed(events):
-            self._enough(events)
-        elif answer is None:
-            self._finish()
-
-    def _finish(self) -> None:
-        events = self.decoder.finish()
-        if events and not self._sink.feed(events):
-            self._enough(events)
-
-    def _abort(self) -> None:
-        if events := self.decoder.abort():
-            self._sink.feed(events)
-
-    def _enough(self, events: list[Event]) -> None:
-        if not isinstance(events[-1], Finished):
-            self._sink.feed(self.decoder.stop())
-
-    def _broken_off(self) -> None:
-        """The connection broke: too late to matter, or in the middle."""
-        if self.decoder.stopping:
-            self._finish()
-            return
-        self._abort()
-        message = "The model server broke off in the middle of its answer."
-        if not self._sink.touched:
-            raise Unanswered(message)
-        raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
-
-    def timed_out(self) -> None:
-        """Out of time: after the finish reason that is an answer without usage, otherwise a failure."""
-        if self.decoder.stopping:
-            self._finish()
-            return
-        self._abort()
-        raise GatewayError(Kind.TIMEOUT, "The model server did not answer in time.", source="backend")
 
 
 def header_text(session: str) -> str:
@@ -431,22 +311,4 @@ async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
     except (aiohttp.ClientError, ConnectionError):
         return b""
     finally:
-        await _settle(response)
-
-
-async def _to_the_end(content: aiohttp.StreamReader) -> None:
-    """The end of the body follows [DONE], mostly in the same packet; a connection is pooled only after it."""
-    if not content.is_eof():
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError, ConnectionError):
-            async with asyncio.timeout(END_OF_BODY):
-                while await content.readany():
-                    pass
-
-
-async def _settle(response: aiohttp.ClientResponse) -> None:
-    """Read to its end: back into the pool. Otherwise the connection is aborted, at once and for good."""
-    if response.content.is_eof():
-        response.release()
-        return
-    if abort(response):
-        await asyncio.sleep(0)  # the socket is closed in the loop's next turn
+        await settle(response)

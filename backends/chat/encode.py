@@ -26,16 +26,18 @@ Json = dict[str, Any]
 SAMPLING = tuple(Sampling.__slots__)
 
 
-def encode(
-    request: Request, settings: Settings, *, model: str | None = None, refused: Collection[str] = ()
-) -> tuple[bytes, tuple[Note, ...]]:
-    """`model` is the name sent upstream; `refused` are body fields that this server has refused by name."""
+def encode(request: Request, settings: Settings, refused: Collection[str] = ()) -> tuple[Json, tuple[Note, ...]]:
+    """The body, and what is left out of it; `refused` are body fields that this server has refused by name."""
     fields, notes = optional_fields(request, settings, refused)
-    body: Json = {"model": model or request.model, "messages": render(request.messages, settings), **fields}
-    body["stream"] = True
+    body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": True}
     if options := _stream_options(request, settings, refused):
         body["stream_options"] = options
-    return dumps(_with_extra(body, settings)), notes
+    return body, notes
+
+
+def final(body: Json, settings: Settings, model: str | None) -> bytes:
+    """The bytes of a body that `encode` made: `model` is the name sent upstream, where that is fixed."""
+    return dumps(_with_extra(body if model is None else body | {"model": model}, settings))
 
 
 def optional_fields(
@@ -146,6 +148,9 @@ def _stream_options(request: Request, settings: Wire, refused: Collection[str]) 
 
 
 def _with_extra(body: Json, settings: Rendering) -> Json:
+    if not settings.extra_body:
+        return body
+    body = dict(body)
     for name, value in settings.extra_body.items():
         ours = body.get(name)
         body[name] = {**ours, **value} if isinstance(ours, dict) and isinstance(value, dict) else value

@@ -8,15 +8,16 @@ restart, so it is asked for before every request. Counting, health and errors ar
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from dragoman.backends.base import Health, ModelInfo, Sink
+from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import Settings, resolve
-from dragoman.backends.deadline import Timeouts
 from dragoman.backends.local.child import MODEL_NAME, WINDOW, LocalModel
-from dragoman.translators.ir import Note, Request
+from dragoman.backends.reader import Timeouts
+from dragoman.translators.ir import Request
 
 SETTINGS = {
     "max_tokens_default": 2048,  # it has no sense of an end and would ramble for minutes
@@ -37,12 +38,17 @@ class Local:
         self._timeouts = timeouts or Timeouts()
         self._name = name or "local"
         self._model = LocalModel()
+        self.learned: Callable[[str], None] = lambda field: None
         self._url = ""
         self._chat = self._client("http://127.0.0.1:0/v1")  # until the child has reported its address
 
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def traits(self) -> Traits:
+        return self._chat.traits
 
     async def start(self) -> None:
         await self._model.start()
@@ -52,11 +58,11 @@ class Local:
         await self._chat.close()
         await self._model.close()
 
-    def prepare(self, request: Request) -> tuple[Note, ...]:
-        return self._chat.prepare(request)
+    async def prepare(self, request: Request) -> Prepared:
+        return await self._chat.prepare(request)
 
-    async def stream(self, request: Request, sink: Sink) -> None:
-        await (await self._current()).stream(request, sink)
+    async def stream(self, prepared: Prepared, sink: Sink) -> None:
+        await (await self._current()).stream(prepared, sink)
 
     async def health(self) -> Health:
         if not self._model.alive:
@@ -67,8 +73,11 @@ class Local:
         listed = await (await self._current()).models()
         return [replace(model, window=model.window or WINDOW) for model in listed if model.id == MODEL_NAME]
 
-    async def count_tokens(self, request: Request) -> int | None:
-        return await (await self._current()).count_tokens(request)
+    async def wake(self) -> None:
+        await self._chat.wake()
+
+    async def count(self, prepared: Prepared) -> int | None:
+        return await (await self._current()).count(prepared)
 
     async def _current(self) -> ChatCompletions:
         """The client of the child that lives now; waits, bounded, while one starts."""
@@ -80,4 +89,7 @@ class Local:
         return self._chat
 
     def _client(self, url: str) -> ChatCompletions:
-        return ChatCompletions(url, settings=self._settings, model=MODEL_NAME, timeouts=self._timeouts, name=self._name)
+        settings, timeouts = self._settings, self._timeouts
+        client = ChatCompletions(url, settings=settings, model=MODEL_NAME, timeouts=timeouts, name=self._name)
+        client.learned = lambda field: self.learned(field)
+        return client

@@ -19,11 +19,12 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from dragoman.backends.base import Backend, Health, ModelInfo, Sink, Unanswered, Wakeable
+from dragoman.backends.base import Backend, Health, ModelInfo, Prepared, Sink, Traits, Unanswered
 from dragoman.backends.pool.replica import PROBE_LIMIT, PoolSettings, Replica
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Note, Request
+from dragoman.translators.ir import Request
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,18 @@ UNTOUCHED = frozenset({Kind.BACKEND_DOWN, Kind.BUSY, Kind.ASLEEP})
 FEW = 4  # requests; a load up to this does not move a session to another server
 LAGGARDS = 0.3  # seconds that a list is waited for once another one is there
 RECENT = 1.1  # seconds in which a server's health is not asked for twice, longer than backends cache it
+
+
+@dataclass(slots=True, kw_only=True)
+class PreparedForPool(Prepared):
+    """`made`: as single servers take it, by their names; one is enough where all are of one kind."""
+
+    made: dict[str, Prepared]
+
+    def limit(self, max_tokens: int) -> None:
+        Prepared.limit(self, max_tokens)
+        for each in self.made.values():
+            each.limit(max_tokens)
 
 
 class Pool:
@@ -53,15 +66,18 @@ class Pool:
         self.retried: Callable[[str], None] = lambda name: None
         self._served: dict[str, list[ModelInfo]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        kinds = [(type(each), getattr(each, "settings", None)) for each in backends]
+        kinds = [each.traits.kind for each in backends]
         self._uneven = any(kind != kinds[0] for kind in kinds)
+        self.learned: Callable[[str], None] = lambda field: None
 
     @property
     def name(self) -> str:
         return self._name
 
-    def load(self) -> float:
-        return sum(replica.load for replica in self.replicas)
+    @property
+    def traits(self) -> Traits:
+        load = sum(replica.load for replica in self.replicas)
+        return Traits(self, wakes=any(each.backend.traits.wakes for each in self.replicas), load=load)
 
     def _on_change(self, replica: Replica) -> None:
         self.changed(replica.name, replica.state)
@@ -133,20 +149,33 @@ class Pool:
         ]
         return named or replicas
 
-    def prepare(self, request: Request) -> tuple[Note, ...]:
+    async def prepare(self, request: Request) -> PreparedForPool:
         """By the server that will probably be asked; raises when no server of the pool can serve it."""
         refused: GatewayError | None = None
         for replica in self._order(request) or self.replicas:
             try:
-                return replica.backend.prepare(request)
+                made = await replica.backend.prepare(request)
             except GatewayError as error:
                 refused = refused or error
                 if not self._uneven:
                     break
+            else:
+                return PreparedForPool(request, made.notes, made.tokens, made={replica.name: made})
         assert refused is not None
         raise refused
 
-    async def stream(self, request: Request, sink: Sink) -> None:
+    async def _prepared(self, replica: Replica, prepared: Prepared) -> Prepared:
+        """As this server takes it: what was made for one of its kind, or made now."""
+        assert isinstance(prepared, PreparedForPool)
+        if not self._uneven:
+            return next(iter(prepared.made.values()))
+        made = prepared.made.get(replica.name)
+        if made is None:
+            made = prepared.made[replica.name] = await replica.backend.prepare(prepared.request)
+        return made
+
+    async def stream(self, prepared: Prepared, sink: Sink) -> None:
+        request = prepared.request
         tried: list[Replica] = []
         last: GatewayError | None = None
         deaths = 0
@@ -157,9 +186,7 @@ class Pool:
                 self.retried(tried[-2].name)
                 log.warning("%s: tried on %s in place of %s", request.id, replica.name, tried[-2].name)
             try:
-                if self._uneven:
-                    replica.backend.prepare(request)
-                await replica.stream(request, sink)
+                await replica.stream(await self._prepared(replica, prepared), sink)
                 return
             except GatewayError as error:
                 deaths += isinstance(error, Unanswered)
@@ -233,11 +260,11 @@ class Pool:
         self._served[replica.name] = infos
         return infos
 
-    async def count_tokens(self, request: Request) -> int | None:
+    async def count(self, prepared: Prepared) -> int | None:
         last: GatewayError | None = None
-        for replica in self._order(request):
+        for replica in self._order(prepared.request):
             try:
-                return await replica.backend.count_tokens(request)
+                return await replica.backend.count(await self._prepared(replica, prepared))
             except GatewayError as error:
                 if error.kind not in UNTOUCHED:
                     raise
@@ -250,7 +277,7 @@ class Pool:
         """Wakes one server that sleeps, the first that lets itself be woken; the others are left to their sleep."""
         failed: Exception | None = None
         for replica in self.replicas:
-            if replica.state == "asleep" and isinstance(replica.backend, Wakeable):
+            if replica.state == "asleep" and replica.backend.traits.wakes:
                 try:
                     await replica.backend.wake()
                 except Exception as error:

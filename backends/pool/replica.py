@@ -15,12 +15,11 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
 
-from dragoman.backends.base import Backend, Health, Sink
+from dragoman.backends.base import Backend, Flow, Health, Prepared, Sink, nothing
 from dragoman.backends.pool.breaker import Breaker, BreakerRules, BreakerState
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Note, Request
+from dragoman.translators.ir import Event, Note
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +39,6 @@ class PoolSettings:
     retries: int = 2
     spread: float = 1.25
     breaker: BreakerRules = field(default_factory=BreakerRules)
-
-
-@runtime_checkable
-class ReportsLoad(Protocol):
-    """A backend that knows how much its server has to do: requests that run or wait there, whoever sent them."""
-
-    def load(self) -> float | None: ...
 
 
 class Lost(GatewayError):
@@ -102,7 +94,7 @@ class Replica:
     @property
     def load(self) -> float:
         """Our requests, or everybody's where the server reports them."""
-        reported = self.backend.load() if isinstance(self.backend, ReportsLoad) else None
+        reported = self.backend.traits.load
         return float(self.pending) if reported is None else max(reported, float(self.pending))
 
     # ----------------------------------------------------------------------------------------------------- its health
@@ -162,7 +154,7 @@ class Replica:
 
     # -------------------------------------------------------------------------------------------------- one request
 
-    async def stream(self, request: Request, sink: Sink) -> None:
+    async def stream(self, prepared: Prepared, sink: Sink) -> None:
         """Raises what the backend raises, and `Lost`. What the end says about the server is remembered."""
         now = time.monotonic()
         before = self.state
@@ -172,19 +164,20 @@ class Replica:
         self.pending += 1
         self._waiting.add(attempt)
         try:
-            async with asyncio.timeout(None) as attempt.limit:
-                await self.backend.stream(request, attempt)
-            attempt.decide(True)
-        except TimeoutError:
-            if attempt.limit is None or not attempt.limit.expired():
-                raise
+            await self.backend.stream(prepared, attempt)
+            if attempt.abandoned:
+                raise Lost
+            if not attempt.left:
+                attempt.decide(True)
+        except Lost:
             attempt.decide(False)
-            raise Lost from None
+            raise
         except GatewayError as error:
             self._judge(error, attempt)
             raise
         finally:
             slow.cancel()
+            attempt.close()
             self.pending -= 1
             self._waiting.discard(attempt)
             if trial and attempt.verdict is None:
@@ -218,30 +211,54 @@ class Replica:
 
 
 class _Attempt:
-    """The sink of one request on one server. The first event ends a trial; otherwise it passes everything through."""
+    """The sink of one request on one server. The first event ends a trial; otherwise it passes everything through. A
+    request that is `abandoned` ends as if its receiver had left."""
 
     def __init__(self, sink: Sink, verdict: Callable[[bool], None], trial: bool) -> None:
-        self.limit: asyncio.Timeout | None = None
         self.verdict: bool | None = None
-        self.drained = sink.drained
+        self.abandoned = False
+        self.left = False
         self.note: Callable[[Note], None] = sink.note
-        self.feed: Callable[[Sequence[Event]], bool] = self._first if trial else sink.feed
+        self.prompt_size = sink.prompt_size
+        self.feed: Callable[[Sequence[Event]], Flow] = self._first if trial else sink.feed
         self._sink = sink
         self._report = verdict
+        self._reading: Callable[[], object] = nothing
+        self._outer = sink.on_left
+        sink.on_left = self._leave
 
     @property
     def touched(self) -> bool:
         return self._sink.touched
 
     @property
-    def full(self) -> bool:
-        return self._sink.full
+    def on_writable(self) -> Callable[[], object]:
+        return self._sink.on_writable
 
-    def _first(self, events: Sequence[Event]) -> bool:
+    @on_writable.setter
+    def on_writable(self, callback: Callable[[], object]) -> None:
+        self._sink.on_writable = callback
+
+    @property
+    def on_left(self) -> Callable[[], object]:
+        return self._reading
+
+    @on_left.setter
+    def on_left(self, callback: Callable[[], object]) -> None:
+        self._reading = callback
+        if self.abandoned:  # before there was anything to end
+            callback()
+
+    def _first(self, events: Sequence[Event]) -> Flow:
         if events:
             self.feed = self._sink.feed
             self.decide(True)
         return self._sink.feed(events)
+
+    def _leave(self) -> None:
+        self.left = True
+        end = self._outer if self._reading is nothing else self._reading
+        end()
 
     def decide(self, good: bool, *, again: bool = False) -> None:
         """One verdict for each request; a failure after a trial's first event is one more."""
@@ -254,5 +271,9 @@ class _Attempt:
             self.decide(False)
 
     def abandon(self) -> None:
-        if self.limit is not None and not self._sink.touched and not self.limit.expired():
-            self.limit.reschedule(asyncio.get_running_loop().time())
+        if not self._sink.touched and not self.abandoned:
+            self.abandoned = True
+            self._reading()
+
+    def close(self) -> None:
+        self._sink.on_left = self._outer

@@ -4,7 +4,7 @@ The prompt is rendered and tokenized here, the answer decoded and parsed here, s
 reasoning and true usage whatever profile the server runs. Limits: connecting, the first response, and between
 responses, without which a BLS model whose engine failed would wait for ever. However an answer ends early, the request
 is aborted on the wire and, where the model listens to it, stopped by its id before `stream` returns; a BLS model
-cannot be stopped by anything (`cancellation` says so). Nothing is tried again but, once and before the first event, a
+cannot be stopped by anything (its traits say so). Nothing is tried again but, once and before the first event, a
 token limit that leaves no room.
 """
 
@@ -14,25 +14,28 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dragoman.backends.base import Health, ModelInfo, Sink
-from dragoman.backends.deadline import Deadline, Timeouts
-from dragoman.backends.enforce import enforce, planned
+from dragoman.backends.base import Flow, Health, ModelInfo, Prepared, Sink, Traits
+from dragoman.backends.enforce import enforce
 from dragoman.backends.max_tokens import MIN_ROOM, room_left
-from dragoman.backends.prompts.messages import has_unseen_images, render
+from dragoman.backends.prompts.messages import has_unseen_images
 from dragoman.backends.prompts.rendering import Rendering
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.address import Address
 from dragoman.backends.triton.answer import AnswerDecoder
-from dragoman.backends.triton.client import Client, InferRequest, Outputs
-from dragoman.backends.triton.errors import timed_out
+from dragoman.backends.triton.client import Client, InferRequest
 from dragoman.backends.triton.load_metrics import LoadMetrics
 from dragoman.backends.triton.model_files import Loader, ModelFiles
+from dragoman.backends.triton.prepared import PreparedPrompt
 from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, encode, stop_inputs, wanted_outputs
+from dragoman.backends.triton.reader import ResponseReader
+from dragoman.backends.watch import Watch
 from dragoman.translators.constraints import forced
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Finished, Note, Request
+from dragoman.translators.ir import Note, Request
 from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
@@ -42,7 +45,6 @@ log = logging.getLogger(__name__)
 
 DEFAULT_MAX_TOKENS = 4096
 STOP_SECONDS = 2.0
-END_SECONDS = 0.25
 STOP_ONCE = (0.0,)
 # Before the first response the request may still be on its way to the engine, which then knows no such id yet.
 STOP_AGAIN = (0.0, 0.1, 0.3)
@@ -71,6 +73,7 @@ class Triton:
         self._files: ModelFiles | None = None
         self._profile: Profile | None = None
         self._learning = asyncio.Lock()
+        self.learned: Callable[[str], None] = lambda field: None
 
     @property
     def name(self) -> str:
@@ -105,8 +108,11 @@ class Triton:
             return self._profile
 
     @property
-    def cancellation(self) -> str:
-        """What keeps a client that leaves from freeing the GPU, for `dragoman doctor`; "" where nothing does."""
+    def traits(self) -> Traits:
+        kind = (Triton, self._address.tokenizer, self._address.markup, self._settings)
+        return Traits(kind, wakes=True, unstoppable=self._unstoppable(), load=self._load_metrics.load)
+
+    def _unstoppable(self) -> str:
         profile = self._profile
         if profile is None or (profile.stoppable and profile.decoupled):
             return ""
@@ -118,23 +124,30 @@ class Triton:
 
     # ----------------------------------------------------------------------------------------------------- the request
 
-    def prepare(self, request: Request) -> tuple[Note, ...]:
+    async def prepare(self, request: Request) -> PreparedPrompt:
         """Before the server has been reached, what its profile lacks is not known, and the worst is assumed."""
+        files, profile = await self._known_files(), self._profile
         plan = self._plan(request)
-        asked = planned(plan, request)
-        render(asked.messages, self._settings)  # raises where an image cannot be left out
-        notes = [] if plan is None else list(plan.notes)
+        asked = request if plan is None else plan.request
+        notes = () if plan is None else plan.notes
+        prompt = await self._prompt(files, asked)
+        notes += tuple(self._notes(files, asked))
+        return PreparedPrompt(request, notes, prompt.count, asked=asked, plan=plan, prompt=prompt, profile=profile)
+
+    def _notes(self, files: ModelFiles, asked: Request) -> Iterator[Note]:
         if self._profile is not None:
-            notes += encode(self._profile, PromptRequest("", (), 1, asked.sampling, logprobs=asked.logprobs))[1]
+            yield from encode(self._profile, PromptRequest("", (), 1, asked.sampling, logprobs=asked.logprobs))[1]
         if asked.thinking.budget is not None:
-            notes.append(Note("field", "thinking_budget"))
-        if asked.thinking.effort is not None and self._files is not None and not self._files.thinks:
-            notes.append(Note("field", "reasoning_effort"))
+            yield Note("field", "thinking_budget")
+        if asked.thinking.effort is not None and not files.thinks:
+            yield Note("field", "reasoning_effort")
         if has_unseen_images(asked.messages, self._settings):
-            notes.append(Note("item", "image"))
-        if self._files is not None:
-            notes += self._files.prompts.notes(asked)
-        return tuple(notes)
+            yield Note("item", "image")
+        yield from files.prompts.notes(asked)
+
+    async def _prompt(self, files: ModelFiles, asked: Request) -> Rendered:
+        guided = asked.format is not None and self._profile is not None and self._profile.guided
+        return await files.prompt(asked, guided=guided)
 
     def _plan(self, request: Request) -> forced.Plan | None:
         guided = self._profile is not None and self._profile.guided
@@ -147,21 +160,25 @@ class Triton:
             shows_tools=self._files is None or self._files.shows_tools,
         )
 
-    async def stream(self, request: Request, sink: Sink) -> None:
-        await self._known_files()
-        await self._known()
-        await enforce(self._plan(request), request, self._generate, sink)
+    async def stream(self, prepared: Prepared, sink: Sink) -> None:
+        assert isinstance(prepared, PreparedPrompt)
+        profile = await self._known()
+        if profile.guided is not (prepared.profile is not None and prepared.profile.guided):
+            # it was prepared for a server that had not been reached, or for another one
+            prepared = await self.prepare(prepared.request)
+        await enforce(prepared.plan, prepared.request, partial(self._generate, prepared), sink)
 
-    async def _generate(self, request: Request, sink: Sink) -> None:
+    async def _generate(self, prepared: PreparedPrompt, request: Request, sink: Sink) -> None:
+        """One attempt: with what was prepared, or with the second request of a plan."""
         profile, files = await self._known(), await self._known_files()
-        prompt = await files.prompt(request, guided=request.format is not None and profile.guided)
-        limit = self._limit(request, len(prompt.ids), profile, sink)
+        prompt = prepared.prompt if request is prepared.asked else await self._prompt(files, request)
+        limit = self._limit(request, prompt.count, profile, sink)
         try:
             await self._run(request, prompt, limit, sink)
         except GatewayError as error:
-            room = self._room(error, len(prompt.ids), limit)
+            room = self._room(error, prompt.count, limit)
             if room is None or sink.touched:
-                raise self._measured(error, len(prompt.ids)) from None
+                raise self._measured(error, prompt.count) from None
             sink.note(Note("repair", "max_tokens"))
             await self._run(request, prompt, room, sink)
 
@@ -203,60 +220,35 @@ class Triton:
         call = InferRequest(
             profile.asked, f"{request.id}.{next(_calls)}", inputs, profile.decoupled, outputs=wanted_outputs(profile)
         )
-        answer = AnswerDecoder(profile, ask, Parts.of(request), files.answer_format(request, prompt))
-        ended = False
+        decoder = AnswerDecoder(profile, ask, Parts.of(request), files.answer_format(request, prompt))
+        reader = ResponseReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         try:
-            async with Deadline(self._timeouts.first) as deadline, self._client.open(call) as responses:
-                ended = await self._read(responses, answer, deadline, sink)
-        except TimeoutError:
-            if not answer.stopping:
-                self._abort(answer, sink)
-                raise timed_out() from None
-            self._finish(answer, sink)
-        except GatewayError as error:
-            self._abort(answer, sink)
-            ended = error.kind is not Kind.BACKEND_FAILED  # which one of several steps may have reported
-            raise
+            await self._drive(reader, call)
         finally:
-            if not ended:
-                await self._stop(profile, call, begun=answer.begun)
-            for note in answer.notes:
-                sink.note(note)
+            if not reader.server_ended:
+                await self._stop(profile, call, begun=decoder.begun)
+        reader.check()
 
-    async def _read(
-        self, responses: AsyncIterator[list[Outputs]], answer: AnswerDecoder, deadline: Deadline, sink: Sink
-    ) -> bool:
-        """Whether the server has ended by itself."""
-        async for batch in responses:
-            deadline.move(self._timeouts.between)
-            events = answer.feed(batch)
-            if events:
-                if not sink.feed(events):
-                    self._enough(events, answer, sink)
-                    return False
-                if sink.full:
-                    deadline.pause()
-                    await sink.drained()
-                    deadline.move(self._timeouts.between)
-            if answer.done:
-                return answer.ended_by_model and await _at_end(responses)
-            if answer.stopping:
-                deadline.move(self._timeouts.usage)
-        self._finish(answer, sink)
-        return True
-
-    def _finish(self, answer: AnswerDecoder, sink: Sink) -> None:
-        events = answer.finish()
-        if events and not sink.feed(events):
-            self._enough(events, answer, sink)
-
-    def _enough(self, events: list[Event], answer: AnswerDecoder, sink: Sink) -> None:
-        if not isinstance(events[-1], Finished):
-            sink.feed(answer.stop())
-
-    def _abort(self, answer: AnswerDecoder, sink: Sink) -> None:
-        if events := answer.abort():
-            sink.feed(events)
+    async def _drive(self, reader: ResponseReader, call: InferRequest) -> None:
+        try:
+            async with Watch(reader) as watch, self._client.open(call) as responses:
+                async for batch in responses:
+                    flow = reader.received(batch)
+                    if flow is Flow.ENOUGH:
+                        break
+                    if flow is Flow.WAIT:
+                        await watch.writable()
+                    if reader.deadline < watch.due:
+                        watch.follow()
+                else:
+                    reader.ended()
+        except TimeoutError:
+            if not reader.over:
+                reader.late()
+        except GatewayError as error:
+            reader.lost(error)
+        finally:
+            reader.close()
 
     async def _stop(self, profile: Profile, call: InferRequest, *, begun: bool) -> None:
         """Stops the request in the engine by its id. A model that does not stream would read it too late."""
@@ -321,26 +313,8 @@ class Triton:
         profile = await self._known()
         return [ModelInfo(self._address.model, window=self._address.window or profile.window)]
 
-    async def count_tokens(self, request: Request) -> int | None:
-        files = await self._known_files()
-        asked = planned(self._plan(request), request)
-        guided = asked.format is not None and self._profile is not None and self._profile.guided
-        return len((await files.prompt(asked, guided=guided)).ids)
-
-    def load(self) -> float | None:
-        """Requests that run or wait in the server, as last measured with its health."""
-        return self._load_metrics.load
-
-
-async def _at_end(responses: AsyncIterator[Any]) -> bool:
-    """After an end token the stream ends at once, as a rule; a request that has ended needs no stopping."""
-    try:
-        async with asyncio.timeout(END_SECONDS):
-            async for _ in responses:
-                pass
-    except (TimeoutError, GatewayError):
-        return False
-    return True
+    async def count(self, prepared: Prepared) -> int | None:
+        return prepared.tokens
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dragoman.backends.deadline import Timeouts
 from dragoman.backends.markup import FAMILIES
 from dragoman.backends.prompts.rendering import wrong
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.address import Address, parse, unusable
 from dragoman.backends.triton.backend import Triton
 from dragoman.backends.triton.client import Client

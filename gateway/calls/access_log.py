@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from dragoman.backends.trace_headers import OUTGOING
-from dragoman.gateway.calls.answer import Answer, AnswerState, ClientGone
+from dragoman.gateway.calls.answer import Answer, AnswerState
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.outlier import OutlierDetector
@@ -29,7 +29,6 @@ from dragoman.gateway.telemetry.logs import request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Span, Tracing
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.ir import Request
 
 GONE = 499  # nginx's status for a client that left, in logs and metrics only
 NEWEST = 0.1  # weight of the newest answer in the mean length of a backend's answers
@@ -44,25 +43,23 @@ class AccessLog:
         self.outliers = OutlierDetector()
 
     def arrived(self, call: Call) -> None:
-        call.kind = client_kind(call.request.headers)
+        call.kind = client_kind(call.headers)
         if not call.counts:
-            call.span = self._tracing.begin(call.request.headers, arrival_attributes(call))
-        self._metrics.in_flight.labels(call.protocol.name).inc()
+            call.span = self._tracing.begin(call.headers, arrival_attributes(call))
+        self._metrics.in_flight.labels(call.route).inc()
 
-    async def asked(self, call: Call, request: Request, work: Coroutine[Any, Any, None]) -> None:
+    async def asked(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
         """Runs the backend's work, with the trace context in its requests, and records when it was given up."""
-        call.asked_at = asyncio.get_running_loop().time()
-        watched = _Watched(work)
-        token = OUTGOING.set(_trace_headers(call, request))
+        loop = asyncio.get_running_loop()
+        call.asked_at = loop.time()
+        token = OUTGOING.set(_trace_headers(call))
         try:
-            await watched
-        except (asyncio.CancelledError, ClientGone):
-            answer = call.answer
-            noticed = watched.cancelled_at or (answer.gone_at if answer is not None else None)
-            if noticed is not None and not call.finished:
-                call.given_up = (noticed, asyncio.get_running_loop().time())
-            raise
+            await work
         finally:
+            noticed = call.answer.gone_at if call.answer is not None else None
+            left = call.ending.at if call.ending is not None else noticed
+            if left is not None and not call.finished:
+                call.given_up = (left, loop.time())
             with contextlib.suppress(ValueError):  # a collected coroutine is closed in another context
                 OUTGOING.reset(token)
 
@@ -70,7 +67,7 @@ class AccessLog:
         """The client disconnected before its answer had ended."""
         call.outcome = "disconnected"
         state = call.answer.state if call.answer is not None else AnswerState.HELD
-        self._metrics.disconnects.labels(call.protocol.name, state.value).inc()
+        self._metrics.disconnects.labels(call.route, state.value).inc()
         if call.given_up is None or call.backend is None or call.asked_at is None:
             return
         noticed, ended = call.given_up
@@ -80,11 +77,10 @@ class AccessLog:
 
     def ended(self, call: Call) -> None:
         now = asyncio.get_running_loop().time()
-        metrics, route, answer = self._metrics, call.protocol.name, call.answer
+        metrics, route, answer = self._metrics, call.route, call.answer
         metrics.in_flight.labels(route).dec()
         if answer is not None:
-            call.notes.extend(answer.notes)
-            call.notes.extend(answer.stage_notes())
+            call.notes.extend(answer.late_notes())
         for note in call.notes:
             metrics.note(note)
             if note.kind == "answer" and call.backend is not None:
@@ -112,7 +108,7 @@ class AccessLog:
         backend, model = call.backend.name, call.model or ""
         if len(self._answered) < 1000:
             self._answered.add((backend, model))
-        series = self._metrics.series(call.protocol.name, call.kind, backend, model)
+        series = self._metrics.series(call.route, call.kind, backend, model)
         series.first_event.observe(answer.first_event_at - call.accepted)
         series.gaps(answer.gaps)
         if answer.finished is None:
@@ -134,7 +130,7 @@ class AccessLog:
             "request_id": call.request_id,
             "id": call.id,
             "trace_id": call.span.trace_id if call.span is not None else None,
-            "route": call.protocol.name,
+            "route": call.route,
             "status": call.status or GONE,
             "outcome": call.outcome,
             "stream": call.streaming,
@@ -158,11 +154,11 @@ class AccessLog:
         }
 
 
-def _trace_headers(call: Call, request: Request) -> Mapping[str, str]:
+def _trace_headers(call: Call) -> Mapping[str, str]:
     if call.span is None:
         return {}
-    if call.span.recording:
-        call.span.set(request_attributes(request, call))
+    if call.span.recording and call.prepared is not None:
+        call.span.set(request_attributes(call.prepared.request, call))
     return call.span.headers()
 
 
@@ -181,31 +177,3 @@ def _words(error: GatewayError) -> str:
 
 def _ms(until: float | None, since: float | None) -> float | None:
     return None if until is None or since is None else round((until - since) * 1000, 1)
-
-
-class _Watched(Generator[Any, Any, None]):
-    """An awaitable around a coroutine that records when a cancellation reaches it. The caller would learn of the
-    cancellation only after the work has been given up."""
-
-    __slots__ = ("_work", "cancelled_at")
-
-    def __init__(self, work: Coroutine[Any, Any, None]) -> None:
-        self._work = work
-        self.cancelled_at: float | None = None
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self
-
-    def __next__(self) -> Any:
-        return self._work.send(None)
-
-    def send(self, value: Any) -> Any:
-        return self._work.send(value)
-
-    def throw(self, error: Any, value: Any = None, trace: Any = None, /) -> Any:
-        if isinstance(error, asyncio.CancelledError):
-            self.cancelled_at = asyncio.get_running_loop().time()
-        return self._work.throw(error)
-
-    def close(self) -> None:
-        self._work.close()

@@ -1,32 +1,25 @@
 """The sink at the client's end: events in, one answer out, as a stream or whole.
 
 A streamed answer is *held* (an error can still be an HTTP status), then either *waiting* (head and keepalives are out,
-the model has not begun) or at once *streaming*, then *ended*. Rules: `feed` only translates and collects; `drained`
-writes everything that waits in one write, so the frames of one upstream read leave together and no event is split; one
-timer per answer sends the head and the keepalives, and no delta re-arms it; after the client has gone nothing is
-written.
+the model has not begun) or at once *streaming*, then *ended*. Rules: `feed` translates and writes, so the frames of one
+upstream read leave together and no event is split; one timer per answer sends the head and the keepalives, and no
+delta re-arms it; a client that has gone has enough.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
-from aiohttp import web
-
+from dragoman.backends.base import Flow, nothing
+from dragoman.gateway.calls.delivery import Delivery
 from dragoman.gateway.config import Timeouts
 from dragoman.gateway.telemetry.metrics import Gaps
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Event, Finished, Note
-from dragoman.translators.protocol import Json, Stream
-
-SSE_HEADERS = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
+from dragoman.translators.protocol import Json, Turn
 
 
 class AnswerState(Enum):
@@ -36,15 +29,14 @@ class AnswerState(Enum):
     ENDED = "ended"
 
 
-class ClientGone(Exception):
-    """The client's connection broke during a write."""
-
-
 class Answer:
-    """A whole answer, and what streamed answers share with it: the stage, the facts for the log, the sink."""
+    """A whole answer, and what streamed answers share with it: the stage, the facts for the log, the sink. `give_up`
+    ends the backend's work while nobody reads an answer yet, who would do it better."""
 
-    def __init__(self, stream: Stream, stage: FirstCallOnly | None) -> None:
-        self.stream = stream
+    def __init__(self, turn: Turn, give_up: Callable[[], object]) -> None:
+        self.on_writable: Callable[[], object] = nothing
+        self.on_left: Callable[[], object] = give_up
+        self.stream = turn.stream
         self.state = AnswerState.HELD
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
@@ -52,42 +44,48 @@ class Answer:
         self.gaps = Gaps()
         self.last_at = 0.0
         self.notes: list[Note] = []
-        self._stage = stage
+        self._counted = turn.counted
+        self._stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
         self._loop = asyncio.get_running_loop()
 
     @property
     def touched(self) -> bool:
         return self.first_event_at is not None
 
-    @property
-    def full(self) -> bool:
-        return False
-
-    def feed(self, events: Sequence[Event]) -> bool:
+    def feed(self, events: Sequence[Event]) -> Flow:
         stage = self._stage
         if stage is not None:
             events = stage.feed(events)
-        if events:
+        flow = Flow.MORE
+        if events and self.gone_at is None:
             now = self._loop.time()
             if self.first_event_at is None:
                 self.first_event_at = now
             else:
                 self.gaps.add(now - self.last_at)
             self.last_at = now
-            self._take(self.stream.feed(events))
+            flow = self._deliver(self.stream.feed(events), now)
             if type(last := events[-1]) is Finished:
                 self.finished = last
-        return stage is None or not stage.enough
+        return Flow.ENOUGH if (stage is not None and stage.enough) or self.gone_at is not None else flow
 
-    async def drained(self) -> None:
-        """Nothing to wait for: a whole answer grows only in memory, and the model's limit bounds it."""
+    @property
+    def wants_size(self) -> bool:
+        """Whether the protocol sends the prompt's size before the answer, and does not know it yet."""
+        return self._counted is not None
+
+    def prompt_size(self, tokens: int) -> None:
+        counted, self._counted = self._counted, None
+        if counted is not None:
+            counted(tokens)
 
     def note(self, note: Note) -> None:
         self.notes.append(note)
 
-    def stage_notes(self) -> list[Note]:
-        """The drops of the stage, which only counts them."""
-        return [Note("drop", "parallel_tool_call")] * (self._stage.dropped if self._stage else 0)
+    def late_notes(self) -> list[Note]:
+        """What was found while the answer ran, with the drops of the stage, which only counts them."""
+        dropped = [Note("drop", "parallel_tool_call")] * (self._stage.dropped if self._stage else 0)
+        return [*self.notes, *self.stream.notes, *dropped]
 
     def body(self) -> Json:
         return self.stream.body()
@@ -95,106 +93,72 @@ class Answer:
     def close(self) -> None:
         self.state = AnswerState.ENDED
 
-    def _take(self, frames: list[bytes]) -> None:
+    def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
         """The frames of a whole answer are dropped: `body` gives the result."""
+        return Flow.MORE
 
 
 class StreamedAnswer(Answer):
     def __init__(
-        self,
-        request: web.Request,
-        stream: Stream,
-        stage: FirstCallOnly | None,
-        timeouts: Timeouts,
-        accepted: float,
-        headers: Callable[[], Mapping[str, str]],
+        self, turn: Turn, give_up: Callable[[], object], delivery: Delivery, timeouts: Timeouts, accepted: float
     ) -> None:
-        super().__init__(stream, stage)
-        self.response = web.StreamResponse(status=200, headers=SSE_HEADERS)
-        self._request = request
-        self._headers = headers
+        super().__init__(turn, give_up)
+        self._delivery = delivery
+        delivery.on_writable = self._writable
         self._keepalive = timeouts.keepalive
         self._patience = timeouts.client
-        self._pending: list[bytes] = []
-        self._writing = asyncio.Lock()
         self._written_at = accepted
-        self._writer: asyncio.Task[None] | None = None
         self._head_due = accepted + timeouts.head_after
         self._timer = self._loop.call_at(min(self._head_due, accepted + timeouts.keepalive), self._tick)
 
-    @property
-    def full(self) -> bool:
-        return bool(self._pending)
-
-    async def drained(self) -> None:
-        async with self._writing:
-            if not self._pending or self.state is AnswerState.ENDED:
-                return
-            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-            self._pending.clear()
-            self._written_at = self._loop.time()
-            try:
-                if not self.response.prepared:
-                    await self._prepare()
-                await self.response.write(data)
-            except ConnectionError:
-                self.gone_at = self._loop.time()
-                raise ClientGone from None
-
     async def finish(self) -> None:
-        """After `Finished` was fed: writes what still waits and ends the body at once."""
-        await self._last()
+        """After `Finished` was fed: ends the body. The last write may be the largest, and the timer no longer watches
+        it: it has the client's time limit too."""
+        self._timer.cancel()
+        limit = asyncio.timeout(self._patience)
+        try:
+            async with limit:
+                await self._delivery.end()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            self._delivery.abort()
+        if self._delivery.gone:
+            self.gone_at = self.gone_at or self._loop.time()
+        else:
+            self.state = AnswerState.ENDED
 
     async def fail(self, error: GatewayError) -> None:
         """Writes the protocol's own failure event and ends the body: the connection can serve its next request. A
         stream that cannot even report its failure is aborted, since an orderly end would look like success."""
         try:
-            self._pending += self.stream.fail(error)
+            frames = self.stream.fail(error)
         except Exception:
-            self._abort()
+            self._delivery.abort()
             raise
-        await self._last()
-
-    async def _last(self) -> None:
-        """The last write may be the largest, and the timer no longer watches it: it has the client's time limit too."""
-        self._timer.cancel()
-        limit = asyncio.timeout(self._patience)
-        try:
-            async with limit:
-                await self.drained()
-                await self._end()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self.gone_at = self._loop.time()
-            self._abort()
-            raise ClientGone from None
+        self._delivery.write(frames)
+        await self.finish()
 
     def close(self) -> None:
-        """After this there is no timer, no writer and no write, whatever happened before."""
+        """After this there is no timer and no write, whatever happened before."""
         super().close()
         self._timer.cancel()
-        self._pending.clear()
-        if self._writer is not None:
-            self._writer.cancel()
+        self._delivery.on_writable = nothing
 
-    def _take(self, frames: list[bytes]) -> None:
+    def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
         self.state = AnswerState.STREAMING
-        self._pending += frames
+        if not frames:
+            return Flow.MORE
+        self._written_at = now
+        delivery = self._delivery
+        delivery.write(frames)
+        if delivery.gone:
+            self.gone_at = now
+            return Flow.ENOUGH
+        return Flow.MORE if delivery.writable else Flow.WAIT
 
-    async def _prepare(self) -> None:
-        self.response.headers.update(self._headers())
-        await self.response.prepare(self._request)
-
-    async def _end(self) -> None:
-        async with self._writing:
-            self.state = AnswerState.ENDED
-            try:
-                if not self.response.prepared:
-                    await self._prepare()
-                await self.response.write_eof()
-            except ConnectionError:
-                raise ClientGone from None
+    def _writable(self) -> None:
+        self.on_writable()
 
     def _tick(self) -> None:
         """Sends the head when the answer was held long enough, then a keepalive after each silence."""
@@ -206,31 +170,20 @@ class StreamedAnswer(Answer):
             due = min(self._head_due, now + self._keepalive)
         elif self.state is AnswerState.HELD:
             self.state = AnswerState.WAITING
-            self._send(self.stream.start() or self.stream.keepalive())
+            self._send(self.stream.start() or self.stream.keepalive(), now)
             due = now + self._keepalive
         elif now >= due:
             due = now + self._keepalive
-            if not self._writing.locked():
-                self._send(self.stream.keepalive())
+            if self._delivery.writable:
+                self._send(self.stream.keepalive(), now)
             elif now >= self._written_at + self._patience:
-                self._abort()
+                self._delivery.abort()  # losing the connection ends the call, as if the client had left by itself
                 return
             else:  # the client itself is slow, and more bytes would not help
                 due = min(due, self._written_at + self._patience)
         self._timer = self._loop.call_at(due, self._tick)
 
-    def _abort(self) -> None:
-        """Losing the connection cancels the handler, as if the client had left by itself."""
-        if (transport := self._request.transport) is not None:
-            transport.abort()
-
-    def _send(self, frames: list[bytes]) -> None:
+    def _send(self, frames: Sequence[bytes], now: float) -> None:
         if frames:
-            self._pending += frames
-            self._writer = self._loop.create_task(self._write_quietly(), name="keepalive")
-
-    async def _write_quietly(self) -> None:
-        try:
-            await self.drained()
-        except ClientGone:
-            return  # losing the connection ends the handler
+            self._written_at = now
+            self._delivery.write(frames)

@@ -1,37 +1,49 @@
-"""One call, from its arrival to its line in the log: the state that the handler and the access log share."""
+"""One call, from its arrival to its line in the log: what was derived from it so far, once, by its phases.
+
+It holds no connection: a call may come over HTTP or, as the doctor's do, from this process itself.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from aiohttp import web
-
-from dragoman.backends.base import Backend
+from dragoman.backends.base import Backend, Prepared, nothing
 from dragoman.gateway.calls.answer import Answer
-from dragoman.gateway.keys.auth import Client
+from dragoman.gateway.keys.auth import ANYBODY, Client
 from dragoman.gateway.telemetry.tracing import Span
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.ir import Note
-from dragoman.translators.protocol import Protocol
+from dragoman.translators.ir import Note, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A call was ended from outside. `error` is what its client is told; None: the client has gone."""
+
+    at: float
+    error: GatewayError | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """Times are the event loop's, in seconds; None means that it has not happened."""
+    """Times are the event loop's, in seconds; None means that it has not happened. `route` is the protocol's name,
+    `path` its endpoint's below `/v1/`. `give_up` ends whatever the call waits for."""
 
-    protocol: Protocol
-    request: web.Request
+    route: str
+    path: str
     id: str
     request_id: str
-    client: Client
     accepted: float
-    task: asyncio.Task[Any]
+    client: Client = ANYBODY
+    headers: Mapping[str, str] = field(default_factory=dict)
+    give_up: Callable[[], object] = nothing
     counts: bool = False  # asks only how long its prompt is; no model answers it
     kind: str = "other"  # of the client
+    request: Request | None = None
     backend: Backend | None = None
     model: str | None = None
+    window: int | None = None  # of the model, in tokens
+    prepared: Prepared | None = None
     estimated: int = 0
     streaming: bool | None = None
     answer: Answer | None = None
@@ -39,21 +51,22 @@ class Call:
     estimates: bool = False  # nothing could count it
     notes: list[Note] = field(default_factory=list)
     error: GatewayError | None = None
-    interruption: GatewayError | None = None
+    ending: Ending | None = None
     status: int = 0
     outcome: str = "failed"
     read_at: float | None = None  # the body had arrived
     ready_at: float | None = None  # everything that a backend needs was known
     asked_at: float | None = None  # the backend was asked
-    given_up: tuple[float, float] | None = None  # the disconnect was noticed; the backend's work had ended
+    given_up: tuple[float, float] | None = None  # the client left; the backend's work had ended
     span: Span | None = None
 
     @property
     def finished(self) -> bool:
         return self.answer is not None and self.answer.finished is not None
 
-    def interrupt(self, error: GatewayError) -> None:
-        """Ends the call from outside with an answer, as if the backend had failed with `error`."""
-        if self.interruption is None:
-            self.interruption = error
-            self.task.cancel()
+    def end(self, now: float, error: GatewayError | None = None) -> None:
+        """The one way to end a call from outside: its client has gone, or the gateway answers it with `error`, as if
+        the backend had failed with that. The first reason counts, but a client that has gone is told nothing."""
+        if self.ending is None or error is None:
+            self.ending = Ending(now, error)
+        (self.give_up if self.answer is None else self.answer.on_left)()

@@ -9,12 +9,11 @@ protocol's own words, with both numbers. If nothing can count, the server decide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 
 import orjson
 
-from dragoman.backends.base import Backend
+from dragoman.backends.base import Backend, Prepared
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Note, Part, Request, ToolCall, ToolResult
@@ -26,24 +25,21 @@ MESSAGE_TOKENS = 8  # what a template puts around a message
 MIN_ROOM = 256  # tokens that must be left for an answer
 
 
-async def fit(
-    backend: Backend, request: Request, window: int | None, counted: Callable[[int], None] | None = None
-) -> tuple[Request, tuple[Note, ...]]:
-    """The request with an answer's limit that fits, and notes of what was changed; raises OVERFLOW if none fits.
-    `counted` is called with the prompt's size if it had to be counted."""
+async def fit(backend: Backend, prepared: Prepared, window: int | None) -> tuple[Note, ...]:
+    """Limits the answer to what fits, and returns notes of what was changed; raises OVERFLOW if none fits. The prompt
+    is counted if its size is not known and may be too large."""
     if window is None:
-        return request, ()
-    bound = size_bound(request)
-    if bound <= window * SAFE:
-        return _clamped(request, window - bound)
-    tokens = await _count(backend, request)
-    if tokens is None:
-        return request, ()
-    if tokens > window - min(MIN_ROOM, window // 8, request.max_tokens or MIN_ROOM):
+        return ()
+    if prepared.tokens is None:
+        bound = size_bound(prepared.request)
+        if bound <= window * SAFE:
+            return _clamped(prepared, window - bound)
+        prepared.tokens = await _count(backend, prepared)
+    if (tokens := prepared.tokens) is None:
+        return ()
+    if tokens > window - min(MIN_ROOM, window // 8, prepared.request.max_tokens or MIN_ROOM):
         raise overflow(tokens, window)
-    if counted is not None:
-        counted(tokens)
-    return _clamped(request, window - tokens)
+    return _clamped(prepared, window - tokens)
 
 
 def overflow(tokens: int, window: int) -> GatewayError:
@@ -54,15 +50,17 @@ def overflow(tokens: int, window: int) -> GatewayError:
     return GatewayError(Kind.OVERFLOW, message, tokens=tokens, limit=window)
 
 
-def _clamped(request: Request, room: int) -> tuple[Request, tuple[Note, ...]]:
-    if request.max_tokens is None or request.max_tokens <= room:
-        return request, ()
-    return replace(request, max_tokens=room), (Note("repair", "max_tokens"),)
+def _clamped(prepared: Prepared, room: int) -> tuple[Note, ...]:
+    asked = prepared.request.max_tokens
+    if asked is None or asked <= room:
+        return ()
+    prepared.limit(room)
+    return (Note("repair", "max_tokens"),)
 
 
-async def _count(backend: Backend, request: Request) -> int | None:
+async def _count(backend: Backend, prepared: Prepared) -> int | None:
     try:
-        return await backend.count_tokens(request)
+        return await backend.count(prepared)
     except GatewayError as error:
         log.warning("the prompt could not be counted: %s", error.message)
         return None

@@ -1,37 +1,34 @@
-"""The handler: one call, the same for every protocol, streamed or whole, on every backend.
+"""The handler: HTTP requests as calls, and what became of a call as an HTTP answer, the same for every protocol.
 
-Body → `protocol.parse` → model → `backend.prepare` → stages → `backend.stream` into an `Answer`. Before the head goes
-out, every error is an HTTP answer in the protocol's own words; afterwards it is the protocol's own failure event and
-the end of the body. The backend runs in the handler's task: when the client leaves, that task is cancelled, and the
-server's work has ended before the cancellation leaves the backend. Any exception other than a `GatewayError` is a bug:
-it is logged, and the client receives a plain 500. A call that only counts its prompt goes through the same phases, up
-to the point where a model would be asked.
+A call walks its phases (`gateway.calls.phases`) into an `Answer`. Before the head goes out, every error is an HTTP
+answer in the protocol's own words; afterwards it is the protocol's own failure event and the end of the body. A call
+is ended from outside in one way, `Call.end`: when the connection is lost, or at the end of a drain. The backend's work
+is then given up before the handler returns. Any exception other than a `GatewayError` is a bug: it is logged, and the
+client receives a plain 500.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
 
-from dragoman.backends.base import Backend
+from dragoman.backends.base import nothing
 from dragoman.gateway.calls.access_log import AccessLog
-from dragoman.gateway.calls.admission import Admission, cost
-from dragoman.gateway.calls.affinity import session
-from dragoman.gateway.calls.answer import Answer, AnswerState, ClientGone, StreamedAnswer
+from dragoman.gateway.calls.admission import Admission
+from dragoman.gateway.calls.answer import Answer, AnswerState, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
-from dragoman.gateway.calls.call import Call
-from dragoman.gateway.calls.context_window import estimate, fit
+from dragoman.gateway.calls.call import Call, Ending
+from dragoman.gateway.calls.delivery import EventStream, connection
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
-from dragoman.gateway.calls.model_table import Models, Target
+from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.calls.phases import Phases
 from dragoman.gateway.calls.replies import error_reply, id_headers, json_response, note_headers
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
@@ -39,18 +36,27 @@ from dragoman.gateway.keys.reasoning_seal import Sealer
 from dragoman.gateway.telemetry.logs import Redactor, log
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Tracing
-from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Note, Request, StopReason
+from dragoman.translators.ir import StopReason
 from dragoman.translators.protocol import Context, Count, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
-COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
 REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT = web.RequestKey("client", Client)
 
-Run = Callable[[Call], Awaitable[None]]
-Reply = Callable[[Call], Awaitable[web.StreamResponse]]
+
+@dataclass(slots=True)
+class Exchange:
+    """A call and the HTTP request that it came in; `delivery` is the streamed answer, if it is one."""
+
+    call: Call
+    protocol: Protocol
+    request: web.Request
+    delivery: EventStream | None = None
+
+
+Walk = Callable[[Exchange], Awaitable[None]]
+Reply = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 
 class Handler:
@@ -69,13 +75,12 @@ class Handler:
         self._sealer = sealer
         self._redact = redact
         self._bodies = BodyReader(config.limits, config.timeouts.body)
-        self._counts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(COUNTS_AT_ONCE))  # by backend
-        self._models = models
         self._gate = gate
         self._access_log = AccessLog(metrics, tracing)
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.admission = admission or Admission(config.admission, metrics, config.workers)
+        self._phases = Phases(models, gate, self.images, self.admission)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
             strict_history=config.policy.strict_history,
@@ -90,26 +95,29 @@ class Handler:
         self.idle.set()
 
     async def handle(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
-        return await self._served(_call(protocol, request), self._generate, self._succeed)
+        return await self._served(_exchange(protocol, request), self._generate, self._succeed)
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.StreamResponse:
         """How long a prompt would be: counted by the backend's own tokenizer, else estimated and marked as such."""
-        run, reply = partial(self._count, count), partial(self._counted, count)
-        return await self._served(_call(protocol, request, counts=True), run, reply)
+        walk, reply = partial(self._count, count), partial(self._counted, count)
+        return await self._served(_exchange(protocol, request, counts=True), walk, reply)
 
-    async def _served(self, call: Call, run: Run, reply: Reply) -> web.StreamResponse:
+    async def _served(self, it: Exchange, walk: Walk, reply: Reply) -> web.StreamResponse:
+        call, client = it.call, connection(it.request)
         self.calls.add(call)
         self.idle.clear()
         self._access_log.arrived(call)
+        client.on_lost = partial(self._lost, call)
         try:
-            return await self._answered(call, run, reply)
+            return await self._answered(it, walk, reply)
         except asyncio.CancelledError:
             self._access_log.left(call)
             raise
         except Exception:
-            log.exception("an answer of %s could not be ended", call.protocol.name)
+            log.exception("an answer of %s could not be ended", call.route)
             raise
         finally:
+            client.on_lost = nothing
             if call.answer is not None:
                 call.answer.close()
             self.calls.discard(call)
@@ -117,132 +125,62 @@ class Handler:
                 self.idle.set()
             self._access_log.ended(call)
             # Both refer to the call, the error through its frames; without a cycle a large request is freed at once.
-            call.answer = call.error = None
+            call.answer = call.error = call.ending = None
+
+    def _lost(self, call: Call) -> None:
+        call.end(asyncio.get_running_loop().time())
 
     def outlier_reason(self, backend: str) -> str | None:
         """Why a backend that says it is ready does not count as such, judged by the calls it was sent."""
         now = asyncio.get_running_loop().time()
         return self._access_log.outliers.reason(backend, self.calls, self._config.pool.slow, now)
 
-    # ------------------------------------------------------------------------------------------------------ the steps
+    # ------------------------------------------------------------------------------------------------------- the walks
 
-    async def _answered(self, call: Call, run: Run, reply: Reply) -> web.StreamResponse:
-        try:
-            try:
-                await run(call)
-            except asyncio.CancelledError:
-                # an interruption is our own cancellation; if the client has left too, a second one is pending
-                if call.interruption is None or call.task.uncancel() > 0:
-                    raise
-                if not call.finished:
-                    raise call.interruption from None
-            return await reply(call)
-        except ClientGone:
-            raise asyncio.CancelledError from None
-        except Exception as error:
-            return await self._fail(call, self._expected(call, error))
-
-    async def _generate(self, call: Call) -> None:
+    async def _generate(self, it: Exchange) -> None:
         """Up to the end of the backend's work; raises whatever went wrong."""
-        body = await self._receive(call)
-        turn, answer = self._parse(call, body)
+        call, phases = it.call, self._phases
+        body = await self._receive(it)
+        turn = it.protocol.parse(body, self._context(it))
         del body  # a long stream need not keep it
-        self._authorize(call, turn.request, free=bool(turn.events))
+        answer = self._answer(it, turn)
+        phases.authorize(call, free=bool(turn.events))
         if turn.events:
             answer.feed(turn.events)
             return
-        target, request = await self._route(call, turn.request)
-        sizes: list[int] = []
-        request = await self._fit(call, target, request, sizes)
-        try:
-            async with (
-                self.admission.place(target.backend.name, target.model, call.client.name, request),
-                self._counting(turn, target.backend, request, sizes),
-            ):
-                await self._access_log.asked(call, request, self._ask(target.backend, request, answer))
-        except Exception as error:
-            if not call.finished or isinstance(error, ClientGone):
-                raise
-            # the answer is complete: what broke afterwards changes nothing for the client
-            log.warning("the backend failed after a finished answer", exc_info=error)
-        if not call.finished:
-            raise GatewayError(
-                Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
-            )
+        await phases.route(call)
+        await phases.inline(call)
+        await phases.prepare(call)
+        await phases.fit(call)
+        async with phases.place(call):
+            await self._access_log.asked(call, phases.answer(call))
 
-    async def _count(self, count: Count, call: Call) -> None:
+    async def _count(self, count: Count, it: Exchange) -> None:
         """As `_generate`, up to the length of the prompt, which is not judged by the context window."""
-        body = await self._receive(call)
-        request = count.parse(body, self._context(call.request, call.id))
+        call, phases = it.call, self._phases
+        body = await self._receive(it)
+        call.request = count.parse(body, self._context(it))
         del body
-        self._authorize(call, request, free=True)
-        target, request = await self._route(call, request)
-        request = await self.images.inlined(request, call.notes)  # a server that counts would fetch them too
-        self._prepared(target.backend, request)  # a request that would be refused as a call is refused as a count
-        async with self._counts[target.backend.name]:
-            call.tokens = await target.backend.count_tokens(request)
-        if call.tokens is None:
-            call.tokens = estimate(request)
-            call.estimates = True
+        phases.authorize(call, free=True)
+        await phases.route(call)
+        await phases.inline(call)
+        await phases.prepare(call)
+        await phases.count(call)
 
-    async def _receive(self, call: Call) -> Json:
+    async def _receive(self, it: Exchange) -> Json:
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
-        body, mended = await self._bodies.read(call.request)
-        call.notes.extend(mended)
-        call.read_at = asyncio.get_running_loop().time()
+        body, mended = await self._bodies.read(it.request)
+        it.call.notes.extend(mended)
+        it.call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         return body
 
-    def _authorize(self, call: Call, request: Request, *, free: bool) -> None:
-        """Raises if this client may not make this call now. A `free` call, which no model answers, costs no tokens."""
-        call.client.check_model(request.model)
-        estimated = cost(request) if call.client.counts_tokens and not free else 0
-        call.client.spend(estimated)
-        call.estimated = estimated
-
-    async def _route(self, call: Call, request: Request) -> tuple[Target, Request]:
-        """Where the call goes, once that backend may be asked, and the request with the model's name there."""
-        request = replace(request, affinity=session(request, call.client.name))
-        await self._gate.some_started()
-        target = await self._models.resolve(request.model, call.client)
-        call.backend, call.model = target.backend, target.model
-        if target.model != request.model:
-            request = replace(request, model=target.model)
-        await self._gate.admit(target.backend)
-        return target, request
-
-    async def _fit(self, call: Call, target: Target, request: Request, sizes: list[int]) -> Request:
-        """The request as the backend takes it: with its images, and within the context window. `sizes` receives the
-        prompt's size if it had to be counted."""
-        request = await self.images.inlined(request, call.notes)
-        request, notes = await fit(target.backend, request, target.window, sizes.append)
-        call.notes.extend((*notes, *self._prepared(target.backend, request)))
-        call.ready_at = asyncio.get_running_loop().time()
-        return request
-
-    def _prepared(self, backend: Backend, request: Request) -> tuple[Note, ...]:
-        """What the backend leaves out; raises if it cannot serve the request."""
-        notes = backend.prepare(request)
-        self.images.seen(request, notes)
-        return notes
-
-    async def _ask(self, backend: Backend, request: Request, answer: Answer) -> None:
-        """The backend's work. A backend that fell asleep before it was asked is woken once, if that is allowed."""
-        try:
-            await backend.stream(request, answer)
-        except GatewayError as error:
-            if error.kind is not Kind.ASLEEP or answer.touched or not self._gate.wakes(backend):
-                raise
-            self._gate.learn(backend, error)
-            await self._gate.admit(backend)
-            await backend.stream(request, answer)
-
-    def _context(self, request: web.Request, id: str) -> Context:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        headers["x-request-id"] = request[REQUEST_ID]
+    def _context(self, it: Exchange) -> Context:
+        headers = {name.lower(): value for name, value in it.call.headers.items()}
+        headers["x-request-id"] = it.call.request_id
         return Context(
-            id=id,
+            id=it.call.id,
             clock=lambda: int(time.time()),
             headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
             policy=self._policy,
@@ -250,77 +188,79 @@ class Handler:
             open=self._sealer.open,
         )
 
-    @contextlib.asynccontextmanager
-    async def _counting(
-        self, turn: Turn, backend: Backend, request: Request, sizes: Sequence[int]
-    ) -> AsyncIterator[None]:
-        """The prompt's size, for protocols that send it first. Unless it is known already, it is counted while the
-        answer is made, which never waits for it."""
-        if turn.counted is None or sizes:
-            if turn.counted is not None:
-                turn.counted(sizes[-1])
-            yield
-            return
-        task = asyncio.create_task(self._count_prompt(turn.counted, backend, request), name="count")
-        try:
-            yield
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.wait((task,))
-
-    async def _count_prompt(self, counted: Callable[[int], None], backend: Backend, request: Request) -> None:
-        try:
-            tokens = await backend.count_tokens(request)
-        except GatewayError:
-            return  # the answer itself reports what is wrong with the backend
-        if tokens is not None:
-            counted(tokens)
-
-    def _parse(self, call: Call, body: Json) -> tuple[Turn, Answer]:
-        turn = call.protocol.parse(body, self._context(call.request, call.id))
-        call.streaming = turn.streaming
+    def _answer(self, it: Exchange, turn: Turn) -> Answer:
+        call = it.call
+        call.request, call.streaming = turn.request, turn.streaming
         call.notes.extend(turn.notes)
-        stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
         if turn.streaming:
-            call.answer = StreamedAnswer(
-                call.request, turn.stream, stage, self._config.timeouts, call.accepted, lambda: self._head(call)
-            )
+            it.delivery = EventStream(it.request, partial(self._head, call))
+            call.answer = StreamedAnswer(turn, call.give_up, it.delivery, self._config.timeouts, call.accepted)
         else:
-            call.answer = Answer(turn.stream, stage)
-        return turn, call.answer
+            call.answer = Answer(turn, call.give_up)
+        return call.answer
 
-    async def _succeed(self, call: Call) -> web.StreamResponse:
-        assert call.answer is not None
-        assert call.answer.finished is not None
-        reason = call.answer.finished.reason
+    # ------------------------------------------------------------------------------------------------------ the replies
+
+    async def _answered(self, it: Exchange, walk: Walk, reply: Reply) -> web.StreamResponse:
+        try:
+            await self._walked(it.call, walk(it))
+            response = await reply(it)
+        except Exception as error:
+            if _has_gone(it.call):
+                raise asyncio.CancelledError from None
+            response = await self._fail(it, self._expected(it.call, error))
+        if _has_gone(it.call):
+            raise asyncio.CancelledError
+        return response
+
+    async def _walked(self, call: Call, walk: Awaitable[None]) -> None:
+        """Raises why the call has no answer: what went wrong, or what has ended it from outside."""
+        try:
+            await walk
+        except asyncio.CancelledError:
+            if call.ending is None or call.ending.error is None:
+                raise
+            _go_on()
+        if _has_gone(call):
+            raise asyncio.CancelledError
+        if call.finished or (call.tokens is not None and call.ending is None):
+            return
+        if call.ending is not None and call.ending.error is not None:
+            raise call.ending.error
+        raise GatewayError(
+            Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
+        )
+
+    async def _succeed(self, it: Exchange) -> web.StreamResponse:
+        call, answer = it.call, it.call.answer
+        assert answer is not None
+        assert answer.finished is not None
+        reason = answer.finished.reason
         call.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
         call.status = 200
-        if isinstance(call.answer, StreamedAnswer):
-            await call.answer.finish()
-            return call.answer.response
-        return json_response(200, call.answer.body(), self._head(call))
+        if it.delivery is not None and isinstance(answer, StreamedAnswer):
+            await answer.finish()
+            return it.delivery.response
+        return json_response(200, answer.body(), self._head(call))
 
-    async def _counted(self, count: Count, call: Call) -> web.StreamResponse:
+    async def _counted(self, count: Count, it: Exchange) -> web.StreamResponse:
+        call = it.call
         assert call.tokens is not None
         call.outcome, call.status = "counted", 200
         estimated = {"x-dragoman-estimated": "input_tokens"} if call.estimates else {}
         return json_response(200, count.body(call.tokens), self._head(call) | estimated)
 
-    async def _fail(self, call: Call, error: GatewayError) -> web.StreamResponse:
+    async def _fail(self, it: Exchange, error: GatewayError) -> web.StreamResponse:
+        call, answer = it.call, it.call.answer
         call.error = error
         call.outcome = "failed" if error.kind.status >= 500 else "refused"
         if call.backend is not None:
             self._gate.learn(call.backend, error)
-        answer = call.answer
-        if isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
+        if it.delivery is not None and isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
             call.status = 200
-            try:
-                await answer.fail(error)
-            except ClientGone:
-                raise asyncio.CancelledError from None
-            return answer.response
-        reply = error_reply(call.protocol, error, call.request_id)
+            await answer.fail(error)
+            return it.delivery.response
+        reply = error_reply(it.protocol, error, call.request_id)
         call.status = reply.status
         return json_response(reply.status, reply.body, {**self._head(call), **reply.headers})
 
@@ -328,26 +268,40 @@ class Handler:
         if isinstance(error, GatewayError):
             error.message = self._redact(error.message)  # a server may echo the key that it was sent
             return error
-        log.error("bug in %s", call.protocol.name, exc_info=error, extra={"fields": {"request_id": call.request_id}})
+        log.error("bug in %s", call.route, exc_info=error, extra={"fields": {"request_id": call.request_id}})
         return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {call.request_id}.")
 
     def _head(self, call: Call) -> dict[str, str]:
-        notes = call.notes
-        if call.answer is not None:
-            notes = notes + call.answer.notes + call.answer.stage_notes()
+        notes = call.notes if call.answer is None else call.notes + call.answer.late_notes()
         return id_headers(call.request_id) | note_headers(notes)
 
 
-def _call(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Call:
+def _exchange(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Exchange:
     task = asyncio.current_task()
     assert task is not None
-    return Call(
-        protocol,
-        request,
+    call = Call(
+        protocol.name,
+        protocol.path,
         id=secrets.token_hex(16),
         request_id=request[REQUEST_ID],
-        client=request[CLIENT],
         accepted=asyncio.get_running_loop().time(),
-        task=task,
+        client=request[CLIENT],
+        headers=request.headers,
+        give_up=task.cancel,
         counts=counts,
     )
+    return Exchange(call, protocol, request)
+
+
+def _has_gone(call: Call) -> bool:
+    """Whether the client has: its connection was lost, or broke under a write."""
+    if call.ending is None and call.answer is not None and call.answer.gone_at is not None:
+        call.ending = Ending(call.answer.gone_at)
+    return call.ending is not None and call.ending.error is None
+
+
+def _go_on() -> None:
+    """The cancellation of this task has served its purpose: something is left to be said to the client."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.uncancel()

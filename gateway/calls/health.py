@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 
-from dragoman.backends.base import Backend, Health, Learner, Wakeable
+from dragoman.backends.base import Backend, Health
 from dragoman.backends.pool.pool import Pool
 from dragoman.gateway.config import Timeouts
 from dragoman.gateway.telemetry.logs import log
@@ -104,7 +104,6 @@ class Watch:
         log.info("waking", extra={"fields": {"backend": self.backend.name}})
         try:
             async with asyncio.timeout(limit):
-                assert isinstance(self.backend, Wakeable)
                 await self.backend.wake()
                 while True:
                     health = await self.backend.health()
@@ -166,8 +165,7 @@ class Gate:
                 watch.backend.retried = partial(_count_retry, metrics, watch.backend.name)
                 servers = [replica.backend for replica in watch.backend.replicas]
             for server in servers:
-                if isinstance(server, Learner):
-                    server.learned = partial(_count_refused, metrics, server.name)
+                server.learned = partial(_count_refused, metrics, server.name)
         self._start_limit = timeouts.start
         self._wake_limit = timeouts.wake
         self._wakes = wakes
@@ -203,7 +201,7 @@ class Gate:
             await watch.woken(self._wake_limit)
 
     def wakes(self, backend: Backend) -> bool:
-        return backend.name in self._wakes and isinstance(backend, Wakeable)
+        return backend.name in self._wakes and backend.traits.wakes
 
     async def admit_any(self) -> None:
         """For a request of which nothing is known yet: raises only if every backend is asleep."""

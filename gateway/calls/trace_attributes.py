@@ -16,7 +16,7 @@ def arrival_attributes(call: Call) -> dict[str, Any]:
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "dragoman",
         "http.request.method": "POST",
-        "http.route": f"/v1/{call.protocol.path}",
+        "http.route": f"/v1/{call.path}",
         "dragoman.request_id": call.request_id,
         "dragoman.client_kind": call.kind,
     }

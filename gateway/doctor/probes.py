@@ -67,9 +67,10 @@ class Probes:
         """The answer, or why there is none."""
         answer = ProbeSink()
         try:
-            answer.notes += self._backend.prepare(request)
+            prepared = await self._backend.prepare(request)
+            answer.notes += prepared.notes
             async with asyncio.timeout(LIMIT):
-                await self._backend.stream(request, answer)
+                await self._backend.stream(prepared, answer)
         except GatewayError as error:
             return error
         except TimeoutError:
@@ -97,7 +98,7 @@ class Probes:
         return Finding("ok", "usage", f"{usage.input} in, {usage.output} out, cached {cached}")
 
     async def counting(self) -> Finding:
-        counted = await self._backend.count_tokens(self._request(("user", "Say hello.")))
+        counted = await self._backend.count(await self._backend.prepare(self._request(("user", "Say hello."))))
         usage = self._plain.usage if self._plain else None
         if counted is None:
             return Finding("weak", "counting", "not possible", "overflows are seen by the server only: set `tokenize`")
@@ -196,7 +197,7 @@ class Probes:
         """How long the backend goes on working after the client has left in the middle of an answer."""
         request = replace(self._request(("user", "Count from 1 to 500, with commas.")), max_tokens=TOKENS)
         answer = ProbeSink()
-        task = asyncio.create_task(self._backend.stream(request, answer))
+        task = asyncio.create_task(self._backend.stream(await self._backend.prepare(request), answer))
         begun = asyncio.create_task(answer.begun.wait())
         try:
             await asyncio.wait((task, begun), timeout=LIMIT, return_when="FIRST_COMPLETED")
@@ -213,7 +214,7 @@ class Probes:
             begun.cancel()
             task.cancel()
         taken = time.monotonic() - left
-        limits = getattr(self._backend, "cancellation", "")
+        limits = self._backend.traits.unstoppable
         verdict: Verdict = "ok" if taken <= ENDS_WITHIN and not limits else "weak"
         return Finding(verdict, "client leaves", f"let go after {taken * 1000:.0f} ms", limits)
 

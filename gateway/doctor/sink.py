@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from dragoman.backends.base import Flow, nothing
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Event, Note, Reasoning, StopReason, Text, ToolCall, Usage
 
@@ -15,24 +16,22 @@ class ProbeSink:
         self.fold = Fold()
         self.notes: list[Note] = []
         self.first: float | None = None
+        self.on_writable: Callable[[], object] = nothing
+        self.on_left: Callable[[], object] = nothing
         self.begun = asyncio.Event()
 
     @property
     def touched(self) -> bool:
         return self.first is not None
 
-    @property
-    def full(self) -> bool:
-        return False
-
-    def feed(self, events: Sequence[Event]) -> bool:
+    def feed(self, events: Sequence[Event]) -> Flow:
         self.first = self.first or time.monotonic()
         self.begun.set()
         self.fold.feed(events)
-        return True
+        return Flow.MORE
 
-    async def drained(self) -> None:
-        """Nothing is ever written, so there is nothing to wait for."""
+    def prompt_size(self, tokens: int) -> None:
+        """No probe needs it before the answer."""
 
     def note(self, note: Note) -> None:
         self.notes.append(note)

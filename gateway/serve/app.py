@@ -1,9 +1,9 @@
 """The application: the parts that every route needs, their lives, and the routes.
 
 `build` gives an aiohttp application that `dragoman serve`, a test or another program can run. Routes of client
-protocols come from `PROTOCOLS`; this module knows none by name. The runner needs `RUNNER_OPTIONS`: without
-cancellation, a client that leaves would keep its GPU work running. What reads files and imports packages is `open_all`:
-a server that reloads calls it in a thread, so that streams do not wait for it.
+protocols come from `PROTOCOLS`; this module knows none by name. It has to run in `gateway.serve.connection.Runner`,
+with `RUNNER_OPTIONS`: from no other would a call learn that its client has left. What reads files and imports packages
+is `open_all`: a server that reloads calls it in a thread, so that streams do not wait for it.
 """
 
 from __future__ import annotations
@@ -40,10 +40,9 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import Protocol
 from dragoman.translators.registry import PROTOCOLS
 
-# Cancellation frees a server's work when its client has gone; we decompress bodies ourselves, within the limit.
+# We decompress bodies ourselves, within the limit.
 # An agent's request is 200 kB and more; with the default buffer of 64 kB, reading it would pause three times.
 RUNNER_OPTIONS: dict[str, Any] = {
-    "handler_cancellation": True,
     "auto_decompress": False,
     "access_log": None,
     "read_bufsize": 256 * 1024,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 
 import orjson
 from aiohttp import web
@@ -17,6 +18,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
+from dragoman.backends.base import nothing
 from dragoman.gateway.telemetry.logs import request_line
 from dragoman.translators.protocol import PlainError
 from dragoman.translators.registry import claimant
@@ -25,7 +27,7 @@ HEAD_SECONDS = 30.0
 
 
 class Runner(web.AppRunner):
-    """Takes the options of aiohttp's."""
+    """Takes the options of aiohttp's. A handler is not cancelled when its client leaves: it is told, by `on_lost`."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -44,15 +46,24 @@ class _ConnectionFactory(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_head_timer",)
+    """What `gateway.calls.delivery` needs of it: `on_lost` and `on_writable`, which belong to the call that runs."""
+
+    __slots__ = ("_head_timer", "on_lost", "on_writable")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.on_lost: Callable[[], object] = nothing
+        self.on_writable: Callable[[], object] = nothing
         self._head_timer: asyncio.TimerHandle | None = self._loop.call_later(HEAD_SECONDS, self._too_slow)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+        self.on_lost()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.on_writable()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

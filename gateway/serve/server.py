@@ -298,7 +298,7 @@ async def drain(gateway: Gateway, runner: web.AppRunner, hurry: asyncio.Future[i
         log.warning("drain limit reached", extra={"fields": {"cut": len(handler.calls)}})
         error = GatewayError(Kind.DRAINING, "The gateway is shutting down; try again in 1s.", retry_after=1)
         for call in list(handler.calls):
-            call.interrupt(error)
+            call.end(asyncio.get_running_loop().time(), error)
         await _until_idle(gateway, LAST_WORDS, None)
 
 

@@ -29,7 +29,7 @@ from dragoman.translators.ir import (
     ToolResult,
     Usage,
 )
-from tests.recording import Recorder, ask
+from tests.recording import Recorder, answered, ask
 from tests.scripted import Script, ScriptedServer, call_stream, text_stream, usage
 
 ADD = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]})
@@ -45,8 +45,9 @@ async def run(request: Request, *scripts: Any, preset: str = "trtllm-serve", **o
         backend = ChatCompletions(server.url, settings=resolve(preset, overrides))
         sink = Recorder()
         try:
-            sink.notes += backend.prepare(request)
-            await backend.stream(request, sink)
+            prepared = await backend.prepare(request)
+            sink.notes += prepared.notes
+            await backend.stream(prepared, sink)
         finally:
             await backend.close()
         return sink, [seen.body for seen in server.chats]
@@ -118,7 +119,7 @@ async def test_constrained_decoding_that_does_not_constrain_is_a_failure_and_not
     async with ScriptedServer(answer(text), answer(text)) as server:
         backend = ChatCompletions(server.url, settings=resolve("trtllm-serve"))
         with pytest.raises(GatewayError) as caught:
-            await backend.stream(ask(tools=TOOLS, tool_choice="required"), sink)
+            await answered(backend, ask(tools=TOOLS, tool_choice="required"), sink)
         await backend.close()
         assert len(server.chats) == 2
     assert caught.value.kind is Kind.BACKEND_FAILED
@@ -226,10 +227,10 @@ async def test_a_call_is_no_answer_to_be_judged() -> None:
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"required": 5}, {"x": "y" * 300_000}])
-def test_a_schema_that_cannot_be_checked_is_refused_at_once(schema: dict[str, Any]) -> None:
+async def test_a_schema_that_cannot_be_checked_is_refused_at_once(schema: dict[str, Any]) -> None:
     backend = ChatCompletions("http://127.0.0.1:1/v1", settings=resolve("triton-openai"))
     with pytest.raises(GatewayError) as caught:
-        backend.prepare(ask(format=JsonSchema("s", schema)))
+        await backend.prepare(ask(format=JsonSchema("s", schema)))
     assert caught.value.kind is Kind.INVALID
 
 

@@ -16,7 +16,7 @@ from dragoman.backends.model_folder import INSTALL, PromptCounter
 from dragoman.gateway.calls.context_window import fit
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Named, Tool, ToolChoice
-from tests.recording import ask
+from tests.recording import ask, counted
 
 WORDS = ("user", ":", "one", "two", "three", "assistant", "tool", "add")
 TEMPLATE = (
@@ -40,15 +40,13 @@ def counting(folder: Path, **settings: Any) -> ChatCompletions:
 
 async def test_the_rendered_prompt_is_counted_without_asking_the_server(folder: Path) -> None:
     backend = counting(folder)
-    assert await backend.count_tokens(ask("one two three")) == len(
-        ["user", ":", "one", "two", "three", "assistant", ":"]
-    )
-    assert await backend.count_tokens(ask("one")) == 5
+    assert await counted(backend, ask("one two three")) == len(["user", ":", "one", "two", "three", "assistant", ":"])
+    assert await counted(backend, ask("one")) == 5
     await backend.close()
 
 
 @pytest.mark.parametrize(
-    ("settings", "choice", "counted"),
+    ("settings", "choice", "shown"),
     [
         ({}, "auto", 2),
         ({}, "none", 0),
@@ -62,16 +60,19 @@ async def test_the_rendered_prompt_is_counted_without_asking_the_server(folder: 
     ],
 )
 async def test_the_tools_that_are_sent_are_counted(
-    settings: dict[str, Any], choice: ToolChoice, counted: int, folder: Path
+    settings: dict[str, Any], choice: ToolChoice, shown: int, folder: Path
 ) -> None:
     tools = tuple(Tool(name, "", {"type": "object"}) for name in ("add", "two"))
-    size = await counting(folder, **settings).count_tokens(ask("one", tools=tools, tool_choice=choice))
-    assert size == 5 + counted * len(["tool", "name"])
+    backend = counting(folder, **settings)
+    size = await backend.count(await backend.prepare(ask("one", tools=tools, tool_choice=choice)))
+    assert size == 5 + shown * len(["tool", "name"])
 
 
 async def test_a_long_prompt_is_refused_with_its_true_size(folder: Path) -> None:
+    backend = counting(folder)
+    prepared = await backend.prepare(ask("one " * 600))
     with pytest.raises(GatewayError) as caught:
-        await fit(counting(folder), ask("one " * 600), 512)
+        await fit(backend, prepared, 512)
     assert (caught.value.kind, caught.value.tokens) == (Kind.OVERFLOW, 604)
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.chat.encode import encode
+from dragoman.backends.chat.encode import encode, final
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.settings import Settings
 from dragoman.gateway.calls.body import parse_object
@@ -125,7 +125,7 @@ def test_a_spoilt_request_is_parsed_or_refused(protocol: Protocol, data: st.Data
         tellable(protocol, error)
         return
     try:
-        sent, _ = encode(turn.request, Settings(), model="m", refused=frozenset())
+        sent = final(encode(turn.request, Settings())[0], Settings(), "m")
     except GatewayError as error:
         tellable(protocol, error)
         return

@@ -12,11 +12,11 @@ import pytest
 from dragoman.backends.base import Health
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
-from dragoman.backends.deadline import Timeouts
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
-from tests.recording import Recorder, ask
+from tests.recording import Recorder, answered, ask, counted
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
 from tests.waiting import LIMIT
 
@@ -57,7 +57,7 @@ async def test_an_answer_arrives_with_its_usage_and_the_connection_is_used_again
     async with serving(Script(HELLO), Script(HELLO), Script(HELLO)) as (server, backend):
         for _ in range(3):
             sink = Recorder()
-            await backend.stream(ask(), sink)
+            await answered(backend, ask(), sink)
             assert sink.text == "Hello"
             assert sink.finished.reason is StopReason.STOP
             assert sink.finished.usage == Usage(11, 7)
@@ -67,13 +67,13 @@ async def test_an_answer_arrives_with_its_usage_and_the_connection_is_used_again
 async def test_one_feed_for_each_read() -> None:
     async with serving(Script(HELLO, split="frames", gap=0.02)) as (_, backend):
         sink = Recorder()
-        await backend.stream(ask(), sink)
+        await answered(backend, ask(), sink)
         assert ["".join(getattr(event, "text", "") for event in feed) for feed in sink.feeds[:2]] == ["Hel", "lo"]
 
 
 async def test_what_is_asked_of_the_server() -> None:
     async with serving(Script(HELLO), api_key="secret", model="served") as (server, backend):
-        await backend.stream(ask("hi"), Recorder())
+        await answered(backend, ask("hi"), Recorder())
         (seen,) = server.chats
         assert seen.headers["Accept-Encoding"] == "identity"
         assert seen.headers["Authorization"] == "Bearer secret"
@@ -85,7 +85,7 @@ async def test_what_is_asked_of_the_server() -> None:
 
 async def test_a_body_of_several_megabytes() -> None:
     async with serving(Script(HELLO)) as (server, backend):
-        await backend.stream(ask("x" * 3_000_000), Recorder())
+        await answered(backend, ask("x" * 3_000_000), Recorder())
         assert len(server.chats[0].raw) > 3_000_000
 
 
@@ -98,7 +98,7 @@ async def test_a_server_that_ignores_stream() -> None:
     whole = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}], "usage": usage()}
     async with serving(Script.json(whole)) as (_, backend):
         sink = Recorder()
-        await backend.stream(ask(tools=(TOOL,)), sink)
+        await answered(backend, ask(tools=(TOOL,)), sink)
         assert sink.parts == [ToolCall("c1", "add", '{"a":1}')]
         assert sink.finished.usage == Usage(11, 7)
 
@@ -106,7 +106,7 @@ async def test_a_server_that_ignores_stream() -> None:
 async def test_a_stream_that_is_called_json() -> None:
     async with serving(Script(HELLO, headers={"content-type": "application/json"})) as (_, backend):
         sink = Recorder()
-        await backend.stream(ask(), sink)
+        await answered(backend, ask(), sink)
         assert sink.text == "Hello"
 
 
@@ -114,13 +114,13 @@ async def test_parallel_calls_arrive_whole_however_they_were_cut() -> None:
     script = Script(call_stream(("add", '{"a": 1}'), ("add", '{"a": 2}')), split=7)
     async with serving(script) as (_, backend):
         sink = Recorder()
-        await backend.stream(ask(tools=(TOOL,)), sink)
+        await answered(backend, ask(tools=(TOOL,)), sink)
         assert [part.arguments for part in sink.parts if isinstance(part, ToolCall)] == ['{"a": 1}', '{"a": 2}']
 
 
 async def test_no_redirect_is_followed() -> None:
     async with serving(Script(b"", 307, {"location": "/elsewhere"})) as (server, backend):
-        assert (await failure(backend.stream(ask(), Recorder()))).kind is Kind.BACKEND_FAILED
+        assert (await failure(answered(backend, ask(), Recorder()))).kind is Kind.BACKEND_FAILED
         assert len(server.requests) == 1
 
 
@@ -132,7 +132,7 @@ async def test_nobody_listens() -> None:
         url = server.url
     backend = ChatCompletions(url)
     try:
-        error = await failure(backend.stream(ask(), Recorder()))
+        error = await failure(answered(backend, ask(), Recorder()))
     finally:
         await backend.close()
     assert (error.kind, error.retry_after) == (Kind.BACKEND_DOWN, 1.0)
@@ -153,7 +153,7 @@ async def test_connecting_has_its_own_limit() -> None:
     backend = ChatCompletions(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeouts=Timeouts(connect=0.2))
     begun = time.monotonic()
     try:
-        error = await failure(backend.stream(ask(), Recorder()))
+        error = await failure(answered(backend, ask(), Recorder()))
     finally:
         await backend.close()
         for open_socket in (listener, *fillers):
@@ -174,7 +174,7 @@ async def test_connecting_has_its_own_limit() -> None:
 async def test_the_first_event_has_its_own_limit(script: Script) -> None:
     async with serving(script, timeouts=Timeouts(first=0.3, between=30)) as (server, backend):
         sink = Recorder()
-        assert (await failure(backend.stream(ask(), sink))).kind is Kind.TIMEOUT
+        assert (await failure(answered(backend, ask(), sink))).kind is Kind.TIMEOUT
         assert not sink.touched
         await server.until(lambda: server.chats[0].outcome == "client_gone")
 
@@ -183,7 +183,7 @@ async def test_between_events_there_is_another_limit() -> None:
     script = Script(HELLO, hang_at=len(HELLO) // 2)
     async with serving(script, timeouts=Timeouts(first=30, between=0.3)) as (server, backend):
         sink = Recorder()
-        assert (await failure(backend.stream(ask(), sink))).kind is Kind.TIMEOUT
+        assert (await failure(answered(backend, ask(), sink))).kind is Kind.TIMEOUT
         assert sink.text.startswith("Hel")
         await server.until(lambda: server.chats[0].outcome == "client_gone")
 
@@ -192,7 +192,7 @@ async def test_a_slow_stream_may_last_longer_than_any_limit() -> None:
     script = Script(HELLO, split="frames", gap=0.15)
     async with serving(script, timeouts=Timeouts(first=0.3, between=0.3)) as (_, backend):
         sink = Recorder()
-        await backend.stream(ask(), sink)
+        await answered(backend, ask(), sink)
         assert sink.text == "Hello"
 
 
@@ -201,7 +201,7 @@ async def test_comments_are_no_progress() -> None:
     script = Script([sse(chunk({"content": "Hi"}), done=False), *pings], gap=0.05)
     async with serving(script, timeouts=Timeouts(between=0.3)) as (_, backend):
         sink = Recorder()
-        assert (await failure(asyncio.wait_for(backend.stream(ask(), sink), LIMIT))).kind is Kind.TIMEOUT
+        assert (await failure(asyncio.wait_for(answered(backend, ask(), sink), LIMIT))).kind is Kind.TIMEOUT
         assert sink.text == "Hi"
 
 
@@ -210,7 +210,7 @@ async def test_usage_is_awaited_for_a_short_while_only() -> None:
     script = Script(finished + b" ", hang_at=len(finished))
     async with serving(script, timeouts=Timeouts(usage=0.2)) as (_, backend):
         sink = Recorder()
-        await asyncio.wait_for(backend.stream(ask(), sink), LIMIT)
+        await asyncio.wait_for(answered(backend, ask(), sink), LIMIT)
         assert sink.text == "Hi"
         assert sink.finished.usage is None
 
@@ -224,7 +224,7 @@ async def test_a_stream_that_breaks_off_is_a_failure_with_what_had_come(cut: dic
     cut = {**cut, "cut_at": body.index(b"World") - 20}
     async with serving(Script(body, split="frames", gap=0.01, **cut)) as (_, backend):
         sink = Recorder()
-        assert (await failure(backend.stream(ask(), sink))).kind is Kind.BACKEND_FAILED
+        assert (await failure(answered(backend, ask(), sink))).kind is Kind.BACKEND_FAILED
         assert sink.text == "Hello"
 
 
@@ -232,14 +232,14 @@ async def test_a_stream_that_breaks_off_after_the_finish_reason_is_an_answer() -
     body = sse(chunk({"content": "Hi"}), chunk({}, "stop"), done=False)
     async with serving(Script(body, unterminated=True)) as (_, backend):
         sink = Recorder()
-        await backend.stream(ask(), sink)
+        await answered(backend, ask(), sink)
         assert (sink.text, sink.finished.usage) == ("Hi", None)
 
 
 async def test_an_orderly_end_without_a_finish_reason_is_a_failure() -> None:
     async with serving(Script(sse(chunk({"content": "Hi"})))) as (_, backend):
         sink = Recorder()
-        assert (await failure(backend.stream(ask(), sink))).kind is Kind.BACKEND_FAILED
+        assert (await failure(answered(backend, ask(), sink))).kind is Kind.BACKEND_FAILED
         assert sink.text == "Hi"
 
 
@@ -247,7 +247,7 @@ async def test_an_error_inside_the_stream() -> None:
     body = sse(chunk({"content": "Hi"}), {"error": {"message": "worker died at /opt/engine/run.py", "code": 500}})
     async with serving(Script(body)) as (_, backend):
         sink = Recorder()
-        error = await failure(backend.stream(ask(), sink))
+        error = await failure(answered(backend, ask(), sink))
         assert error.kind is Kind.BACKEND_FAILED
         assert "/opt" not in error.message
         assert sink.text == "Hi"
@@ -256,7 +256,7 @@ async def test_an_error_inside_the_stream() -> None:
 @pytest.mark.parametrize("body", [b"data: {oops\n\n", b"<html>busy</html>", b""], ids=["json", "html", "empty"])
 async def test_nonsense_is_a_failure(body: bytes) -> None:
     async with serving(Script(body)) as (_, backend):
-        assert (await failure(backend.stream(ask(), Recorder()))).kind is Kind.BACKEND_FAILED
+        assert (await failure(answered(backend, ask(), Recorder()))).kind is Kind.BACKEND_FAILED
 
 
 async def test_a_receiver_that_has_enough_ends_the_work_upstream() -> None:
@@ -264,7 +264,7 @@ async def test_a_receiver_that_has_enough_ends_the_work_upstream() -> None:
     script = Script(sse(*counted), split="frames", gap=0.01)
     async with serving(script) as (server, backend):
         sink = Recorder(enough=lambda sink: len(sink.text) >= 3)
-        await asyncio.wait_for(backend.stream(ask(), sink), LIMIT)
+        await asyncio.wait_for(answered(backend, ask(), sink), LIMIT)
         assert sink.finished.usage is not None
         assert sink.finished.usage.input == 5
         await server.until(lambda: server.chats[0].outcome == "client_gone")
@@ -284,7 +284,7 @@ PHASES = {
 @pytest.mark.parametrize("phase", PHASES)
 async def test_a_cancelled_stream_closes_the_connection_at_once(phase: str) -> None:
     async with serving(PHASES[phase], timeouts=Timeouts(usage=30)) as (server, backend):
-        task = asyncio.create_task(backend.stream(ask(), Recorder()))
+        task = asyncio.create_task(answered(backend, ask(), Recorder()))
         await server.until(lambda: bool(server.chats))
         await asyncio.sleep(0.1)
         assert not task.done()
@@ -293,7 +293,7 @@ async def test_a_cancelled_stream_closes_the_connection_at_once(phase: str) -> N
             await task
         await server.until(lambda: server.chats[0].outcome == "client_gone")
         server.add(Script(HELLO))
-        await backend.stream(ask(), Recorder())
+        await answered(backend, ask(), Recorder())
         assert not server.chats[1].reused
 
 
@@ -301,7 +301,7 @@ async def test_cancelled_while_the_receiver_is_slow() -> None:
     async with serving(Script(HELLO, split="frames", hang_at=len(HELLO) // 2)) as (server, backend):
         sink = Recorder()
         sink.held = True
-        task = asyncio.create_task(backend.stream(ask(), sink))
+        task = asyncio.create_task(answered(backend, ask(), sink))
         await sink.until(lambda: sink.waits == 1 or sink.touched)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -316,7 +316,7 @@ async def test_a_slow_receiver_holds_the_server_back_and_no_limit_runs_meanwhile
     async with serving(script, timeouts=Timeouts(first=0.4, between=0.4)) as (server, backend):
         sink = Recorder()
         sink.held = True
-        task = asyncio.create_task(backend.stream(ask(), sink))
+        task = asyncio.create_task(answered(backend, ask(), sink))
         await sink.until(lambda: sink.touched)
         await asyncio.sleep(1.0)
         assert not task.done()
@@ -334,31 +334,31 @@ async def test_a_slow_receiver_holds_the_server_back_and_no_limit_runs_meanwhile
 
 async def test_a_pooled_connection_that_had_died_is_asked_again_on_a_fresh_one() -> None:
     async with serving(Script(HELLO), Script(HELLO, drop_reused=True)) as (server, backend):
-        await backend.stream(ask(), Recorder())
+        await answered(backend, ask(), Recorder())
         sink = Recorder()
-        await backend.stream(ask(), sink)
+        await answered(backend, ask(), sink)
         assert sink.text == "Hello"
         assert [seen.reused for seen in server.chats] == [False, True, False]
 
 
 async def test_a_fresh_connection_that_dies_is_not_asked_again() -> None:
     async with serving(Script(b"", unterminated=True, cut_at=0), preset="llama.cpp") as (server, backend):
-        assert (await failure(backend.stream(ask(), Recorder()))).kind is Kind.BACKEND_FAILED
+        assert (await failure(answered(backend, ask(), Recorder()))).kind is Kind.BACKEND_FAILED
         assert len(server.chats) == 1
 
 
 async def test_no_second_attempt_where_the_setting_says_so() -> None:
     scripts = Script(HELLO), Script(HELLO, drop_reused=True)
     async with serving(*scripts, overrides={"retry_stale": False}) as (server, backend):
-        await backend.stream(ask(), Recorder())
-        await failure(backend.stream(ask(), Recorder()))
+        await answered(backend, ask(), Recorder())
+        await failure(answered(backend, ask(), Recorder()))
         assert len(server.chats) == 2
 
 
 async def test_llama_cpp_gets_a_new_connection_for_every_stream() -> None:
     async with serving(Script(HELLO), Script(HELLO), preset="llama.cpp") as (server, backend):
-        await backend.stream(ask(), Recorder())
-        await backend.stream(ask(), Recorder())
+        await answered(backend, ask(), Recorder())
+        await answered(backend, ask(), Recorder())
         assert not any(seen.reused for seen in server.chats)
 
 
@@ -377,9 +377,9 @@ async def test_an_effort_whose_value_is_refused_is_left_out_of_this_request_only
         backend,
     ):
         sink = Recorder()
-        await backend.stream(request, sink)
+        await answered(backend, request, sink)
         assert sink.notes == [Note("field", "reasoning_effort")]
-        await backend.stream(request, Recorder())
+        await answered(backend, request, Recorder())
         assert ["reasoning_effort" in (seen.body or {}) for seen in server.chats] == [True, False, True]
 
 
@@ -389,8 +389,8 @@ async def test_a_refused_value_or_an_essential_field_is_not_left_out() -> None:
     tools = Script.json({"error": refusal}, 400)
     async with serving(value, tools) as (server, backend):
         request = ask(sampling=Sampling(temperature=2), tools=(TOOL,))
-        assert (await failure(backend.stream(request, Recorder()))).kind is Kind.INVALID
-        assert (await failure(backend.stream(request, Recorder()))).kind is Kind.INVALID
+        assert (await failure(answered(backend, request, Recorder()))).kind is Kind.INVALID
+        assert (await failure(answered(backend, request, Recorder()))).kind is Kind.INVALID
         assert len(server.chats) == 2
 
 
@@ -401,7 +401,7 @@ async def test_too_large_a_limit_is_asked_again_with_the_room_that_is_left() -> 
     )
     async with serving(Script.json({"error": {"message": said}}, 400), Script(HELLO)) as (server, backend):
         sink = Recorder()
-        await backend.stream(ask(max_tokens=32000), sink)
+        await answered(backend, ask(max_tokens=32000), sink)
         assert [(seen.body or {})["max_tokens"] for seen in server.chats] == [32000, 32768 - 17459]
         assert sink.notes == [Note("repair", "max_tokens")]
 
@@ -410,7 +410,7 @@ async def test_too_large_a_limit_is_asked_again_with_the_room_that_is_left() -> 
 async def test_a_prompt_that_fills_the_window_is_an_overflow(asked: int | None) -> None:
     said = "This model's maximum context length is 8192 tokens. However, your messages resulted in 8100 tokens."
     async with serving(Script.json({"error": {"message": said}}, 400)) as (server, backend):
-        error = await failure(backend.stream(ask(max_tokens=asked), Recorder()))
+        error = await failure(answered(backend, ask(max_tokens=asked), Recorder()))
         assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, 8100, 8192)
         assert len(server.chats) == 1
 
@@ -420,15 +420,15 @@ async def test_a_prompt_that_fills_the_window_is_an_overflow(asked: int | None) 
 
 async def test_retry_after_of_a_busy_server_is_kept() -> None:
     async with serving(Script.json({"error": "full"}, 429, {"retry-after": "7"})) as (_, backend):
-        error = await failure(backend.stream(ask(), Recorder()))
+        error = await failure(answered(backend, ask(), Recorder()))
         assert (error.kind, error.retry_after) == (Kind.BUSY, 7.0)
 
 
 async def test_a_sleeping_engine_is_asked_nothing() -> None:
     async with serving(Script(HELLO), preset="lmdeploy") as (server, backend):
         server.on("GET", "/is_sleeping", Script.json({"is_sleeping": True}))
-        assert (await failure(backend.stream(ask(), Recorder()))).kind is Kind.ASLEEP
-        assert (await failure(backend.count_tokens(ask()))).kind is Kind.ASLEEP
+        assert (await failure(answered(backend, ask(), Recorder()))).kind is Kind.ASLEEP
+        assert (await failure(counted(backend, ask()))).kind is Kind.ASLEEP
         assert (await backend.health()).state == "asleep"
         assert not server.chats
         assert len(server.requests) == 1, "the answer is kept for a moment"
@@ -437,8 +437,8 @@ async def test_a_sleeping_engine_is_asked_nothing() -> None:
 async def test_a_server_without_the_sleep_endpoint_is_asked_once() -> None:
     async with serving(Script(HELLO), Script(HELLO), preset="vllm") as (server, backend):
         server.on("GET", "/is_sleeping", Script.json({"detail": "Not Found"}, 404))
-        await backend.stream(ask(), Recorder())
-        await backend.stream(ask(), Recorder())
+        await answered(backend, ask(), Recorder())
+        await answered(backend, ask(), Recorder())
         assert [seen.path for seen in server.requests].count("/is_sleeping") == 1
 
 
@@ -502,7 +502,7 @@ async def test_a_list_of_models_that_cannot_be_read(status: int, body: Any) -> N
 async def test_counting_asks_for_the_rendered_prompt_with_its_tools() -> None:
     async with serving(preset="vllm") as (server, backend):
         server.on("POST", "/tokenize", Script.json({"count": 42, "max_model_len": 8192}))
-        assert await backend.count_tokens(ask("hi", tools=(TOOL,))) == 42
+        assert await counted(backend, ask("hi", tools=(TOOL,))) == 42
         body = server.requests[-1].body
         assert body is not None
         assert body["messages"] == [{"role": "user", "content": "hi"}]
@@ -513,20 +513,20 @@ async def test_counting_over_two_endpoints() -> None:
     async with serving(preset="llama.cpp") as (server, backend):
         server.on("POST", "/apply-template", Script.json({"prompt": "<user>hi"}))
         server.on("POST", "/tokenize", lambda body: Script.json({"tokens": list(range(len(body["content"])))}))
-        assert await backend.count_tokens(ask("hi")) == 8
+        assert await counted(backend, ask("hi")) == 8
 
 
 @pytest.mark.parametrize("preset", ["generic", "vllm", "trtllm-serve", "llama.cpp"])
 async def test_a_server_that_cannot_count_says_nothing(preset: str) -> None:
     async with serving(preset=preset) as (_, backend):
-        assert await backend.count_tokens(ask("hi")) is None
+        assert await counted(backend, ask("hi")) is None
 
 
 async def test_what_cannot_be_served_is_refused_before_anything_is_asked() -> None:
     request = ask(messages=(Message("user", (Text("look"), Image("data:image/png;base64,AA"))),))
     async with serving(preset="triton-openai") as (server, backend):
         with pytest.raises(GatewayError) as caught:
-            backend.prepare(request)
+            await backend.prepare(request)
         assert caught.value.kind is Kind.UNSUPPORTED
         assert not server.requests
 
@@ -547,7 +547,7 @@ async def test_a_url_opens_a_backend(url: str, asked: str) -> None:
     async with ScriptedServer(Script(HELLO)) as server:
         backend = open_backend(url.format(root=server.root), Options(preset="vllm", model="x"))
         await backend.start()
-        await backend.stream(ask(), Recorder())
+        await answered(backend, ask(), Recorder())
         await backend.close()
         assert server.requests[-1].path == asked
         assert backend.name == f"127.0.0.1:{server.port}"

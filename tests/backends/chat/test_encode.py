@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.chat.encode import encode
+from dragoman.backends.chat.encode import encode, final
 from dragoman.backends.chat.settings import PRESETS, Settings, resolve
 from dragoman.translators.ir import (
     JsonObject,
@@ -44,7 +44,9 @@ FULL = Sampling(
 
 
 def body(request: Request, settings: Settings | None = None, **options: Any) -> dict[str, Any]:
-    value: dict[str, Any] = json.loads(encode(request, settings or Settings(), **options)[0])
+    """As JSON: what is sent."""
+    settings, model = settings or Settings(), options.pop("model", None)
+    value: dict[str, Any] = json.loads(final(encode(request, settings, **options)[0], settings, model))
     return value
 
 

@@ -26,7 +26,7 @@ async def answered(script: Script) -> Recorder:
     async with ScriptedServer(script) as server:
         backend, sink = ChatCompletions(server.url), Recorder()
         try:
-            await backend.stream(ask(), sink)
+            await backend.stream(await backend.prepare(ask()), sink)
         finally:
             await backend.close()
     return sink

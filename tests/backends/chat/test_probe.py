@@ -11,7 +11,7 @@ from dragoman.backends.base import Backend, ModelInfo
 from dragoman.backends.chat import probe as chat_probe
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
-from tests.recording import ask
+from tests.recording import ask, counted
 from tests.scripted import Script, ScriptedServer
 from tests.waiting import until
 
@@ -72,7 +72,7 @@ async def test_a_number_that_is_no_count_is_unknown(odd: object) -> None:
     async with serving("vllm") as (server, backend):
         server.on("POST", "/tokenize", Script.json({"count": odd}))
         server.on("GET", "/v1/models", Script.json({"data": [{"id": "m", "created": odd, "max_model_len": odd}]}))
-        assert await backend.count_tokens(ask()) is None
+        assert await counted(backend, ask()) is None
         assert await backend.models() == [ModelInfo("m")]
 
 
@@ -80,7 +80,7 @@ async def test_whole_floats_and_digits_are_counts() -> None:
     async with serving("vllm") as (server, backend):
         server.on("POST", "/tokenize", Script.json({"count": 12.0}))
         server.on("GET", "/v1/models", Script.json({"data": [{"id": "m", "max_model_len": "8192"}]}))
-        assert await backend.count_tokens(ask()) == 12
+        assert await counted(backend, ask()) == 12
         assert [model.window for model in await backend.models()] == [8192]
 
 

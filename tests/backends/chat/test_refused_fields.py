@@ -18,7 +18,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.refusal import read
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Sampling, Tool
-from tests.recording import Recorder, ask
+from tests.recording import Recorder, answered, ask
 from tests.scripted import Script, ScriptedServer, text_stream
 
 HELLO = text_stream("Hel", "lo")
@@ -190,25 +190,25 @@ async def test_a_parameter_that_a_refusal_s_fields_name_is_left_out_for_a_while(
     async with serving(refusal) as (server, backend):
         learned: list[str] = []
         backend.learned = learned.append
-        assert backend.prepare(WITH_TOP_K) == ()
+        assert (await backend.prepare(WITH_TOP_K)).notes == ()
         sink = Recorder()
-        await backend.stream(WITH_TOP_K, sink)
+        await answered(backend, WITH_TOP_K, sink)
         assert sink.text == "Hello"
         assert sink.notes == [Note("field", "top_k")]
         assert learned == ["top_k"]
-        assert backend.prepare(WITH_TOP_K) == (Note("field", "top_k"),)
-        await backend.stream(WITH_TOP_K, Recorder())
+        assert (await backend.prepare(WITH_TOP_K)).notes == (Note("field", "top_k"),)
+        await answered(backend, WITH_TOP_K, Recorder())
         assert sent_top_k(server) == [True, False, False]
-        assert backend.prepare(replace(WITH_TOP_K, model="another")) == ()
+        assert (await backend.prepare(replace(WITH_TOP_K, model="another"))).notes == ()
 
 
 async def test_it_is_tried_again_after_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(refused_fields, "TTL", 0.0)
     refusal = Script.json(REFUSED_BY_FIELDS["openai"], 400)
     async with serving(refusal) as (server, backend):
-        await backend.stream(WITH_TOP_K, Recorder())
-        assert backend.prepare(WITH_TOP_K) == ()
-        await backend.stream(WITH_TOP_K, Recorder())
+        await answered(backend, WITH_TOP_K, Recorder())
+        assert (await backend.prepare(WITH_TOP_K)).notes == ()
+        await answered(backend, WITH_TOP_K, Recorder())
         assert sent_top_k(server) == [True, False, True]
 
 
@@ -219,11 +219,11 @@ async def test_a_parameter_that_only_its_words_name_is_left_out_of_that_request(
         learned: list[str] = []
         backend.learned = learned.append
         sink = Recorder()
-        await backend.stream(WITH_TOP_K, sink)
+        await answered(backend, WITH_TOP_K, sink)
         assert sink.text == "Hello"
         assert sink.notes == [Note("field", "top_k")]
-        assert backend.prepare(WITH_TOP_K) == ()
-        await backend.stream(WITH_TOP_K, Recorder())
+        assert (await backend.prepare(WITH_TOP_K)).notes == ()
+        await answered(backend, WITH_TOP_K, Recorder())
         assert sent_top_k(server) == [True, False, True]
         assert learned == []
 
@@ -236,7 +236,7 @@ async def test_parameters_are_left_out_one_after_another_and_never_twice() -> No
         server.queue.clear()
         server.add(*refusals)
         with pytest.raises(GatewayError) as caught:
-            await backend.stream(request, Recorder())
+            await answered(backend, request, Recorder())
         assert caught.value.kind is Kind.INVALID
         bodies = [seen.body or {} for seen in server.chats]
     assert len(bodies) == len(names)

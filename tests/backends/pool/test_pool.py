@@ -20,7 +20,7 @@ from dragoman.backends.pool.replica import PoolSettings
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
 from tests.gateway_fakes import FakeBackend
-from tests.recording import Recorder
+from tests.recording import Recorder, answered
 from tests.scripted import Script, ScriptedServer, chunk, frames, model_list, sse, text_stream
 from tests.serving_gateway import Serving, over
 from tests.waiting import LIMIT, until
@@ -161,7 +161,7 @@ async def test_without_a_session_the_server_with_the_least_to_do_is_asked() -> N
     tasks = []
     for number in range(6):
         request = Request(f"r{number}", "m", ())
-        tasks.append(asyncio.create_task(pool.stream(request, Recorder())))
+        tasks.append(asyncio.create_task(answered(pool, request, Recorder())))
         await asyncio.sleep(0)
     await until(lambda: sum(each.running for each in backends) == 6)
     assert [each.running for each in backends] == [2, 2, 2]
@@ -171,15 +171,11 @@ async def test_without_a_session_the_server_with_the_least_to_do_is_asked() -> N
 
 
 async def test_the_load_that_a_server_reports_counts() -> None:
-    class Loaded(FakeBackend):
-        def load(self) -> float:
-            return 50.0
-
-    busy, idle = Loaded(name="busy"), FakeBackend(name="idle")
+    busy, idle = FakeBackend(name="busy", load=50.0), FakeBackend(name="idle")
     pool = Pool("p", [busy, idle])
     await pool.start()
     for number in range(4):
-        await pool.stream(Request(f"r{number}", "m", ()), Recorder())
+        await answered(pool, Request(f"r{number}", "m", ()), Recorder())
     assert (len(busy.requests), len(idle.requests)) == (0, 4)
     await pool.close()
 
@@ -412,7 +408,7 @@ async def test_servers_that_cannot_be_started_do_not_stop_the_others() -> None:
     broken, good = FakeBackend(name="a", start_error=RuntimeError("no GPU")), FakeBackend(name="b")
     pool = Pool("p", [broken, good])
     await pool.start()
-    await pool.stream(Request("r", "m", ()), Recorder())
+    await answered(pool, Request("r", "m", ()), Recorder())
     assert len(good.requests) == 1
     await pool.close()
     assert (broken.closed, good.closed) == (1, 1)
@@ -480,7 +476,7 @@ async def test_a_bug_in_a_backend_is_no_reason_to_try_another() -> None:
     pool = Pool("p", backends)
     await pool.start()
     with pytest.raises(ZeroDivisionError):
-        await pool.stream(Request("r", "m", ()), Recorder())
+        await answered(pool, Request("r", "m", ()), Recorder())
     assert sum(len(each.requests) for each in backends) == 1
     assert all(replica.pending == 0 for replica in pool.replicas)
     await pool.close()
@@ -497,10 +493,10 @@ async def test_cancelling_frees_the_server_and_the_trial() -> None:
     pool = Pool("p", [backend], PoolSettings(probe=600, breaker=BreakerRules(failures=1, rest=0.01)))
     await pool.start()
     with pytest.raises(GatewayError):
-        await pool.stream(Request("r", "m", ()), Recorder())
+        await answered(pool, Request("r", "m", ()), Recorder())
     await asyncio.sleep(0.02)
     backend.play = hangs
-    task = asyncio.create_task(pool.stream(Request("r", "m", ()), Recorder()))
+    task = asyncio.create_task(answered(pool, Request("r", "m", ()), Recorder()))
     await until(lambda: backend.running)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

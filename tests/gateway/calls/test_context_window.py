@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.backends.base import Prepared
 from dragoman.gateway.calls.context_window import SAFE, estimate, fit, size_bound
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Request, Text, Tool, ToolCall, ToolResult
@@ -14,8 +15,8 @@ from tests.gateway_fakes import FakeBackend
 WINDOW = 4096
 
 
-def asking(text: str, max_tokens: int | None = None) -> Request:
-    return Request("0" * 24, "m", (Message("user", (Text(text),)),), max_tokens=max_tokens)
+def asking(text: str, max_tokens: int | None = None) -> Prepared:
+    return Prepared(Request("0" * 24, "m", (Message("user", (Text(text),)),), max_tokens=max_tokens))
 
 
 class Counting(FakeBackend):
@@ -24,41 +25,48 @@ class Counting(FakeBackend):
         self.tokens = tokens
         self.counts = 0
 
-    async def count_tokens(self, request: Request) -> int | None:
+    async def count(self, prepared: Prepared) -> int | None:
         self.counts += 1
         return self.tokens
 
 
 async def test_without_a_window_nothing_changes() -> None:
-    request = asking("x" * 100_000, 32_000)
-    assert await fit(Counting(1), request, None) == (request, ())
+    prepared = asking("x" * 100_000, 32_000)
+    assert await fit(Counting(1), prepared, None) == ()
+    assert prepared.request.max_tokens == 32_000
 
 
 async def test_a_small_prompt_is_not_counted_and_its_limit_is_cut_to_what_is_left() -> None:
     backend = Counting(1)
-    fitted, notes = await fit(backend, asking("hello", 32_000), WINDOW)
+    prepared = asking("hello", 32_000)
+    assert await fit(backend, prepared, WINDOW) == (Note("repair", "max_tokens"),)
     assert backend.counts == 0
-    assert notes == (Note("repair", "max_tokens"),)
-    assert fitted.max_tokens == WINDOW - size_bound(asking("hello"))
+    assert prepared.request.max_tokens == WINDOW - size_bound(prepared.request)
 
 
 async def test_a_limit_that_fits_and_no_limit_at_all_stay() -> None:
     for limit in (None, 100):
-        assert await fit(Counting(1), asking("hello", limit), WINDOW) == (asking("hello", limit), ())
+        prepared = asking("hello", limit)
+        assert await fit(Counting(1), prepared, WINDOW) == ()
+        assert prepared.request.max_tokens == limit
 
 
 async def test_a_prompt_that_may_be_too_long_is_counted_and_passes_when_it_is_not() -> None:
     backend = Counting(3000)
-    fitted, _ = await fit(backend, asking("x" * 8000, 32_000), WINDOW)
+    prepared = asking("x" * 8000, 32_000)
+    await fit(backend, prepared, WINDOW)
     assert backend.counts == 1
-    assert fitted.max_tokens == WINDOW - 3000
+    assert prepared.request.max_tokens == WINDOW - 3000
+    assert prepared.tokens == 3000
 
 
-async def test_a_size_that_had_to_be_counted_is_reported() -> None:
-    told: list[int] = []
-    await fit(Counting(3000), asking("x" * 8000), WINDOW, told.append)
-    await fit(Counting(3000), asking("short"), WINDOW, told.append)
-    assert told == [3000]
+async def test_a_size_that_is_known_is_not_counted_again_and_is_exact() -> None:
+    backend = Counting(1)
+    prepared = asking("hello", 32_000)
+    prepared.tokens = 7
+    await fit(backend, prepared, WINDOW)
+    assert backend.counts == 0
+    assert prepared.request.max_tokens == WINDOW - 7
 
 
 async def test_an_overflow_is_refused_with_both_numbers() -> None:
@@ -71,8 +79,9 @@ async def test_an_overflow_is_refused_with_both_numbers() -> None:
 
 
 async def test_where_nobody_can_count_the_server_decides() -> None:
-    request = asking("x" * 20_000, 32_000)
-    assert await fit(Counting(None), request, WINDOW) == (request, ())
+    prepared = asking("x" * 20_000, 32_000)
+    assert await fit(Counting(None), prepared, WINDOW) == ()
+    assert prepared.request.max_tokens == 32_000
 
 
 async def test_a_prompt_that_leaves_no_room_for_an_answer_overflows() -> None:
@@ -81,13 +90,14 @@ async def test_a_prompt_that_leaves_no_room_for_an_answer_overflows() -> None:
 
 
 async def test_a_short_answer_needs_little_room() -> None:
-    request = asking("x" * 8000, 10)
-    assert await fit(Counting(WINDOW - 10), request, WINDOW) == (request, ())
+    prepared = asking("x" * 8000, 10)
+    assert await fit(Counting(WINDOW - 10), prepared, WINDOW) == ()
+    assert prepared.request.max_tokens == 10
 
 
 @given(st.text(max_size=300), st.integers(0, 40))
 def test_everything_in_a_request_counts(text: str, times: int) -> None:
-    plain = asking(text)
+    plain = asking(text).request
     larger = Request(
         plain.id,
         "m",

@@ -13,7 +13,7 @@ import orjson
 import pytest
 import zstandard
 
-from dragoman.backends.base import Sink
+from dragoman.backends.base import Flow, Sink
 from dragoman.gateway.calls.replies import HEADER_BUDGET, note_list
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
@@ -30,6 +30,7 @@ from dragoman.translators.ir import (
 )
 from dragoman.translators.protocol import Context, Json, Protocol, Turn
 from tests.gateway_fakes import PLAIN, FakeBackend, PlainStream, Play, parse, post_bytes, running
+from tests.recording import feed
 from tests.waiting import LIMIT, until
 
 ASK = {"model": "only", "input": "hi"}
@@ -43,8 +44,6 @@ async def forever(request: Request, sink: Sink) -> None:
 
 async def begin_then_hang(request: Request, sink: Sink) -> None:
     sink.feed([Started(), PartStarted("text"), Delta("a")])
-    if sink.full:
-        await sink.drained()
     await asyncio.sleep(LONG)
 
 
@@ -73,11 +72,8 @@ async def test_one_upstream_read_is_one_write() -> None:
 
     async def play(request: Request, sink: Sink) -> None:
         for number in range(3):
-            sink.feed([Started(), PartStarted("text")] if number == 0 else [])
-            sink.feed([Delta("x" * 10), Delta("y" * 10)])
-            assert sink.full
-            await sink.drained()
-            assert not sink.full
+            begun: list[Event] = [Started(), PartStarted("text")] if number == 0 else []
+            sink.feed([*begun, Delta("x" * 10), Delta("y" * 10)])
             await fed.wait()
             fed.clear()
         sink.feed([PartEnded(), Finished(StopReason.STOP)])
@@ -105,10 +101,10 @@ async def test_an_incomplete_whole_answer_is_still_200() -> None:
 
 async def test_the_first_call_only_when_parallel_calls_are_not_wanted() -> None:
     async def play(request: Request, sink: Sink) -> None:
-        go_on = sink.feed([Started(), PartStarted("call", "1", "a"), Delta("{}"), PartEnded()])
-        assert go_on
-        go_on = sink.feed([PartStarted("call", "2", "b"), Delta("{}")])
-        assert not go_on
+        flow = sink.feed([Started(), PartStarted("call", "1", "a"), Delta("{}"), PartEnded()])
+        assert flow is Flow.MORE
+        flow = sink.feed([PartStarted("call", "2", "b"), Delta("{}")])
+        assert flow is Flow.ENOUGH
         sink.feed([Finished(StopReason.LENGTH, Usage(1, 1))])
 
     async with running(FakeBackend(play)) as served:
@@ -135,7 +131,6 @@ async def test_an_error_before_the_first_event_is_an_http_status(stream: bool) -
 async def test_after_a_failure_the_body_ends_and_the_connection_serves_the_next_request() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.feed([Started(), PartStarted("text"), Delta("a")])
-        await sink.drained()
         raise GatewayError(Kind.BACKEND_FAILED, "cut", source="backend")
 
     async with running(FakeBackend(play)) as served:
@@ -239,7 +234,6 @@ async def test_a_bug_is_a_plain_500_that_is_logged_without_the_prompt(
 async def test_a_bug_after_the_first_event_fails_the_stream() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.feed([Started(), PartStarted("text"), Delta("a")])
-        await sink.drained()
         raise ZeroDivisionError
 
     async with running(FakeBackend(play)) as served, served.post(STREAM) as answer:
@@ -283,7 +277,6 @@ async def test_keepalives_fill_silences_of_a_running_stream_and_nothing_else() -
         sink.feed([Started(), PartStarted("text")])
         for number in range(12):
             sink.feed([Delta(str(number % 10))])
-            await sink.drained()
             await asyncio.sleep(0.02)
         await asyncio.sleep(0.35)
         sink.feed([PartEnded(), Finished(StopReason.STOP)])
@@ -332,11 +325,8 @@ async def test_a_client_that_does_not_read_holds_the_backend_back() -> None:
     async def play(request: Request, sink: Sink) -> None:
         nonlocal fed
         sink.feed([Started(), PartStarted("text")])
-        while fed < 100_000:
-            sink.feed([Delta("x" * 10_000)])
+        while fed < 100_000 and await feed(sink, [Delta("x" * 10_000)]) is not Flow.ENOUGH:
             fed += 1
-            if sink.full:
-                await sink.drained()
 
     backend = FakeBackend(play)
     async with running(backend) as served:
@@ -355,10 +345,8 @@ async def test_a_client_that_does_not_read_holds_the_backend_back() -> None:
 async def test_a_client_that_never_reads_is_taken_for_gone() -> None:
     async def play(request: Request, sink: Sink) -> None:
         sink.feed([Started(), PartStarted("text")])
-        while True:
-            sink.feed([Delta("x" * 10_000)])
-            if sink.full:
-                await sink.drained()
+        while await feed(sink, [Delta("x" * 10_000)]) is not Flow.ENOUGH:
+            pass
 
     backend = FakeBackend(play)
     async with running(backend, timeouts={"client": 0.4, "keepalive": 0.1}) as served:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from dragoman.backends.deadline import Timeouts
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.backend import Triton as TritonBackend
 from dragoman.translators.ir import Message, Request, Text, Tool

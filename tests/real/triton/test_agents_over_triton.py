@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.deadline import Timeouts
 from dragoman.backends.local.child import LocalModel, ServerOptions
+from dragoman.backends.reader import Timeouts
 from tests.conftest import RealComponent
 from tests.event_grammar import check
 from tests.real.claude import Claude
@@ -17,7 +17,7 @@ from tests.real.codex import Codex, configuration
 from tests.real.serving import serving
 from tests.real.triton.asking import opened, request, url
 from tests.real.triton.server import Triton
-from tests.recording import Recorder
+from tests.recording import Recorder, answered
 
 pytestmark = pytest.mark.real
 
@@ -63,7 +63,7 @@ async def test_a_real_model_speaks_through_triton(
         address = url(triton, "grpc", "llmapi", tokenizer_folder)
         async with opened(address, Timeouts(connect=2.0, first=60.0, between=30.0)) as backend:
             sink = Recorder()
-            await backend.stream(request({"ask": f"{place}/completion"}, max_tokens=12), sink)
+            await answered(backend, request({"ask": f"{place}/completion"}, max_tokens=12), sink)
     finally:
         await local.close()
     check(sink.events)

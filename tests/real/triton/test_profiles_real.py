@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.deadline import Timeouts
+from dragoman.backends.base import Flow
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.backend import Triton as TritonBackend
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
@@ -17,7 +18,7 @@ from dragoman.translators.ir import Reasoning, Request, Sampling, StopReason, Te
 from tests.event_grammar import check
 from tests.real.triton.asking import CALL, WEATHER, opened, request, url
 from tests.real.triton.server import Triton
-from tests.recording import Recorder
+from tests.recording import Recorder, answered, counted
 from tests.waiting import until
 
 pytestmark = pytest.mark.real
@@ -66,7 +67,7 @@ streamed = pytest.mark.parametrize("served", STREAMED, indirect=True)
 
 async def ask(backend: TritonBackend, asked: Request) -> Recorder:
     sink = Recorder()
-    await backend.stream(asked, sink)
+    await answered(backend, asked, sink)
     check(sink.events)
     return sink
 
@@ -74,7 +75,7 @@ async def ask(backend: TritonBackend, asked: Request) -> Recorder:
 async def refused(backend: TritonBackend, asked: Request) -> tuple[GatewayError, Recorder]:
     sink = Recorder()
     with pytest.raises(GatewayError) as caught:
-        await backend.stream(asked, sink)
+        await answered(backend, asked, sink)
     check(sink.events, ended=False)
     return caught.value, sink
 
@@ -86,7 +87,7 @@ async def test_text_with_usage(served: Served, triton: Triton) -> None:
     usage = sink.finished.usage
     assert usage is not None
     assert usage.output == len(["Well", " met", ",", " traveller", ".", " How", " are", " you", "?"])
-    assert usage.input == await served.backend.count_tokens(asked)
+    assert usage.input == await counted(served.backend, asked)
     assert sink.finished.reason is StopReason.STOP
     if served.form in STREAMED:
         assert len(sink.feeds) > 3
@@ -115,7 +116,7 @@ async def test_the_first_of_two_calls_ends_the_work(served: Served, triton: Trit
     stage = FirstCallOnly()
     sink = FirstOnly(stage)
     asked = request(script, tools=(WEATHER,), parallel_tool_calls=False)
-    await served.backend.stream(asked, sink)
+    await answered(served.backend, asked, sink)
     check(sink.events)
     (call,) = sink.parts
     assert isinstance(call, ToolCall)
@@ -130,9 +131,9 @@ class FirstOnly(Recorder):
         super().__init__()
         self._stage = stage
 
-    def feed(self, events: Any) -> bool:
-        super().feed(self._stage.feed(events))
-        return not self._stage.enough
+    def feed(self, events: Any) -> Flow:
+        flow = super().feed(self._stage.feed(events))
+        return Flow.ENOUGH if self._stage.enough else flow
 
 
 async def test_reasoning_is_a_part_of_its_own(served: Served) -> None:
@@ -215,16 +216,16 @@ async def test_a_client_that_leaves_stops_the_model(
     sink = Recorder()
     # what nothing stops keeps its instance busy, so it is shorter
     asked = request({"say": "word " * (30 if served.form.startswith("bls") else 200), "delay": 0.05})
-    task = asyncio.create_task(served.backend.stream(asked, sink))
+    task = asyncio.create_task(answered(served.backend, asked, sink))
     await sink.until(lambda: sink.touched)
     left = time.monotonic()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     if served.form.startswith("bls"):
-        assert "BLS" in served.backend.cancellation  # nothing can stop it, and that is said
+        assert "BLS" in served.backend.traits.unstoppable  # nothing can stop it, and that is said
         return
-    assert served.backend.cancellation == ""
+    assert served.backend.traits.unstoppable == ""
     (seen,) = await until(lambda: mine(triton, asked, "cancelled"))
     assert seen["at"] - left < 5  # of ten that it would take
     assert not caplog.records  # the stop request's reply is an error by design
@@ -240,4 +241,4 @@ async def test_health_models_and_cancellation(served: Served) -> None:
     (model,) = await served.backend.models()
     assert model.id == FORMS[served.form][0]
     stoppable = served.form in STREAMED and not served.form.startswith("bls")
-    assert bool(served.backend.cancellation) is not stoppable
+    assert bool(served.backend.traits.unstoppable) is not stoppable

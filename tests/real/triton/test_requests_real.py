@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.deadline import Timeouts
+from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.backend import Triton as TritonBackend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
@@ -28,7 +28,7 @@ from dragoman.translators.ir import (
 from tests.event_grammar import check
 from tests.real.triton.asking import CALL, WEATHER, opened, request, url
 from tests.real.triton.server import Triton
-from tests.recording import Recorder
+from tests.recording import Recorder, answered, counted
 from tests.waiting import until
 
 pytestmark = pytest.mark.real
@@ -43,8 +43,9 @@ def transport(request: pytest.FixtureRequest) -> str:
 
 async def ask(backend: TritonBackend, asked: Request) -> Recorder:
     sink = Recorder()
-    sink.notes += backend.prepare(asked)
-    await backend.stream(asked, sink)
+    prepared = await backend.prepare(asked)
+    sink.notes += prepared.notes
+    await backend.stream(prepared, sink)
     check(sink.events)
     return sink
 
@@ -59,7 +60,7 @@ async def test_the_engine_gets_what_was_asked(triton: Triton, tokenizer_folder: 
     asked = request({"say": "Yes."}, sampling=sampling, max_tokens=77)
     async with opened(url(triton, transport, "tensorrt_llm", tokenizer_folder)) as backend:
         sink = await ask(backend, asked)
-        tokens = await backend.count_tokens(asked)
+        tokens = await counted(backend, asked)
     fact = begun(triton, asked)
     assert fact["limit"] == 77
     assert fact["n"] == tokens
@@ -165,7 +166,7 @@ async def test_the_token_limit_is_always_sent(triton: Triton, tokenizer_folder: 
         assert triton.facts(event="begin")[-1]["limit"] == 4096
         async with opened(url(triton, transport, model, tokenizer_folder, window="5000")) as backend:
             await ask(backend, asked)
-            tokens = await backend.count_tokens(asked)
+            tokens = await counted(backend, asked)
             (told,) = await backend.models()
         assert tokens is not None
         assert triton.facts(event="begin")[-1]["limit"] == 5000 - tokens
@@ -176,7 +177,7 @@ async def test_a_prompt_beyond_the_window_is_refused_here(triton: Triton, tokeni
     asked = request({"say": "x " * 2000})
     async with opened(url(triton, "grpc", "tensorrt_llm", tokenizer_folder, window="1500")) as backend:
         with pytest.raises(GatewayError) as caught:
-            await backend.stream(asked, Recorder())
+            await answered(backend, asked, Recorder())
     assert caught.value.kind is Kind.OVERFLOW
     assert caught.value.limit == 1500
     assert caught.value.tokens is not None
@@ -190,7 +191,7 @@ async def test_a_limit_that_leaves_no_room_is_lowered_once(
         asked = request({"say": "Yes.", "window": 700}, max_tokens=4000)
         async with opened(url(triton, transport, model, tokenizer_folder, via=via)) as backend:
             sink = await ask(backend, asked)
-            tokens = await backend.count_tokens(asked)
+            tokens = await counted(backend, asked)
         assert sink.text == "Yes."
         assert tokens is not None
         assert Note("repair", "max_tokens") in sink.notes
@@ -229,7 +230,7 @@ async def test_an_unloaded_model_is_asleep(triton: Triton, tokenizer_folder: Pat
             states = await _settled(backend)
             assert states == "asleep"
             with pytest.raises(GatewayError) as caught:
-                await backend.stream(request({"say": "Hm"}), Recorder())
+                await answered(backend, request({"say": "Hm"}), Recorder())
             assert caught.value.kind is Kind.ASLEEP
         finally:
             await backend.wake()
@@ -249,14 +250,14 @@ async def test_a_model_that_is_not_there(triton: Triton, tokenizer_folder: Path,
     async with opened(url(triton, transport, "nothing", tokenizer_folder)) as backend:
         assert (await backend.health()).state == "down"
         with pytest.raises(GatewayError) as caught:
-            await backend.stream(request({"say": "Hm"}), Recorder())
+            await answered(backend, request({"say": "Hm"}), Recorder())
     assert caught.value.kind is Kind.MODEL_NOT_FOUND
 
 
 async def test_a_model_of_another_kind_is_refused(triton: Triton, tokenizer_folder: Path) -> None:
     async with opened(url(triton, "grpc", "preprocessing", tokenizer_folder)) as backend:
         with pytest.raises(GatewayError) as caught:
-            await backend.stream(request({"say": "Hm"}), Recorder())
+            await answered(backend, request({"say": "Hm"}), Recorder())
     assert caught.value.kind is Kind.UNSUPPORTED
 
 
@@ -266,15 +267,15 @@ async def test_a_server_that_is_not_there(tokenizer_folder: Path, transport: str
     async with opened(address, times) as backend:
         assert (await backend.health()).state == "down"
         with pytest.raises(GatewayError) as caught:
-            await backend.stream(request({"say": "Hm"}), Recorder())
+            await answered(backend, request({"say": "Hm"}), Recorder())
     assert caught.value.kind is Kind.BACKEND_DOWN
 
 
 async def test_load_is_read_from_the_metrics(triton: Triton, tokenizer_folder: Path) -> None:
     async with opened(url(triton, "grpc", "llmapi", tokenizer_folder)) as backend:
-        assert backend.load() is None
+        assert backend.traits.load is None
         await backend.health()
-        assert backend.load() == 0.0
+        assert backend.traits.load == 0.0
 
 
 async def test_many_streams_at_once(triton: Triton, tokenizer_folder: Path, transport: str) -> None:
@@ -288,7 +289,7 @@ async def test_no_work_continues_for_clients_that_left(triton: Triton, tokenizer
     for model, via in (("ensemble", "ids"), ("ensemble", "text"), ("llmapi", "ids")):
         asked = [request({"say": "word " * 400, "delay": 0.02}) for _ in range(16)]
         async with opened(url(triton, transport, model, tokenizer_folder, via=via)) as backend:
-            tasks = [asyncio.create_task(backend.stream(each, Recorder())) for each in asked]
+            tasks = [asyncio.create_task(answered(backend, each, Recorder())) for each in asked]
             for number, task in enumerate(tasks):  # some before the server has them, some in the middle
                 await asyncio.sleep(0.01 * (number % 4))
                 task.cancel()
@@ -307,7 +308,7 @@ async def test_a_full_receiver_holds_the_stream(triton: Triton, tokenizer_folder
     sink = Recorder()
     sink.held = True
     async with opened(url(triton, transport, "tensorrt_llm", tokenizer_folder)) as backend:
-        task = asyncio.create_task(backend.stream(request({"say": "one two three"}), sink))
+        task = asyncio.create_task(answered(backend, request({"say": "one two three"}), sink))
         await until(lambda: sink.waits)
         sink.release()
         await task

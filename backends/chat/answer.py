@@ -1,0 +1,87 @@
+"""The reading of a chat completion without I/O: one `received` for each read of the body, one `sink.feed` in it.
+
+The body is an event stream, or, from a server that ignored `stream` or calls its stream JSON, one object: that is read
+to its end and decoded whole. Comments are no progress: a server that only keeps its connection alive is as late as a
+silent one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from dragoman.backends.base import Flow, Sink
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.reader import Reader, ReaderState, Timeouts
+from dragoman.translators.errors import GatewayError, Kind
+
+MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+END_OF_BODY = 0.05  # seconds
+
+
+class AnswerReader(Reader):
+    def __init__(self, decoder: ChatDecoder, sink: Sink, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        super().__init__(decoder, sink, timeouts, clock)
+        self._decoder = decoder
+        self._body: bytearray | None = None  # of an answer that is read whole
+        self._begun = False
+
+    def head(self, content_type: str) -> None:
+        """The head of a successful answer came."""
+        if content_type == "application/json":
+            self._body = bytearray()
+
+    def received(self, data: bytes) -> Flow:
+        if self._body is not None or not self._begun:
+            return self._first(data)
+        if self._state >= ReaderState.CLOSING:
+            return Flow.MORE
+        try:
+            events = self._decoder.feed(data)
+        except GatewayError as error:
+            return self._fail(error)
+        flow = Flow.MORE
+        if events and (flow := self._sink.feed(events)) is Flow.ENOUGH:
+            return self._enough(events)
+        if self._decoder.done:
+            return self._await_end(END_OF_BODY)
+        begun = self._state is not ReaderState.WAITING
+        return self._after(flow, bool(events) or (begun and not data.startswith(b":")))
+
+    def ended(self) -> None:
+        if self._body is not None and self._state < ReaderState.CLOSING:
+            self._decode(bytes(self._body))
+        else:
+            super().ended()
+        self._body = None
+
+    def _first(self, data: bytes) -> Flow:
+        """The first read of a stream, or one of an answer that is read whole."""
+        if self._body is None and not data.lstrip().startswith(b"{"):
+            self._begun = True
+            return self.received(data)
+        if self._body is None:  # no event: JSON with the wrong content type
+            self._body = bytearray()
+        self._body += data
+        if len(self._body) < MAX_WHOLE:
+            return Flow.MORE
+        return self._fail(
+            GatewayError(Kind.BACKEND_FAILED, "The model server's answer is too large.", source="backend")
+        )
+
+    def _decode(self, body: bytes) -> None:
+        try:
+            answer = orjson.loads(body) if body.lstrip().startswith(b"{") else None
+        except orjson.JSONDecodeError:
+            answer = None
+        try:
+            events = self._decoder.feed(body) if answer is None else self._decoder.feed_whole(answer)
+        except GatewayError as error:
+            self._fail(error)
+            return
+        if events and self._sink.feed(events) is Flow.ENOUGH:
+            self._enough(events)
+        elif answer is None:
+            self._finish()
+        self._state = ReaderState.OVER

@@ -1,0 +1,57 @@
+"""The reading of a Triton answer without I/O: one `received` for each read, with the responses that came in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from dragoman.backends.base import Flow, Sink
+from dragoman.backends.reader import Reader, ReaderState, Timeouts
+from dragoman.backends.triton.answer import AnswerDecoder
+from dragoman.backends.triton.client import Outputs
+from dragoman.backends.triton.errors import broken_off
+from dragoman.translators.errors import GatewayError, Kind
+
+END_OF_STREAM = 0.25  # seconds: after an end token the stream ends at once, as a rule
+
+
+class ResponseReader(Reader):
+    def __init__(self, decoder: AnswerDecoder, sink: Sink, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        super().__init__(decoder, sink, timeouts, clock)
+        self.server_ended = False  # by itself: the request need not be stopped
+        self._decoder = decoder
+
+    def received(self, batch: Sequence[Outputs]) -> Flow:
+        if self._state >= ReaderState.CLOSING:
+            return Flow.MORE
+        try:
+            events = self._decoder.feed(batch)
+        except GatewayError as error:
+            return self._reported(error)
+        flow = Flow.MORE
+        if events and (flow := self._sink.feed(events)) is Flow.ENOUGH:
+            return self._enough(events)
+        if not self._decoder.done:
+            return self._after(flow, progress=True)
+        if self._decoder.ended_by_model:
+            return self._await_end(END_OF_STREAM)
+        self._state = ReaderState.OVER  # by a stop string that only the gateway knows: the model would go on
+        return Flow.ENOUGH
+
+    def ended(self) -> None:
+        super().ended()
+        self._judge()
+
+    def lost(self, error: GatewayError | None = None) -> None:
+        """`error` is the server's own refusal, or what the transport made of its end."""
+        if self._state < ReaderState.CLOSING:
+            self._reported(error or broken_off())
+        self._state = ReaderState.OVER
+
+    def _reported(self, error: GatewayError) -> Flow:
+        self._fail(error)
+        self._judge()
+        return Flow.ENOUGH
+
+    def _judge(self) -> None:
+        # of a failure it is not known which one of several steps has reported it
+        self.server_ended = self.error is None or self.error.kind is not Kind.BACKEND_FAILED

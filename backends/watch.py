@@ -1,0 +1,74 @@
+"""The clock of a task that drives a reader: it ends the block when the reader is late or over.
+
+`asyncio.timeout` may be rescheduled, but each time that cancels one timer and makes another; a reader's deadline moves
+with every token. Here one timer looks at the deadline when the old one would have passed and goes back to sleep; a
+driver calls `follow` when the deadline came nearer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from dragoman.backends.base import nothing
+from dragoman.backends.reader import Reader
+
+LONGEST_SLEEP = 3600.0  # seconds that the timer sleeps while there is no deadline
+
+
+class Watch:
+    """`async with Watch(reader) as watch:` raises TimeoutError in the block when the reader's deadline has passed, or
+    when it is over before the driver knows. `due`: when the timer looks next."""
+
+    __slots__ = ("_changed", "_loop", "_reader", "_scope", "_timer", "due")
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._loop = asyncio.get_running_loop()
+        self._scope = asyncio.timeout(None)
+        self._changed: asyncio.Future[None] | None = None
+        self.due = 0.0
+
+    async def __aenter__(self) -> Watch:
+        await self._scope.__aenter__()
+        self._reader.on_change = self._change
+        self.due = self._reader.deadline
+        self._timer = self._loop.call_at(self.due, self._look)
+        if self._reader.over:  # the receiver left before there was anything to end
+            self._change()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        self._reader.on_change = nothing
+        await self._scope.__aexit__(kind, error, trace)
+
+    def follow(self) -> None:
+        """The deadline came nearer."""
+        self._timer.cancel()
+        self.due = self._reader.deadline
+        self._timer = self._loop.call_at(self.due, self._look)
+
+    async def writable(self) -> None:
+        """Returns when the sink can take more, without a limit in time: whose sink it is looks after that."""
+        self._changed = self._loop.create_future()
+        try:
+            await self._changed
+        finally:
+            self._changed = None
+
+    def _change(self) -> None:
+        if self._reader.over:
+            self._scope.reschedule(self._loop.time())
+        elif self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now >= self._reader.deadline:
+            self._scope.reschedule(now)
+        else:
+            self.due = min(self._reader.deadline, now + LONGEST_SLEEP)
+            self._timer = self._loop.call_at(self.due, self._look)

@@ -1,0 +1,130 @@
+"""How the frames of a streamed answer reach the client. Beside the translation, so that the same stream can go out in
+other ways.
+
+`EventStream` is the way of server-sent events in an HTTP answer. Rules: a write is synchronous, so the frames of one
+upstream read leave in the turn of the loop in which they arrived; the head goes out with the first of them; whether
+the client keeps up is the connection's to say; after the client has gone nothing is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from aiohttp import web
+from aiohttp.http_writer import StreamWriter
+
+T = TypeVar("T")
+
+SSE_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+
+
+class ClientConnection(Protocol):
+    """The client's connection: `on_writable` is called when it takes more again after it was `writing_paused`, and
+    `on_lost` when it has gone."""
+
+    on_writable: Callable[[], object]
+    on_lost: Callable[[], object]
+
+    @property
+    def writing_paused(self) -> bool: ...
+
+
+class Delivery(Protocol):
+    """`gone`: the client's connection is broken. `on_writable` is called when the client has caught up."""
+
+    on_writable: Callable[[], object]
+
+    @property
+    def gone(self) -> bool: ...
+
+    @property
+    def writable(self) -> bool:
+        """Whether the client keeps up."""
+        ...
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Sends frames, of which each is one event. The first write sends the head."""
+        ...
+
+    async def end(self) -> None:
+        """Ends the answer; returns when the client has taken nearly all of it."""
+        ...
+
+    def abort(self) -> None:
+        """Breaks off, so that nobody takes what was sent for a whole answer."""
+        ...
+
+
+class EventStream:
+    """`headers` are asked for when the head goes out."""
+
+    def __init__(self, request: web.Request, headers: Callable[[], Mapping[str, str]]) -> None:
+        self.response = web.StreamResponse(status=200, headers=SSE_HEADERS)
+        self.gone = False
+        self._request = request
+        self._connection = connection(request)
+        self._headers = headers
+        self._writer: StreamWriter | None = None
+
+    @property
+    def on_writable(self) -> Callable[[], object]:
+        return self._connection.on_writable
+
+    @on_writable.setter
+    def on_writable(self, callback: Callable[[], object]) -> None:
+        self._connection.on_writable = callback
+
+    @property
+    def writable(self) -> bool:
+        return not self._connection.writing_paused
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        if self.gone:
+            return
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        try:
+            at_once((self._writer or at_once(self._begin())).write(data, drain=False))
+        except ConnectionError:
+            self.gone = True
+
+    async def end(self) -> None:
+        try:
+            if self._writer is None:
+                await self._begin()
+            await self.response.write_eof()
+        except ConnectionError:
+            self.gone = True
+
+    def abort(self) -> None:
+        self.gone = True
+        if (transport := self._request.transport) is not None:
+            transport.abort()
+
+    async def _begin(self) -> StreamWriter:
+        self.response.headers.update(self._headers())
+        writer = await self.response.prepare(self._request)
+        assert isinstance(writer, StreamWriter), "the head of this answer went out already"
+        self._writer = writer
+        return writer
+
+
+def connection(request: web.Request) -> ClientConnection:
+    """The one under a request: those of `gateway.serve.connection` can say more than aiohttp's."""
+    return cast(ClientConnection, request.protocol)
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that waits for nothing: aiohttp's writes are such as long as they do not drain."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise asyncio.InvalidStateError("a write had to wait")

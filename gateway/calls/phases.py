@@ -1,0 +1,162 @@
+"""The phases of a call: each does one thing, takes what it needs from the call, and leaves in it what it derived.
+
+    identify → receive → parse → authorize → route → inline → prepare → fit → place → answer → record
+                                 └────────────── a count ──────────┘ count → record
+                                             └── the doctor ───────────────┘     answer
+
+A call walks them in this order, and every kind of call walks the same ones: one that only counts its prompt goes as far
+as `prepare` and is never refused for its length; the doctor's probes begin at `route`. What comes before `authorize`
+belongs to the connection and the protocol: the key is checked by `gateway.serve.middleware` before a byte of the body
+is read, `gateway.calls.body` receives, `protocol.parse` reads. `gateway.calls.access_log` records. A phase raises
+`GatewayError` if the call goes no further.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+from dragoman.backends.base import Backend, Prepared
+from dragoman.gateway.calls.admission import Admission, cost
+from dragoman.gateway.calls.affinity import session
+from dragoman.gateway.calls.answer import Answer
+from dragoman.gateway.calls.call import Call
+from dragoman.gateway.calls.context_window import estimate, fit
+from dragoman.gateway.calls.health import Gate
+from dragoman.gateway.calls.images import Images
+from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Request
+
+COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
+
+
+class Phases:
+    def __init__(self, models: Models, gate: Gate, images: Images, admission: Admission) -> None:
+        self._models = models
+        self._gate = gate
+        self._images = images
+        self._admission = admission
+        self._counts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(COUNTS_AT_ONCE))  # by backend
+
+    def authorize(self, call: Call, *, free: bool = False) -> None:
+        """Whether this client may make this call now. A `free` call, which no model answers, costs no tokens."""
+        request = _asked(call)
+        call.client.check_model(request.model)
+        estimated = cost(request) if call.client.counts_tokens and not free else 0
+        call.client.spend(estimated)
+        call.estimated = estimated
+
+    async def route(self, call: Call) -> None:
+        """Where the call goes, once that backend may be asked, and the request with the model's name there."""
+        request = _asked(call)
+        await self._gate.some_started()
+        target = await self._models.resolve(request.model, call.client)
+        call.backend, call.model, call.window = target.backend, target.model, target.window
+        call.request = replace(request, model=target.model, affinity=session(request, call.client.name))
+        await self._gate.admit(target.backend)
+
+    async def inline(self, call: Call) -> None:
+        """Images become part of the request: a server would fetch them itself."""
+        call.request = await self._images.inlined(_asked(call), call.notes)
+
+    async def prepare(self, call: Call) -> None:
+        """Everything that follows from the request and the backend's settings."""
+        prepared = call.prepared = await _backend(call).prepare(_asked(call))
+        self._images.seen(prepared.request, prepared.notes)
+
+    async def fit(self, call: Call) -> None:
+        """The answer's limit, by the context window."""
+        prepared = _prepared(call)
+        call.notes.extend(await fit(_backend(call), prepared, call.window))
+        call.notes.extend(prepared.notes)
+        call.ready_at = asyncio.get_running_loop().time()
+
+    async def count(self, call: Call) -> None:
+        """The prompt's size, by the backend's own tokenizer, else estimated and marked as such."""
+        backend, prepared = _backend(call), _prepared(call)
+        call.tokens = prepared.tokens
+        if call.tokens is None:
+            async with self._counts[backend.name]:
+                call.tokens = await backend.count(prepared)
+        if call.tokens is None:
+            call.tokens = estimate(prepared.request)
+            call.estimates = True
+
+    def place(self, call: Call) -> AbstractAsyncContextManager[None]:
+        """A place on the model while the block runs."""
+        return self._admission.place(_backend(call).name, call.model or "", call.client.name, _prepared(call).request)
+
+    async def answer(self, call: Call) -> None:
+        """The backend's work, from the first request to its server to the last event."""
+        answer = call.answer
+        assert answer is not None
+        try:
+            async with _sizing(_backend(call), _prepared(call), answer):
+                await self._ask(_backend(call), _prepared(call), answer)
+        except Exception as error:
+            if not call.finished:
+                raise
+            # the answer is complete: what broke afterwards changes nothing for the client
+            log.warning("the backend failed after a finished answer", exc_info=error)
+
+    async def _ask(self, backend: Backend, prepared: Prepared, answer: Answer) -> None:
+        """A backend that fell asleep before it was asked is woken once, if that is allowed."""
+        try:
+            await backend.stream(prepared, answer)
+        except GatewayError as error:
+            if error.kind is not Kind.ASLEEP or answer.touched or not self._gate.wakes(backend):
+                raise
+            self._gate.learn(backend, error)
+            await self._gate.admit(backend)
+            await backend.stream(prepared, answer)
+
+
+@contextlib.asynccontextmanager
+async def _sizing(backend: Backend, prepared: Prepared, answer: Answer) -> AsyncIterator[None]:
+    """The prompt's size, for protocols that send it first. Unless it is known already, it is counted while the answer
+    is made, which never waits for it."""
+    if prepared.tokens is not None:
+        answer.prompt_size(prepared.tokens)
+    if not answer.wants_size:
+        yield
+        return
+    task = asyncio.create_task(_size(backend, prepared, answer), name="count")
+    try:
+        yield
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+
+
+async def _size(backend: Backend, prepared: Prepared, answer: Answer) -> None:
+    try:
+        tokens = await backend.count(prepared)
+    except GatewayError:
+        return  # the answer itself reports what is wrong with the backend
+    except Exception:
+        log.exception("a prompt could not be counted on %s", backend.name)
+        return
+    if tokens is not None:
+        answer.prompt_size(tokens)
+
+
+def _asked(call: Call) -> Request:
+    assert call.request is not None, "the call was not parsed"
+    return call.request
+
+
+def _backend(call: Call) -> Backend:
+    assert call.backend is not None, "the call was not routed"
+    return call.backend
+
+
+def _prepared(call: Call) -> Prepared:
+    assert call.prepared is not None, "the call was not prepared"
+    return call.prepared

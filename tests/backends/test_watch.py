@@ -1,0 +1,110 @@
+"""The clock of a task that drives a reader: it ends the block when it must, and only then."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dragoman.backends.base import nothing
+from dragoman.backends.reader import Reader, Timeouts
+from dragoman.backends.watch import Watch
+from dragoman.translators.ir import Event, Note
+from tests.recording import Recorder
+from tests.waiting import LIMIT
+
+
+class Nothing:
+    """A decoder of an answer of which nothing has come."""
+
+    stopping = False
+    notes: tuple[Note, ...] = ()
+
+    def finish(self) -> list[Event]:
+        return []
+
+    def stop(self) -> list[Event]:
+        return []
+
+    def abort(self) -> list[Event]:
+        return []
+
+
+def reading(seconds: float) -> Reader:
+    return Reader(Nothing(), Recorder(), Timeouts(first=seconds), asyncio.get_running_loop().time)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_it_ends_the_block_at_the_deadline() -> None:
+    with pytest.raises(TimeoutError):
+        async with Watch(reading(0.05)):
+            await asyncio.sleep(LIMIT)
+
+
+async def test_it_does_nothing_after_the_block() -> None:
+    async with Watch(reading(0.02)):
+        pass
+    await asyncio.sleep(0.05)
+
+
+async def test_a_deadline_that_moves_away_needs_no_word() -> None:
+    reader = reading(0.1)
+    async with Watch(reader):
+        for _ in range(6):
+            await asyncio.sleep(0.05)
+            reader.deadline = now() + 0.1
+
+
+async def test_a_deadline_that_came_nearer_counts_once_it_is_followed() -> None:
+    async def wait() -> None:
+        async with Watch(reader) as watch:
+            reader.deadline = now() + 0.05
+            watch.follow()
+            await asyncio.sleep(LIMIT)
+
+    reader, begun = reading(60), now()
+    with pytest.raises(TimeoutError):
+        await wait()
+    assert now() - begun < LIMIT
+
+
+async def test_it_waits_without_a_limit_until_the_sink_can_take_more() -> None:
+    reader = reading(0.05)
+    async with Watch(reader) as watch:
+        reader.deadline = float("inf")
+        asyncio.get_running_loop().call_later(0.15, reader.writable)
+        await watch.writable()
+        assert reader.deadline < float("inf")
+
+
+async def test_a_receiver_that_left_ends_the_block_at_once() -> None:
+    reader = reading(60)
+    asyncio.get_running_loop().call_later(0.02, reader.left)
+    with pytest.raises(TimeoutError):
+        async with Watch(reader):
+            await asyncio.sleep(LIMIT)
+    assert reader.over
+    assert reader.on_change is nothing
+
+
+async def test_a_receiver_that_left_before_ends_it_as_well() -> None:
+    reader = reading(60)
+    reader.left()
+    with pytest.raises(TimeoutError):
+        async with Watch(reader):
+            await asyncio.sleep(LIMIT)
+
+
+async def test_cancellation_from_outside_stays_a_cancellation() -> None:
+    async def wait() -> None:
+        async with Watch(reading(60)):
+            await asyncio.sleep(LIMIT)
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
