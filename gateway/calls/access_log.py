@@ -110,7 +110,7 @@ class AccessLog:
             self._answered.add((backend, model))
         series = self._metrics.series(call.route, call.kind, backend, model)
         series.first_event.observe(answer.first_event_at - call.accepted)
-        series.gaps(answer.gaps)
+        series.gaps(answer.gaps, answer.gap_seconds)
         if answer.finished is None:
             return
         series.usage(usage := answer.finished.usage)

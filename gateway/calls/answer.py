@@ -9,13 +9,14 @@ delta re-arms it; a client that has gone has enough.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import Enum
 
 from dragoman.backends.base import Flow, nothing
 from dragoman.gateway.calls.delivery import Delivery
 from dragoman.gateway.config import Timeouts
-from dragoman.gateway.telemetry.metrics import Gaps
+from dragoman.gateway.telemetry.metrics import GAPS
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Event, Finished, Note
@@ -41,8 +42,9 @@ class Answer:
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
         self.gone_at: float | None = None  # when a write found the client gone
-        self.gaps = Gaps()
         self.last_at = 0.0
+        self.gaps = [0] * (len(GAPS) + 1)  # between reads, by bucket
+        self.gap_seconds = 0.0
         self.notes: list[Note] = []
         self._counted = turn.counted
         self._stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
@@ -62,7 +64,9 @@ class Answer:
             if self.first_event_at is None:
                 self.first_event_at = now
             else:
-                self.gaps.add(now - self.last_at)
+                gap = now - self.last_at
+                self.gaps[bisect_left(GAPS, gap)] += 1
+                self.gap_seconds += gap
             self.last_at = now
             flow = self._deliver(self.stream.feed(events), now)
             if type(last := events[-1]) is Finished:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -45,20 +44,6 @@ class BoundedNames:
             self._names.add(name)
             return name
         return "other"
-
-
-class Gaps:
-    """Seconds between the reads of one answer, by bucket: a stream costs the library one call instead of thousands."""
-
-    __slots__ = ("counts", "seconds")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(GAPS) + 1)
-        self.seconds = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(GAPS, seconds)] += 1
-        self.seconds += seconds
 
 
 class Metrics:
@@ -221,13 +206,15 @@ class Series:
         self._labels = (route, kind, model, backend)
         self._directions: dict[str, Counter] = {}
 
-    def gaps(self, gaps: Gaps) -> None:
+    def gaps(self, counts: Sequence[int], seconds: float) -> None:
+        """The gaps of one answer: how many in each bucket of `GAPS`, and their sum. A stream costs the library one
+        call instead of thousands."""
         # The library has no call for many observations at once. Its internals have been the same for years, and a test
         # compares the result with single observations.
-        for bucket, count in zip(self._gap._buckets, gaps.counts, strict=True):
+        for bucket, count in zip(self._gap._buckets, counts, strict=True):
             if count:
                 bucket.inc(count)
-        self._gap._sum.inc(gaps.seconds)
+        self._gap._sum.inc(seconds)
 
     def usage(self, usage: Usage | None) -> None:
         if usage is None:

@@ -129,7 +129,8 @@ class ChatStream(BufferedStream):
                     self._delta(part, text)
             else:
                 self._event(event)
-        return self._take()
+        frames, self._out = self._out, []
+        return frames
 
     def fail(self, error: GatewayError) -> list[bytes]:
         self._out.append(self._framing.frame("", orjson.dumps(stream_error(error))))

@@ -174,7 +174,8 @@ class MessagesStream(BufferedStream):
                     self._out.append(block.delta_head + orjson.dumps(text) + self._delta_tail)
             else:
                 self._event(event)
-        return self._take()
+        frames, self._out = self._out, []
+        return frames
 
     def fail(self, error: GatewayError) -> list[bytes]:
         request_id = self._context.headers.get("x-request-id") or f"req_{self._context.id}"

@@ -75,7 +75,8 @@ class ResponsesStream(BufferedStream):
                     self._delta(self._item, event)
             else:
                 self._event(event)
-        return self._take()
+        frames, self._out = self._out, []
+        return frames
 
     def fail(self, error: GatewayError) -> list[bytes]:
         if not self._started:
