@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ COUNTS = {"messages": "/v1/messages/count_tokens", "responses": "/v1/responses/i
 
 
 @pytest.fixture
-def walked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def walked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The phases that ran, by name."""
     seen: list[str] = []
 
@@ -35,7 +35,7 @@ def walked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     for name in {*WALK, *COUNT}:
         monkeypatch.setattr(Phases, name, noted(name, getattr(Phases, name)))
-    yield seen
+    return seen
 
 
 @pytest.mark.parametrize("stream", [True, False])
