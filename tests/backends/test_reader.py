@@ -17,7 +17,7 @@ from tests.recording import Recorder
 
 LIMITS = Timeouts(first=100.0, between=10.0, usage=2.0)
 END_OF_BODY = 0.5
-BEGINNING = [Started(), PartStarted("text"), Delta("a")]
+BEGINNING: list[Event] = [Started(), PartStarted("text"), Delta("a")]
 HELD = Delta("held back")  # what a decoder is certain of when it has to give up
 LAST = Finished(StopReason.STOP, Usage(5, 3))
 SO_FAR = Finished(StopReason.STOP, Usage(5, 1))
@@ -102,6 +102,8 @@ class Reading:
                 self.reader.fail()
                 with pytest.raises(GatewayError):
                     self.reader.check()
+            case _:
+                pass
         self.before = len(self.sink.events)
 
     def _count(self) -> None:
@@ -188,7 +190,7 @@ def test_what_was_certain_is_fed_before_it_is_judged_whether_an_answer_had_begun
 def test_a_receiver_that_has_enough_gets_the_last_event_and_no_other(state: str) -> None:
     reading = Reading(state)
     reading.sink._enough = lambda sink: True
-    more = [Started(), PartStarted("text"), Delta("x")] if state == "waiting" else [Delta("x")]
+    more = BEGINNING if state == "waiting" else [Delta("x")]
     assert reading.reader.received(more) is Flow.ENOUGH
     assert reading.fed == [*more, SO_FAR]
     assert reading.reader.over
