@@ -1,7 +1,7 @@
 """A sink that writes down what it was fed, for tests of backends and stages, and the two ways to ask a backend."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dragoman.backends.base import Backend, Flow, Sink, nothing
@@ -69,6 +69,20 @@ class Recorder:
         fold = Fold()
         fold.feed(self.events)
         return fold.parts
+
+
+class Moody(Recorder):
+    """Answers each feed with the next of `flows`, then always with MORE."""
+
+    def __init__(self, flows: Iterable[Flow]) -> None:
+        super().__init__()
+        self.flows = iter(flows)
+        self.said: list[Flow] = []
+
+    def feed(self, events: Sequence[Event]) -> Flow:
+        super().feed(events)
+        self.said.append(next(self.flows, Flow.MORE))
+        return self.said[-1]
 
 
 def ask(text: str = "hi", **changes: Any) -> Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -24,7 +24,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Event, Finished, StopReason, Usage
 from tests.event_grammar import violations
 from tests.golden_files import TRANSCRIPTS, upstream
-from tests.recording import Recorder
+from tests.recording import Moody, Recorder
 from tests.replay import PROTOCOL, pieces, turn
 from tests.scripted import chunk, frames, sse, text_stream, usage
 
@@ -41,20 +41,6 @@ every_stream = pytest.mark.parametrize("name", STREAMS)
 
 def decoder() -> ChatDecoder:
     return ChatDecoder(REQUEST, lambda status, body: classify(status, body, resolve()))
-
-
-class Moody(Recorder):
-    """Answers each feed with the next of `flows`, then always with MORE."""
-
-    def __init__(self, flows: Iterable[Flow]) -> None:
-        super().__init__()
-        self.flows = iter(flows)
-        self.said: list[Flow] = []
-
-    def feed(self, events: Sequence[Event]) -> Flow:
-        super().feed(events)
-        self.said.append(next(self.flows, Flow.MORE))
-        return self.said[-1]
 
 
 class Reading:
