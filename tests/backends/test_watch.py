@@ -108,3 +108,22 @@ async def test_cancellation_from_outside_stays_a_cancellation() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_block_that_is_ending_already_is_ended_once() -> None:
+    """Ending may take it a turn of the loop, in which the receiver leaves or the deadline passes."""
+
+    async def wait() -> None:
+        async with Watch(reader):
+            reader.left()
+            try:
+                await asyncio.sleep(LIMIT)
+            finally:
+                reader.left()
+                await asyncio.sleep(0.05)
+
+    reader, failures = reading(0.02), list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    with pytest.raises(TimeoutError):
+        await wait()
+    assert not failures
