@@ -47,7 +47,6 @@ ELSEWHERE = {
     "backends/prompts/prompt.py": "tests/backends/prompts/test_template.py",
     "backends/prompts/tokenizer_config.py": "tests/backends/prompts/test_tokenizer.py",
     "backends/triton/address.py": "tests/backends/triton/test_factory.py",
-    "backends/triton/backend.py": "tests/real/triton/test_requests_real.py",
     "backends/triton/client.py": "tests/backends/triton/test_http_client.py",  # declarations
     "backends/triton/grpc_client.py": "tests/real/triton/test_requests_real.py",
     "backends/triton/model_files.py": "tests/real/triton/test_model_files.py",

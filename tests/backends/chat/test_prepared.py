@@ -1,0 +1,175 @@
+"""What a chat server is asked is made once, a limit changes all of it, and another attempt is encoded anew."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from dragoman.backends.chat import encode
+from dragoman.backends.chat.backend import ChatCompletions
+from dragoman.backends.chat.prepared import PreparedChat, prepared
+from dragoman.backends.chat.settings import Settings, resolve
+from dragoman.translators.constraints import forced
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import JsonSchema, Message, Note, Request, Sampling, Text, Tool
+from tests.recording import Recorder, ask
+from tests.scripted import Script, ScriptedServer, call_stream, text_stream
+
+TOOL = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}})
+PERSON = JsonSchema("person", {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]})
+NOTHING = frozenset[str]()
+# Requests with and without a plan, and servers that name the token limit in their own way.
+REQUESTS = {
+    "plain": ask(),
+    "tools": ask(tools=(TOOL,)),
+    "a forced tool": ask(tools=(TOOL,), tool_choice="required"),
+    "a format": ask(format=PERSON),
+    "a limit": ask(max_tokens=9000),
+}
+SETTINGS = {
+    "enforced": resolve("generic"),
+    "prompted": resolve("generic", {"json_schema": "prompt", "force_tool": "prompt"}),
+    "other field": resolve("generic", {"max_tokens_field": "max_completion_tokens", "max_tokens_default": 5000}),
+    "other name": resolve("generic", {"parameter_names": {"max_tokens": "n_predict"}, "json_schema": "prompt"}),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS)
+def test_a_limit_changes_body_request_and_plan_alike(request_: Request, settings: Settings) -> None:
+    """It is as if the client had asked for so many tokens."""
+    limited, asked = (
+        prepared(request_, settings, NOTHING),
+        prepared(replace(request_, max_tokens=70), settings, NOTHING),
+    )
+    for limit in (900, 70):
+        limited.limit(limit)
+    assert limited == asked
+    assert limited.asked is (limited.request if limited.plan is None else limited.plan.request)
+
+
+def test_another_attempt_is_encoded_anew_and_leaves_the_first_as_it_was() -> None:
+    settings = SETTINGS["prompted"]
+    first = prepared(ask(format=PERSON, sampling=Sampling(top_p=0.5, seed=3)), settings, frozenset({"seed"}))
+    first.limit(70)
+    body = orjson.dumps(first.body)
+    more = replace(first.asked, messages=(*first.asked.messages, Message("user", (Text("Try again."),))))
+    second = first.rewritten(settings, asked=more, refused={"top_p"})
+    assert orjson.dumps(first.body) == body
+    assert [message["content"] for message in second.body["messages"]][-1] == "Try again."
+    assert second.body["max_tokens"] == 70
+    assert {"top_p", "seed"} == second.refused
+    assert {"top_p", "seed"}.isdisjoint(second.body)
+    assert "top_p" in first.body
+    assert second.plan is first.plan
+
+
+def test_what_cannot_be_asked_is_refused_before_the_server_is() -> None:
+    unusable = JsonSchema("person", {"type": "nonsense"})
+    with pytest.raises(GatewayError) as caught:
+        prepared(ask(format=unusable), SETTINGS["prompted"], NOTHING)
+    assert caught.value.kind is Kind.INVALID
+
+
+# --------------------------------------------------------------------------------------------------------- a whole call
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a body is made, and what it is made of."""
+    counter: Counter[str] = Counter()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            counter[name] += 1
+            return function(*args, **options)
+
+        return call
+
+    monkeypatch.setattr(forced, "plan", counted("plan", forced.plan))
+    for name in ("render", "optional_fields"):
+        monkeypatch.setattr(encode, name, counted(name, getattr(encode, name)))
+    return counter
+
+
+async def asked(
+    request: Request, *scripts: Any, limit: int | None = None, count: bool = False, **overrides: Any
+) -> tuple[Recorder, list[Any]]:
+    """One call, through all that a backend is asked to do in it, and the bodies that the server got."""
+    async with ScriptedServer(*scripts) as server:
+        server.on("POST", "/tokenize", Script.json({"count": 5}))
+        backend, sink = ChatCompletions(server.url, settings=resolve("vllm", overrides)), Recorder()
+        try:
+            it = await backend.prepare(request)
+            assert isinstance(it, PreparedChat)
+            if count:
+                assert await backend.count(it) == 5
+            if limit is not None:
+                it.limit(limit)
+            await backend.stream(it, sink)
+        finally:
+            await backend.close()
+        return sink, [seen.body for seen in server.chats]
+
+
+ANSWERED = Script(text_stream("Hello"))
+CALLED = Script(call_stream(("add", '{"a": 1}')))
+
+
+@pytest.mark.parametrize("limit", [None, 70])
+@pytest.mark.parametrize(
+    ("request_", "script", "overrides"),
+    [
+        (ask(), ANSWERED, {}),
+        (ask(tools=(TOOL,), max_tokens=9000), CALLED, {}),
+        (ask(tools=(TOOL,), tool_choice="required"), CALLED, {"force_tool": "prompt"}),
+        (ask(format=PERSON), Script(text_stream('{"age": 3}')), {"json_schema": "prompt"}),
+    ],
+    ids=["plain", "tools", "a forced tool", "a format"],
+)
+async def test_a_body_is_made_once(
+    request_: Request, script: Script, overrides: dict[str, Any], limit: int | None, calls: Counter[str]
+) -> None:
+    sink, bodies = await asked(request_, script, limit=limit, count=True, **overrides)
+    assert sink.finished
+    assert [body.get("max_tokens") for body in bodies] == [limit or request_.max_tokens]
+    assert calls == {"plan": 1, "render": 1, "optional_fields": 1}
+
+
+async def test_a_second_attempt_makes_a_body_of_its_own_and_no_other_plan(calls: Counter[str]) -> None:
+    scripts = [Script(text_stream(text)) for text in ("old", '{"age": 3}')]
+    sink, bodies = await asked(ask(format=PERSON), *scripts, limit=70, json_schema="prompt")
+    assert sink.text == '{"age": 3}'
+    assert [body["max_tokens"] for body in bodies] == [70, 70]
+    assert [len(body["messages"]) for body in bodies] == [1, 3]
+    assert calls == {"plan": 1, "render": 2, "optional_fields": 2}
+
+
+async def test_a_second_attempt_leaves_out_what_was_refused_in_the_first() -> None:
+    refusal = Script.json({"error": {"message": "No.", "param": "top_k", "code": "unknown_parameter"}}, 400)
+    scripts = [refusal, *(Script(text_stream(text)) for text in ("old", '{"age": 3}'))]
+    request = ask(format=PERSON, sampling=Sampling(top_k=5))
+    sink, bodies = await asked(request, *scripts, json_schema="prompt")
+    assert ["top_k" in body for body in bodies] == [True, False, False]
+    assert sink.notes == [Note("field", "top_k")]
+
+
+async def test_what_was_refused_since_it_was_prepared_is_left_out() -> None:
+    refusal = Script.json({"error": {"message": "No.", "param": "top_k", "code": "unknown_parameter"}}, 400)
+    request = ask(sampling=Sampling(top_k=5))
+    async with ScriptedServer(refusal, ANSWERED, ANSWERED) as server:
+        backend = ChatCompletions(server.url, settings=resolve("vllm"))
+        try:
+            both = [await backend.prepare(request), await backend.prepare(request)]
+            for each in both:
+                await backend.stream(each, Recorder())
+        finally:
+            await backend.close()
+        assert ["top_k" in (seen.body or {}) for seen in server.chats] == [True, False, False]
