@@ -273,17 +273,6 @@ def test_no_limit_runs_while_the_receiver_is_slow(state: str, seconds: float) ->
     assert reading.due == seconds
 
 
-def test_the_beginning_is_not_forgotten_while_the_receiver_is_slow() -> None:
-    """The first read made it wait; what comes after that is progress, though it may hold no event."""
-    reading = Reading()
-    reading.sink.held = True
-    reading.reader.received(BEGINNING)
-    reading.sink.release()
-    reading.clock.now += 5.0
-    reading.reader.received([], progress=True)
-    assert reading.due == 10.0
-
-
 @pytest.mark.parametrize("state", ["waiting", "running", "stopping", "closing", "left"])
 def test_a_receiver_that_was_not_waited_for_moves_no_limit(state: str) -> None:
     """Keepalives may have filled the client's buffer: that it is empty again is no word from the server."""

@@ -359,6 +359,21 @@ def test_usage_is_awaited_for_a_short_while_only(read: Callable[[Reading], Flow]
     assert reading.sink.finished.usage == Usage(11, 7)
 
 
+@pytest.mark.parametrize(("rest", "due"), [(FINISH, 2.0), (FINISH + USAGE, 2.0), (FINISH + DONE, END_OF_BODY)])
+def test_the_end_may_come_in_one_read_with_the_last_delta(rest: bytes, due: float) -> None:
+    reading = Reading()
+    reading.reads(sse(chunk({"content": "Hi"}), done=False), rest)
+    assert reading.due == due
+
+
+def test_an_answer_whose_first_read_made_its_receiver_wait_has_begun() -> None:
+    reading = Reading(Moody([Flow.WAIT]))
+    reading.reads(sse(chunk({"content": "Hi"}), done=False))
+    reading.now += 1.0
+    reading.reads(b"data: {")
+    assert reading.due == 10.0
+
+
 def test_no_delta_is_kept_for_a_later_read() -> None:
     reading = Reading()
     for text in "abc":
