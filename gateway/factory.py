@@ -1,11 +1,13 @@
 """Backends from the configuration: built and ready to be started, and how their addresses are shown.
 
-Nothing is contacted here. What a backend finds wrong with its URL, preset or settings becomes a `ConfigError`.
+Nothing is contacted here. What a backend finds wrong with its URL, preset or settings becomes a `ConfigError`. The
+clients of the servers are imported only when a server is opened: whoever brings backends needs none of them.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -14,7 +16,6 @@ from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool
 from dragoman.backends.pool.replica import PoolSettings
 from dragoman.backends.reader import Timeouts
-from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.address import KNOWN, shown
 from dragoman.gateway.config import BackendConfig, BackendTls, Config, ConfigError, Group
 from dragoman.gateway.config.certificates import load_authority, load_own
@@ -22,8 +23,8 @@ from dragoman.gateway.keys.secrets import Secrets
 from dragoman.translators.errors import GatewayError
 
 
-def open_backends(config: Config, secrets: Secrets) -> list[Backend]:
-    """One backend for each of `config.groups`, in that order."""
+def open_backends(config: Config, secrets: Secrets) -> list[Pool]:
+    """One for each of `config.groups`, in that order."""
     return [open_group(config, secrets, group) for group in config.groups]
 
 
@@ -34,31 +35,41 @@ def open_servers(config: Config, secrets: Secrets) -> list[Backend]:
 
 def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
     """Everything a group's backend is built from. If it is equal after a reload, the running backend is kept."""
-    timeouts = (config.timeouts.connect, config.timeouts.first_event, config.timeouts.between_events)
+    limits = config.timeouts
+    timeouts = (limits.connect, limits.first_event, limits.between_events, limits.wake)
     keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
-    pool = config.pool if group.pooled else None
     files = [path for each in group.members if each.tls for path in (each.tls.ca, each.tls.certificate, each.tls.key)]
     written = tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
-    return group, keys, written, config.preset, config.model, config.system_messages, timeouts, pool
+    return group, keys, written, config.preset, config.model, config.system_messages, timeouts, config.pool
 
 
-def open_group(config: Config, secrets: Secrets, group: Group) -> Backend:
+def open_group(config: Config, secrets: Secrets, group: Group) -> Pool:
     opened = [_open(config, each, secrets.backend_key(str(each.name))) for each in group.members]
-    if not group.pooled:
-        return opened[0]
+    return Pool(group.name, opened, _settings(config), [each.url for each in group.members])
+
+
+def as_groups(config: Config, backends: Sequence[Backend]) -> list[Pool]:
+    """Backends that were not opened from the configuration, each as a group of its own."""
+    settings = _settings(config)
+    return [each if isinstance(each, Pool) else Pool(each.name, [each], settings) for each in backends]
+
+
+def _settings(config: Config) -> PoolSettings:
     given = config.pool
-    settings = PoolSettings(
+    return PoolSettings(
         probe=given.probe,
         down_after=given.down_after,
         slow=given.slow,
         retries=given.retries,
         spread=given.spread,
+        wake=config.timeouts.wake,
         breaker=BreakerRules(given.failures, given.rest, given.longest_rest),
     )
-    return Pool(group.name, opened, settings, [each.url for each in group.members])
 
 
 def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backend:
+    from dragoman.backends.registry import Options, open_backend
+
     settings: dict[str, Any] = dict(backend.settings)
     if config.system_messages is not None:
         settings.setdefault("system_messages", config.system_messages)

@@ -55,9 +55,7 @@ class Serving:
     @property
     def pool(self) -> Pool:
         """The pool of a gateway `over` several servers."""
-        pool = self.gateway.gate.watches["p"].backend
-        assert isinstance(pool, Pool)
-        return pool
+        return self.gateway.gate.groups["p"]
 
     def metric(self, sample: str, /, **labels: str) -> float:
         return self.gateway.metrics.registry.get_sample_value(sample, labels) or 0.0

@@ -43,7 +43,7 @@ ELSEWHERE = {
     "backends/trace_headers.py": "tests/gateway/telemetry/test_tracing.py",
     "backends/local/": "tests/real/test_local_model.py",  # needs the model
     "backends/markup/": "tests/backends/markup/test_families.py",  # one suite holds for every family
-    "backends/pool/replica.py": "tests/backends/pool/test_pool.py",
+    "backends/pool/attempt.py": "tests/backends/pool/test_replica.py",
     "backends/prompts/prompt.py": "tests/backends/prompts/test_template.py",
     "backends/prompts/tokenizer_config.py": "tests/backends/prompts/test_tokenizer.py",
     "backends/triton/address.py": "tests/backends/triton/test_factory.py",

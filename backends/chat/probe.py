@@ -1,7 +1,7 @@
 """What a chat server reports about itself, apart from its answers.
 
-Whether it can serve, whether it sleeps, which models it has, how long a prompt is. Answers are cached for
-a moment and shared by all who wait for them, so that the sleep gate before every request costs a server nothing. An
+Whether it can serve, whether it sleeps, which models it has, how long a prompt is. What every request asks is cached
+for a moment and shared by all who wait for it, so that it costs a server nothing. An
 endpoint that the server does not have is no failure. It does not decide about requests: that is the pool's and the
 gateway's.
 """
@@ -29,7 +29,7 @@ from dragoman.translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
 
-HEALTH_TTL = 0.3  # seconds; the sleep gate caches the answer for half a second more
+SLEEP_TTL = 0.3  # seconds; every request asks
 ABSENT_TTL = 60.0  # a proxy may answer for a server that is still starting, so an endpoint can appear later
 MODELS_TTL = 10.0
 LIMIT = aiohttp.ClientTimeout(total=5.0)
@@ -74,8 +74,7 @@ class Probe:
         self._settings = settings
         self._name = name
         self._sleep_absent_until = 0.0
-        self._sleep = Cached(self._ask_asleep, HEALTH_TTL)
-        self._health = Cached(self._ask_health, HEALTH_TTL)
+        self._sleep = Cached(self._ask_asleep, SLEEP_TTL)
         self._models = Cached(self._ask_models, MODELS_TTL)
 
     async def asleep(self) -> bool:
@@ -83,9 +82,6 @@ class Probe:
         if self._settings.sleep_path is None or time.monotonic() < self._sleep_absent_until:
             return False
         return await self._sleep.get()
-
-    async def health(self) -> Health:
-        return await self._health.get()
 
     async def models(self) -> list[ModelInfo]:
         return await self._models.get()
@@ -103,7 +99,6 @@ class Probe:
             except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
                 log.warning("%s: cannot be woken: %r", self._name, error)
         self._sleep.forget()
-        self._health.forget()
         if not 200 <= status < 300:
             log.warning("%s: did not wake: status %d", self._name, status)
             raise GatewayError(Kind.ASLEEP, "The model could not be woken.", retry_after=5.0, source="backend")
@@ -125,7 +120,8 @@ class Probe:
         answer = _loads(body)
         return isinstance(answer, dict) and answer.get("is_sleeping") is True
 
-    async def _ask_health(self) -> Health:
+    async def health(self) -> Health:
+        """Not kept: whoever asks knows how new the answer has to be."""
         if await self.asleep():
             return Health("asleep", "the engine sleeps", 5.0)
         url = f"{self._root}{self._settings.health_path}" if self._settings.health_path else f"{self._base}/models"

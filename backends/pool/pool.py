@@ -1,28 +1,30 @@
-"""Several servers of one model as one backend, of any kinds.
+"""Every group of servers of one model, also a group of one, as one backend; the servers may be of any kinds.
 
 A session (`Request.affinity`) stays with one server, whose prefix cache knows it: every request ranks the servers by a
 hash of session and server, and takes the first that has not far more than its share of the load (consistent hashing
-with bounded loads). Without a session it takes the one with the least to do. Servers that sleep, are down or whose
-breaker is open are skipped; when all are, the ones that merely failed are tried all the same, because a refusal would
-be certain.
+with bounded loads). Without a session it takes the one with the least to do. Servers that are not ready, or where the
+model sleeps, are skipped; when all are, those that do not sleep are tried all the same, because a refusal would be
+certain.
 
 Another server is tried only before the first event and only when the first did nothing with the request: it was not
 reachable, had no room, slept. One that died without an answer may have been killed by the request, so that is tried
-once more and not on every server in turn. It does not queue: admission comes before it.
+once more and not on every server in turn. It does not queue: admission comes before it. What is known of each server,
+its replica keeps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from dragoman.backends.background import end, in_background
 from dragoman.backends.base import Backend, Health, ModelInfo, Prepared, Sink, Traits, Unanswered
-from dragoman.backends.pool.replica import PROBE_LIMIT, PoolSettings, Replica
+from dragoman.backends.pool.replica import FRESH, RANKS, RETRY_AFTER, PoolSettings, Replica, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
 
@@ -30,8 +32,10 @@ log = logging.getLogger(__name__)
 
 UNTOUCHED = frozenset({Kind.BACKEND_DOWN, Kind.BUSY, Kind.ASLEEP})
 FEW = 4  # requests; a load up to this does not move a session to another server
-LAGGARDS = 0.3  # seconds that a list is waited for once another one is there
-RECENT = 1.1  # seconds in which a server's health is not asked for twice, longer than backends cache it
+# Times in seconds.
+LAGGARDS = 0.3  # that a list is waited for once another one is there
+PATIENCE = 0.05  # that a request waits for a probe; after that, what is known counts, however old it is
+FIRST_PATIENCE = 2.0  # where nothing is known
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,8 +52,8 @@ class PreparedForPool(Prepared):
 
 class Pool:
     """`identities` (the servers' addresses) are hashed together with a session, so that it finds its server again
-    whatever the servers are called. `changed` is called with a server's name and state (ready, asleep, down, open),
-    `retried` with the name of one that could not serve a request which then went elsewhere."""
+    whatever the servers are called. `changed` is called with a server whose state has changed, `retried` with the name
+    of one that could not serve a request which then went elsewhere."""
 
     def __init__(
         self,
@@ -60,12 +64,14 @@ class Pool:
     ) -> None:
         self._name = name
         self._settings = settings or PoolSettings()
+        self.changed: Callable[[Replica], None] = lambda replica: None
+        self.retried: Callable[[str], None] = lambda name: None
         named = zip(backends, identities or [each.name for each in backends], strict=True)
         self.replicas = [Replica(each, identity, self._settings, self._on_change) for each, identity in named]
-        self.changed: Callable[[str, str], None] = lambda name, state: None
-        self.retried: Callable[[str], None] = lambda name: None
+        # The sleep gate of a single server has to be fresh; of several, another one is tried where one sleeps.
+        self._fresh = FRESH if len(self.replicas) == 1 else self._settings.probe
         self._served: dict[str, list[ModelInfo]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._probes: list[asyncio.Task[None]] = []
         kinds = [each.traits.kind for each in backends]
         self._uneven = any(kind != kinds[0] for kind in kinds)
         self.learned: Callable[[str], None] = lambda field: None
@@ -77,60 +83,81 @@ class Pool:
     @property
     def traits(self) -> Traits:
         load = sum(replica.load for replica in self.replicas)
-        return Traits(self, wakes=any(each.backend.traits.wakes for each in self.replicas), load=load)
+        each = [replica.backend.traits for replica in self.replicas]
+        limits = next((traits.unstoppable for traits in each if traits.unstoppable), "")
+        return Traits(self, any(traits.wakes for traits in each), limits, load)
+
+    @property
+    def state(self) -> ReplicaState:
+        """That of its best server, as last known."""
+        return min((each.state for each in self.replicas), key=RANKS.__getitem__)
 
     def _on_change(self, replica: Replica) -> None:
-        self.changed(replica.name, replica.state)
+        self.changed(replica)
 
     # ------------------------------------------------------------------------------------------------- start and close
 
     async def start(self) -> None:
         """Returns when the first server has started; raises when none can be. The others start in the background."""
-        starts = {asyncio.create_task(self._start(each), name=f"start {each.name}"): each for each in self.replicas}
-        self._tasks |= set(starts)
-        waiting: set[asyncio.Task[None]] = set(starts)
-        while waiting and not any(replica.started for replica in self.replicas):
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if not any(replica.started for replica in self.replicas):
-            raise next(error for task in starts if (error := task.exception()) is not None)
-        self._tasks.add(asyncio.create_task(self._keep_probing(), name=f"probes of {self._name}"))
+        self.begin()
+        if not await self.started() and (error := self.start_error) is not None:
+            raise error
 
-    async def _start(self, replica: Replica) -> None:
-        try:
-            await replica.start()
-        except Exception as error:
-            log.error("%s: cannot be started: %s", replica.name, error)
-            raise
-        self._on_change(replica)
+    def begin(self) -> None:
+        """Begins the starts without waiting. A server that is the only one is not probed before somebody asks."""
+        for each in self.replicas:
+            each.start()
+        if len(self.replicas) > 1:
+            self._probes = [in_background(self._keep_probing(each), f"probes of {each.name}") for each in self.replicas]
+
+    async def started(self, limit: float | None = None) -> bool:
+        """Whether some server has; waits for that, for so many seconds, while there is hope."""
+        until = None if limit is None else time.monotonic() + limit
+        while not any(each.started for each in self.replicas) and (starts := self._starts()):
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            ended, _ = await asyncio.wait(starts, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not ended:
+                break
+        return any(each.started for each in self.replicas)
+
+    def _starts(self) -> list[asyncio.Task[None]]:
+        return [start for each in self.replicas if (start := each.starting) is not None]
+
+    @property
+    def starting(self) -> bool:
+        return self.state is ReplicaState.STARTING
+
+    @property
+    def start_error(self) -> Exception | None:
+        """Why it can never serve: no server could be started."""
+        return self.replicas[0].start_error if self.state is ReplicaState.UNSTARTED else None
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        for task in self._tasks:
-            if not task.cancelled():
-                task.exception()  # logged already; retrieved, so that asyncio does not report it as lost
-        await asyncio.gather(*(replica.close() for replica in self.replicas))
+        """Closes every server; raises what went wrong with them, after all are closed."""
+        await end(*self._probes)
+        ends = await asyncio.gather(*(each.close() for each in self.replicas), return_exceptions=True)
+        failures = [error for error in ends if isinstance(error, Exception)]
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup(f"{self._name}: servers could not be closed", failures)
 
-    async def _keep_probing(self) -> None:
-        while True:
-            for replica in self.replicas:
-                if replica.started:
-                    replica.probe()
+    async def _keep_probing(self, replica: Replica) -> None:
+        if (start := replica.starting) is not None:
+            await asyncio.wait((start,))
+        while replica.started:
+            replica.probe()
             await asyncio.sleep(self._settings.probe)
 
     # ------------------------------------------------------------------------------------------------------ the choice
 
     def _order(self, request: Request, tried: Sequence[Replica] = ()) -> list[Replica]:
         """The servers that may be asked, the one to ask first."""
-        now = time.monotonic()
-        left = [each for each in self.replicas if each not in tried and each.started]
-        left = self._serving(request.model, left)
-        able = [each for each in left if each.available(now)]
-        # without any, those that are not known to sleep: the longest rested first
-        able = able or [each for each in left if each.state != "asleep"]
-        free = [each for each in able if not each.busy(now)] or able
+        model = request.model
+        left = [each for each in self._serving(model) if each not in tried and each.started]
+        able = [each for each in left if each.available(model)]
+        able = able or [each for each in left if not each.sleeps(model)]
+        free = [each for each in able if not each.busy()] or able
         if request.affinity is None:
             return sorted(free, key=lambda each: (each.load, rank(request.id, each.identity)))
         ranked = sorted(free, key=lambda each: rank(request.affinity or "", each.identity))
@@ -138,16 +165,16 @@ class Pool:
         roomy = [each for each in ranked if each.load + 1 <= max(share, FEW)]
         return roomy + [each for each in ranked if each not in roomy]
 
-    def _serving(self, model: str, replicas: list[Replica]) -> list[Replica]:
+    def _serving(self, model: str | None) -> list[Replica]:
         """Those that list the model, where some do: servers of one pool are meant to be alike, but not all are."""
-        if not any(info.id == model for models in self._served.values() for info in models):
-            return replicas
-        named = [
-            each
-            for each in replicas
-            if each.name not in self._served or any(info.id == model for info in self._served[each.name])
-        ]
-        return named or replicas
+        listing = [each for each in self.replicas if any(info.id == model for info in self._served.get(each.name, ()))]
+        unread = [each for each in self.replicas if each.name not in self._served]
+        return [each for each in self.replicas if each in listing or each in unread] if listing else self.replicas
+
+    def _spare(self, request: Request, tried: Sequence[Replica]) -> bool:
+        """Whether a server that was not tried yet could take the request."""
+        more = (each for each in self._serving(request.model) if each not in tried)
+        return len(tried) <= self._settings.retries and any(each.available(request.model) for each in more)
 
     async def prepare(self, request: Request) -> PreparedForPool:
         """By the server that will probably be asked; raises when no server of the pool can serve it."""
@@ -186,16 +213,24 @@ class Pool:
                 self.retried(tried[-2].name)
                 log.warning("%s: tried on %s in place of %s", request.id, replica.name, tried[-2].name)
             try:
-                await replica.stream(await self._prepared(replica, prepared), sink)
+                await replica.stream(
+                    await self._prepared(replica, prepared), sink, partial(self._spare, request, tried)
+                )
                 return
             except GatewayError as error:
                 deaths += isinstance(error, Unanswered)
                 if sink.touched or not self._elsewhere(error, deaths):
                     raise
                 last = error
-        raise last or GatewayError(
-            Kind.BACKEND_DOWN, "No model server can be reached.", retry_after=self._settings.probe, source="backend"
-        )
+        raise last or self._unserved(request.model)
+
+    def _unserved(self, model: str) -> GatewayError:
+        """Why no server was asked."""
+        health = self._best(model).health_for(model)
+        if health.state == "asleep":
+            return asleep(health)
+        message, retry_after = "No model server can be reached.", self._settings.probe
+        return GatewayError(Kind.BACKEND_DOWN, message, retry_after=retry_after, source="backend")
 
     def _elsewhere(self, error: GatewayError, deaths: int) -> bool:
         if isinstance(error, Unanswered):
@@ -205,28 +240,30 @@ class Pool:
 
     # ------------------------------------------------------------------------------------------------- what it reports
 
-    async def health(self) -> Health:
-        """Ready as soon as one server says so; the others answer later."""
-        if self._ready(self._settings.probe):
-            return Health("ready")
-        waiting = {each.probe() for each in self.replicas if each.started and not each.known_for(RECENT)}
-        while waiting and not self._ready(PROBE_LIMIT):
-            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if self._ready(PROBE_LIMIT):
-            return Health("ready")
-        known = [replica.health for replica in self.replicas if replica.health is not None]
-        if any(replica.state == "open" for replica in self.replicas):
-            return Health("down", "its answers fail", self._settings.breaker.rest)
-        if asleep := [each for each in known if each.state == "asleep"]:
-            return asleep[0]
-        return known[0] if known else Health("asleep", "it is starting")
+    async def health(self, model: str | None = None) -> Health:
+        """What its best server is for calls of that model, or of any. As new as the group's kind asks for, unless the
+        servers do not answer in time."""
+        if not any(each.state.ready and each.known_for(self._fresh) for each in self.replicas):
+            await self._ask_again()
+        return self._best(model).health_for(model)
 
-    def _ready(self, seconds: float) -> bool:
-        """Whether some server said so, not longer than this ago."""
-        return any(each.state == "ready" and each.known_for(seconds) for each in self.replicas)
+    async def _ask_again(self) -> None:
+        """Until one is ready: the others answer later."""
+        patience = FIRST_PATIENCE if all(each.health is None for each in self.replicas) else PATIENCE
+        until = time.monotonic() + patience
+        waiting = {each.probe() for each in self.replicas if each.started and not each.known_for(FRESH)}
+        while waiting and not any(each.state.ready and each.known_for(self._fresh) for each in self.replicas):
+            left = max(until - time.monotonic(), 0.0)
+            ended, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if not ended:
+                break
+
+    def _best(self, model: str | None) -> Replica:
+        return min(self._serving(model), key=lambda each: RANKS[each.state_for(model)])
 
     async def models(self) -> list[ModelInfo]:
-        """Every model that some server lists; its window is the narrowest, since any of them may be asked."""
+        """Every model that some server lists; its window is the narrowest, since any of them may be asked. Whoever asks
+        limits the wait."""
         asked = [asyncio.create_task(self._list(each), name=each.name) for each in self.replicas if each.started]
         try:
             waiting = set(asked)
@@ -251,8 +288,8 @@ class Pool:
 
     async def _list(self, replica: Replica) -> list[ModelInfo] | None:
         try:
-            infos = await asyncio.wait_for(replica.backend.models(), 3.0)
-        except (GatewayError, TimeoutError):
+            infos = await replica.backend.models()
+        except GatewayError:
             return self._served.get(replica.name)
         except Exception as error:  # a bug costs this list, not those of the others
             log.error("%s: its models cannot be listed", replica.name, exc_info=error)
@@ -264,7 +301,7 @@ class Pool:
         last: GatewayError | None = None
         for replica in self._order(prepared.request):
             try:
-                return await replica.backend.count(await self._prepared(replica, prepared))
+                return await replica.count(await self._prepared(replica, prepared))
             except GatewayError as error:
                 if error.kind not in UNTOUCHED:
                     raise
@@ -273,23 +310,23 @@ class Pool:
             raise last
         return None
 
-    async def wake(self) -> None:
-        """Wakes one server that sleeps, the first that lets itself be woken; the others are left to their sleep."""
-        failed: Exception | None = None
-        for replica in self.replicas:
-            if replica.state == "asleep" and replica.backend.traits.wakes:
-                try:
-                    await replica.backend.wake()
-                except Exception as error:
-                    failed = failed or error
-                    bug = None if isinstance(error, GatewayError) else error
-                    log.warning("%s: cannot be woken", replica.name, exc_info=bug)
-                    continue
-                with contextlib.suppress(GatewayError):
-                    await replica.probe()
-                return
-        if failed is not None:
-            raise failed
+    async def wake(self, model: str | None = None) -> None:
+        """Wakes one server where the model sleeps, once for all who wait, and returns when it is awake: the first that
+        lets itself be woken; the others are left to their sleep. Raises ASLEEP when none is awake in time."""
+        until = time.monotonic() + self._settings.wake
+        for each in self._serving(model):
+            if each.sleeps(model) and each.backend.traits.wakes:
+                if (waking := each.wake()) is not None:
+                    await asyncio.wait((waking,), timeout=max(until - time.monotonic(), 0.0))
+                if not each.sleeps(model):
+                    return
+        raise asleep(self._best(model).health_for(model))
+
+
+def asleep(health: Health) -> GatewayError:
+    """What a call is told that may not wait."""
+    message = "The model is asleep or still loading; try again later."
+    return GatewayError(Kind.ASLEEP, message, retry_after=health.retry_after or RETRY_AFTER, source="backend")
 
 
 def rank(session: str, server: str) -> bytes:

@@ -17,7 +17,6 @@ from dragoman.backends.trace_headers import OUTGOING
 from dragoman.gateway.calls.answer import Answer, AnswerState
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
-from dragoman.gateway.calls.outlier import OutlierDetector
 from dragoman.gateway.calls.trace_attributes import (
     answer_attributes,
     arrival_attributes,
@@ -40,7 +39,6 @@ class AccessLog:
         self._tracing = tracing
         self._lengths: dict[str, float] = {}  # mean seconds of finished answers, by backend
         self._answered: set[tuple[str, str]] = set()
-        self.outliers = OutlierDetector()
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.headers)
@@ -95,7 +93,6 @@ class AccessLog:
         elif call.estimated and (call.asked_at is None or call.outcome != "disconnected"):
             # refunded: no answer came. A client that left while a server read its prompt has made it work, and pays
             call.client.settle(call.estimated, 0)
-        self.outliers.ended(call, now)
         facts = self._facts(call, now)
         if call.span is not None:
             _end_span(call.span, call)

@@ -130,11 +130,6 @@ class Handler:
     def _lost(self, call: Call) -> None:
         call.end(asyncio.get_running_loop().time())
 
-    def outlier_reason(self, backend: str) -> str | None:
-        """Why a backend that says it is ready does not count as such, judged by the calls it was sent."""
-        now = asyncio.get_running_loop().time()
-        return self._access_log.outliers.reason(backend, self.calls, self._config.pool.slow, now)
-
     # ------------------------------------------------------------------------------------------------------- the walks
 
     async def _generate(self, it: Exchange) -> None:
@@ -254,8 +249,6 @@ class Handler:
         call, answer = it.call, it.call.answer
         call.error = error
         call.outcome = "failed" if error.kind.status >= 500 else "refused"
-        if call.backend is not None:
-            self._gate.learn(call.backend, error)
         if it.delivery is not None and isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
             call.status = 200
             await answer.fail(error)

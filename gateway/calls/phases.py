@@ -59,7 +59,7 @@ class Phases:
         target = await self._models.resolve(request.model, call.client)
         call.backend, call.model, call.window = target.backend, target.model, target.window
         call.request = replace(request, model=target.model, affinity=session(request, call.client.name))
-        await self._gate.admit(target.backend)
+        await self._gate.admit(target.backend, target.model)
 
     async def inline(self, call: Call) -> None:
         """Images become part of the request: a server would fetch them itself."""
@@ -112,8 +112,7 @@ class Phases:
         except GatewayError as error:
             if error.kind is not Kind.ASLEEP or answer.touched or not self._gate.wakes(backend):
                 raise
-            self._gate.learn(backend, error)
-            await self._gate.admit(backend)
+            await self._gate.admit(backend, prepared.request.model)
             await backend.stream(prepared, answer)
 
 

@@ -20,10 +20,12 @@ from aiohttp import web
 
 from dragoman.backends.background import end, in_background
 from dragoman.backends.base import Backend
+from dragoman.backends.pool.pool import Pool
 from dragoman.gateway.calls.handler import Handler
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.config import Config
+from dragoman.gateway.factory import as_groups, ingredients, open_group
 from dragoman.gateway.keys.auth import Keys
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.reasoning_seal import Sealer
@@ -51,17 +53,17 @@ RUNNER_OPTIONS: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What took files and packages to make; nothing of it has been started. `ingredients`: what each backend that was
+    """What took files and packages to make; nothing of it has been started. `ingredients`: what each group that was
     opened from the configuration is made of, by its name."""
 
-    backends: Sequence[Backend]
+    groups: Sequence[Pool]
     tracing: Tracing
     ingredients: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
 
 class Gateway:
     """What one process serves from one configuration. From `previous`, the gateway of an older one, come the metrics,
-    the watches of backends that have not changed, what clients have spent, and the queue where its limits are equal."""
+    the groups of servers that have not changed, what clients have spent, and the queue where its limits are equal."""
 
     def __init__(
         self,
@@ -74,8 +76,8 @@ class Gateway:
         self.config = config
         self.metrics: Metrics = Metrics() if previous is None else previous.metrics
         self.ingredients = opened.ingredients
-        self.gate: Gate = self._open_gate(opened.backends, previous)
-        self.models = Models(config, opened.backends)
+        self.gate: Gate = self._open_gate(opened.groups, previous)
+        self.models = Models(config, opened.groups)
         self.tracing = opened.tracing
         redact = Redactor(secrets.all())
         self.handler: Handler = self._open_handler(secrets, redact, previous)
@@ -90,12 +92,11 @@ class Gateway:
         self._endpoints = Endpoints(protocols)
         self.middleware = Middleware(self._endpoints, self._keys, self.handler, self.metrics, redact)
 
-    def _open_gate(self, backends: Sequence[Backend], previous: Gateway | None) -> Gate:
-        known = {} if previous is None else previous.gate.watches
-        reused = {each.name: known[each.name] for each in backends if each.name in known}
-        reused = {name: watch for name, watch in reused.items() if any(watch.backend is each for each in backends)}
+    def _open_gate(self, groups: Sequence[Pool], previous: Gateway | None) -> Gate:
+        known = {} if previous is None else previous.gate.groups
+        reused = [group for group in groups if known.get(group.name) is group]
         wakes = frozenset(group.name for group in self.config.groups if group.wakes)
-        return Gate(backends, self.metrics, self.config.timeouts, wakes, reused)
+        return Gate(groups, self.metrics, self.config.timeouts, wakes, reused)
 
     def _open_handler(self, secrets: Secrets, redact: Redactor, previous: Gateway | None) -> Handler:
         sealer = Sealer(secrets.seal_keys or (random.token_hex(32),))
@@ -166,7 +167,9 @@ def build(
     secrets = secrets or Secrets()
     if backends is None:
         backends = open_all(config, secrets, previous)
-    opened = backends if isinstance(backends, Opened) else Opened(backends, open_tracing(os.environ))
+    opened = backends
+    if not isinstance(opened, Opened):
+        opened = Opened(as_groups(config, opened), open_tracing(os.environ))
     gateway = Gateway(config, opened, secrets, PROTOCOLS if protocols is None else protocols, previous)
     middlewares = [gateway.middleware.before_all]
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
@@ -178,16 +181,14 @@ def build(
 
 
 def open_all(config: Config, secrets: Secrets, previous: Gateway | None = None) -> Opened:
-    """A backend for each group, the previous one's where it is made of the same. Raises `ConfigError`. Takes seconds
+    """Every group of servers, the previous one's where it is made of the same. Raises `ConfigError`. Takes seconds
     where packages are imported, and needs no event loop."""
-    from dragoman.gateway.factory import ingredients, open_group  # with all its clients: not for who brings backends
-
     made_of = {group.name: ingredients(config, secrets, group) for group in config.groups}
     old = {} if previous is None else previous.ingredients
-    backends = [
-        previous.gate.watches[group.name].backend
+    groups = [
+        previous.gate.groups[group.name]
         if previous is not None and old.get(group.name) == made_of[group.name]
         else open_group(config, secrets, group)
         for group in config.groups
     ]
-    return Opened(backends, open_tracing(os.environ), made_of)
+    return Opened(groups, open_tracing(os.environ), made_of)

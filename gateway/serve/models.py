@@ -34,5 +34,5 @@ class ModelRoutes:
         return json_response(200, claimant(request.path, request.headers).models.one(model), {})
 
     async def _started(self) -> None:
-        for watch in self._gate.watches.values():
-            await watch.started(self._start)
+        for group in self._gate.groups.values():
+            await group.started(self._start)

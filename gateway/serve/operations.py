@@ -33,12 +33,10 @@ class OperationRoutes:
         return json_response(200, {"status": "ok"}, {})
 
     async def _ready(self, request: web.Request) -> web.Response:
-        states = {name: health.state for name, health in (await self._gate.states()).items()}
-        reasons = {name: self._handler.outlier_reason(name) for name, state in states.items() if state == "ready"}
-        shown = {name: reasons.get(name) or state for name, state in states.items()}
+        words = await self._gate.words()
         leaving = self._handler.leaving or self._handler.draining
-        ready = "ready" in shown.values() and not leaving
-        body = {"ready": ready, "draining": leaving, "backends": shown}
+        ready = "ready" in words.values() and not leaving
+        body = {"ready": ready, "draining": leaving, "backends": words}
         return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
 
     async def _figures(self, request: web.Request) -> web.Response:
@@ -49,11 +47,11 @@ class OperationRoutes:
         return json_response(200, describe(self._endpoints.protocols.values()), {})
 
     async def _status_page(self, request: web.Request) -> web.Response:
-        states = await self._gate.states()
+        words = await self._gate.words()
         lines = [
             f"dragoman {gateway.__version__}" + (", draining" if self._handler.draining else ""),
             "",
-            *(f"backend {name}: {health.state}" for name, health in states.items()),
+            *(f"backend {name}: {word}" for name, word in words.items()),
             f"model calls in flight: {len(self._handler.calls)}",
             "",
             *(f"POST {path}" for path in self._endpoints.posts),

@@ -269,7 +269,7 @@ async def announce(
     silent = not speak
     while True:
         states = await serving.gate.states()
-        errors = [watch.start_error for watch in serving.gate.watches.values()]
+        errors = [group.start_error for group in serving.gate.groups.values()]
         if all(errors):
             return f"the backend cannot be started: {' '.join(str(errors[0]).split())}"
         if ready := [name for name, health in states.items() if health.state == "ready"]:

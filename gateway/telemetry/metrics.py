@@ -73,7 +73,7 @@ class Metrics:
         self._add_pool()
         self.in_flight = self._gauge("dragoman_requests_in_flight", "Model calls that run now.", "livesum", "route")
         self.backend_ready = self._gauge(
-            "dragoman_backend_ready", "1 when the last probe found the backend ready, else 0.", "livemax", "backend"
+            "dragoman_backend_ready", "1 while a server of the backend is ready, else 0.", "livemax", "backend"
         )
         self.loop_lag = self._histogram(
             "dragoman_loop_lag_seconds", "How late the event loop ran a timer, sampled twice a second.", SHORT
@@ -127,7 +127,8 @@ class Metrics:
 
     def _add_pool(self) -> None:
         self.replica_state = self._gauge(
-            "dragoman_replica_state", "1 for the state a pool's server is in: ready, asleep, down or open (breaker).",
+            "dragoman_replica_state",
+            "1 for the state a pool's server is in: ready, asleep, down or open (its answers fail or do not come).",
             "livemax", "pool", "backend", "state",
         )  # fmt: skip
         self.replica_retries = self._counter(

@@ -7,18 +7,19 @@ count as ready. On real sockets.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from dragoman.gateway.calls.outlier import FAILURES
+from dragoman.backends.pool.breaker import BreakerRules
+from dragoman.backends.pool.replica import ReplicaState
 from tests.scripted import Json, Script, ScriptedServer, sse, text_stream
 from tests.serving_gateway import Serving, over
 
 ANSWER = text_stream("hel", "lo")
+FAILURES = BreakerRules().failures + 1
 CHAT = "/v1/chat/completions"
 WORDS = [
     "the model is sleeping, call POST /wake_up",
@@ -139,7 +140,7 @@ async def bystander(it: Serving, echoes: list[Echo]) -> tuple[object, ...]:
         answer,
         sent,
         states,
-        [it.metric("dragoman_backend_ready", backend=name) for name in it.gateway.gate.watches],
+        [it.metric("dragoman_backend_ready", backend=name) for name in it.gateway.gate.groups],
     )
 
 
@@ -167,11 +168,10 @@ async def test_no_server_of_a_pool_is_passed_by(shape: str) -> None:
     async with echoing(2) as (it, echoes):
         before = await bystander(it, echoes)
         await attack(it, echoes, shape, 400, 404, 422, 451)
-        assert [replica.state for replica in it.pool.replicas] == ["ready", "ready"]
+        assert [replica.state for replica in it.pool.replicas] == [ReplicaState.READY] * 2
         assert await bystander(it, echoes) == before
         assert [each.woken() for each in echoes] == [0, 0]
-        now = asyncio.get_running_loop().time()
-        assert not any(replica.busy(now) for replica in it.pool.replicas)
+        assert not any(replica.busy() for replica in it.pool.replicas)
 
 
 @pytest.mark.parametrize("shape", ["error", "error.message", "detail", "flat"])
@@ -201,8 +201,9 @@ async def test_a_server_that_refuses_a_field_by_its_fields_is_believed_and_it_is
 @contextlib.asynccontextmanager
 async def dozing(servers: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Serving, list[ScriptedServer]]]:
     """Servers whose health alone says that they sleep; the gateway asks for it seldom, unless there is a reason to."""
-    monkeypatch.setattr("dragoman.gateway.calls.health.FRESH", 60.0)
-    monkeypatch.setattr("dragoman.backends.chat.probe.HEALTH_TTL", 0.0)
+    for module in ("pool", "replica"):
+        monkeypatch.setattr(f"dragoman.backends.pool.{module}.FRESH", 60.0)
+    monkeypatch.setattr("dragoman.backends.chat.probe.SLEEP_TTL", 0.0)
     async with contextlib.AsyncExitStack() as stack:
         running = [await stack.enter_async_context(ScriptedServer(default=Script(ANSWER))) for _ in range(servers)]
         for server in running:
@@ -243,7 +244,7 @@ async def test_one_of_a_pool_that_truly_fell_asleep_is_found_out(status: int, mo
         falls_asleep(servers[0], status)
         for number in range(24):  # sessions: some of them are the first server's
             assert (await asked(it, f"hi {number}"))[0] == 200
-        assert it.pool.replicas[0].state == "asleep"
+        assert it.pool.replicas[0].state is ReplicaState.ASLEEP
         assert len(servers[0].chats) < 8
 
 
@@ -256,5 +257,5 @@ async def test_one_that_refuses_everybody_for_a_failure_of_its_own_is_asked_how_
         servers[0].on("GET", "/health", Script(b"", 500))
         answered = [(await asked(it, f"hi {number}"))[0] for number in range(40)]
         assert set(answered) == {200, 502}
-        assert it.pool.replicas[0].state == "down"
+        assert it.pool.replicas[0].state is ReplicaState.DOWN
         assert answered[-4:] == [200] * 4

@@ -53,9 +53,9 @@ async def settled(it: Serving) -> None:
     await until(lambda: not it.gateway.handler.calls)
     assert total(it, "dragoman_requests_in_flight") == 0
     assert total(it, "dragoman_queue_depth") == 0
-    for watch in it.gateway.gate.watches.values():
-        for each in getattr(watch.backend, "replicas", ()):
-            assert (each.pending, each._waiting) == (0, set())
+    for group in it.gateway.gate.groups.values():
+        for each in group.replicas:
+            assert (each.pending, each._silent) == (0, set())
     assert not it.gateway.handler.admission._lines
 
 
@@ -127,7 +127,7 @@ async def test_a_server_that_hangs_loses_what_has_not_begun_to_another(
         assert all("completed" in text for _, text in answers)
         assert len(good.chats) == 6
         process.send_signal(signal.SIGCONT)
-        await until(lambda: it.pool.replicas[0].state == "ready")
+        await until(lambda: it.pool.replicas[0].state.ready)
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(good.chats) == 6
         await settled(it)
@@ -189,7 +189,7 @@ async def test_a_server_that_comes_back_on_its_address_is_found_again() -> None:
         key = key_for(f"http://127.0.0.1:{port}/v1", [f"http://127.0.0.1:{port}/v1", good.url])
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         async with ScriptedServer(default=Script(BODY), port=port) as late:
-            await until(lambda: it.pool.replicas[0].state == "ready")
+            await until(lambda: it.pool.replicas[0].state.ready)
             assert (await it.answer(prompt_cache_key=key))[0] == 200
             assert len(late.chats) == 1
         assert len(good.chats) == 1

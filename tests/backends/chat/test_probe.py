@@ -52,13 +52,13 @@ async def test_a_server_that_falls_asleep_is_known_to_sleep_within_half_a_second
     async with serving("vllm") as (server, backend):
         assert (await backend.health()).state == "ready"
         server.on("GET", "/is_sleeping", ASLEEP)
-        assert chat_probe.HEALTH_TTL < 0.5
+        assert chat_probe.SLEEP_TTL < 0.5
         await until(asleep(backend))
 
 
 async def test_a_missing_sleep_endpoint_is_looked_for_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_probe, "ABSENT_TTL", 0.2)
-    monkeypatch.setattr(chat_probe, "HEALTH_TTL", 0.0)
+    monkeypatch.setattr(chat_probe, "SLEEP_TTL", 0.0)
     async with serving("vllm") as (server, backend):
         server.on("GET", "/is_sleeping", Script.json({}, 404))
         assert (await backend.health()).state == "ready"

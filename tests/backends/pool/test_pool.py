@@ -16,7 +16,7 @@ from dragoman.backends.base import Health, ModelInfo
 from dragoman.backends.pool import pool as pool_module
 from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool, rank
-from dragoman.backends.pool.replica import PoolSettings
+from dragoman.backends.pool.replica import PoolSettings, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
 from tests.gateway_fakes import FakeBackend
@@ -302,7 +302,7 @@ async def test_when_every_breaker_is_open_requests_are_tried_all_the_same() -> N
     ):
         for url in (a.url, b.url):
             await it.answer(prompt_cache_key=key_for(url, [a.url, b.url]))
-        assert [replica.state for replica in it.pool.replicas] == ["open", "open"]
+        assert [replica.state for replica in it.pool.replicas] == [ReplicaState.FAILS] * 2
         assert (await it.answer())[0] == 200
 
 
@@ -310,13 +310,13 @@ async def test_a_server_found_down_gets_no_requests_and_gets_them_again() -> Non
     async with fine() as a, fine() as b, over(a.url, b.url, pool={"probe": 0.05, "down_after": 1}) as it:
         key = key_for(a.url, [a.url, b.url])
         a.on("GET", "/v1/models", Script.json({"error": "gone"}, 500))
-        await until(lambda: it.pool.replicas[0].state == "down")
+        await until(lambda: it.pool.replicas[0].state is ReplicaState.DOWN)
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert (len(a.chats), len(b.chats)) == (0, 1)
         async with it.session.get(it.url + "/readyz") as answer:
             assert answer.status == 200
         a.on("GET", "/v1/models", model_list("m"))
-        await until(lambda: it.pool.replicas[0].state == "ready")
+        await until(lambda: it.pool.replicas[0].state is ReplicaState.READY)
         assert (await it.answer(prompt_cache_key=key))[0] == 200
         assert len(a.chats) == 1
 
@@ -349,20 +349,17 @@ async def test_one_missed_probe_may_be_chance() -> None:
     pool = Pool("p", [backend, FakeBackend(name="b")], PoolSettings(probe=600))
     await pool.start()
     replica = pool.replicas[0]
-    await replica.probe()
-    backend.state = Health("down")
-    await replica.probe()
-    assert replica.state == "ready"
-    await replica.probe()
-    assert replica.state == "down"
-    backend.state = Health("ready")
-    await replica.probe()
-    assert replica.state == "ready"
+    seen = []
+    for answer in ("ready", "down", "down", "ready"):
+        backend.state = Health(answer)
+        await replica.probe()
+        seen.append(replica.state.word)
+    assert seen == ["ready", "ready", "down", "ready"]
     await pool.close()
 
 
 async def test_the_pool_is_what_its_best_server_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "RECENT", -1.0)
+    monkeypatch.setattr(pool_module, "FRESH", -1.0)
     a, b = FakeBackend(name="a", state=Health("down", "gone")), FakeBackend(name="b", state=Health("asleep", "zzz"))
     pool = Pool("p", [a, b], PoolSettings(probe=600))
     await pool.start()
@@ -412,6 +409,22 @@ async def test_servers_that_cannot_be_started_do_not_stop_the_others() -> None:
     assert len(good.requests) == 1
     await pool.close()
     assert (broken.closed, good.closed) == (1, 1)
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+async def test_every_server_is_closed_and_what_went_wrong_is_raised(broken: int) -> None:
+    class Stuck(FakeBackend):
+        async def close(self) -> None:
+            raise OSError(f"{self.name} is stuck")
+
+    good = FakeBackend(name="good")
+    pool = Pool("p", [*(Stuck(name=f"bad{number}") for number in range(broken)), good])
+    await pool.start()
+    with pytest.raises((OSError, ExceptionGroup)) as raised:
+        await pool.close()
+    failures = raised.value.exceptions if isinstance(raised.value, ExceptionGroup) else [raised.value]
+    assert [str(each) for each in failures] == [f"bad{number} is stuck" for number in range(broken)]
+    assert good.closed == 1
 
 
 async def test_when_none_can_be_started_the_reason_is_raised() -> None:
@@ -502,7 +515,7 @@ async def test_cancelling_frees_the_server_and_the_trial() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (backend.cancelled, pool.replicas[0].pending) == (1, 0)
-    assert pool.replicas[0].available(time.monotonic())
+    assert pool.replicas[0].available("m")
     await pool.close()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.gateway.calls import health
+from dragoman.backends.pool import replica
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.serving_gateway import Serving, over
 from tests.waiting import LIMIT
@@ -100,7 +100,7 @@ async def test_one_that_says_yes_and_goes_on_sleeping_is_refused_in_bounded_time
 
 
 async def test_it_is_woken_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "RETRY_AFTER", 0.05)
+    monkeypatch.setattr(replica, "RETRY_AFTER", 0.05)
     async with sleeping(works=False) as (it, sleeper):
         assert (await it.answer())[0] == 503
         sleeper.works = True

@@ -401,7 +401,7 @@ async def test_a_probe_that_hangs_or_fails_does_not_stop_requests(monkeypatch: p
         raise AssertionError
 
     monkeypatch.setattr(backend, "health", hang)
-    monkeypatch.setattr("dragoman.gateway.calls.health.FIRST_PATIENCE", 0.1)
+    monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", 0.1)
     async with running(backend) as served, served.post(ASK) as answer:
         assert answer.status == 200
 
@@ -432,7 +432,7 @@ async def test_the_wait_for_a_start_is_bounded_and_streams_get_keepalives_meanwh
 async def test_a_start_that_fails_is_503_and_not_ready() -> None:
     backend = FakeBackend(start_error=RuntimeError("no weights in /somewhere"))
     async with running(backend) as served:
-        await until(lambda: served.gateway.gate.watches["fake"].start_error)
+        await until(lambda: served.gateway.gate.groups["fake"].start_error)
         async with served.post(ASK) as answer:
             assert answer.status == 503
             assert "somewhere" not in await answer.text()

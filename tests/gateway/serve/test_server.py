@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from dragoman.backends import registry
-from dragoman.backends.base import Backend
+from dragoman.backends.base import Backend, Health
 from dragoman.backends.registry import Options
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets
@@ -165,3 +165,38 @@ async def test_a_part_that_cannot_be_closed_keeps_no_other_open(opener: Opener) 
 
         server.gateway.models.close = broken  # type: ignore[method-assign]
     assert opener.backends[0].closed == 1
+
+
+# --------------------------------------------------------------------------------------------------- health on reload
+
+
+def pooled(*numbers: int, drain: float = 600) -> Config:
+    servers = [{"url": f"fake:{number}", "name": f"b{number}", "pool": "p"} for number in numbers]
+    return Config(port=0, backends=servers, timeouts={"drain": drain})
+
+
+def states(server: Server) -> dict[tuple[str, str], float]:
+    """The samples of the servers of pools that are not zero, by server and state."""
+    return {
+        (sample.labels["backend"], sample.labels["state"]): sample.value
+        for family in server.gateway.metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "dragoman_replica_state" and sample.value
+    }
+
+
+async def test_a_group_that_has_not_changed_keeps_its_health_and_others_are_opened_anew(opener: Opener) -> None:
+    async with opened() as (server, url):
+        await server.open(pooled(1, 2), Secrets())
+        await until(lambda: states(server) == {("b1", "ready"): 1, ("b2", "ready"): 1})
+        opener.backends[1].state = Health("asleep")
+        first = server.gate.groups["p"]
+        await first.replicas[1].probe()
+        await server.open(pooled(1, 2, drain=5), Secrets())
+        assert server.gate.groups["p"] is first
+        assert states(server) == {("b1", "ready"): 1, ("b2", "asleep"): 1}
+        assert [backend.closed for backend in opener.backends] == [0, 0]
+        await server.open(pooled(1), Secrets())
+        await until(lambda: [backend.closed for backend in opener.backends] == [1, 1, 0])
+        assert (await readiness(url))["backends"] == {"p": "ready"}
+        assert states(server) == {("b1", "ready"): 1}
