@@ -36,7 +36,7 @@ def open_servers(config: Config, secrets: Secrets) -> list[Backend]:
 def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
     """Everything a group's backend is built from. If it is equal after a reload, the running backend is kept."""
     limits = config.timeouts
-    timeouts = (limits.connect, limits.first_event, limits.between_events, limits.wake)
+    timeouts = (limits.connect, limits.first_event, limits.between_events, limits.wake if group.wakes else None)
     keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
     files = [path for each in group.members if each.tls for path in (each.tls.ca, each.tls.certificate, each.tls.key)]
     written = tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())

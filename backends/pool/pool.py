@@ -40,7 +40,7 @@ FIRST_PATIENCE = 2.0  # where nothing is known
 
 @dataclass(slots=True, kw_only=True)
 class PreparedForPool(Prepared):
-    """`made`: as single servers take it, by their names; one is enough where all are of one kind."""
+    """For servers of several kinds. `made`: as single ones take it, by their names."""
 
     made: dict[str, Prepared]
 
@@ -70,7 +70,7 @@ class Pool:
         self.replicas = [Replica(each, identity, self._settings, self._on_change) for each, identity in named]
         # The sleep gate of a single server has to be fresh; of several, another one is tried where one sleeps.
         self._fresh = FRESH if len(self.replicas) == 1 else self._settings.probe
-        self._served: dict[str, list[ModelInfo]] = {}
+        self._served: dict[str, dict[str, ModelInfo]] = {}  # the models of each server, as last listed
         self._probes: list[asyncio.Task[None]] = []
         kinds = [each.traits.kind for each in backends]
         self._uneven = any(kind != kinds[0] for kind in kinds)
@@ -167,17 +167,19 @@ class Pool:
 
     def _serving(self, model: str | None) -> list[Replica]:
         """Those that list the model, where some do: servers of one pool are meant to be alike, but not all are."""
-        listing = [each for each in self.replicas if any(info.id == model for info in self._served.get(each.name, ()))]
-        unread = [each for each in self.replicas if each.name not in self._served]
-        return [each for each in self.replicas if each in listing or each in unread] if listing else self.replicas
+        lists = [self._served.get(each.name) for each in self.replicas]
+        if not any(listed is not None and model in listed for listed in lists):
+            return self.replicas
+        pairs = zip(self.replicas, lists, strict=True)
+        return [each for each, listed in pairs if listed is None or model in listed]
 
     def _spare(self, request: Request, tried: Sequence[Replica]) -> bool:
         """Whether a server that was not tried yet could take the request."""
         more = (each for each in self._serving(request.model) if each not in tried)
         return len(tried) <= self._settings.retries and any(each.available(request.model) for each in more)
 
-    async def prepare(self, request: Request) -> PreparedForPool:
-        """By the server that will probably be asked; raises when no server of the pool can serve it."""
+    async def prepare(self, request: Request) -> Prepared:
+        """By the server that will probably be asked; raises when no server of the group can serve it."""
         refused: GatewayError | None = None
         for replica in self._order(request) or self.replicas:
             try:
@@ -187,15 +189,16 @@ class Pool:
                 if not self._uneven:
                     break
             else:
+                if not self._uneven:
+                    return made
                 return PreparedForPool(request, made.notes, made.tokens, made={replica.name: made})
         assert refused is not None
         raise refused
 
     async def _prepared(self, replica: Replica, prepared: Prepared) -> Prepared:
-        """As this server takes it: what was made for one of its kind, or made now."""
-        assert isinstance(prepared, PreparedForPool)
-        if not self._uneven:
-            return next(iter(prepared.made.values()))
+        """As this server takes it: where all are of one kind, what any of them has made; else what was made for it."""
+        if not isinstance(prepared, PreparedForPool):
+            return prepared
         made = prepared.made.get(replica.name)
         if made is None:
             made = prepared.made[replica.name] = await replica.backend.prepare(prepared.request)
@@ -241,8 +244,9 @@ class Pool:
     # ------------------------------------------------------------------------------------------------- what it reports
 
     async def health(self, model: str | None = None) -> Health:
-        """What its best server is for calls of that model, or of any. As new as the group's kind asks for, unless the
-        servers do not answer in time."""
+        """What its best server is for calls of that model, or of any. A server that was ready lately is believed: of
+        one, for half a second, of several, between two probes. Otherwise they are asked again, and where none answers
+        soon, what was known last counts."""
         if not any(each.state.ready and each.known_for(self._fresh) for each in self.replicas):
             await self._ask_again()
         return self._best(model).health_for(model)
@@ -276,17 +280,17 @@ class Pool:
                 task.cancel()
         lists = [task.result() if task.done() else self._served.get(task.get_name()) for task in asked]
         found: dict[str, ModelInfo] = {}
-        for infos in lists:
-            for info in infos or ():
+        for listed in lists:
+            for info in (listed or {}).values():
                 known = found.setdefault(info.id, info)
                 windows = [each.window for each in (known, info) if each.window is not None]
                 found[info.id] = ModelInfo(info.id, known.created, known.owned_by, min(windows, default=None))
-        if not any(infos is not None for infos in lists):
+        if not any(listed is not None for listed in lists):
             message = "No model server can be reached."
             raise GatewayError(Kind.BACKEND_DOWN, message, retry_after=1.0, source="backend")
         return list(found.values())
 
-    async def _list(self, replica: Replica) -> list[ModelInfo] | None:
+    async def _list(self, replica: Replica) -> dict[str, ModelInfo] | None:
         try:
             infos = await replica.backend.models()
         except GatewayError:
@@ -294,8 +298,8 @@ class Pool:
         except Exception as error:  # a bug costs this list, not those of the others
             log.error("%s: its models cannot be listed", replica.name, exc_info=error)
             return self._served.get(replica.name)
-        self._served[replica.name] = infos
-        return infos
+        self._served[replica.name] = {info.id: info for info in infos}
+        return self._served[replica.name]
 
     async def count(self, prepared: Prepared) -> int | None:
         last: GatewayError | None = None

@@ -213,7 +213,7 @@ class Replica:
             await self.backend.start()
             self._started = True
         except Exception as error:
-            expected = isinstance(error, GatewayError | OSError)
+            expected = isinstance(error, GatewayError | RuntimeError | OSError)
             log.error("%s: cannot be started: %s", self.name, error, exc_info=None if expected else error)
             self.start_error = error
         self._decide()

@@ -12,12 +12,12 @@ import pytest
 from dragoman.backends.base import Health, Sink
 from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool
-from dragoman.backends.pool.replica import PoolSettings, ReplicaState
+from dragoman.backends.pool.replica import FRESH, PoolSettings, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
 from tests.gateway_fakes import FakeBackend, Running, hello, running
 from tests.recording import Recorder, answered, counted
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 ASK = {"model": "m", "input": "x"}
 FAILURES = BreakerRules().failures
@@ -301,3 +301,56 @@ async def test_a_count_that_is_refused_says_so_too_and_a_server_that_sleeps_gate
         await answered(pool, Request("r", "other", ()), Recorder())
     assert refused.value.kind is Kind.ASLEEP
     await pool.close()
+
+
+# --------------------------------------------------------------------------------------------------- how fresh it is
+
+
+class Slow(FakeBackend):
+    """Answers its probe only while `answers` is set."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.answers = asyncio.Event()
+
+    async def health(self) -> Health:
+        await self.answers.wait()
+        return await super().health()
+
+
+async def test_an_old_answer_counts_while_a_server_does_not_answer_its_probe() -> None:
+    backend = Slow()
+    backend.answers.set()
+    pool = Pool("p", [backend])
+    await pool.start()
+    assert (await pool.health()).state == "ready"
+    backend.answers.clear()
+    backend.state = Health("asleep")
+    await until(lambda: not pool.replicas[0].known_for(FRESH))
+    before = asyncio.get_running_loop().time()
+    assert (await pool.health()).state == "ready"
+    assert asyncio.get_running_loop().time() - before < 1
+    backend.answers.set()
+    await until(lambda: pool.state is ReplicaState.ASLEEP)
+    await pool.close()
+
+
+async def test_of_several_servers_one_that_said_so_lately_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.backends.pool.pool.FRESH", 0.0)
+    backends = [FakeBackend(name="a"), FakeBackend(name="b", state=Health("asleep"))]
+    pool = Pool("p", backends, PoolSettings(probe=600))
+    await pool.start()
+    await until(lambda: [each.health for each in pool.replicas].count(None) == 0)
+    for _ in range(5):
+        assert (await pool.health()).state == "ready"
+    assert [backend.probes for backend in backends] == [1, 1]
+    await pool.close()
+
+
+async def test_a_wait_for_a_start_ends_with_the_gateway() -> None:
+    pool = Pool("p", [FakeBackend(start_seconds=30)])
+    pool.begin()
+    waiting = asyncio.create_task(pool.started(30))
+    await asyncio.sleep(0)
+    await pool.close()
+    assert await asyncio.wait_for(waiting, LIMIT) is False
