@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 
-from dragoman.backends.base import Backend, ModelInfo
+from dragoman.backends.base import ModelInfo
 from dragoman.gateway.config import Config
 from dragoman.gateway.doctor.finding import Finding
 from dragoman.gateway.doctor.probes import CODEX_PROMPT, TOOL_CALL, Probes
+from dragoman.gateway.doctor.road import Road
 from dragoman.gateway.factory import open_servers
 from dragoman.gateway.keys.secrets import Secrets
 from dragoman.gateway.telemetry.logs import Redactor
@@ -28,16 +29,17 @@ async def examine_all(config: Config, keys: Secrets) -> int:
     for given, backend in zip(config.named_backends, open_servers(config, keys), strict=True):
         print(f"backend {backend.name}", flush=True)
         found: list[Finding] = []
+        road = Road(backend, config, given)
         try:
-            await backend.start()
-            async for finding in examine(backend, given.model or config.model, given.window):
+            await road.start()
+            async for finding in examine(road, given.model or config.model):
                 print(redact(str(finding)), flush=True)
                 found.append(finding)
         except (GatewayError, RuntimeError, OSError) as error:
             found.append(Finding("FAIL", "next probe" if found else "start", " ".join(str(error).split())))
             print(redact(str(found[-1])), flush=True)
         finally:
-            await backend.close()
+            await road.close()
         reasons += [f"  {backend.name}: {reason}" for reason in against(found)]
     verdict = "agents will fail here, because of" if reasons else "it can serve agents"
     print(redact("\n".join([f"verdict: {verdict}", *reasons])))
@@ -56,16 +58,16 @@ def against(found: Sequence[Finding]) -> list[str]:
     return reasons
 
 
-async def examine(backend: Backend, model: str | None, window: int | None = None) -> AsyncIterator[Finding]:
-    """Yields each finding as it is made; ends early where nothing else can be found out. `window` is the configured
-    one, which wins over the one that the server reports."""
-    health = await backend.health()
+async def examine(road: Road, model: str | None) -> AsyncIterator[Finding]:
+    """Yields each finding as it is made; ends early where nothing else can be found out. A configured window wins over
+    the one that the server reports."""
+    health = await road.backend.health()
     yield Finding("ok" if health.state == "ready" else "FAIL", "health", f"{health.state} {health.detail}".strip())
-    listed = await _listed_models(backend)
+    listed = await road.listed()
     asked = model or (listed[0].id if listed else "default")
-    window = window or _listed_window(listed, asked)
+    window = road.window or _listed_window(listed, asked)
     yield _window(listed, window)
-    probes = Probes(backend, asked)
+    probes = Probes(road, asked)
     text = await probes.text()
     yield text
     if text.verdict == "FAIL":
@@ -83,13 +85,6 @@ async def examine(backend: Backend, model: str | None, window: int | None = None
         probes.ending,
     ):
         yield await probe()
-
-
-async def _listed_models(backend: Backend) -> list[ModelInfo]:
-    try:
-        return await backend.models()
-    except GatewayError:
-        return []
 
 
 def _listed_window(listed: Sequence[ModelInfo], asked: str) -> int | None:

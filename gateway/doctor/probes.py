@@ -12,9 +12,10 @@ from dataclasses import replace
 
 import orjson
 
-from dragoman.backends.base import Backend
+from dragoman.gateway.calls.call import Call
 from dragoman.gateway.doctor.finding import Finding, Verdict
-from dragoman.gateway.doctor.sink import ProbeSink
+from dragoman.gateway.doctor.probe_stream import ProbeStream
+from dragoman.gateway.doctor.road import Road
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import JsonSchema, Message, Request, Role, Sampling, Text, Tool, ToolCall
 from dragoman.translators.json_text import is_object
@@ -49,10 +50,10 @@ TOOL_CALL = "tool call"
 class Probes:
     """The probes of one model on one backend. `text` comes first: others read its answer."""
 
-    def __init__(self, backend: Backend, model: str) -> None:
-        self._backend = backend
+    def __init__(self, road: Road, model: str) -> None:
+        self._road = road
         self._model = model
-        self._plain: ProbeSink | None = None
+        self._plain: ProbeStream | None = None
 
     def _request(self, *messages: tuple[Role, str]) -> Request:
         return Request(
@@ -63,14 +64,14 @@ class Probes:
             sampling=Sampling(temperature=0.0),
         )
 
-    async def _ask(self, request: Request) -> ProbeSink | GatewayError:
+    async def _ask(self, request: Request) -> ProbeStream | GatewayError:
         """The answer, or why there is none."""
-        answer = ProbeSink()
+        answer = ProbeStream()
+        call = self._road.call(request, answer)
         try:
-            prepared = await self._backend.prepare(request)
-            answer.notes += prepared.notes
             async with asyncio.timeout(LIMIT):
-                await self._backend.stream(prepared, answer)
+                await self._road.walk(call)
+            answer.notes += call.notes
         except GatewayError as error:
             return error
         except TimeoutError:
@@ -98,7 +99,7 @@ class Probes:
         return Finding("ok", "usage", f"{usage.input} in, {usage.output} out, cached {cached}")
 
     async def counting(self) -> Finding:
-        counted = await self._backend.count(await self._backend.prepare(self._request(("user", "Say hello."))))
+        counted = await self._road.count(self._request(("user", "Say hello.")))
         usage = self._plain.usage if self._plain else None
         if counted is None:
             return Finding("weak", "counting", "not possible", "overflows are seen by the server only: set `tokenize`")
@@ -196,15 +197,16 @@ class Probes:
     async def ending(self) -> Finding:
         """How long the backend goes on working after the client has left in the middle of an answer."""
         request = replace(self._request(("user", "Count from 1 to 500, with commas.")), max_tokens=TOKENS)
-        answer = ProbeSink()
-        task = asyncio.create_task(self._backend.stream(await self._backend.prepare(request), answer))
+        answer, loop = ProbeStream(), asyncio.get_running_loop()
+        calls: list[Call] = []
+        task = asyncio.create_task(self._walk(request, answer, calls))
         begun = asyncio.create_task(answer.begun.wait())
         try:
             await asyncio.wait((task, begun), timeout=LIMIT, return_when="FIRST_COMPLETED")
             if not task.done() and not begun.done():
                 return Finding("weak", "client leaves", f"no first token within {LIMIT:g} s")
-            left = time.monotonic()
-            task.cancel()
+            left = loop.time()
+            calls[0].end(left)
             await asyncio.wait((task,), timeout=4 * ENDS_WITHIN)
             if task.done() and not task.cancelled():
                 task.result()  # raises what broke it
@@ -213,13 +215,17 @@ class Probes:
         finally:
             begun.cancel()
             task.cancel()
-        taken = time.monotonic() - left
-        limits = self._backend.traits.unstoppable
+        taken = loop.time() - left
+        limits = self._road.backend.traits.unstoppable
         verdict: Verdict = "ok" if taken <= ENDS_WITHIN and not limits else "weak"
         return Finding(verdict, "client leaves", f"let go after {taken * 1000:.0f} ms", limits)
 
+    async def _walk(self, request: Request, answer: ProbeStream, calls: list[Call]) -> None:
+        calls.append(self._road.call(request, answer))
+        await self._road.walk(calls[0])
 
-def _fault(probe: str, answer: ProbeSink) -> Finding | None:
+
+def _fault(probe: str, answer: ProbeStream) -> Finding | None:
     """What is wrong with an answer that should hold calls. An answer that holds none but ended by itself is not
     faulty: what that means is for the probe to say."""
     if answer.cut:

@@ -14,7 +14,7 @@ from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
 from dragoman.gateway.cli import main
 from dragoman.gateway.config import Config
-from dragoman.gateway.doctor import CODEX_PROMPT, Finding, examine, examine_all
+from dragoman.gateway.doctor import CODEX_PROMPT, Finding, Road, examine, examine_all
 from dragoman.gateway.keys.secrets import Secrets
 from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, model_list, sse, text_stream, usage
 
@@ -52,12 +52,12 @@ async def examined(play: Callable[[dict[str, Any]], Script], preset: str, **extr
     async with ScriptedServer(default=play) as server:
         server.on("GET", "/v1/models", model_list("m", **extra))
         server.on("POST", "/tokenize", Script.json({"count": 11}))
-        backend = ChatCompletions(server.url, settings=resolve(preset))
-        await backend.start()
+        road = Road(ChatCompletions(server.url, settings=resolve(preset)))
+        await road.start()
         try:
-            return {finding.probe: finding async for finding in examine(backend, None)}
+            return {finding.probe: finding async for finding in examine(road, None)}
         finally:
-            await backend.close()
+            await road.close()
 
 
 async def test_a_server_that_can_do_everything() -> None:

@@ -1,40 +1,43 @@
-"""The sink that probes stream into: it keeps the answer and when its first event came."""
+"""What a probe receives: the stream of no protocol, which keeps the answer and when its first event came."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from dragoman.backends.base import Flow, nothing
+from dragoman.translators.errors import GatewayError
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Event, Note, Reasoning, StopReason, Text, ToolCall, Usage
+from dragoman.translators.protocol import Json
 
 
-class ProbeSink:
+class ProbeStream:
+    """`notes`: what was left out or not enforced for the answer."""
+
     def __init__(self) -> None:
         self.fold = Fold()
         self.notes: list[Note] = []
         self.first: float | None = None
-        self.on_writable: Callable[[], object] = nothing
-        self.on_left: Callable[[], object] = nothing
         self.begun = asyncio.Event()
 
-    @property
-    def touched(self) -> bool:
-        return self.first is not None
+    def start(self) -> list[bytes]:
+        return []
 
-    def feed(self, events: Sequence[Event]) -> Flow:
+    def keepalive(self) -> list[bytes]:
+        return []
+
+    def feed(self, events: Sequence[Event]) -> list[bytes]:
         self.first = self.first or time.monotonic()
         self.begun.set()
         self.fold.feed(events)
-        return Flow.MORE
+        return []
 
-    def prompt_size(self, tokens: int) -> None:
-        """No probe needs it before the answer."""
+    def fail(self, error: GatewayError) -> list[bytes]:
+        return []
 
-    def note(self, note: Note) -> None:
-        self.notes.append(note)
+    def body(self) -> Json:
+        return {}
 
     @property
     def text(self) -> str:
