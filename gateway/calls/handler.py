@@ -108,6 +108,8 @@ class Handler:
         self.idle.clear()
         self._access_log.arrived(call)
         client.on_lost = partial(self._lost, call)
+        if it.request.transport is None:  # it was lost before there was anybody to be told
+            self._lost(call)
         try:
             return await self._answered(it, walk, reply)
         except asyncio.CancelledError:

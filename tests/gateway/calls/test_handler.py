@@ -7,6 +7,7 @@ import gzip
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import orjson
@@ -315,6 +316,30 @@ async def test_a_client_that_leaves_ends_the_backends_work(play: Play, stream: b
         await until(lambda: backend.cancelled == 1)
         await until(lambda: not served.gateway.handler.calls)
         assert served.metric("dragoman_requests_in_flight", route="plain") == 0
+        gone = {"route": "plain", "client_kind": "other", "status": "499", "outcome": "disconnected"}
+        assert served.metric("dragoman_requests_total", **gone) == 1
+
+
+async def test_a_client_that_is_gone_before_its_call_begins_is_let_go_at_once() -> None:
+    backend = FakeBackend(forever)
+    async with running(backend) as served:
+        gateway = served.gateway
+        check = gateway._keys.check
+
+        def lost(path: str, headers: Any) -> Any:
+            """The connection is lost between the request's arrival and the beginning of its call."""
+            assert served.runner.server is not None
+            connection = served.runner.server.connections[0]
+            transport, connection.transport = connection.transport, None
+            assert transport is not None
+            transport.abort()
+            return check(path, headers)
+
+        gateway._keys.check = lost  # type: ignore[method-assign]
+        with pytest.raises(aiohttp.ClientError):
+            await served.post(STREAM)
+        await until(lambda: not gateway.handler.calls)
+        assert backend.running == 0
         gone = {"route": "plain", "client_kind": "other", "status": "499", "outcome": "disconnected"}
         assert served.metric("dragoman_requests_total", **gone) == 1
 
