@@ -84,6 +84,7 @@ class Replica:
         self, backend: Backend, identity: str, settings: PoolSettings, changed: Callable[[Replica], None]
     ) -> None:
         self.backend = backend
+        self.name = backend.name
         self.identity = identity
         self.state = ReplicaState.STARTING
         self.start_error: Exception | None = None
@@ -104,10 +105,6 @@ class Replica:
         self._silent = set[Attempt]()  # have waited too long, and no request has had an event meanwhile
         self._heard_at = -math.inf
         self._rest: asyncio.TimerHandle | None = None
-
-    @property
-    def name(self) -> str:
-        return self.backend.name
 
     @property
     def pending(self) -> int:
