@@ -27,7 +27,7 @@ HEAD_SECONDS = 30.0
 
 
 class Runner(web.AppRunner):
-    """Takes the options of aiohttp's. A handler is not cancelled when its client leaves: it is told, by `on_lost`."""
+    """Takes the options of aiohttp's. A call is not cancelled when its client leaves: it is told, by `on_lost`."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -58,8 +58,12 @@ class _Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_timer()
+        task = self._task_handler
         super().connection_lost(exc)
-        self.on_lost()
+        if self.on_lost is not nothing:
+            self.on_lost()
+        elif task is not None:  # no call, but perhaps an answer that nobody waits for
+            task.cancel()
 
     def resume_writing(self) -> None:
         super().resume_writing()
