@@ -238,7 +238,7 @@ def test_a_template_refuses_in_its_own_words() -> None:
     ],
 )
 def test_bombs_break_ins_and_faults_are_errors(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.backends.prompts.template.OUTPUT_LIMIT", 1 << 20)
+    monkeypatch.setattr("dragoman.backends.prompts.sandbox.OUTPUT_LIMIT", 1 << 20)
     with pytest.raises(GatewayError) as caught:
         ChatTemplate(source).render([{"role": "user", "content": "Hi"}])
     assert caught.value.kind is Kind.UNSUPPORTED
