@@ -19,7 +19,7 @@ Json = dict[str, Any]
 Render = Callable[[Sequence[Json], Sequence[Json] | None], str]
 ThoughtField = Literal["reasoning_content", "reasoning", "thinking", "thought"]
 
-# No member at all, as Hugging Face has it since transformers 5; DeepSeek's first templates want null, Qwen 3's a text.
+# No member at all, as transformers has it since version 5; DeepSeek's first templates want null, Qwen 3's a text.
 Content = Literal["absent", "null", "empty"]
 CONTENTS: tuple[Content, ...] = ("absent", "null", "empty")
 
@@ -87,7 +87,8 @@ def find_call_form(render: Render, tools: Sequence[Json] | None, thought_field: 
         objects, strings, spaced = (
             _printed(render, _turn(arguments, content), tools) for arguments in (ARGUMENTS, _WRITTEN, _SPACED)
         )
-        if (as_text := _prefers_text(objects, strings, spaced)) is not None:
+        as_text = _prefers_text(objects, strings, spaced)
+        if as_text is not None and not (content == "null" and _prints_null(render, tools, as_text)):
             return _completed(render, tools, thought_field, CallForm(content, as_text))
         for outcome in (objects, strings):
             if isinstance(outcome, Failed):
@@ -168,6 +169,15 @@ def _same_json(objects: str, strings: str) -> bool:
         return bool(json.loads(objects[len(before) : len(objects) - len(after)]) == ARGUMENTS)
     except ValueError:
         return False
+
+
+def _prints_null(render: Render, tools: Sequence[Json] | None, as_text: bool) -> bool:
+    """Whether a content that is null comes out as the word None."""
+    null, empty = (
+        _text(_printed(render, _turn(_arguments(CallForm(as_text=as_text)), content), tools)).count("None")
+        for content in ("null", "empty")
+    )
+    return null > empty
 
 
 def _completed(render: Render, tools: Sequence[Json] | None, thought_field: str | None, form: CallForm) -> CallForm:

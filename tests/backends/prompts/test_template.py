@@ -323,6 +323,18 @@ async def test_a_request_becomes_a_prompt_with_its_ids() -> None:
     assert [note.name for note in prompt.notes(REQUEST)] == ["auto:unsupported"]
 
 
+def test_calls_that_the_template_does_not_print_are_noted() -> None:
+    prompt = Prompt(resolve(), ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}"), Letters())
+    assert [f"{note.kind}:{note.name}" for note in prompt.notes(REQUEST)] == [
+        "tool:auto:unsupported",
+        "item:reasoning",
+        "item:tool_call:as_text",
+    ]
+    assert "item:tool_call:as_text" not in [
+        f"{note.kind}:{note.name}" for note in prompt.notes(replace(REQUEST, messages=()))
+    ]
+
+
 def test_thinking_reaches_the_template_by_its_own_switch() -> None:
     asked = Request(id="r", model="m", messages=REQUEST.messages, thinking=Thinking(effort="none"))
     assert (
