@@ -161,8 +161,9 @@ class PromptCounter:
         async with self._reading:
             if self._prompt is None:
                 template, tokenizer = await asyncio.to_thread(read, self._folder)
-                # the setting is the server's name for a thought, not the template's
-                settings = self._settings.model_copy(update={"reasoning_field": None})
+                # the server's name for a thought is not the template's; where system messages go is as it is sent
+                told = {"reasoning_field": None, "system_messages": self._settings.system_messages}
+                settings = self._settings.model_copy(update=told)
                 thoughts = self._settings.reasoning_field is not None
                 self._prompt = module("prompt").Prompt(settings, template, tokenizer, thoughts=thoughts)
         assert self._prompt is not None

@@ -28,6 +28,7 @@ THOUGHT_FIELDS: tuple[ThoughtField, ...] = ("reasoning_content", "reasoning", "t
 NAME = "probe_of_tools"
 THOUGHT = "a probed thought"
 TEXT = "A probed text."
+LATE = "A probed reminder."
 ID, OTHER_ID = "abcdef123", "abcdef456"  # nine letters and digits, which Mistral's templates demand
 SYSTEM: Json = {"role": "system", "content": "Be brief."}
 USER: Json = {"role": "user", "content": "Hi"}

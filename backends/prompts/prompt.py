@@ -30,6 +30,9 @@ class Template(Protocol):
     @property
     def thought_field(self) -> ThoughtField | None: ...
 
+    @property
+    def refuses_late_system(self) -> bool: ...
+
     def calls_as_text(self, tools: bool) -> bool: ...
 
     def render(
@@ -57,14 +60,18 @@ class Rendered:
 
 
 class Prompt:
-    """One model's prompts. Earlier thoughts go back to the model where its template has a place for them, unless
-    `thoughts` says that the server which renders for real is sent none."""
+    """One model's prompts. What the settings leave open is as the template has it: the name of earlier thoughts, and
+    whether later system messages become user messages because it refuses them. `thoughts` is False where the server
+    that renders for real is sent none."""
 
     def __init__(self, settings: Rendering, template: Template, tokenizer: Encoder, *, thoughts: bool = True) -> None:
         self._template = template
         self._tokenizer = tokenizer
         field = settings.reasoning_field or template.thought_field
-        self._settings = settings.model_copy(update={"reasoning_field": field if thoughts else None})
+        found: dict[str, Any] = {"reasoning_field": field if thoughts else None}
+        if "system_messages" not in settings.model_fields_set and template.refuses_late_system:
+            found["system_messages"] = "user"
+        self._settings = settings.model_copy(update=found)
 
     def notes(self, request: Request) -> tuple[Note, ...]:
         """What the template cannot show."""

@@ -16,8 +16,10 @@ from functools import cached_property, partial
 from typing import Any
 
 from dragoman.backends.prompts.call_form import (
+    LATE,
     NAME,
     SYSTEM,
+    TEXT,
     TOOL,
     USER,
     CallForm,
@@ -132,6 +134,13 @@ class ChatTemplate:
     def calls_as_text(self, tools: bool) -> bool:
         """Whether earlier calls go in as text, for want of a form; `tools`: whether some are declared."""
         return self._call_form(tools) is None
+
+    @cached_property
+    def refuses_late_system(self) -> bool:
+        """Whether a system message after the first turn fails, or is dropped, where a user message is shown."""
+        asked, late = [USER, {"role": "assistant", "content": TEXT}], {"role": "system", "content": LATE}
+        told = self._shown([*asked, late], None)
+        return LATE not in told and LATE in self._shown([*asked, late | {"role": "user"}], None)
 
     @property
     def thinks(self) -> bool:

@@ -14,6 +14,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.markup import detect, open_markup
 from dragoman.backends.model_folder import build, read_template, today
 from dragoman.backends.prompts.prompt import Prompt
+from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.template import ChatTemplate
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Message, Reasoning, Request, StopReason, Text, Thinking, Tool, ToolCall, ToolResult
@@ -333,6 +334,24 @@ def test_calls_that_the_template_does_not_print_are_noted() -> None:
     assert "item:tool_call:as_text" not in [
         f"{note.kind}:{note.name}" for note in prompt.notes(replace(REQUEST, messages=()))
     ]
+
+
+LATE = replace(REQUEST, messages=(*REQUEST.messages, Message("system", (Text("Be kind."),))), tools=())
+FIRST = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}REFUSED{% else %}<{{ m.role }}>"
+
+
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('System message must be at the beginning.') }}", ""])
+def test_later_system_messages_become_user_messages_where_the_template_takes_none(refusal: str) -> None:
+    template = ChatTemplate(FIRST.replace("REFUSED", refusal) + "{{ m.content }}{% endif %}{% endfor %}")
+    text = Prompt(Rendering(), template, Letters()).text(LATE, strftime_now=today)
+    assert text.endswith("<user><system-message>\nBe kind.\n</system-message>")
+    kept = Prompt(Rendering(system_messages="leading"), template, Letters())
+    if refusal:
+        with pytest.raises(GatewayError, match="must be at the beginning"):
+            kept.text(LATE, strftime_now=today)
+    else:
+        assert "Be kind." not in kept.text(LATE, strftime_now=today)
+    assert "<system>Be kind." in Prompt(Rendering(), ChatTemplate(SOURCE), Letters()).text(LATE, strftime_now=today)
 
 
 def test_thinking_reaches_the_template_by_its_own_switch() -> None:
