@@ -45,6 +45,10 @@ Json = dict[str, Any]
 SOURCE_LIMIT = 1 << 20  # characters of a template's text
 
 
+class Stopped(GatewayError):
+    """A template reached a bound of the sandbox."""
+
+
 class ChatTemplate:
     """`source` is the text of the template (of all of them, where tools have one of their own), for `markup.detect`;
     `tokens` are the special tokens by the names that templates know them by."""
@@ -54,7 +58,7 @@ class ChatTemplate:
     ) -> None:
         """Raises `GatewayError` INVALID for a template that cannot be read."""
         self.source = template if with_tools is None else f"{template}\n{with_tools}"
-        self._stopped: GatewayError | None = None
+        self._stopped_probe = ""
         self.tokens = dict(tokens or {})
         if len(self.source) > SOURCE_LIMIT:
             raise unusable(f"the chat template is longer than {SOURCE_LIMIT} characters")
@@ -115,8 +119,7 @@ class ChatTemplate:
             message = f"The model's chat template refuses this conversation: {_one_line(error)}"
             raise GatewayError(Kind.UNSUPPORTED, message) from None
         except TooMuch as error:
-            self._stopped = GatewayError(Kind.UNSUPPORTED, f"The model's chat template was stopped: {_one_line(error)}")
-            raise self._stopped from None
+            raise Stopped(Kind.UNSUPPORTED, f"The model's chat template was stopped: {_one_line(error)}") from None
         except (SecurityError, OverflowError, MemoryError) as error:
             message = f"The model's chat template does what a template may not: {_one_line(error)}"
             raise GatewayError(Kind.UNSUPPORTED, message) from None
@@ -139,8 +142,8 @@ class ChatTemplate:
     def refuses_late_system(self) -> bool:
         """Whether a system message after the first turn fails, or is dropped, where a user message is shown."""
         asked, late = [USER, {"role": "assistant", "content": TEXT}], {"role": "system", "content": LATE}
-        told = self._shown([*asked, late], None)
-        return LATE not in told and LATE in self._shown([*asked, late | {"role": "user"}], None)
+        told = self._shown([*asked, late], self._no_tools)
+        return LATE not in told and LATE in self._shown([*asked, late | {"role": "user"}], self._no_tools)
 
     @property
     def thinks(self) -> bool:
@@ -171,7 +174,7 @@ class ChatTemplate:
 
     @cached_property
     def _no_tools(self) -> list[Json] | None:
-        """None, as Hugging Face has it; an empty list for a template that loops over tools without asking whether there
+        """None, as transformers has it; an empty list for a template that loops over tools without asking whether there
         are any."""
         for tools in (None, list[Json]()):
             try:
@@ -208,9 +211,13 @@ class ChatTemplate:
     def _probe(
         self, messages: Sequence[Json], tools: Sequence[Json] | None, kwargs: Mapping[str, Any] | None = None
     ) -> str:
-        if self._stopped is not None:  # a template that took too long once is not asked forty times more
-            raise self._stopped
-        return self._rendered(messages, tools, True, kwargs, _probe_date)
+        if self._stopped_probe:  # a template that took too long once is not asked forty times more
+            raise GatewayError(Kind.UNSUPPORTED, self._stopped_probe)
+        try:
+            return self._rendered(messages, tools, True, kwargs, _probe_date)
+        except Stopped as error:
+            self._stopped_probe = error.message
+            raise
 
 
 def _probe_date(format: str) -> str:

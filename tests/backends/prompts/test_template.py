@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -244,6 +245,14 @@ def test_bombs_break_ins_and_faults_are_errors(source: str, monkeypatch: pytest.
         ChatTemplate(source).render([{"role": "user", "content": "Hi"}])
     assert caught.value.kind is Kind.UNSUPPORTED
     assert "\n" not in caught.value.message
+
+
+def test_a_template_that_was_stopped_is_not_probed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.backends.prompts.sandbox.SECONDS", 0.1)
+    template = ChatTemplate("{% for a in range(999999) %}{{ ' ' }}{% endfor %}")
+    begun = time.monotonic()
+    assert "it took more than 0.1 s" in template.faults[0]
+    assert time.monotonic() - begun < 5
 
 
 def test_a_template_that_is_none_stops_the_start() -> None:
