@@ -112,6 +112,22 @@ def find_thought_field(render: Render, tools: Sequence[Json] | None) -> ThoughtF
     return None
 
 
+def prints_thought_blocks(render: Render, tools: Sequence[Json] | None) -> bool:
+    """Whether a thought is printed as a block of the content, as Mistral has it."""
+    thinking: Json = {"role": "assistant", "content": TEXT, "thinking": THOUGHT}
+    shown = _text(_printed(render, [USER, with_thought_block(thinking)], tools))
+    return THOUGHT in shown and TEXT in shown and not any(sign in shown for sign in ("'type'", '"type"'))
+
+
+def with_thought_block(message: Json) -> Json:
+    """The thought, which stands under `thinking`, and the text as blocks."""
+    rest = {name: value for name, value in message.items() if name != "thinking"}
+    blocks: list[Json] = [{"type": "thinking", "thinking": message["thinking"]}]
+    if content := message.get("content"):
+        blocks.append({"type": "text", "text": content})
+    return rest | {"content": blocks}
+
+
 def without_text(message: Json, content: Content) -> Json:
     """The turn as it is when it has calls alone."""
     match content:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dragoman.backends.prompts.call_form import THOUGHT_FIELDS, CallForm, without_text
+from dragoman.backends.prompts.call_form import THOUGHT_FIELDS, CallForm, with_thought_block, without_text
 from dragoman.backends.prompts.spoken_calls import parsed, spoken
 
 Json = dict[str, Any]
@@ -23,11 +23,12 @@ Json = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class EarlierTurns:
     """`form` None: the template prints no calls. `short_ids`: it demands ids of nine letters and digits. `source` is
-    its text."""
+    its text. `thought_blocks`: it prints thoughts that are blocks of the content."""
 
     form: CallForm | None
     short_ids: bool
     source: str
+    thought_blocks: bool = False
 
     def prepared(self, messages: Sequence[Json]) -> list[Json]:
         prepared: list[Json] = []
@@ -45,6 +46,8 @@ class EarlierTurns:
                 results.append(self._result(messages[at], names))
                 at += 1
             prepared += self._with_calls(message, results)
+        if self.thought_blocks:
+            return [with_thought_block(message) if "thinking" in message else message for message in prepared]
         return prepared
 
     def _result(self, message: Json, names: dict[str, str]) -> Json:

@@ -27,6 +27,7 @@ from dragoman.backends.prompts.call_form import (
     ThoughtField,
     find_call_form,
     find_thought_field,
+    prints_thought_blocks,
 )
 from dragoman.backends.prompts.earlier_turns import EarlierTurns
 from dragoman.backends.prompts.sandbox import Ranges, Refused, Sandbox, TooMuch, collected
@@ -90,7 +91,7 @@ class ChatTemplate:
         """`messages` as `backends.prompts.messages` renders them, `tools` as in chat completions, `kwargs` what users
         call `chat_template_kwargs`. `strftime_now` formats the date for templates that print it; without it they have
         none. Raises `GatewayError` UNSUPPORTED in the template's words."""
-        turns = EarlierTurns(self._call_form(bool(tools)), self._short_ids, self.source)
+        turns = EarlierTurns(self._call_form(bool(tools)), self._short_ids, self.source, self._thought_blocks)
         declared = list(tools) if tools else self._no_tools
         return self._rendered(turns.prepared(messages), declared, add_generation_prompt, kwargs, strftime_now)
 
@@ -158,7 +159,11 @@ class ChatTemplate:
             for tools in ([TOOL], self._no_tools):
                 if (field := find_thought_field(render, tools)) is not None:
                     return field
-        return None
+        return "thinking" if self._thought_blocks else None
+
+    @cached_property
+    def _thought_blocks(self) -> bool:
+        return prints_thought_blocks(self._probe, self._no_tools)
 
     @cached_property
     def faults(self) -> tuple[str, ...]:

@@ -249,6 +249,26 @@ def test_the_field_of_thoughts_is_the_one_that_is_printed(printed: str, field: s
     assert template.thought_field == field
 
 
+BLOCKS = (
+    "{% for m in messages %}[{{ m.role }}]{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for b in m.content or [] %}{% if b.type == 'text' %}{{ b.text }}{% else %}[THINK]{{ b.thinking }}[/THINK]"
+    "{% endif %}{% endfor %}{% endif %}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %}"
+    "{% endfor %}"
+)
+
+
+def test_thoughts_are_blocks_of_the_content_where_the_template_prints_those() -> None:
+    assert ChatTemplate(BLOCKS).thought_field == "thinking"
+    shown = prompt(BLOCKS, conversation("One moment.", thinking="I look it up."))
+    assert f"[assistant][THINK]I look it up.[/THINK]One moment.{WRITTEN}[tool]sunny" in shown
+    assert f"[assistant]{WRITTEN}[tool]sunny" in prompt(BLOCKS, conversation(thinking=""))
+    assert f"[THINK]Hm.[/THINK]{WRITTEN}" in prompt(BLOCKS, conversation(thinking="Hm."))
+
+
+def test_a_list_that_is_printed_as_it_is_is_no_place_for_thoughts() -> None:
+    assert ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}").thought_field is None
+
+
 # ------------------------------------------------------------------------------------------------------- by themselves
 
 

@@ -89,6 +89,17 @@ def arguments_are_text(case: Case) -> Case:
     return each_turn(case, change)
 
 
+def thoughts_are_blocks(case: Case) -> Case:
+    """It takes thoughts as blocks of the content."""
+    messages: list[Json] = []
+    for message in case.messages:
+        if thought := message.get("thinking"):
+            text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+            message = message | {"content": [{"type": "thinking", "thinking": thought}, *text]}
+        messages.append(message)
+    return replace(case, messages=messages)
+
+
 def content_is_empty(case: Case) -> Case:
     """It fails where a turn with calls has no content."""
     return each_turn(case, lambda message: [message | {"content": message.get("content") or ""}])
@@ -155,6 +166,7 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "meta-llama-Llama-3.3-70B-Instruct": (one_call_a_turn, text_goes_first),
     "microsoft-Phi-3.5-mini-instruct": (AS_JSON,),
     "mistralai-Mistral-Nemo-Instruct-2407": (text_goes_first,),
+    "mistralai-Ministral-3-14B-Reasoning-2512": (thoughts_are_blocks,),
     "muse-glimmer": (text_goes_first,),
     "openai-gpt-oss-120b": (one_call_a_turn, text_goes_before_a_thought),
     "tokenizer-deepseek_v3 default": (text_goes_first, arguments_are_text, content_is_null),
