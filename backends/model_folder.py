@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import logging
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from dragoman.backends.prompts.prompt import Prompt, Rendered
     from dragoman.backends.prompts.template import ChatTemplate
     from dragoman.backends.prompts.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 INSTALL = "pip install 'dragoman[tokenizer]'"
 RENDER_IN_THREAD = 16_384  # characters of a conversation from which on it is rendered off the event loop
@@ -52,8 +55,12 @@ def require_packages() -> None:
 
 @lru_cache(maxsize=8)
 def read(folder: Path) -> tuple[ChatTemplate, Tokenizer]:
-    """Template and tokenizer, shared by the replicas of a model."""
-    return read_template(folder), read_tokenizer(folder)
+    """Template and tokenizer, shared by the replicas of a model. What the template prints is found out here, in the
+    thread that reads, and what cannot be found out is logged."""
+    template = read_template(folder)
+    for fault in template.faults:
+        log.warning("the chat template in %s fails on %s", folder, fault)
+    return template, read_tokenizer(folder)
 
 
 def read_template(folder: Path) -> ChatTemplate:
@@ -154,6 +161,10 @@ class PromptCounter:
         async with self._reading:
             if self._prompt is None:
                 template, tokenizer = await asyncio.to_thread(read, self._folder)
-                self._prompt = module("prompt").Prompt(self._settings, template, tokenizer)
+                # the server's name for a thought is not the template's; where system messages go is as it is sent
+                told = {"reasoning_field": None, "system_messages": self._settings.system_messages}
+                settings = self._settings.model_copy(update=told)
+                thoughts = self._settings.reasoning_field is not None
+                self._prompt = module("prompt").Prompt(settings, template, tokenizer, thoughts=thoughts)
         assert self._prompt is not None
         return (await build(self._prompt, request)).count

@@ -20,10 +20,11 @@ lock dev pyproject.toml --constraint requirements/core.txt \
 lock extras pyproject.toml --constraint requirements/dev.txt \
     --extra uvloop --extra tokenizer --extra triton --extra otel
 lock build requirements/build.in --constraint requirements/dev.txt
-for input in agents comply operations sdk-anthropic-0 sdk-anthropic-2 sdk-openai-1 sdk-openai-2 sdk-openai-3; do
+for input in agents comply operations sdk-anthropic-0 sdk-anthropic-2 sdk-openai-1 sdk-openai-2 sdk-openai-3 \
+    transformers; do
     lock "$input" "requirements/$input.in"
 done
-# These two are installed without their dependencies, so only what is named is locked.
-for input in local-model pytriton; do
+# These are installed without their dependencies, so only what is named is locked.
+for input in chat-templates local-model pytriton; do
     lock "$input" "requirements/$input.in" --no-deps
 done

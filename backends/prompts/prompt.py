@@ -8,27 +8,32 @@ thinking, the ids. Notes say what the template cannot show the model. Long promp
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from dragoman.backends.efforts import nearest_effort
+from dragoman.backends.prompts.call_form import ThoughtField
 from dragoman.backends.prompts.messages import has_unsent_reasoning, render
 from dragoman.backends.prompts.rendering import Rendering
+from dragoman.backends.prompts.switches import switches
 from dragoman.backends.prompts.tools import described, shown_tools
-from dragoman.translators.ir import Note, Request
-from dragoman.translators.soft_words import EFFORTS
-
-TEMPLATE_EFFORTS = ("low", "medium", "high")  # what gpt-oss's template knows, the only one that prints the word
+from dragoman.translators.ir import Note, Request, ToolCall
 
 
 class Template(Protocol):
     @property
-    def source(self) -> str: ...
+    def variables(self) -> Collection[str]: ...
 
     @property
     def takes_tools(self) -> bool: ...
+
+    @property
+    def thought_field(self) -> ThoughtField | None: ...
+
+    @property
+    def refuses_late_system(self) -> bool: ...
+
+    def calls_as_text(self, tools: bool) -> bool: ...
 
     def render(
         self,
@@ -54,22 +59,19 @@ class Rendered:
         return len(self.ids)
 
 
-def _reasoning_field(template: str) -> Literal["reasoning_content", "reasoning"] | None:
-    """The name under which the template prints what the model thought in earlier turns."""
-    if "reasoning_content" in template:
-        return "reasoning_content"
-    return "reasoning" if re.search(r"message(?:\.|\[['\"])reasoning\b", template) else None
-
-
 class Prompt:
-    """One model's prompts. Reasoning goes back to the model where its template has a place for it."""
+    """One model's prompts. What the settings leave open is as the template has it: the name of earlier thoughts, and
+    whether later system messages become user messages because it refuses them. `thoughts` is False where the server
+    that renders for real is sent none."""
 
-    def __init__(self, settings: Rendering, template: Template, tokenizer: Encoder) -> None:
+    def __init__(self, settings: Rendering, template: Template, tokenizer: Encoder, *, thoughts: bool = True) -> None:
         self._template = template
         self._tokenizer = tokenizer
-        if settings.reasoning_field is None and (field := _reasoning_field(template.source)) is not None:
-            settings = settings.model_copy(update={"reasoning_field": field})
-        self._settings = settings
+        field = settings.reasoning_field or template.thought_field
+        found: dict[str, Any] = {"reasoning_field": field if thoughts else None}
+        if "system_messages" not in settings.model_fields_set and template.refuses_late_system:
+            found["system_messages"] = "user"
+        self._settings = settings.model_copy(update=found)
 
     def notes(self, request: Request) -> tuple[Note, ...]:
         """What the template cannot show."""
@@ -78,6 +80,8 @@ class Prompt:
             notes.append(Note("tool", "auto:unsupported"))
         if has_unsent_reasoning(request.messages, self._settings):
             notes.append(Note("item", "reasoning"))
+        if self._template.calls_as_text(bool(shown_tools(request, self._settings))) and _holds_calls(request):
+            notes.append(Note("item", "tool_call:as_text"))
         return tuple(notes)
 
     def text(self, request: Request, *, strftime_now: Callable[[str], str]) -> str:
@@ -94,12 +98,8 @@ class Prompt:
     def kwargs(self, request: Request) -> dict[str, Any]:
         """The template's switches: what the request says about thinking, in the words that this template has, and the
         operator's `chat_template_kwargs`, which win."""
-        effort, budget = request.thinking.effort, request.thinking.budget
-        source, kwargs = self._template.source, dict[str, Any]()
-        if effort in EFFORTS or budget is not None:
-            for switch in ("enable_thinking", "thinking"):
-                if switch in source:
-                    kwargs[switch] = effort != "none"
-        if effort in EFFORTS and "reasoning_effort" in source:
-            kwargs["reasoning_effort"] = nearest_effort(str(effort), TEMPLATE_EFFORTS)
-        return kwargs | self._settings.template_kwargs
+        return switches(request.thinking, self._template.variables) | self._settings.template_kwargs
+
+
+def _holds_calls(request: Request) -> bool:
+    return any(isinstance(part, ToolCall) for message in request.messages for part in message.parts)

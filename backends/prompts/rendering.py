@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dragoman.backends.markup import FAMILIES
+from dragoman.backends.prompts.call_form import ThoughtField
 from dragoman.translators.errors import GatewayError, Kind
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
@@ -29,7 +30,7 @@ class Rendering(BaseModel):
         description="leading: the first ones merged, later ones in place; keep: none merged; hoist: all merged to the "
         "front (costs the prefix cache); user: later ones in place as marked user messages.",
     )
-    reasoning_field: Literal["reasoning_content", "reasoning"] | None = Field(
+    reasoning_field: ThoughtField | None = Field(
         None, description="Field that carries earlier reasoning back, on every assistant turn; null sends none."
     )
     empty_content: Literal["null", "empty"] = Field(

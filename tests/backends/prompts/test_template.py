@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.markup import detect, open_markup
 from dragoman.backends.model_folder import build, read_template, today
 from dragoman.backends.prompts.prompt import Prompt
+from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.template import ChatTemplate
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Message, Reasoning, Request, StopReason, Text, Thinking, Tool, ToolCall, ToolResult
@@ -238,11 +240,19 @@ def test_a_template_refuses_in_its_own_words() -> None:
     ],
 )
 def test_bombs_break_ins_and_faults_are_errors(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.backends.prompts.template.OUTPUT_LIMIT", 1 << 20)
+    monkeypatch.setattr("dragoman.backends.prompts.sandbox.OUTPUT_LIMIT", 1 << 20)
     with pytest.raises(GatewayError) as caught:
         ChatTemplate(source).render([{"role": "user", "content": "Hi"}])
     assert caught.value.kind is Kind.UNSUPPORTED
     assert "\n" not in caught.value.message
+
+
+def test_a_template_that_was_stopped_is_not_probed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.backends.prompts.sandbox.SECONDS", 0.1)
+    template = ChatTemplate("{% for a in range(999999) %}{{ ' ' }}{% endfor %}")
+    begun = time.monotonic()
+    assert "it took more than 0.1 s" in template.faults[0]
+    assert time.monotonic() - begun < 5
 
 
 def test_a_template_that_is_none_stops_the_start() -> None:
@@ -321,6 +331,36 @@ async def test_a_request_becomes_a_prompt_with_its_ids() -> None:
     assert (await build(prompt, REQUEST)).text == text
     assert (await build(prompt, REQUEST)).count == len(text)
     assert [note.name for note in prompt.notes(REQUEST)] == ["auto:unsupported"]
+
+
+def test_calls_that_the_template_does_not_print_are_noted() -> None:
+    prompt = Prompt(resolve(), ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}"), Letters())
+    assert [f"{note.kind}:{note.name}" for note in prompt.notes(REQUEST)] == [
+        "tool:auto:unsupported",
+        "item:reasoning",
+        "item:tool_call:as_text",
+    ]
+    assert "item:tool_call:as_text" not in [
+        f"{note.kind}:{note.name}" for note in prompt.notes(replace(REQUEST, messages=()))
+    ]
+
+
+LATE = replace(REQUEST, messages=(*REQUEST.messages, Message("system", (Text("Be kind."),))), tools=())
+FIRST = "{% for m in messages %}{% if m.role == 'system' and not loop.first %}REFUSED{% else %}<{{ m.role }}>"
+
+
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('System message must be at the beginning.') }}", ""])
+def test_later_system_messages_become_user_messages_where_the_template_takes_none(refusal: str) -> None:
+    template = ChatTemplate(FIRST.replace("REFUSED", refusal) + "{{ m.content }}{% endif %}{% endfor %}")
+    text = Prompt(Rendering(), template, Letters()).text(LATE, strftime_now=today)
+    assert text.endswith("<user><system-message>\nBe kind.\n</system-message>")
+    kept = Prompt(Rendering(system_messages="leading"), template, Letters())
+    if refusal:
+        with pytest.raises(GatewayError, match="must be at the beginning"):
+            kept.text(LATE, strftime_now=today)
+    else:
+        assert "Be kind." not in kept.text(LATE, strftime_now=today)
+    assert "<system>Be kind." in Prompt(Rendering(), ChatTemplate(SOURCE), Letters()).text(LATE, strftime_now=today)
 
 
 def test_thinking_reaches_the_template_by_its_own_switch() -> None:

@@ -38,7 +38,7 @@ CONVERSATION = Request(
 VALUES: dict[str, Any] = {
     "developer_role": True,
     "system_messages": "user",
-    "reasoning_field": "reasoning",
+    "reasoning_field": "thinking",
     "strict_tools": True,
     "extra_body": {"chat_template_kwargs": {"greeting": "Hello."}},
     "markup": "llama3",

@@ -1,0 +1,1 @@
+"""The model templates that registry packages carry, rendered here and by transformers."""
