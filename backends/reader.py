@@ -5,16 +5,16 @@ reader what happens to it: bytes were `received`, it `ended`, it was `lost`, the
 sink tells it that the receiver `left`, or can take more again (`writable`). Rules:
 
 * `received` answers with the sink's `Flow`; after `ENOUGH`, and whenever `over` is True, the driver drops the
-  connection and returns.
+  connection and returns. A receiver that left is fed nothing more, also if it leaves while it is being fed.
 * No method raises for what a server did: `error` keeps it, and `check` raises it in the end.
-* `deadline` is in the clock's seconds. It moves with every read, which costs an assignment; a driver looks at it when
-  the old one would have passed, and at once when it came nearer.
+* `deadline` is in the clock's seconds, and infinite while the sink lets the reader wait. It moves with every read,
+  which costs an assignment; a driver looks at it when the old one would have passed, and at once when it came nearer.
 * After the finish reason only usage and the end of the stream are awaited, and when these do not come the answer is
   whole all the same. After the answer the end of the body is awaited for a moment, so that the connection can be used
   again.
 
 What `received` does with its data is the backend's own (`backends.chat.answer`, `backends.triton.answer`), in one
-method, since every token passes through it.
+method, since every token passes through it; `_after` is for all reads but those in the middle of an answer.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ class Reader:
             if self._ending.stopping:
                 self._finish()
             else:
-                self._fail(_broken_off(self._sink.touched))
+                self._abort()
+                self.error = _broken_off(self._sink.touched)
         self._state = ReaderState.OVER
 
     def late(self) -> None:
@@ -137,7 +138,8 @@ class Reader:
         self.on_change()
 
     def writable(self) -> None:
-        if self._state < ReaderState.CLOSING:
+        """It can take more. A sink may say so without having let the reader wait; that is no progress of the server."""
+        if self._state < ReaderState.CLOSING and self.deadline == math.inf:
             self._move(self._timeouts.usage if self._ending.stopping else self._timeouts.between)
             self.on_change()
 
@@ -146,17 +148,21 @@ class Reader:
     def _move(self, seconds: float) -> None:
         self.deadline = self._clock() + seconds
 
-    def _after(self, flow: Flow, progress: bool) -> Flow:
-        """What is due next, after a read that was fed."""
-        if flow is Flow.WAIT:
-            self.deadline = math.inf
-        elif self._ending.stopping:
+    def _after(self, flow: Flow, events: Sequence[Event], progress: bool) -> Flow:
+        """How it goes on after a read, whose events were fed."""
+        if self._state is ReaderState.OVER:  # the receiver left while it was fed
+            return Flow.ENOUGH
+        if flow is Flow.ENOUGH:
+            return self._enough(events)
+        if self._ending.stopping:
             if self._state is not ReaderState.STOPPING:
                 self._state = ReaderState.STOPPING
                 self._move(self._timeouts.usage)
         elif progress:
             self._state = ReaderState.RUNNING
             self._move(self._timeouts.between)
+        if flow is Flow.WAIT:
+            self.deadline = math.inf
         return flow
 
     def _await_end(self, seconds: float) -> Flow:
@@ -171,8 +177,8 @@ class Reader:
         except GatewayError as error:
             self._fail(error)
             return
-        if events and self._sink.feed(events) is Flow.ENOUGH:
-            self._enough(events)
+        if events:
+            self._sink.feed(events)
 
     def _enough(self, events: Sequence[Event]) -> Flow:
         """The sink wants no more: the last event, with the usage as far as the server has sent it."""
@@ -182,12 +188,16 @@ class Reader:
         return Flow.ENOUGH
 
     def _fail(self, error: GatewayError) -> Flow:
-        """The answer is broken; what was certain until there is fed before the error goes out."""
+        """The answer is broken."""
         self._state = ReaderState.OVER
         self.error = error
+        self._abort()
+        return Flow.ENOUGH
+
+    def _abort(self) -> None:
+        """What was certain until there is fed before the error goes out."""
         if events := self._ending.abort():
             self._sink.feed(events)
-        return Flow.ENOUGH
 
 
 def _broken_off(touched: bool) -> GatewayError:

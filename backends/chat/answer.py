@@ -33,28 +33,29 @@ class AnswerReader(Reader):
             self._body = bytearray()
 
     def received(self, data: bytes) -> Flow:
+        if self._state >= ReaderState.CLOSING:
+            return Flow.ENOUGH if self.over else Flow.MORE
         if self._body is not None or not self._begun:
             return self._first(data)
-        if self._state >= ReaderState.CLOSING:
-            return Flow.MORE
+        decoder = self._decoder
         try:
-            events = self._decoder.feed(data)
+            events = decoder.feed(data)
         except GatewayError as error:
             return self._fail(error)
-        flow = Flow.MORE
-        if events and (flow := self._sink.feed(events)) is Flow.ENOUGH:
-            return self._enough(events)
-        if self._decoder.done:
-            return self._await_end(END_OF_BODY)
+        flow = self._sink.feed(events) if events else Flow.MORE
+        ending = decoder.stopping or decoder.done
+        if events and flow is Flow.MORE and self._state is ReaderState.RUNNING and not ending:
+            self.deadline = self._clock() + self._timeouts.between  # in the middle of the answer, as most reads are
+            return flow
         begun = self._state is not ReaderState.WAITING
-        return self._after(flow, bool(events) or (begun and not data.startswith(b":")))
+        flow = self._after(flow, events, progress=bool(events) or (begun and not data.startswith(b":")))
+        return self._await_end(END_OF_BODY) if decoder.done and flow is not Flow.ENOUGH else flow
 
     def ended(self) -> None:
         if self._body is not None and self._state < ReaderState.CLOSING:
             self._decode(bytes(self._body))
         else:
             super().ended()
-        self._body = None
 
     def _first(self, data: bytes) -> Flow:
         """The first read of a stream, or one of an answer that is read whole."""
@@ -80,8 +81,6 @@ class AnswerReader(Reader):
         except GatewayError as error:
             self._fail(error)
             return
-        if events and self._sink.feed(events) is Flow.ENOUGH:
-            self._enough(events)
-        elif answer is None:
-            self._finish()
-        self._state = ReaderState.OVER
+        flow = self._sink.feed(events) if events else Flow.MORE
+        if self._after(flow, events, progress=True) is not Flow.ENOUGH:
+            super().ended()

@@ -22,16 +22,15 @@ class ResponseReader(Reader):
 
     def received(self, batch: Sequence[Outputs]) -> Flow:
         if self._state >= ReaderState.CLOSING:
-            return Flow.MORE
+            return Flow.ENOUGH if self.over else Flow.MORE
         try:
             events = self._decoder.feed(batch)
         except GatewayError as error:
             return self._reported(error)
-        flow = Flow.MORE
-        if events and (flow := self._sink.feed(events)) is Flow.ENOUGH:
-            return self._enough(events)
-        if not self._decoder.done:
-            return self._after(flow, progress=True)
+        flow = self._sink.feed(events) if events else Flow.MORE
+        flow = self._after(flow, events, progress=True)
+        if flow is Flow.ENOUGH or not self._decoder.done:
+            return flow
         if self._decoder.ended_by_model:
             return self._await_end(END_OF_STREAM)
         self._state = ReaderState.OVER  # by a stop string that only the gateway knows: the model would go on
