@@ -61,14 +61,19 @@ class Watch:
 
     def _change(self) -> None:
         if self._reader.over:
-            self._scope.reschedule(self._loop.time())
+            self._end(self._loop.time())
         elif self._changed is not None and not self._changed.done():
             self._changed.set_result(None)
 
     def _look(self) -> None:
         now = self._loop.time()
         if now >= self._reader.deadline:
-            self._scope.reschedule(now)
+            self._end(now)
         else:
             self.due = min(self._reader.deadline, now + LONGEST_SLEEP)
             self._timer = self._loop.call_at(self.due, self._look)
+
+    def _end(self, now: float) -> None:
+        """Once: a block that is ending already may take a turn of the loop for it."""
+        if not self._scope.expired():
+            self._scope.reschedule(now)

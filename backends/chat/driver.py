@@ -11,6 +11,7 @@ from dragoman.backends.base import Flow
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.json_body import abort
 from dragoman.backends.watch import Watch
+from dragoman.translators.errors import GatewayError
 
 
 async def drive(reader: AnswerReader, opened: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> None:
@@ -34,6 +35,9 @@ async def drive(reader: AnswerReader, opened: AbstractAsyncContextManager[aiohtt
             reader.late()
     except (aiohttp.ClientError, ConnectionError):
         reader.lost()
+    except GatewayError:
+        if not reader.over:  # else the receiver left while the server refused
+            raise
     finally:
         reader.close()
     reader.check()
