@@ -136,8 +136,11 @@ class ChatCompletions:
         await enforce(prepared.plan, prepared.request, partial(self._generate, prepared), sink)
 
     async def _generate(self, prepared: PreparedChat, request: Request, sink: Sink) -> None:
-        """One attempt: with what was prepared, or with the second request of a plan."""
-        attempt = prepared if request is prepared.asked else prepared.rewritten(self._settings, asked=request)
+        """One attempt: with what was prepared, or with the second request of a plan, and without what the server has
+        refused since then."""
+        attempt, refused = prepared, self._refused_by(request)
+        if request is not prepared.asked or not refused <= prepared.refused:
+            attempt = prepared.rewritten(self._settings, asked=request, refused=refused)
         decoder = ChatDecoder(
             request, self._classify, markup=self._settings.markup, markup_prompt=self._settings.markup_prompt
         )

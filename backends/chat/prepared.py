@@ -14,8 +14,8 @@ from dragoman.translators.ir import Request
 
 @dataclass(slots=True, kw_only=True)
 class PreparedChat(Prepared):
-    """`asked` is the request that is sent, `body` what it is on the wire, without the fields that were `refused`, and
-    `limited` the field of its token limit."""
+    """`asked` is the request that is sent (without a plan `request` itself), `body` what it is on the wire, without the
+    fields that were `refused`, and `limited` the field of its token limit."""
 
     asked: Request
     body: Json
@@ -25,9 +25,11 @@ class PreparedChat(Prepared):
 
     def limit(self, max_tokens: int) -> None:
         Prepared.limit(self, max_tokens)
-        self.asked = replace(self.asked, max_tokens=max_tokens)
         self.body[self.limited] = max_tokens
-        if self.plan is not None:
+        if self.plan is None:
+            self.asked = self.request
+        else:
+            self.asked = replace(self.asked, max_tokens=max_tokens)
             self.plan = replace(self.plan, request=self.asked)
 
     def rewritten(
@@ -49,5 +51,5 @@ def prepared(request: Request, settings: Settings, refused: frozenset[str]) -> P
     asked = request if plan is None else plan.request
     body, notes = encode(asked, settings, refused)
     notes += () if plan is None else plan.notes
-    limited = settings.max_tokens_field
+    limited = settings.parameter_names.get(settings.max_tokens_field, settings.max_tokens_field)
     return PreparedChat(request, notes, asked=asked, body=body, refused=refused, limited=limited, plan=plan)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, kw_only=True)
 class PreparedPrompt(Prepared):
-    """`asked` is the request that is sent first, `prompt` what the model reads of it, and `profile` the server's as far
-    as it was known."""
+    """`asked` is the request that is sent first (without a plan `request` itself), `prompt` what the model reads of it,
+    and `profile` the server's as far as it was known."""
 
     asked: Request
     plan: forced.Plan | None
@@ -26,6 +26,8 @@ class PreparedPrompt(Prepared):
 
     def limit(self, max_tokens: int) -> None:
         Prepared.limit(self, max_tokens)
-        self.asked = replace(self.asked, max_tokens=max_tokens)
-        if self.plan is not None:
+        if self.plan is None:
+            self.asked = self.request
+        else:
+            self.asked = replace(self.asked, max_tokens=max_tokens)
             self.plan = replace(self.plan, request=self.asked)
