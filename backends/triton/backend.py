@@ -326,6 +326,9 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
             await asyncio.wait((task,))
         except asyncio.CancelledError as error:
             cancelled = error
-    if cancelled is not None:
-        raise cancelled
-    task.result()
+    if cancelled is None:
+        task.result()
+        return
+    if not task.cancelled() and (failure := task.exception()) is not None:
+        log.error("work that a cancellation waited for has failed", exc_info=failure)
+    raise cancelled
