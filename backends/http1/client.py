@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 from collections.abc import Mapping
 
@@ -49,7 +50,7 @@ class Http1Transport:
             address.raw_host, address.port or (443 if secure else 80), tls=context, connect=connect
         )
         host = address.host_port_subcomponent or address.raw_host
-        own = {"Host": host, "Accept": "*/*", **headers, "Content-Type": "application/json"}
+        own = {"Host": host, "Accept": "*/*", **_credentials(address), **headers, "Content-Type": "application/json"}
         self._head = f"POST {address.raw_path_qs} HTTP/1.1\r\n".encode() + _lines(own)
 
     async def post(self, body: bytes, headers: Mapping[str, str], *, fresh: bool) -> Http1Reply:
@@ -57,7 +58,8 @@ class Http1Transport:
             connection = await self._pool.take(fresh=fresh)
         except CannotConnect as error:
             raise Unreachable(str(error)) from None
-        head = b"%b%bContent-Length: %d\r\n\r\n" % (self._head, _lines(headers), len(body))
+        own = {**headers, "Connection": "close"} if fresh else headers
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (self._head, _lines(own), len(body))
         try:
             await connection.ask(head, body)
         except ConnectionError as error:
@@ -70,6 +72,14 @@ class Http1Transport:
 
     async def close(self) -> None:
         await self._pool.close()
+
+
+def _credentials(address: URL) -> Mapping[str, str]:
+    """Those of the address, which a key of the settings replaces."""
+    if address.user is None and address.password is None:
+        return {}
+    both = f"{address.user or ''}:{address.password or ''}"
+    return {"Authorization": f"Basic {base64.b64encode(both.encode()).decode()}"}
 
 
 def _lines(headers: Mapping[str, str]) -> bytes:

@@ -5,9 +5,11 @@ The parser is llhttp (`httptools`). Rules:
 * `data_received` is where a response's life begins and, through its reader, where it ends up at the client's socket:
   no task runs in between. One read of the socket is one `received` of the reader, however many chunks it holds.
 * A connection carries one exchange at a time. It can carry another one after a response that has ended as its framing
-  says, if both sides want that; otherwise it is aborted, at once and for good.
+  says, if both sides want that and the request is out; otherwise it is aborted, at once and for good.
 * A response without a length ends with the connection, orderly: whatever ends otherwise is lost.
 * Interim responses (1xx) are passed over. What nobody asked for, and what is not HTTP, ends the connection.
+* Nothing a server sends is kept without bound: a head, and what is not body inside of one, has `MAX_HEAD` bytes; a body
+  that nobody reads yet stops the reading of the socket; a compressed one is inflated piece by piece, one in each turn.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from httptools.parser.errors import HttpParserUpgrade
 from multidict import CIMultiDict
 
 from dragoman.backends.base import Flow
+from dragoman.backends.http1.inflate import Inflater
 from dragoman.backends.transport import BytesReader
 from dragoman.backends.watch import Watch
 
-MAX_HEAD = 64 * 1024  # bytes of a response's head
-INFLATED = 256 * 1024  # bytes that a compressed body may become at a time
-COMPRESSED = {"gzip": zlib.MAX_WBITS | 32, "x-gzip": zlib.MAX_WBITS | 32, "deflate": zlib.MAX_WBITS | 32}
+MAX_HEAD = 64 * 1024  # bytes of a response's head, and of what else is no body
+MAX_HELD = 256 * 1024  # bytes of a body that nobody reads yet
 
 
 class Stage(Enum):
@@ -52,10 +54,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = HttpResponseParser(self)
         self._loop = asyncio.get_running_loop()
-        self._waiter: asyncio.Future[None] | None = None  # for the head, or for the end of the body
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: Exception | None = None  # with which it ended: a ConnectionError, or a bug of the reader's
         self._bodies: list[bytes] = []  # of this read; before there is a reader, all that came
-        self._inflate: zlib._Decompress | None = None
-        self._head_bytes = 0
+        self._inflater: Inflater | None = None
+        self._head = 0  # bytes of fields
+        self._framing = 0  # bytes since the last ones of a body
         self._until_close = False  # the end of the connection is the end of the body
         self._keeps = False  # the server would take another request
         self._reader: BytesReader | None = None
@@ -64,53 +68,75 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self._stage is Stage.IDLE
+        transport = self._transport
+        return self._stage is Stage.IDLE and transport is not None and not transport.is_closing()
 
     # -------------------------------------------------------------------------------------------------------- exchanges
 
     async def ask(self, request: bytes, body: bytes) -> None:
         """Sends a request and returns with the head of its response; raises ConnectionError where there is none."""
-        assert self._transport is not None
-        self._stage, self.silent, self._head_bytes = Stage.HEAD, True, 0
+        if not self.usable or self._transport is None:
+            raise ConnectionResetError("the server closed the connection at once")
+        self._stage, self.silent, self.status = Stage.HEAD, True, 0
+        self._head = self._framing = 0
         self._transport.writelines([request, body])
-        await self._wait()
+        while self._stage is Stage.HEAD:
+            await self._wait()
+        if self.status == 0:
+            raise self._error or ConnectionResetError()
 
     async def read(self, most: int) -> bytes:
         """The rest of the body, or its beginning once that is `most` bytes long."""
-        while self._stage is Stage.BODY and sum(map(len, self._bodies)) < most:
+        body = bytearray()
+        while True:
+            try:
+                while len(body) < most and (piece := self._piece()):
+                    body += piece
+                if self._stage is Stage.ENDED and len(body) < most:
+                    self._end()
+            except zlib.error as error:
+                raise ConnectionResetError(f"the body is not what it is called: {error}") from None
+            if self._stage is Stage.ENDED or len(body) >= most:
+                return bytes(body)
+            if self._stage is not Stage.BODY:
+                raise self._error or ConnectionResetError()
+            self._resume()
             await self._wait()
-        data = b"".join(self._bodies)
-        self._bodies.clear()
-        return data
 
     async def into(self, reader: BytesReader, watch: Watch) -> None:
         """Returns when the reader is over; raises ConnectionError when the connection broke first."""
         self._reader, self._watch = reader, watch
         watch.on_writable = self._resume
         try:
-            self._pass_on()
-            if self._stage is Stage.ENDED:
-                self._end()
-            while not reader.over:
-                if self._stage is Stage.CLOSED:
-                    raise ConnectionResetError
+            self._resume()
+            self._proceed()
+            while not reader.over and self._stage is not Stage.CLOSED:
                 await self._wait()
+            error = self._error
+            if error is not None and not isinstance(error, ConnectionError):
+                raise error
+            if not reader.over:
+                raise error or ConnectionResetError()
         finally:
             self._reader = self._watch = None
 
     def release(self) -> bool:
         """Whether the connection can carry another exchange; otherwise it is aborted."""
         transport = self._transport
-        if self._stage is Stage.ENDED and self._keeps and transport is not None and not transport.is_closing():
-            self._stage, self.used = Stage.IDLE, True
-            self._bodies.clear()
-            self._resume()
-            return True
+        if self._stage is Stage.ENDED and self._keeps and transport is not None:
+            if not transport.is_closing() and transport.get_write_buffer_size() == 0:
+                self._stage, self.used = Stage.IDLE, True
+                self._bodies.clear()
+                self._inflater = None
+                self._resume()
+                return True
         self.abort()
         return False
 
-    def abort(self) -> None:
+    def abort(self, error: Exception | None = None) -> None:
         self._stage = Stage.CLOSED
+        self._error = self._error or error
+        self._wake()
         if self._transport is not None:
             self._transport.abort()
 
@@ -121,13 +147,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
 
-    def _wake(self, error: Exception | None = None) -> None:
-        if self._waiter is None or self._waiter.done():
-            return
-        if error is None:
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        else:
-            self._waiter.set_exception(error)
 
     # ------------------------------------------------------------------------------------------------------- the socket
 
@@ -137,101 +159,142 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         stage = self._stage
-        if stage is Stage.IDLE or stage is Stage.ENDED or stage is Stage.CLOSED:
-            self._break()  # more than was asked for
+        if stage is not Stage.BODY and stage is not Stage.HEAD:
+            self._unasked()
             return
         self.silent = False
         try:
             self._parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade, zlib.error):
+        except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
             if self._stage is not Stage.ENDED:
-                self._pass_on()
-                self._break()
+                self._proceed()
+                self.abort(ConnectionResetError(f"the response is not HTTP/1.1: {error}"))
+                return
+        if self._bodies:
+            self._framing = 0
+        elif self._stage is not Stage.ENDED:
+            self._framing += len(data)
+            if self._framing > MAX_HEAD:
+                self.abort(ConnectionResetError("the response's head or framing is too long"))
                 return
         if self._reader is not None:
-            self._pass_on()
-            if self._stage is Stage.ENDED:
-                self._end()
-        elif self._stage is Stage.HEAD:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD:
-                self._break()
-        else:
+            self._proceed()
+        elif self._stage is not Stage.HEAD:
             self._wake()
+            if sum(map(len, self._bodies)) > MAX_HELD:
+                self._pause()
 
     def eof_received(self) -> None:
         if self._stage is Stage.BODY and self._until_close:
             self._stage = Stage.ENDED
-            self._end()
+            self._proceed()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._stage is not Stage.ENDED:
             self._stage = Stage.CLOSED
-            self._wake(error if isinstance(error, ConnectionError) else ConnectionResetError())
+            reason = error if isinstance(error, ConnectionError) else ConnectionResetError(str(error or ""))
+            self._error = self._error or reason
+            self._wake()
         self._transport = None
         self.on_closed(self)
+
+    def _unasked(self) -> None:
+        """Takes nothing from a response that is whole, but there will be no other one on this connection."""
+        if self._stage is Stage.ENDED and self._transport is not None:
+            self._keeps = False
+            self._transport.abort()
+        else:
+            self.abort()
+
+    def _proceed(self) -> None:
+        """Hands on what came. A bug on the way belongs to the task that waits."""
+        try:
+            self._pass_on()
+            if self._stage is Stage.ENDED and self._drained:
+                self._end()
+        except zlib.error as error:
+            self.abort(ConnectionResetError(f"the response's body is not what it is called: {error}"))
+        except Exception as bug:
+            self.abort(bug)
 
     def _pass_on(self) -> None:
         """One read of the socket, to the reader."""
         reader, watch = self._reader, self._watch
-        if not self._bodies or reader is None or watch is None:
+        if reader is None or watch is None or self._paused or not (data := self._piece()):
             return
-        data = self._bodies[0] if len(self._bodies) == 1 else b"".join(self._bodies)
-        self._bodies.clear()
         flow = reader.received(data)
-        if flow is Flow.WAIT and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
+        if flow is Flow.WAIT:
+            self._pause()
         elif flow is Flow.ENOUGH:
             self._wake()
+        elif self._inflater is not None and not self._drained:
+            self._pause()
+            self._loop.call_soon(self._resume)
         if reader.deadline < watch.due:
             watch.follow()
 
-    def _resume(self) -> None:
-        if self._paused and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
-        self._paused = False
+    def _piece(self) -> bytes:
+        """What has come of the body; of a compressed one the next piece. Empty where more has to come."""
+        bodies = self._bodies
+        data = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+        bodies.clear()
+        return data if self._inflater is None else self._inflater.piece(data)
+
+    @property
+    def _drained(self) -> bool:
+        """Whether all that came was handed on."""
+        return not self._bodies and (self._inflater is None or not self._inflater.more)
 
     def _end(self) -> None:
+        if self._inflater is not None and not self._inflater.whole:
+            raise zlib.error("it is cut off")
         if self._reader is not None and not self._reader.over:
             self._reader.ended()
         self._wake()
 
-    def _break(self) -> None:
-        self._stage = Stage.CLOSED
-        if self._transport is not None:
-            self._transport.abort()
+    def _pause(self) -> None:
+        self._paused = True
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def _resume(self) -> None:
+        if not self._paused:
+            return
+        self._paused = False
+        self._proceed()
+        if not self._paused and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     # ------------------------------------------------------------------------------------------------------- the parser
 
-    def on_message_begin(self) -> None:
-        self.headers = CIMultiDict()
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage is Stage.HEAD:  # not a trailer
-            self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+        if self._stage is not Stage.HEAD:  # a trailer
+            return
+        self._head += len(name) + len(value)
+        if self._head > MAX_HEAD:
+            raise ValueError("the head is too long")
+        self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+
+    def on_message_begin(self) -> None:
+        if self._stage is Stage.HEAD:
+            self.headers = CIMultiDict()
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if self._stage is not Stage.HEAD or status < 200:
             return
         self.status = status
-        self._until_close = not ("content-length" in self.headers or "transfer-encoding" in self.headers)
-        encoding = self.headers.get("content-encoding", "identity").strip().lower()
-        # it was asked not to; what is neither gzip nor deflate fails with the first byte
-        self._inflate = None if encoding == "identity" else zlib.decompressobj(COMPRESSED.get(encoding, zlib.MAX_WBITS))
+        codings = self.headers.get("transfer-encoding", "").lower()
+        self._until_close = "content-length" not in self.headers and not codings.endswith("chunked")
+        encoding = self.headers.get("content-encoding", "").strip().lower()
+        # it was asked not to
+        self._inflater = None if encoding in ("", "identity") else Inflater(encoding)
         self._stage = Stage.BODY
 
     def on_body(self, body: bytes) -> None:
-        if self._stage is not Stage.BODY:
-            return
-        if self._inflate is None:
+        if self._stage is Stage.BODY:
             self._bodies.append(body)
-            return
-        while body:
-            self._bodies.append(self._inflate.decompress(body, INFLATED))
-            body = self._inflate.unconsumed_tail
 
     def on_message_complete(self) -> None:
         if self._stage is Stage.BODY:

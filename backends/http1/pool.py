@@ -36,6 +36,7 @@ class ConnectionPool:
         self._idle: deque[tuple[float, Connection]] = deque()  # with the time until which it is kept, the oldest first
         self._all: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
+        self._resolving = asyncio.Lock()
         self._addresses: Sequence[aiohappyeyeballs.types.AddrInfoType] = ()
         self._resolved_until = 0.0
 
@@ -48,9 +49,9 @@ class ConnectionPool:
         try:
             async with asyncio.timeout(self._connect):
                 connection = await self._open()
-        except (TimeoutError, OSError) as error:  # ssl.SSLError is one
+        except (OSError, UnicodeError) as error:  # also TimeoutError, ssl.SSLError, and a name that cannot be one
             self._resolved_until = 0.0
-            raise CannotConnect(str(error) or "it took too long") from None
+            raise CannotConnect(_words(error, self._connect)) from None
         self._all.add(connection)
         connection.on_closed = self._all.discard
         return connection
@@ -76,13 +77,14 @@ class ConnectionPool:
 
     async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._resolved_until:
-            self._addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            self._resolved_until = loop.time() + RESOLVED
+        async with self._resolving:
+            if loop.time() >= self._resolved_until:
+                self._addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                self._resolved_until = loop.time() + RESOLVED
         connected = await aiohappyeyeballs.start_connection(
-            self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, loop=loop
+            self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1, loop=loop
         )
-        name = None if self._tls is None else self._host
+        name = None if self._tls is None else self._host.rstrip(".")
         _, connection = await loop.create_connection(Connection, sock=connected, ssl=self._tls, server_hostname=name)
         return connection
 
@@ -97,3 +99,9 @@ class ConnectionPool:
             self._idle.popleft()[1].abort()
         if self._idle:
             self._sweep_at(self._idle[0][0])
+
+
+def _words(error: OSError | UnicodeError, limit: float) -> str:
+    if isinstance(error, TimeoutError) and not error.args:
+        return f"not within {limit:g} s"
+    return str(error) or repr(error)
