@@ -51,11 +51,12 @@ from dragoman.translators.ir import Note, Request
 
 log = logging.getLogger(__name__)
 
+REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
+
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
 
-
-TRANSPORTS: Mapping[str, type[Http1Transport] | type[AiohttpTransport]] = {
+TRANSPORTS: dict[str, type[Http1Transport] | type[AiohttpTransport]] = {
     "direct": Http1Transport,
     "aiohttp": AiohttpTransport,
 }
@@ -283,9 +284,11 @@ def header_text(session: str) -> str:
 
 
 async def _read_refusal(reply: Reply) -> bytes:
+    """Where it breaks off, or takes longer than a refusal may, the status says enough."""
     try:
-        return await reply.read(MAX_BODY)
-    except ConnectionError:
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            return await reply.read(MAX_BODY)
+    except (ConnectionError, TimeoutError):
         return b""
     finally:
         await reply.close()

@@ -210,7 +210,9 @@ class Connection(asyncio.Protocol):
     def _proceed(self) -> None:
         """Hands on what came. A bug on the way belongs to the task that waits."""
         try:
-            self._pass_on()
+            reader, watch = self._reader, self._watch
+            if not self._paused and reader is not None and watch is not None:
+                self._pass_on(reader, watch)
             if self._stage is Stage.ENDED and self._drained:
                 self._end()
         except zlib.error as error:
@@ -218,10 +220,9 @@ class Connection(asyncio.Protocol):
         except Exception as bug:
             self.abort(bug)
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, reader: BytesReader, watch: Watch) -> None:
         """One read of the socket, to the reader."""
-        reader, watch = self._reader, self._watch
-        if reader is None or watch is None or self._paused or not (data := self._piece()):
+        if not (data := self._piece()):
             return
         flow = reader.received(data)
         if flow is Flow.WAIT:
