@@ -193,7 +193,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._stage is not Stage.ENDED:
             self._stage = Stage.CLOSED
-            reason = error if isinstance(error, ConnectionError) else ConnectionResetError(str(error or ""))
+            words = str(error or "") or "the server closed the connection"
+            reason = error if isinstance(error, ConnectionError) and error.args else ConnectionResetError(words)
             self._error = self._error or reason
             self._wake()
         self._transport = None

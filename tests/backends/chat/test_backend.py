@@ -20,6 +20,8 @@ from tests.recording import Recorder, answered, ask, counted
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
 from tests.waiting import LIMIT
 
+pytestmark = pytest.mark.usefixtures("each_http_client")
+
 TOOL = Tool("add", "Adds.", {"type": "object"})
 HELLO = text_stream("Hel", "lo")
 
