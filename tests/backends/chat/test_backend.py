@@ -5,11 +5,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dragoman.backends.base import Health
+from dragoman.backends.chat import backend as backend_module
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
@@ -424,6 +426,19 @@ async def test_retry_after_of_a_busy_server_is_kept() -> None:
     async with serving(Script.json({"error": "full"}, 429, {"retry-after": "7"})) as (_, backend):
         error = await failure(answered(backend, ask(), Recorder()))
         assert (error.kind, error.retry_after) == (Kind.BUSY, 7.0)
+
+
+@pytest.mark.parametrize("rest", [{"hang_at": 9}, {"cut_at": 9}, {"cut_at": 9, "reset": True}])
+async def test_a_refusal_that_stops_in_the_middle_counts_by_its_status(
+    rest: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "REFUSAL_SECONDS", 0.2)
+    body = {"error": {"message": "Too many requests are waiting."}}
+    script = replace(Script.json(body, 429, {"retry-after": "7"}), **rest)
+    async with serving(script) as (server, backend):
+        error = await asyncio.wait_for(failure(answered(backend, ask(), Recorder())), 2)
+        assert (error.kind, error.retry_after) == (Kind.BUSY, 7.0)
+        await server.until(lambda: server.chats[0].outcome in ("client_gone", "cut"))
 
 
 async def test_a_sleeping_engine_is_asked_nothing() -> None:
