@@ -1,7 +1,6 @@
 """The chat backend against a scripted server over real sockets: what it sends, how it ends, what it retries."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from dragoman.backends.reader import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
+from tests.backends.http1.test_pool import deaf
 from tests.recording import Recorder, answered, ask, counted
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
 from tests.waiting import LIMIT
@@ -144,24 +144,13 @@ async def test_nobody_listens() -> None:
 
 
 async def test_connecting_has_its_own_limit() -> None:
-    """A listener whose queue is full answers no SYN, as a dead host does not."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = []
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-        fillers.append(filler)
-    backend = ChatCompletions(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeouts=Timeouts(connect=0.2))
-    begun = time.monotonic()
-    try:
-        error = await failure(answered(backend, ask(), Recorder()))
-    finally:
-        await backend.close()
-        for open_socket in (listener, *fillers):
-            open_socket.close()
+    with deaf() as port:
+        backend = ChatCompletions(f"http://127.0.0.1:{port}/v1", timeouts=Timeouts(connect=0.2))
+        begun = time.monotonic()
+        try:
+            error = await failure(answered(backend, ask(), Recorder()))
+        finally:
+            await backend.close()
     assert error.kind is Kind.BACKEND_DOWN
     assert 0.1 < time.monotonic() - begun < 2
 
