@@ -18,13 +18,13 @@ import asyncio
 import zlib
 from collections.abc import Callable
 from enum import Enum
-from typing import cast
+from typing import Final, cast
 
 from httptools import HttpParserError, HttpResponseParser
 from httptools.parser.errors import HttpParserUpgrade
 from multidict import CIMultiDict
 
-from dragoman.backends.base import Flow
+from dragoman.backends.base import ENOUGH, MORE, WAIT, Flow
 from dragoman.backends.http1.inflate import Inflater
 from dragoman.backends.transport import BytesReader
 from dragoman.backends.watch import Watch
@@ -39,6 +39,11 @@ class Stage(Enum):
     BODY = "body"
     ENDED = "ended"  # the response is whole; whoever reads it has not let go yet
     CLOSED = "closed"
+
+
+HEAD: Final = Stage.HEAD  # named for the hot path, as those of `Flow`
+BODY: Final = Stage.BODY
+ENDED: Final = Stage.ENDED
 
 
 class Connection(asyncio.Protocol):
@@ -77,10 +82,10 @@ class Connection(asyncio.Protocol):
         """Sends a request and returns with the head of its response; raises ConnectionError where there is none."""
         if not self.usable or self._transport is None:
             raise ConnectionResetError("the server closed the connection at once")
-        self._stage, self.silent, self.status = Stage.HEAD, True, 0
+        self._stage, self.silent, self.status = HEAD, True, 0
         self._head = self._framing = 0
         self._transport.writelines([request, body])
-        while self._stage is Stage.HEAD:
+        while self._stage is HEAD:
             await self._wait()
         if self.status == 0:
             raise self._error or ConnectionResetError()
@@ -92,13 +97,13 @@ class Connection(asyncio.Protocol):
             try:
                 while len(body) < most and (piece := self._piece()):
                     body += piece
-                if self._stage is Stage.ENDED and len(body) < most:
+                if self._stage is ENDED and len(body) < most:
                     self._end()
             except zlib.error as error:
                 raise ConnectionResetError(f"the body is not what it is called: {error}") from None
-            if self._stage is Stage.ENDED or len(body) >= most:
+            if self._stage is ENDED or len(body) >= most:
                 return bytes(body)
-            if self._stage is not Stage.BODY:
+            if self._stage is not BODY:
                 raise self._error or ConnectionResetError()
             self._resume()
             await self._wait()
@@ -123,13 +128,13 @@ class Connection(asyncio.Protocol):
     def release(self) -> bool:
         """Whether the connection can carry another exchange; otherwise it is aborted."""
         transport = self._transport
-        if self._stage is Stage.ENDED and self._keeps and transport is not None:
-            if not transport.is_closing() and transport.get_write_buffer_size() == 0:
-                self._stage, self.used = Stage.IDLE, True
-                self._bodies.clear()
-                self._inflater = None
-                self._resume()
-                return True
+        whole = self._stage is ENDED and self._keeps
+        if whole and transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0:
+            self._stage, self.used = Stage.IDLE, True
+            self._bodies.clear()
+            self._inflater = None
+            self._resume()
+            return True
         self.abort()
         return False
 
@@ -159,39 +164,40 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         stage = self._stage
-        if stage is not Stage.BODY and stage is not Stage.HEAD:
-            self._unasked()
-            return
-        self.silent = False
+        if stage is not BODY:
+            if stage is not HEAD:
+                self._unasked()
+                return
+            self.silent = False
         try:
             self._parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
-            if self._stage is not Stage.ENDED:
+            if self._stage is not ENDED:
                 self._proceed()
                 self.abort(ConnectionResetError(f"the response is not HTTP/1.1: {error}"))
                 return
         if self._bodies:
             self._framing = 0
-        elif self._stage is not Stage.ENDED:
+        elif self._stage is not ENDED:
             self._framing += len(data)
             if self._framing > MAX_HEAD:
                 self.abort(ConnectionResetError("the response's head or framing is too long"))
                 return
         if self._reader is not None:
             self._proceed()
-        elif self._stage is not Stage.HEAD:
+        elif self._stage is not HEAD:
             self._wake()
             if sum(map(len, self._bodies)) > MAX_HELD:
                 self._pause()
 
     def eof_received(self) -> None:
-        if self._stage is Stage.BODY and self._until_close:
-            self._stage = Stage.ENDED
+        if self._stage is BODY and self._until_close:
+            self._stage = ENDED
             self._proceed()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if self._stage is not Stage.ENDED:
+        if self._stage is not ENDED:
             self._stage = Stage.CLOSED
             words = str(error or "") or "the server closed the connection"
             reason = error if isinstance(error, ConnectionError) and error.args else ConnectionResetError(words)
@@ -202,39 +208,37 @@ class Connection(asyncio.Protocol):
 
     def _unasked(self) -> None:
         """Takes nothing from a response that is whole, but there will be no other one on this connection."""
-        if self._stage is Stage.ENDED and self._transport is not None:
+        if self._stage is ENDED and self._transport is not None:
             self._keeps = False
             self._transport.abort()
         else:
             self.abort()
 
     def _proceed(self) -> None:
-        """Hands on what came. A bug on the way belongs to the task that waits."""
+        """Hands on what came: one read of the socket. A bug on the way belongs to the task that waits."""
+        reader, watch = self._reader, self._watch
         try:
-            reader, watch = self._reader, self._watch
-            if not self._paused and reader is not None and watch is not None:
-                self._pass_on(reader, watch)
-            if self._stage is Stage.ENDED and self._drained:
+            if not self._paused and reader is not None and watch is not None and (data := self._piece()):
+                flow = reader.received(data)
+                if flow is not MORE or self._inflater is not None:
+                    self._after(flow)
+                if reader.deadline < watch.due:
+                    watch.follow()
+            if self._stage is ENDED and self._drained:
                 self._end()
         except zlib.error as error:
             self.abort(ConnectionResetError(f"the response's body is not what it is called: {error}"))
         except Exception as bug:
             self.abort(bug)
 
-    def _pass_on(self, reader: BytesReader, watch: Watch) -> None:
-        """One read of the socket, to the reader."""
-        if not (data := self._piece()):
-            return
-        flow = reader.received(data)
-        if flow is Flow.WAIT:
+    def _after(self, flow: Flow) -> None:
+        if flow is WAIT:
             self._pause()
-        elif flow is Flow.ENOUGH:
+        elif flow is ENOUGH:
             self._wake()
-        elif self._inflater is not None and not self._drained:
+        elif not self._drained:
             self._pause()
             self._loop.call_soon(self._resume)
-        if reader.deadline < watch.due:
-            watch.follow()
 
     def _piece(self) -> bytes:
         """What has come of the body; of a compressed one the next piece. Empty where more has to come."""
@@ -271,7 +275,7 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------------------- the parser
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._stage is not Stage.HEAD:  # a trailer
+        if self._stage is not HEAD:  # a trailer
             return
         self._head += len(name) + len(value)
         if self._head > MAX_HEAD:
@@ -279,12 +283,12 @@ class Connection(asyncio.Protocol):
         self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
 
     def on_message_begin(self) -> None:
-        if self._stage is Stage.HEAD:
+        if self._stage is HEAD:
             self.headers = CIMultiDict()
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if self._stage is not Stage.HEAD or status < 200:
+        if self._stage is not HEAD or status < 200:
             return
         self.status = status
         codings = self.headers.get("transfer-encoding", "").lower()
@@ -292,14 +296,14 @@ class Connection(asyncio.Protocol):
         encoding = self.headers.get("content-encoding", "").strip().lower()
         # it was asked not to
         self._inflater = None if encoding in ("", "identity") else Inflater(encoding)
-        self._stage = Stage.BODY
+        self._stage = BODY
 
     def on_body(self, body: bytes) -> None:
-        if self._stage is Stage.BODY:
+        if self._stage is BODY:
             self._bodies.append(body)
 
     def on_message_complete(self) -> None:
-        if self._stage is Stage.BODY:
-            self._stage, self._keeps = Stage.ENDED, self._parser.should_keep_alive()
+        if self._stage is BODY:
+            self._stage, self._keeps = ENDED, self._parser.should_keep_alive()
         else:
             self._keeps = False  # a response that nobody has asked for

@@ -3,8 +3,8 @@ other ways.
 
 `EventStream` is the way of server-sent events in an HTTP answer. Rules: a write is synchronous, so the frames of one
 upstream read leave in the turn of the loop in which they arrived; the head goes out with the first of them; whether
-the client keeps up is the connection's to say; after the client has gone nothing is written. Head and end are aiohttp's;
-between them the chunks are written here, since its way of writing one costs more than a microsecond for each token.
+the client keeps up is the connection's to say; after the client has gone nothing is written. Head and end are
+aiohttp's; between them chunks are written here: its way of writing one costs a microsecond more for each token.
 """
 
 from __future__ import annotations
