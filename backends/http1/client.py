@@ -22,6 +22,7 @@ class Http1Reply:
         self._connection = connection
         self._pool = pool
         self._keep = keep
+        self._closed = False
 
     @property
     def content_type(self) -> str:
@@ -34,6 +35,9 @@ class Http1Reply:
         await self._connection.into(reader, watch)
 
     async def close(self) -> None:
+        if self._closed:  # the connection may serve another call by now
+            return
+        self._closed = True
         if not self._pool.give_back(self._connection, keep=self._keep):
             await asyncio.sleep(0)  # the socket is closed in the loop's next turn
 

@@ -35,6 +35,7 @@ class ConnectionPool:
         self._connect = connect
         self._idle: deque[tuple[float, Connection]] = deque()  # with the time until which it is kept, the oldest first
         self._all: set[Connection] = set()
+        self._closed = False
         self._sweep: asyncio.TimerHandle | None = None
         self._resolving = asyncio.Lock()
         self._addresses: Sequence[aiohappyeyeballs.types.AddrInfoType] = ()
@@ -58,7 +59,7 @@ class ConnectionPool:
 
     def give_back(self, connection: Connection, *, keep: bool = True) -> bool:
         """After an exchange, however it ended: whether the connection is kept."""
-        if not keep:
+        if not keep or self._closed:
             connection.abort()
             return False
         if kept := connection.release():
@@ -68,6 +69,7 @@ class ConnectionPool:
         return kept
 
     async def close(self) -> None:
+        self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
         self._idle.clear()

@@ -168,6 +168,28 @@ async def test_a_connection_is_kept_unless_it_has_to_be_a_new_one(kind: Kind) ->
         await until(lambda: len(server.open) == 1)
 
 
+@BOTH
+async def test_a_reply_that_is_closed_twice_leaves_the_next_one_alone(kind: Kind) -> None:
+    async with RawServer() as server, client(kind, server.address()) as transport:
+        first = await transport.post(b"{}", {}, fresh=False)
+        await first.read(100)
+        await first.close()
+        second = await transport.post(b"{}", {}, fresh=False)
+        await first.close()
+        assert await second.read(100) == b"hello"
+        await second.close()
+        assert server.connections == 1
+
+
+@BOTH
+async def test_an_answer_that_outlives_its_client_keeps_no_connection(kind: Kind) -> None:
+    async with RawServer() as server:
+        async with client(kind, server.address()) as transport:
+            reply = await transport.post(b"{}", {}, fresh=False)
+        await reply.close()
+        await until(lambda: not server.open)
+
+
 # ---------------------------------------------------------------------------------------------------------- the errors
 
 
