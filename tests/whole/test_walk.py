@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from dragoman.backends.chat.backend import TRANSPORTS
+from dragoman.backends.http1.client import Http1Transport
 from dragoman.backends.http1.connection import Connection
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, asking, served
@@ -107,6 +109,7 @@ class Trace:
 
 async def traced(protocol: str, monkeypatch: pytest.MonkeyPatch) -> Trace:
     """A streamed call to a chat server, the second one on its connections; `files` ends where the server is asked."""
+    monkeypatch.setitem(TRANSPORTS, "direct", Http1Transport)  # whatever this run is for: it is the one that is drawn
     script = Script(text_stream(*"abcdef"), split="frames", gap=0.02)
     tools = [TOOL] if protocol == "messages" else []
     trace = Trace()
