@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from itertools import pairwise
 
 import pytest
 
@@ -32,7 +33,7 @@ async def gaps(it: Served) -> list[float]:
     async with it.ask(stream=True) as answer:
         async for _ in answer.content.iter_any():
             times.append(loop.time())
-    return [after - before for before, after in zip(times, times[1:], strict=False)]
+    return [after - before for before, after in pairwise(times)]
 
 
 def held(it: Served) -> int:
