@@ -23,7 +23,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from dragoman.backends.base import Flow, Sink, Unanswered, nothing
 from dragoman.translators.errors import GatewayError, Kind
@@ -64,6 +64,10 @@ class ReaderState(IntEnum):
     STOPPING = 2  # the finish reason was read
     CLOSING = 3  # the answer is whole; the end of the body is awaited
     OVER = 4
+
+
+RUNNING: Final = ReaderState.RUNNING  # named for the hot path, as those of `Flow`
+CLOSING: Final = ReaderState.CLOSING
 
 
 class Reader:

@@ -8,6 +8,7 @@ driver calls `follow` when the deadline came nearer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 from dragoman.backends.base import nothing
@@ -18,15 +19,16 @@ LONGEST_SLEEP = 3600.0  # seconds that the timer sleeps while there is no deadli
 
 class Watch:
     """`async with Watch(reader) as watch:` raises TimeoutError in the block when the reader's deadline has passed, or
-    when it is over before the driver knows. `due`: when the timer looks next."""
+    when it is over before the driver knows. `due`: when the timer looks next. `on_writable` is called when the sink can
+    take more."""
 
-    __slots__ = ("_changed", "_loop", "_reader", "_scope", "_timer", "due")
+    __slots__ = ("_loop", "_reader", "_scope", "_timer", "due", "on_writable")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._scope = asyncio.timeout(None)
-        self._changed: asyncio.Future[None] | None = None
+        self.on_writable: Callable[[], object] = nothing
         self.due = 0.0
 
     async def __aenter__(self) -> Watch:
@@ -53,17 +55,15 @@ class Watch:
 
     async def writable(self) -> None:
         """Returns when the sink can take more, without a limit in time: whose sink it is looks after that."""
-        self._changed = self._loop.create_future()
-        try:
-            await self._changed
-        finally:
-            self._changed = None
+        changed = asyncio.Event()
+        self.on_writable = changed.set
+        await changed.wait()
 
     def _change(self) -> None:
         if self._reader.over:
             self._end(self._loop.time())
-        elif self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
+        else:
+            self.on_writable()
 
     def _look(self) -> None:
         now = self._loop.time()

@@ -18,9 +18,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from dragoman.backends.chat.backend import TRANSPORTS
 from tests.real.components import COMPONENTS
 
 RealComponent = Callable[[str], Path]
+
+BOTH = dict(TRANSPORTS)
 
 # How long tasks that are already ending may take to end.
 GRACE_SECONDS = 0.5
@@ -28,6 +31,23 @@ GRACE_SECONDS = 0.5
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", action="store_true", help="rewrite the golden files instead of comparing with them")
+    parser.addoption("--http-client", choices=sorted(TRANSPORTS), help="what reads the answers of chat servers")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def chosen_http_client(pytestconfig: pytest.Config) -> None:
+    """The client of gateways in this process, where a test does not choose."""
+    if chosen := pytestconfig.getoption("--http-client"):
+        TRANSPORTS["direct"] = TRANSPORTS[chosen]
+
+
+@pytest.fixture(params=sorted(TRANSPORTS))
+def each_http_client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test once with each client: what is asked for as `direct` is the one of this run."""
+    if (chosen := request.config.getoption("--http-client")) not in (None, request.param):
+        pytest.skip(f"this run is for {chosen}")
+    monkeypatch.setitem(TRANSPORTS, "direct", BOTH[request.param])
+    return str(request.param)
 
 
 @pytest.hookimpl(tryfirst=True)

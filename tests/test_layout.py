@@ -40,6 +40,8 @@ ELSEWHERE = {
     "backends/max_tokens.py": "tests/backends/chat/test_backend.py",
     "backends/sensitive.py": "tests/backends/test_refusal.py",
     "backends/registry.py": "tests/backends/triton/test_factory.py",
+    "backends/transport.py": "tests/backends/http1/test_client.py",  # declarations, which both clients keep
+    "backends/chat/aiohttp_transport.py": "tests/backends/http1/test_client.py",  # beside the other one
     "backends/trace_headers.py": "tests/gateway/telemetry/test_tracing.py",
     "backends/local/": "tests/real/test_local_model.py",  # needs the model
     "backends/markup/": "tests/backends/markup/test_families.py",  # one suite holds for every family

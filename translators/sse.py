@@ -29,6 +29,9 @@ class EventReader:
         self._cr = False  # the last byte was a CR: an LF that comes next belongs to the same line end
 
     def feed(self, data: bytes) -> list[bytes]:
+        whole = self._begun and not self._held and not self._cr and data.endswith(b"\n\n")
+        if whole and data.startswith(b"data:") and data.find(b"\n") == len(data) - 2 and b"\r" not in data:
+            return [data[5:].strip()]  # one event and nothing else, as a token mostly comes
         if self._cr and data:
             self._cr = False
             data = data.removeprefix(b"\n")
@@ -56,8 +59,6 @@ class EventReader:
         if rest := blocks.pop():
             self._held.append(rest)
         self._size = len(rest)
-        if len(blocks) == 1 and (payload := _payload(blocks[0])):
-            return [payload]  # the common case: one token
         return [payload for block in blocks if (payload := _payload(block)) is not None]
 
     def finish(self) -> list[bytes]:

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import orjson
 
-from dragoman.backends.base import Flow, Sink
+from dragoman.backends.base import ENOUGH, MORE, Flow, Sink
 from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.reader import Reader, ReaderState, Timeouts
+from dragoman.backends.reader import CLOSING, RUNNING, Reader, ReaderState, Timeouts
 from dragoman.translators.errors import GatewayError, Kind
 
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
@@ -33,8 +33,8 @@ class AnswerReader(Reader):
             self._body = bytearray()
 
     def received(self, data: bytes) -> Flow:
-        if self._state >= ReaderState.CLOSING:
-            return Flow.ENOUGH if self.over else Flow.MORE
+        if self._state >= CLOSING:
+            return ENOUGH if self.over else MORE
         if self._body is not None or not self._begun:
             return self._first(data)
         decoder = self._decoder
@@ -42,14 +42,14 @@ class AnswerReader(Reader):
             events = decoder.feed(data)
         except GatewayError as error:
             return self._fail(error)
-        flow = self._sink.feed(events) if events else Flow.MORE
+        flow = self._sink.feed(events) if events else MORE
         ending = decoder.stopping or decoder.done
-        if events and flow is Flow.MORE and self._state is ReaderState.RUNNING and not ending:
+        if events and flow is MORE and self._state is RUNNING and not ending:
             self.deadline = self._clock() + self._timeouts.between  # in the middle of the answer, as most reads are
             return flow
         begun = self._state is not ReaderState.WAITING
         flow = self._after(flow, events, progress=bool(events) or (begun and not data.startswith(b":")))
-        return self._await_end(END_OF_BODY) if decoder.done and flow is not Flow.ENOUGH else flow
+        return self._await_end(END_OF_BODY) if decoder.done and flow is not ENOUGH else flow
 
     def ended(self) -> None:
         if self._body is not None and self._state < ReaderState.CLOSING:

@@ -28,9 +28,10 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits, Unanswered
+from dragoman.backends.chat.aiohttp_transport import AiohttpTransport
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.chat.driver import drive, settle
+from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.prepared import PreparedChat, prepared
@@ -38,24 +39,27 @@ from dragoman.backends.chat.probe import Probe
 from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields, by_words
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.enforce import enforce
-from dragoman.backends.json_body import JsonBody, read_bounded
+from dragoman.backends.http1.client import Http1Transport
 from dragoman.backends.max_tokens import room_left
 from dragoman.backends.model_folder import PromptCounter
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.refusal import MAX_BODY, Refusal, for_log, read
 from dragoman.backends.trace_headers import OUTGOING
+from dragoman.backends.transport import NoAnswer, Reply, Transport, Unreachable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
 
 log = logging.getLogger(__name__)
 
-READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
+REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
+
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
 
-
-class _Stale(Exception):
-    """A pooled connection had died; nothing was received on it."""
+TRANSPORTS: dict[str, type[Http1Transport] | type[AiohttpTransport]] = {
+    "direct": Http1Transport,
+    "aiohttp": AiohttpTransport,
+}
 
 
 class ChatCompletions:
@@ -78,13 +82,13 @@ class ChatCompletions:
         self._settings = settings or Settings()
         self._model = model
         self._timeouts = timeouts or Timeouts()
-        self._tls: ssl.SSLContext | bool = tls or True
+        self._tls = tls
         self._name = name or urlsplit(url).netloc.rpartition("@")[2]
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
         if api_key and api_key.strip():
             self._headers["Authorization"] = f"Bearer {api_key.strip()}"
-        self._pooled: aiohttp.ClientSession | None = None
-        self._fresh: aiohttp.ClientSession | None = None
+        self._transport: Transport | None = None
+        self._session: aiohttp.ClientSession | None = None  # for questions to the server around the answers
         self._probe: Probe | None = None
         self._refused = RefusedFields()
         self._traits = Traits((ChatCompletions, self._settings), wakes=self._settings.wake_call is not None)
@@ -99,31 +103,23 @@ class ChatCompletions:
         return self._traits
 
     async def start(self) -> None:
-        if self._pooled is None:
-            self._pooled, self._fresh = self._session(fresh=False), self._session(fresh=True)
-            self._probe = Probe(self._pooled, self._base, self._settings, self._name)
+        if self._transport is None:
+            connect, transport = self._timeouts.connect, TRANSPORTS[self._settings.http_client]
+            url = f"{self._base}/chat/completions"
+            self._transport = transport(url, self._headers, tls=self._tls, connect=connect)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0, ssl=self._tls or True),
+                headers=self._headers,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+            )
+            self._probe = Probe(self._session, self._base, self._settings, self._name)
 
     async def close(self) -> None:
-        for session in (self._pooled, self._fresh):
-            if session is not None:
-                await session.close()
-        self._pooled = self._fresh = self._probe = None
-
-    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
-        # No limit on connections: admission limits the requests, and could not see a queue in here.
-        connector = (
-            aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls)
-            if fresh
-            else aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0, ssl=self._tls)
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._timeouts.connect),
-            trace_configs=[_reuse_trace()],
-            read_bufsize=READ_BUFFER,
-        )
+        for each in (self._transport, self._session):
+            if each is not None:
+                await each.close()
+        self._transport = self._session = self._probe = None
 
     # ----------------------------------------------------------------------------------------------------- the request
 
@@ -155,32 +151,32 @@ class ChatCompletions:
     # ------------------------------------------------------------------------------------------------------ connection
 
     @contextlib.asynccontextmanager
-    async def _opened(self, attempt: PreparedChat, sink: Sink) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response whose body is the answer; what is not read to its end is aborted."""
-        response = await self._ask(attempt, sink)
+    async def _opened(self, attempt: PreparedChat, sink: Sink) -> AsyncIterator[Reply]:
+        """The reply whose body is the answer; what is not read to its end ends the connection."""
+        reply = await self._ask(attempt, sink)
         try:
-            yield response
+            yield reply
         finally:
-            await settle(response)
+            await reply.close()
 
-    async def _ask(self, attempt: PreparedChat, sink: Sink) -> aiohttp.ClientResponse:
+    async def _ask(self, attempt: PreparedChat, sink: Sink) -> Reply:
         fresh = self._settings.fresh_connection
         clamped = False
         while True:
             asked = attempt.asked
-            try:
-                response = await self._post(final(attempt.body, self._settings, self._model), fresh, asked.affinity)
-            except _Stale:
+            body = final(attempt.body, self._settings, self._model)
+            reply = await self._post(body, fresh, asked.affinity)
+            if reply is None:
                 fresh = True
                 continue
-            if 200 <= response.status < 300:
-                return response
-            said = await _read_refusal(response)
-            log.warning("%s: status %d: %s", self._name, response.status, for_log(said))
-            if response.status in (401, 403):
+            if 200 <= reply.status < 300:
+                return reply
+            said = await _read_refusal(reply)
+            log.warning("%s: status %d: %s", self._name, reply.status, for_log(said))
+            if reply.status in (401, 403):
                 log.error("%s: the server refuses the gateway's key: check the backend's api key", self._name)
             refusal = read(said)
-            if found := self._refused_now(attempt, response.status, refusal):
+            if found := self._refused_now(attempt, reply.status, refusal):
                 attempt = attempt.rewritten(self._settings, refused=found)
                 for name in sorted(found):
                     sink.note(Note("field", name))
@@ -191,38 +187,31 @@ class ChatCompletions:
                 attempt = attempt.rewritten(self._settings, asked=silent)
                 sink.note(Note("field", "reasoning_effort"))
                 continue
-            error = classify(response.status, refusal, self._settings, response.headers)
+            error = classify(reply.status, refusal, self._settings, reply.headers)
             smaller = None if clamped else self._with_room_left(asked, error)
             if smaller is None:
                 raise error
             attempt, clamped = attempt.rewritten(self._settings, asked=smaller), True
             sink.note(Note("repair", "max_tokens"))
 
-    async def _post(self, body: bytes, fresh: bool, affinity: str | None) -> aiohttp.ClientResponse:
+    async def _post(self, body: bytes, fresh: bool, affinity: str | None) -> Reply | None:
+        """None: a connection that was kept had died, so it is worth a try on a new one."""
         await self.start()
-        session = self._fresh if fresh else self._pooled
-        assert session is not None
+        assert self._transport is not None
         headers = dict(OUTGOING.get())
         if (routing := self._settings.affinity_header) and affinity:
             headers[routing] = header_text(affinity)
-        connection = {"reused": False}
         try:
-            return await session.post(
-                f"{self._base}/chat/completions",
-                data=JsonBody(body),
-                headers=headers,
-                allow_redirects=False,
-                trace_request_ctx=connection,
-            )
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
+            return await self._transport.post(body, headers, fresh=fresh)
+        except Unreachable as error:
             log.warning("%s: cannot connect: %s", self._name, error)
             raise GatewayError(
                 Kind.BACKEND_DOWN, "The model server cannot be reached.", retry_after=1.0, source="backend"
             ) from None
-        except (aiohttp.ClientError, ConnectionError) as error:
-            if connection["reused"] and not fresh and self._settings.retry_stale:
-                raise _Stale from None
-            log.warning("%s: no answer: %r", self._name, error)
+        except NoAnswer as error:
+            if error.stale and self._settings.retry_stale:
+                return None
+            log.warning("%s: no answer: %s", self._name, error)
             raise Unanswered from None
 
     def _refused_by(self, request: Request) -> frozenset[str]:
@@ -294,24 +283,12 @@ def header_text(session: str) -> str:
     return session if plain else hashlib.sha256(session.encode("utf-8", "replace")).hexdigest()
 
 
-def _reuse_trace() -> aiohttp.TraceConfig:
-    """Marks a request that went out on a pooled connection."""
-
-    async def reused(
-        _session: aiohttp.ClientSession, context: Any, _params: aiohttp.TraceConnectionReuseconnParams
-    ) -> None:
-        if context.trace_request_ctx is not None:
-            context.trace_request_ctx["reused"] = True
-
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(reused)
-    return trace
-
-
-async def _read_refusal(response: aiohttp.ClientResponse) -> bytes:
+async def _read_refusal(reply: Reply) -> bytes:
+    """Where it breaks off, or takes longer than a refusal may, the status says enough."""
     try:
-        return await read_bounded(response, MAX_BODY)
-    except (aiohttp.ClientError, ConnectionError):
+        async with asyncio.timeout(REFUSAL_SECONDS):
+            return await reply.read(MAX_BODY)
+    except (ConnectionError, TimeoutError):
         return b""
     finally:
-        await settle(response)
+        await reply.close()

@@ -154,18 +154,15 @@ class ChatDecoder:
         if not isinstance(chunk, dict):
             raise _nonsense()
         try:
-            self._read(chunk)
+            if chunk.get("error") or chunk.get("object") == "error":
+                raise self._classify(200, chunk)
+            if (usage := chunk.get("usage")) is not None:
+                self._usage = read_usage(usage) if is_counted(usage) else self._usage
+            for choice in chunk.get("choices") or ():
+                if isinstance(choice, dict) and not choice.get("index"):  # only one choice is ever asked for
+                    self._choice(choice)
         except (AttributeError, TypeError, ValueError) as error:  # a list where an object belongs, and the like
             raise _nonsense() from error
-
-    def _read(self, chunk: dict[str, Any]) -> None:
-        if chunk.get("error") or chunk.get("object") == "error":
-            raise self._classify(200, chunk)
-        if (usage := chunk.get("usage")) is not None:
-            self._usage = read_usage(usage) if is_counted(usage) else self._usage
-        for choice in chunk.get("choices") or ():
-            if isinstance(choice, dict) and not choice.get("index"):  # only one choice is ever asked for
-                self._choice(choice)
 
     def _choice(self, choice: dict[str, Any]) -> None:
         if delta := choice.get("delta"):

@@ -1,39 +1,25 @@
-"""aiohttp's client as the driver of a reader: connections, reads and back-pressure, and nothing about an answer."""
+"""The driver of a reader: a task that opens the answer, waits for its end, and looks at the clock meanwhile."""
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AbstractAsyncContextManager
 
-import aiohttp
-
-from dragoman.backends.base import Flow
 from dragoman.backends.chat.answer import AnswerReader
-from dragoman.backends.json_body import abort
+from dragoman.backends.transport import Reply
 from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError
 
 
-async def drive(reader: AnswerReader, opened: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> None:
-    """Reads the body of the response that `opened` gives into the reader, and raises what is wrong with the answer."""
+async def drive(reader: AnswerReader, opened: AbstractAsyncContextManager[Reply]) -> None:
+    """Reads the body of the reply that `opened` gives into the reader, and raises what is wrong with the answer."""
     try:
-        async with Watch(reader) as watch, opened as response:
-            reader.head(response.content_type)
-            content = response.content
-            while data := await content.readany():
-                flow = reader.received(data)
-                if flow is Flow.ENOUGH:
-                    break
-                if flow is Flow.WAIT:
-                    await watch.writable()
-                if reader.deadline < watch.due:
-                    watch.follow()
-            else:
-                reader.ended()
+        async with Watch(reader) as watch, opened as reply:
+            reader.head(reply.content_type)
+            await reply.into(reader, watch)
     except TimeoutError:
         if not reader.over:
             reader.late()
-    except (aiohttp.ClientError, ConnectionError):
+    except ConnectionError:
         reader.lost()
     except GatewayError:
         if not reader.over:  # else the receiver left while the server refused
@@ -41,12 +27,3 @@ async def drive(reader: AnswerReader, opened: AbstractAsyncContextManager[aiohtt
     finally:
         reader.close()
     reader.check()
-
-
-async def settle(response: aiohttp.ClientResponse) -> None:
-    """Read to its end: back into the pool. Otherwise the connection is aborted, at once and for good."""
-    if response.content.is_eof():
-        response.release()
-        return
-    if abort(response):
-        await asyncio.sleep(0)  # the socket is closed in the loop's next turn

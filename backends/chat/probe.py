@@ -32,10 +32,11 @@ log = logging.getLogger(__name__)
 SLEEP_TTL = 0.3  # seconds; every request asks
 ABSENT_TTL = 60.0  # a proxy may answer for a server that is still starting, so an endpoint can appear later
 MODELS_TTL = 10.0
-LIMIT = aiohttp.ClientTimeout(total=5.0)
-SLEEP_LIMIT = aiohttp.ClientTimeout(total=2.0)  # requests wait for this answer
-WAKE_LIMIT = aiohttp.ClientTimeout(total=300.0)  # weights come back from the host's memory or from a disk
-COUNT_LIMIT = aiohttp.ClientTimeout(total=30.0)
+# Seconds that an answer may take.
+USUAL = 5.0
+SLEEP = 2.0  # requests wait for it
+WAKE = 300.0  # weights come back from the host's memory or from a disk
+COUNT = 30.0
 MAX_BODY = 8 * 1024 * 1024
 # Where servers write the window: vLLM and SGLang, TensorRT-LLM's proxies, OpenRouter-like lists, llama.cpp's meta.
 WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_seq_len", "n_ctx")
@@ -69,6 +70,7 @@ class Probe:
 
     def __init__(self, session: aiohttp.ClientSession, base: str, settings: Probing, name: str) -> None:
         self._session = session
+        self._connect = session.timeout.connect  # a limit of a request's own replaces all those of the session
         self._base = base
         self._root = re.sub(r"/v\d+$", "", base)
         self._settings = settings
@@ -93,7 +95,9 @@ class Probe:
         if path:
             try:
                 url = f"{self._root}{path}"
-                async with self._session.request(method, url, timeout=WAKE_LIMIT, allow_redirects=False) as response:
+                async with self._session.request(
+                    method, url, timeout=self._within(WAKE), allow_redirects=False
+                ) as response:
                     status = response.status
                     await read_bounded(response, MAX_BODY)
             except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
@@ -105,13 +109,16 @@ class Probe:
 
     # -------------------------------------------------------------------------------------------------------- questions
 
-    async def _get(self, url: str, limit: aiohttp.ClientTimeout = LIMIT) -> tuple[int, bytes]:
-        async with self._session.get(url, timeout=limit, allow_redirects=False) as response:
+    def _within(self, seconds: float) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=seconds, connect=self._connect)
+
+    async def _get(self, url: str, seconds: float = USUAL) -> tuple[int, bytes]:
+        async with self._session.get(url, timeout=self._within(seconds), allow_redirects=False) as response:
             return response.status, await read_bounded(response, MAX_BODY)
 
     async def _ask_asleep(self) -> bool:
         try:
-            status, body = await self._get(f"{self._root}{self._settings.sleep_path}", SLEEP_LIMIT)
+            status, body = await self._get(f"{self._root}{self._settings.sleep_path}", SLEEP)
         except (aiohttp.ClientError, ConnectionError, TimeoutError):
             return False
         if status in (404, 405, 501):
@@ -193,7 +200,7 @@ class Probe:
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         try:
             async with self._session.post(
-                f"{self._root}{path}", data=JsonBody(dumps(body)), timeout=COUNT_LIMIT, allow_redirects=False
+                f"{self._root}{path}", data=JsonBody(dumps(body)), timeout=self._within(COUNT), allow_redirects=False
             ) as response:
                 said = await read_bounded(response, MAX_BODY)
                 status = response.status

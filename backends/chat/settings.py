@@ -121,6 +121,11 @@ class Wire(Wording):
         "x-session-affinity",
         description="Header that names the request's session to an endpoint picker before the server; null: none.",
     )
+    http_client: Literal["direct", "aiohttp"] = Field(
+        "direct",
+        description="What reads the answers: direct hands on what the server sends at once; aiohttp does it through a "
+        "task, to compare with.",
+    )
     fresh_connection: bool = Field(False, description="A new connection for every stream.")
     retry_stale: bool = Field(
         True,

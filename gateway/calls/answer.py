@@ -12,8 +12,9 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import Enum
+from typing import Final
 
-from dragoman.backends.base import Flow, nothing
+from dragoman.backends.base import ENOUGH, MORE, WAIT, Flow, nothing
 from dragoman.gateway.calls.delivery import Delivery
 from dragoman.gateway.config import Timeouts
 from dragoman.gateway.telemetry.metrics import GAPS
@@ -28,6 +29,9 @@ class AnswerState(Enum):
     WAITING = "waiting"
     STREAMING = "streaming"
     ENDED = "ended"
+
+
+STREAMING: Final = AnswerState.STREAMING  # named for the hot path, as those of `Flow`
 
 
 class Answer:
@@ -58,7 +62,7 @@ class Answer:
         stage = self._stage
         if stage is not None:
             events = stage.feed(events)
-        flow = Flow.MORE
+        flow = MORE
         if events and self.gone_at is None:
             now = self._loop.time()
             if self.first_event_at is None:
@@ -71,7 +75,7 @@ class Answer:
             flow = self._deliver(self.stream.feed(events), now)
             if type(last := events[-1]) is Finished:
                 self.finished = last
-        return Flow.ENOUGH if (stage is not None and stage.enough) or self.gone_at is not None else flow
+        return ENOUGH if (stage is not None and stage.enough) or self.gone_at is not None else flow
 
     @property
     def wants_size(self) -> bool:
@@ -99,7 +103,7 @@ class Answer:
 
     def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
         """The frames of a whole answer are dropped: `body` gives the result."""
-        return Flow.MORE
+        return MORE
 
 
 class StreamedAnswer(Answer):
@@ -150,16 +154,16 @@ class StreamedAnswer(Answer):
         self._delivery.on_writable = nothing
 
     def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
-        self.state = AnswerState.STREAMING
+        self.state = STREAMING
         if not frames:
-            return Flow.MORE
+            return MORE
         self._written_at = now
         delivery = self._delivery
         delivery.write(frames)
         if delivery.gone:
             self.gone_at = now
-            return Flow.ENOUGH
-        return Flow.MORE if delivery.writable else Flow.WAIT
+            return ENOUGH
+        return MORE if delivery.writable else WAIT
 
     def _writable(self) -> None:
         self.on_writable()

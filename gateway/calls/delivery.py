@@ -3,7 +3,8 @@ other ways.
 
 `EventStream` is the way of server-sent events in an HTTP answer. Rules: a write is synchronous, so the frames of one
 upstream read leave in the turn of the loop in which they arrived; the head goes out with the first of them; whether
-the client keeps up is the connection's to say; after the client has gone nothing is written.
+the client keeps up is the connection's to say; after the client has gone nothing is written. Head and end are
+aiohttp's; between them chunks are written here: its way of writing one costs a microsecond more for each token.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class ClientConnection(Protocol):
 
     on_writable: Callable[[], object]
     on_lost: Callable[[], object]
+    transport: asyncio.Transport | None
 
     @property
     def writing_paused(self) -> bool: ...
@@ -85,13 +87,20 @@ class EventStream:
         return not self._connection.writing_paused
 
     def write(self, frames: Sequence[bytes]) -> None:
-        if self.gone:
-            return
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        try:
-            at_once((self._writer or at_once(self._begin())).write(data, drain=False))
-        except ConnectionError:
+        if self.gone or not data:  # an empty chunk would be the last one
+            return
+        if (writer := self._writer) is None:
+            self._write_first(data)
+            return
+        transport = self._connection.transport
+        if transport is None or transport.is_closing():
             self.gone = True
+            return
+        if writer.chunked:  # not for HTTP/1.0
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        writer.output_size += len(data)
+        transport.write(data)
 
     async def end(self) -> None:
         try:
@@ -105,6 +114,13 @@ class EventStream:
         self.gone = True
         if (transport := self._request.transport) is not None:
             transport.abort()
+
+    def _write_first(self, data: bytes) -> None:
+        """With the head, in one packet."""
+        try:
+            at_once(at_once(self._begin()).write(data, drain=False))
+        except ConnectionError:
+            self.gone = True
 
     async def _begin(self) -> StreamWriter:
         self.response.headers.update(self._headers())

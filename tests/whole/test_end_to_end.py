@@ -11,6 +11,8 @@ from tests.gateway_fakes import post_bytes
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import ASK, RESPONSES, over, served
 
+pytestmark = pytest.mark.usefixtures("each_http_client")
+
 
 async def test_an_answer_streamed_and_whole() -> None:
     async with served(Script(text_stream("hel", "lo")), Script(text_stream("hel", "lo"))) as it:

@@ -31,7 +31,7 @@ from tests.serving_command import serving
 from tests.serving_gateway import ASK, RESPONSES, Serving, over
 from tests.waiting import LIMIT, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("each_http_client")]
 
 BODY = text_stream("hel", "lo", " and", " good", "bye")
 COMPLETED = b"event: response.completed"

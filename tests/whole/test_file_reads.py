@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.gateway.serve.test_tls import Authority
+from tests.certificates import Authority
 from tests.scripted import Script, ScriptedServer, call_delta, chunk, model_list, sse, text_stream
 from tests.serving_command import Process, serving
 from tests.serving_gateway import PATHS, asking

@@ -1,24 +1,28 @@
 """The chat backend against a scripted server over real sockets: what it sends, how it ends, what it retries."""
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dragoman.backends.base import Health
+from dragoman.backends.chat import backend as backend_module
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
+from tests.backends.http1.test_pool import deaf
 from tests.recording import Recorder, answered, ask, counted
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
 from tests.waiting import LIMIT
+
+pytestmark = pytest.mark.usefixtures("each_http_client")
 
 TOOL = Tool("add", "Adds.", {"type": "object"})
 HELLO = text_stream("Hel", "lo")
@@ -140,24 +144,13 @@ async def test_nobody_listens() -> None:
 
 
 async def test_connecting_has_its_own_limit() -> None:
-    """A listener whose queue is full answers no SYN, as a dead host does not."""
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = []
-    for _ in range(4):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-        fillers.append(filler)
-    backend = ChatCompletions(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", timeouts=Timeouts(connect=0.2))
-    begun = time.monotonic()
-    try:
-        error = await failure(answered(backend, ask(), Recorder()))
-    finally:
-        await backend.close()
-        for open_socket in (listener, *fillers):
-            open_socket.close()
+    with deaf() as port:
+        backend = ChatCompletions(f"http://127.0.0.1:{port}/v1", timeouts=Timeouts(connect=0.2))
+        begun = time.monotonic()
+        try:
+            error = await failure(answered(backend, ask(), Recorder()))
+        finally:
+            await backend.close()
     assert error.kind is Kind.BACKEND_DOWN
     assert 0.1 < time.monotonic() - begun < 2
 
@@ -422,6 +415,19 @@ async def test_retry_after_of_a_busy_server_is_kept() -> None:
     async with serving(Script.json({"error": "full"}, 429, {"retry-after": "7"})) as (_, backend):
         error = await failure(answered(backend, ask(), Recorder()))
         assert (error.kind, error.retry_after) == (Kind.BUSY, 7.0)
+
+
+@pytest.mark.parametrize("rest", [{"hang_at": 9}, {"cut_at": 9}, {"cut_at": 9, "reset": True}])
+async def test_a_refusal_that_stops_in_the_middle_counts_by_its_status(
+    rest: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "REFUSAL_SECONDS", 0.2)
+    body = {"error": {"message": "Too many requests are waiting."}}
+    script = replace(Script.json(body, 429, {"retry-after": "7"}), **rest)
+    async with serving(script) as (server, backend):
+        error = await asyncio.wait_for(failure(answered(backend, ask(), Recorder())), 2)
+        assert (error.kind, error.retry_after) == (Kind.BUSY, 7.0)
+        await server.until(lambda: server.chats[0].outcome in ("client_gone", "cut"))
 
 
 async def test_a_sleeping_engine_is_asked_nothing() -> None:

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
 import pytest
 
 from dragoman.backends.base import nothing
@@ -21,6 +20,7 @@ from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.reader import Timeouts
+from dragoman.backends.transport import Reply
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Finished, StopReason, Usage
 from tests.recording import Recorder, answered, ask
@@ -30,6 +30,8 @@ from tests.waiting import LIMIT, until
 HELLO = text_stream("Hel", "lo")
 AT_THE_END = HELLO.index(b"[DONE]")
 LONG = Timeouts(first=60.0, between=60.0, usage=60.0)
+
+pytestmark = pytest.mark.usefixtures("each_http_client")
 
 
 @dataclass
@@ -166,7 +168,7 @@ def reading(sink: Recorder) -> AnswerReader:
 
 async def test_a_refusal_that_arrives_as_the_receiver_leaves_is_nobody_s() -> None:
     @asynccontextmanager
-    async def refusing() -> AsyncIterator[aiohttp.ClientResponse]:
+    async def refusing() -> AsyncIterator[Reply]:
         sink.on_left()
         raise GatewayError(Kind.BUSY, "full", source="backend")
         yield
@@ -178,7 +180,7 @@ async def test_a_refusal_that_arrives_as_the_receiver_leaves_is_nobody_s() -> No
 
 async def test_a_receiver_that_left_before_the_server_was_asked() -> None:
     @asynccontextmanager
-    async def asking() -> AsyncIterator[aiohttp.ClientResponse]:
+    async def asking() -> AsyncIterator[Reply]:
         await asyncio.sleep(LIMIT)
         raise AssertionError("the server is asked")
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,9 @@ from dragoman.backends.base import Backend, ModelInfo
 from dragoman.backends.chat import probe as chat_probe
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
+from dragoman.backends.reader import Timeouts
+from dragoman.translators.errors import GatewayError
+from tests.backends.http1.test_pool import deaf
 from tests.recording import ask, counted
 from tests.scripted import Script, ScriptedServer
 from tests.waiting import until
@@ -39,6 +43,18 @@ async def test_a_server_that_refuses_the_key_is_down() -> None:
     async with serving("generic") as (server, backend):
         server.on("GET", "/v1/models", Script.json({}, 401))
         assert (await backend.health()).state == "down"
+
+
+async def test_a_server_that_takes_no_connection_is_known_within_the_limit_for_connecting() -> None:
+    with deaf() as port:
+        backend = ChatCompletions(f"http://127.0.0.1:{port}/v1", timeouts=Timeouts(connect=0.2))
+        try:
+            async with asyncio.timeout(1.5):
+                assert (await backend.health()).state == "down"
+                with pytest.raises(GatewayError):
+                    await backend.models()
+        finally:
+            await backend.close()
 
 
 def asleep(backend: Backend) -> Callable[[], Awaitable[bool]]:

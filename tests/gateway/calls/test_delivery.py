@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_writer import StreamWriter
 
 from dragoman.backends.base import Flow, Sink
-from dragoman.gateway.calls.delivery import at_once
+from dragoman.gateway.calls.delivery import EventStream, at_once
 from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
 from tests.gateway_fakes import FakeBackend, Running, post_bytes, running
 from tests.recording import feed
 from tests.waiting import LIMIT, until
 
+PLAIN = {"route": "plain", "client_kind": "other"}
 STREAM = {"model": "only", "input": "hi", "stream": True}
 
 
@@ -40,6 +45,77 @@ async def test_a_client_of_http_1_0_gets_the_frames_without_chunks_and_the_end_o
         assert b"chunked" not in head
         assert body == b"created\npart=text\ntext=hel\ntext=lo\nfinished=stop\n"
         writer.close()
+
+
+async def test_every_write_is_a_chunk_and_the_connection_can_be_used_again() -> None:
+    async with running() as served:
+        reader, writer = await asked(served)
+        for again in (True, False):
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT)
+            assert b"\r\nTransfer-Encoding: chunked\r\n" in head
+            chunks = [chunk async for chunk in each_chunk(reader)]
+            assert b"".join(chunks) == b"created\npart=text\ntext=hel\ntext=lo\nfinished=stop\n"
+            assert len(chunks) > 1
+            if again:
+                writer.write(post_bytes(STREAM))
+        assert served.metric("dragoman_requests_total", outcome="completed", status="200", **PLAIN) == 2
+        writer.close()
+
+
+async def each_chunk(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while size := int((await asyncio.wait_for(reader.readuntil(b"\r\n"), LIMIT)).removesuffix(b"\r\n"), 16):
+        yield await reader.readexactly(size)
+        assert await reader.readexactly(2) == b"\r\n"
+    assert await reader.readexactly(2) == b"\r\n"
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+class Client:
+    """A client's connection whose answer has begun already, as `EventStream` sees it."""
+
+    def __init__(self, *, chunked: bool) -> None:
+        self.transport: Transport | None = Transport()
+        self.protocol = self
+        self.writer = StreamWriter(cast(BaseProtocol, self), asyncio.get_running_loop())
+        self.writer.chunked, self.writer.output_size = chunked, 100
+        self.stream = EventStream(cast(web.Request, self), dict)
+        self.stream._writer = self.writer
+
+
+@pytest.mark.parametrize(("chunked", "sent"), [(True, b"a\r\ndata: xyz\n\r\n"), (False, b"data: xyz\n")])
+async def test_the_frames_of_one_write_are_one_chunk_or_none_at_all(chunked: bool, sent: bytes) -> None:
+    client = Client(chunked=chunked)
+    assert client.transport is not None
+    client.stream.write([b"data: ", b"xyz\n"])
+    client.stream.write([b""])  # as a chunk it would end the answer
+    client.stream.write([])
+    client.stream.write([b"data: xyz\n"])
+    assert client.transport.writes == [sent, sent]
+    assert client.writer.output_size == 100 + 2 * len(sent)
+    assert not client.stream.gone
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_connection_that_is_closing_or_lost_takes_nothing(lost: bool) -> None:
+    client = Client(chunked=True)
+    transport = client.transport
+    assert transport is not None
+    transport.closing = True
+    client.transport = None if lost else transport
+    client.stream.write([b"x"])
+    assert client.stream.gone
+    assert not transport.writes
 
 
 async def test_a_client_that_catches_up_is_sent_the_rest() -> None:
