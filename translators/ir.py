@@ -68,6 +68,25 @@ class ToolResult:
     is_error: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type
+    object. A `deferred` one became known in the conversation, by a `ToolReference`."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool | None = None
+    deferred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReference(Text):
+    """A text that makes a deferred tool known; `tool` is set where it is the first one to do so."""
+
+    tool: Tool | None = None
+
+
 Part = Text | Refusal | Reasoning | Image | ToolCall | ToolResult
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -81,17 +100,6 @@ class Message:
 
 
 # -------------------------------------------------------------------------------------------------------------- request
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type
-    object."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-    strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,8 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`id` is unique and seeds every id that is made for this answer; `affinity` identifies the session for routing."""
+    """`id` is unique and seeds every id that is made for this answer; `affinity` identifies the session for routing.
+    With `prefill` the last message is the beginning of the answer, which the server is to go on with."""
 
     id: str
     model: str
@@ -164,6 +173,7 @@ class Request:
     thinking: Thinking = field(default_factory=Thinking)
     logprobs: int | None = None
     affinity: str | None = None
+    prefill: bool = False
 
 
 NoteKind = Literal["tool", "field", "item", "repair", "drop", "answer", "unenforced"]

@@ -42,6 +42,8 @@ class AnswerReader(Reader):
             events = decoder.feed(data)
         except GatewayError as error:
             return self._fail(error)
+        if events and self._state is ReaderState.WAITING and (size := decoder.prompt_tokens) is not None:
+            self._sink.prompt_size(size)
         flow = self._sink.feed(events) if events else Flow.MORE
         ending = decoder.stopping or decoder.done
         if events and flow is Flow.MORE and self._state is ReaderState.RUNNING and not ending:

@@ -31,7 +31,7 @@ from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits, Un
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.driver import drive, settle
-from dragoman.backends.chat.encode import Json, final, sent_fields, sent_tools
+from dragoman.backends.chat.encode import CONTINUATION, Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -280,8 +280,7 @@ class ChatCompletions:
             return await self._counter.count(replace(asked, tools=sent_tools(asked, self._settings)))
         sent = prepared.body
         body: Json = {"model": self._model or sent["model"], "messages": sent["messages"]}
-        if "tools" in sent:
-            body["tools"] = sent["tools"]
+        body |= {name: sent[name] for name in ("tools", *CONTINUATION) if name in sent}
         extra = self._settings.extra_body.get("chat_template_kwargs", {})
         if kwargs := {**sent.get("chat_template_kwargs", {}), **extra}:
             body["chat_template_kwargs"] = kwargs

@@ -92,6 +92,11 @@ class ChatDecoder:
     def notes(self) -> list[Note]:
         return self._parts.notes
 
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The prompt's size, where the server has said it so far."""
+        return None if self._usage is None else self._usage.input
+
     def feed(self, data: bytes) -> list[Event]:
         for payload in self._sse.feed(data):
             self._payload(payload)

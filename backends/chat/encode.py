@@ -18,12 +18,13 @@ from dragoman.backends.efforts import nearest_effort
 from dragoman.backends.prompts.messages import has_unseen_images, has_unsent_reasoning, render
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tools import described, shown_tools
-from dragoman.translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Tool
+from dragoman.translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Text, Tool
 from dragoman.translators.soft_words import EFFORTS
 
 Json = dict[str, Any]
 
 SAMPLING = tuple(Sampling.__slots__)
+CONTINUATION: Json = {"continue_final_message": True, "add_generation_prompt": False}
 
 
 def encode(request: Request, settings: Settings, refused: Collection[str] = ()) -> tuple[Json, tuple[Note, ...]]:
@@ -32,6 +33,10 @@ def encode(request: Request, settings: Settings, refused: Collection[str] = ()) 
     body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": True}
     if options := _stream_options(request, settings, refused):
         body["stream_options"] = options
+    if goes_on := _continuation(request, settings, refused):
+        body |= goes_on
+    elif request.prefill:
+        notes += (Note("item", "prefill"),)
     return body, notes
 
 
@@ -73,7 +78,8 @@ def sent_fields(request: Request, settings: Settings, refused: Collection[str] =
     """The names of all fields that some servers do not accept."""
     fields, _ = optional_fields(request, settings, refused)
     options = _stream_options(request, settings, refused)
-    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ())}
+    goes_on = _continuation(request, settings, refused)
+    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ()), *goes_on}
 
 
 def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -145,6 +151,16 @@ def _stream_options(request: Request, settings: Wire, refused: Collection[str]) 
     early = bool(request.tools) and not request.parallel_tool_calls
     continuous = early and settings.continuous_usage and "continuous_usage_stats" not in refused
     return {"include_usage": True, **({"continuous_usage_stats": True} if continuous else {})}
+
+
+def _continuation(request: Request, settings: Wire, refused: Collection[str]) -> Json:
+    """What makes the server go on with the last message. It needs text to go on with, and nothing that the answer is
+    forced to be: the server would begin that anew. vLLM refuses one field without the other."""
+    if not (request.prefill and settings.continue_final_message) or not CONTINUATION.keys().isdisjoint(refused):
+        return {}
+    said = any(isinstance(part, Text) and part.text.strip() for part in request.messages[-1].parts)
+    free = request.format is None and request.tool_choice in ("auto", "none")
+    return dict(CONTINUATION) if said and free else {}
 
 
 def _with_extra(body: Json, settings: Rendering) -> Json:

@@ -108,6 +108,13 @@ class Wire(Wording):
         "(`<think>`).",
     )
 
+    # ---- prefill
+    continue_final_message: bool = Field(
+        False,
+        description="Whether the server goes on with a last assistant message (continue_final_message); otherwise that "
+        "is sent as a turn of its own and noted.",
+    )
+
     # ---- usage
     usage: Literal["include_usage", "always", "none"] = Field(
         "include_usage", description="How usage comes in a stream: when asked for, unasked, or never."
@@ -205,6 +212,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "reasoning_field": "reasoning",  # vllm#27752 renamed it; its input accepts both names
         "tool_choice_none": "send",
         "strict_tools": True,
+        "continue_final_message": True,
         "continuous_usage": True,
         "health_path": "/health",
         "wake_call": "POST /wake_up",
@@ -215,6 +223,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "parameters": KNOWN_PARAMETERS - {"include_stop_str_in_output"},  # its own switch is no_stop_trim
         "reasoning_field": "reasoning_content",
         "strict_tools": True,
+        "continue_final_message": True,
         "continuous_usage": True,
         "health_path": "/health",
     },

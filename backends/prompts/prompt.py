@@ -72,12 +72,14 @@ class Prompt:
         self._settings = settings
 
     def notes(self, request: Request) -> tuple[Note, ...]:
-        """What the template cannot show."""
+        """What the template cannot show, or not in the way that was meant."""
         notes: list[Note] = []
         if request.tools and request.tool_choice != "none" and not self._template.takes_tools:
             notes.append(Note("tool", "auto:unsupported"))
         if has_unsent_reasoning(request.messages, self._settings):
             notes.append(Note("item", "reasoning"))
+        if request.prefill:
+            notes.append(Note("item", "prefill"))
         return tuple(notes)
 
     def text(self, request: Request, *, strftime_now: Callable[[str], str]) -> str:
