@@ -4,27 +4,29 @@ Rules: system messages keep their places; consecutive messages of one role becom
 become `tool` messages before the rest of it (`translators.history` then puts them in the order of the calls). What
 would spoil a prefix cache, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is
 taken from its text or, where that is empty, from our own seal in its signature; a foreign signature is not an error.
-What Anthropic's servers did earlier in a conversation is left out and noted, or refused, as the operator decides.
+Two kinds of blocks are read elsewhere: those that change the tools (`deferred`), and those that another system wrote
+(`foreign`).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import orjson
 
-from dragoman.translators.fields import noted
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.messages import media
+from dragoman.translators.messages.deferred import ToolChanges
+from dragoman.translators.messages.foreign import ForeignBlocks
 from dragoman.translators.messages.reading import (
     as_object,
     expect_object,
     expect_text,
     optional_text,
     refused,
-    unsupported,
     wrong_tag,
 )
 from dragoman.translators.messages.tools import MessagesCatalogue, upstream_name
@@ -32,12 +34,12 @@ from dragoman.translators.protocol import Context, Json
 from dragoman.translators.unreadable import Unreadable
 
 # Claude Code's first system block. It differs between conversations, so it would make every prefix differ.
-_ATTRIBUTION = "x-anthropic-billing-header:"
-_SERVER_BLOCKS = frozenset({"server_tool_use", "container_upload", "mcp_tool_use", "mcp_tool_result", "compaction"})
+_ATTRIBUTION = re.compile(r"x-anthropic-billing-header:[^\n]*\s*")
 
 
 def system_text(system: object, path: str) -> str:
-    """A system prompt (a string or text blocks) as one text without the attribution."""
+    """A system prompt (a string or text blocks) as one text without the attribution, which is a first block and nothing
+    else in it: whatever else begins like it is the client's own text."""
     if isinstance(system, str):
         texts = [system]
     elif isinstance(system, list):
@@ -49,11 +51,9 @@ def system_text(system: object, path: str) -> str:
             texts.append(expect_text(block, "text", place))
     else:
         raise refused(path, "Input should be a valid string or list of text blocks")
-    return "\n\n".join(text for text in map(_without_attribution, texts) if text)
-
-
-def _without_attribution(text: str) -> str:
-    return text.partition("\n")[2] if text.startswith(_ATTRIBUTION) else text
+    if texts and _ATTRIBUTION.fullmatch(texts[0]):
+        del texts[0]
+    return "\n\n".join(text for text in texts if text)
 
 
 class MessagesConversation:
@@ -61,10 +61,13 @@ class MessagesConversation:
 
     def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note]) -> None:
         self.messages: list[Message] = []
+        self.effort: str | None = None  # the last one that a system message asked for
         self._catalogue = catalogue
         self._context = context
         self._notes = notes
         self._unreadable = Unreadable(context.policy, notes, "document")
+        self._tools = ToolChanges(catalogue, context.policy, notes)
+        self._foreign = ForeignBlocks(context.policy, notes)
 
     def read(self, messages: list[Any]) -> None:
         for index, message in enumerate(messages):
@@ -76,11 +79,12 @@ class MessagesConversation:
                 case "assistant":
                     self._assistant(_blocks(given, path), f"{path}.content")
                 case "system":
-                    self.system(system_text(_content(given, path), f"{path}.content"))
+                    self._system(given, path)
                 case None if "role" not in given:
                     raise refused(f"{path}.role", "Field required")
                 case _:
                     raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
+        self._tools.chosen()
 
     def system(self, text: str) -> None:
         if text:
@@ -95,6 +99,38 @@ class MessagesConversation:
         else:
             self.messages.append(Message(role, tuple(parts)))
 
+    # ----------------------------------------------------------------------------------------------------------- system
+
+    def _system(self, message: Json, path: str) -> None:
+        """A system message in the conversation; what it says about effort counts from there on."""
+        if (config := message.get("output_config")) is not None:
+            place = f"{path}.output_config"
+            self.effort = optional_text(as_object(config, place), "effort", place) or self.effort
+        parts: list[Part] = []
+        for index, block in enumerate(_blocks(message, path)):
+            place = f"{path}.content.{index}"
+            part, last = self._system_part(as_object(block, place), place), parts[-1] if parts else None
+            if type(part) is Text and type(last) is Text:
+                parts[-1] = Text(f"{last.text}\n\n{part.text}")
+            elif part is not None:
+                parts.append(part)
+        if parts:
+            self.messages.append(Message("system", tuple(parts)))
+
+    def _system_part(self, block: Json, path: str) -> Text | None:
+        match block.get("type"):
+            case "text":
+                text = expect_text(block, "text", path)
+                return Text(text) if text else None
+            case "tool_addition":
+                return self._tools.addition(block, path)
+            case "tool_removal":
+                return self._tools.removal(block, path)
+            case other:
+                if self._foreign.read(block, path) is None:
+                    raise wrong_tag(path, other, "'text', 'tool_addition', 'tool_removal'")
+                return None
+
     # ------------------------------------------------------------------------------------------------------------- user
 
     def _user(self, blocks: list[Any], path: str) -> None:
@@ -106,8 +142,8 @@ class MessagesConversation:
             if given.get("type") == "tool_result":
                 self.messages.append(Message("tool", (self._result(given, place),)))
                 results += 1
-            elif not self._left_out(given, place):
-                parts += self._shown(given, place)
+            else:
+                parts += self._shown(given, place, said=True)
         if parts or not results:
             self._add("user", parts or [Text("")])  # a turn with nothing to show is still a turn
 
@@ -129,11 +165,11 @@ class MessagesConversation:
             given = as_object(inner, place)
             match given.get("type"):
                 case "tool_reference":
-                    parts.append(Text(f"Tool that can be called now: {expect_text(given, 'tool_name', place)}"))
+                    parts.append(self._tools.reference(given, place))
                 case "browser_state":
                     parts.append(Text(f"Browser state: {dumps({k: v for k, v in given.items() if k in _STATE_KEYS})}"))
                 case _:
-                    parts += self._shown(given, place)
+                    parts += self._shown(given, place, said=True)
         return ToolResult(call_id, tuple(parts) or (Text(""),), bool(is_error))
 
     # -------------------------------------------------------------------------------------------------------- assistant
@@ -152,10 +188,8 @@ class MessagesConversation:
                     parts.append(self._call(given, place))
                 case "image":
                     raise wrong_tag(place, "image", "'text', 'thinking', 'redacted_thinking', 'tool_use'")
-                case _ if not self._left_out(given, place):
-                    parts += self._shown(given, place)
                 case _:
-                    pass
+                    parts += self._shown(given, place)
         if parts:
             self._add("assistant", parts)
 
@@ -182,21 +216,13 @@ class MessagesConversation:
         upstream = upstream_name(name)
         if upstream != name:
             self._catalogue.names.setdefault(upstream, name)
+        self._tools.called(upstream)
         return ToolCall(call_id, upstream, dumps(expect_object(block, "input", path)))
 
     # ------------------------------------------------------------------------------------------------------ any content
 
-    def _left_out(self, block: Json, path: str) -> bool:
-        """Whether a block records what Anthropic's servers did, which no other server can continue."""
-        kind = block.get("type")
-        if not isinstance(kind, str) or not (kind in _SERVER_BLOCKS or kind.endswith("_tool_result")):
-            return False
-        if self._context.policy.hosted_tools == "reject":
-            raise unsupported(f"{path}.type", f"Blocks of type '{kind[:64]}' cannot be taken up by this gateway.")
-        self._notes.append(noted("item", kind))
-        return True
-
-    def _shown(self, block: Json, path: str) -> list[Text | Image]:
+    def _shown(self, block: Json, path: str, *, said: bool = False) -> list[Text | Image]:
+        """`said`: by the user, or by a tool."""
         match block.get("type"):
             case "text":
                 text = expect_text(block, "text", path)
@@ -210,6 +236,8 @@ class MessagesConversation:
             case other:
                 if "type" not in block:
                     raise refused(f"{path}.type", "Field required")
+                if (foreign := self._foreign.read(block, path, said=said)) is not None:
+                    return [*foreign]
                 raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
 
 
