@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Mapping, Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dragoman.translators.ir import Note, NoteKind, Sampling
 
 INT32 = 2**31 - 1  # what engines store such numbers in
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]  # also as 64.0, which is how Gson, Lua and R write it
+
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
@@ -31,12 +40,12 @@ class RequestFields(BaseModel):
     model: str = Field(min_length=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=INT32)
+    top_k: Whole | None = Field(None, ge=-1, le=INT32)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    seed: Whole | None = Field(None, ge=-(2**63), le=2**63 - 1)
 
 
 def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
