@@ -1,20 +1,27 @@
-"""The fields that a request body has in every client protocol: the model, and how to sample its answer.
+"""The fields that a request body has in every client protocol, and what becomes of keys that nobody reads.
 
 The schemas are strict about types and ranges (a bool is not an integer, a string is not a number) and lenient about
-what they do not know: unknown fields are kept apart in `model_extra`, so that a parser can report them.
+what they do not know. Nothing is lost in silence, at any depth: what pydantic checks keeps unknown fields apart, what
+is read by hand goes through `Given`, which remembers what was read, and `Unread` turns the rest into notes.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping, Sequence
-from typing import Annotated
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from dragoman.translators.ir import Note, NoteKind, Sampling
 
 INT32 = 2**31 - 1  # what engines store such numbers in
+_UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
+_INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.|$)")  # as the protocols write it: `messages[2].content`, `messages.2.content`
+_MOST_UNREAD = 32
+_NOTHING: tuple[object, ...] = (None, [], {})  # what a key may hold without saying anything
+_MISSING = object()
+_NONE: Set[str] = frozenset()
 
 
 def _whole(value: object) -> object:
@@ -23,13 +30,11 @@ def _whole(value: object) -> object:
 
 Whole = Annotated[int, BeforeValidator(_whole)]  # also as 64.0, which is how Gson, Lua and R write it
 
-_UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
-
 
 class Lenient(BaseModel):
-    """An object inside a body. Unknown fields of it are ignored."""
+    """An object inside a body. Unknown fields of it are kept apart for `Unread.of_model`."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="allow")
 
 
 class RequestFields(BaseModel):
@@ -71,6 +76,103 @@ def unusual(fields: BaseModel, ordinary: Mapping[str, Container[object]]) -> lis
 def unknown(fields: BaseModel) -> list[str]:
     """Names of the fields that the schema does not have."""
     return [name for name, value in (fields.model_extra or {}).items() if value is not None]
+
+
+class Unread:
+    """The keys of one request that nobody read.
+
+    A note has the path of the key without positions and values (`messages.content.citations`), and counts how often it
+    came. Only so many paths are kept: of the rest, `+499968` counts the keys.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._more = 0
+
+    def given(self, owner: Mapping[str, Any], path: str) -> Given:
+        """An object to be read by hand; `path` is its own."""
+        return Given(owner, path, self)
+
+    def of_model(self, model: BaseModel, path: str = "") -> None:
+        """What the schema of a checked object, and of those inside it, does not have."""
+        if model.model_extra:
+            self.add(path, model.model_extra)
+        for name, field in type(model).model_fields.items():
+            if isinstance(value := getattr(model, name), BaseModel):
+                self.of_model(value, _joined(path, field.alias or name))
+
+    def add(self, path: str, owner: Mapping[str, Any], read: Set[str] = _NONE, inert: Set[str] = _NONE) -> None:
+        """The keys of the object at `path`, except for those that were `read`, or that change nothing anywhere."""
+        place, seen = "", 0
+        for key, value in owner.items():
+            if key in read:
+                continue
+            seen += 1
+            if seen > _MOST_UNREAD:
+                self._more += len(owner) - len(read) - _MOST_UNREAD  # no longer worth a look at each
+                return
+            if key not in inert and value not in _NOTHING:
+                place = place or _INDEX.sub("", path)
+                self._count(_joined(place, key[:64]))
+
+    def notes(self) -> list[Note]:
+        notes = [Note("field", _UNPRINTABLE.sub("_", name), count) for name, count in self._counts.items()]
+        return [*notes, Note("field", f"+{self._more}", self._more)] if self._more else notes
+
+    def _count(self, name: str) -> None:
+        if name in self._counts or len(self._counts) < _MOST_UNREAD:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        else:
+            self._more += 1
+
+
+class Given(Mapping[str, Any]):
+    """An object as the client gave it. It remembers which of its keys were read; `close` notes the others."""
+
+    __slots__ = ("_owner", "_path", "_read", "_unread")
+
+    def __init__(self, owner: Mapping[str, Any], path: str, unread: Unread) -> None:
+        self._owner = owner
+        self._path = path
+        self._unread = unread
+        self._read: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self._owner.get(key, _MISSING)
+        if value is _MISSING:
+            return default
+        self._read.add(key)
+        return value
+
+    def __getitem__(self, key: str) -> Any:
+        self._read.add(key)
+        return self._owner[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._owner
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._owner)
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def inner(self, owner: Mapping[str, Any], path: str) -> Given:
+        """An object inside this one, to be read and closed in the same way."""
+        return Given(owner, path, self._unread)
+
+    def pass_over(self, *keys: str) -> None:
+        """Counts keys as read: another key stands for them, or they say what is the case anyway."""
+        self._read.update(key for key in keys if key in self._owner)
+
+    def close(self, inert: Set[str] = _NONE) -> None:
+        """Notes what was not read, except for `inert` keys, which change nothing anywhere."""
+        if len(self._read) != len(self._owner):
+            self._unread.add(self._path, self._owner, self._read, inert)
+
+
+def _joined(path: str, key: str) -> str:
+    return f"{path}.{key}" if path else key
 
 
 def noted(kind: NoteKind, name: str) -> Note:

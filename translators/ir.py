@@ -182,10 +182,11 @@ NoteKind = Literal["tool", "field", "item", "repair", "drop", "answer", "unenfor
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something dropped, repaired, odd or not enforced: counted in a metric, and listed in `x-dragoman-ignored` as
-    `kind:name` when it is known before the head goes out."""
+    `kind:name` when it is known before the head goes out. `count` is how often it came."""
 
     kind: NoteKind
     name: str
+    count: int = field(default=1, compare=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- answer

@@ -14,12 +14,13 @@ from typing import Any
 import orjson
 
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from dragoman.translators.openai.catalogue import Catalogue
+from dragoman.translators.openai.catalogue import INERT, Catalogue
 from dragoman.translators.openai.content import Media
-from dragoman.translators.openai.reading import expect_object, expect_text, filled_text, name_of, text_or_null
+from dragoman.translators.openai.reading import expect_text, filled_text, given_object, name_of, text_or_null
 from dragoman.translators.openai.refusals import missing, unsupported, wrong_type, wrong_value
-from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.protocol import Policy
 
 _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
 _TEXT_ONLY = ("text",)
@@ -32,12 +33,13 @@ _AUDIO_AND_VIDEO = frozenset({"input_audio", "audio_url", "video_url", "input_vi
 
 
 class ChatConversation:
-    """Reads `messages` one by one. `notes` grows with what is left out."""
+    """Reads `messages` one by one. `notes` grows with what is left out, `unread` with keys that nobody reads."""
 
-    def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note]) -> None:
+    def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note], unread: Unread) -> None:
         self.messages: list[Message] = []
         self._tools = tools
         self._notes = notes
+        self._unread = unread
         self._media = Media(policy, notes)
 
     def read(self, messages: object) -> None:
@@ -47,9 +49,11 @@ class ChatConversation:
             path = f"messages[{index}]"
             if not isinstance(message, dict):
                 raise wrong_type(path, "an object", message)
-            self.messages.append(self._message(message, path))
+            given = self._unread.given(message, path)
+            self.messages.append(self._message(given, path))
+            given.close(INERT)
 
-    def _message(self, message: Json, path: str) -> Message:
+    def _message(self, message: Given, path: str) -> Message:
         role = expect_text(message, "role", path)
         if role != "tool" and message.get("name") is not None and _NAME not in self._notes:
             self._notes.append(_NAME)
@@ -67,7 +71,7 @@ class ChatConversation:
             case other:
                 raise wrong_value(f"{path}.role", other, _ROLES)
 
-    def _assistant(self, message: Json, path: str) -> tuple[Part, ...]:
+    def _assistant(self, message: Given, path: str) -> tuple[Part, ...]:
         if message.get("function_call") is not None:
             raise _legacy(f"{path}.function_call", "'function_call' is not supported: use 'tool_calls'.")
         if message.get("audio") is not None:
@@ -90,44 +94,61 @@ class ChatConversation:
             raise wrong_type(path, "an array", calls)
         return [self._call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
 
-    def _call(self, call: Any, path: str) -> ToolCall:
-        if not isinstance(call, dict):
-            raise wrong_type(path, "an object", call)
+    def _call(self, value: Any, path: str) -> ToolCall:
+        if not isinstance(value, dict):
+            raise wrong_type(path, "an object", value)
+        call = self._unread.given(value, path)
+        call.pass_over("index")  # of the delta that it came in
+        read = self._read_call(call, path)
+        call.close()
+        return read
+
+    def _read_call(self, call: Given, path: str) -> ToolCall:
         id = filled_text(call, "id", path)
         match text_or_null(call, "type", path):
             case None | "function":
-                owner, place = expect_object(call, "function", path), f"{path}.function"
-                arguments = expect_text(owner, "arguments", place)
-                return ToolCall(id, self._tools.name("function", name_of(owner, place)), arguments)
+                owner, place = given_object(call, "function", path), f"{path}.function"
+                arguments, name = expect_text(owner, "arguments", place), name_of(owner, place)
+                owner.close()
+                return ToolCall(id, self._tools.name("function", name), arguments)
             case "custom":
-                owner, place = expect_object(call, "custom", path), f"{path}.custom"
-                arguments = orjson.dumps({"input": expect_text(owner, "input", place)}).decode()
-                return ToolCall(id, self._tools.name("custom", name_of(owner, place)), arguments)
+                owner, place = given_object(call, "custom", path), f"{path}.custom"
+                text, name = expect_text(owner, "input", place), name_of(owner, place)
+                owner.close()
+                return ToolCall(id, self._tools.name("custom", name), orjson.dumps({"input": text}).decode())
             case other:
                 raise wrong_value(f"{path}.type", other, "'function' and 'custom'")
 
-    def _result(self, message: Json, path: str) -> ToolResult:
+    def _result(self, message: Given, path: str) -> ToolResult:
         id = filled_text(message, "tool_call_id", path)
+        message.pass_over("name")  # of the tool, which the call has
         parts = _content(message, path, _OF_TOOLS, self._media)
         return ToolResult(id, tuple(part for part in parts if isinstance(part, Text | Image)))
 
 
-def _content(message: Json, path: str, kinds: Collection[str], media: Media) -> tuple[Text | Refusal | Image, ...]:
+def _content(message: Given, path: str, kinds: Collection[str], media: Media) -> tuple[Text | Refusal | Image, ...]:
     """`content`, a string or a list of parts of these kinds, as at least one part."""
     content, path = message.get("content"), f"{path}.content"
     if isinstance(content, str):
         return (Text(content),)
     if isinstance(content, list):
-        parts = [_part(part, f"{path}[{index}]", kinds, media) for index, part in enumerate(content)]
+        parts = [_part(message, part, f"{path}[{index}]", kinds, media) for index, part in enumerate(content)]
         return tuple(parts) or (Text(""),)
     if "content" not in message:
         raise missing(path)
     raise wrong_type(path, "a string or an array of content parts", content)
 
 
-def _part(part: Any, path: str, kinds: Collection[str], media: Media) -> Text | Refusal | Image:
-    if not isinstance(part, dict):
-        raise wrong_type(path, "an object", part)
+def _part(message: Given, value: Any, path: str, kinds: Collection[str], media: Media) -> Text | Refusal | Image:
+    if not isinstance(value, dict):
+        raise wrong_type(path, "an object", value)
+    part = message.inner(value, path)
+    read = _read_part(part, path, kinds, media)
+    part.close(INERT)
+    return read
+
+
+def _read_part(part: Given, path: str, kinds: Collection[str], media: Media) -> Text | Refusal | Image:
     kind = expect_text(part, "type", path)
     if kind in _AUDIO_AND_VIDEO:
         raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
@@ -139,16 +160,22 @@ def _part(part: Any, path: str, kinds: Collection[str], media: Media) -> Text | 
         case "refusal":
             return Refusal(expect_text(part, "refusal", path))
         case "file":
-            return media.file(expect_object(part, "file", path), f"{path}.file")
+            owner = given_object(part, "file", path)
+            file = media.file(owner, f"{path}.file")
+            owner.close()
+            return file
         case _:
             return _image(part, path, media)
 
 
-def _image(part: Json, path: str, media: Media) -> Image | Text:
+def _image(part: Given, path: str, media: Media) -> Image | Text:
     """`image_url` is an object; a bare string, which some clients send, means the same."""
     if isinstance(part.get("image_url"), str):
         return media.image(part, path)
-    return media.image(expect_object(part, "image_url", path), f"{path}.image_url", "url")
+    owner = given_object(part, "image_url", path)
+    image = media.image(owner, f"{path}.image_url", "url")
+    owner.close()
+    return image
 
 
 def _legacy(path: str, message: str) -> GatewayError:

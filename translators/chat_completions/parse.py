@@ -13,7 +13,7 @@ from dragoman.translators.chat_completions.schema import CreateChatCompletion
 from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamOptions
 from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted, unknown, unusual
+from dragoman.translators.fields import Unread, noted, unusual
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
@@ -29,15 +29,16 @@ def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateChatCompletion, body)
     _refuse(fields)
-    notes = _ignored(fields)
-    tools = ChatCatalogue(context.policy, notes)
+    notes, unread = _ignored(fields), Unread()
+    unread.of_model(fields)
+    tools = ChatCatalogue(context.policy, notes, unread)
     if fields.tools is not None:
         tools.declare_all(fields.tools, "tools")
     if fields.web_search_options is not None:
         tools.leave_out("web_search", "web_search_options")
     if fields.messages is None:
         raise missing("messages")
-    conversation = ChatConversation(tools, context.policy, notes)
+    conversation = ChatConversation(tools, context.policy, notes, unread)
     conversation.read(fields.messages)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
@@ -53,12 +54,13 @@ def parse(body: Json, context: Context) -> Turn:
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=_max_tokens(fields),
         sampling=sampling(fields),
-        format=answer_format(fields.response_format, "response_format", "json_schema"),
+        format=answer_format(fields.response_format, "response_format", unread, "json_schema"),
         thinking=_thinking(fields, notes),
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         affinity=affinity(fields, context) or fields.user or None,
     )
-    return Turn(request, fields.stream is True, ChatStream(context, _options(fields), tools), tuple(notes))
+    stream = ChatStream(context, _options(fields), tools)
+    return Turn(request, fields.stream is True, stream, (*notes, *unread.notes()))
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored
@@ -87,7 +89,6 @@ def _ignored(fields: CreateChatCompletion) -> list[Note]:
     names.extend(unusual(fields, _ORDINARY))
     if fields.stream_options is not None and not fields.stream:
         names.append("stream_options")
-    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
 
 

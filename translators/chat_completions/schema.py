@@ -41,5 +41,4 @@ class CreateChatCompletion(CreateFields):
     # Accepted and ignored, because some clients send them.
     audio: Any = None
     prediction: Any = None
-    prompt_cache_options: Any = None
     web_search_options: Any = None

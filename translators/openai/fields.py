@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field
 
 from dragoman.translators import fields as every_protocol
 from dragoman.translators import ir
-from dragoman.translators.fields import INT32, RequestFields
-from dragoman.translators.openai.reading import bool_or_null, expect_object, expect_text, text_or_null
+from dragoman.translators.fields import INT32, Given, Lenient, RequestFields, Unread
+from dragoman.translators.openai.reading import bool_or_null, expect_object, expect_text, given_object, text_or_null
 from dragoman.translators.openai.refusals import wrong_value
 from dragoman.translators.protocol import Context, Json
 
@@ -19,6 +19,15 @@ _SESSION_HEADERS = ("thread-id", "session-id", "session_id")
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+class CacheOptions(Lenient):
+    """Servers cache prefixes on their own."""
+
+    prewarm: bool | None = None
+    mode: Any = None
+    ttl: Any = None
+    comparison_response_id: Any = None
 
 
 class CreateFields(RequestFields):
@@ -37,6 +46,7 @@ class CreateFields(RequestFields):
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: CacheOptions | None = None
     store: bool | None = None
 
     # Extensions of the engines, sent by clients through `extra_body`.
@@ -61,24 +71,38 @@ def sampling(fields: CreateFields) -> ir.Sampling:
     )
 
 
-def answer_format(asked: Json | None, path: str, nested: str = "") -> ir.Format | None:
+def answer_format(asked: Json | None, path: str, unread: Unread, nested: str = "") -> ir.Format | None:
     """The format that the answer must have. `nested` is the key of `asked` that holds the schema's fields, where they
     are not beside `type`."""
     if asked is None:
         return None
+    given = unread.given(asked, path)
+    wanted = _format(given, path, nested)
+    given.close()
+    return wanted
+
+
+def _format(asked: Given, path: str, nested: str) -> ir.Format | None:
     match expect_text(asked, "type", path):
         case "text":
             return None
         case "json_object":
             return ir.JsonObject()
+        case "json_schema" if nested:
+            owner = given_object(asked, nested, path)
+            schema = _schema(owner, f"{path}.{nested}")
+            owner.close()
+            return schema
         case "json_schema":
-            owner = expect_object(asked, nested, path) if nested else asked
-            place = f"{path}.{nested}" if nested else path
-            strict, description = bool_or_null(owner, "strict", place), text_or_null(owner, "description", place)
-            name = expect_text(owner, "name", place)
-            return ir.JsonSchema(name, expect_object(owner, "schema", place), strict, description)
+            return _schema(asked, path)
         case other:
             raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
+
+
+def _schema(owner: Given, path: str) -> ir.JsonSchema:
+    strict, description = bool_or_null(owner, "strict", path), text_or_null(owner, "description", path)
+    name = expect_text(owner, "name", path)
+    return ir.JsonSchema(name, expect_object(owner, "schema", path), strict, description)
 
 
 def affinity(fields: CreateFields, context: Context) -> str | None:

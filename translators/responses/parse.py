@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted, unknown, unusual
+from dragoman.translators.fields import Unread, noted, unusual
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Text, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
@@ -34,16 +34,17 @@ def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateResponse, body)
     _refuse(fields)
-    notes = _ignored(fields)
-    catalogue = ResponsesCatalogue(context.policy, notes)
+    notes, unread = _ignored(fields), _unread(fields)
+    catalogue = ResponsesCatalogue(context.policy, notes, unread)
     if fields.tools is not None:
         catalogue.declare_all(fields.tools, "tools")
-    items = _read_items(fields, catalogue, context, notes)
+    items = Items(catalogue, context, notes, unread)
+    _read_input(fields, items)
     messages, repairs = repair(items.messages, strict=context.policy.strict_history)
     if not messages:
         raise invalid("Invalid 'input': the conversation has no messages.", "input", "empty_array")
     notes.extend(repairs)
-    choice, allowed = tool_choice.choose(fields.tool_choice, catalogue, notes)
+    choice, allowed = tool_choice.choose(fields.tool_choice, catalogue, notes, unread)
     if DROPPED in notes and allowed is None:
         fields.tool_choice = None  # the answer repeats what was done, not what was asked
     text = schema.known_text(schema.overridden(fields.text or TextConfig(), items.text), notes)
@@ -59,23 +60,21 @@ def parse(body: Json, context: Context) -> Turn:
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=fields.max_output_tokens,
         sampling=sampling(fields),
-        format=answer_format(text.format, items.format_path),
+        format=answer_format(text.format, items.format_path, unread),
         thinking=Thinking(effort=thinking.effort),
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
     )
     stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context))
-    return Turn(request, fields.stream is True, stream, tuple(notes))
+    return Turn(request, fields.stream is True, stream, (*notes, *unread.notes()))
 
 
-def _read_items(fields: CreateResponse, catalogue: ResponsesCatalogue, context: Context, notes: list[Note]) -> Items:
+def _read_input(fields: CreateResponse, items: Items) -> None:
     if fields.input is None:
         raise missing("input")
-    items = Items(catalogue, context, notes)
     if fields.instructions:
         items.messages.append(Message("system", (Text(fields.instructions),)))
     items.read(fields.input)
-    return items
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored
@@ -110,9 +109,15 @@ def _ignored(fields: CreateResponse) -> list[Note]:
         names.append("text.verbosity")
     if fields.reasoning and fields.reasoning.mode not in (None, "standard"):
         names.append("reasoning.mode")
-    names.extend(f"include.{name}" for name in fields.include or () if name not in schema.INCLUDES)
-    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
+
+
+def _unread(fields: CreateResponse) -> Unread:
+    """What the schema does not have."""
+    unread = Unread()
+    unread.of_model(fields)
+    unread.add("include", dict.fromkeys(fields.include or (), True), inert=schema.INCLUDES)
+    return unread
 
 
 # ----------------------------------------------------------------------------------------------------------- translated

@@ -33,10 +33,6 @@ class TextConfig(Lenient):
     verbosity: str | None = None
 
 
-class CacheOptions(Lenient):
-    prewarm: bool | None = None
-
-
 class CreateResponse(CreateFields):
     """The body of `POST /v1/responses` (responses API of 2026-11)."""
 
@@ -59,7 +55,6 @@ class CreateResponse(CreateFields):
     reasoning: Reasoning | None = None
     include: list[str] | None = None
     truncation: str | None = None
-    prompt_cache_options: CacheOptions | None = None
     background: bool | None = None
     previous_response_id: str | None = None
     # Refused as soon as they hold anything: see `parse`.
