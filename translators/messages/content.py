@@ -10,34 +10,36 @@ Two kinds of blocks are read elsewhere: those that change the tools (`deferred`)
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
+from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.messages import media
 from dragoman.translators.messages.deferred import ToolChanges
 from dragoman.translators.messages.foreign import ForeignBlocks
 from dragoman.translators.messages.reading import (
+    INERT,
     as_object,
     expect_object,
     expect_text,
+    given_element,
+    given_object,
     optional_text,
     refused,
     wrong_tag,
 )
-from dragoman.translators.messages.tools import MessagesCatalogue, upstream_name
-from dragoman.translators.protocol import Context, Json
+from dragoman.translators.messages.tools import MessagesCatalogue, dumps, upstream_name
+from dragoman.translators.protocol import Context
 from dragoman.translators.unreadable import Unreadable
 
 # Claude Code's first system block. It differs between conversations, so it would make every prefix differ.
 _ATTRIBUTION = re.compile(r"x-anthropic-billing-header:[^\n]*\s*")
 
 
-def system_text(system: object, path: str) -> str:
+def system_text(system: object, path: str, unread: Unread) -> str:
     """A system prompt (a string or text blocks) as one text without the attribution, which is a first block and nothing
     else in it: whatever else begins like it is the client's own text."""
     if isinstance(system, str):
@@ -46,9 +48,11 @@ def system_text(system: object, path: str) -> str:
         texts = []
         for index, block in enumerate(system):
             place = f"{path}.{index}"
-            if (kind := as_object(block, place).get("type")) != "text":
+            given = unread.given(as_object(block, place), place)
+            if (kind := given.get("type")) != "text":
                 raise wrong_tag(place, kind, "'text'")
-            texts.append(expect_text(block, "text", place))
+            texts.append(expect_text(given, "text", place))
+            given.close(INERT)
     else:
         raise refused(path, "Input should be a valid string or list of text blocks")
     if texts and _ATTRIBUTION.fullmatch(texts[0]):
@@ -57,14 +61,15 @@ def system_text(system: object, path: str) -> str:
 
 
 class MessagesConversation:
-    """Reads messages one by one into `messages`. `notes` grows with what is left out."""
+    """Reads messages one by one into `messages`. `notes` grows with what is left out, `unread` with unknown keys."""
 
-    def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note]) -> None:
+    def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note], unread: Unread) -> None:
         self.messages: list[Message] = []
         self.effort: str | None = None  # the last one that a system message asked for
         self._catalogue = catalogue
         self._context = context
         self._notes = notes
+        self._unread = unread
         self._unreadable = Unreadable(context.policy, notes, "document")
         self._tools = ToolChanges(catalogue, context.policy, notes)
         self._foreign = ForeignBlocks(context.policy, notes)
@@ -72,18 +77,19 @@ class MessagesConversation:
     def read(self, messages: list[Any]) -> None:
         for index, message in enumerate(messages):
             path = f"messages.{index}"
-            given = as_object(message, path)
+            given = self._unread.given(as_object(message, path), path)
             match given.get("role"):
                 case "user":
-                    self._user(_blocks(given, path), f"{path}.content")
+                    self._user(given, path)
                 case "assistant":
-                    self._assistant(_blocks(given, path), f"{path}.content")
+                    self._assistant(given, path)
                 case "system":
                     self._system(given, path)
                 case None if "role" not in given:
                     raise refused(f"{path}.role", "Field required")
                 case _:
                     raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
+            given.close(INERT)
         self._tools.chosen()
 
     def system(self, text: str) -> None:
@@ -101,15 +107,16 @@ class MessagesConversation:
 
     # ----------------------------------------------------------------------------------------------------------- system
 
-    def _system(self, message: Json, path: str) -> None:
+    def _system(self, message: Given, path: str) -> None:
         """A system message in the conversation; what it says about effort counts from there on."""
-        if (config := message.get("output_config")) is not None:
-            place = f"{path}.output_config"
-            self.effort = optional_text(as_object(config, place), "effort", place) or self.effort
+        if message.get("output_config") is not None:
+            config = given_object(message, "output_config", path)
+            self.effort = optional_text(config, "effort", f"{path}.output_config") or self.effort
+            config.close()
         parts: list[Part] = []
-        for index, block in enumerate(_blocks(message, path)):
-            place = f"{path}.content.{index}"
-            part, last = self._system_part(as_object(block, place), place), parts[-1] if parts else None
+        for block, place in _blocks(message, path):
+            part, last = self._system_part(block, place), parts[-1] if parts else None
+            block.close(INERT)
             if type(part) is Text and type(last) is Text:
                 parts[-1] = Text(f"{last.text}\n\n{part.text}")
             elif part is not None:
@@ -117,7 +124,7 @@ class MessagesConversation:
         if parts:
             self.messages.append(Message("system", tuple(parts)))
 
-    def _system_part(self, block: Json, path: str) -> Text | None:
+    def _system_part(self, block: Given, path: str) -> Text | None:
         match block.get("type"):
             case "text":
                 text = expect_text(block, "text", path)
@@ -133,21 +140,20 @@ class MessagesConversation:
 
     # ------------------------------------------------------------------------------------------------------------- user
 
-    def _user(self, blocks: list[Any], path: str) -> None:
+    def _user(self, message: Given, path: str) -> None:
         parts: list[Part] = []
         results = 0
-        for index, block in enumerate(blocks):
-            place = f"{path}.{index}"
-            given = as_object(block, place)
-            if given.get("type") == "tool_result":
-                self.messages.append(Message("tool", (self._result(given, place),)))
+        for block, place in _blocks(message, path):
+            if block.get("type") == "tool_result":
+                self.messages.append(Message("tool", (self._result(block, place),)))
                 results += 1
             else:
-                parts += self._shown(given, place, said=True)
+                parts += self._shown(block, place, said=True)
+            block.close(INERT)
         if parts or not results:
             self._add("user", parts or [Text("")])  # a turn with nothing to show is still a turn
 
-    def _result(self, block: Json, path: str) -> ToolResult:
+    def _result(self, block: Given, path: str) -> ToolResult:
         call_id = expect_text(block, "tool_use_id", path)
         if not call_id:
             raise refused(f"{path}.tool_use_id", "String should have at least 1 character")
@@ -162,44 +168,44 @@ class MessagesConversation:
         parts: list[Text | Image] = []
         for index, inner in enumerate(content):
             place = f"{path}.content.{index}"
-            given = as_object(inner, place)
+            given = given_element(block, inner, place)
             match given.get("type"):
                 case "tool_reference":
                     parts.append(self._tools.reference(given, place))
                 case "browser_state":
-                    parts.append(Text(f"Browser state: {dumps({k: v for k, v in given.items() if k in _STATE_KEYS})}"))
+                    parts.append(Text(f"Browser state: {dumps({k: given[k] for k in given if k in _STATE_KEYS})}"))
                 case _:
                     parts += self._shown(given, place, said=True)
+            given.close(INERT)
         return ToolResult(call_id, tuple(parts) or (Text(""),), bool(is_error))
 
     # -------------------------------------------------------------------------------------------------------- assistant
 
-    def _assistant(self, blocks: list[Any], path: str) -> None:
+    def _assistant(self, message: Given, path: str) -> None:
         parts: list[Part] = []
-        for index, block in enumerate(blocks):
-            place = f"{path}.{index}"
-            given = as_object(block, place)
-            match given.get("type"):
+        for block, place in _blocks(message, path):
+            match block.get("type"):
                 case "thinking":
-                    parts += self._thinking(given, place)
+                    parts += self._thinking(block, place)
                 case "redacted_thinking":
-                    parts += self._redacted(given, place)
+                    parts += self._redacted(block, place)
                 case "tool_use":
-                    parts.append(self._call(given, place))
+                    parts.append(self._call(block, place))
                 case "image":
                     raise wrong_tag(place, "image", "'text', 'thinking', 'redacted_thinking', 'tool_use'")
                 case _:
-                    parts += self._shown(given, place)
+                    parts += self._shown(block, place)
+            block.close(INERT)
         if parts:
             self._add("assistant", parts)
 
-    def _thinking(self, block: Json, path: str) -> list[Part]:
+    def _thinking(self, block: Given, path: str) -> list[Part]:
         text, signature = expect_text(block, "thinking", path), optional_text(block, "signature", path)
         if text.strip():
             return [Reasoning(text)]
         return self._opened(signature or "", "thinking")
 
-    def _redacted(self, block: Json, path: str) -> list[Part]:
+    def _redacted(self, block: Given, path: str) -> list[Part]:
         return self._opened(expect_text(block, "data", path), "redacted_thinking")
 
     def _opened(self, sealed: str, kind: str) -> list[Part]:
@@ -208,11 +214,13 @@ class MessagesConversation:
             self._notes.append(Note("item", kind))
         return [Reasoning(text)] if text else []
 
-    def _call(self, block: Json, path: str) -> ToolCall:
+    def _call(self, block: Given, path: str) -> ToolCall:
         call_id, name = expect_text(block, "id", path), expect_text(block, "name", path)
         for key, value in (("id", call_id), ("name", name)):
             if not value:
                 raise refused(f"{path}.{key}", "String should have at least 1 character")
+        if (caller := block.get("caller")) != _DIRECT:
+            self._unread.add(path, {"caller": caller})
         upstream = upstream_name(name)
         if upstream != name:
             self._catalogue.names.setdefault(upstream, name)
@@ -221,7 +229,7 @@ class MessagesConversation:
 
     # ------------------------------------------------------------------------------------------------------ any content
 
-    def _shown(self, block: Json, path: str, *, said: bool = False) -> list[Text | Image]:
+    def _shown(self, block: Given, path: str, *, said: bool = False) -> list[Text | Image]:
         """`said`: by the user, or by a tool."""
         match block.get("type"):
             case "text":
@@ -241,28 +249,19 @@ class MessagesConversation:
                 raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
 
 
+_DIRECT = {"type": "direct"}  # as in every answer of ours
 _STATE_KEYS = ("tabs", "state_changes")
 
 
-def _content(message: Json, path: str) -> Any:
+def _blocks(message: Given, path: str) -> Iterator[tuple[Given, str]]:
+    """The blocks of `content`, each with its path, to be closed when they are read. A string is short for one text
+    block."""
+    content, path = message.get("content"), f"{path}.content"
     if "content" not in message:
-        raise refused(f"{path}.content", "Field required")
-    return message["content"]
-
-
-def _blocks(message: Json, path: str) -> list[Any]:
-    """`content` as a list of blocks. A string is short for one text block."""
-    content = _content(message, path)
+        raise refused(path, "Field required")
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
+        content = [{"type": "text", "text": content}] if content else []
     if not isinstance(content, list):
-        raise refused(f"{path}.content", "Input should be a valid string or list of content blocks")
-    return content
-
-
-def dumps(value: object) -> str:
-    """JSON in one form, so that the same history always renders the same way."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # an integer beyond 64 bits or half a surrogate pair: valid JSON that orjson does not write
-        return json.dumps(value, separators=(",", ":"))
+        raise refused(path, "Input should be a valid string or list of content blocks")
+    for index, block in enumerate(content):
+        yield given_element(message, block, f"{path}.{index}"), f"{path}.{index}"

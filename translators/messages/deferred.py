@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import Given, noted
 from dragoman.translators.ir import Named, Note, Text, Tool, ToolReference
 from dragoman.translators.messages.hosted import LeftOut
-from dragoman.translators.messages.reading import expect_object, expect_text, refused
-from dragoman.translators.messages.tools import MessagesCatalogue, custom_shape, read_tool, upstream_name
-from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.messages.reading import expect_text, given_object, refused
+from dragoman.translators.messages.tools import MessagesCatalogue, read_tool, upstream_name
+from dragoman.translators.protocol import Policy
 
 KNOWN = "Tool that can be called now: {name}"
 GONE = "Tool that can no longer be called: {name}"
@@ -33,40 +33,45 @@ class ToolChanges:
         self._policy = policy
         self._notes = notes
 
-    def reference(self, block: Json, path: str) -> ToolReference:
-        """A `tool_reference`; it has another key for the name in results than in additions."""
-        return self._known(upstream_name(expect_text(block, "tool_name" if "tool_name" in block else "name", path)))
+    def reference(self, block: Given, path: str) -> ToolReference:
+        """A `tool_reference` in a result or in an addition."""
+        return self._known(_name(block, path))
 
     def called(self, name: str) -> None:
         """The model has called the tool `name`, so it knows it, wherever that was said."""
         if (tool := self._catalogue.deferred.pop(name, None)) is not None:
             self._append(replace(tool, deferred=False))
 
-    def addition(self, block: Json, path: str) -> Text | None:
+    def addition(self, block: Given, path: str) -> Text | None:
         """What is said at the place of a `tool_addition`, None where the tool cannot be called here."""
-        tool, place = expect_object(block, "tool", path), f"{path}.tool"
+        tool, place = given_object(block, "tool", path), f"{path}.tool"
         match tool.get("type"):
             case "tool_reference":
-                return self.reference(tool, place)
+                said: Text | None = self.reference(tool, place)
             case "tool_definition":
-                return self._defined(expect_object(tool, "definition", place), f"{place}.definition")
+                said = self._defined(tool, place)
             case _:
+                tool.pass_over(*tool)
                 self._notes.append(noted("item", "tool_addition"))
-                return None
+                said = None
+        tool.close()
+        return said
 
-    def removal(self, block: Json, path: str) -> Text:
-        tool, place = expect_object(block, "tool", path), f"{path}.tool"
-        name = expect_text(tool, "tool_name" if "tool_name" in tool else "name", place)
-        return Text(GONE.format(name=upstream_name(name)))
+    def removal(self, block: Given, path: str) -> Text:
+        tool, place = given_object(block, "tool", path), f"{path}.tool"
+        name = _name(tool, place)
+        tool.pass_over("type")
+        tool.close()
+        return Text(GONE.format(name=name))
 
     def chosen(self) -> None:
         """The request itself names a tool that must be called."""
         if isinstance(choice := self._catalogue.choice, Named):
             self.called(choice.name)
 
-    def _defined(self, definition: Json, path: str) -> Text | None:
-        tool, place = custom_shape(definition, path)
-        read = read_tool(tool, place, self._catalogue, self._policy, self._notes)
+    def _defined(self, owner: Given, path: str) -> Text | None:
+        definition = given_object(owner, "definition", path)
+        read, _ = read_tool(definition, f"{path}.definition", self._catalogue, self._policy, self._notes)
         if isinstance(read, LeftOut):
             return None
         if read.name not in self._catalogue.deferred:
@@ -87,6 +92,11 @@ class ToolChanges:
         if len(self._catalogue.tools) >= self._policy.max_tools:
             raise refused("tools", f"List should have at most {self._policy.max_tools} items after validation")
         self._catalogue.tools += (tool,)
+
+
+def _name(reference: Given, path: str) -> str:
+    """The name as the server knows it. In results it has another key than in additions and removals."""
+    return upstream_name(expect_text(reference, "tool_name" if "tool_name" in reference else "name", path))
 
 
 def _is_same(tool: Tool, other: Tool) -> bool:

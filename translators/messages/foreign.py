@@ -9,10 +9,10 @@ that the model can say that it did not see it. The operator can have all of it r
 
 from __future__ import annotations
 
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import Given, noted
 from dragoman.translators.ir import Note, Text
 from dragoman.translators.messages.reading import unsupported
-from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.protocol import Policy
 from dragoman.translators.unreadable import in_place_of
 
 _KNOWN = frozenset(
@@ -30,13 +30,14 @@ class ForeignBlocks:
         self._notes = notes
         self._mcp_names: dict[str, str] = {}  # of the MCP tools that were called, by the call's id
 
-    def read(self, block: Json, path: str, *, said: bool = False) -> list[Text] | None:
+    def read(self, block: Given, path: str, *, said: bool = False) -> list[Text] | None:
         """What is shown of a foreign block, None for any other. `said`: by the user, or by a tool."""
         kind = block.get("type")
         if not isinstance(kind, str) or kind in _KNOWN:
             return None
         if kind == "compaction":
             return self._compaction(block)
+        block.pass_over(*block)  # noted as a whole
         if self._policy.hosted_tools == "reject":
             raise unsupported(f"{path}.type", f"Blocks of type '{kind[:64]}' cannot be taken up by this gateway.")
         self._notes.append(note := noted("item", kind))
@@ -48,13 +49,13 @@ class ForeignBlocks:
             return [Text(in_place_of(f"content of type {note.name}", "this gateway cannot read it"))]
         return []
 
-    def _compaction(self, block: Json) -> list[Text]:
+    def _compaction(self, block: Given) -> list[Text]:
         if texts := _texts(block.get("content")):
             return texts
         self._notes.append(Note("item", "compaction"))
         return []
 
-    def _mcp_result(self, block: Json) -> list[Text]:
+    def _mcp_result(self, block: Given) -> list[Text]:
         texts = _texts(block.get("content"))
         if not texts:
             return []

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from dragoman.translators import ir, soft_words
-from dragoman.translators.fields import noted, sampling, unknown, unusual
+from dragoman.translators.fields import Unread, noted, sampling, unusual
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
@@ -65,10 +65,11 @@ def parse_count(body: Json, context: Context) -> Request:
 
 
 def _request(fields: CreateMessage, context: Context) -> tuple[Request, MessagesCatalogue, list[Note]]:
-    notes = _ignored(fields)
+    notes, unread = _ignored(fields), Unread()
+    unread.of_model(fields)
     _hosted(fields, context, notes)
-    catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes)
-    conversation = _conversation(fields, catalogue, context, notes)
+    catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes, unread)
+    conversation = _conversation(fields, catalogue, context, notes, unread)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
         raise refused("messages", "at least one message is required")
@@ -87,15 +88,15 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
         affinity=_affinity(fields, context),
         prefill=messages[-1].role == "assistant",
     )
-    return request, catalogue, notes
+    return request, catalogue, [*notes, *unread.notes()]
 
 
 def _conversation(
-    fields: CreateMessage, catalogue: MessagesCatalogue, context: Context, notes: list[Note]
+    fields: CreateMessage, catalogue: MessagesCatalogue, context: Context, notes: list[Note], unread: Unread
 ) -> MessagesConversation:
-    conversation = MessagesConversation(catalogue, context, notes)
+    conversation = MessagesConversation(catalogue, context, notes, unread)
     if fields.system is not None:
-        conversation.system(system_text(fields.system, "system"))
+        conversation.system(system_text(fields.system, "system", unread))
     conversation.read(fields.messages)
     return conversation
 
@@ -119,7 +120,12 @@ def _ignored(fields: CreateMessage) -> list[Note]:
     if fields.container is not None:
         names.append("container")
     names.extend(_context_edits(fields.context_management))
-    names.extend(unknown(fields))
+    if (
+        fields.output_format is not None
+        and fields.output_config is not None
+        and fields.output_config.format is not None
+    ):
+        names.append("output_format")
     return [noted("field", name) for name in names]
 
 
@@ -127,10 +133,14 @@ def _context_edits(management: Any) -> list[str]:
     """`context_management`, unless it asks for nothing, as Claude Code's "keep all" does."""
     if management is None:
         return []
-    edits = management.get("edits") if isinstance(management, dict) else None
-    if isinstance(edits, list) and all(isinstance(edit, dict) and edit.get("keep") == "all" for edit in edits):
+    edits = management["edits"] if isinstance(management, dict) and management.keys() == {"edits"} else None
+    if isinstance(edits, list) and all(map(_keeps_all, edits)):
         return []
     return ["context_management"]
+
+
+def _keeps_all(edit: object) -> bool:
+    return isinstance(edit, dict) and edit.keys() <= {"type", "keep"} and edit.get("keep") == "all"
 
 
 def _hosted(fields: CreateMessage, context: Context, notes: list[Note]) -> None:
