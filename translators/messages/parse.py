@@ -171,7 +171,10 @@ def _thinking(fields: CreateMessage, later: str | None, notes: list[Note]) -> Th
     if asked is None:
         return Thinking(effort)
     known(asked.display, _DISPLAYS, "summarized", "thinking.display", notes)
-    match _thinking_type(asked.type, notes):
+    kind = _thinking_type(asked.type, notes)
+    if kind in ("adaptive", "between_tools") and asked.budget_tokens is not None:
+        notes.append(Note("field", "thinking.budget_tokens"))
+    match kind:
         case "disabled":
             return Thinking("none")
         case "enabled":

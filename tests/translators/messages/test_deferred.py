@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.backends.prompts.messages import render
+from dragoman.backends.prompts.rendering import Rendering
+from dragoman.backends.prompts.tools import shown_tools
 from dragoman.translators.ir import Named, Note, Request, Text, Tool, ToolReference, ToolResult
 from dragoman.translators.protocol import Json, Policy
 from tests.translators.messages.test_parse import (
@@ -215,6 +219,7 @@ def conversations(draw: st.DrawFn) -> list[list[Json]]:
                         [user("a"), system(*map(addition, picked)), user("b"), assistant(text("c"))],
                         [user("a"), system(definition(tool(f"made{len(picked)}"))), assistant(text("c"))],
                         [user("a"), system(removal(picked[0])), assistant(text("c"))],
+                        [user([result(f"lost{number}", [reference(picked[0])])]), assistant(text("b"))],
                         [user("a"), assistant(text("b"))],
                     ]
                 )
@@ -227,12 +232,28 @@ def conversations(draw: st.DrawFn) -> list[list[Json]]:
 def test_the_prompt_of_a_turn_begins_that_of_the_next(turns: list[list[Json]], random: Any) -> None:
     """Whatever was found, added, removed or called, and however the client sorts what it defers."""
     history: list[Json] = []
-    before: Request | None = None
+    requests: list[Request] = []
     for turn in turns:
         sorted_anew = random.sample(HIDDEN, len(HIDDEN))
-        now = parse(*history, turn[0], tools=[tool("seek"), *sorted_anew]).request
-        if before is not None:
-            assert now.messages[: len(before.messages)] == before.messages
-            assert now.tools[: len(before.tools)] == before.tools
-        before = now
+        requests.append(parse(*history, turn[0], tools=[tool("seek"), *sorted_anew]).request)
         history += turn
+    for before, after in pairwise(requests):
+        assert after.messages[: len(before.messages)] == before.messages
+        assert after.tools[: len(before.tools)] == before.tools
+        for shown in ("listed", "in_place", "native"):
+            settings = Rendering.model_validate({"deferred_tools": shown})
+            earlier, later = render(before.messages, settings), render(after.messages, settings)
+            assert later[: len(earlier)] == earlier
+
+
+@given(conversations())
+def test_what_is_described_in_its_place_leaves_the_list_as_it_was(turns: list[list[Json]]) -> None:
+    """Unless a tool was called that nothing had made known: that one cannot be described anywhere else."""
+    history = [message for turn in turns for message in turn]
+    request = parse(*history, user("end"), tools=[tool("seek"), *HIDDEN]).request
+    settings = Rendering(deferred_tools="in_place")
+    said = str(render(request.messages, settings))
+    for each in request.tools:
+        listed, described = each in shown_tools(request, settings), f'{{"name":"{each.name}"' in said
+        assert listed != described
+        assert listed == (not each.deferred)

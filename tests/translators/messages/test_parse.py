@@ -299,7 +299,11 @@ def test_thinking_in_all_its_forms(fields: Json, expected: Thinking) -> None:
         ({"thinking": {"type": "adaptive", "display": "updates"}}, Thinking("high"), ["thinking.display"]),
         ({"thinking": {"type": "adaptive", "display": ""}}, Thinking("high"), []),
         ({"thinking": {"type": "sometimes"}}, Thinking("high"), ["thinking.type"]),
-        ({"thinking": {"type": "sometimes", "budget_tokens": 9}}, Thinking("high"), ["thinking.type"]),
+        (
+            {"thinking": {"type": "sometimes", "budget_tokens": 9}},
+            Thinking("high"),
+            ["thinking.type", "thinking.budget_tokens"],
+        ),
         ({"thinking": {"type": "off"}}, Thinking("none"), ["thinking.type"]),
         ({"output_config": {"effort": "ultra"}}, Thinking("max"), ["output_config.effort"]),
         (
@@ -323,6 +327,13 @@ def test_custom_tools_pass() -> None:
     tools = parse(tools=[LS, strict, {**PWD, "eager_input_streaming": True}]).request.tools
     assert [(tool.name, tool.strict) for tool in tools] == [("ls", None), ("strict", True), ("pwd", None)]
     assert tools[0].parameters == LS["input_schema"]
+
+
+def test_examples_are_shown_below_the_description() -> None:
+    examples = [{"a": 10**30}, {"a": "half \ud83d"}]
+    [shown] = parse(tools=[{**LS, "input_examples": examples}]).request.tools
+    assert shown.description.startswith("Lists.\n\nExamples of its input:\n{")
+    assert str(10**30) in shown.description
 
 
 @pytest.mark.parametrize(
@@ -412,6 +423,8 @@ def test_formats() -> None:
     asked = {"type": "json_schema", "schema": schema}
     assert parse(output_config={"format": asked}).request.format == wanted
     assert parse(output_format=asked).request.format == wanted
+    both = parse(output_config={"format": asked}, output_format={**asked, "schema": {}})
+    assert (both.request.format, both.notes) == (wanted, (Note("field", "output_format"),))
     assert parse(output_config={"effort": "low"}).request.format is None
 
 
@@ -466,6 +479,8 @@ def test_what_changes_nothing_is_noted_or_ordinary() -> None:
         container="c1",
         **odd,
     )
+    more = parse(context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all", "new": 1}]})
+    assert more.notes == (Note("field", "context_management"),)
     assert set(loud.notes) == {
         Note("field", "speed"),
         Note("field", "inference_geo"),
