@@ -72,7 +72,7 @@ class MessagesConversation:
         self._unread = unread
         self._unreadable = Unreadable(context.policy, notes, "document")
         self._tools = ToolChanges(catalogue, context.policy, notes)
-        self._foreign = ForeignBlocks(context.policy, notes)
+        self._foreign = ForeignBlocks(context.policy)
 
     def read(self, messages: list[Any]) -> None:
         for index, message in enumerate(messages):
@@ -91,6 +91,7 @@ class MessagesConversation:
                     raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
             given.close(INERT)
         self._tools.chosen()
+        self._notes.extend(self._foreign.notes())
 
     def system(self, text: str) -> None:
         if text:

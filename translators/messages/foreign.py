@@ -19,15 +19,16 @@ _KNOWN = frozenset(
     {"text", "image", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"}
     | {"tool_reference", "tool_addition", "tool_removal", "browser_state"}
 )
+_MOST_KINDS = 32
 _SERVER_BLOCKS = frozenset({"server_tool_use", "container_upload", "mcp_tool_use"})
 
 
 class ForeignBlocks:
-    """Reads the blocks of one conversation that are none of this gateway's; `notes` grows with what is left out."""
+    """Reads the blocks of one conversation that are none of this gateway's."""
 
-    def __init__(self, policy: Policy, notes: list[Note]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._notes = notes
+        self._counts: dict[str, int] = {}
         self._mcp_names: dict[str, str] = {}  # of the MCP tools that were called, by the call's id
 
     def read(self, block: Given, path: str, *, said: bool = False) -> list[Text] | None:
@@ -40,19 +41,32 @@ class ForeignBlocks:
         block.pass_over(*block)  # noted as a whole
         if self._policy.hosted_tools == "reject":
             raise unsupported(f"{path}.type", f"Blocks of type '{kind[:64]}' cannot be taken up by this gateway.")
-        self._notes.append(note := noted("item", kind))
+        name = self._count(kind)
         if kind == "mcp_tool_result":
             return self._mcp_result(block)
-        if kind == "mcp_tool_use" and isinstance(name := block.get("name"), str):
-            self._mcp_names[str(block.get("id"))] = name
+        if kind == "mcp_tool_use" and isinstance(called := block.get("name"), str):
+            self._mcp_names[str(block.get("id"))] = called
         if said and kind not in _SERVER_BLOCKS and not kind.endswith("_tool_result"):
-            return [Text(in_place_of(f"content of type {note.name}", "this gateway cannot read it"))]
+            return [Text(in_place_of(f"content of type {name}", "this gateway cannot read it"))]
         return []
+
+    def notes(self) -> list[Note]:
+        """What was left out, each kind once; kinds beyond the first dozens are `+` and how many blocks they were."""
+        kept = list(self._counts.items())[:_MOST_KINDS]
+        more = sum(self._counts.values()) - sum(count for _, count in kept)
+        notes = [Note("item", name, count) for name, count in kept]
+        return [*notes, Note("item", f"+{more}", more)] if more else notes
+
+    def _count(self, kind: str) -> str:
+        """The kind as it may stand in a note."""
+        name = noted("item", kind).name
+        self._counts[name] = self._counts.get(name, 0) + 1
+        return name
 
     def _compaction(self, block: Given) -> list[Text]:
         if texts := _texts(block.get("content")):
             return texts
-        self._notes.append(Note("item", "compaction"))
+        self._count("compaction")
         return []
 
     def _mcp_result(self, block: Given) -> list[Text]:

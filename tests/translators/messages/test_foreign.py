@@ -82,7 +82,7 @@ def test_the_model_is_told_of_what_a_user_or_a_tool_said_and_it_cannot_read() ->
     turn = parse(user([text("a"), odd]), assistant(use("t1")), user([result("t1", [odd])]))
     assert turn.request.messages[0] == Message("user", (Text("a"), told))
     assert turn.request.messages[2].parts == (ToolResult("t1", (told,)),)
-    assert turn.notes == (Note("item", "audio"), Note("item", "audio"))
+    assert [(note.name, note.count) for note in turn.notes] == [("audio", 2)]
     [message] = parse(user([{"type": "container_upload", "file_id": "f"}, text("a")])).request.messages
     assert message.parts == (Text("a"),)
 
@@ -91,3 +91,9 @@ def test_a_system_message_may_hold_blocks_of_a_later_api() -> None:
     turn = parse(user("a"), {"role": "system", "content": [{"type": "context_hint"}, text("b")]})
     assert turn.request.messages[1] == Message("system", (Text("b"),))
     assert turn.notes == (Note("item", "context_hint"),)
+
+
+def test_many_kinds_are_few_notes() -> None:
+    turn = parse(user("a"), assistant(*({"type": f"kind{number % 50}"} for number in range(1000))), user("b"))
+    assert [(note.name, note.count) for note in turn.notes[:2]] == [("kind0", 20), ("kind1", 20)]
+    assert (len(turn.notes), turn.notes[-1].name, turn.notes[-1].count) == (33, "+360", 360)
