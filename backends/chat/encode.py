@@ -158,7 +158,8 @@ def _continuation(request: Request, settings: Wire, refused: Collection[str]) ->
     forced to be: the server would begin that anew. vLLM refuses one field without the other."""
     if not (request.prefill and settings.continue_final_message) or not CONTINUATION.keys().isdisjoint(refused):
         return {}
-    said = any(isinstance(part, Text) and part.text.strip() for part in request.messages[-1].parts)
+    last = request.messages[-1]  # no longer the answer's beginning where an instruction was added
+    said = last.role == "assistant" and any(isinstance(part, Text) and part.text.strip() for part in last.parts)
     free = request.format is None and request.tool_choice in ("auto", "none")
     return dict(CONTINUATION) if said and free else {}
 

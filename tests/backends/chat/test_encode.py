@@ -285,6 +285,7 @@ def test_a_server_that_can_goes_on_with_the_last_message() -> None:
     [
         begun(" "),
         begun(messages=(Message("user", (Text("a"),)), Message("assistant", (Reasoning("hm"),)))),
+        begun(messages=(*begun().messages, Message("user", (Text("Answer as JSON."),)))),
         begun(format=JsonObject()),
         begun(tools=(TOOL,), tool_choice="required"),
         begun(tools=(TOOL,), tool_choice=Named("add")),
