@@ -51,6 +51,9 @@ class RequestFields(BaseModel):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     seed: Whole | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    # Read by `translators.thinking`.
+    chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
 
 
 def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
@@ -156,6 +159,10 @@ class Given(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._owner)
+
+    def peek(self, key: str) -> Any:
+        """The value, without its being read."""
+        return self._owner.get(key)
 
     def inner(self, owner: Mapping[str, Any], path: str) -> Given:
         """An object inside this one, to be read and closed in the same way."""

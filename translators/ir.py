@@ -125,7 +125,17 @@ class JsonSchema:
     description: str | None = None
 
 
-Format = JsonObject | JsonSchema
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """Text that is not JSON but must be one of several texts, or match a regular expression or a grammar. Nothing here
+    runs it; `path` is the field in which the client sent it."""
+
+    kind: Literal["choice", "regex", "grammar"]
+    rule: str | tuple[str, ...]
+    path: str = field(default="", compare=False)
+
+
+Format = JsonObject | JsonSchema | Guided
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +169,9 @@ class Thinking:
 @dataclass(frozen=True, slots=True)
 class Request:
     """`id` is unique and seeds every id that is made for this answer; `affinity` identifies the session for routing.
-    With `prefill` the last message is the beginning of the answer, which the server is to go on with."""
+    With `prefill` the last message is the beginning of the answer, which the server is to go on with.
+    `template_kwargs` are variables of the chat template under the client's names; those that switch thinking are also
+    in `thinking`."""
 
     id: str
     model: str
@@ -171,6 +183,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     format: Format | None = None
     thinking: Thinking = field(default_factory=Thinking)
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     logprobs: int | None = None
     affinity: str | None = None
     prefill: bool = False

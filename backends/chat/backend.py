@@ -31,7 +31,7 @@ from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits, Un
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.driver import drive, settle
-from dragoman.backends.chat.encode import CONTINUATION, Json, final, sent_fields, sent_tools
+from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 READ_BUFFER = 256 * 1024  # bytes; at the default of 64 kB a burst pauses and resumes the transport with every read
 # Never dropped because a server names them in a refusal: without them it would be another request.
-ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
+ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
 
 
 class _Stale(Exception):

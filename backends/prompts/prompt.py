@@ -19,6 +19,7 @@ from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tools import described, shown_tools
 from dragoman.translators.ir import Note, Request
 from dragoman.translators.soft_words import EFFORTS
+from dragoman.translators.thinking import SWITCHES
 
 TEMPLATE_EFFORTS = ("low", "medium", "high")  # what gpt-oss's template knows, the only one that prints the word
 
@@ -80,7 +81,13 @@ class Prompt:
             notes.append(Note("item", "reasoning"))
         if request.prefill:
             notes.append(Note("item", "prefill"))
+        if any(not self._knows(name) for name in request.template_kwargs):
+            notes.append(Note("field", "chat_template_kwargs"))
         return tuple(notes)
+
+    def _knows(self, name: str) -> bool:
+        """Whether the template may read a variable. A switch for thinking has two names, of which it reads one."""
+        return any(each in self._template.source for each in (SWITCHES if name in SWITCHES else (name,)))
 
     def text(self, request: Request, *, strftime_now: Callable[[str], str]) -> str:
         """Raises `GatewayError` UNSUPPORTED where the template refuses the conversation."""
@@ -94,14 +101,14 @@ class Prompt:
         return Rendered(text, self._tokenizer.encode(text, add_special_tokens=False))
 
     def kwargs(self, request: Request) -> dict[str, Any]:
-        """The template's switches: what the request says about thinking, in the words that this template has, and the
-        operator's `chat_template_kwargs`, which win."""
+        """The template's variables: what the request says about thinking, in the words that this template has, the
+        client's own, and the operator's `chat_template_kwargs`, which win."""
         effort, budget = request.thinking.effort, request.thinking.budget
         source, kwargs = self._template.source, dict[str, Any]()
         if effort in EFFORTS or budget is not None:
-            for switch in ("enable_thinking", "thinking"):
+            for switch in SWITCHES:
                 if switch in source:
                     kwargs[switch] = effort != "none"
         if effort in EFFORTS and "reasoning_effort" in source:
             kwargs["reasoning_effort"] = nearest_effort(str(effort), TEMPLATE_EFFORTS)
-        return kwargs | self._settings.template_kwargs
+        return kwargs | dict(request.template_kwargs) | self._settings.template_kwargs

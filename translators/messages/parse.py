@@ -27,6 +27,7 @@ from dragoman.translators.messages.stream import MessagesStream, MessagesStreamO
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.soft_words import known
+from dragoman.translators.thinking import switched
 
 _THINKING_TYPES = ("adaptive", "enabled", "disabled", "between_tools")
 _DISPLAYS = ("summarized", "omitted")
@@ -74,6 +75,7 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
     if not messages:
         raise refused("messages", "at least one message is required")
     notes.extend(repairs)
+    thinking, kwargs = switched(fields, _thinking(fields, conversation.effort, notes), unread)
     request = Request(
         id=context.id,
         model=fields.model,
@@ -84,7 +86,8 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
         max_tokens=fields.max_tokens,
         sampling=sampling(fields, fields.stop_sequences),
         format=_format(fields),
-        thinking=_thinking(fields, conversation.effort, notes),
+        thinking=thinking,
+        template_kwargs=kwargs,
         affinity=_affinity(fields, context),
         prefill=messages[-1].role == "assistant",
     )

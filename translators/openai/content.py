@@ -38,6 +38,14 @@ class Media:
         detail = known(text_or_null(owner, "detail", path), _DETAILS, "auto", "detail", self._notes)
         return self._unreadable.image_at(url, place, place, detail)
 
+    def source(self, owner: Given, path: str) -> Image | Text:
+        """An image as the Messages API writes it: base64 with its type, or a URL."""
+        if expect_text(owner, "type", path) == "url":
+            url = expect_text(owner, "url", path)
+            return self._unreadable.image_at(url, path, f"{path}.url")
+        media, data = expect_text(owner, "media_type", path), expect_text(owner, "data", path)
+        return self._unreadable.image(media, data, path, f"{path}.data")
+
     def file(self, owner: Given, path: str) -> Text:
         """`owner` holds `file_data`, or else `file_id` or `file_url`, and perhaps `filename`."""
         name = text_or_null(owner, "filename", path)

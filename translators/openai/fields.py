@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import BeforeValidator, Field
 
 from dragoman.translators import fields as every_protocol
 from dragoman.translators import ir
 from dragoman.translators.fields import INT32, Given, Lenient, RequestFields, Unread
-from dragoman.translators.openai.reading import bool_or_null, expect_object, expect_text, given_object, text_or_null
+from dragoman.translators.openai.reading import (
+    bool_or_null,
+    expect_object,
+    expect_text,
+    given_object,
+    object_or_null,
+    text_or_null,
+)
 from dragoman.translators.openai.refusals import wrong_value
 from dragoman.translators.protocol import Context, Json
+from dragoman.translators.thinking import switch_of, switched
 
 _SESSION_HEADERS = ("thread-id", "session-id", "session_id")
 
@@ -49,7 +57,13 @@ class CreateFields(RequestFields):
     prompt_cache_options: CacheOptions | None = None
     store: bool | None = None
 
-    # Extensions of the engines, sent by clients through `extra_body`.
+    # Extensions of the engines, sent by clients through `extra_body`. For constraints see `openai.guided`.
+    thinking: Any = None
+    guided_json: Any = None
+    guided_choice: Any = None
+    guided_regex: Any = None
+    guided_grammar: Any = None
+    structured_outputs: Any = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=16), BeforeValidator(_as_list)
     ] = None
@@ -58,6 +72,30 @@ class CreateFields(RequestFields):
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+
+
+def thinking(
+    fields: CreateFields, effort: str | None, budget: int | None, unread: Unread, switch: bool | None = None
+) -> tuple[ir.Thinking, Json]:
+    """How much to think, with what `thinking`, the other switches and a protocol's own `switch` say, and the variables
+    for the chat template."""
+    if (asked := fields.thinking) is not None:
+        said = switch_of(asked)
+        if said is None:
+            unread.add("", {"thinking": asked})
+        elif isinstance(asked, dict):
+            given = unread.given(asked, "thinking")
+            given.pass_over("type")
+            if budget is None and said and _is_budget(tokens := asked.get("budget_tokens")):
+                given.pass_over("budget_tokens")
+                budget = tokens
+            given.close()
+        switch = said if switch is None else switch
+    return switched(fields, ir.Thinking(effort, budget), unread, switch)
+
+
+def _is_budget(tokens: object) -> TypeGuard[int]:
+    return type(tokens) is int and 0 < tokens <= INT32
 
 
 def sampling(fields: CreateFields) -> ir.Sampling:
@@ -87,21 +125,24 @@ def _format(asked: Given, path: str, nested: str) -> ir.Format | None:
         case "text":
             return None
         case "json_object":
-            return ir.JsonObject()
+            schema = object_or_null(asked, "schema", path)  # llama.cpp's and Together's form of json_schema
+            return ir.JsonObject() if schema is None else ir.JsonSchema("output", schema)
+        case "json_schema" if nested and nested not in asked and "schema" in asked:
+            return _schema(asked, path, text_or_null(asked, "name", path) or "output")
         case "json_schema" if nested:
             owner = given_object(asked, nested, path)
-            schema = _schema(owner, f"{path}.{nested}")
+            wanted = _schema(owner, f"{path}.{nested}")
             owner.close()
-            return schema
+            return wanted
         case "json_schema":
             return _schema(asked, path)
         case other:
             raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
 
 
-def _schema(owner: Given, path: str) -> ir.JsonSchema:
+def _schema(owner: Given, path: str, name: str | None = None) -> ir.JsonSchema:
     strict, description = bool_or_null(owner, "strict", path), text_or_null(owner, "description", path)
-    name = expect_text(owner, "name", path)
+    name = name or expect_text(owner, "name", path)
     return ir.JsonSchema(name, expect_object(owner, "schema", path), strict, description)
 
 

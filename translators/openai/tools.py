@@ -40,14 +40,14 @@ class Function:
     strict: bool | None
 
 
-def read_function(owner: Given, path: str) -> Function:
-    """`owner` holds `parameters`, `strict` and `description`."""
-    parameters = object_or_null(owner, "parameters", path)
+def read_function(owner: Given, path: str, key: str = "parameters") -> Function:
+    """`owner` holds `strict`, `description` and, under `key`, the schema of the parameters."""
+    parameters = object_or_null(owner, key, path)
     if parameters and not _may_be_object(parameters.get("type")):
         raise invalid(
             f"Invalid schema for function '{owner.get('name')}': schema must be a JSON Schema of "
             f"'type: \"object\"', got 'type: {parameters['type']!r}'.",
-            f"{path}.parameters",
+            f"{path}.{key}",
             "invalid_function_parameters",
         )
     strict = bool_or_null(owner, "strict", path)

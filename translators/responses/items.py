@@ -2,8 +2,8 @@
 
 `translators.history` puts calls and results into turns, not this module. Every item type of the specification has its
 action here: translated, read as tools or settings, left out with a note (what OpenAI's own tools did, which no chat
-server can use), or refused with its path. Calls in the history have upstream names, and arguments in the form in which
-the model writes them.
+server can use, and unknown types), or refused with its path. Calls in the history have upstream names, and arguments in
+the form in which the model writes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import Given, Unread
+from dragoman.translators.fields import Given, Unread, noted
 from dragoman.translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.openai.catalogue import ToolKind
 from dragoman.translators.openai.content import Media
@@ -98,8 +98,10 @@ class Items:
             item.close(_INERT)
         elif kind in HOSTED_ITEMS:
             self._hosted(kind, path)
-        else:
+        elif self._context.policy.strict_history:
             raise wrong_value(f"{path}.type", kind)
+        else:  # of the past, so a refusal would end the session for good
+            self.notes.append(noted("item", kind))
 
     def _hosted(self, kind: str, path: str) -> None:
         if self._context.policy.hosted_tools == "reject":
@@ -306,7 +308,11 @@ class Items:
 
     def _reference(self, item: Given, path: str) -> None:
         name = expect_text(item, "id", path)
-        raise invalid(f"Item with id '{name[:64]}' not found: this gateway keeps no items.", f"{path}.id")
+        message = (
+            f"Item with id '{name[:64]}' not found: this gateway keeps no items. Send `store: false`, and the items "
+            "themselves."
+        )
+        raise invalid(message, f"{path}.id")
 
     def _compaction_trigger(self, item: Given, path: str) -> None:
         raise unsupported(f"{path}.type", "Compaction on request is not supported by this gateway.")

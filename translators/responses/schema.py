@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from dragoman.translators import soft_words
 from dragoman.translators.fields import INT32, Lenient
@@ -74,7 +74,12 @@ _Settings = TypeVar("_Settings", CreateResponse.Reasoning, TextConfig)
 
 def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
     """What was asked for, except where a later `configuration_update` item changes it."""
-    return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
+    return asked if update is None else asked.model_copy(update=said(update))
+
+
+def said(settings: BaseModel) -> dict[str, Any]:
+    """The fields that the schema has and the client set."""
+    return settings.model_dump(exclude_none=True, include=set(type(settings).model_fields))
 
 
 def known_reasoning(asked: CreateResponse.Reasoning, notes: list[Note]) -> CreateResponse.Reasoning:

@@ -12,6 +12,7 @@ from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Note
 from dragoman.translators.openai import tool_choice as shared
 from dragoman.translators.openai.catalogue import ToolKind
+from dragoman.translators.openai.reading import given_object
 from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 from dragoman.translators.openai.tool_choice import PARAM, Choice, allowed_tools, kind_of, not_found
 from dragoman.translators.responses.tools import ResponsesCatalogue
@@ -86,7 +87,12 @@ def _named(choice: Given, tools: ResponsesCatalogue, *, with_namespaces: bool = 
         raise unsupported(PARAM, f"Tools of type '{kind}' cannot be called through this gateway.")
     if kind not in _BY_NAME and not (with_namespaces and kind == "namespace"):
         raise wrong_value(PARAM, kind)
-    name, namespace = choice.get("name"), choice.get("namespace")
+    if "name" not in choice and isinstance(choice.get(kind), dict):  # as in chat completions
+        inner = given_object(choice, kind, PARAM)
+        name, namespace = inner.get("name"), None
+        inner.close()
+    else:
+        name, namespace = choice.get("name"), choice.get("namespace")
     if not isinstance(name, str):
         raise wrong_type(PARAM, "a string for 'name'", name)
     if namespace is not None and not isinstance(namespace, str):

@@ -125,12 +125,25 @@ class ResponsesCatalogue(Catalogue):
         found = self._by_name.get((kind, name), ())
         return found[0] if len(found) == 1 else None
 
+    def restore(self, name: str) -> DeclaredTool:
+        """Models also write a member of a namespace as `member` or `namespace.member`. That is the tool, where only one
+        is called so; Codex refuses a call without its namespace."""
+        if name in self._declared:
+            return self._declared[name]
+        found = [tool for tool in map(self._declared.__getitem__, self._tools) if name in _other_names(tool)]
+        return found[0] if len(found) == 1 else super().restore(name)
+
     def members(self, namespace: str) -> list[str]:
         return self._by_namespace.get(namespace, [])
 
     def was_left_out(self, kind: str) -> bool:
         """Whether a tool of this type or of another version of it was declared and left out."""
         return _family(kind) in map(_family, self.left_out)
+
+
+def _other_names(tool: DeclaredTool) -> tuple[str, ...]:
+    namespace = tool.namespace
+    return () if namespace is None else (tool.name, *(f"{namespace}{separator}{tool.name}" for separator in "./:"))
 
 
 def _family(kind: str) -> str:

@@ -1,6 +1,7 @@
 """The body of a chat request: only what the server accepts, and a note for everything that was left out."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -217,6 +218,24 @@ def test_every_effort_is_accepted_by_every_preset() -> None:
     for preset in PRESETS:
         for effort in EFFORTS:
             encode(ask(thinking=Thinking(effort, 100)), resolve(preset))
+
+
+def test_variables_of_the_template_go_to_servers_that_take_them() -> None:
+    asked = ask(template_kwargs={"enable_thinking": True, "documents": [1]})
+    assert body(asked, resolve("vllm"))["chat_template_kwargs"] == {"enable_thinking": True, "documents": [1]}
+    both = replace(asked, thinking=Thinking("none"))
+    assert body(both, resolve("llama.cpp"))["chat_template_kwargs"] == {"enable_thinking": True, "documents": [1]}
+    assert "chat_template_kwargs" not in body(asked)
+    assert notes(asked) == ["field:chat_template_kwargs"]
+    refused = encode(asked, resolve("vllm"), {"chat_template_kwargs"})
+    assert refused[1] == (Note("field", "chat_template_kwargs"),)
+
+
+def test_a_switch_that_the_effort_says_too_is_not_noted() -> None:
+    off = ask(template_kwargs={"enable_thinking": False}, thinking=Thinking("none"))
+    assert body(off)["reasoning_effort"] == "none"
+    assert notes(off) == []
+    assert "field:chat_template_kwargs" in notes(off, Settings(thinking="none"))
 
 
 def test_thinking_as_a_template_argument() -> None:
