@@ -142,7 +142,11 @@ class ChatCompletions:
         if request is not prepared.asked or not refused <= prepared.refused:
             attempt = prepared.rewritten(self._settings, asked=request, refused=refused)
         decoder = ChatDecoder(
-            request, self._classify, markup=self._settings.markup, markup_prompt=self._settings.markup_prompt
+            request,
+            self._classify,
+            markup=self._settings.markup,
+            markup_prompt=self._settings.markup_prompt,
+            trusts_done=self._settings.trust_done,
         )
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         await drive(reader, self._opened(attempt, sink))

@@ -124,6 +124,13 @@ class Wire(Wording):
         "is sent as a turn of its own and noted.",
     )
 
+    # ---- the end
+    trust_done: bool = Field(
+        False,
+        description="Whether [DONE] ends an answer that has no finish reason; only for servers that never send one, "
+        "since a stream that was cut by a proxy may look the same.",
+    )
+
     # ---- usage
     usage: Literal["include_usage", "always", "none"] = Field(
         "include_usage", description="How usage comes in a stream: when asked for, unasked, or never."

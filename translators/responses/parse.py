@@ -72,7 +72,7 @@ def parse(body: Json, context: Context) -> Turn:
     )
     if _prewarms(fields):
         request = _shortest(request)
-    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context))
+    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context, thinking))
     return Turn(request, fields.stream is True, stream, (*notes, *unread.notes()))
 
 
@@ -127,10 +127,11 @@ def _unread(fields: CreateResponse) -> Unread:
 # ----------------------------------------------------------------------------------------------------------- translated
 
 
-def _options(fields: CreateResponse, context: Context) -> ResponsesStreamOptions:
+def _options(fields: CreateResponse, context: Context, thinking: CreateResponse.Reasoning) -> ResponsesStreamOptions:
+    summarized = thinking.summary or thinking.generate_summary  # who asks for a summary shows nothing else
     return ResponsesStreamOptions(
         obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
-        reasoning_events=context.policy.reasoning_events,
+        reasoning_events="summary" if summarized else context.policy.reasoning_events,
         logprobs=_logprobs(fields) is not None,
         prewarm=_prewarms(fields),
         encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
