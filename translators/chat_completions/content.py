@@ -48,6 +48,7 @@ _BLOCKS = frozenset(
     }
 )
 _REASONING = ("reasoning_content", "reasoning")
+_PREFILL = ("prefix", "partial")  # DeepSeek and Mistral, Moonshot
 _DETAILS = ("reasoning_details", "thinking_blocks")
 _TEXTS = ("text", "summary", "thinking")
 _NAME = Note("field", "name")  # of a participant: templates have no place for it. Noted once
@@ -59,6 +60,7 @@ class ChatConversation:
 
     def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note], unread: Unread) -> None:
         self.messages: list[Message] = []
+        self.prefill = False  # the last message is the beginning of the answer
         self._tools = tools
         self._notes = notes
         self._unread = unread
@@ -73,6 +75,9 @@ class ChatConversation:
                 raise wrong_type(path, "an object", message)
             given = self._unread.given(message, path)
             self._message(given, path)
+            if index == len(messages) - 1 and any(given.peek(key) is True for key in _PREFILL):
+                self.prefill = given.peek("role") == "assistant"
+                given.pass_over(*(_PREFILL if self.prefill else ()))
             given.close(INERT)
 
     def _message(self, message: Given, path: str) -> None:

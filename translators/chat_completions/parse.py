@@ -61,6 +61,7 @@ def parse(body: Json, context: Context) -> Turn:
         template_kwargs=kwargs,
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         affinity=affinity(fields, context) or fields.user or None,
+        prefill=_prefill(fields, conversation, unread),
     )
     stream = ChatStream(context, _options(fields), tools)
     return Turn(request, fields.stream is True, stream, (*notes, *unread.notes()))
@@ -127,6 +128,18 @@ def _thinking(fields: CreateChatCompletion, notes: list[Note], unread: Unread) -
     effort = effort or soft_words.effort(asked.effort, "reasoning.effort", notes)
     budget = asked.max_tokens if fields.thinking_token_budget is None else fields.thinking_token_budget
     return thinking(fields, effort, budget, unread, asked.enabled)
+
+
+def _prefill(fields: CreateChatCompletion, conversation: ChatConversation, unread: Unread) -> bool:
+    """Whether the answer goes on with the last message, which must be the assistant's: by a mark on that message, or in
+    vLLM's words."""
+    wanted = fields.continue_final_message is True
+    prefill = conversation.prefill or (wanted and conversation.messages[-1].role == "assistant")
+    if wanted and not prefill:
+        unread.add("", {"continue_final_message": True})
+    if fields.add_generation_prompt is False and not prefill:
+        unread.add("", {"add_generation_prompt": True})
+    return prefill
 
 
 def _options(fields: CreateChatCompletion) -> ChatStreamOptions:

@@ -42,6 +42,8 @@ class CreateChatCompletion(CreateFields):
     modalities: list[Literal["text", "audio"]] | None = None
     verbosity: str | None = None
     reasoning: Reasoning | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     thinking_token_budget: int | None = Field(None, ge=0, le=INT32)
     # Refused as soon as they hold anything: see `parse`.
     functions: Any = None

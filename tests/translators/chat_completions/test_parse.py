@@ -663,6 +663,31 @@ def test_reasoning_is_also_read_from_lists(fields: Json, text: str) -> None:
     assert turn.notes == ()
 
 
+@pytest.mark.parametrize(
+    ("last", "fields", "prefill", "noted"),
+    [
+        ({"role": "assistant", "content": "a"}, {}, False, []),
+        ({"role": "assistant", "content": "a", "prefix": True}, {}, True, []),
+        ({"role": "assistant", "content": "a", "partial": True}, {"add_generation_prompt": False}, True, []),
+        ({"role": "assistant", "content": "a"}, {"continue_final_message": True}, True, []),
+        (USER, {"continue_final_message": True}, False, ["field:continue_final_message"]),
+        (USER, {"add_generation_prompt": False}, False, ["field:add_generation_prompt"]),
+        (USER, {"continue_final_message": False, "add_generation_prompt": True}, False, []),
+        ({**USER, "prefix": True}, {}, False, ["field:messages.prefix"]),
+    ],
+)
+def test_an_answer_that_is_begun(last: Json, fields: Json, prefill: bool, noted: list[str]) -> None:
+    turn = parse(messages=[USER, last], **fields)
+    assert turn.request.prefill is prefill
+    assert [f"{note.kind}:{note.name}" for note in turn.notes] == noted
+
+
+def test_a_mark_on_an_earlier_message_is_noted() -> None:
+    assert notes(messages=[USER, {"role": "assistant", "content": "a", "prefix": True}, USER]) == [
+        "field:messages.prefix"
+    ]
+
+
 def test_reasoning_that_cannot_be_read_is_noted() -> None:
     sealed = {"role": "assistant", "content": "x", "reasoning_details": [{"type": "reasoning.encrypted", "data": "s"}]}
     assert notes(messages=[USER, sealed, USER]) == ["field:messages.reasoning_details"]
