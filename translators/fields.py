@@ -18,7 +18,7 @@ from dragoman.translators.ir import Note, NoteKind, Sampling
 INT32 = 2**31 - 1  # what engines store such numbers in
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
 _INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.|$)")  # as the protocols write it: `messages[2].content`, `messages.2.content`
-_MOST_UNREAD = 32
+_MOST_KEPT = 32
 _NOTHING: tuple[object, ...] = (None, [], {})  # what a key may hold without saying anything
 _MISSING = object()
 _NONE: Set[str] = frozenset()
@@ -54,6 +54,12 @@ class RequestFields(BaseModel):
     # Read by `translators.thinking`.
     chat_template_kwargs: dict[str, Any] | None = None
     enable_thinking: bool | None = None
+    # Read by `translators.guided`.
+    guided_json: Any = None
+    guided_choice: Any = None
+    guided_regex: Any = None
+    guided_grammar: Any = None
+    structured_outputs: Any = None
 
 
 def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
@@ -81,16 +87,38 @@ def unknown(fields: BaseModel) -> list[str]:
     return [name for name, value in (fields.model_extra or {}).items() if value is not None]
 
 
+class Tally:
+    """Names that a client chose, counted for notes of one kind. Only so many are kept: of the rest, `+499968` counts
+    how often they came."""
+
+    def __init__(self, kind: NoteKind) -> None:
+        self._kind = kind
+        self._counts: dict[str, int] = {}
+        self._more = 0
+
+    def count(self, name: str) -> None:
+        if name in self._counts or len(self._counts) < _MOST_KEPT:
+            self._counts[name] = self._counts.get(name, 0) + 1
+        else:
+            self._more += 1
+
+    def skip(self, many: int) -> None:
+        """Counts names without a look at each."""
+        self._more += many
+
+    def notes(self) -> list[Note]:
+        notes = [Note(self._kind, _UNPRINTABLE.sub("_", name), count) for name, count in self._counts.items()]
+        return [*notes, Note(self._kind, f"+{self._more}", self._more)] if self._more else notes
+
+
 class Unread:
     """The keys of one request that nobody read.
 
-    A note has the path of the key without positions and values (`messages.content.citations`), and counts how often it
-    came. Only so many paths are kept: of the rest, `+499968` counts the keys.
+    A note has the path of the key without positions and values (`messages.content.citations`).
     """
 
     def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._more = 0
+        self._tally = Tally("field")
 
     def given(self, owner: Mapping[str, Any], path: str) -> Given:
         """An object to be read by hand; `path` is its own."""
@@ -111,22 +139,15 @@ class Unread:
             if key in read:
                 continue
             seen += 1
-            if seen > _MOST_UNREAD:
-                self._more += len(owner) - len(read) - _MOST_UNREAD  # no longer worth a look at each
+            if seen > _MOST_KEPT:
+                self._tally.skip(len(owner) - len(read) - _MOST_KEPT)  # no longer worth a look at each
                 return
             if key not in inert and value not in _NOTHING:
                 place = place or _INDEX.sub("", path)
-                self._count(_joined(place, key[:64]))
+                self._tally.count(_joined(place, key[:64]))
 
     def notes(self) -> list[Note]:
-        notes = [Note("field", _UNPRINTABLE.sub("_", name), count) for name, count in self._counts.items()]
-        return [*notes, Note("field", f"+{self._more}", self._more)] if self._more else notes
-
-    def _count(self, name: str) -> None:
-        if name in self._counts or len(self._counts) < _MOST_UNREAD:
-            self._counts[name] = self._counts.get(name, 0) + 1
-        else:
-            self._more += 1
+        return self._tally.notes()
 
 
 class Given(Mapping[str, Any]):

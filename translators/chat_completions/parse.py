@@ -15,10 +15,10 @@ from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamO
 from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import invalid
 from dragoman.translators.fields import Unread, noted, unusual
+from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling, thinking
-from dragoman.translators.openai.guided import constrained
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
 

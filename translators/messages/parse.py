@@ -17,6 +17,7 @@ import orjson
 
 from dragoman.translators import ir, soft_words
 from dragoman.translators.fields import Unread, noted, sampling, unusual
+from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
@@ -85,7 +86,7 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
         parallel_tool_calls=catalogue.parallel,
         max_tokens=fields.max_tokens,
         sampling=sampling(fields, fields.stop_sequences),
-        format=_format(fields),
+        format=constrained(fields, _format(fields), unread),
         thinking=thinking,
         template_kwargs=kwargs,
         affinity=_affinity(fields, context),

@@ -57,13 +57,8 @@ class CreateFields(RequestFields):
     prompt_cache_options: CacheOptions | None = None
     store: bool | None = None
 
-    # Extensions of the engines, sent by clients through `extra_body`. For constraints see `openai.guided`.
+    # Extensions of the engines, sent by clients through `extra_body`.
     thinking: Any = None
-    guided_json: Any = None
-    guided_choice: Any = None
-    guided_regex: Any = None
-    guided_grammar: Any = None
-    structured_outputs: Any = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=16), BeforeValidator(_as_list)
     ] = None

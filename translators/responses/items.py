@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import Given, Unread, noted
+from dragoman.translators.fields import Given, Tally, Unread
 from dragoman.translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.openai.catalogue import ToolKind
 from dragoman.translators.openai.content import Media
@@ -68,6 +68,7 @@ class Items:
         self.format_path = "text.format"
         self._tools = tools
         self._unread = unread
+        self._left_out = Tally("item")
         self._context = context
         self._media = Media(context.policy, notes)
         self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
@@ -80,6 +81,7 @@ class Items:
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 self._item(item, f"input[{index}]")
+            self.notes.extend(self._left_out.notes())
         else:
             raise wrong_type("input", "a string or an array of input items", value)
 
@@ -101,12 +103,12 @@ class Items:
         elif self._context.policy.strict_history:
             raise wrong_value(f"{path}.type", kind)
         else:  # of the past, so a refusal would end the session for good
-            self.notes.append(noted("item", kind))
+            self._left_out.count(kind[:64])
 
     def _hosted(self, kind: str, path: str) -> None:
         if self._context.policy.hosted_tools == "reject":
             raise unsupported(f"{path}.type", f"Items of type '{kind}' are not supported by this gateway.")
-        self.notes.append(Note("item", kind))
+        self._left_out.count(kind)
 
     # -------------------------------------------------------------------------------------------------------- messages
 

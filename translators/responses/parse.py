@@ -11,11 +11,11 @@ from typing import Any
 
 from dragoman.translators.errors import invalid
 from dragoman.translators.fields import Unread, noted, unusual
+from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Text, ToolChoice
 from dragoman.translators.openai import fields as shared
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
-from dragoman.translators.openai.guided import constrained
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.openai.tool_choice import DROPPED
 from dragoman.translators.protocol import Context, Json, Turn

@@ -140,6 +140,8 @@ def test_items_of_an_unknown_type_are_left_out_unless_histories_are_strict() -> 
     turn = parse(input=items)
     assert [part for message in turn.request.messages for part in message.parts] == [Text("a"), Text("b")]
     assert turn.notes == (Note("item", "hologram"), Note("item", "new_call"))
+    many = parse(input=[user(), *({"type": f"kind{index}"} for index in range(100)), {"type": "kind0"}])
+    assert [(note.name, note.count) for note in many.notes[::16]] == [("kind0", 2), ("kind16", 1), ("+68", 68)]
     error = refused(Policy(strict_history=True), input=items)
     assert (error.param, error.code) == ("input[1].type", "invalid_value")
 
