@@ -9,7 +9,6 @@ are read too. What the API had before `tools` is refused with the name of its re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -51,6 +50,7 @@ _REASONING = ("reasoning_content", "reasoning")
 _PREFILL = ("prefix", "partial")  # DeepSeek and Mistral, Moonshot
 _DETAILS = ("reasoning_details", "thinking_blocks")
 _TEXTS = ("text", "summary", "thinking")
+_OF_DETAILS = frozenset({"type", "id", "index", "format", "signature"})
 _NAME = Note("field", "name")  # of a participant: templates have no place for it. Noted once
 _AUDIO_AND_VIDEO = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
@@ -230,18 +230,22 @@ def _reasoning(message: Given, path: str) -> str:
     """What the model thought: from one of the two fields of servers, or as OpenRouter and LiteLLM keep it."""
     found = next((text for key in _REASONING if (text := text_or_null(message, key, path))), "")
     if not found:
-        found = next((text for key in _DETAILS if (text := "".join(_thoughts(message, key)))), "")
+        found = next((text for key in _DETAILS if (text := _thoughts(message, key, path))), "")
     if found:  # the others say the same
         message.pass_over(*_REASONING, *_DETAILS)
     return found
 
 
-def _thoughts(message: Given, key: str) -> Iterator[str]:
+def _thoughts(message: Given, key: str, path: str) -> str:
     """The texts in `reasoning_details` or `thinking_blocks`; what is encrypted has none."""
     details = message.peek(key)
+    texts: list[str] = []
     for detail in details if isinstance(details, list) else ():
-        if isinstance(detail, dict):
-            yield from (text for name in _TEXTS if isinstance(text := detail.get(name), str))
+        given = message.inner(detail if isinstance(detail, dict) else {}, f"{path}.{key}")
+        if found := [text for name in _TEXTS if isinstance(text := given.get(name), str)]:
+            texts += found
+            given.close(_OF_DETAILS)
+    return "".join(texts)
 
 
 def _image(part: Given, path: str, media: Media) -> Image | Text:
