@@ -8,6 +8,7 @@ is read by hand goes through `Given`, which remembers what was read, and `Unread
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any
 
@@ -197,6 +198,21 @@ class Given(Mapping[str, Any]):
         """Notes what was not read, except for `inert` keys, which change nothing anywhere."""
         if len(self._read) != len(self._owner):
             self._unread.add(self._path, self._owner, self._read, inert)
+
+
+def few(notes: Sequence[Note]) -> tuple[Note, ...]:
+    """The notes of one request. Many become few: each name once with its count, and only so many names."""
+    if len(notes) <= 2 * _MOST_KEPT:
+        return tuple(notes)
+    counts = Counter[tuple[NoteKind, str]]()
+    for note in notes:
+        counts[note.kind, note.name] += note.count
+    kept = [*counts.items()][: 2 * _MOST_KEPT]
+    more = Counter[NoteKind]()
+    for (kind, _), count in [*counts.items()][len(kept) :]:
+        more[kind] += count
+    surplus = [Note(kind, f"+{count}", count) for kind, count in more.items()]
+    return (*(Note(kind, name, count) for (kind, name), count in kept), *surplus)
 
 
 def _joined(path: str, key: str) -> str:

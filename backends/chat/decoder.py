@@ -170,9 +170,14 @@ class ChatDecoder:
         what Python's json writes and no other reads (-Infinity as a log probability)."""
         try:
             chunk = orjson.loads(payload)
+            if not self._halves.waiting:
+                return chunk
         except orjson.JSONDecodeError:
-            return self._halves.mend(_loosely(payload))
-        return self._halves.mend(chunk) if self._halves.waiting else chunk
+            chunk = _loosely(payload)
+        try:
+            return self._halves.mend(chunk)
+        except RecursionError:
+            raise _nonsense() from None
 
     def _chunk(self, chunk: object) -> None:
         if not isinstance(chunk, dict):

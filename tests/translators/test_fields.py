@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dragoman.backends.chat.encode import encode
 from dragoman.backends.chat.settings import resolve
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.fields import Given, Lenient, Unread
+from dragoman.translators.fields import Given, Lenient, Unread, few
 from dragoman.translators.ir import Note
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.registry import PROTOCOLS
@@ -200,6 +200,17 @@ def test_the_surplus_is_counted() -> None:
     notes = unread.notes()
     assert len(notes) == 33
     assert (notes[-1].name, notes[-1].count) == ("+11", 11)
+
+
+def test_many_notes_become_few_and_lose_none() -> None:
+    usual = [Note("tool", "a"), Note("tool", "a"), Note("item", "b")]
+    assert few(usual) == tuple(usual)
+    many = [*usual, *(Note("tool", f"t{index}") for index in range(100)), Note("repair", "late_output", 7)]
+    notes = few(many)
+    assert len(notes) == 66
+    assert (notes[0], notes[0].count) == (Note("tool", "a"), 2)
+    assert [(note.kind, note.name) for note in notes[-2:]] == [("tool", "+38"), ("repair", "+7")]
+    assert sum(note.count for note in notes) == sum(note.count for note in many)
 
 
 @pytest.mark.parametrize("name", DONE)

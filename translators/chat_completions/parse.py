@@ -14,7 +14,7 @@ from dragoman.translators.chat_completions.schema import CreateChatCompletion
 from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamOptions
 from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import Unread, noted, unusual
+from dragoman.translators.fields import Unread, few, noted, unusual
 from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
@@ -64,7 +64,7 @@ def parse(body: Json, context: Context) -> Turn:
         prefill=_prefill(fields, conversation, unread),
     )
     stream = ChatStream(context, _options(fields), tools)
-    return Turn(request, fields.stream is True, stream, (*notes, *unread.notes()))
+    return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
 def _read(fields: CreateChatCompletion, conversation: ChatConversation) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from dragoman.translators import ir, soft_words
-from dragoman.translators.fields import Unread, noted, sampling, unusual
+from dragoman.translators.fields import Unread, few, noted, sampling, unusual
 from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
@@ -92,7 +92,7 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
         affinity=_affinity(fields, context),
         prefill=messages[-1].role == "assistant",
     )
-    return request, catalogue, [*notes, *unread.notes()]
+    return request, catalogue, [*few([*notes, *unread.notes()])]
 
 
 def _conversation(

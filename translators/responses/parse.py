@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import Unread, noted, unusual
+from dragoman.translators.fields import Unread, few, noted, unusual
 from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Message, Note, Request, Text, ToolChoice
@@ -73,7 +73,7 @@ def parse(body: Json, context: Context) -> Turn:
     if _prewarms(fields):
         request = _shortest(request)
     stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context, thinking))
-    return Turn(request, fields.stream is True, stream, (*notes, *unread.notes()))
+    return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
 def _read_input(fields: CreateResponse, items: Items) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Note
 from tests.backends.chat.test_decoder import END, decoder
 from tests.event_grammar import plain
@@ -50,6 +52,15 @@ def test_each_call_waits_for_its_own_half() -> None:
 def test_the_keys_and_other_strings_of_a_chunk_are_mended_too() -> None:
     odd = b'data: {"x\\ud83d":"\\ude00","choices":["\\ud83d",{"delta":{"content":"a"}}]}\n\n'
     assert streamed(decoder(), odd) == [("text", "a")]
+
+
+def test_a_chunk_that_is_nested_too_deeply_is_no_chat_completion() -> None:
+    for depth in (400, 900, 5000):
+        machine = decoder()
+        machine.feed(line(content="a\ud83d"))
+        nested = '{"x":"\\ud83d","choices":' + "[" * depth + "]" * depth + "}"
+        with contextlib.suppress(GatewayError):
+            machine.feed(f"data: {nested}\n\n".encode())
 
 
 def test_a_half_at_the_very_end_is_noted() -> None:
