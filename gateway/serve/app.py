@@ -91,7 +91,7 @@ class Gateway:
             previous=None if previous is None else previous._keys,
         )
         self._endpoints = Endpoints(protocols)
-        cors = Cors(config.cors.origins)
+        cors = Cors(config.cors.origins) if config.cors.origins else None
         self.middleware = Middleware(self._endpoints, self._keys, self.handler, self.metrics, redact, cors)
 
     def _open_gate(self, groups: Sequence[Pool], previous: Gateway | None) -> Gate:

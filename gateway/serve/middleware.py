@@ -31,7 +31,7 @@ PLAIN_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 class Middleware:
     def __init__(
-        self, endpoints: Endpoints, keys: Keys, handler: Handler, metrics: Metrics, redact: Redactor, cors: Cors
+        self, endpoints: Endpoints, keys: Keys, handler: Handler, metrics: Metrics, redact: Redactor, cors: Cors | None
     ) -> None:
         self._cors = cors
         self._endpoints = endpoints
@@ -44,7 +44,7 @@ class Middleware:
     async def before_all(self, request: web.Request, handler: Next) -> web.StreamResponse:
         given = request.headers.get("x-request-id", "")
         request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-        if (preflight := self._cors.preflight(request)) is not None:
+        if self._cors is not None and (preflight := self._cors.preflight(request)) is not None:
             preflight.headers.update(id_headers(request[REQUEST_ID]))
             return preflight
         headers: dict[str, str] = {}
@@ -67,7 +67,8 @@ class Middleware:
         """For every answer, streamed or whole. While the gateway drains, each connection ends with the answer it
         carries, and the head says so: a client without that warning would lose its next request."""
         response.headers["Server"] = "dragoman"  # without the version of what it is made of
-        self._cors.mark(request, response.headers)
+        if self._cors is not None:
+            self._cors.mark(request, response.headers)
         if self._handler.leaving or self._handler.draining:
             response.headers["Connection"] = "close"
             response.force_close()

@@ -232,7 +232,7 @@ def _reasoning(message: Given, path: str) -> str:
     if not found:
         found = next((text for key in _DETAILS if (text := _thoughts(message, key, path))), "")
     if found:  # the others say the same
-        message.pass_over(*_REASONING, *_DETAILS)
+        message.pass_over(*_REASONING, *(key for key in _DETAILS if isinstance(message.peek(key), list)))
     return found
 
 
