@@ -50,6 +50,7 @@ BESIDE = {
         "translators/constraints/guided.py",
         "translators/fields.py",
         "translators/guided.py",
+        "translators/messages/foreign.py",
         "translators/messages/reading.py",
         "translators/soft_words.py",
         "translators/thinking.py",

@@ -70,8 +70,7 @@ def parse(body: Json, context: Context) -> Turn:
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
     )
-    if _prewarms(fields):
-        request = _shortest(request)
+    request = _shortest(request) if _prewarms(fields) else request
     stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context, thinking))
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
