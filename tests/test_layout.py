@@ -24,7 +24,6 @@ ELSEWHERE = {
     "translators/call_part.py": "tests/translators/test_parts.py",
     "translators/ir.py": "tests/translators/test_parts.py",  # declarations
     "translators/protocol.py": "tests/test_golden.py",  # declarations
-    "translators/fields.py": f"tests/translators/responses/{PARSE}",
     "translators/tool_names.py": "tests/translators/responses/test_tools.py",
     "translators/registry.py": "tests/test_layering.py",
     "translators/chat_completions/": f"tests/translators/chat_completions/{PARSE}",

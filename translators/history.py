@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolResult
+from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolReference, ToolResult
 from dragoman.translators.json_text import is_object
 
 MISSING_OUTPUT = "[No output was recorded for this call.]"
@@ -163,9 +163,10 @@ class _Repairer:
             raise invalid(f"No tool call found for function call output with call_id {result.call_id}.", "input")
         self._note("orphan_output")
         label = ORPHAN_LABEL.format(id=result.call_id)
-        text = "\n".join([label, *(part.text for part in result.content if isinstance(part, Text))])
+        text = "\n".join([label, *(part.text for part in result.content if type(part) is Text)])
+        known = [part for part in result.content if isinstance(part, ToolReference)]
         images = [replace(part, past=True) for part in result.content if isinstance(part, Image)]
-        self._entries.append(Message("user", (Text(text), *images)))
+        self._entries.append(Message("user", (Text(text), *known, *images)))
 
     def _results(self, turn: _Turn) -> list[Message]:
         out: list[Message] = []

@@ -68,6 +68,25 @@ class ToolResult:
     is_error: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type
+    object. A `deferred` one became known in the conversation, by a `ToolReference`."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool | None = None
+    deferred: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReference(Text):
+    """A text that makes a deferred tool known; `tool` is set where it is the first one to do so."""
+
+    tool: Tool | None = None
+
+
 Part = Text | Refusal | Reasoning | Image | ToolCall | ToolResult
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
@@ -81,17 +100,6 @@ class Message:
 
 
 # -------------------------------------------------------------------------------------------------------------- request
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A function as the server sees it: `name` is unique in the request, `parameters` is a JSON schema of type
-    object."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Any]
-    strict: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +125,17 @@ class JsonSchema:
     description: str | None = None
 
 
-Format = JsonObject | JsonSchema
+@dataclass(frozen=True, slots=True)
+class Guided:
+    """Text that is not JSON but must be one of several texts, or match a regular expression or a grammar. Nothing here
+    runs it; `path` is the field in which the client sent it."""
+
+    kind: Literal["choice", "regex", "grammar"]
+    rule: str | tuple[str, ...]
+    path: str = field(default="", compare=False)
+
+
+Format = JsonObject | JsonSchema | Guided
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +168,10 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`id` is unique and seeds every id that is made for this answer; `affinity` identifies the session for routing."""
+    """`id` is unique and seeds every id that is made for this answer; `affinity` identifies the session for routing.
+    With `prefill` the last message is the beginning of the answer, which the server is to go on with.
+    `template_kwargs` are variables of the chat template under the client's names; those that switch thinking are also
+    in `thinking`."""
 
     id: str
     model: str
@@ -162,8 +183,10 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     format: Format | None = None
     thinking: Thinking = field(default_factory=Thinking)
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     logprobs: int | None = None
     affinity: str | None = None
+    prefill: bool = False
 
 
 NoteKind = Literal["tool", "field", "item", "repair", "drop", "answer", "unenforced"]
@@ -172,10 +195,11 @@ NoteKind = Literal["tool", "field", "item", "repair", "drop", "answer", "unenfor
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something dropped, repaired, odd or not enforced: counted in a metric, and listed in `x-dragoman-ignored` as
-    `kind:name` when it is known before the head goes out."""
+    `kind:name` when it is known before the head goes out. `count` is how often it came."""
 
     kind: NoteKind
     name: str
+    count: int = field(default=1, compare=False)
 
 
 # --------------------------------------------------------------------------------------------------------------- answer

@@ -173,10 +173,12 @@ _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 def _unescape(raw: str) -> str:
     if "\\" not in raw:
         return raw
-    return _joined(_ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPED.get(m[1], m[0]), raw))
+    return joined_halves(
+        _ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPED.get(m[1], m[0]), raw)
+    )
 
 
-def _joined(text: str) -> str:
+def joined_halves(text: str) -> str:
     """Halves of surrogate pairs joined, lone ones replaced."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
@@ -190,7 +192,7 @@ def _whole(text: str) -> str:
         strings = [v for v in value.values() if isinstance(v, str)]
         value = value["input"] if isinstance(value.get("input"), str) else strings[0] if len(strings) == 1 else value
         value = "" if value == {} else value
-    return _joined(value) if isinstance(value, str) else text
+    return joined_halves(value) if isinstance(value, str) else text
 
 
 # --------------------------------------------------------------------------------------------------- lone surrogates

@@ -13,7 +13,7 @@ import orjson
 
 from dragoman.backends.base import ENOUGH, MORE, Flow, Sink
 from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.reader import CLOSING, RUNNING, Reader, ReaderState, Timeouts
+from dragoman.backends.reader import CLOSING, RUNNING, WAITING, Reader, Timeouts
 from dragoman.translators.errors import GatewayError, Kind
 
 MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
@@ -42,17 +42,19 @@ class AnswerReader(Reader):
             events = decoder.feed(data)
         except GatewayError as error:
             return self._fail(error)
+        if events and self._state is WAITING and (size := decoder.prompt_tokens) is not None:
+            self._sink.prompt_size(size)
         flow = self._sink.feed(events) if events else MORE
         ending = decoder.stopping or decoder.done
         if events and flow is MORE and self._state is RUNNING and not ending:
             self.deadline = self._clock() + self._timeouts.between  # in the middle of the answer, as most reads are
             return flow
-        begun = self._state is not ReaderState.WAITING
+        begun = self._state is not WAITING
         flow = self._after(flow, events, progress=bool(events) or (begun and not data.startswith(b":")))
         return self._await_end(END_OF_BODY) if decoder.done and flow is not ENOUGH else flow
 
     def ended(self) -> None:
-        if self._body is not None and self._state < ReaderState.CLOSING:
+        if self._body is not None and self._state < CLOSING:
             self._decode(bytes(self._body))
         else:
             super().ended()

@@ -32,7 +32,7 @@ from dragoman.backends.chat.aiohttp_transport import AiohttpTransport
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.driver import drive
-from dragoman.backends.chat.encode import Json, final, sent_fields, sent_tools
+from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
 
 # Never dropped because a server names them in a refusal: without them it would be another request.
-ESSENTIAL = frozenset({"tools", "tool_choice", "response_format", "max_tokens", "max_completion_tokens"})
+ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
 
 TRANSPORTS: dict[str, type[Http1Transport] | type[AiohttpTransport]] = {
     "direct": Http1Transport,
@@ -138,7 +138,11 @@ class ChatCompletions:
         if request is not prepared.asked or not refused <= prepared.refused:
             attempt = prepared.rewritten(self._settings, asked=request, refused=refused)
         decoder = ChatDecoder(
-            request, self._classify, markup=self._settings.markup, markup_prompt=self._settings.markup_prompt
+            request,
+            self._classify,
+            markup=self._settings.markup,
+            markup_prompt=self._settings.markup_prompt,
+            trusts_done=self._settings.trust_done,
         )
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         await drive(reader, self._opened(attempt, sink))
@@ -269,8 +273,7 @@ class ChatCompletions:
             return await self._counter.count(replace(asked, tools=sent_tools(asked, self._settings)))
         sent = prepared.body
         body: Json = {"model": self._model or sent["model"], "messages": sent["messages"]}
-        if "tools" in sent:
-            body["tools"] = sent["tools"]
+        body |= {name: sent[name] for name in ("tools", *CONTINUATION) if name in sent}
         extra = self._settings.extra_body.get("chat_template_kwargs", {})
         if kwargs := {**sent.get("chat_template_kwargs", {}), **extra}:
             body["chat_template_kwargs"] = kwargs

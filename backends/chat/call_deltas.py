@@ -48,6 +48,7 @@ class Meaning(Enum):
     CONFIRMS = 2  # a snapshot, and so was the piece that was held
     REFUTES = 3  # the piece that was held was the next one; this one is looked at anew
     REPEATED = 4  # everything, in other words
+    NOTHING = 5  # no arguments, in other words
 
 
 class Sending(Enum):
@@ -220,6 +221,7 @@ VERDICTS: Sequence[Row[[_Delta, _Call], Verdict]] = (
 )
 # What its arguments are; the next piece, where no row holds.
 MEANINGS: Sequence[Row[[_Delta, _Call], Meaning]] = (
+    Row("call-arguments-say-null", lambda d, c: not c.begun and d.arguments.strip() == "null", Meaning.NOTHING),
     Row("call-snapshots-of-nested-objects", lambda d, c: c.held and d.confirms(c), Meaning.CONFIRMS),
     Row("call-deltas-that-look-like-a-snapshot", lambda d, c: c.held, Meaning.REFUTES),
     Row("call-nested-objects-that-begin-alike", lambda d, c: d.may_repeat(c), Meaning.UNDECIDED),
@@ -307,7 +309,7 @@ class CallDeltas:
         match row.then if row is not None else None:
             case None:
                 return delta.arguments
-            case Meaning.REPEATED:
+            case Meaning.REPEATED | Meaning.NOTHING:
                 return ""
             case Meaning.UNDECIDED:
                 call.held = delta.arguments

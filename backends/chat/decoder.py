@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from dragoman.backends.chat.call_deltas import CallDeltas
+from dragoman.backends.chat.split_characters import SplitCharacters
 from dragoman.backends.markup import open_markup
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
@@ -58,7 +59,8 @@ class ChatDecoder:
 
     `classify` turns an in-band error (its status where it has one, and its object) into the error for the client.
     `markup` names the family by which calls and reasoning are read out of the text, for a server whose own parser
-    fails; `markup_prompt` is what that server's template ends its prompt with.
+    fails; `markup_prompt` is what that server's template ends its prompt with. `trusts_done`: [DONE] alone ends an
+    answer that has no finish reason.
     """
 
     def __init__(
@@ -68,8 +70,12 @@ class ChatDecoder:
         *,
         markup: str | None = None,
         markup_prompt: str = "",
+        trusts_done: bool = False,
     ) -> None:
         self.done = False  # [DONE] was seen
+        self._trusts_done = trusts_done
+        self._halves = SplitCharacters()
+        self._reasons_plainly = False  # then lists of reasoning repeat what was said
         self._sse = EventReader()
         self._parts = Parts.of(request)
         self._calls = CallDeltas.of(self._parts, request)
@@ -91,6 +97,11 @@ class ChatDecoder:
     @property
     def notes(self) -> list[Note]:
         return self._parts.notes
+
+    @property
+    def prompt_tokens(self) -> int | None:
+        """The prompt's size, where the server has said it so far."""
+        return None if self._usage is None else self._usage.input
 
     def feed(self, data: bytes) -> list[Event]:
         for payload in self._sse.feed(data):
@@ -130,6 +141,8 @@ class ChatDecoder:
             message = "The model server ended its stream before the answer was complete."
             raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
         self._ended = True
+        if self._halves.waiting:
+            self._parts.note("drop", "half_character")
         if self._markup is not None:
             self._markup.finish()
         self._calls.finish()
@@ -140,15 +153,31 @@ class ChatDecoder:
             return
         if payload == b"[DONE]":
             self.done = True
+            if self._reason is None and self._trusts_done and self._parts.begun:
+                self._reason = StopReason.STOP
             self._end()
         elif payload:
             try:
-                self._chunk(_loads(payload))
+                self._chunk(self._loads(payload))
             except GatewayError:
                 if self._reason is None:
                     raise
                 # vLLM while it shuts down, or a body torn within the usage: the answer was whole already
                 self._parts.note("answer", "error_after_finish")
+
+    def _loads(self, payload: bytes) -> object:
+        """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
+        what Python's json writes and no other reads (-Infinity as a log probability)."""
+        try:
+            chunk = orjson.loads(payload)
+            if not self._halves.waiting:
+                return chunk
+        except orjson.JSONDecodeError:
+            chunk = _loosely(payload)
+        try:
+            return self._halves.mend(chunk)
+        except RecursionError:
+            raise _nonsense() from None
 
     def _chunk(self, chunk: object) -> None:
         if not isinstance(chunk, dict):
@@ -175,9 +204,12 @@ class ChatDecoder:
     def _delta(self, delta: dict[str, Any], choice: dict[str, Any], whole: bool = False) -> None:
         # vLLM renamed reasoning_content to reasoning; some servers send both with the same text
         if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
+            self._reasons_plainly = True
             self._parts.reasoning(str(reasoning))
+        elif (details := delta.get("reasoning_details")) and not self._reasons_plainly:
+            self._parts.reasoning(_joined(details))  # OpenRouter
         if content := delta.get("content"):
-            text = content if isinstance(content, str) else _joined(content)
+            text = content if isinstance(content, str) else self._text_of(content)
             logprobs = choice.get("logprobs") if self._wants_logprobs else None
             if text:
                 self._text(text, _logprobs(logprobs) if logprobs else None)
@@ -188,6 +220,22 @@ class ChatDecoder:
                 self._call(call, position if whole else None)
         elif call := delta.get("function_call"):  # the form before tools, still used by a few
             self._call({"index": 0, "function": call}, None)
+
+    def _text_of(self, content: object) -> str:
+        """Content as a list of parts, as Mistral's servers send it; what the model thought is one of them."""
+        if not isinstance(content, list):
+            raise _nonsense()
+        texts = []
+        for part in content:
+            kind = part.get("type") if isinstance(part, dict) else ""
+            if kind == "thinking":
+                thought = part.get("thinking")
+                self._parts.reasoning(thought if isinstance(thought, str) else _joined(thought or ()))
+            elif isinstance(text := part.get("text") if isinstance(part, dict) else part, str):
+                texts.append(text)
+            elif part:
+                self._parts.note("drop", "content_part")
+        return "".join(texts)
 
     def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
@@ -226,12 +274,11 @@ class ChatDecoder:
             self._stop_sequence = matched
 
 
-def _loads(payload: bytes) -> object:
-    """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and what
-    Python's json writes and no other reads (-Infinity as a log probability)."""
+def _loosely(payload: bytes) -> object:
+    """JSON with halves of surrogate pairs left in it."""
     try:
-        return orjson.loads(payload)
-    except orjson.JSONDecodeError:
+        text = payload.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
         text = at_once(without_lone_surrogates(payload)).decode("utf-8", "replace")
     try:
         return json.loads(text, strict=False, parse_constant=float)
@@ -245,11 +292,10 @@ def _nonsense() -> GatewayError:
     )
 
 
-def _joined(content: object) -> str:
-    """Content as a list of text parts, as Mistral's servers send it."""
-    if not isinstance(content, list):
-        raise _nonsense()
-    return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
+def _joined(parts: object) -> str:
+    """The texts of a list of parts; what is encrypted has none."""
+    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return "".join(text for part in found if isinstance(text := part.get("text") or part.get("summary"), str))
 
 
 def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:

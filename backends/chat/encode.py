@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 
@@ -18,12 +18,18 @@ from dragoman.backends.efforts import nearest_effort
 from dragoman.backends.prompts.messages import has_unseen_images, has_unsent_reasoning, render
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tools import described, shown_tools
-from dragoman.translators.ir import JsonObject, JsonSchema, Named, Note, Request, Sampling, Tool
+from dragoman.translators.constraints.guided import regex_of, unenforceable
+from dragoman.translators.ir import Guided, JsonObject, JsonSchema, Named, Note, Request, Sampling, Text, Tool
 from dragoman.translators.soft_words import EFFORTS
+from dragoman.translators.thinking import SWITCHES
 
 Json = dict[str, Any]
 
 SAMPLING = tuple(Sampling.__slots__)
+CONTINUATION: Json = {"continue_final_message": True, "add_generation_prompt": False}
+CONSTRAINTS = frozenset(  # an answer without them would be a wrong answer
+    {"response_format", "structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "regex", "ebnf"}
+)
 
 
 def encode(request: Request, settings: Settings, refused: Collection[str] = ()) -> tuple[Json, tuple[Note, ...]]:
@@ -32,6 +38,10 @@ def encode(request: Request, settings: Settings, refused: Collection[str] = ()) 
     body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": True}
     if options := _stream_options(request, settings, refused):
         body["stream_options"] = options
+    if goes_on := _continuation(request, settings, refused):
+        body |= goes_on
+    elif request.prefill:
+        notes += (Note("item", "prefill"),)
     return body, notes
 
 
@@ -60,6 +70,8 @@ def optional_fields(
         notes.append(Note("field", "thinking_budget"))
     if request.thinking.effort is not None and (settings.thinking == "none" or request.thinking.effort not in EFFORTS):
         notes.append(Note("field", "reasoning_effort"))
+    if _unsaid(request, settings):
+        notes.append(Note("field", "chat_template_kwargs"))
     if request.tools and settings.tools == "forced_only" and request.tool_choice == "auto":
         notes.append(Note("tool", "auto:unsupported"))
     if has_unseen_images(request.messages, settings):
@@ -69,11 +81,20 @@ def optional_fields(
     return fields, tuple(notes)
 
 
+def _unsaid(request: Request, settings: Wire) -> bool:
+    """Whether a variable for the template is lost: the server takes none, and the effort does not say the same."""
+    if settings.chat_template_kwargs:
+        return False
+    off = request.thinking.effort == "none" and settings.thinking != "none"
+    return any(not (off and name in SWITCHES and value is False) for name, value in request.template_kwargs.items())
+
+
 def sent_fields(request: Request, settings: Settings, refused: Collection[str] = ()) -> set[str]:
     """The names of all fields that some servers do not accept."""
     fields, _ = optional_fields(request, settings, refused)
     options = _stream_options(request, settings, refused)
-    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ())}
+    goes_on = _continuation(request, settings, refused)
+    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ()), *goes_on}
 
 
 def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -89,7 +110,9 @@ def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
         value = getattr(request.sampling, name)
         if value is not None:
             yield name, dict(value) if name == "logit_bias" else value
-    if request.format is not None:
+    if isinstance(request.format, Guided):
+        yield _guided(request.format, settings)
+    elif request.format is not None:
         yield "response_format", response_format(request.format, settings)
     if request.logprobs is not None:
         yield "logprobs", True
@@ -128,12 +151,37 @@ def response_format(wanted: JsonObject | JsonSchema, settings: Wire) -> Json:
     return {"type": "json_schema", "json_schema": named}
 
 
+def _guided(wanted: Guided, settings: Wire) -> tuple[str, Any]:
+    rule = list(wanted.rule) if isinstance(wanted.rule, tuple) else wanted.rule
+    grammar = wanted.kind == "grammar"
+    match settings.guided:
+        case "structured_outputs":
+            return "structured_outputs", {wanted.kind: rule}
+        case "guided":
+            return f"guided_{wanted.kind}", rule
+        case "sglang":
+            return ("ebnf", rule) if grammar else ("regex", regex_of(wanted))
+        case "response_format" if grammar:
+            return "response_format", {"type": "ebnf", "ebnf": rule}
+        case "response_format":
+            return "response_format", {"type": "regex", "regex": regex_of(wanted)}
+        case "none":
+            raise unenforceable(wanted)
+        case _:
+            assert_never(settings.guided)
+
+
 def _thinking(request: Request, settings: Wire) -> Iterator[tuple[str, Any]]:
     effort, budget = request.thinking.effort, request.thinking.budget
     if settings.thinking == "reasoning_effort" and effort in EFFORTS and settings.efforts:
         yield "reasoning_effort", nearest_effort(effort, settings.efforts)
-    elif settings.thinking == "enable_thinking" and (effort in EFFORTS or budget is not None):
-        yield "chat_template_kwargs", {"enable_thinking": effort != "none"}
+    kwargs: Json = {}
+    if settings.thinking == "enable_thinking" and (effort in EFFORTS or budget is not None):
+        kwargs["enable_thinking"] = effort != "none"
+    if settings.chat_template_kwargs:
+        kwargs |= request.template_kwargs
+    if kwargs:
+        yield "chat_template_kwargs", kwargs
     if budget is not None and settings.thinking_budget_field is not None:
         yield settings.thinking_budget_field, budget
 
@@ -145,6 +193,17 @@ def _stream_options(request: Request, settings: Wire, refused: Collection[str]) 
     early = bool(request.tools) and not request.parallel_tool_calls
     continuous = early and settings.continuous_usage and "continuous_usage_stats" not in refused
     return {"include_usage": True, **({"continuous_usage_stats": True} if continuous else {})}
+
+
+def _continuation(request: Request, settings: Wire, refused: Collection[str]) -> Json:
+    """What makes the server go on with the last message. It needs text to go on with, and nothing that the answer is
+    forced to be: the server would begin that anew. vLLM refuses one field without the other."""
+    if not (request.prefill and settings.continue_final_message) or not CONTINUATION.keys().isdisjoint(refused):
+        return {}
+    last = request.messages[-1]  # no longer the answer's beginning where an instruction was added
+    said = last.role == "assistant" and any(isinstance(part, Text) and part.text.strip() for part in last.parts)
+    free = request.format is None and request.tool_choice in ("auto", "none")
+    return dict(CONTINUATION) if said and free else {}
 
 
 def _with_extra(body: Json, settings: Rendering) -> Json:

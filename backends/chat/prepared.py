@@ -9,6 +9,7 @@ from dragoman.backends.base import Prepared
 from dragoman.backends.chat.encode import Json, encode
 from dragoman.backends.chat.settings import Settings
 from dragoman.translators.constraints import forced
+from dragoman.translators.constraints.guided import without_idle_format
 from dragoman.translators.ir import Request
 
 
@@ -42,14 +43,16 @@ class PreparedChat(Prepared):
 
 def prepared(request: Request, settings: Settings, refused: frozenset[str]) -> PreparedChat:
     """Raises `GatewayError` where the server cannot be asked this."""
+    request, idle = without_idle_format(request)
     plan = forced.plan(
         request,
         force_tool=settings.force_tool,
         json_schema=settings.json_schema,
+        guided=settings.guided != "none",
         shows_tools=settings.tools == "native",
     )
     asked = request if plan is None else plan.request
     body, notes = encode(asked, settings, refused)
-    notes += () if plan is None else plan.notes
+    notes += idle if plan is None else (*idle, *plan.notes)
     limited = settings.parameter_names.get(settings.max_tokens_field, settings.max_tokens_field)
     return PreparedChat(request, notes, asked=asked, body=body, refused=refused, limited=limited, plan=plan)

@@ -182,9 +182,9 @@ class Probe:
             case "none":
                 return None
             case "vllm":
-                answer = await self._post("/tokenize", {**body, "add_generation_prompt": True})
+                answer = await self._post("/tokenize", {"add_generation_prompt": True, **body})
             case "trtllm-serve":
-                answer = await self._post("/_internal/tokenize", {**body, "add_generation_prompt": True})
+                answer = await self._post("/_internal/tokenize", {"add_generation_prompt": True, **body})
             case "llama.cpp":
                 rendered = await self._post("/apply-template", body)
                 prompt = None if rendered is None else rendered.get("prompt")

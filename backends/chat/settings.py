@@ -81,6 +81,9 @@ class Wire(Wording):
         ("none", "low", "medium", "high"),
         description="Values of reasoning_effort that the server takes; others become the nearest.",
     )
+    chat_template_kwargs: bool = Field(
+        False, description="Whether requests may carry the client's own variables for the chat template."
+    )
     thinking_budget_field: str | None = Field(
         None, description="Parameter that limits the tokens of reasoning; null where the server has none."
     )
@@ -102,10 +105,30 @@ class Wire(Wording):
     schema_shape: Literal["openai", "flat"] = Field(
         "openai", description="response_format with the schema in json_schema.schema (openai) or in schema (flat)."
     )
+    guided: Literal["structured_outputs", "guided", "sglang", "response_format", "none"] = Field(
+        "none",
+        description="How an answer is held to a choice, a regular expression or a grammar: structured_outputs (vLLM "
+        "from 0.11), guided_choice and its like (before), regex and ebnf (SGLang), types of response_format "
+        "(trtllm-serve); none: such requests are refused.",
+    )
     markup_prompt: str = Field(
         "",
         description="With markup: what the server's template ends its prompt with, where that opens the reasoning "
         "(`<think>`).",
+    )
+
+    # ---- prefill
+    continue_final_message: bool = Field(
+        False,
+        description="Whether the server goes on with a last assistant message (continue_final_message); otherwise that "
+        "is sent as a turn of its own and noted.",
+    )
+
+    # ---- the end
+    trust_done: bool = Field(
+        False,
+        description="Whether [DONE] ends an answer that has no finish reason; only for servers that never send one, "
+        "since a stream that was cut by a proxy may look the same.",
     )
 
     # ---- usage
@@ -187,6 +210,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "parameters": KNOWN_PARAMETERS,  # parallel_tool_calls only in the newest; refused by older ones
         "reasoning_field": "reasoning_content",  # 1.x knows only this one, the newest takes both
         "efforts": ("none", "low", "medium", "high", "max"),
+        "chat_template_kwargs": True,
+        "guided": "response_format",
         "thinking_budget_field": "thinking_token_budget",
         "force_tool": "schema",  # 400 "tool_choice='required' is not supported for this model."; named is unconstrained
         "strict_tools": True,  # structural tags
@@ -207,9 +232,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "vllm": {
         "parameters": KNOWN_PARAMETERS,
+        "chat_template_kwargs": True,
+        "guided": "structured_outputs",
         "reasoning_field": "reasoning",  # vllm#27752 renamed it; its input accepts both names
         "tool_choice_none": "send",
         "strict_tools": True,
+        "continue_final_message": True,
         "continuous_usage": True,
         "health_path": "/health",
         "wake_call": "POST /wake_up",
@@ -218,8 +246,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "sglang": {
         "parameters": KNOWN_PARAMETERS - {"include_stop_str_in_output"},  # its own switch is no_stop_trim
+        "chat_template_kwargs": True,
+        "guided": "sglang",
         "reasoning_field": "reasoning_content",
         "strict_tools": True,
+        "continue_final_message": True,
         "continuous_usage": True,
         "health_path": "/health",
     },
@@ -228,6 +259,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "parameter_names": {"min_tokens": "min_new_tokens"},
         "reasoning_field": "reasoning_content",
         "thinking": "enable_thinking",
+        "chat_template_kwargs": True,
         "force_tool": "schema",  # required and named depend on the parser; its guided decoding does not
         "health_path": "/health",
         "sleep_path": "/is_sleeping",
@@ -241,6 +273,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "system_messages": "user",  # claude-code#77698: Qwen's and Gemma's templates refuse a later one
         "reasoning_field": "reasoning_content",
         "thinking": "enable_thinking",
+        "chat_template_kwargs": True,
         "thinking_budget_field": "reasoning_budget_tokens",
         "force_tool": "required",  # a named choice is silently taken as auto (b11549)
         "health_path": "/health",  # 503 "Loading model"

@@ -10,10 +10,12 @@ work, done before.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, assert_never
 
 from dragoman.backends.prompts.rendering import Rendering
-from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from dragoman.backends.prompts.tools import with_definitions
+from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolReference, ToolResult
 from dragoman.translators.unreadable import UNSEEN_IMAGE, asked_about, unseen
 
 Json = dict[str, Any]
@@ -26,6 +28,8 @@ def render(messages: Sequence[Message], settings: Rendering) -> list[Json]:
     image is replaced by a text."""
     if not settings.images and (asked := asked_about(messages)):
         raise unseen(asked[0])
+    if settings.deferred_tools != "listed":
+        messages = [with_definitions(message, settings) for message in messages]
     out: list[Json] = []
     waiting: list[Json] = []  # image parts of the tool results so far: they may not come between two results
     for message in _placed(messages, settings):
@@ -166,10 +170,24 @@ def _tool(parts: Sequence[Part], settings: Rendering) -> tuple[list[Json], list[
     images: list[Json] = []
     for part in parts:
         if isinstance(part, ToolResult):
-            content, later = _result_content(part, settings)
-            rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": content})
-            images += later
+            references, rest = _references(part, settings)
+            if rest.content or not references:
+                content, later = _result_content(rest, settings)
+                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": content})
+                images += later
+            if references:
+                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": references})
     return rendered, images
+
+
+def _references(result: ToolResult, settings: Rendering) -> tuple[list[Json], ToolResult]:
+    """The tools that a result makes known, as parts of a message of their own (vllm#40190), and what else it holds."""
+    if settings.deferred_tools != "native":
+        return [], result
+    known = [part for part in result.content if isinstance(part, ToolReference) and part.tool is not None]
+    rest = tuple(part for part in result.content if part not in known)
+    references = [{"type": "tool_reference", "name": part.tool.name} for part in known if part.tool is not None]
+    return references, replace(result, content=rest)
 
 
 def _result_content(result: ToolResult, settings: Rendering) -> tuple[str | list[Json], list[Json]]:

@@ -18,6 +18,7 @@ from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.switches import switches
 from dragoman.backends.prompts.tools import described, shown_tools
 from dragoman.translators.ir import Note, Request, ToolCall
+from dragoman.translators.thinking import SWITCHES
 
 
 class Template(Protocol):
@@ -74,7 +75,7 @@ class Prompt:
         self._settings = settings.model_copy(update=found)
 
     def notes(self, request: Request) -> tuple[Note, ...]:
-        """What the template cannot show."""
+        """What the template cannot show, or not in the way that was meant."""
         notes: list[Note] = []
         if request.tools and request.tool_choice != "none" and not self._template.takes_tools:
             notes.append(Note("tool", "auto:unsupported"))
@@ -82,7 +83,15 @@ class Prompt:
             notes.append(Note("item", "reasoning"))
         if self._template.calls_as_text(bool(shown_tools(request, self._settings))) and _holds_calls(request):
             notes.append(Note("item", "tool_call:as_text"))
+        if request.prefill:
+            notes.append(Note("item", "prefill"))
+        if any(not self._knows(name) for name in request.template_kwargs):
+            notes.append(Note("field", "chat_template_kwargs"))
         return tuple(notes)
+
+    def _knows(self, name: str) -> bool:
+        """Whether the template may read a variable. A switch for thinking has two names, of which it reads one."""
+        return any(each in self._template.variables for each in (SWITCHES if name in SWITCHES else (name,)))
 
     def text(self, request: Request, *, strftime_now: Callable[[str], str]) -> str:
         """Raises `GatewayError` UNSUPPORTED where the template refuses the conversation."""
@@ -96,9 +105,10 @@ class Prompt:
         return Rendered(text, self._tokenizer.encode(text, add_special_tokens=False))
 
     def kwargs(self, request: Request) -> dict[str, Any]:
-        """The template's switches: what the request says about thinking, in the words that this template has, and the
-        operator's `chat_template_kwargs`, which win."""
-        return switches(request.thinking, self._template.variables) | self._settings.template_kwargs
+        """The template's variables: what the request says about thinking, in the words that this template has, the
+        client's own, and the operator's `chat_template_kwargs`, which win."""
+        own = switches(request.thinking, self._template.variables)
+        return own | dict(request.template_kwargs) | self._settings.template_kwargs
 
 
 def _holds_calls(request: Request) -> bool:

@@ -46,6 +46,12 @@ class Rendering(BaseModel):
         "drop", description="With tool_choice none: drop the tools, or send them with none (keeps the prefix cache)."
     )
     strict_tools: bool = Field(False, description="Whether strict is accepted on a tool's function.")
+    deferred_tools: Literal["listed", "in_place", "native"] = Field(
+        "listed",
+        description="Tools that became known in the conversation. listed: at the end of the list; in_place: described "
+        "where they became known and not listed (keeps the prefix cache; needs a server that lets the model call what "
+        "is not listed); native: as defer_loading and tool_reference, for templates that know these.",
+    )
 
     # ---- the template
     extra_body: Mapping[str, Any] = Field(

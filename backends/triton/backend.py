@@ -34,8 +34,9 @@ from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, 
 from dragoman.backends.triton.reader import ResponseReader
 from dragoman.backends.watch import Watch
 from dragoman.translators.constraints import forced
+from dragoman.translators.constraints.guided import without_idle_format
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Note, Request
+from dragoman.translators.ir import Guided, Note, Request
 from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
@@ -127,9 +128,10 @@ class Triton:
     async def prepare(self, request: Request) -> PreparedPrompt:
         """Before the server has been reached, what its profile lacks is not known, and the worst is assumed."""
         files, profile = await self._known_files(), self._profile
+        request, notes = without_idle_format(request)
         plan = self._plan(request)
         asked = request if plan is None else plan.request
-        notes = () if plan is None else plan.notes
+        notes += () if plan is None else plan.notes
         prompt = await self._prompt(files, asked)
         notes += tuple(self._notes(files, asked))
         return PreparedPrompt(request, notes, prompt.count, asked=asked, plan=plan, prompt=prompt, profile=profile)
@@ -157,13 +159,15 @@ class Triton:
             request,
             force_tool="schema" if guided else "prompt",
             json_schema="enforced" if free else "prompt",
+            guided=free or self._profile is None,
             shows_tools=self._files is None or self._files.shows_tools,
         )
 
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
         assert isinstance(prepared, PreparedPrompt)
         profile = await self._known()
-        if profile.guided is not (prepared.profile is not None and prepared.profile.guided):
+        unknown = prepared.profile is None and isinstance(prepared.asked.format, Guided)
+        if unknown or profile.guided is not (prepared.profile is not None and prepared.profile.guided):
             # it was prepared for a server that had not been reached, or for another one
             prepared = await self.prepare(prepared.request)
         await enforce(prepared.plan, prepared.request, partial(self._generate, prepared), sink)

@@ -12,11 +12,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 from dragoman.backends.triton.client import Client, Config, Metadata, Tensor
+from dragoman.translators.constraints.guided import regex_of
 from dragoman.translators.errors import GatewayError, Kind, invalid
-from dragoman.translators.ir import Format, JsonSchema, Note, Sampling
+from dragoman.translators.ir import Format, Guided, JsonObject, JsonSchema, Note, Sampling
 
 Form = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"]
 
@@ -234,10 +235,24 @@ def _required(profile: Profile, ask: PromptRequest) -> Iterator[tuple[str, Tenso
         yield "return_num_input_tokens", Tensor([True])
         yield "return_num_output_tokens", Tensor([True])
         if ask.format is not None and profile.guided:
-            yield "guided_decoding_guide_type", Tensor(["json"])
-            if isinstance(ask.format, JsonSchema):
-                yield "guided_decoding_guide_type", Tensor(["json_schema"])
-                yield "guided_decoding_guide", Tensor([json.dumps(ask.format.schema, ensure_ascii=False, default=dict)])
+            yield from _guide(ask.format)
+
+
+def _guide(wanted: Format) -> Iterator[tuple[str, Tensor]]:
+    match wanted:
+        case JsonObject():
+            kind, guide = "json", None
+        case JsonSchema():
+            kind, guide = "json_schema", json.dumps(wanted.schema, ensure_ascii=False, default=dict)
+        case Guided(kind="grammar"):
+            kind, guide = "ebnf_grammar", str(wanted.rule)
+        case Guided():
+            kind, guide = "regex", regex_of(wanted)
+        case _:
+            assert_never(wanted)
+    yield "guided_decoding_guide_type", Tensor([kind])
+    if guide is not None:
+        yield "guided_decoding_guide", Tensor([guide])
 
 
 def _by_ids(profile: Profile, ask: PromptRequest) -> Iterator[tuple[str, Tensor]]:

@@ -17,6 +17,7 @@ OBEYED = {
     "system_messages": "yes; not given: `user` where the template refuses later ones",
     "reasoning_field": "yes; not given: as the template calls it",
     "strict_tools": "yes",
+    "deferred_tools": "yes",
     "extra_body": "`chat_template_kwargs` alone",
     "markup": "yes; null: found from the template",
 }

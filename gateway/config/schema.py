@@ -19,6 +19,7 @@ PREFIX = "DRAGOMAN_"
 FIXED = ("host", "port", "workers")  # need a restart to change: sockets and processes are made from them
 DEFAULT_BACKEND = "local:"
 HOST = re.compile(r"\.?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*(:\d{1,5})?")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9_.\[\]:-]{1,255}")
 
 SystemMessages = Literal["leading", "keep", "hoist", "user"]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -190,6 +191,16 @@ class ImagesConfig(Section):
     timeout: Seconds = 20
 
 
+def _origin(value: str) -> str:
+    if value != "*" and not ORIGIN.fullmatch(value):
+        raise ValueError("must be * or an origin as browsers send it: scheme, host and port, without a path")
+    return value
+
+
+class CorsConfig(Section):
+    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
+
+
 class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["json", "text"] = "json"
@@ -218,6 +229,7 @@ class Config(BaseSettings):
     pool: PoolConfig = PoolConfig()
     admission: AdmissionConfig = AdmissionConfig()
     images: ImagesConfig = ImagesConfig()
+    cors: CorsConfig = CorsConfig()
     api_keys_file: Path | None = None
     no_auth: bool = False
     seal_keys_file: Path | None = None

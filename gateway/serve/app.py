@@ -30,6 +30,7 @@ from dragoman.gateway.keys.auth import Keys
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.reasoning_seal import Sealer
 from dragoman.gateway.keys.secrets import Secrets, read_client_keys
+from dragoman.gateway.serve.cors import Cors
 from dragoman.gateway.serve.endpoints import Endpoints
 from dragoman.gateway.serve.middleware import Middleware, Next
 from dragoman.gateway.serve.models import ModelRoutes
@@ -90,7 +91,8 @@ class Gateway:
             previous=None if previous is None else previous._keys,
         )
         self._endpoints = Endpoints(protocols)
-        self.middleware = Middleware(self._endpoints, self._keys, self.handler, self.metrics, redact)
+        cors = Cors(config.cors.origins) if config.cors.origins else None
+        self.middleware = Middleware(self._endpoints, self._keys, self.handler, self.metrics, redact, cors)
 
     def _open_gate(self, groups: Sequence[Pool], previous: Gateway | None) -> Gate:
         known = {} if previous is None else previous.gate.groups

@@ -17,6 +17,7 @@ from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, json_response
 from dragoman.gateway.keys.auth import Keys
+from dragoman.gateway.serve.cors import Cors
 from dragoman.gateway.serve.endpoints import Endpoints
 from dragoman.gateway.telemetry.logs import Redactor, log, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
@@ -29,7 +30,10 @@ PLAIN_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class Middleware:
-    def __init__(self, endpoints: Endpoints, keys: Keys, handler: Handler, metrics: Metrics, redact: Redactor) -> None:
+    def __init__(
+        self, endpoints: Endpoints, keys: Keys, handler: Handler, metrics: Metrics, redact: Redactor, cors: Cors | None
+    ) -> None:
+        self._cors = cors
         self._endpoints = endpoints
         self._keys = keys
         self._handler = handler
@@ -40,6 +44,9 @@ class Middleware:
     async def before_all(self, request: web.Request, handler: Next) -> web.StreamResponse:
         given = request.headers.get("x-request-id", "")
         request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        if self._cors is not None and (preflight := self._cors.preflight(request)) is not None:
+            preflight.headers.update(id_headers(request[REQUEST_ID]))
+            return preflight
         headers: dict[str, str] = {}
         try:
             request[CLIENT] = self._keys.check(request.path, request.headers)
@@ -56,10 +63,12 @@ class Middleware:
         self._account(request, error)
         return self._error_response(request, error, headers)
 
-    async def before_head(self, _request: web.Request, response: web.StreamResponse) -> None:
+    async def before_head(self, request: web.Request, response: web.StreamResponse) -> None:
         """For every answer, streamed or whole. While the gateway drains, each connection ends with the answer it
         carries, and the head says so: a client without that warning would lose its next request."""
         response.headers["Server"] = "dragoman"  # without the version of what it is made of
+        if self._cors is not None:
+            self._cors.mark(request, response.headers)
         if self._handler.leaving or self._handler.draining:
             response.headers["Connection"] = "close"
             response.force_close()

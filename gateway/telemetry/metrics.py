@@ -166,7 +166,7 @@ class Metrics:
         child.inc()
 
     def note(self, note: Note) -> None:
-        self.notes.labels(note.kind, self._notes(note.name)).inc()
+        self.notes.labels(note.kind, self._notes(note.name)).inc(note.count)
 
     def replica(self, pool: str, backend: str, state: str) -> None:
         for each in ("ready", "asleep", "down", "open"):

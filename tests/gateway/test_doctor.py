@@ -189,7 +189,7 @@ async def test_a_call_that_stands_in_the_text_is_none(text: str, capsys: pytest.
         ('["Paris"]', 'arguments that are no JSON object: get_weather(["Paris"])'),
         ('"Paris"', "arguments that are no JSON object"),
         ("42", "arguments that are no JSON object"),
-        ("null", "arguments that are no JSON object"),
+        ("null", "arguments that were lost: get_weather({})"),
         (json.dumps(PARIS), "arguments that are no JSON object"),
         ("", "arguments that were lost: get_weather({})"),
     ],

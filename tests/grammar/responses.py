@@ -266,7 +266,8 @@ class _Walk:
             same = item.added.get(key) == done.get(key)
             require(same, "identity", f"{self.where}.item.{key}", "changed since the item was added")
         for key, parts in item.lists.items():
-            require(done.get(key, []) == parts, "concat", f"{self.where}.item.{key}", "differs from the done parts")
+            streamed = parts or (_also_as_content(item, done) if key == "content" else [])
+            require(done.get(key, []) == streamed, "concat", f"{self.where}.item.{key}", "differs from the done parts")
         if item.kind in _PAYLOADS:
             key = _PAYLOADS[item.kind][0]
             require(item.payload is not None, "part", self.where, f"the {key} were never done")
@@ -275,6 +276,13 @@ class _Walk:
             require(done.get("phase") == item.added["phase"], "identity", self.where, "the phase changed")
         self.items.append(done)
         self.item = None
+
+
+def _also_as_content(item: _OpenItem, done: Json) -> list[Json]:
+    """Reasoning that was streamed as a summary may also be the item's content, which some clients send back."""
+    if item.kind != "reasoning" or not done.get("content"):
+        return []
+    return [{"type": "reasoning_text", "text": "".join(part["text"] for part in item.lists["summary"])}]
 
 
 def _check_verdict(response: Json, where: str) -> None:

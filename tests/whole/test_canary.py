@@ -212,6 +212,8 @@ def faults(protocol: str, word: Words) -> list[Any]:
     """Requests that are refused, each with words where the fault is and around it."""
     good = body_of(protocol, word, False)
     history = "input" if protocol == "responses" else "messages"
+    part: Any = [word("part")] if protocol == "messages" else word("part")  # a type that is a word is left out there
+    kind: Any = [word("type")] if protocol == "responses" else word("type")  # and so is one of an item there
     nested: Any = word("nested")
     for _ in range(100):
         nested = [nested]
@@ -223,7 +225,7 @@ def faults(protocol: str, word: Words) -> list[Any]:
         good | {history: word("history") if protocol == "messages" else {"text": word("object")}},
         good | {history: [{"role": "user", "content": {"x": word("content")}}]},
         good | {history: [{"role": word("role"), "content": word("content")}]},
-        good | {history: [{"type": word("type"), "role": "user", "content": [{"type": word("part")}]}]},
+        good | {history: [{"type": kind, "role": "user", "content": [{"type": part}]}]},
         good | {"tools": [{"type": "function", "name": {"x": word("name")}}]},
         good | {"tools": word("tools")},
         good | {"tool_choice": {"type": "function", "name": {"x": word("choice")}}},

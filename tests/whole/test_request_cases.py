@@ -109,6 +109,8 @@ def _holds(played: Played, key: str, value: Any) -> Any:
             return [tool["function"]["name"] for tool in sent.get("tools", ())] == value
         case "noted":
             return all(word in played.ignored for word in value)
+        case "nothing_noted":
+            return (played.ignored == "") == value
         case "answer_has":
             return all(word in compact for word in value)
         case "answer_lacks":

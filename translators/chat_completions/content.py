@@ -2,42 +2,68 @@
 
 Each role has its own content: text for system and developer; text, images and files for user and tool; text, refusals,
 reasoning and calls for the assistant. Reasoning is taken from `reasoning_content` or `reasoning`, the two names that
-servers use for it, never from both. What the API had before `tools` is refused with the name of its replacement.
+servers use for it, or from lists of it, never from two of them. Blocks of the Messages API
+are read too. What the API had before `tools` is refused with the name of its replacement.
 `translators.history` puts calls and results into turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import orjson
 
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
-from dragoman.translators.openai.catalogue import Catalogue
+from dragoman.translators.fields import Given, Unread
+from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
+from dragoman.translators.openai.catalogue import INERT, Catalogue
 from dragoman.translators.openai.content import Media
-from dragoman.translators.openai.reading import expect_object, expect_text, filled_text, name_of, text_or_null
+from dragoman.translators.openai.reading import (
+    expect_object,
+    expect_text,
+    filled_text,
+    given_object,
+    name_of,
+    text_or_null,
+)
 from dragoman.translators.openai.refusals import missing, unsupported, wrong_type, wrong_value
-from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.protocol import Policy
 
 _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
-_TEXT_ONLY = ("text",)
-_OF_USERS = ("text", "image_url", "file")
-_OF_ASSISTANTS = ("text", "refusal")
-_OF_TOOLS = _OF_USERS  # OpenAI takes text alone, other servers take images
+_KINDS: dict[Role, tuple[str, ...]] = {
+    "system": ("text",),
+    "developer": ("text",),
+    "user": ("text", "image_url", "file"),
+    "assistant": ("text", "refusal"),
+    "tool": ("text", "image_url", "file"),  # OpenAI takes text alone, other servers take images
+}
+_BLOCKS = frozenset(
+    {
+        ("assistant", "thinking"),
+        ("assistant", "tool_use"),
+        ("user", "tool_result"),
+        ("user", "image"),
+        ("tool", "image"),
+    }
+)
 _REASONING = ("reasoning_content", "reasoning")
+_PREFILL = ("prefix", "partial")  # DeepSeek and Mistral, Moonshot
+_DETAILS = ("reasoning_details", "thinking_blocks")
+_TEXTS = ("text", "summary", "thinking")
+_OF_DETAILS = frozenset({"type", "id", "index", "format", "signature"})
 _NAME = Note("field", "name")  # of a participant: templates have no place for it. Noted once
 _AUDIO_AND_VIDEO = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
 
 class ChatConversation:
-    """Reads `messages` one by one. `notes` grows with what is left out."""
+    """Reads `messages` one by one. `notes` grows with what is left out, `unread` with keys that nobody reads."""
 
-    def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note]) -> None:
+    def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note], unread: Unread) -> None:
         self.messages: list[Message] = []
+        self.prefill = False  # the last message is the beginning of the answer
         self._tools = tools
         self._notes = notes
+        self._unread = unread
         self._media = Media(policy, notes)
 
     def read(self, messages: object) -> None:
@@ -47,37 +73,53 @@ class ChatConversation:
             path = f"messages[{index}]"
             if not isinstance(message, dict):
                 raise wrong_type(path, "an object", message)
-            self.messages.append(self._message(message, path))
+            given = self._unread.given(message, path)
+            self._message(given, path)
+            if index == len(messages) - 1 and any(given.peek(key) is True for key in _PREFILL):
+                self.prefill = given.peek("role") == "assistant"
+                given.pass_over(*(_PREFILL if self.prefill else ()))
+            given.close(INERT)
 
-    def _message(self, message: Json, path: str) -> Message:
+    def _message(self, message: Given, path: str) -> None:
         role = expect_text(message, "role", path)
         if role != "tool" and message.get("name") is not None and _NAME not in self._notes:
             self._notes.append(_NAME)
         match role:
             case "system" | "developer":
-                return Message(role, _content(message, path, _TEXT_ONLY, self._media))
+                self._add(role, self._content(message, path, role))
             case "user":
-                return Message(role, _content(message, path, _OF_USERS, self._media))
+                self._user(message, path)
             case "assistant":
-                return Message(role, self._assistant(message, path))
+                self._add(role, self._assistant(message, path))
             case "tool":
-                return Message(role, (self._result(message, path),))
+                self._add(role, (self._result(message, path),))
             case "function":
                 raise _legacy(f"{path}.role", "Messages of role 'function' are not supported: use role 'tool'.")
             case other:
                 raise wrong_value(f"{path}.role", other, _ROLES)
 
-    def _assistant(self, message: Json, path: str) -> tuple[Part, ...]:
+    def _add(self, role: Role, parts: tuple[Part, ...]) -> None:
+        self.messages.append(Message(role, parts))
+
+    def _user(self, message: Given, path: str) -> None:
+        """Results in the shape of the Messages API precede what else a user's message holds."""
+        parts = self._content(message, path, "user")
+        results = [part for part in parts if isinstance(part, ToolResult)]
+        for result in results:
+            self._add("tool", (result,))
+        if len(results) < len(parts):
+            self._add("user", tuple(part for part in parts if not isinstance(part, ToolResult)))
+
+    def _assistant(self, message: Given, path: str) -> tuple[Part, ...]:
         if message.get("function_call") is not None:
             raise _legacy(f"{path}.function_call", "'function_call' is not supported: use 'tool_calls'.")
         if message.get("audio") is not None:
             raise unsupported(f"{path}.audio", "Audio is not supported by this gateway.")
         parts: list[Part] = []
-        reasoning = next((text for key in _REASONING if (text := text_or_null(message, key, path))), None)
-        if reasoning:
+        if reasoning := _reasoning(message, path):
             parts.append(Reasoning(reasoning))
         if message.get("content") is not None:
-            parts += _content(message, path, _OF_ASSISTANTS, self._media)
+            parts += self._content(message, path, "assistant")
         if refusal := text_or_null(message, "refusal", path):
             parts.append(Refusal(refusal))
         parts += self._calls(message.get("tool_calls"), f"{path}.tool_calls")
@@ -90,65 +132,130 @@ class ChatConversation:
             raise wrong_type(path, "an array", calls)
         return [self._call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
 
-    def _call(self, call: Any, path: str) -> ToolCall:
-        if not isinstance(call, dict):
-            raise wrong_type(path, "an object", call)
+    def _call(self, value: Any, path: str) -> ToolCall:
+        if not isinstance(value, dict):
+            raise wrong_type(path, "an object", value)
+        call = self._unread.given(value, path)
+        call.pass_over("index")  # of the delta that it came in
+        read = self._read_call(call, path)
+        call.close()
+        return read
+
+    def _read_call(self, call: Given, path: str) -> ToolCall:
         id = filled_text(call, "id", path)
         match text_or_null(call, "type", path):
             case None | "function":
-                owner, place = expect_object(call, "function", path), f"{path}.function"
-                arguments = expect_text(owner, "arguments", place)
-                return ToolCall(id, self._tools.name("function", name_of(owner, place)), arguments)
+                owner, place = given_object(call, "function", path), f"{path}.function"
+                arguments, name = expect_text(owner, "arguments", place), name_of(owner, place)
+                owner.close()
+                return ToolCall(id, self._tools.name("function", name), arguments)
             case "custom":
-                owner, place = expect_object(call, "custom", path), f"{path}.custom"
-                arguments = orjson.dumps({"input": expect_text(owner, "input", place)}).decode()
-                return ToolCall(id, self._tools.name("custom", name_of(owner, place)), arguments)
+                owner, place = given_object(call, "custom", path), f"{path}.custom"
+                text, name = expect_text(owner, "input", place), name_of(owner, place)
+                owner.close()
+                return ToolCall(id, self._tools.name("custom", name), orjson.dumps({"input": text}).decode())
             case other:
                 raise wrong_value(f"{path}.type", other, "'function' and 'custom'")
 
-    def _result(self, message: Json, path: str) -> ToolResult:
+    def _result(self, message: Given, path: str) -> ToolResult:
         id = filled_text(message, "tool_call_id", path)
-        parts = _content(message, path, _OF_TOOLS, self._media)
+        message.pass_over("name")  # of the tool, which the call has
+        parts = self._content(message, path, "tool")
         return ToolResult(id, tuple(part for part in parts if isinstance(part, Text | Image)))
 
+    # ---------------------------------------------------------------------------------------------------------- parts
 
-def _content(message: Json, path: str, kinds: Collection[str], media: Media) -> tuple[Text | Refusal | Image, ...]:
-    """`content`, a string or a list of parts of these kinds, as at least one part."""
-    content, path = message.get("content"), f"{path}.content"
-    if isinstance(content, str):
-        return (Text(content),)
-    if isinstance(content, list):
-        parts = [_part(part, f"{path}[{index}]", kinds, media) for index, part in enumerate(content)]
-        return tuple(parts) or (Text(""),)
-    if "content" not in message:
-        raise missing(path)
-    raise wrong_type(path, "a string or an array of content parts", content)
+    def _content(self, message: Given, path: str, role: Role) -> tuple[Part, ...]:
+        """`content`, a string or a list of parts that the role may have, as at least one part."""
+        content, path = message.get("content"), f"{path}.content"
+        if isinstance(content, str):
+            return (Text(content),)
+        if isinstance(content, list):
+            parts = [self._part(message, part, f"{path}[{index}]", role) for index, part in enumerate(content)]
+            return tuple(parts) or (Text(""),)
+        if "content" not in message:
+            raise missing(path)
+        raise wrong_type(path, "a string or an array of content parts", content)
+
+    def _part(self, message: Given, value: Any, path: str, role: Role) -> Part:
+        if not isinstance(value, dict):
+            raise wrong_type(path, "an object", value)
+        part = message.inner(value, path)
+        kind = expect_text(part, "type", path)
+        read = self._block(part, kind, path) if (role, kind) in _BLOCKS else self._read_part(part, kind, path, role)
+        part.close(INERT)
+        return read
+
+    def _read_part(self, part: Given, kind: str, path: str, role: Role) -> Part:
+        if kind in _AUDIO_AND_VIDEO:
+            raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
+        if kind not in _KINDS[role]:
+            raise wrong_value(f"{path}.type", kind, ", ".join(f"'{one}'" for one in _KINDS[role]))
+        match kind:
+            case "text":
+                return Text(expect_text(part, "text", path))
+            case "refusal":
+                return Refusal(expect_text(part, "refusal", path))
+            case "file":
+                owner = given_object(part, "file", path)
+                file = self._media.file(owner, f"{path}.file")
+                owner.close()
+                return file
+            case _:
+                return _image(part, path, self._media)
+
+    def _block(self, part: Given, kind: str, path: str) -> Part:
+        """A block of the Messages API."""
+        match kind:
+            case "thinking":
+                part.pass_over("signature")
+                return Reasoning(expect_text(part, "thinking", path))
+            case "tool_use":
+                name, id = name_of(part, path), filled_text(part, "id", path)
+                arguments = orjson.dumps(expect_object(part, "input", path)).decode()
+                return ToolCall(id, self._tools.name("function", name), arguments)
+            case "tool_result":
+                id = filled_text(part, "tool_use_id", path)
+                content = self._content(part, path, "tool") if part.get("content") is not None else (Text(""),)
+                shown = tuple(one for one in content if isinstance(one, Text | Image))
+                return ToolResult(id, shown, part.get("is_error") is True)
+            case _:
+                source = given_object(part, "source", path)
+                image = self._media.source(source, f"{path}.source")
+                source.close()
+                return image
 
 
-def _part(part: Any, path: str, kinds: Collection[str], media: Media) -> Text | Refusal | Image:
-    if not isinstance(part, dict):
-        raise wrong_type(path, "an object", part)
-    kind = expect_text(part, "type", path)
-    if kind in _AUDIO_AND_VIDEO:
-        raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
-    if kind not in kinds:
-        raise wrong_value(f"{path}.type", kind, ", ".join(f"'{one}'" for one in kinds))
-    match kind:
-        case "text":
-            return Text(expect_text(part, "text", path))
-        case "refusal":
-            return Refusal(expect_text(part, "refusal", path))
-        case "file":
-            return media.file(expect_object(part, "file", path), f"{path}.file")
-        case _:
-            return _image(part, path, media)
+def _reasoning(message: Given, path: str) -> str:
+    """What the model thought: from one of the two fields of servers, or as OpenRouter and LiteLLM keep it."""
+    found = next((text for key in _REASONING if (text := text_or_null(message, key, path))), "")
+    if not found:
+        found = next((text for key in _DETAILS if (text := _thoughts(message, key, path))), "")
+    if found:  # the others say the same
+        message.pass_over(*_REASONING, *(key for key in _DETAILS if isinstance(message.peek(key), list)))
+    return found
 
 
-def _image(part: Json, path: str, media: Media) -> Image | Text:
+def _thoughts(message: Given, key: str, path: str) -> str:
+    """The texts in `reasoning_details` or `thinking_blocks`; what is encrypted has none."""
+    details = message.peek(key)
+    texts: list[str] = []
+    for detail in details if isinstance(details, list) else ():
+        given = message.inner(detail if isinstance(detail, dict) else {}, f"{path}.{key}")
+        if found := [text for name in _TEXTS if isinstance(text := given.get(name), str)]:
+            texts += found
+            given.close(_OF_DETAILS)
+    return "".join(texts)
+
+
+def _image(part: Given, path: str, media: Media) -> Image | Text:
     """`image_url` is an object; a bare string, which some clients send, means the same."""
     if isinstance(part.get("image_url"), str):
         return media.image(part, path)
-    return media.image(expect_object(part, "image_url", path), f"{path}.image_url", "url")
+    owner = given_object(part, "image_url", path)
+    image = media.image(owner, f"{path}.image_url", "url")
+    owner.close()
+    return image
 
 
 def _legacy(path: str, message: str) -> GatewayError:

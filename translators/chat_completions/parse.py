@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dragoman.translators import soft_words
 from dragoman.translators.chat_completions.content import ChatConversation
+from dragoman.translators.chat_completions.foreign_shapes import messages_of
 from dragoman.translators.chat_completions.schema import CreateChatCompletion
 from dragoman.translators.chat_completions.stream import ChatStream, ChatStreamOptions
 from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted, unknown, unusual
+from dragoman.translators.fields import Unread, few, noted, unusual
+from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
-from dragoman.translators.openai.fields import affinity, answer_format, sampling
+from dragoman.translators.openai.fields import affinity, answer_format, sampling, thinking
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
 
@@ -29,21 +31,22 @@ def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateChatCompletion, body)
     _refuse(fields)
-    notes = _ignored(fields)
-    tools = ChatCatalogue(context.policy, notes)
+    notes, unread = _ignored(fields), Unread()
+    unread.of_model(fields)
+    tools = ChatCatalogue(context.policy, notes, unread)
     if fields.tools is not None:
         tools.declare_all(fields.tools, "tools")
     if fields.web_search_options is not None:
         tools.leave_out("web_search", "web_search_options")
-    if fields.messages is None:
-        raise missing("messages")
-    conversation = ChatConversation(tools, context.policy, notes)
-    conversation.read(fields.messages)
+    conversation = ChatConversation(tools, context.policy, notes, unread)
+    _read(fields, conversation)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
         raise invalid("Invalid 'messages': the conversation has no messages.", "messages", "empty_array")
     notes.extend(repairs)
     choice, allowed = tools.choose(fields.tool_choice)
+    wanted = answer_format(fields.response_format, "response_format", unread, "json_schema")
+    asked, kwargs = _thinking(fields, notes, unread)
     request = Request(
         id=context.id,
         model=fields.model,
@@ -53,12 +56,26 @@ def parse(body: Json, context: Context) -> Turn:
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=_max_tokens(fields),
         sampling=sampling(fields),
-        format=answer_format(fields.response_format, "response_format", "json_schema"),
-        thinking=_thinking(fields, notes),
+        format=constrained(fields, wanted, unread),
+        thinking=asked,
+        template_kwargs=kwargs,
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         affinity=affinity(fields, context) or fields.user or None,
+        prefill=_prefill(fields, conversation, unread),
     )
-    return Turn(request, fields.stream is True, ChatStream(context, _options(fields), tools), tuple(notes))
+    stream = ChatStream(context, _options(fields), tools)
+    return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
+
+
+def _read(fields: CreateChatCompletion, conversation: ChatConversation) -> None:
+    messages = fields.messages
+    if messages is None and fields.input is not None:
+        messages = messages_of(fields.input)
+        if fields.instructions:
+            messages = [{"role": "system", "content": fields.instructions}, *messages]
+    if messages is None:
+        raise missing("messages")
+    conversation.read(messages)
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored
@@ -85,9 +102,10 @@ def _ignored(fields: CreateChatCompletion) -> list[Note]:
     """Fields that are accepted and change nothing, although the client may have meant them to."""
     names = [name for name in _NOTED if getattr(fields, name) is not None]
     names.extend(unusual(fields, _ORDINARY))
+    if fields.messages is not None:  # else they are read in its place
+        names.extend(name for name in ("input", "instructions") if getattr(fields, name) is not None)
     if fields.stream_options is not None and not fields.stream:
         names.append("stream_options")
-    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
 
 
@@ -103,17 +121,25 @@ def _max_tokens(fields: CreateChatCompletion) -> int | None:
     return old if new is None else new
 
 
-def _thinking(fields: CreateChatCompletion, notes: list[Note]) -> Thinking:
-    """Clients of open models turn thinking off by a variable of the chat template. Other variables are specific to one
-    template."""
+def _thinking(fields: CreateChatCompletion, notes: list[Note], unread: Unread) -> tuple[Thinking, Json]:
+    """How much to think, and the variables for the chat template."""
+    asked = fields.reasoning or CreateChatCompletion.Reasoning()
     effort = soft_words.effort(fields.reasoning_effort, "reasoning_effort", notes)
-    kwargs = dict(fields.chat_template_kwargs or {})
-    if effort is None and kwargs.get("enable_thinking") is False:
-        del kwargs["enable_thinking"]
-        effort = "none"
-    if kwargs:
-        notes.append(Note("field", "chat_template_kwargs"))
-    return Thinking(effort, fields.thinking_token_budget)
+    effort = effort or soft_words.effort(asked.effort, "reasoning.effort", notes)
+    budget = asked.max_tokens if fields.thinking_token_budget is None else fields.thinking_token_budget
+    return thinking(fields, effort, budget, unread, asked.enabled)
+
+
+def _prefill(fields: CreateChatCompletion, conversation: ChatConversation, unread: Unread) -> bool:
+    """Whether the answer goes on with the last message, which must be the assistant's: by a mark on that message, or in
+    vLLM's words."""
+    wanted = fields.continue_final_message is True
+    prefill = conversation.prefill or (wanted and conversation.messages[-1].role == "assistant")
+    if wanted and not prefill:
+        unread.add("", {"continue_final_message": True})
+    if fields.add_generation_prompt is False and not prefill:
+        unread.add("", {"add_generation_prompt": True})
+    return prefill
 
 
 def _options(fields: CreateChatCompletion) -> ChatStreamOptions:

@@ -22,7 +22,16 @@ class CreateChatCompletion(CreateFields):
         include_usage: bool | None = None
         include_obfuscation: bool | None = None
 
+    class Reasoning(Lenient):
+        """OpenRouter's object."""
+
+        effort: Effort | None = None
+        enabled: bool | None = None
+        max_tokens: int | None = Field(None, ge=0, le=INT32)
+
     messages: Any = None
+    input: Any = None  # instead of `messages`
+    instructions: str | None = None  # with `input`
     max_completion_tokens: int | None = Field(None, ge=1, le=INT32)
     max_tokens: int | None = Field(None, ge=1, le=INT32)
     n: int | None = Field(None, ge=1, le=128)
@@ -32,7 +41,9 @@ class CreateChatCompletion(CreateFields):
     stream_options: StreamFields | None = None
     modalities: list[Literal["text", "audio"]] | None = None
     verbosity: str | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning: Reasoning | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
     thinking_token_budget: int | None = Field(None, ge=0, le=INT32)
     # Refused as soon as they hold anything: see `parse`.
     functions: Any = None
@@ -41,5 +52,4 @@ class CreateChatCompletion(CreateFields):
     # Accepted and ignored, because some clients send them.
     audio: Any = None
     prediction: Any = None
-    prompt_cache_options: Any = None
     web_search_options: Any = None

@@ -13,10 +13,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from dragoman.translators.constraints.guided import unenforceable
 from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
-from dragoman.translators.ir import Format, JsonSchema, Message, Named, Note, Reasoning, Request, Text, Tool, ToolCall
+from dragoman.translators.ir import (
+    Guided,
+    JsonObject,
+    JsonSchema,
+    Message,
+    Named,
+    Note,
+    Reasoning,
+    Request,
+    Text,
+    Tool,
+    ToolCall,
+)
 from dragoman.translators.json_text import is_object
 
 Json = dict[str, Any]
@@ -73,7 +86,7 @@ class JsonAnswer:
     """The text must be JSON and fit `wanted`. An answer that calls tools is not checked."""
 
     request: Request
-    wanted: Format
+    wanted: JsonObject | JsonSchema
     name = "format"
 
     @property
@@ -106,9 +119,11 @@ def plan(
     *,
     force_tool: Literal["native", "required", "schema", "prompt"],
     json_schema: Literal["enforced", "prompt"],
+    guided: bool = False,
     shows_tools: bool = True,
 ) -> Plan | None:
-    """None where the server enforces everything that was asked. `shows_tools`: the model's template renders tools."""
+    """None where the server enforces everything that was asked. `shows_tools`: the model's template renders tools;
+    `guided`: the server takes a `Guided`, for which there is no other way."""
     choice = request.tool_choice
     if force_tool in ("schema", "prompt") and request.tools and (choice == "required" or isinstance(choice, Named)):
         allowed = request.tools if choice == "required" else tuple(t for t in request.tools if t.name == choice.name)
@@ -116,6 +131,10 @@ def plan(
             raise GatewayError(Kind.INVALID, "tool_choice names a tool that is not in tools.", "tool_choice")
         by: Literal["schema", "prompt"] = "schema" if force_tool == "schema" and json_schema == "enforced" else "prompt"
         return ForcedTool(_forced(request, allowed, by, shows_tools), allowed, by)
+    if isinstance(request.format, Guided):
+        if not guided:
+            raise unenforceable(request.format)
+        return None
     if request.format is not None and json_schema == "prompt":
         if isinstance(request.format, JsonSchema) and (fault := usable(request.format.schema)) is not None:
             raise GatewayError(Kind.INVALID, f"The JSON schema cannot be used: {fault}", code="invalid_json_schema")
@@ -172,7 +191,7 @@ def _one_of(tools: Sequence[Tool]) -> str:
     return f"the tool {names[0]}" if len(names) == 1 else f"one of the tools {', '.join(names)}"
 
 
-def _json_instruction(wanted: Format) -> str:
+def _json_instruction(wanted: JsonObject | JsonSchema) -> str:
     if isinstance(wanted, JsonSchema):
         described = f" ({wanted.description})" if wanted.description else ""
         return (

@@ -4,83 +4,94 @@ Rules: system messages keep their places; consecutive messages of one role becom
 become `tool` messages before the rest of it (`translators.history` then puts them in the order of the calls). What
 would spoil a prefix cache, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is
 taken from its text or, where that is empty, from our own seal in its signature; a foreign signature is not an error.
-What Anthropic's servers did earlier in a conversation is left out and noted, or refused, as the operator decides.
+Two kinds of blocks are read elsewhere: those that change the tools (`deferred`), and those that another system wrote
+(`foreign`).
 """
 
 from __future__ import annotations
 
-import json
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import orjson
-
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.messages import media
+from dragoman.translators.messages.deferred import ToolChanges
+from dragoman.translators.messages.foreign import ForeignBlocks
 from dragoman.translators.messages.reading import (
+    INERT,
     as_object,
     expect_object,
     expect_text,
+    given_element,
+    given_object,
     optional_text,
     refused,
-    unsupported,
     wrong_tag,
 )
-from dragoman.translators.messages.tools import MessagesCatalogue, upstream_name
-from dragoman.translators.protocol import Context, Json
+from dragoman.translators.messages.tools import MessagesCatalogue, dumps, upstream_name
+from dragoman.translators.protocol import Context
 from dragoman.translators.unreadable import Unreadable
 
 # Claude Code's first system block. It differs between conversations, so it would make every prefix differ.
-_ATTRIBUTION = "x-anthropic-billing-header:"
-_SERVER_BLOCKS = frozenset({"server_tool_use", "container_upload", "mcp_tool_use", "mcp_tool_result", "compaction"})
+_ATTRIBUTION = re.compile(r"x-anthropic-billing-header:[^\n]*\s*")
 
 
-def system_text(system: object, path: str) -> str:
-    """A system prompt (a string or text blocks) as one text without the attribution."""
+def system_text(system: object, path: str, unread: Unread) -> str:
+    """A system prompt (a string or text blocks) as one text without the attribution, which is a first block and nothing
+    else in it: whatever else begins like it is the client's own text."""
     if isinstance(system, str):
         texts = [system]
     elif isinstance(system, list):
         texts = []
         for index, block in enumerate(system):
             place = f"{path}.{index}"
-            if (kind := as_object(block, place).get("type")) != "text":
+            given = unread.given(as_object(block, place), place)
+            if (kind := given.get("type")) != "text":
                 raise wrong_tag(place, kind, "'text'")
-            texts.append(expect_text(block, "text", place))
+            texts.append(expect_text(given, "text", place))
+            given.close(INERT)
     else:
         raise refused(path, "Input should be a valid string or list of text blocks")
-    return "\n\n".join(text for text in map(_without_attribution, texts) if text)
-
-
-def _without_attribution(text: str) -> str:
-    return text.partition("\n")[2] if text.startswith(_ATTRIBUTION) else text
+    if texts and _ATTRIBUTION.fullmatch(texts[0]):
+        del texts[0]
+    return "\n\n".join(text for text in texts if text)
 
 
 class MessagesConversation:
-    """Reads messages one by one into `messages`. `notes` grows with what is left out."""
+    """Reads messages one by one into `messages`. `notes` grows with what is left out, `unread` with unknown keys."""
 
-    def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note]) -> None:
+    def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note], unread: Unread) -> None:
         self.messages: list[Message] = []
+        self.effort: str | None = None  # the last one that a system message asked for
         self._catalogue = catalogue
         self._context = context
         self._notes = notes
+        self._unread = unread
         self._unreadable = Unreadable(context.policy, notes, "document")
+        self._tools = ToolChanges(catalogue, context.policy, notes)
+        self._foreign = ForeignBlocks(context.policy)
 
     def read(self, messages: list[Any]) -> None:
         for index, message in enumerate(messages):
             path = f"messages.{index}"
-            given = as_object(message, path)
+            given = self._unread.given(as_object(message, path), path)
             match given.get("role"):
                 case "user":
-                    self._user(_blocks(given, path), f"{path}.content")
+                    self._user(given, path)
                 case "assistant":
-                    self._assistant(_blocks(given, path), f"{path}.content")
+                    self._assistant(given, path)
                 case "system":
-                    self.system(system_text(_content(given, path), f"{path}.content"))
+                    self._system(given, path)
                 case None if "role" not in given:
                     raise refused(f"{path}.role", "Field required")
                 case _:
                     raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
+            given.close(INERT)
+        self._tools.chosen()
+        self._notes.extend(self._foreign.notes())
 
     def system(self, text: str) -> None:
         if text:
@@ -95,23 +106,55 @@ class MessagesConversation:
         else:
             self.messages.append(Message(role, tuple(parts)))
 
+    # ----------------------------------------------------------------------------------------------------------- system
+
+    def _system(self, message: Given, path: str) -> None:
+        """A system message in the conversation; what it says about effort counts from there on."""
+        if message.get("output_config") is not None:
+            config = given_object(message, "output_config", path)
+            self.effort = optional_text(config, "effort", f"{path}.output_config") or self.effort
+            config.close()
+        parts: list[Part] = []
+        for block, place in _blocks(message, path):
+            part, last = self._system_part(block, place), parts[-1] if parts else None
+            block.close(INERT)
+            if type(part) is Text and type(last) is Text:
+                parts[-1] = Text(f"{last.text}\n\n{part.text}")
+            elif part is not None:
+                parts.append(part)
+        if parts:
+            self.messages.append(Message("system", tuple(parts)))
+
+    def _system_part(self, block: Given, path: str) -> Text | None:
+        match block.get("type"):
+            case "text":
+                text = expect_text(block, "text", path)
+                return Text(text) if text else None
+            case "tool_addition":
+                return self._tools.addition(block, path)
+            case "tool_removal":
+                return self._tools.removal(block, path)
+            case other:
+                if self._foreign.read(block, path) is None:
+                    raise wrong_tag(path, other, "'text', 'tool_addition', 'tool_removal'")
+                return None
+
     # ------------------------------------------------------------------------------------------------------------- user
 
-    def _user(self, blocks: list[Any], path: str) -> None:
+    def _user(self, message: Given, path: str) -> None:
         parts: list[Part] = []
         results = 0
-        for index, block in enumerate(blocks):
-            place = f"{path}.{index}"
-            given = as_object(block, place)
-            if given.get("type") == "tool_result":
-                self.messages.append(Message("tool", (self._result(given, place),)))
+        for block, place in _blocks(message, path):
+            if block.get("type") == "tool_result":
+                self.messages.append(Message("tool", (self._result(block, place),)))
                 results += 1
-            elif not self._left_out(given, place):
-                parts += self._shown(given, place)
+            else:
+                parts += self._shown(block, place, said=True)
+            block.close(INERT)
         if parts or not results:
             self._add("user", parts or [Text("")])  # a turn with nothing to show is still a turn
 
-    def _result(self, block: Json, path: str) -> ToolResult:
+    def _result(self, block: Given, path: str) -> ToolResult:
         call_id = expect_text(block, "tool_use_id", path)
         if not call_id:
             raise refused(f"{path}.tool_use_id", "String should have at least 1 character")
@@ -126,46 +169,44 @@ class MessagesConversation:
         parts: list[Text | Image] = []
         for index, inner in enumerate(content):
             place = f"{path}.content.{index}"
-            given = as_object(inner, place)
+            given = given_element(block, inner, place)
             match given.get("type"):
                 case "tool_reference":
-                    parts.append(Text(f"Tool that can be called now: {expect_text(given, 'tool_name', place)}"))
+                    parts.append(self._tools.reference(given, place))
                 case "browser_state":
-                    parts.append(Text(f"Browser state: {dumps({k: v for k, v in given.items() if k in _STATE_KEYS})}"))
+                    parts.append(Text(f"Browser state: {dumps({k: given[k] for k in given if k in _STATE_KEYS})}"))
                 case _:
-                    parts += self._shown(given, place)
+                    parts += self._shown(given, place, said=True)
+            given.close(INERT)
         return ToolResult(call_id, tuple(parts) or (Text(""),), bool(is_error))
 
     # -------------------------------------------------------------------------------------------------------- assistant
 
-    def _assistant(self, blocks: list[Any], path: str) -> None:
+    def _assistant(self, message: Given, path: str) -> None:
         parts: list[Part] = []
-        for index, block in enumerate(blocks):
-            place = f"{path}.{index}"
-            given = as_object(block, place)
-            match given.get("type"):
+        for block, place in _blocks(message, path):
+            match block.get("type"):
                 case "thinking":
-                    parts += self._thinking(given, place)
+                    parts += self._thinking(block, place)
                 case "redacted_thinking":
-                    parts += self._redacted(given, place)
+                    parts += self._redacted(block, place)
                 case "tool_use":
-                    parts.append(self._call(given, place))
+                    parts.append(self._call(block, place))
                 case "image":
                     raise wrong_tag(place, "image", "'text', 'thinking', 'redacted_thinking', 'tool_use'")
-                case _ if not self._left_out(given, place):
-                    parts += self._shown(given, place)
                 case _:
-                    pass
+                    parts += self._shown(block, place)
+            block.close(INERT)
         if parts:
             self._add("assistant", parts)
 
-    def _thinking(self, block: Json, path: str) -> list[Part]:
+    def _thinking(self, block: Given, path: str) -> list[Part]:
         text, signature = expect_text(block, "thinking", path), optional_text(block, "signature", path)
         if text.strip():
             return [Reasoning(text)]
         return self._opened(signature or "", "thinking")
 
-    def _redacted(self, block: Json, path: str) -> list[Part]:
+    def _redacted(self, block: Given, path: str) -> list[Part]:
         return self._opened(expect_text(block, "data", path), "redacted_thinking")
 
     def _opened(self, sealed: str, kind: str) -> list[Part]:
@@ -174,29 +215,23 @@ class MessagesConversation:
             self._notes.append(Note("item", kind))
         return [Reasoning(text)] if text else []
 
-    def _call(self, block: Json, path: str) -> ToolCall:
+    def _call(self, block: Given, path: str) -> ToolCall:
         call_id, name = expect_text(block, "id", path), expect_text(block, "name", path)
         for key, value in (("id", call_id), ("name", name)):
             if not value:
                 raise refused(f"{path}.{key}", "String should have at least 1 character")
+        if (caller := block.get("caller")) != _DIRECT:
+            self._unread.add(path, {"caller": caller})
         upstream = upstream_name(name)
         if upstream != name:
             self._catalogue.names.setdefault(upstream, name)
+        self._tools.called(upstream)
         return ToolCall(call_id, upstream, dumps(expect_object(block, "input", path)))
 
     # ------------------------------------------------------------------------------------------------------ any content
 
-    def _left_out(self, block: Json, path: str) -> bool:
-        """Whether a block records what Anthropic's servers did, which no other server can continue."""
-        kind = block.get("type")
-        if not isinstance(kind, str) or not (kind in _SERVER_BLOCKS or kind.endswith("_tool_result")):
-            return False
-        if self._context.policy.hosted_tools == "reject":
-            raise unsupported(f"{path}.type", f"Blocks of type '{kind[:64]}' cannot be taken up by this gateway.")
-        self._notes.append(noted("item", kind))
-        return True
-
-    def _shown(self, block: Json, path: str) -> list[Text | Image]:
+    def _shown(self, block: Given, path: str, *, said: bool = False) -> list[Text | Image]:
+        """`said`: by the user, or by a tool."""
         match block.get("type"):
             case "text":
                 text = expect_text(block, "text", path)
@@ -210,31 +245,24 @@ class MessagesConversation:
             case other:
                 if "type" not in block:
                     raise refused(f"{path}.type", "Field required")
+                if (foreign := self._foreign.read(block, path, said=said)) is not None:
+                    return [*foreign]
                 raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
 
 
+_DIRECT = {"type": "direct"}  # as in every answer of ours
 _STATE_KEYS = ("tabs", "state_changes")
 
 
-def _content(message: Json, path: str) -> Any:
+def _blocks(message: Given, path: str) -> Iterator[tuple[Given, str]]:
+    """The blocks of `content`, each with its path, to be closed when they are read. A string is short for one text
+    block."""
+    content, path = message.get("content"), f"{path}.content"
     if "content" not in message:
-        raise refused(f"{path}.content", "Field required")
-    return message["content"]
-
-
-def _blocks(message: Json, path: str) -> list[Any]:
-    """`content` as a list of blocks. A string is short for one text block."""
-    content = _content(message, path)
+        raise refused(path, "Field required")
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
+        content = [{"type": "text", "text": content}] if content else []
     if not isinstance(content, list):
-        raise refused(f"{path}.content", "Input should be a valid string or list of content blocks")
-    return content
-
-
-def dumps(value: object) -> str:
-    """JSON in one form, so that the same history always renders the same way."""
-    try:
-        return orjson.dumps(value).decode()
-    except TypeError:  # an integer beyond 64 bits or half a surrogate pair: valid JSON that orjson does not write
-        return json.dumps(value, separators=(",", ":"))
+        raise refused(path, "Input should be a valid string or list of content blocks")
+    for index, block in enumerate(content):
+        yield given_element(message, block, f"{path}.{index}"), f"{path}.{index}"

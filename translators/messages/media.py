@@ -6,23 +6,30 @@ text (`translators.unreadable`); what is not a source at all is refused with its
 
 from __future__ import annotations
 
+from dragoman.translators.fields import Given
 from dragoman.translators.ir import Image, Text
 from dragoman.translators.messages.reading import (
-    as_object,
-    expect_object,
+    INERT,
     expect_text,
+    given_element,
+    given_object,
     optional_text,
     refused,
     wrong_tag,
 )
-from dragoman.translators.protocol import Json
 from dragoman.translators.unreadable import Unreadable
 
 Shown = list[Text | Image]
 
 
-def image(block: Json, path: str, unreadable: Unreadable) -> Text | Image:
-    source, place = expect_object(block, "source", path), f"{path}.source"
+def image(block: Given, path: str, unreadable: Unreadable) -> Text | Image:
+    source = given_object(block, "source", path)
+    seen = _image(source, path, f"{path}.source", unreadable)
+    source.close()
+    return seen
+
+
+def _image(source: Given, path: str, place: str, unreadable: Unreadable) -> Text | Image:
     match expect_text(source, "type", place):
         case "base64":
             media, data = expect_text(source, "media_type", place), expect_text(source, "data", place)
@@ -33,18 +40,27 @@ def image(block: Json, path: str, unreadable: Unreadable) -> Text | Image:
             expect_text(source, "file_id", place)
             return unreadable.left_out("image", "uploaded image", path)
         case _:
+            source.pass_over(*source)
             return unreadable.left_out("image", "image of unknown source", path)
 
 
-def document(block: Json, path: str, unreadable: Unreadable) -> Shown:
-    source, place = expect_object(block, "source", path), f"{path}.source"
+def document(block: Given, path: str, unreadable: Unreadable) -> Shown:
+    source = given_object(block, "source", path)
+    shown = _document(block, source, path, unreadable)
+    source.close()
+    return shown
+
+
+def _document(block: Given, source: Given, path: str, unreadable: Unreadable) -> Shown:
+    place = f"{path}.source"
     title, context = optional_text(block, "title", path), optional_text(block, "context", path) or None
     head = _lines(f"[Document: {title}]" if title else "[Document]", context)
     match expect_text(source, "type", place):
         case "text":
+            source.pass_over("media_type")  # text/plain
             return [Text(_lines(head, expect_text(source, "data", place)))]
         case "content":
-            return [Text(head), *inner(source.get("content"), f"{place}.content", unreadable)]
+            return [Text(head), *inner(source, place, unreadable)]
         case "base64":
             media, data = expect_text(source, "media_type", place), expect_text(source, "data", place)
             read = unreadable.document_text(data, media, path, title)
@@ -56,12 +72,14 @@ def document(block: Json, path: str, unreadable: Unreadable) -> Shown:
             expect_text(source, "file_id", place)
             what = "uploaded document"
         case _:
+            source.pass_over(*source)
             what = "document of unknown source"
     return [Text(_lines(unreadable.left_out("document", what, path, title).text, context))]
 
 
-def inner(content: object, path: str, unreadable: Unreadable) -> Shown:
-    """The content of a document or a search result, a string or blocks of text and images."""
+def inner(owner: Given, path: str, unreadable: Unreadable) -> Shown:
+    """The `content` of a document or a search result, a string or blocks of text and images. `path` is the owner's."""
+    content, path = owner.get("content"), f"{path}.content"
     if isinstance(content, str):
         return [Text(content)]
     if not isinstance(content, list):
@@ -69,7 +87,7 @@ def inner(content: object, path: str, unreadable: Unreadable) -> Shown:
     parts: Shown = []
     for index, block in enumerate(content):
         place = f"{path}.{index}"
-        given = as_object(block, place)
+        given = given_element(owner, block, place)
         match given.get("type"):
             case "text":
                 parts.append(Text(expect_text(given, "text", place)))
@@ -77,12 +95,13 @@ def inner(content: object, path: str, unreadable: Unreadable) -> Shown:
                 parts.append(image(given, place, unreadable))
             case other:
                 raise wrong_tag(place, other, "'text', 'image'")
+        given.close(INERT)
     return parts
 
 
-def search_result(block: Json, path: str, unreadable: Unreadable) -> Shown:
+def search_result(block: Given, path: str, unreadable: Unreadable) -> Shown:
     title, source = expect_text(block, "title", path), expect_text(block, "source", path)
-    content = inner(block.get("content"), f"{path}.content", unreadable)
+    content = inner(block, path, unreadable)
     return [Text(f"[Search result: {title}]\n[Source: {source}]"), *content]
 
 

@@ -1,21 +1,25 @@
 """The body of `POST /v1/messages` → a `Turn`: what to ask the server, how to answer, and what was left out on the way.
 
 Each field is translated, refused with its path, or noted. The only ones without a note are those that need none
-(`cache_control`: servers cache prefixes on their own; `metadata`: it is used for routing). `max_tokens: 0` asks to fill
-a prompt cache without an answer, which no server here can do, so it is refused. A last assistant message is the
-beginning of the answer and stays the last message; only some servers continue it, so it is noted.
+(`cache_control`: servers cache prefixes on their own; `metadata`: it is used for routing).
+
+`max_tokens: 0` asks to fill a prompt cache: the server makes one token, which nobody sees. Nothing is forced on that
+token, since it could not keep to it. A last assistant message is the beginning of the answer (prefill); which servers
+go on with it is a setting of theirs.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from dragoman.translators import ir, soft_words
-from dragoman.translators.fields import noted, sampling, unknown, unusual
+from dragoman.translators.fields import Unread, few, noted, sampling, unusual
+from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
-from dragoman.translators.ir import Message, Note, Request, Thinking
+from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
 from dragoman.translators.messages.content import MessagesConversation, system_text
 from dragoman.translators.messages.reading import refused, unsupported
@@ -24,6 +28,7 @@ from dragoman.translators.messages.stream import MessagesStream, MessagesStreamO
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
 from dragoman.translators.soft_words import known
+from dragoman.translators.thinking import switched
 
 _THINKING_TYPES = ("adaptive", "enabled", "disabled", "between_tools")
 _DISPLAYS = ("summarized", "omitted")
@@ -35,15 +40,15 @@ def parse(body: Json, context: Context) -> Turn:
     fields = schema.validate(body)
     if fields.max_tokens is None:
         raise refused("max_tokens", "Field required")
-    if fields.max_tokens == 0:
-        message = "0 asks only to fill the prompt cache, which this gateway cannot do: ask for at least 1 token."
-        raise unsupported("max_tokens", message)
     request, catalogue, notes = _request(fields, context)
+    if fields.max_tokens == 0:
+        request = _warming(request)
     unavailable = catalogue.unavailable
     options = MessagesStreamOptions(
         model=fields.model,
         max_tokens=fields.max_tokens,
         stop_sequences=request.sampling.stop or (),
+        silent=fields.max_tokens == 0,
         omit_thinking=fields.thinking is not None and soft_words.plainly(fields.thinking.display or "") == "omitted",
         blocks=() if unavailable is None else hosted.blocks(unavailable, context.id, request.messages),
     )
@@ -62,15 +67,16 @@ def parse_count(body: Json, context: Context) -> Request:
 
 
 def _request(fields: CreateMessage, context: Context) -> tuple[Request, MessagesCatalogue, list[Note]]:
-    notes = _ignored(fields)
+    notes, unread = _ignored(fields), Unread()
+    unread.of_model(fields)
     _hosted(fields, context, notes)
-    catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes)
-    messages, repairs = repair(_conversation(fields, catalogue, context, notes), strict=context.policy.strict_history)
+    catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes, unread)
+    conversation = _conversation(fields, catalogue, context, notes, unread)
+    messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
         raise refused("messages", "at least one message is required")
     notes.extend(repairs)
-    if messages[-1].role == "assistant":
-        notes.append(Note("item", "prefill"))
+    thinking, kwargs = switched(fields, _thinking(fields, conversation.effort, notes), unread)
     request = Request(
         id=context.id,
         model=fields.model,
@@ -80,21 +86,29 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
         parallel_tool_calls=catalogue.parallel,
         max_tokens=fields.max_tokens,
         sampling=sampling(fields, fields.stop_sequences),
-        format=_format(fields),
-        thinking=_thinking(fields, notes),
+        format=constrained(fields, _format(fields), unread),
+        thinking=thinking,
+        template_kwargs=kwargs,
         affinity=_affinity(fields, context),
+        prefill=messages[-1].role == "assistant",
     )
-    return request, catalogue, notes
+    return request, catalogue, [*few([*notes, *unread.notes()])]
 
 
 def _conversation(
-    fields: CreateMessage, catalogue: MessagesCatalogue, context: Context, notes: list[Note]
-) -> list[Message]:
-    conversation = MessagesConversation(catalogue, context, notes)
+    fields: CreateMessage, catalogue: MessagesCatalogue, context: Context, notes: list[Note], unread: Unread
+) -> MessagesConversation:
+    conversation = MessagesConversation(catalogue, context, notes, unread)
     if fields.system is not None:
-        conversation.system(system_text(fields.system, "system"))
+        conversation.system(system_text(fields.system, "system", unread))
     conversation.read(fields.messages)
-    return conversation.messages
+    return conversation
+
+
+def _warming(request: Request) -> Request:
+    """The same prompt for the shortest answer that servers give."""
+    choice: ir.ToolChoice = "none" if request.tool_choice == "none" else "auto"
+    return replace(request, max_tokens=1, tool_choice=choice, format=None)
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored
@@ -110,7 +124,12 @@ def _ignored(fields: CreateMessage) -> list[Note]:
     if fields.container is not None:
         names.append("container")
     names.extend(_context_edits(fields.context_management))
-    names.extend(unknown(fields))
+    if (
+        fields.output_format is not None
+        and fields.output_config is not None
+        and fields.output_config.format is not None
+    ):
+        names.append("output_format")
     return [noted("field", name) for name in names]
 
 
@@ -118,10 +137,14 @@ def _context_edits(management: Any) -> list[str]:
     """`context_management`, unless it asks for nothing, as Claude Code's "keep all" does."""
     if management is None:
         return []
-    edits = management.get("edits") if isinstance(management, dict) else None
-    if isinstance(edits, list) and all(isinstance(edit, dict) and edit.get("keep") == "all" for edit in edits):
+    edits = management["edits"] if isinstance(management, dict) and management.keys() == {"edits"} else None
+    if isinstance(edits, list) and all(map(_keeps_all, edits)):
         return []
     return ["context_management"]
+
+
+def _keeps_all(edit: object) -> bool:
+    return isinstance(edit, dict) and edit.keys() <= {"type", "keep"} and edit.get("keep") == "all"
 
 
 def _hosted(fields: CreateMessage, context: Context, notes: list[Note]) -> None:
@@ -142,15 +165,20 @@ def _format(fields: CreateMessage) -> ir.Format | None:
     return None if asked is None else ir.JsonSchema(asked.name or "output", asked.schema_, strict=True)
 
 
-def _thinking(fields: CreateMessage, notes: list[Note]) -> Thinking:
-    """Servers take an effort, a switch or a budget. A budget alone also gets an effort, for those that take no budget;
-    `adaptive` without an effort is "high", this API's default."""
+def _thinking(fields: CreateMessage, later: str | None, notes: list[Note]) -> Thinking:
+    """`later` is the effort of the last system message that names one; it counts before the request's own. Servers take
+    an effort, a switch or a budget. A budget alone also gets an effort, for those that take no budget; `adaptive`
+    without an effort is "high", this API's default."""
     config, asked = fields.output_config, fields.thinking
-    effort = soft_words.effort(config.effort if config is not None else None, "output_config.effort", notes)
+    word = later or (config.effort if config is not None else None)
+    effort = soft_words.effort(word, "output_config.effort", notes)
     if asked is None:
         return Thinking(effort)
     known(asked.display, _DISPLAYS, "summarized", "thinking.display", notes)
-    match _thinking_type(asked.type, notes):
+    kind = _thinking_type(asked.type, notes)
+    if kind in ("adaptive", "between_tools") and asked.budget_tokens is not None:
+        notes.append(Note("field", "thinking.budget_tokens"))
+    match kind:
         case "disabled":
             return Thinking("none")
         case "enabled":

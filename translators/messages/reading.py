@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.translators.errors import GatewayError, Kind, invalid, quoted
+from dragoman.translators.fields import Given
 from dragoman.translators.protocol import Json
+
+# Keys that change nothing: servers cache prefixes on their own, and send a call's input as it comes.
+INERT = frozenset({"cache_control", "eager_input_streaming"})
 
 
 def expect_text(owner: Mapping[str, Any], key: str, path: str) -> str:
@@ -25,6 +29,16 @@ def expect_object(owner: Mapping[str, Any], key: str, path: str) -> Json:
     if isinstance(value, dict):
         return value
     raise _wrong(owner, key, path, "dictionary")
+
+
+def given_object(owner: Given, key: str, path: str) -> Given:
+    """An object inside another, to be closed when it is read."""
+    return owner.inner(expect_object(owner, key, path), f"{path}.{key}")
+
+
+def given_element(owner: Given, value: object, path: str) -> Given:
+    """An object of a list inside another; `path` is its own."""
+    return owner.inner(as_object(value, path), path)
 
 
 def optional_text(owner: Mapping[str, Any], key: str, path: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from dragoman.translators.fields import INT32, Lenient, RequestFields
+from dragoman.translators.fields import INT32, Lenient, RequestFields, Whole
 from dragoman.translators.messages.reading import refused
 from dragoman.translators.protocol import Json
 from dragoman.translators.soft_words import Effort
@@ -19,7 +19,7 @@ from dragoman.translators.soft_words import Effort
 class ThinkingConfig(Lenient):
     type: str
     # Anthropic asks for 1,024 at least; open models may think less.
-    budget_tokens: int | None = Field(None, ge=1, le=INT32)
+    budget_tokens: Whole | None = Field(None, ge=1, le=INT32)
     display: str | None = None
 
 
@@ -43,7 +43,7 @@ class CreateMessage(RequestFields):
     parameters, which 2026-10-21 removed, are taken in both: open models need them."""
 
     messages: list[Any] = Field(min_length=1, max_length=100_000)
-    max_tokens: int | None = Field(None, ge=0, le=INT32)
+    max_tokens: Whole | None = Field(None, ge=0, le=INT32)
     system: Any = None
     stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
     stream: bool | None = None

@@ -35,12 +35,14 @@ SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block with
 @dataclass(frozen=True, slots=True)
 class MessagesStreamOptions:
     """`omit_thinking`: the client wants the thinking block and its signature without the text. `blocks` are content
-    that is known before the model begins."""
+    that is known before the model begins. `silent`: the client wants no answer, only what it costs; nothing that the
+    model says goes out."""
 
     model: str
     max_tokens: int | None = None
     stop_sequences: tuple[str, ...] = ()
     omit_thinking: bool = False
+    silent: bool = False
     blocks: tuple[Json, ...] = ()
 
 
@@ -166,6 +168,8 @@ class MessagesStream(BufferedStream):
         return [self._framing.frame("ping", PING)]
 
     def feed(self, events: Sequence[Event]) -> list[bytes]:
+        if self._options.silent:
+            events = [event for event in events if isinstance(event, Started | Finished)]
         for event in events:
             block = self._block
             if type(event) is Delta and not self._cut:  # nearly all of them
@@ -263,6 +267,8 @@ class MessagesStream(BufferedStream):
 
     def _reason(self, event: Finished) -> tuple[str, str | None]:
         """`max_tokens` also where the window ended the answer: Claude Code treats both words alike."""
+        if self._options.silent:
+            return "max_tokens", None
         match event.reason:
             case StopReason.LENGTH:
                 return "max_tokens", None

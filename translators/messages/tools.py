@@ -5,23 +5,29 @@ knows, get written-out ones. Tools that Anthropic would run itself, screens, bro
 noted, or refused, as the operator decides; a `tool_choice` that needs one of them is dropped with it. Functions in the
 shape of OpenAI's protocols, which some clients send here too, are read as custom tools. The API allows names of 128
 characters and servers 64: longer ones get a hash of the name alone, so that the history and the declaration agree.
+
+A tool with `defer_loading` is not shown until the conversation makes it known (`translators.messages.deferred`), unless
+nobody could search for it: beside a search that Anthropic would run, and where no other tool is shown.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import Given, Unread, noted
 from dragoman.translators.ir import Named, Note, Tool, ToolChoice
 from dragoman.translators.messages.hosted import LeftOut, answering_family
 from dragoman.translators.messages.reading import (
+    INERT,
     as_object,
     expect_object,
     expect_text,
+    given_object,
     optional_text,
     refused,
     unsupported,
@@ -42,63 +48,95 @@ def upstream_name(name: str) -> str:
 @dataclass(slots=True)
 class MessagesCatalogue:
     """`names` restores the client's name from the upstream one where they differ. `unavailable` is the family of the
-    tools (`translators.messages.hosted`) where all that were offered cannot be run here."""
+    tools (`translators.messages.hosted`) where all that were offered cannot be run here. `deferred` are tools that
+    nothing has made known yet, by upstream name."""
 
     tools: tuple[Tool, ...] = ()
+    deferred: dict[str, Tool] = field(default_factory=dict)
     choice: ToolChoice = "auto"
     parallel: bool = True
     names: dict[str, str] = field(default_factory=dict)
     unavailable: str | None = None
 
 
-def read_tools(tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note]) -> MessagesCatalogue:
-    """What the model is offered and must call. `notes` grows with what is left out."""
+def read_tools(
+    tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note], unread: Unread
+) -> MessagesCatalogue:
+    """What the model is offered and must call. `notes` grows with what is left out, `unread` with unknown keys."""
     catalogue = MessagesCatalogue()
-    offered: list[Tool] = []
+    offered: dict[str, Tool] = {}
     left_out: list[LeftOut] = []
     if tools is not None and len(tools) > policy.max_tools:
         raise refused("tools", f"List should have at most {policy.max_tools} items after validation")
     for index, entry in enumerate(tools or ()):
         path = f"tools.{index}"
-        tool, place = _custom_shape(as_object(entry, path), path)
-        read = _tool(tool, place, notes)
-        if read is None:
-            left_out.append(_left_out(tool, path, policy, notes))
-            continue
-        if any(read.name == other.name for other in offered):
+        read, place = read_tool(unread.given(as_object(entry, path), path), path, catalogue, policy, notes)
+        if isinstance(read, LeftOut):
+            left_out.append(read)
+        elif read.name in offered:
             raise refused(f"{place}.name", "Tool names must be unique.")
-        if read.name != tool["name"]:
-            catalogue.names[read.name] = tool["name"]
-        offered.append(read)
-    catalogue.tools = tuple(offered)
-    catalogue.choice, catalogue.parallel = _choice(choice, catalogue, left_out, notes)
+        else:
+            offered[read.name] = read
+    catalogue.tools = tuple(offered.values())
+    catalogue.choice, catalogue.parallel = _choice(choice, catalogue, left_out, notes, unread)
     if left_out and not offered and catalogue.choice != "none":
         catalogue.unavailable = answering_family(left_out, choice.get("name") if isinstance(choice, dict) else None)
+    _defer(catalogue, left_out, notes)
     return catalogue
+
+
+def read_tool(
+    given: Given, path: str, catalogue: MessagesCatalogue, policy: Policy, notes: list[Note]
+) -> tuple[Tool | LeftOut, str]:
+    """One definition of a tool, and the path of what holds its name, which the catalogue learns."""
+    tool, place = _custom_shape(given, path)
+    read = _tool(tool, place)
+    if read is None:
+        return _left_out(given, path, policy, notes), path
+    if read.name != (name := tool["name"]):
+        catalogue.names[read.name] = name
+    for owner in {id(given): given, id(tool): tool}.values():
+        owner.close(INERT)
+    return read, place
+
+
+def _defer(catalogue: MessagesCatalogue, left_out: list[LeftOut], notes: list[Note]) -> None:
+    """Hides the deferred tools, or shows them for good where nobody could search for them."""
+    deferred = {tool.name: tool for tool in catalogue.tools if tool.deferred}
+    if not deferred:
+        return
+    searched = any(tool.kind.startswith("tool_search_tool_") for tool in left_out)
+    if searched or len(deferred) == len(catalogue.tools):
+        catalogue.tools = tuple(replace(tool, deferred=False) for tool in catalogue.tools)
+        notes.append(Note("field", "defer_loading"))
+        return
+    catalogue.deferred = deferred
+    catalogue.tools = tuple(tool for tool in catalogue.tools if not tool.deferred)
 
 
 # --------------------------------------------------------------------------------------------------------- declarations
 
 
-def _custom_shape(tool: Json, path: str) -> tuple[Json, str]:
+def _custom_shape(tool: Given, path: str) -> tuple[Given, str]:
     """A tool in the shape of this API, and the path of what holds its name. Chat completions nest a function below
     `function`, Responses do not; both have `parameters` for `input_schema`."""
     if tool.get("type") != "function":
         return tool, path
     function, place = tool, path
     if tool.get("function") is not None:
-        function, place = expect_object(tool, "function", path), f"{path}.function"
+        function, place = given_object(tool, "function", path), f"{path}.function"
     schema = function.get("input_schema", {"type": "object"})
     if function.get("parameters") is not None:
         schema = expect_object(function, "parameters", place)
-    return {**function, "type": "custom", "input_schema": schema}, place
+    rest = {key: function[key] for key in function if key != "parameters"}
+    return function.inner({**rest, "type": "custom", "input_schema": schema}, place), place
 
 
-def _tool(tool: Json, path: str, notes: list[Note]) -> Tool | None:
+def _tool(tool: Given, path: str) -> Tool | None:
     """The function that a tool becomes, None where it cannot become one."""
     kind = optional_text(tool, "type", path)
     if kind is None or kind == "custom":
-        return _custom(tool, path, notes)
+        return _custom(tool, path)
     family = next((name for name in _BUILT_IN if kind.startswith(name)), None)
     if family is None:
         return None
@@ -106,10 +144,10 @@ def _tool(tool: Json, path: str, notes: list[Note]) -> Tool | None:
     parameters = _editor_schema(kind) if family == "text_editor_" else _SCHEMAS[family]
     if isinstance(limit := tool.get("max_characters"), int):
         description += f" Views are cut after {limit} characters."
-    return Tool(upstream_name(_checked_name(tool, path)), description, parameters)
+    return Tool(upstream_name(_checked_name(tool, path)), description, parameters, deferred=_is_deferred(tool))
 
 
-def _custom(tool: Json, path: str, notes: list[Note]) -> Tool:
+def _custom(tool: Given, path: str) -> Tool:
     name = _checked_name(tool, path)
     schema = expect_object(tool, "input_schema", path)
     if schema.get("type", "object") != "object":
@@ -120,22 +158,33 @@ def _custom(tool: Json, path: str, notes: list[Note]) -> Tool:
     description = optional_text(tool, "description", path) or ""
     examples = tool.get("input_examples")
     if isinstance(examples, list) and examples:
-        shown = "\n".join(orjson.dumps(example).decode() for example in examples)
+        shown = "\n".join(map(dumps, examples))
         description = f"{description}\n\nExamples of its input:\n{shown}".strip()
-    if tool.get("defer_loading") and Note("field", "defer_loading") not in notes:
-        notes.append(Note("field", "defer_loading"))  # there is no search that could load it later
-    return Tool(upstream_name(name), description, {"type": "object", **schema}, strict)
+    return Tool(upstream_name(name), description, {"type": "object", **schema}, strict, _is_deferred(tool))
 
 
-def _checked_name(tool: Json, path: str) -> str:
+def dumps(value: object) -> str:
+    """JSON in one form, so that the same request always renders the same way."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # an integer beyond 64 bits or half a surrogate pair: valid JSON that orjson does not write
+        return json.dumps(value, separators=(",", ":"))
+
+
+def _is_deferred(tool: Given) -> bool:
+    return tool.get("defer_loading") is True
+
+
+def _checked_name(tool: Given, path: str) -> str:
     name = expect_text(tool, "name", path)
     if _NAME.fullmatch(name) is None:
         raise refused(f"{path}.name", f"String should match pattern '^{_NAME.pattern}$'")
     return name
 
 
-def _left_out(tool: Json, path: str, policy: Policy, notes: list[Note]) -> LeftOut:
+def _left_out(tool: Given, path: str, policy: Policy, notes: list[Note]) -> LeftOut:
     kind = expect_text(tool, "type", path)
+    tool.pass_over(*tool)  # noted as a whole
     if policy.hosted_tools == "reject":
         raise unsupported(f"{path}.type", f"Tools of type '{kind[:64]}' cannot be run through this gateway.")
     notes.append(noted("tool", kind))
@@ -146,11 +195,19 @@ def _left_out(tool: Json, path: str, policy: Policy, notes: list[Note]) -> LeftO
 
 
 def _choice(
-    choice: object, catalogue: MessagesCatalogue, left_out: list[LeftOut], notes: list[Note]
+    choice: object, catalogue: MessagesCatalogue, left_out: list[LeftOut], notes: list[Note], unread: Unread
 ) -> tuple[ToolChoice, bool]:
     if choice is None:
         return "auto", True
-    given = as_object(choice, "tool_choice")
+    given = unread.given(as_object(choice, "tool_choice"), "tool_choice")
+    chosen = _chosen(given, catalogue, left_out, notes)
+    given.close(INERT)
+    return chosen
+
+
+def _chosen(
+    given: Given, catalogue: MessagesCatalogue, left_out: list[LeftOut], notes: list[Note]
+) -> tuple[ToolChoice, bool]:
     disabled = given.get("disable_parallel_tool_use")
     if disabled is not None and not isinstance(disabled, bool):
         raise refused("tool_choice.disable_parallel_tool_use", "Input should be a valid boolean")

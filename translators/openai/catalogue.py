@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted
+from dragoman.translators.fields import Given, Unread, noted
 from dragoman.translators.ir import Note, Tool
 from dragoman.translators.openai.refusals import unsupported, wrong_type
-from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.protocol import Policy
 from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
+INERT = frozenset({"cache_control", "prompt_cache_breakpoint"})  # servers cache prefixes on their own
 ToolKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch"]
 
 
@@ -40,12 +41,15 @@ class DeclaredTool:
 
 
 class Catalogue:
-    """`notes` grows with what is left out. A subclass reads the declarations of its protocol."""
+    """`notes` grows with what is left out, `unread` with keys of declarations that nobody reads. A subclass reads the
+    declarations of its protocol."""
 
-    def __init__(self, policy: Policy, notes: list[Note]) -> None:
+    def __init__(self, policy: Policy, notes: list[Note], unread: Unread) -> None:
         self.left_out: set[str] = set()  # types
         self._policy = policy
         self._notes = notes
+        self._unread = unread
+        self._inert = INERT  # keys of the list that is being read
         self._tools: dict[str, Tool] = {}  # declared, by upstream name
         self._declared: dict[str, DeclaredTool] = {}  # by upstream name; also tools that only the history mentions
         self._names: dict[tuple[ToolKind, str | None, str], str] = {}  # upstream names, by kind, namespace and name
@@ -69,23 +73,32 @@ class Catalogue:
 
     # ------------------------------------------------------------------------------------------------------- declaring
 
-    def declare_all(self, tools: object, path: str) -> list[str]:
-        """Takes in a list of tools; gives the upstream names of those that the model may now call."""
+    def declare_all(self, tools: object, path: str, *, found: bool = False) -> list[str]:
+        """Takes in a list of tools; gives the upstream names of those that the model may now call. All of them are
+        shown at once, so `defer_loading` is noted, except where a search has `found` them."""
         if not isinstance(tools, list):
             raise wrong_type(path, "an array", tools)
+        self._inert = INERT | {"defer_loading"} if found else INERT
         names: list[str] = []
         for index, tool in enumerate(tools):
             place = f"{path}[{index}]"
             if not isinstance(tool, dict):
                 raise wrong_type(place, "an object", tool)
-            names.extend(self._declare(tool, place))
+            given = self._unread.given(tool, place)
+            names.extend(self._declare(given, place))
+            given.close(self._inert)
         return names
 
-    def _declare(self, tool: Json, path: str) -> list[str]:
+    def _declare(self, tool: Given, path: str) -> list[str]:
         raise AssertionError("every protocol reads its own declarations")
 
     def _add(
-        self, declared: DeclaredTool, description: str, parameters: Json, path: str, strict: bool | None = None
+        self,
+        declared: DeclaredTool,
+        description: str,
+        parameters: dict[str, Any],
+        path: str,
+        strict: bool | None = None,
     ) -> str:
         name = self._assign(declared, declaring=True)
         tool = Tool(name, description, parameters, strict)

@@ -6,10 +6,11 @@ What cannot be read here, or would need a store of files, is replaced by a text 
 
 from __future__ import annotations
 
+from dragoman.translators.fields import Given
 from dragoman.translators.ir import Image, Note, Text
 from dragoman.translators.openai.reading import expect_text, text_or_null
 from dragoman.translators.openai.refusals import missing, wrong_type
-from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.protocol import Policy
 from dragoman.translators.soft_words import known
 from dragoman.translators.unreadable import Unreadable
 
@@ -23,7 +24,7 @@ class Media:
         self._notes = notes
         self._unreadable = Unreadable(policy, notes, "file")
 
-    def image(self, owner: Json, path: str, key: str = "image_url") -> Image | Text:
+    def image(self, owner: Given, path: str, key: str = "image_url") -> Image | Text:
         """`owner` holds the URL under `key`, and perhaps `detail`. `path` is that of `owner`."""
         place, url = f"{path}.{key}", owner.get(key)
         if url is None:
@@ -37,7 +38,15 @@ class Media:
         detail = known(text_or_null(owner, "detail", path), _DETAILS, "auto", "detail", self._notes)
         return self._unreadable.image_at(url, place, place, detail)
 
-    def file(self, owner: Json, path: str) -> Text:
+    def source(self, owner: Given, path: str) -> Image | Text:
+        """An image as the Messages API writes it: base64 with its type, or a URL."""
+        if expect_text(owner, "type", path) == "url":
+            url = expect_text(owner, "url", path)
+            return self._unreadable.image_at(url, path, f"{path}.url")
+        media, data = expect_text(owner, "media_type", path), expect_text(owner, "data", path)
+        return self._unreadable.image(media, data, path, f"{path}.data")
+
+    def file(self, owner: Given, path: str) -> Text:
         """`owner` holds `file_data`, or else `file_id` or `file_url`, and perhaps `filename`."""
         name = text_or_null(owner, "filename", path)
         if owner.get("file_data") is not None:

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import BeforeValidator, Field
 
 from dragoman.translators import fields as every_protocol
 from dragoman.translators import ir
-from dragoman.translators.fields import INT32, RequestFields
-from dragoman.translators.openai.reading import bool_or_null, expect_object, expect_text, text_or_null
+from dragoman.translators.fields import INT32, Given, Lenient, RequestFields, Unread
+from dragoman.translators.openai.reading import (
+    bool_or_null,
+    expect_object,
+    expect_text,
+    given_object,
+    object_or_null,
+    text_or_null,
+)
 from dragoman.translators.openai.refusals import wrong_value
 from dragoman.translators.protocol import Context, Json
+from dragoman.translators.thinking import switch_of, switched
 
 _SESSION_HEADERS = ("thread-id", "session-id", "session_id")
 
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+class CacheOptions(Lenient):
+    """Servers cache prefixes on their own."""
+
+    prewarm: bool | None = None
+    mode: Any = None
+    ttl: Any = None
+    comparison_response_id: Any = None
 
 
 class CreateFields(RequestFields):
@@ -37,9 +54,11 @@ class CreateFields(RequestFields):
     user: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: CacheOptions | None = None
     store: bool | None = None
 
     # Extensions of the engines, sent by clients through `extra_body`.
+    thinking: Any = None
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=16), BeforeValidator(_as_list)
     ] = None
@@ -48,6 +67,30 @@ class CreateFields(RequestFields):
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+
+
+def thinking(
+    fields: CreateFields, effort: str | None, budget: int | None, unread: Unread, switch: bool | None = None
+) -> tuple[ir.Thinking, Json]:
+    """How much to think, with what `thinking`, the other switches and a protocol's own `switch` say, and the variables
+    for the chat template."""
+    if (asked := fields.thinking) is not None:
+        said = switch_of(asked)
+        if said is None:
+            unread.add("", {"thinking": asked})
+        elif isinstance(asked, dict):
+            given = unread.given(asked, "thinking")
+            given.pass_over("type")
+            if budget is None and said and _is_budget(tokens := asked.get("budget_tokens")):
+                given.pass_over("budget_tokens")
+                budget = tokens
+            given.close()
+        switch = said if switch is None else switch
+    return switched(fields, ir.Thinking(effort, budget), unread, switch)
+
+
+def _is_budget(tokens: object) -> TypeGuard[int]:
+    return type(tokens) is int and 0 < tokens <= INT32
 
 
 def sampling(fields: CreateFields) -> ir.Sampling:
@@ -61,24 +104,41 @@ def sampling(fields: CreateFields) -> ir.Sampling:
     )
 
 
-def answer_format(asked: Json | None, path: str, nested: str = "") -> ir.Format | None:
+def answer_format(asked: Json | None, path: str, unread: Unread, nested: str = "") -> ir.Format | None:
     """The format that the answer must have. `nested` is the key of `asked` that holds the schema's fields, where they
     are not beside `type`."""
     if asked is None:
         return None
+    given = unread.given(asked, path)
+    wanted = _format(given, path, nested)
+    given.close()
+    return wanted
+
+
+def _format(asked: Given, path: str, nested: str) -> ir.Format | None:
     match expect_text(asked, "type", path):
         case "text":
             return None
         case "json_object":
-            return ir.JsonObject()
+            schema = object_or_null(asked, "schema", path)  # llama.cpp's and Together's form of json_schema
+            return ir.JsonObject() if schema is None else ir.JsonSchema("output", schema)
+        case "json_schema" if nested and nested not in asked and "schema" in asked:
+            return _schema(asked, path, text_or_null(asked, "name", path) or "output")
+        case "json_schema" if nested:
+            owner = given_object(asked, nested, path)
+            wanted = _schema(owner, f"{path}.{nested}")
+            owner.close()
+            return wanted
         case "json_schema":
-            owner = expect_object(asked, nested, path) if nested else asked
-            place = f"{path}.{nested}" if nested else path
-            strict, description = bool_or_null(owner, "strict", place), text_or_null(owner, "description", place)
-            name = expect_text(owner, "name", place)
-            return ir.JsonSchema(name, expect_object(owner, "schema", place), strict, description)
+            return _schema(asked, path)
         case other:
             raise wrong_value(f"{path}.type", other, "'json_object', 'json_schema' and 'text'")
+
+
+def _schema(owner: Given, path: str, name: str | None = None) -> ir.JsonSchema:
+    strict, description = bool_or_null(owner, "strict", path), text_or_null(owner, "description", path)
+    name = name or expect_text(owner, "name", path)
+    return ir.JsonSchema(name, expect_object(owner, "schema", path), strict, description)
 
 
 def affinity(fields: CreateFields, context: Context) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.fields import Given
 from dragoman.translators.openai.refusals import empty, missing, wrong_type
 from dragoman.translators.protocol import Json
 
@@ -33,6 +34,11 @@ def expect_object(owner: Mapping[str, Any], key: str, path: str) -> Json:
     if isinstance(value, dict):
         return value
     raise _refused(owner, key, path, "an object")
+
+
+def given_object(owner: Given, key: str, path: str) -> Given:
+    """An object inside another, to be closed when it is read."""
+    return owner.inner(expect_object(owner, key, path), f"{path}.{key}")
 
 
 def text_or_null(owner: Mapping[str, Any], key: str, path: str) -> str | None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Named, Note, ToolChoice
 from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.openai.refusals import wrong_type, wrong_value
-from dragoman.translators.protocol import Json
 
 PARAM = "tool_choice"
 DROPPED = Note("field", PARAM)
@@ -25,9 +25,10 @@ def choose(
     choice: object,
     tools: Catalogue,
     notes: list[Note],
+    unread: Unread,
     *,
-    named: Callable[[Json], Sequence[str]],
-    allowed: Callable[[Json], Choice],
+    named: Callable[[Given], Sequence[str]],
+    allowed: Callable[[Given], Choice],
 ) -> Choice:
     """The choice for the server, and the upstream names to which the offer is narrowed (None: all of them). `notes`
     grows with a choice that is dropped. `named` gives the upstream names that an object means, none where the tool was
@@ -44,33 +45,43 @@ def choose(
             if not len(tools):
                 raise invalid("Tool choice 'required' must be specified with 'tools' parameter.", PARAM)
             return "required", None
-        case dict() if choice.get("type") == "allowed_tools":
-            return allowed(choice)
         case dict():
-            names = named(choice)
-            if not names:
-                notes.append(DROPPED)
-                return "auto", None
-            return Named(names[0]), None
+            given = unread.given(choice, PARAM)
+            chosen = allowed(given) if given.get("type") == "allowed_tools" else _one(named(given), notes)
+            if DROPPED not in notes:
+                given.close()
+            return chosen
         case str():
             raise wrong_value(PARAM, choice, "'none', 'auto' and 'required'")
         case _:
             raise wrong_type(PARAM, "a string or an object", choice)
 
 
-def allowed_tools(listed: list[Any], mode: object, notes: list[Note], named: Callable[[Json], Sequence[str]]) -> Choice:
-    """`listed` and `mode` are what the choice holds."""
+def _one(names: Sequence[str], notes: list[Note]) -> Choice:
+    if not names:
+        notes.append(DROPPED)
+        return "auto", None
+    return Named(names[0]), None
+
+
+def allowed_tools(
+    owner: Given, listed: list[Any], notes: list[Note], named: Callable[[Given], Sequence[str]]
+) -> Choice:
+    """`owner` holds the `mode` and the tools `listed`."""
     if not listed:
         raise invalid("Tool choice 'allowed_tools' names no tools.", PARAM, "empty_array")
     names: set[str] = set()
     for one in listed:
         if not isinstance(one, dict):
             raise wrong_type(PARAM, "an object for each allowed tool", one)
-        found = named(one)
+        given = owner.inner(one, f"{PARAM}.tools")
+        found = named(given)
+        if found:
+            given.close()
         if not found and DROPPED not in notes:
             notes.append(DROPPED)
         names.update(found)
-    match mode:
+    match owner.get("mode"):
         case None | "auto":
             return "auto", frozenset(names)
         case "required":
@@ -79,7 +90,7 @@ def allowed_tools(listed: list[Any], mode: object, notes: list[Note], named: Cal
             raise wrong_value(PARAM, other, "'auto' and 'required'")
 
 
-def kind_of(choice: Json) -> str:
+def kind_of(choice: Given) -> str:
     kind = choice.get("type")
     if not isinstance(kind, str):
         raise wrong_type(PARAM, "a string for 'type'", kind)

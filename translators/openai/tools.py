@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.openai.reading import bool_or_null, expect_object, expect_text, object_or_null, text_or_null
+from dragoman.translators.fields import Given
+from dragoman.translators.openai.reading import bool_or_null, expect_text, given_object, object_or_null, text_or_null
 from dragoman.translators.openai.refusals import wrong_value
 from dragoman.translators.protocol import Json
 
@@ -39,14 +40,14 @@ class Function:
     strict: bool | None
 
 
-def read_function(owner: Json, path: str) -> Function:
-    """`owner` holds `parameters`, `strict` and `description`."""
-    parameters = object_or_null(owner, "parameters", path)
+def read_function(owner: Given, path: str, key: str = "parameters") -> Function:
+    """`owner` holds `strict`, `description` and, under `key`, the schema of the parameters."""
+    parameters = object_or_null(owner, key, path)
     if parameters and not _may_be_object(parameters.get("type")):
         raise invalid(
             f"Invalid schema for function '{owner.get('name')}': schema must be a JSON Schema of "
             f"'type: \"object\"', got 'type: {parameters['type']!r}'.",
-            f"{path}.parameters",
+            f"{path}.{key}",
             "invalid_function_parameters",
         )
     strict = bool_or_null(owner, "strict", path)
@@ -57,23 +58,26 @@ def _may_be_object(kind: object) -> bool:
     return kind is None or kind == "object" or (isinstance(kind, list) and "object" in kind)
 
 
-def custom_description(description: str, owner: Json, path: str, nested: str = "") -> str:
+def custom_description(description: str, owner: Given, path: str, nested: str = "") -> str:
     """What a free-form tool does, and the grammar of its text where the client gave one: a chat server cannot enforce
     it, so the model has to read it. `owner` holds `format`; `nested` is the key of that which holds the grammar."""
-    format_ = object_or_null(owner, "format", path)
-    if format_ is None:
+    if owner.get("format") is None:
         return description
-    place = f"{path}.format"
+    format_, place = given_object(owner, "format", path), f"{path}.format"
     match expect_text(format_, "type", place):
         case "text":
+            format_.close()
             return description
         case "grammar":
             pass
         case other:
             raise wrong_value(f"{place}.type", other, "'text' and 'grammar'")
-    grammar = expect_object(format_, nested, place) if nested else format_
+    grammar = given_object(format_, nested, place) if nested else format_
     place = f"{place}.{nested}" if nested else place
     definition, syntax = expect_text(grammar, "definition", place), expect_text(grammar, "syntax", place)
+    format_.close()
+    if nested:
+        grammar.close()
     rule = f"The text in `input` must follow this {syntax} grammar:\n{definition}"
     return f"{description}\n\n{rule}" if description else rule
 

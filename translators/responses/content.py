@@ -7,48 +7,60 @@ from __future__ import annotations
 
 from typing import Any
 
+from dragoman.translators.fields import Given
 from dragoman.translators.ir import Image, Refusal, Text
+from dragoman.translators.openai.catalogue import INERT
 from dragoman.translators.openai.content import Media
 from dragoman.translators.openai.reading import expect_text
 from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 
+_INERT = INERT | {"logprobs"}  # of an earlier answer
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 
 
-def message_parts(content: Any, path: str, media: Media) -> tuple[Text | Refusal | Image, ...]:
-    """`content` of a message, a string or a list of parts. `path` is that of `content`."""
+def message_parts(owner: Given, content: Any, path: str, media: Media) -> tuple[Text | Refusal | Image, ...]:
+    """`content` of a message, a string or a list of parts. `path` is that of `content`; `owner` holds it."""
     if isinstance(content, str):
         return (Text(content),)
     if not isinstance(content, list):
         raise wrong_type(path, "a string or an array of content parts", content)
-    return tuple([_part(part, f"{path}[{index}]", media) for index, part in enumerate(content)])
+    return tuple([_part(owner, part, f"{path}[{index}]", media) for index, part in enumerate(content)])
 
 
-def output_parts(output: Any, path: str, media: Media) -> tuple[Text | Image, ...]:
+def output_parts(owner: Given, output: Any, path: str, media: Media) -> tuple[Text | Image, ...]:
     """`output` of a tool: the same, except that a refusal in it is text."""
-    parts = message_parts(output, path, media) or (Text(""),)
+    parts = message_parts(owner, output, path, media) or (Text(""),)
     return tuple([Text(part.text) if isinstance(part, Refusal) else part for part in parts])
 
 
-def joined_text(parts: Any, path: str, kinds: tuple[str, ...]) -> str:
+def joined_text(owner: Given, parts: Any, path: str, kinds: tuple[str, ...]) -> str:
     """The text of a list such as `summary` or a reasoning item's `content`, whose parts must be of the given types."""
     if not isinstance(parts, list):
         raise wrong_type(path, "an array", parts)
     texts: list[str] = []
-    for index, part in enumerate(parts):
+    for index, value in enumerate(parts):
         place = f"{path}[{index}]"
-        if not isinstance(part, dict):
-            raise wrong_type(place, "an object", part)
+        if not isinstance(value, dict):
+            raise wrong_type(place, "an object", value)
+        part = owner.inner(value, place)
         kind = expect_text(part, "type", place)
         if kind not in kinds:
             raise wrong_value(f"{place}.type", kind, ", ".join(f"'{one}'" for one in kinds))
         texts.append(expect_text(part, "text", place))
+        part.close()
     return ("\n\n" if "summary_text" in kinds else "").join(texts)
 
 
-def _part(part: Any, path: str, media: Media) -> Text | Refusal | Image:
-    if not isinstance(part, dict):
-        raise wrong_type(path, "an object", part)
+def _part(owner: Given, value: Any, path: str, media: Media) -> Text | Refusal | Image:
+    if not isinstance(value, dict):
+        raise wrong_type(path, "an object", value)
+    part = owner.inner(value, path)
+    read = _read_part(part, path, media)
+    part.close(_INERT)
+    return read
+
+
+def _read_part(part: Given, path: str, media: Media) -> Text | Refusal | Image:
     kind = expect_text(part, "type", path)
     if kind in _TEXTS:
         return Text(expect_text(part, "text", path))

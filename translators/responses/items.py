@@ -2,8 +2,8 @@
 
 `translators.history` puts calls and results into turns, not this module. Every item type of the specification has its
 action here: translated, read as tools or settings, left out with a note (what OpenAI's own tools did, which no chat
-server can use), or refused with its path. Calls in the history have upstream names, and arguments in the form in which
-the model writes them.
+server can use, and unknown types), or refused with its path. Calls in the history have upstream names, and arguments in
+the form in which the model writes them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ from typing import Any
 import orjson
 
 from dragoman.translators.errors import invalid
+from dragoman.translators.fields import Given, Tally, Unread
 from dragoman.translators.ir import Image, Message, Note, Reasoning, Role, Text, ToolCall, ToolResult
 from dragoman.translators.openai.catalogue import ToolKind
 from dragoman.translators.openai.content import Media
-from dragoman.translators.openai.reading import expect_list, expect_object, expect_text, filled_text, name_of
+from dragoman.translators.openai.reading import (
+    expect_list,
+    expect_object,
+    expect_text,
+    filled_text,
+    given_object,
+    name_of,
+)
 from dragoman.translators.openai.refusals import missing, unsupported, validated, wrong_type, wrong_value
-from dragoman.translators.protocol import Context, Json
+from dragoman.translators.protocol import Context
 from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
@@ -43,20 +51,24 @@ HOSTED_ITEMS = frozenset(
         "web_search_call",
     }
 )
+# What the client or an earlier answer wrote about an item, and no model is told.
+_INERT = frozenset({"id", "status", "phase", "encrypted_function_args", "internal_chat_message_metadata_passthrough"})
 UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be read here.]"
 
 
 class Items:
-    """Reads the items of one request. `messages` and `notes` grow; `reasoning` and `text` hold the settings of the last
-    `configuration_update`."""
+    """Reads the items of one request. `messages`, `notes` and `unread` grow; `reasoning` and `text` hold the settings
+    of the last `configuration_update`."""
 
-    def __init__(self, tools: ResponsesCatalogue, context: Context, notes: list[Note]) -> None:
+    def __init__(self, tools: ResponsesCatalogue, context: Context, notes: list[Note], unread: Unread) -> None:
         self.messages: list[Message] = []
         self.notes = notes
         self.reasoning: CreateResponse.Reasoning | None = None
         self.text: TextConfig | None = None
         self.format_path = "text.format"
         self._tools = tools
+        self._unread = unread
+        self._left_out = Tally("item")
         self._context = context
         self._media = Media(context.policy, notes)
         self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
@@ -69,12 +81,14 @@ class Items:
         elif isinstance(value, list):
             for index, item in enumerate(value):
                 self._item(item, f"input[{index}]")
+            self.notes.extend(self._left_out.notes())
         else:
             raise wrong_type("input", "a string or an array of input items", value)
 
-    def _item(self, item: Any, path: str) -> None:
-        if not isinstance(item, dict):
-            raise wrong_type(path, "an object", item)
+    def _item(self, value: Any, path: str) -> None:
+        if not isinstance(value, dict):
+            raise wrong_type(path, "an object", value)
+        item = self._unread.given(value, path)
         kind = item.get("type")
         if kind is None:
             kind = _untyped(item, path)
@@ -83,25 +97,28 @@ class Items:
         read = _READERS.get(kind)
         if read is not None:
             read(self, item, path)
+            item.close(_INERT)
         elif kind in HOSTED_ITEMS:
             self._hosted(kind, path)
-        else:
+        elif self._context.policy.strict_history:
             raise wrong_value(f"{path}.type", kind)
+        else:  # of the past, so a refusal would end the session for good
+            self._left_out.count(kind[:64])
 
     def _hosted(self, kind: str, path: str) -> None:
         if self._context.policy.hosted_tools == "reject":
             raise unsupported(f"{path}.type", f"Items of type '{kind}' are not supported by this gateway.")
-        self.notes.append(Note("item", kind))
+        self._left_out.count(kind)
 
     # -------------------------------------------------------------------------------------------------------- messages
 
-    def _message(self, item: Json, path: str) -> None:
+    def _message(self, item: Given, path: str) -> None:
         role = _ROLES.get(expect_text(item, "role", path))
         if role is None:
             raise wrong_value(f"{path}.role", item["role"], "'assistant', 'system', 'developer' and 'user'")
         if "content" not in item:
             raise missing(f"{path}.content")
-        parts = message_parts(item["content"], f"{path}.content", self._media)
+        parts = message_parts(item, item["content"], f"{path}.content", self._media)
         if role == "assistant":
             for index, part in enumerate(parts):
                 if isinstance(part, Image):
@@ -109,7 +126,7 @@ class Items:
         if parts:
             self.messages.append(Message(role, parts))
 
-    def _agent_message(self, item: Json, path: str) -> None:
+    def _agent_message(self, item: Given, path: str) -> None:
         """What one agent of a Codex session wrote to another. Only OpenAI can read encrypted content, unless we sealed
         it."""
         content, texts = item.get("content"), []
@@ -117,15 +134,22 @@ class Items:
             texts.append(content)
         else:
             for index, part in enumerate(expect_list(item, "content", path)):
-                texts.append(self._agent_text(part, f"{path}.content[{index}]"))
+                texts.append(self._agent_text(item, part, f"{path}.content[{index}]"))
         author = item.get("author")
+        item.pass_over("recipient")  # the agent whose conversation this is
         if isinstance(author, str) and author:
             texts.insert(0, f"[Message from {author}]")
         self.messages.append(Message("user", (Text("\n".join(texts)),)))
 
-    def _agent_text(self, part: Any, path: str) -> str:
-        if not isinstance(part, dict):
-            raise wrong_type(path, "an object", part)
+    def _agent_text(self, item: Given, value: Any, path: str) -> str:
+        if not isinstance(value, dict):
+            raise wrong_type(path, "an object", value)
+        part = item.inner(value, path)
+        text = self._read_agent_text(part, path)
+        part.close()
+        return text
+
+    def _read_agent_text(self, part: Given, path: str) -> str:
         match expect_text(part, "type", path):
             case "encrypted_content":
                 text = self._opened(expect_text(part, "encrypted_content", path))
@@ -138,23 +162,24 @@ class Items:
             case other:
                 raise wrong_value(f"{path}.type", other, "'input_text' and 'encrypted_content'")
 
-    def _reasoning(self, item: Json, path: str) -> None:
+    def _reasoning(self, item: Given, path: str) -> None:
         """The plain text if there is one, else what we sealed, else the summary. A foreign seal is not an error."""
         text, sealed = "", item.get("encrypted_content")
+        item.pass_over("content", "summary")  # one stands for the other
         if item.get("content") is not None:
-            text = joined_text(item["content"], f"{path}.content", ("reasoning_text", "text"))
+            text = joined_text(item, item["content"], f"{path}.content", ("reasoning_text", "text"))
         if sealed is not None and not isinstance(sealed, str):
             raise wrong_type(f"{path}.encrypted_content", "a string", sealed)
         if not text and sealed:
             text = self._opened(sealed) or ""
         if not text and item.get("summary") is not None:
-            text = joined_text(item["summary"], f"{path}.summary", ("summary_text",))
+            text = joined_text(item, item["summary"], f"{path}.summary", ("summary_text",))
         if text:
             self.messages.append(Message("assistant", (Reasoning(text),)))
         elif sealed:
             self.notes.append(Note("item", "reasoning"))
 
-    def _compaction(self, item: Json, path: str) -> None:
+    def _compaction(self, item: Given, path: str) -> None:
         summary = self._opened(expect_text(item, "encrypted_content", path))
         if summary is None:
             message = "The encrypted content of this compaction item was not made by this gateway and cannot be read."
@@ -172,46 +197,48 @@ class Items:
     def _result(self, call_id: str, text: str, *, is_error: bool = False) -> None:
         self.messages.append(Message("tool", (ToolResult(call_id, (Text(text),), is_error),)))
 
-    def _function_call(self, item: Json, path: str) -> None:
+    def _function_call(self, item: Given, path: str) -> None:
         name = self._upstream(item, "function", path)
         self._call(_call_id(item, path), name, expect_text(item, "arguments", path))
 
-    def _custom_call(self, item: Json, path: str) -> None:
+    def _custom_call(self, item: Given, path: str) -> None:
         name = self._upstream(item, "custom", path)
         self._call(_call_id(item, path), name, _dumps({"input": expect_text(item, "input", path)}))
 
-    def _upstream(self, item: Json, kind: ToolKind, path: str) -> str:
+    def _upstream(self, item: Given, kind: ToolKind, path: str) -> str:
         namespace = item.get("namespace")
         if namespace is not None and not isinstance(namespace, str):
             raise wrong_type(f"{path}.namespace", "a string", namespace)
         return self._tools.name(kind, name_of(item, path), namespace or None)
 
-    def _output(self, item: Json, path: str) -> None:
+    def _output(self, item: Given, path: str) -> None:
         call_id = _call_id(item, path)
         if "output" not in item:
             raise missing(f"{path}.output")
-        content = output_parts(item["output"], f"{path}.output", self._media)
+        item.pass_over("name", "namespace")  # of the tool, which the call has
+        content = output_parts(item, item["output"], f"{path}.output", self._media)
         self.messages.append(Message("tool", (ToolResult(call_id, content),)))
 
-    def _local_shell_call(self, item: Json, path: str) -> None:
-        action = expect_object(item, "action", path)
+    def _local_shell_call(self, item: Given, path: str) -> None:
+        action = given_object(item, "action", path)
+        action.pass_over("type")
         call_id = _call_id(item, path)
         if isinstance(item.get("id"), str):
             self._shell_calls[item["id"]] = call_id
         arguments = _chosen(action, proxies.LOCAL_SHELL_FIELDS)
         self._call(call_id, self._tools.name("local_shell", "local_shell"), arguments)
 
-    def _local_shell_output(self, item: Json, path: str) -> None:
+    def _local_shell_output(self, item: Given, path: str) -> None:
         """By the specification `id` is that of the call item; some clients send its `call_id` there or beside it."""
         item_id = item.get("call_id") if isinstance(item.get("call_id"), str) else expect_text(item, "id", path)
         assert isinstance(item_id, str)
         self._result(self._shell_calls.get(item_id, item_id), expect_text(item, "output", path))
 
-    def _shell_call(self, item: Json, path: str) -> None:
-        arguments = _chosen(expect_object(item, "action", path), proxies.SHELL_FIELDS)
+    def _shell_call(self, item: Given, path: str) -> None:
+        arguments = _chosen(given_object(item, "action", path), proxies.SHELL_FIELDS)
         self._call(_call_id(item, path), self._tools.name("shell", "shell"), arguments)
 
-    def _shell_output(self, item: Json, path: str) -> None:
+    def _shell_output(self, item: Given, path: str) -> None:
         call_id, output = _call_id(item, path), item.get("output")
         if isinstance(output, str):
             self._result(call_id, output)
@@ -220,21 +247,23 @@ class Items:
         for index, one in enumerate(expect_list(item, "output", path)):
             if not isinstance(one, dict):
                 raise wrong_type(f"{path}.output[{index}]", "an object", one)
-            shown.append({key: one[key] for key in ("stdout", "stderr", "outcome") if key in one})
+            given = item.inner(one, f"{path}.output")
+            shown.append({key: given[key] for key in ("stdout", "stderr", "outcome") if key in given})
+            given.close()
         self._result(call_id, _dumps(shown))
 
-    def _apply_patch_call(self, item: Json, path: str) -> None:
-        arguments = _chosen(expect_object(item, "operation", path), proxies.APPLY_PATCH_FIELDS)
+    def _apply_patch_call(self, item: Given, path: str) -> None:
+        arguments = _chosen(given_object(item, "operation", path), proxies.APPLY_PATCH_FIELDS)
         self._call(_call_id(item, path), self._tools.name("apply_patch", "apply_patch"), arguments)
 
-    def _apply_patch_output(self, item: Json, path: str) -> None:
+    def _apply_patch_output(self, item: Given, path: str) -> None:
         status = expect_text(item, "status", path)
         text = "" if item.get("output") is None else expect_text(item, "output", path)
         self._result(_call_id(item, path), text or status, is_error=status == "failed")
 
     # ----------------------------------------------------------------------------------------- tools and settings
 
-    def _tool_search_call(self, item: Json, path: str) -> None:
+    def _tool_search_call(self, item: Given, path: str) -> None:
         if item.get("execution") == "server":
             self._hosted("tool_search_call", path)
             return
@@ -247,8 +276,8 @@ class Items:
         arguments = _dumps(expect_object(item, "arguments", path))
         self._call(call_id, self._tools.name("tool_search", "tool_search"), arguments)
 
-    def _tool_search_output(self, item: Json, path: str) -> None:
-        names = self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools")
+    def _tool_search_output(self, item: Given, path: str) -> None:
+        names = self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools", found=True)
         if item.get("execution") == "server":
             self._hosted("tool_search_output", path)
             return
@@ -259,15 +288,18 @@ class Items:
             raise wrong_type(f"{path}.call_id", "a string", call_id)
         self._result(call_id, f"Tools that can be called now: {', '.join(names)}" if names else "No tools were found.")
 
-    def _additional_tools(self, item: Json, path: str) -> None:
+    def _additional_tools(self, item: Given, path: str) -> None:
+        item.pass_over("role")
         self._tools.declare_all(expect_list(item, "tools", path), f"{path}.tools")
 
-    def _configuration(self, item: Json, path: str) -> None:
+    def _configuration(self, item: Given, path: str) -> None:
         if item.get("reasoning") is not None:
             reasoning = validated(CreateResponse.Reasoning, item["reasoning"], f"{path}.reasoning")
+            self._unread.of_model(reasoning, "input.reasoning")
             self.reasoning = overridden(self.reasoning or CreateResponse.Reasoning(), reasoning)
         if item.get("text") is not None:
             text = validated(TextConfig, item["text"], f"{path}.text")
+            self._unread.of_model(text, "input.text")
             self.text = overridden(self.text or TextConfig(), text)
             if text.format is not None:
                 self.format_path = f"{path}.text.format"
@@ -276,15 +308,19 @@ class Items:
 
     # --------------------------------------------------------------------------------------------------------- refused
 
-    def _reference(self, item: Json, path: str) -> None:
+    def _reference(self, item: Given, path: str) -> None:
         name = expect_text(item, "id", path)
-        raise invalid(f"Item with id '{name[:64]}' not found: this gateway keeps no items.", f"{path}.id")
+        message = (
+            f"Item with id '{name[:64]}' not found: this gateway keeps no items. Send `store: false`, and the items "
+            "themselves."
+        )
+        raise invalid(message, f"{path}.id")
 
-    def _compaction_trigger(self, item: Json, path: str) -> None:
+    def _compaction_trigger(self, item: Given, path: str) -> None:
         raise unsupported(f"{path}.type", "Compaction on request is not supported by this gateway.")
 
 
-def _untyped(item: Json, path: str) -> str:
+def _untyped(item: Given, path: str) -> str:
     """The two forms that may omit `type`: the easy message and the reference."""
     if "role" in item:
         return "message"
@@ -293,19 +329,21 @@ def _untyped(item: Json, path: str) -> str:
     raise missing(f"{path}.type")
 
 
-def _call_id(item: Json, path: str) -> str:
+def _call_id(item: Given, path: str) -> str:
     return filled_text(item, "call_id", path)
 
 
-def _chosen(owner: Json, keys: tuple[str, ...]) -> str:
-    return _dumps({key: owner[key] for key in keys if owner.get(key) is not None})
+def _chosen(owner: Given, keys: tuple[str, ...]) -> str:
+    chosen = {key: owner[key] for key in keys if owner.get(key) is not None}
+    owner.close()
+    return _dumps(chosen)
 
 
 def _dumps(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-_READERS: dict[str, Callable[[Items, Json, str], None]] = {
+_READERS: dict[str, Callable[[Items, Given, str], None]] = {
     "additional_tools": Items._additional_tools,
     "agent_message": Items._agent_message,
     "apply_patch_call": Items._apply_patch_call,

@@ -156,24 +156,25 @@ class ReasoningItem(Item):
 
 
 class SummaryItem(ReasoningItem):
-    """Reasoning sent as a summary, which every client and validator knows."""
+    """Reasoning sent as a summary, the only form that Codex, AI SDK, LangChain and LiteLLM show. The finished item also
+    has it as content, which pydantic-ai sends back instead."""
 
     def __init__(self, id: str, index: int) -> None:
         super().__init__(id, index, "response.reasoning_summary_text")
         self._head("response.reasoning_summary_text.delta", summary_index=0)
 
-    def _part(self) -> Json:
+    def _summary(self) -> Json:
         return {"type": "summary_text", "text": self.text}
 
     def opening(self) -> Iterator[ItemEvent]:
-        yield "response.reasoning_summary_part.added", self._at(summary_index=0, part=self._part())
+        yield "response.reasoning_summary_part.added", self._at(summary_index=0, part=self._summary())
 
     def closing(self) -> Iterator[ItemEvent]:
         yield "response.reasoning_summary_text.done", self._at(summary_index=0, text=self.text)
-        yield "response.reasoning_summary_part.done", self._at(summary_index=0, part=self._part())
+        yield "response.reasoning_summary_part.done", self._at(summary_index=0, part=self._summary())
 
     def done(self, seal: Seal | None) -> Json:
-        return self.added() | {"summary": [self._part()]} | self._sealed(seal)
+        return super().done(seal) | {"summary": [self._summary()]}
 
 
 class CallItem(Item):

@@ -6,12 +6,15 @@ also built here, in a form that both OpenAI's types and the Open Responses schem
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dragoman.translators.errors import invalid
-from dragoman.translators.fields import noted, unknown, unusual
+from dragoman.translators.fields import Unread, few, noted, unusual
+from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
-from dragoman.translators.ir import Message, Note, Request, Text, Thinking
+from dragoman.translators.ir import Message, Note, Request, Text, ToolChoice
+from dragoman.translators.openai import fields as shared
 from dragoman.translators.openai.fields import affinity, answer_format, sampling
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.openai.tool_choice import DROPPED
@@ -25,8 +28,8 @@ from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
-_NOT_HERE = ("conversation", "prompt", "context_management", "moderation", "multi_agent")
-_NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image")
+_NOT_HERE = ("conversation", "prompt", "moderation", "multi_agent")
+_NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image", "context_management")
 _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
 
 
@@ -34,22 +37,24 @@ def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateResponse, body)
     _refuse(fields)
-    notes = _ignored(fields)
-    catalogue = ResponsesCatalogue(context.policy, notes)
+    notes, unread = _ignored(fields), _unread(fields)
+    catalogue = ResponsesCatalogue(context.policy, notes, unread)
     if fields.tools is not None:
         catalogue.declare_all(fields.tools, "tools")
-    items = _read_items(fields, catalogue, context, notes)
+    items = Items(catalogue, context, notes, unread)
+    _read_input(fields, items)
     messages, repairs = repair(items.messages, strict=context.policy.strict_history)
     if not messages:
         raise invalid("Invalid 'input': the conversation has no messages.", "input", "empty_array")
     notes.extend(repairs)
-    choice, allowed = tool_choice.choose(fields.tool_choice, catalogue, notes)
+    choice, allowed = tool_choice.choose(fields.tool_choice, catalogue, notes, unread)
     if DROPPED in notes and allowed is None:
         fields.tool_choice = None  # the answer repeats what was done, not what was asked
     text = schema.known_text(schema.overridden(fields.text or TextConfig(), items.text), notes)
     thinking = schema.known_reasoning(
         schema.overridden(fields.reasoning or CreateResponse.Reasoning(), items.reasoning), notes
     )
+    asked, kwargs = shared.thinking(fields, thinking.effort, None, unread)
     request = Request(
         id=context.id,
         model=fields.model,
@@ -59,23 +64,23 @@ def parse(body: Json, context: Context) -> Turn:
         parallel_tool_calls=fields.parallel_tool_calls is not False,
         max_tokens=fields.max_output_tokens,
         sampling=sampling(fields),
-        format=answer_format(text.format, items.format_path),
-        thinking=Thinking(effort=thinking.effort),
+        format=constrained(fields, answer_format(text.format, items.format_path, unread), unread),
+        thinking=asked,
+        template_kwargs=kwargs,
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
     )
-    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context))
-    return Turn(request, fields.stream is True, stream, tuple(notes))
+    request = _shortest(request) if _prewarms(fields) else request
+    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context, thinking))
+    return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
-def _read_items(fields: CreateResponse, catalogue: ResponsesCatalogue, context: Context, notes: list[Note]) -> Items:
+def _read_input(fields: CreateResponse, items: Items) -> None:
     if fields.input is None:
         raise missing("input")
-    items = Items(catalogue, context, notes)
     if fields.instructions:
         items.messages.append(Message("system", (Text(fields.instructions),)))
     items.read(fields.input)
-    return items
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored
@@ -85,21 +90,18 @@ def _refuse(fields: CreateResponse) -> None:
     """Refuses what the API has and this gateway does not."""
     if fields.background:
         raise unsupported("background", "Background mode is not supported by this gateway.", "unsupported_parameter")
-    if fields.previous_response_id is not None:
+    if fields.previous_response_id:
         message = (
             f"Previous response with id '{fields.previous_response_id[:64]}' not found: this gateway keeps no "
-            "responses. Send the whole conversation in 'input'."
+            "responses. Send `store: false`, and the whole conversation in 'input'."
         )
         raise invalid(message, "previous_response_id", "previous_response_not_found")
     for name in _NOT_HERE:
-        if getattr(fields, name) not in (None, [], {}):
-            raise unsupported(
-                name, f"The parameter '{name}' is not supported by this gateway.", "unsupported_parameter"
-            )
-    if fields.prompt_cache_options and fields.prompt_cache_options.prewarm:
-        raise unsupported(
-            "prompt_cache_options.prewarm", "A cache cannot be warmed without generating through this gateway."
-        )
+        if getattr(fields, name) not in (None, "", [], {}):
+            message = f"The parameter '{name}' is not supported by this gateway."
+            if name == "conversation":
+                message += " Send `store: false`, and the whole conversation in 'input'."
+            raise unsupported(name, message, "unsupported_parameter")
 
 
 def _ignored(fields: CreateResponse) -> list[Note]:
@@ -110,22 +112,40 @@ def _ignored(fields: CreateResponse) -> list[Note]:
         names.append("text.verbosity")
     if fields.reasoning and fields.reasoning.mode not in (None, "standard"):
         names.append("reasoning.mode")
-    names.extend(f"include.{name}" for name in fields.include or () if name not in schema.INCLUDES)
-    names.extend(unknown(fields))
     return [noted("field", name) for name in names]
+
+
+def _unread(fields: CreateResponse) -> Unread:
+    """What the schema does not have."""
+    unread = Unread()
+    unread.of_model(fields)
+    unread.add("include", dict.fromkeys(fields.include or (), True), inert=schema.INCLUDES)
+    return unread
 
 
 # ----------------------------------------------------------------------------------------------------------- translated
 
 
-def _options(fields: CreateResponse, context: Context) -> ResponsesStreamOptions:
+def _options(fields: CreateResponse, context: Context, thinking: CreateResponse.Reasoning) -> ResponsesStreamOptions:
+    summarized = thinking.summary or thinking.generate_summary  # who asks for a summary shows nothing else
     return ResponsesStreamOptions(
         obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
-        reasoning_events=context.policy.reasoning_events,
+        reasoning_events="summary" if summarized else context.policy.reasoning_events,
         logprobs=_logprobs(fields) is not None,
+        prewarm=_prewarms(fields),
         encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
         refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts silently
     )
+
+
+def _prewarms(fields: CreateResponse) -> bool:
+    return bool(fields.prompt_cache_options and fields.prompt_cache_options.prewarm)
+
+
+def _shortest(request: Request) -> Request:
+    """The same prompt, and as little of an answer as a server can be asked for; nothing forces one."""
+    choice: ToolChoice = "none" if request.tool_choice == "none" else "auto"
+    return replace(request, max_tokens=1, format=None, tool_choice=choice, logprobs=None)
 
 
 def _logprobs(fields: CreateResponse) -> int | None:
@@ -153,7 +173,7 @@ def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Rea
         "presence_penalty": _or(fields.presence_penalty, 0),
         "previous_response_id": None,
         "prompt_cache_key": fields.prompt_cache_key,
-        "reasoning": {"effort": None, "summary": None, **thinking.model_dump(exclude_none=True)},
+        "reasoning": {"effort": None, "summary": None, **schema.said(thinking)},
         "safety_identifier": fields.safety_identifier,
         "service_tier": "default",
         "store": False,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from dragoman.translators import soft_words
 from dragoman.translators.fields import INT32, Lenient
@@ -33,10 +33,6 @@ class TextConfig(Lenient):
     verbosity: str | None = None
 
 
-class CacheOptions(Lenient):
-    prewarm: bool | None = None
-
-
 class CreateResponse(CreateFields):
     """The body of `POST /v1/responses` (responses API of 2026-11)."""
 
@@ -59,7 +55,6 @@ class CreateResponse(CreateFields):
     reasoning: Reasoning | None = None
     include: list[str] | None = None
     truncation: str | None = None
-    prompt_cache_options: CacheOptions | None = None
     background: bool | None = None
     previous_response_id: str | None = None
     # Refused as soon as they hold anything: see `parse`.
@@ -79,7 +74,12 @@ _Settings = TypeVar("_Settings", CreateResponse.Reasoning, TextConfig)
 
 def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
     """What was asked for, except where a later `configuration_update` item changes it."""
-    return asked if update is None else asked.model_copy(update=update.model_dump(exclude_none=True))
+    return asked if update is None else asked.model_copy(update=said(update))
+
+
+def said(settings: BaseModel) -> dict[str, Any]:
+    """The fields that the schema has and the client set."""
+    return settings.model_dump(exclude_none=True, include=set(type(settings).model_fields))
 
 
 def known_reasoning(asked: CreateResponse.Reasoning, notes: list[Note]) -> CreateResponse.Reasoning:

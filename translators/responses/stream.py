@@ -69,6 +69,8 @@ class ResponsesStream(BufferedStream):
     def feed(self, events: Sequence[Event]) -> list[bytes]:
         if not self._started:
             self._begin()
+        if self._options.prewarm:
+            return self._feed_unseen(events)
         for event in events:
             if type(event) is Delta:  # nearly all of them
                 if self._item is not None:
@@ -77,6 +79,12 @@ class ResponsesStream(BufferedStream):
                 self._event(event)
         frames, self._out = self._out, []
         return frames
+
+    def _feed_unseen(self, events: Sequence[Event]) -> list[bytes]:
+        for event in events:
+            if isinstance(event, Finished):
+                self._terminal("response.completed", "completed", usage=event.usage)
+        return self._take()
 
     def fail(self, error: GatewayError) -> list[bytes]:
         if not self._started:

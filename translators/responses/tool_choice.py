@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Note
 from dragoman.translators.openai import tool_choice as shared
 from dragoman.translators.openai.catalogue import ToolKind
+from dragoman.translators.openai.reading import given_object
 from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 from dragoman.translators.openai.tool_choice import PARAM, Choice, allowed_tools, kind_of, not_found
-from dragoman.translators.protocol import Json
 from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _BY_NAME: dict[str, ToolKind] = {"function": "function", "custom": "custom"}
@@ -41,13 +42,14 @@ _HOSTED = frozenset(
 )
 
 
-def choose(choice: object, tools: ResponsesCatalogue, notes: list[Note]) -> Choice:
+def choose(choice: object, tools: ResponsesCatalogue, notes: list[Note], unread: Unread) -> Choice:
     """The choice for the server, and the upstream names to which the offer is narrowed (None: all of them). `notes`
     grows with a choice that is dropped."""
     return shared.choose(
         choice,
         tools,
         notes,
+        unread,
         named=lambda one: _named(one, tools),
         allowed=lambda one: _allowed(one, tools, notes),
     )
@@ -62,14 +64,14 @@ def echo(choice: object) -> Any:
     return choice
 
 
-def _allowed(choice: Json, tools: ResponsesCatalogue, notes: list[Note]) -> Choice:
+def _allowed(choice: Given, tools: ResponsesCatalogue, notes: list[Note]) -> Choice:
     listed = choice.get("tools")
     if not isinstance(listed, list):
         raise wrong_type(PARAM, "an array of tools in 'tools'", listed)
-    return allowed_tools(listed, choice.get("mode"), notes, lambda one: _named(one, tools, with_namespaces=True))
+    return allowed_tools(choice, listed, notes, lambda one: _named(one, tools, with_namespaces=True))
 
 
-def _named(choice: Json, tools: ResponsesCatalogue, *, with_namespaces: bool = False) -> list[str]:
+def _named(choice: Given, tools: ResponsesCatalogue, *, with_namespaces: bool = False) -> list[str]:
     """The upstream names that an object means: one, or for `namespace` all of its members; none for a tool that was
     left out."""
     kind = kind_of(choice)
@@ -85,7 +87,12 @@ def _named(choice: Json, tools: ResponsesCatalogue, *, with_namespaces: bool = F
         raise unsupported(PARAM, f"Tools of type '{kind}' cannot be called through this gateway.")
     if kind not in _BY_NAME and not (with_namespaces and kind == "namespace"):
         raise wrong_value(PARAM, kind)
-    name, namespace = choice.get("name"), choice.get("namespace")
+    if "name" not in choice and isinstance(choice.get(kind), dict):  # as in chat completions
+        inner = given_object(choice, kind, PARAM)
+        name, namespace = inner.get("name"), None
+        inner.close()
+    else:
+        name, namespace = choice.get("name"), choice.get("namespace")
     if not isinstance(name, str):
         raise wrong_type(PARAM, "a string for 'name'", name)
     if namespace is not None and not isinstance(namespace, str):

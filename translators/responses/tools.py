@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Note
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool, ToolKind, free_name
 from dragoman.translators.openai.reading import expect_list, expect_text, name_of, object_or_null, text_or_null
@@ -27,15 +28,15 @@ _VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
 
 
 class ResponsesCatalogue(Catalogue):
-    def __init__(self, policy: Policy, notes: list[Note]) -> None:
-        super().__init__(policy, notes)
+    def __init__(self, policy: Policy, notes: list[Note], unread: Unread) -> None:
+        super().__init__(policy, notes, unread)
         self._by_name: dict[tuple[ToolKind, str], list[str]] = {}  # declared, whatever their namespace
         self._by_namespace: dict[str, list[str]] = {}
         self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
 
     # ------------------------------------------------------------------------------------------------------- declaring
 
-    def _declare(self, tool: Json, path: str) -> list[str]:
+    def _declare(self, tool: Given, path: str) -> list[str]:
         match expect_text(tool, "type", path):
             case "function":
                 return [self._function(tool, path, None, "")]
@@ -57,21 +58,23 @@ class ResponsesCatalogue(Catalogue):
                 return self._proxy("apply_patch", proxies.APPLY_PATCH_DESCRIPTION, proxies.APPLY_PATCH_PARAMETERS, path)
             case hosted:
                 self.leave_out(hosted, f"{path}.type")
+                tool.pass_over(*tool)
                 return []
 
     def _proxy(self, kind: ToolKind, description: str, parameters: Json, path: str) -> list[str]:
         return [self._add(DeclaredTool(kind, kind), description, parameters, path)]
 
-    def _namespace(self, tool: Json, path: str) -> list[str]:
+    def _namespace(self, tool: Given, path: str) -> list[str]:
         namespace = name_of(tool, path)
         description = text_or_null(tool, "description", path)
         # A chat server has no place for the namespace's own description: the first member to be named carries it.
         preface = f"[{namespace}: {description}]\n" if description else ""
         names: list[str] = []
-        for index, member in enumerate(expect_list(tool, "tools", path)):
+        for index, value in enumerate(expect_list(tool, "tools", path)):
             place = f"{path}.tools[{index}]"
-            if not isinstance(member, dict):
-                raise wrong_type(place, "an object", member)
+            if not isinstance(value, dict):
+                raise wrong_type(place, "an object", value)
+            member = tool.inner(value, place)
             kind = expect_text(member, "type", place)
             if kind not in ("function", "custom"):
                 self.leave_out(kind, f"{place}.type")
@@ -79,14 +82,15 @@ class ResponsesCatalogue(Catalogue):
             first = self._carriers.setdefault(namespace, name_of(member, place)) == member["name"]
             declare = self._function if kind == "function" else self._custom
             names.append(declare(member, place, namespace, preface if first else ""))
+            member.close(self._inert)
         return names
 
-    def _function(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
+    def _function(self, tool: Given, path: str, namespace: str | None, preface: str) -> str:
         function = read_function(tool, path)
         declared = DeclaredTool("function", name_of(tool, path), namespace, _marks_encrypted(tool.get("parameters")))
         return self._add(declared, preface + function.description, function.parameters, path, function.strict)
 
-    def _custom(self, tool: Json, path: str, namespace: str | None, preface: str) -> str:
+    def _custom(self, tool: Given, path: str, namespace: str | None, preface: str) -> str:
         description = custom_description(preface + (text_or_null(tool, "description", path) or ""), tool, path)
         return self._add(DeclaredTool("custom", name_of(tool, path), namespace), description, CUSTOM_PARAMETERS, path)
 
@@ -121,12 +125,25 @@ class ResponsesCatalogue(Catalogue):
         found = self._by_name.get((kind, name), ())
         return found[0] if len(found) == 1 else None
 
+    def restore(self, name: str) -> DeclaredTool:
+        """Models also write a member of a namespace as `member` or `namespace.member`. That is the tool, where only one
+        is called so; Codex refuses a call without its namespace."""
+        if name in self._declared:
+            return self._declared[name]
+        found = [tool for tool in map(self._declared.__getitem__, self._tools) if name in _other_names(tool)]
+        return found[0] if len(found) == 1 else super().restore(name)
+
     def members(self, namespace: str) -> list[str]:
         return self._by_namespace.get(namespace, [])
 
     def was_left_out(self, kind: str) -> bool:
         """Whether a tool of this type or of another version of it was declared and left out."""
         return _family(kind) in map(_family, self.left_out)
+
+
+def _other_names(tool: DeclaredTool) -> tuple[str, ...]:
+    namespace = tool.namespace
+    return () if namespace is None else (tool.name, *(f"{namespace}{separator}{tool.name}" for separator in "./:"))
 
 
 def _family(kind: str) -> str:

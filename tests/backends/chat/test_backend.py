@@ -513,6 +513,17 @@ async def test_counting_asks_for_the_rendered_prompt_with_its_tools() -> None:
         assert body is not None
         assert body["messages"] == [{"role": "user", "content": "hi"}]
         assert body["tools"][0]["function"]["name"] == "add"
+        assert body["add_generation_prompt"] is True
+
+
+async def test_a_prompt_that_the_server_goes_on_with_is_counted_as_it_is_sent() -> None:
+    async with serving(preset="vllm") as (server, backend):
+        server.on("POST", "/tokenize", Script.json({"count": 42}))
+        begun = (Message("user", (Text("hi"),)), Message("assistant", (Text("The"),)))
+        await counted(backend, ask(messages=begun, prefill=True))
+        body = server.requests[-1].body
+        assert body is not None
+        assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
 async def test_counting_over_two_endpoints() -> None:

@@ -476,6 +476,14 @@ def test_usage(usage: object, expected: Usage | None) -> None:
         assert whole(chunk(content="a"), frame({"choices": [], "usage": usage}), END)[-1] == Finished(STOP, expected)
 
 
+def test_the_prompts_size_is_known_from_the_first_usage_on() -> None:
+    machine = decoder()
+    machine.feed(frame({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}))
+    assert machine.prompt_tokens is None
+    machine.feed(frame({"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 0}}))
+    assert machine.prompt_tokens == 50
+
+
 def test_the_last_usage_counts_and_nothing_unmeasured_replaces_it() -> None:
     counts = [{"prompt_tokens": 3, "completion_tokens": n} for n in (1, 2)]
     frames = [frame({"choices": [], "usage": usage}) for usage in (*counts, {"prompt_tokens": 0}, None)]

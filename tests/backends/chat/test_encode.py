@@ -1,11 +1,12 @@
 """The body of a chat request: only what the server accepts, and a note for everything that was left out."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dragoman.backends.chat.encode import encode, final
+from dragoman.backends.chat.encode import encode, final, sent_fields
 from dragoman.backends.chat.settings import PRESETS, Settings, resolve
 from dragoman.translators.ir import (
     JsonObject,
@@ -219,6 +220,24 @@ def test_every_effort_is_accepted_by_every_preset() -> None:
             encode(ask(thinking=Thinking(effort, 100)), resolve(preset))
 
 
+def test_variables_of_the_template_go_to_servers_that_take_them() -> None:
+    asked = ask(template_kwargs={"enable_thinking": True, "documents": [1]})
+    assert body(asked, resolve("vllm"))["chat_template_kwargs"] == {"enable_thinking": True, "documents": [1]}
+    both = replace(asked, thinking=Thinking("none"))
+    assert body(both, resolve("llama.cpp"))["chat_template_kwargs"] == {"enable_thinking": True, "documents": [1]}
+    assert "chat_template_kwargs" not in body(asked)
+    assert notes(asked) == ["field:chat_template_kwargs"]
+    refused = encode(asked, resolve("vllm"), {"chat_template_kwargs"})
+    assert refused[1] == (Note("field", "chat_template_kwargs"),)
+
+
+def test_a_switch_that_the_effort_says_too_is_not_noted() -> None:
+    off = ask(template_kwargs={"enable_thinking": False}, thinking=Thinking("none"))
+    assert body(off)["reasoning_effort"] == "none"
+    assert notes(off) == []
+    assert "field:chat_template_kwargs" in notes(off, Settings(thinking="none"))
+
+
 def test_thinking_as_a_template_argument() -> None:
     settings = resolve("lmdeploy")
     assert body(ask(thinking=Thinking("none")), settings)["chat_template_kwargs"] == {"enable_thinking": False}
@@ -254,6 +273,51 @@ def test_fields_that_the_server_refused_before_stay_out() -> None:
 def test_numbers_and_texts_that_the_fast_encoder_refuses_are_sent_all_the_same() -> None:
     tool = Tool("t", "", {"type": "object", "maximum": 10**30})
     assert body(ask("half \ud83d", tools=(tool,)))["tools"][0]["function"]["parameters"]["maximum"] == 10**30
+
+
+def begun(said: str = "The answer is (", **changes: Any) -> Request:
+    """A request whose last message is the beginning of the answer."""
+    messages = (*ask().messages, Message("assistant", (Text(said),)))
+    return ask(**{"messages": messages, "prefill": True, **changes})
+
+
+def continues(request: Request, **options: Any) -> bool:
+    sent = body(request, resolve("vllm"), **options)
+    assert ("item:prefill" in notes(request, resolve("vllm"), **options)) != ("continue_final_message" in sent)
+    assert sent.get("continue_final_message") in (True, None)
+    assert ("continue_final_message" in sent) == (sent.get("add_generation_prompt") is False)
+    return "continue_final_message" in sent
+
+
+def test_a_server_that_can_goes_on_with_the_last_message() -> None:
+    assert continues(begun())
+    assert continues(begun(tools=(TOOL,)))
+    assert {preset for preset in PRESETS if resolve(preset).continue_final_message} == {"vllm", "sglang"}
+    assert notes(begun()) == ["item:prefill"]
+    other = ask(messages=begun().messages)
+    assert not {"continue_final_message", "add_generation_prompt"} & body(other, resolve("vllm")).keys()
+    assert notes(other, resolve("vllm")) == []
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        begun(" "),
+        begun(messages=(Message("user", (Text("a"),)), Message("assistant", (Reasoning("hm"),)))),
+        begun(messages=(*begun().messages, Message("user", (Text("Answer as JSON."),)))),
+        begun(format=JsonObject()),
+        begun(tools=(TOOL,), tool_choice="required"),
+        begun(tools=(TOOL,), tool_choice=Named("add")),
+    ],
+)
+def test_what_is_forced_on_an_answer_is_not_begun_in_the_middle(asked: Request) -> None:
+    assert not continues(asked)
+
+
+@pytest.mark.parametrize("refused", ["continue_final_message", "add_generation_prompt"])
+def test_a_server_that_refuses_one_of_the_two_fields_gets_neither(refused: str) -> None:
+    assert refused in sent_fields(begun(), resolve("vllm"))
+    assert not continues(begun(), refused={refused})
 
 
 def test_reasoning_of_earlier_turns_that_the_server_does_not_take_is_noted() -> None:

@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.prompts.messages import render
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
+from dragoman.translators.ir import (
+    Image,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolReference,
+    ToolResult,
+)
 from dragoman.translators.unreadable import UNSEEN_IMAGE
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -186,6 +198,30 @@ def turns(draw: st.DrawFn) -> list[Message]:
     ]
     added = draw(st.lists(USER | SYSTEM, min_size=0 if results else 1, max_size=2))
     return [Message("assistant", tuple(said)), *results, *added]
+
+
+MAIL = Tool("mail", "", {"type": "object"}, deferred=True)
+FOUND = ToolReference("There is mail.", MAIL)
+
+
+@pytest.mark.parametrize(
+    ("setting", "contents"),
+    [
+        ("listed", ["two\nThere is mail."]),
+        ("in_place", ['two\nThere is mail.\n{"name":"mail","description":"","parameters":{"type":"object"}}']),
+        ("native", ["two", [{"type": "tool_reference", "name": "mail"}]]),
+    ],
+)
+def test_a_tool_that_was_found_is_shown_as_the_setting_says(setting: str, contents: list[Any]) -> None:
+    messages = rendered(result("c", "two", FOUND), deferred_tools=setting)
+    assert messages == [{"role": "tool", "tool_call_id": "c", "content": content} for content in contents]
+
+
+def test_a_result_of_references_alone_is_one_message() -> None:
+    [message] = rendered(result("c", FOUND), deferred_tools="native")
+    assert message["content"] == [{"type": "tool_reference", "name": "mail"}]
+    known = ToolReference("There is mail.")
+    assert [each["content"] for each in rendered(result("c", known), deferred_tools="native")] == ["There is mail."]
 
 
 @given(

@@ -372,6 +372,15 @@ def test_thinking_reaches_the_template_by_its_own_switch() -> None:
     assert Prompt(operator, ChatTemplate(SOURCE), Letters()).text(asked, strftime_now=today).endswith("<assistant>")
 
 
+def test_variables_of_the_client_reach_the_template_and_others_are_noted() -> None:
+    prompt = Prompt(resolve(), ChatTemplate(SOURCE + "{{ motto }}"), Letters())
+    asked = Request(id="r", model="m", messages=REQUEST.messages, template_kwargs={"motto": "KEEP", "thinking": True})
+    assert prompt.text(asked, strftime_now=today).endswith("<assistant>KEEP")
+    assert prompt.notes(asked) == ()
+    unknown = Request(id="r", model="m", messages=REQUEST.messages, template_kwargs={"slogan": "x"})
+    assert [note.name for note in prompt.notes(unknown)] == ["chat_template_kwargs"]
+
+
 @pytest.mark.parametrize("module", ["template", "tokenizer"])
 def test_a_missing_package_names_what_installs_it(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import importlib

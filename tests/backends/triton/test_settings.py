@@ -17,12 +17,13 @@ from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.model_files import loader
 from dragoman.backends.triton.settings import OBEYED, prompt_settings
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Message, Reasoning, Request, Text, Tool, ToolCall
+from dragoman.translators.ir import Message, Reasoning, Request, Text, Tool, ToolCall, ToolReference
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.reasoning }}{{ m.content }}{% endfor %}"
     "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{{ greeting }}"
 )
+SUB = Tool("sub", "", {"type": "object"}, deferred=True)
 CONVERSATION = Request(
     id="r",
     model="m",
@@ -30,9 +31,9 @@ CONVERSATION = Request(
         Message("developer", (Text("Be brief."),)),
         Message("user", (Text("Hi."),)),
         Message("assistant", (Reasoning("Hm."), ToolCall("c", "add", "{}"))),
-        Message("system", (Text("Be kind."),)),
+        Message("system", (Text("Be kind."), ToolReference("There is sub.", SUB))),
     ),
-    tools=(Tool("add", "", {"type": "object"}, strict=True),),
+    tools=(Tool("add", "", {"type": "object"}, strict=True), SUB),
 )
 # A value of each that is obeyed, other than its default.
 VALUES: dict[str, Any] = {
@@ -40,6 +41,7 @@ VALUES: dict[str, Any] = {
     "system_messages": "user",
     "reasoning_field": "thinking",
     "strict_tools": True,
+    "deferred_tools": "in_place",
     "extra_body": {"chat_template_kwargs": {"greeting": "Hello."}},
     "markup": "llama3",
 }

@@ -7,6 +7,7 @@ import pytest
 from dragoman.translators.chat_completions import PROTOCOL
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
+    Guided,
     Image,
     JsonObject,
     JsonSchema,
@@ -291,7 +292,8 @@ def test_there_is_a_limit_on_tools() -> None:
         ([1], "tools[0]"),
         ([{}], "tools[0].type"),
         ([{"type": "function"}], "tools[0].function"),
-        ([{"type": "function", "name": "flat"}], "tools[0].function"),
+        ([{"type": "function", "name": "flat", "parameters": []}], "tools[0].parameters"),
+        ([{"name": "", "input_schema": {}}], "tools[0].name"),
         ([function("")], "tools[0].function.name"),
         ([{"type": "function", "function": {}}], "tools[0].function.name"),
         ([function("a", parameters=[])], "tools[0].function.parameters"),
@@ -476,6 +478,14 @@ def test_log_probabilities() -> None:
         ({"chat_template_kwargs": {"enable_thinking": False}}, Thinking("none")),
         ({"chat_template_kwargs": {"enable_thinking": False}, "reasoning_effort": "low"}, Thinking("low")),
         ({"chat_template_kwargs": {"enable_thinking": True}}, Thinking()),
+        ({"chat_template_kwargs": {"thinking": False}}, Thinking("none")),
+        ({"enable_thinking": False}, Thinking("none")),
+        ({"thinking": {"type": "disabled"}}, Thinking("none")),
+        ({"thinking": False}, Thinking("none")),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, Thinking(budget=9)),
+        ({"reasoning": {"effort": "low"}}, Thinking("low")),
+        ({"reasoning": {"enabled": False}}, Thinking("none")),
+        ({"reasoning": {"max_tokens": 7}, "reasoning_effort": "high"}, Thinking("high", 7)),
         ({"thinking_token_budget": 100}, Thinking(budget=100)),
     ],
 )
@@ -492,9 +502,195 @@ def test_words_that_nobody_knows_yet_are_noted() -> None:
     assert [f"{note.kind}:{note.name}" for note in seen.notes] == ["field:detail"]
 
 
-def test_what_only_one_template_knows_is_noted() -> None:
-    assert notes(chat_template_kwargs={"enable_thinking": False}) == []
-    assert notes(chat_template_kwargs={"enable_thinking": False, "x": 1}) == ["field:chat_template_kwargs"]
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chat_template_kwargs": {"enable_thinking": True}},
+        {"chat_template_kwargs": {"thinking": True}},
+        {"enable_thinking": True},
+        {"thinking": {"type": "enabled"}},
+        {"thinking": {"type": "adaptive"}},
+        {"thinking": True},
+        {"reasoning": {"enabled": True}},
+    ],
+)
+def test_switching_on_reaches_either_switch_of_a_template(fields: Json) -> None:
+    assert request(**fields).template_kwargs == {"enable_thinking": True, "thinking": True}
+    assert notes(**fields) == []
+
+
+def test_words_of_a_switch_that_say_nothing_are_noted() -> None:
+    assert notes(thinking={"type": "sideways"}) == ["field:thinking"]
+    assert notes(thinking={"type": "enabled", "budget_tokens": "many", "mood": 1}) == [
+        "field:thinking.budget_tokens",
+        "field:thinking.mood",
+    ]
+    assert notes(reasoning={"exclude": True, "enabled": True}) == ["field:reasoning.exclude"]
+
+
+# --------------------------------------------------------------------------------------------------------- constraints
+
+
+@pytest.mark.parametrize(
+    ("fields", "format"),
+    [
+        ({"guided_json": {"type": "object"}}, JsonSchema("output", {"type": "object"})),
+        ({"guided_json": '{"type": "object"}'}, JsonSchema("output", {"type": "object"})),
+        ({"guided_choice": ["a", "b"]}, Guided("choice", ("a", "b"))),
+        ({"guided_regex": "a+"}, Guided("regex", "a+")),
+        ({"guided_grammar": "root ::= 1"}, Guided("grammar", "root ::= 1")),
+        ({"structured_outputs": {"json": {}}}, JsonSchema("output", {})),
+        ({"structured_outputs": {"json_object": True}}, JsonObject()),
+        ({"structured_outputs": {"json_object": False, "choice": ["a"]}}, Guided("choice", ("a",))),
+        ({"structured_outputs": {"regex": "a"}}, Guided("regex", "a")),
+        ({"response_format": {"type": "json_object", "schema": {"a": 1}}}, JsonSchema("output", {"a": 1})),
+        ({"response_format": {"type": "json_schema", "schema": {"a": 1}}}, JsonSchema("output", {"a": 1})),
+    ],
+)
+def test_a_constraint_in_the_words_of_an_engine(fields: Json, format: Any) -> None:
+    assert request(**fields).format == format
+    assert notes(**fields) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"guided_json": "{"}, "guided_json"),
+        ({"guided_json": [1]}, "guided_json"),
+        ({"guided_choice": "a"}, "guided_choice"),
+        ({"guided_choice": []}, "guided_choice"),
+        ({"guided_regex": 1}, "guided_regex"),
+        ({"structured_outputs": []}, "structured_outputs"),
+        ({"structured_outputs": {"structural_tag": "x"}}, "structured_outputs.structural_tag"),
+        ({"guided_json": {}, "structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
+        ({"response_format": {"type": "json_object"}, "guided_regex": "a"}, "guided_regex"),
+    ],
+)
+def test_a_constraint_that_cannot_be_kept_is_refused(fields: Json, param: str) -> None:
+    assert refused(**fields).param == param
+
+
+# ------------------------------------------------------------------------------------------- shapes of other protocols
+
+
+def test_tools_in_the_shapes_of_other_protocols() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    asked = request(
+        tools=[
+            {"type": "function", "name": "flat", "parameters": schema, "strict": True},
+            {"name": "block", "description": "d", "input_schema": schema},
+            {"type": "custom", "name": "typed", "input_schema": schema},
+        ],
+        tool_choice={"type": "tool", "name": "block"},
+    )
+    assert [(tool.name, tool.parameters, tool.strict) for tool in asked.tools] == [
+        ("flat", schema, True),
+        ("block", schema, None),
+        ("typed", schema, None),
+    ]
+    assert asked.tool_choice == Named("block")
+    assert request(tools=[function("a")], tool_choice={"type": "any"}).tool_choice == "required"
+    assert request(tools=[function("a")], tool_choice={"type": "function", "name": "a"}).tool_choice == Named("a")
+
+
+def test_blocks_of_the_messages_api() -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+    assert said(
+        {"role": "user", "content": [image]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+                {"type": "tool_use", "id": "u", "name": "f", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "and?"},
+                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "one"}, url]},
+                {"type": "tool_result", "tool_use_id": "u", "is_error": True},
+            ],
+        },
+    ) == (
+        Message("user", (Image(PIXEL),)),
+        Message("assistant", (Reasoning("hm"), ToolCall("t", "f", '{"a":1}'), ToolCall("u", "f", "{}"))),
+        Message("tool", (ToolResult("t", (Text("one"), Image("https://x/y.png"))),)),
+        Message("tool", (ToolResult("u", (Text(""),), True),)),
+        Message("user", (Text("and?"),)),
+    )
+
+
+def test_input_in_place_of_messages() -> None:
+    call = {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
+    asked = parse(
+        messages=None,
+        instructions="Be brief.",
+        input=[
+            {"type": "message", "role": "user", "id": "m", "content": [{"type": "input_text", "text": "hi"}]},
+            call,
+            {"type": "function_call_output", "call_id": "c", "output": "done"},
+            {"role": "user", "content": [{"type": "input_image", "image_url": PIXEL, "detail": "low"}]},
+        ],
+    )
+    assert asked.request.messages == (
+        Message("system", (Text("Be brief."),)),
+        Message("user", (Text("hi"),)),
+        Message("assistant", (ToolCall("c", "f", "{}"),)),
+        Message("tool", (ToolResult("c", (Text("done"),)),)),
+        Message("user", (Image(PIXEL, "low"),)),
+    )
+    assert asked.notes == ()
+    assert request(messages=None, input="hi").messages == (Message("user", (Text("hi"),)),)
+    assert notes(input="hi", instructions="x") == ["field:input", "field:instructions"]
+    assert refused(messages=None, input=7).param == "messages"
+    assert refused(messages=None, input=[{"type": "reasoning"}]).param == "messages[0].role"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"reasoning_details": [{"type": "reasoning.summary", "summary": "a"}, {"text": "b"}]}, "ab"),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "a", "signature": "s"}]}, "a"),
+        ({"reasoning_details": [{"text": "a"}], "thinking_blocks": [{"thinking": "a"}], "reasoning": "c"}, "c"),
+    ],
+)
+def test_reasoning_is_also_read_from_lists(fields: Json, text: str) -> None:
+    turn = parse(messages=[USER, {"role": "assistant", "content": "x", **fields}, USER])
+    assert turn.request.messages[1].parts == (Reasoning(text), Text("x"))
+    assert turn.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("last", "fields", "prefill", "noted"),
+    [
+        ({"role": "assistant", "content": "a"}, {}, False, []),
+        ({"role": "assistant", "content": "a", "prefix": True}, {}, True, []),
+        ({"role": "assistant", "content": "a", "partial": True}, {"add_generation_prompt": False}, True, []),
+        ({"role": "assistant", "content": "a"}, {"continue_final_message": True}, True, []),
+        (USER, {"continue_final_message": True}, False, ["field:continue_final_message"]),
+        (USER, {"add_generation_prompt": False}, False, ["field:add_generation_prompt"]),
+        (USER, {"continue_final_message": False, "add_generation_prompt": True}, False, []),
+        ({**USER, "prefix": True}, {}, False, ["field:messages.prefix"]),
+    ],
+)
+def test_an_answer_that_is_begun(last: Json, fields: Json, prefill: bool, noted: list[str]) -> None:
+    turn = parse(messages=[USER, last], **fields)
+    assert turn.request.prefill is prefill
+    assert [f"{note.kind}:{note.name}" for note in turn.notes] == noted
+
+
+def test_a_mark_on_an_earlier_message_is_noted() -> None:
+    assert notes(messages=[USER, {"role": "assistant", "content": "a", "prefix": True}, USER]) == [
+        "field:messages.prefix"
+    ]
+
+
+def test_reasoning_that_cannot_be_read_is_noted() -> None:
+    sealed = {"role": "assistant", "content": "x", "reasoning_details": [{"type": "reasoning.encrypted", "data": "s"}]}
+    assert notes(messages=[USER, sealed, USER]) == ["field:messages.reasoning_details"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ What a chat server is sent in the end is frozen in tests/golden/requests/message
 """
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,8 +108,22 @@ def test_system_is_the_first_message_without_attribution_and_cache_marks() -> No
     turn = parse(system=blocks)
     assert turn.request.messages[0] == Message("system", (Text("One.\n\nTwo."),))
     assert turn.notes == ()
-    assert parse(system="x-anthropic-billing-header: a;\nOne.").request.messages[0].parts == (Text("One."),)
     assert parse(system=[blocks[0]]).request.messages[0].role == "user"
+    assert parse(system="x-anthropic-billing-header: a;\n").request.messages[0].role == "user"
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        [text("x-anthropic-billing-header: a;\nOne.")],
+        [text("One."), text("x-anthropic-billing-header: a;")],
+        [text("On x-anthropic-billing-header: a;")],
+    ],
+)
+def test_only_a_first_block_that_is_nothing_else_is_the_attribution(blocks: list[Json]) -> None:
+    whole = "\n\n".join(block["text"] for block in blocks)
+    assert parse(system=blocks).request.messages[0] == Message("system", (Text(whole),))
+    assert parse({"role": "system", "content": blocks}).request.messages[0] == Message("system", (Text(whole),))
 
 
 def test_the_attribution_changes_nothing_in_the_prompt() -> None:
@@ -179,10 +194,39 @@ def test_the_prompt_of_a_turn_is_a_prefix_of_the_next() -> None:
         assert whole[: len(part)] == part
 
 
-def test_a_last_assistant_message_stays_last() -> None:
-    assert parse(user("a"), assistant(text("The answer is ("))).request.messages[-1] == Message(
-        "assistant", (Text("The answer is ("),)
-    )
+def test_a_last_assistant_message_is_the_beginning_of_the_answer() -> None:
+    request = parse(user("a"), assistant(text("The answer is ("))).request
+    assert request.messages[-1] == Message("assistant", (Text("The answer is ("),))
+    assert request.prefill
+    assert not parse(user("a"), assistant(text("b")), user("c")).request.prefill
+    assert not parse(user("a"), assistant(use("t1"))).request.prefill  # its missing result comes last
+
+
+@pytest.mark.parametrize(
+    ("later", "effort"),
+    [([{"effort": "low"}], "low"), ([{"effort": "low"}, {"effort": "max"}], "max"), ([{}], "high"), ([None], "high")],
+)
+def test_the_effort_of_a_system_message_counts_from_there_on(later: list[Json | None], effort: str) -> None:
+    said = [{"role": "system", "content": "a", "output_config": config} for config in later]
+    assert parse(user("a"), *said, user("b"), output_config={"effort": "high"}).request.thinking == Thinking(effort)
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 64.0}, {"top_k": 64.0}, {"seed": 64.0}])
+def test_a_whole_number_may_be_written_as_a_float(fields: Json) -> None:
+    request = parse(**fields).request
+    assert 64 in (request.max_tokens, request.sampling.top_k, request.sampling.seed)
+    thinking = parse(thinking={"type": "enabled", "budget_tokens": 2048.0}).request.thinking
+    assert type(thinking.budget) is int
+
+
+def test_a_warm_up_asks_for_one_token_under_the_same_prompt() -> None:
+    asked: Json = {"tools": [LS], "system": "s"}
+    request = parse(max_tokens=0, **asked).request
+    assert request == replace(parse(**asked).request, max_tokens=1)
+    schema = {"type": "json_schema", "schema": {"type": "object"}}
+    forced = parse(max_tokens=0, tool_choice={"type": "any"}, output_config={"format": schema}, **asked).request
+    assert forced == request
+    assert parse(max_tokens=0, tool_choice={"type": "none"}, **asked).request.tool_choice == "none"
 
 
 def test_images_and_documents() -> None:
@@ -255,7 +299,11 @@ def test_thinking_in_all_its_forms(fields: Json, expected: Thinking) -> None:
         ({"thinking": {"type": "adaptive", "display": "updates"}}, Thinking("high"), ["thinking.display"]),
         ({"thinking": {"type": "adaptive", "display": ""}}, Thinking("high"), []),
         ({"thinking": {"type": "sometimes"}}, Thinking("high"), ["thinking.type"]),
-        ({"thinking": {"type": "sometimes", "budget_tokens": 9}}, Thinking("high"), ["thinking.type"]),
+        (
+            {"thinking": {"type": "sometimes", "budget_tokens": 9}},
+            Thinking("high"),
+            ["thinking.type", "thinking.budget_tokens"],
+        ),
         ({"thinking": {"type": "off"}}, Thinking("none"), ["thinking.type"]),
         ({"output_config": {"effort": "ultra"}}, Thinking("max"), ["output_config.effort"]),
         (
@@ -279,6 +327,13 @@ def test_custom_tools_pass() -> None:
     tools = parse(tools=[LS, strict, {**PWD, "eager_input_streaming": True}]).request.tools
     assert [(tool.name, tool.strict) for tool in tools] == [("ls", None), ("strict", True), ("pwd", None)]
     assert tools[0].parameters == LS["input_schema"]
+
+
+def test_examples_are_shown_below_the_description() -> None:
+    examples = [{"a": 10**30}, {"a": "half \ud83d"}]
+    [shown] = parse(tools=[{**LS, "input_examples": examples}]).request.tools
+    assert shown.description.startswith("Lists.\n\nExamples of its input:\n{")
+    assert str(10**30) in shown.description
 
 
 @pytest.mark.parametrize(
@@ -332,18 +387,6 @@ def test_a_function_of_another_protocol_is_a_custom_tool(nested: bool, parameter
     assert turn.notes == ()
 
 
-def test_what_anthropics_servers_did_is_noted_or_refused() -> None:
-    blocks: list[Json] = [
-        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}},
-        {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []},
-    ]
-    turn = parse(user("a"), assistant(*blocks, text("b")), user("c"))
-    assert turn.request.messages[1].parts == (Text("b"),)
-    assert turn.notes == (Note("item", "server_tool_use"), Note("item", "web_search_tool_result"))
-    error = refusal(user("a"), assistant(*blocks), under=context(policy=REJECTING))
-    assert error.param == "messages.1.content.0.type"
-
-
 @pytest.mark.parametrize(
     ("choice", "expected", "parallel"),
     [
@@ -380,6 +423,8 @@ def test_formats() -> None:
     asked = {"type": "json_schema", "schema": schema}
     assert parse(output_config={"format": asked}).request.format == wanted
     assert parse(output_format=asked).request.format == wanted
+    both = parse(output_config={"format": asked}, output_format={**asked, "schema": {}})
+    assert (both.request.format, both.notes) == (wanted, (Note("field", "output_format"),))
     assert parse(output_config={"effort": "low"}).request.format is None
 
 
@@ -434,6 +479,8 @@ def test_what_changes_nothing_is_noted_or_ordinary() -> None:
         container="c1",
         **odd,
     )
+    more = parse(context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all", "new": 1}]})
+    assert more.notes == (Note("field", "context_management"),)
     assert set(loud.notes) == {
         Note("field", "speed"),
         Note("field", "inference_geo"),
@@ -459,7 +506,8 @@ def test_counting_needs_no_answer() -> None:
     ("fields", "param"),
     [
         ({"max_tokens": None}, "max_tokens"),
-        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 0.5}, "max_tokens"),
+        ({"max_tokens": 1e300}, "max_tokens"),
         ({"max_tokens": -1}, "max_tokens"),
         ({"max_tokens": "100"}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
@@ -474,7 +522,7 @@ def test_counting_needs_no_answer() -> None:
         ({"messages": [user(None)]}, "messages.0.content"),
         ({"messages": [user([{"text": "a"}])]}, "messages.0.content.0.type"),
         ({"messages": [user([{"type": "text"}])]}, "messages.0.content.0.text"),
-        ({"messages": [user([{"type": "audio"}])]}, "messages.0.content.0.type"),
+        ({"messages": [user([{"type": ["audio"]}])]}, "messages.0.content.0.type"),
         ({"messages": [user([use("t1")])]}, "messages.0.content.0.type"),
         ({"messages": [assistant(use(""))]}, "messages.0.content.0.id"),
         ({"messages": [assistant({**use("t1"), "input": "{}"})]}, "messages.0.content.0.input"),
@@ -482,7 +530,8 @@ def test_counting_needs_no_answer() -> None:
         ({"messages": [assistant({"type": "thinking", "signature": "x"})]}, "messages.0.content.0.thinking"),
         ({"messages": [user([{"type": "tool_result"}])]}, "messages.0.content.0.tool_use_id"),
         ({"messages": [user([result("t1", 5)])]}, "messages.0.content.0.content"),
-        ({"messages": [user([result("t1", [{"type": "x"}])])]}, "messages.0.content.0.content.0.type"),
+        ({"messages": [user([result("t1", [use("t2")])])]}, "messages.0.content.0.content.0.type"),
+        ({"messages": [user([result("t1", [{"type": "tool_reference"}])])]}, "messages.0.content.0.content.0.name"),
         ({"messages": [user([{"type": "image"}])]}, "messages.0.content.0.source"),
         ({"messages": [user([image(data="AA==")])]}, "messages.0.content.0.source.type"),
         ({"messages": [user([image(type="file")])]}, "messages.0.content.0.source.file_id"),
@@ -497,7 +546,11 @@ def test_counting_needs_no_answer() -> None:
             "messages.0.content.0.title",
         ),
         ({"messages": [{"role": "system", "content": [image(**PNG)]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "system", "content": [use("t1")]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "system", "content": [{"type": "tool_addition"}]}]}, "messages.0.content.0.tool"),
+        ({"messages": [{"role": "system", "content": "a", "output_config": 5}]}, "messages.0.output_config"),
         ({"system": 5}, "system"),
+        ({"system": [{"type": "fallback"}]}, "system.0.type"),
         ({"system": [{"type": "image"}]}, "system.0.type"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 3}, "temperature"),

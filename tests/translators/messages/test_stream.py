@@ -256,6 +256,15 @@ def test_unknown_counts_are_null_wherever_the_api_allows_it() -> None:
 # ------------------------------------------------------------------------------------------------------------- failures
 
 
+@pytest.mark.parametrize("said", [[], part("text", "a"), part("reasoning", "a"), call("c1", "{", complete=False)])
+def test_a_warm_up_is_answered_with_nothing_but_its_cost(said: list[Event]) -> None:
+    """`max_tokens: 0`: the one token that the server made is not for the client."""
+    streamed, whole = answer(said, end=Finished(LENGTH, Usage(9, 1)), max_tokens=0)
+    assert (streamed["content"], streamed["stop_reason"]) == ([], "max_tokens")
+    assert (streamed["usage"]["input_tokens"], streamed["usage"]["output_tokens"]) == (9, 1)
+    assert whole["content"] == []
+
+
 @pytest.mark.parametrize("kind", ["text", "reasoning", "call"])
 def test_a_failure_leaves_the_open_block_open(kind: PartKind) -> None:
     asked = stream()

@@ -101,7 +101,6 @@ def test_assistant_items_become_one_turn() -> None:
         (["text"], "input[0]", "invalid_type"),
         ([user(), {}], "input[1].type", "missing_required_parameter"),
         ([{"type": 7}], "input[0].type", "invalid_type"),
-        ([user(), {"type": "hologram"}], "input[1].type", "invalid_value"),
         ([{"type": "message", "content": "x"}], "input[0].role", "missing_required_parameter"),
         ([{"role": "tool", "content": "x"}], "input[0].role", "invalid_value"),
         ([{"role": "user"}], "input[0].content", "missing_required_parameter"),
@@ -134,6 +133,17 @@ def test_wrong_input_is_named(value: Any, param: str, code: str | None) -> None:
     error = refused(input=value)
     assert error.param == param
     assert code is None or error.code == code
+
+
+def test_items_of_an_unknown_type_are_left_out_unless_histories_are_strict() -> None:
+    items = [user("a"), {"type": "hologram", "id": "h"}, {"type": "new_call", "call_id": "c"}, user("b")]
+    turn = parse(input=items)
+    assert [part for message in turn.request.messages for part in message.parts] == [Text("a"), Text("b")]
+    assert turn.notes == (Note("item", "hologram"), Note("item", "new_call"))
+    many = parse(input=[user(), *({"type": f"kind{index}"} for index in range(100)), {"type": "kind0"}])
+    assert [(note.name, note.count) for note in many.notes[::16]] == [("kind0", 2), ("kind16", 1), ("+68", 68)]
+    error = refused(Policy(strict_history=True), input=items)
+    assert (error.param, error.code) == ("input[1].type", "invalid_value")
 
 
 def test_the_sentence_says_what_was_expected() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.translators.errors import Kind
+from dragoman.translators.fields import Unread
 from dragoman.translators.ir import Finished, Named, Note, Started, StopReason, Tool, ToolCall
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.openai.tools import canonical_schema, object_schema
@@ -24,7 +25,7 @@ NAMES = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 def declare(*tools: Json, policy: Policy | None = None) -> tuple[Catalogue, list[Note]]:
     notes: list[Note] = []
-    catalogue = ResponsesCatalogue(policy or Policy(), notes)
+    catalogue = ResponsesCatalogue(policy or Policy(), notes, Unread())
     catalogue.declare_all(list(tools), "tools")
     return catalogue, notes
 

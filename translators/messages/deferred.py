@@ -1,0 +1,107 @@
+"""Tools that a conversation makes known: found by a search, added or removed on the way.
+
+A deferred tool is no part of the prompt until something names it: a `tool_reference` in a result, a `tool_addition` in
+a system message, a call, or the request's `tool_choice`. From there on it stands at the end of the list, in the order
+of the first mentions, however the client has sorted it: so the tools of a turn are the beginning of the next turn's. A
+removed tool stays in the list, for the same reason, and a text in its place says that it is gone.
+
+A definition inside the conversation joins the list in the same way. One whose name is taken already changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dragoman.translators.fields import Given, noted
+from dragoman.translators.ir import Named, Note, Text, Tool, ToolReference
+from dragoman.translators.messages.hosted import LeftOut
+from dragoman.translators.messages.reading import expect_text, given_object, refused
+from dragoman.translators.messages.tools import MessagesCatalogue, read_tool, upstream_name
+from dragoman.translators.protocol import Policy
+
+KNOWN = "Tool that can be called now: {name}"
+GONE = "Tool that can no longer be called: {name}"
+
+
+class ToolChanges:
+    """Follows a conversation from its beginning and keeps `catalogue.tools` up to date."""
+
+    def __init__(self, catalogue: MessagesCatalogue, policy: Policy, notes: list[Note]) -> None:
+        self._catalogue = catalogue
+        self._policy = policy
+        self._notes = notes
+
+    def reference(self, block: Given, path: str) -> ToolReference:
+        """A `tool_reference` in a result or in an addition."""
+        return self._known(_name(block, path))
+
+    def called(self, name: str) -> None:
+        """The model has called the tool `name`, so it knows it, wherever that was said."""
+        if (tool := self._catalogue.deferred.pop(name, None)) is not None:
+            self._append(replace(tool, deferred=False))
+
+    def addition(self, block: Given, path: str) -> Text | None:
+        """What is said at the place of a `tool_addition`, None where the tool cannot be called here."""
+        tool, place = given_object(block, "tool", path), f"{path}.tool"
+        match tool.get("type"):
+            case "tool_reference":
+                said: Text | None = self.reference(tool, place)
+            case "tool_definition":
+                said = self._defined(tool, place)
+            case _:
+                tool.pass_over(*tool)
+                self._notes.append(noted("item", "tool_addition"))
+                said = None
+        tool.close()
+        return said
+
+    def removal(self, block: Given, path: str) -> Text:
+        tool, place = given_object(block, "tool", path), f"{path}.tool"
+        name = _name(tool, place)
+        tool.pass_over("type")
+        tool.close()
+        return Text(GONE.format(name=name))
+
+    def chosen(self) -> None:
+        """The request itself names a tool that must be called."""
+        if isinstance(choice := self._catalogue.choice, Named):
+            self.called(choice.name)
+
+    def _defined(self, owner: Given, path: str) -> Text | None:
+        definition = given_object(owner, "definition", path)
+        read, _ = read_tool(definition, f"{path}.definition", self._catalogue, self._policy, self._notes)
+        if isinstance(read, LeftOut):
+            return None
+        if read.name not in self._catalogue.deferred:
+            other = next((tool for tool in self._catalogue.tools if tool.name == read.name), None)
+            if other is None:
+                self._catalogue.deferred[read.name] = replace(read, deferred=True)
+            elif not _is_same(other, read):
+                self._notes.append(noted("tool", read.name))
+        return self._known(read.name)
+
+    def _known(self, name: str) -> ToolReference:
+        tool = self._catalogue.deferred.pop(name, None)
+        if tool is not None:
+            self._append(tool)
+        return ToolReference(KNOWN.format(name=name), tool)
+
+    def _append(self, tool: Tool) -> None:
+        if len(self._catalogue.tools) >= self._policy.max_tools:
+            raise refused("tools", f"List should have at most {self._policy.max_tools} items after validation")
+        self._catalogue.tools += (tool,)
+
+
+def _name(reference: Given, path: str) -> str:
+    """The name as the server knows it. In results it has another key than in additions and removals."""
+    return upstream_name(expect_text(reference, "tool_name" if "tool_name" in reference else "name", path))
+
+
+def _is_same(tool: Tool, other: Tool) -> bool:
+    return _plain(tool) == _plain(other)
+
+
+def _plain(tool: Tool) -> tuple[str, Mapping[str, Any], bool | None]:
+    return tool.description, tool.parameters, tool.strict
