@@ -66,7 +66,7 @@ class ReaderState(IntEnum):
     OVER = 4
 
 
-WAITING = ReaderState.WAITING
+WAITING: Final = ReaderState.WAITING
 RUNNING: Final = ReaderState.RUNNING  # named for the hot path, as those of `Flow`
 CLOSING: Final = ReaderState.CLOSING
 
