@@ -113,7 +113,7 @@ class ChatDecoder:
     def abort(self) -> list[Event]:
         if not self._ended:
             if self._markup is not None:
-                self._markup.finish()
+                self._markup.finish(cut=True)
             self._calls.abort()
             self._parts.abort()
         return self._parts.take()
@@ -131,7 +131,7 @@ class ChatDecoder:
             raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
         self._ended = True
         if self._markup is not None:
-            self._markup.finish()
+            self._markup.finish(cut=self._reason is not StopReason.STOP)
         self._calls.finish()
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 

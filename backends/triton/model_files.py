@@ -31,12 +31,14 @@ _OPENED = ("<think>",)
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """`family` is a name of `backends.markup`."""
+    """`family` is a name of `backends.markup`. `unread`: the template shows tools, and nothing tells how the model
+    writes calls, so that they come back as text."""
 
     template: ChatTemplate
     tokenizer: Tokenizer
     prompts: Prompt
     family: str
+    unread: bool = False
 
     @property
     def shows_tools(self) -> bool:
@@ -80,6 +82,7 @@ def loader(folder: Path, family: str | None, model: str, settings: Rendering) ->
     def load() -> ModelFiles:
         chat, tokens = read(folder.resolve())
         prompts = module("prompt").Prompt(settings, chat, tokens)
-        return ModelFiles(chat, tokens, prompts, family or detect(chat.source, model=model))
+        found = family or detect(chat.source, model=model)
+        return ModelFiles(chat, tokens, prompts, found or "plain", unread=found is None and chat.takes_tools)
 
     return load

@@ -67,7 +67,7 @@ def parse(
     markup = open_markup(family, parts, prompt=prompt, request=request)
     for piece in pieces:
         markup.feed(piece)
-    markup.finish()
+    markup.finish(cut=reason is not StopReason.STOP)
     parts.finish(reason, None)
     events = parts.take()
     check(events)
@@ -368,14 +368,14 @@ def test_an_unknown_family_is_named() -> None:
         ("<|tool_calls_section_begin|>", "kimi_k2"),
         ("<TOOLCALL>", "nemotron"),
         ("<|channel|>analysis<|message|>", "harmony"),
-        ("<|im_start|>{{ content }}", "plain"),
+        ("<|im_start|>{{ content }}", None),
     ],
 )
-def test_the_family_is_found_from_the_template(template: str, family: str) -> None:
+def test_the_family_is_found_from_the_template(template: str, family: str | None) -> None:
     assert detect(template, model="Qwen/Qwen3-8B") == family
 
 
 def test_without_a_template_the_name_tells() -> None:
     assert detect("", model="openai/gpt-oss-20b") == "harmony"
     assert detect("", model="Qwen/Qwen3-Coder-30B") == "qwen3_coder"
-    assert detect("", model="somebody/model") == "plain"
+    assert detect("", model="somebody/model") is None

@@ -1,0 +1,70 @@
+"""What a model family is made of: its markers, the forms of its calls, the tags of its thoughts, what tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dragoman.backends.markup.calls import Form
+
+THINK: Mapping[str, str] = {"<think>": "</think>"}
+COMMON_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "</s>")
+
+
+def on_a_line(openers: Mapping[str, Form]) -> Mapping[str, Form]:
+    """The openers, each with the newline before it that belongs to the template."""
+    return {**openers, **{f"\n{opener}": form for opener, form in openers.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Calls without an opener: they begin the answer, or follow a thought or a call, with one of `begins`."""
+
+    form: Form
+    begins: tuple[str, ...] = ("{", "[")
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """Messages of `start` ROLE `channel` CHANNEL `message` BODY, ended by one of `stops`; ` to=RECIPIENT` in the header
+    makes a call of it. `thoughts` are channels, `to_self` and `to_user` recipients that are not called."""
+
+    start: str
+    channel: str
+    message: str
+    stops: tuple[str, ...]
+    thoughts: tuple[str, ...] = ("analysis",)
+    to_self: tuple[str, ...] = ()
+    to_user: tuple[str, ...] = ("assistant", "user", "all", "system", "developer")
+
+    @property
+    def openers(self) -> tuple[str, ...]:
+        return (self.start, self.channel, self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """`openers` begin calls. `breaks`: they also end an open thought, where a call of that form follows. `thinking`
+    maps what opens a thought to what ends it; `open_thoughts` are ends of prompts that have opened one without a tag.
+    `ends` are tokens that end the turn, dropped at its very end. `frames` never reach the text, `answer_frames` only
+    after a thought. `signs`: a template that holds all markers of one of these is the family's, and the more telling
+    come first over all families; `names` are parts of published names, for a model without a template.
+
+    The rest is for people: `models`, `field` under which its templates print earlier thoughts, `recovers`."""
+
+    name: str
+    models: str
+    openers: Mapping[str, Form] = field(default_factory=dict)
+    bare: Bare | None = None
+    headers: Headers | None = None
+    breaks: bool = False
+    thinking: Mapping[str, str] = field(default_factory=lambda: THINK)
+    open_thoughts: tuple[str, ...] = ()
+    ends: tuple[str, ...] = COMMON_ENDS
+    frames: tuple[str, ...] = ()
+    answer_frames: tuple[str, ...] = ()
+    signs: tuple[tuple[str, ...], ...] = ()
+    names: tuple[str, ...] = ()
+    markup: str = ""
+    field: str = ""
+    recovers: str = ""
