@@ -126,7 +126,7 @@ class Form(Protocol):
     def open(self, text: Text, calls: Calls, opener: str) -> Step: ...
 
 
-class Reader:
+class CallReader:
     """What all forms do at the end of a call, and with JSON in it."""
 
     def __init__(self, text: Text, calls: Calls) -> None:

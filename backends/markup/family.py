@@ -45,12 +45,12 @@ class Headers:
 @dataclass(frozen=True, slots=True)
 class Family:
     """`openers` begin calls. `breaks`: they also end an open thought, where a call of that form follows. `thinking`
-    maps what opens a thought to what ends it; `open_thoughts` are ends of prompts that have opened one without a tag.
-    `ends` are tokens that end the turn, dropped at its very end. `frames` never reach the text, `answer_frames` only
-    after a thought. `signs`: a template that holds all markers of one of these is the family's, and the more telling
-    come first over all families; `names` are parts of published names, for a model without a template.
+    maps what opens a thought to what ends it. `ends` are tokens that end the turn, dropped at its very end. `frames`
+    never reach the text, `answer_frames` only after a thought. `signs`: a template that holds all markers of one of
+    these is the family's; `names` are parts of published names, for a model without a template.
 
-    The rest is for people: `models`, `field` under which its templates print earlier thoughts, `recovers`."""
+    The rest is for people: `models`, `markup`, the `field` under which templates print earlier thoughts, and what is
+    recovered (`recovers`)."""
 
     name: str
     models: str
@@ -59,7 +59,6 @@ class Family:
     headers: Headers | None = None
     breaks: bool = False
     thinking: Mapping[str, str] = field(default_factory=lambda: THINK)
-    open_thoughts: tuple[str, ...] = ()
     ends: tuple[str, ...] = COMMON_ENDS
     frames: tuple[str, ...] = ()
     answer_frames: tuple[str, ...] = ()

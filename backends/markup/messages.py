@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from dragoman.backends.markup.calls import Reader
+from dragoman.backends.markup.calls import CallReader
 from dragoman.backends.markup.family import Family, Headers
 from dragoman.backends.markup.scanner import Markup
 from dragoman.backends.markup.text import MORE, Signal, Step, markers_of
@@ -30,7 +30,7 @@ class Messages(Markup):
         self._stops = markers_of((*headers.stops, headers.start, headers.channel, *family.ends))
         self._reasons = False  # this message is reasoning
         self._name = ""
-        self._call = Reader(self._text, self._calls)
+        self._call = CallReader(self._text, self._calls)
         if headers.start in prompt:
             self._continue(prompt.rpartition(headers.start)[2])
 

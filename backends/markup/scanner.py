@@ -48,7 +48,7 @@ class Markup:
         self._inner = self._outer
         opened = prompt.rstrip()
         for opener, closer in thinking.items():
-            if opened.endswith((opener, *family.open_thoughts)):
+            if opened.endswith(opener):
                 self._step = self._think(closer)
                 break
 

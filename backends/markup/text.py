@@ -128,13 +128,15 @@ class Text:
         return self.at < len(self.all)
 
     def literal(self, options: Iterable[str], at: int | None = None) -> str | Open | None:
-        """Which of the options stands here."""
+        """Which of the options stands here, the first that does; of two that begin alike the longer is to be first."""
         at = self.at if at is None else at
-        for option in options:
-            if self.all.startswith(option, at):
-                return option
         rest = self.all[at : at + HEADER_LIMIT]
-        return MORE if not self.final and any(option.startswith(rest) for option in options) else None
+        for option in options:
+            if rest.startswith(option):
+                return option
+            if not self.final and option.startswith(rest):
+                return MORE
+        return None
 
     def until(self, mark: str, at: int | None = None) -> int | Open | None:
         """Where `mark` begins, if it does within a header's bound."""

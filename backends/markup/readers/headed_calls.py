@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from dragoman.backends.markup.calls import Calls, Reader
+from dragoman.backends.markup.calls import Calls, CallReader
 from dragoman.backends.markup.text import MORE, Signal, Step, Text
 
 _FENCES = ("```json", "```")
@@ -40,7 +40,7 @@ class HeadedCalls:
         return reader.section if opener.lstrip() in self.sections else reader.header
 
 
-class _HeadedReader(Reader):
+class _HeadedReader(CallReader):
     def __init__(self, form: HeadedCalls, text: Text, calls: Calls) -> None:
         super().__init__(text, calls)
         self._form = form
@@ -98,7 +98,7 @@ class _HeadedReader(Reader):
             if text.all[text.at] not in "{`" and self._name == self._form.word:
                 return self._name_on_next_line()
             found = text.literal(_FENCES)
-            if found is MORE or (found == "```" and not text.final and "```json".startswith(text.all[text.at :])):
+            if found is MORE:
                 return MORE
             if found is not None:
                 text.take(text.at + len(found))

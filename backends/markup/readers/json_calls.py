@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from dragoman.backends.markup.calls import Calls, Reader
+from dragoman.backends.markup.calls import Calls, CallReader
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Signal, Step, Text
 from dragoman.translators.json_text import is_object
 
@@ -40,7 +40,7 @@ class JsonCalls:
         return _JsonReader(self, text, calls, in_array=opener.endswith("[")).begin
 
 
-class _JsonReader(Reader):
+class _JsonReader(CallReader):
     """`strict` while the objects stand where text may stand: only known members and declared names make a call."""
 
     def __init__(self, form: JsonCalls, text: Text, calls: Calls, *, in_array: bool) -> None:
@@ -59,7 +59,7 @@ class _JsonReader(Reader):
             return MORE
         if self._form.fenced:
             fence = text.literal(("```json", "```"))
-            if fence is MORE or (fence == "```" and not text.final and "```json".startswith(text.all[text.at :])):
+            if fence is MORE:
                 return MORE
             if fence is not None:
                 text.take(text.at + len(fence))

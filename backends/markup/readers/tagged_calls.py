@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from html import unescape
 
-from dragoman.backends.markup.calls import Calls, Reader, properties_of
+from dragoman.backends.markup.argument import Argument
+from dragoman.backends.markup.calls import Calls, CallReader, properties_of
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Markers, Open, Signal, Step, Text, markers_of
-from dragoman.backends.markup.values import WORD_LIMIT, as_json, given_as_json, may_be_other, types_of_parameter
+from dragoman.backends.markup.values import types_of_parameter
 
 CHAIN_LIMIT = 8  # closing tags that may follow each other at the end of a call
 _NAME = re.compile(r"\s*([\w.:/-]+)\s*")
@@ -71,14 +71,15 @@ class TaggedCalls:
         return markers_of((*tags, *(f"\n{tag}" for tag in tags if tag not in untrimmed)))
 
 
-class _TaggedReader(Reader):
+class _TaggedReader(CallReader):
     def __init__(self, form: TaggedCalls, text: Text, calls: Calls) -> None:
         super().__init__(text, calls)
         self._form = form
         self._marks = form.value_marks()
+        self._called = False  # the section holds a call
         self._tool = ""
         self._given: set[str] = set()
-        self._value = _Value(self.calls.extend)
+        self._value = Argument(self.calls.extend, None)
 
     # ------------------------------------------------------------------------------------------------------------ calls
 
@@ -95,11 +96,13 @@ class _TaggedReader(Reader):
             return self._section_ends(found)
         text.take(text.at + len(found))
         if found in form.skipped:
+            if self._called:
+                text.hold()
             return self.between_calls
         return self.name if form.call_tag is None else self.call_tag
 
     def _section_ends(self, found: str) -> Signal:
-        if self.text.held.strip():  # a section without calls
+        if not self._called:
             self.text.take(self.text.at + len(found))
             return self.broken()
         return self.close(found)
@@ -144,6 +147,7 @@ class _TaggedReader(Reader):
         elif self._given:
             self.calls.extend("}")
         self.end_call()
+        self._called = True
         return self.between_calls
 
     # ------------------------------------------------------------------------------------------------------- parameters
@@ -211,10 +215,7 @@ class _TaggedReader(Reader):
             self.announce(self._tool)
         self.calls.extend(f"{', ' if self._given else '{'}{json.dumps(key, ensure_ascii=False)}: ")
         self._given.add(key)
-        self._value = _Value(self.calls.extend)
-        self._value.types = types
-        self._value.string = tagged == "true" or (not tagged and types is not None and "string" in types)
-        self._value.tagged = bool(tagged)
+        self._value = Argument(self.calls.extend, types, None if not tagged else tagged == "true")
         if self._form.trims or self._form.cdata:
             return self._value_begins
         return self._value_text
@@ -323,50 +324,3 @@ class _TaggedReader(Reader):
         text.at = len(text.all)
         self._value.end()
         return self._end()
-
-
-class _Value:
-    """One value on its way into the arguments."""
-
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self.types: frozenset[str] | None = None
-        self.string = False  # a string is allowed
-        self.tagged = False  # the tag itself says whether it is one
-        self.begun = False
-        self._pieces: list[str] = []
-        self._begin = ""  # of the value, as far as it decides between a string and another type
-        self._started = False  # a piece of a string has left
-
-    def add(self, piece: str) -> None:
-        self.begun = True
-        self._pieces.append(piece)
-        if self.string and (self._started or not self._may_be_other(piece)):
-            self._string_piece("".join(self._pieces))
-            self._pieces.clear()
-
-    def _may_be_other(self, piece: str) -> bool:
-        if self.tagged:
-            return False
-        if len(self._begin) <= WORD_LIMIT:
-            self._begin = (self._begin + piece).lstrip()[: WORD_LIMIT + 1]
-        return may_be_other(self._begin, self.types)
-
-    def _string_piece(self, text: str) -> None:
-        escaped = json.dumps(text, ensure_ascii=False)[1:-1]
-        self._write(escaped if self._started else f'"{escaped}')
-        self._started = True
-
-    def end(self) -> None:
-        text = "".join(self._pieces)
-        self._pieces.clear()
-        if self._started:
-            self._write('"')
-        elif self.tagged:
-            self._write(json.dumps(text, ensure_ascii=False) if self.string else given_as_json(text))
-        else:
-            self._write(as_json(text, self.types))
-
-    def cut(self) -> None:
-        if text := "".join(self._pieces):
-            self._write(text)
