@@ -10,6 +10,7 @@ from __future__ import annotations
 from dragoman.backends.markup.detection import FAMILIES, detect
 from dragoman.backends.markup.family import Family
 from dragoman.backends.markup.messages import Messages
+from dragoman.backends.markup.recognition import recognise
 from dragoman.backends.markup.scanner import Markup
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
@@ -28,4 +29,4 @@ def open_markup(family: str | None, parts: Parts, *, prompt: str = "", request: 
     return scanner(found, parts, prompt=prompt, request=request)
 
 
-__all__ = ["FAMILIES", "Family", "Markup", "detect", "open_markup"]
+__all__ = ["FAMILIES", "Family", "Markup", "detect", "open_markup", "recognise"]

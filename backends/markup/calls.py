@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-import orjson
-
+from dragoman.backends.markup.closing import closing
 from dragoman.backends.markup.text import Signal, Step, Text
 from dragoman.translators.call_part import CallPart
 from dragoman.translators.ir import Request, Tool
@@ -50,13 +49,7 @@ class Calls:
         """Writes the brackets that the model forgot at the end of the open call, where that makes JSON of it."""
         if self._open is None or self._open.whole:
             return
-        for closing in _closings(self._open.arguments):
-            try:
-                orjson.loads(self._open.arguments + closing)
-            except orjson.JSONDecodeError:
-                continue
-            self.extend(closing)
-            return
+        self.extend(closing(self._open.arguments))
 
     @property
     def one_is_open(self) -> bool:
@@ -93,24 +86,6 @@ def properties_of(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _required(schema: Mapping[str, Any]) -> list[str]:
     required = schema.get("required")
     return [str(name) for name in required] if isinstance(required, list) else []
-
-
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+("?)|[{}\[\]]', re.DOTALL)
-
-
-def _closings(arguments: str) -> list[str]:
-    """What may be missing at the end: the end of a string, and the brackets that are open."""
-    brackets: list[str] = []
-    quote = ""
-    for token in _TOKEN.finditer(arguments):
-        if token[0] in ("{", "["):
-            brackets.append("}" if token[0] == "{" else "]")
-        elif token[0] in ("}", "]"):
-            brackets and brackets.pop()
-        elif not token[1]:
-            quote = '"'
-    rest = "".join(reversed(brackets))
-    return [quote + rest, f"{quote}: null{rest}", f"null{rest}"]
 
 
 class JsonText(JsonScanner):

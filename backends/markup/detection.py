@@ -34,6 +34,7 @@ from dragoman.backends.markup.families import (
     minimax_m2,
     minimax_m3,
     mistral,
+    muse_glimmer,
     nemotron,
     olmo3,
     phi4_mini,
@@ -89,6 +90,7 @@ _MODULES = (
     dots,
     iquest,
     k2_horizon,
+    muse_glimmer,
     plain,
 )
 FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

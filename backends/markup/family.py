@@ -27,7 +27,8 @@ class Bare:
 @dataclass(frozen=True, slots=True)
 class Headers:
     """Messages of `start` ROLE `channel` CHANNEL `message` BODY, ended by one of `stops`; ` to=RECIPIENT` in the header
-    makes a call of it. `thoughts` are channels, `to_self` and `to_user` recipients that are not called."""
+    makes a call of it. `thoughts` are channels, `to_self` and `to_user` recipients that are not called. `in_body`:
+    calls stand in the bodies, in a form of their own."""
 
     start: str
     channel: str
@@ -36,6 +37,7 @@ class Headers:
     thoughts: tuple[str, ...] = ("analysis",)
     to_self: tuple[str, ...] = ()
     to_user: tuple[str, ...] = ("assistant", "user", "all", "system", "developer")
+    in_body: bool = False
 
     @property
     def openers(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from typing import ClassVar
 
 DEPTH_LIMIT = 64
 
@@ -27,7 +28,7 @@ class Brackets:
     """Finds where brackets that are open already close, as the text comes."""
 
     _OUTSIDE = re.compile(r"""["'()\[\]{}]""")
-    _INSIDE = {quote: re.compile(rf"\\.?|{quote}", re.DOTALL) for quote in "\"'"}
+    _INSIDE: ClassVar = {quote: re.compile(rf"\\.?|{quote}", re.DOTALL) for quote in "\"'"}
 
     def __init__(self, depth: int = 1) -> None:
         self._depth = depth

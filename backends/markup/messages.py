@@ -53,7 +53,7 @@ class Messages(Markup):
 
     def _opened(self, marker: str, end: int) -> Step | Signal:
         if marker not in self._headers.openers:
-            return self._tag(marker, end)
+            return super()._opened(marker, end)
         self._text.at = end
         if marker == self._headers.message:
             self._reasons = False
@@ -74,6 +74,9 @@ class Messages(Markup):
         name = recipient[1].removeprefix("functions.") if recipient else ""
         self._reasons = (channels != [] and channels[-1] in headers.thoughts) or name in headers.to_self
         if name and not self._reasons and name not in headers.to_user:
+            if headers.in_body:
+                text.release()
+                return self._outside
             self._name = name
             return self._call_begins
         text.release()

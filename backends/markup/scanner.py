@@ -43,7 +43,7 @@ class Markup:
         self._closer = ""
         self._step: Step = self._outside
         thinking, frames = family.thinking, (*family.frames, *family.answer_frames)
-        openers = family.openers if family.headers is None else family.headers.openers
+        openers = (*family.openers, *(family.headers.openers if family.headers is not None else ()))
         self._outer = markers_of((*openers, *thinking, *thinking.values(), *frames, *family.ends))
         self._inner = self._outer
         opened = prompt.rstrip()

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragoman.backends.markup import Markup, detect, open_markup
+from dragoman.backends.markup import Markup, detect, open_markup, recognise
 from dragoman.backends.model_folder import build, encode, module, read, require_packages
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.triton.answer import AnswerFormat
-from dragoman.translators.ir import Request, Thinking
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Request, Thinking, ToolCall
 from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
@@ -72,6 +73,32 @@ class ModelFiles:
         return AnswerFormat(self.tokenizer.decode_stream, markup, self.tokenizer.count, ends)
 
 
+_ASKED = {"role": "user", "content": "Hi"}
+_PROBE = ToolCall("call_probe", "probe_call", '{"number": 2}')  # templates of bare calls print text unquoted
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": _PROBE.name, "description": "", "parameters": {"type": "object"}},
+}
+
+
+def _recognised(chat: ChatTemplate) -> str | None:
+    """The family by what the template prints for a call, where no marker in it tells."""
+    if not chat.takes_tools:
+        return None
+    function = {"name": _PROBE.name, "arguments": _PROBE.arguments}
+    called = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": _PROBE.id, "type": "function", "function": function}],
+    }
+    try:
+        prompt = chat.render([_ASKED], [_PROBE_TOOL])
+        whole = chat.render([_ASKED, called], [_PROBE_TOOL], add_generation_prompt=False)
+    except GatewayError:
+        return None
+    return recognise(whole.removeprefix(prompt), _PROBE) if whole.startswith(prompt) else None
+
+
 Loader = Callable[[], ModelFiles]
 
 
@@ -82,7 +109,7 @@ def loader(folder: Path, family: str | None, model: str, settings: Rendering) ->
     def load() -> ModelFiles:
         chat, tokens = read(folder.resolve())
         prompts = module("prompt").Prompt(settings, chat, tokens)
-        found = family or detect(chat.source, model=model)
+        found = family or detect(chat.source, model=model) or _recognised(chat)
         return ModelFiles(chat, tokens, prompts, found or "plain", unread=found is None and chat.takes_tools)
 
     return load

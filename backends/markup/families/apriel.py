@@ -18,5 +18,5 @@ FAMILY = Family(
     names=("apriel",),
     markup='`<tool_calls>[{"name": …}]</tool_calls>`',
     field="thought, reasoning_content",
-    recovers="calls in an open thought; forgotten closing tags and brackets",
+    recovers="forgotten closing tags and brackets",
 )

@@ -50,5 +50,5 @@ FAMILY = Family(
     names=("glm-4", "glm-5", "ling-3"),
     markup="`<tool_call>NAME<arg_key>…</arg_key><arg_value>…</arg_value></tool_call>`",
     field="reasoning_content",
-    recovers="calls in an open thought; forgotten closing tags; values by their types",
+    recovers="forgotten closing tags; values by their types",
 )

@@ -13,8 +13,13 @@ FAMILY = Family(
     breaks=True,
     ends=("<|end_of_text|>", "<|end|>", "<|endoftext|>"),
     answer_frames=("<response>", "</response>"),
-    signs=(("<|start_of_role|>", "<|tool_call|>"), ("<|start_of_role|>", "<tool_call>"), ("<|tool_call|>",)),
+    signs=(
+        ("<|start_of_role|>", "<|tool_call|>"),
+        ("<|start_of_role|>", "<tool_call>"),
+        ("<|tool_call|>",),
+        ("<function_call>",),
+    ),
     names=("granite",),
     markup='`<|tool_call|>[{"name": …}]`, `<tool_call>{"name": …}</tool_call>`',
-    recovers="calls in an open thought; forgotten closing tags and brackets",
+    recovers="forgotten closing tags and brackets",
 )

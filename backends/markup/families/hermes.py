@@ -13,5 +13,5 @@ FAMILY = Family(
     names=("hermes", "qwen", "qwq"),
     markup='`<tool_call>{"name": …}</tool_call>`',
     field="reasoning_content",
-    recovers="calls in an open thought; forgotten closing tags and brackets; arguments as a string",
+    recovers="forgotten closing tags and brackets; arguments as a string",
 )

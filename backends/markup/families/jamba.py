@@ -1,11 +1,11 @@
-"""Jamba: `<tool_calls>[{"name": …, "arguments": {…}}]</tool_calls>`."""
+"""Jamba, MiniMax M1: `<tool_calls>[{"name": …, "arguments": {…}}]</tool_calls>`."""
 
 from dragoman.backends.markup.family import Family, on_a_line
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
 FAMILY = Family(
     "jamba",
-    "Jamba",
+    "Jamba, MiniMax M1",
     openers=on_a_line({"<tool_calls>": JsonCalls(("</tool_calls>",))}),
     ends=("<|eom|>", "<|endoftext|>"),
     signs=(("<tool_calls>",),),

@@ -34,5 +34,5 @@ FAMILY = Family(
     names=("kimi-k2",),
     markup="`<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`",
     field="reasoning_content",
-    recovers="calls in an open thought; sections in the singular, open or closed twice; headers without a name",
+    recovers="sections in the singular, open or closed twice; headers without a name",
 )

@@ -19,6 +19,7 @@ _FORM = TaggedCalls(
     call_opens=("<|open|>call",),
     section_ends=("<|close|>tools<|sep|>", "<|close|>message<|sep|>"),
     body=True,
+    escaped=True,
     body_opens=('<|open|>json type="object"<|sep|>',),
     body_ends=("<|close|>json<|sep|>",),
 )
@@ -35,5 +36,5 @@ FAMILY = Family(
     names=("kimi-k3",),
     markup='`<|open|>call tool="NAME"<|sep|><|open|>argument key="KEY" type="…"<|sep|>…`',
     field="reasoning, reasoning_content",
-    recovers="calls in an open thought; forgotten ends",
+    recovers="forgotten ends",
 )

@@ -45,5 +45,5 @@ FAMILY = Family(
     names=("minimax-m2",),
     markup='`<minimax:tool_call><invoke name="NAME"><parameter name="KEY">…`',
     field="reasoning_content",
-    recovers="calls in an open thought; forgotten closing tags; values by their types; names in other quotes",
+    recovers="forgotten closing tags; values by their types; names in other quotes",
 )

@@ -27,5 +27,5 @@ FAMILY = Family(
     names=("mistral", "devstral", "magistral", "ministral"),
     markup="`[TOOL_CALLS]NAME[ARGS]{…}`, `[TOOL_CALLS] [{…}]`",
     field="blocks in content",
-    recovers="calls in an open thought; a missing `[ARGS]`",
+    recovers="a missing `[ARGS]`",
 )

@@ -14,5 +14,5 @@ FAMILY = Family(
     names=("nemotron",),
     markup='`<TOOLCALL>[{"name": …}]</TOOLCALL>`',
     field="in the content",
-    recovers="calls in an open thought; forgotten closing tags and brackets",
+    recovers="forgotten closing tags and brackets",
 )

@@ -7,7 +7,7 @@ _FORM = JsonCalls(closers=("<|/tool_call|>",))
 
 FAMILY = Family(
     "phi4_mini",
-    "Phi-4-mini",
+    "Phi-4-mini, firefunction v2",
     openers={"functools[": _FORM, "<|tool_call|>": _FORM},
     ends=("<|end|>", "<|endoftext|>"),
     signs=(("<|/tool|>",), ("functools",)),

@@ -35,5 +35,5 @@ FAMILY = Family(
     names=("qwen3-coder", "qwen3.5", "nemotron-3", "mimo-v2"),
     markup="`<tool_call><function=NAME><parameter=KEY>…</parameter></function></tool_call>`",
     field="reasoning_content",
-    recovers="calls in an open thought; forgotten tags of either end; values by their types",
+    recovers="forgotten tags of either end; values by their types",
 )

@@ -14,5 +14,5 @@ FAMILY = Family(
     names=("seed-oss",),
     markup="`<seed:tool_call><function=NAME><parameter=KEY>…`",
     field="reasoning_content",
-    recovers="calls in an open thought; forgotten closing tags; values by their types",
+    recovers="forgotten closing tags; values by their types",
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from dragoman.backends.markup.calls import Calls, CallReader
+from dragoman.backends.markup.calls import CallReader, Calls
 from dragoman.backends.markup.text import MORE, Signal, Step, Text
 
 _FENCES = ("```json", "```")

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from dragoman.backends.markup.calls import Calls, CallReader
+from dragoman.backends.markup.calls import CallReader, Calls
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Signal, Step, Text
 from dragoman.translators.json_text import is_object
 

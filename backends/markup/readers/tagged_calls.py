@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from html import unescape
 
 from dragoman.backends.markup.argument import Argument
-from dragoman.backends.markup.calls import Calls, CallReader, properties_of
+from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Markers, Open, Signal, Step, Text, markers_of
 from dragoman.backends.markup.values import types_of_parameter
 
@@ -38,7 +38,8 @@ class TaggedCalls:
     `section_opens` are openers that hold calls, `call_opens` begin another call of the section, `follows` other calls
     after it. `skipped` is written around calls without a meaning. `body_opens` and `body_ends` surround arguments that
     are given as one JSON object, where `body` allows that. `trims`: one newline at each end of a value belongs to its
-    tags; `by_line`: each parameter begins a line. `cdata`: values may stand in `<![CDATA[…]]>`."""
+    tags; `by_line`: each parameter begins a line. `cdata`: values may stand in `<![CDATA[…]]>`;
+    `escaped`: names and keys are escaped as in HTML."""
 
     parameter_opens: tuple[str, ...]
     parameter_tag: re.Pattern[str]
@@ -58,6 +59,7 @@ class TaggedCalls:
     trims: bool = False
     by_line: bool = False
     cdata: bool = False
+    escaped: bool = False
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step:
         reader = _TaggedReader(self, text, calls)
@@ -117,7 +119,7 @@ class _TaggedReader(CallReader):
         if match is None:
             return self.broken()
         text.take(match.end())
-        self._begin(unescape(match[1]))
+        self._begin(self._unescaped(match[1]))
         return self._end() if match[0].endswith(f"/{form.tag_end}") else self._parameters
 
     def name(self) -> Step | Signal:
@@ -132,6 +134,9 @@ class _TaggedReader(CallReader):
         text.take(match.end())
         self._begin(name[1])
         return self._parameters
+
+    def _unescaped(self, text: str) -> str:
+        return unescape(text) if self._form.escaped else text
 
     def _begin(self, name: str) -> None:
         self._tool = name
@@ -207,7 +212,7 @@ class _TaggedReader(CallReader):
     # ----------------------------------------------------------------------------------------------------------- values
 
     def _begin_value(self, match: re.Match[str]) -> Step:
-        key = unescape(match["key"].strip())
+        key = self._unescaped(match["key"].strip())
         said = match.groupdict()
         types = types_of_parameter(self.calls.schema(self._tool), key)
         tagged = said.get("string") or {None: "", "string": "true"}.get(said.get("type"), "false")
@@ -286,7 +291,7 @@ class _TaggedReader(CallReader):
         match = self._tag_at(at)
         if match is MORE:
             return MORE
-        key = match["key"].strip() if match is not None else ""
+        key = self._unescaped(match["key"].strip()) if match is not None else ""
         return key not in self._given and key in properties_of(self.calls.schema(self._tool))
 
     def _ends_call(self, at: int) -> bool | Open:

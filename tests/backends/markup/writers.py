@@ -144,6 +144,7 @@ def pairs(opener: str, closer: str, key: str = "arg_key", value: str = "arg_valu
 DSML = f"{BAR}DSML{BAR}"
 ACTION = '{{"tool_call_id": "", "tool_name": {}, "parameters": {}}}'
 ATTRIBUTES = tagged(('<invoke name="{}">', "</invoke>"), ('<parameter name="{}">', "</parameter>"))
+ATEM = tagged(('<atem:invoke name="{}">', "</atem:invoke>"), ('<atem:parameter name="{}">', "</atem:parameter>"))
 FUNCTIONS = tagged(("<function={}>", "</function>"), ("<parameter={}>", "</parameter>"), trim="\n")
 STEP = tagged(
     ('<steptml:invoke name="{}">', "</steptml:invoke>"), ('<steptml:parameter name="{}">', "</steptml:parameter>")
@@ -287,6 +288,12 @@ WRITINGS: dict[str, Writing] = {
     ),
     "dots": Writing(
         ATTRIBUTES, "<dots_function_call>\n", "\n", "\n</dots_function_call>", forgets=("\n</dots_function_call>",)
+    ),
+    "muse_glimmer": Writing(
+        lambda tool, given: f"<|start|>assistant to={tool}<|message|><atem:function_calls>\n{ATEM(tool, given)}",
+        between="\n</atem:function_calls><|eom|>",
+        end="\n</atem:function_calls><|eot|>",
+        forgets=("<|eot|>", "\n</atem:function_calls><|eot|>"),
     ),
     "iquest": pairs("<iquest_tool_call>", "</iquest_tool_call>"),
     "k2_horizon": pairs("<ifm|tool_call>", "</ifm|tool_call>"),
