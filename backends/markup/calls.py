@@ -17,6 +17,13 @@ from dragoman.translators.ir import Request, Tool
 from dragoman.translators.json_text import JsonScanner
 from dragoman.translators.parts import Parts
 
+HELD_LIMIT = 262_144  # characters of a call that may wait for its name
+THOUGHT_LIMIT = 1_024  # the same within a thought, which may only speak of calls
+
+
+class NotACall(Exception):
+    """What was to be announced names itself too late. It would have been given up had the text come in more pieces."""
+
 
 class Calls:
     """`bare`: what is read stands where text may stand too, so that only a declared name makes a call of it.
@@ -50,6 +57,10 @@ class Calls:
         if self._open is None or self._open.whole:
             return
         self.extend(closing(self._open.arguments))
+
+    def too_late(self, text: Text) -> bool:
+        """Whether more is held than a call may have before its name."""
+        return text.held_size > (THOUGHT_LIMIT if self.in_thought else HELD_LIMIT)
 
     @property
     def one_is_open(self) -> bool:
@@ -110,6 +121,8 @@ class CallReader:
         self._json = JsonText()
 
     def announce(self, name: str, id: str = "") -> None:
+        if self.calls.too_late(self.text):
+            raise NotACall
         self.text.release()
         self.calls.begin(name, id)
 

@@ -13,13 +13,12 @@ Rules that hold for every family:
 
 from __future__ import annotations
 
-from dragoman.backends.markup.calls import Calls, Form
+from dragoman.backends.markup.calls import Calls, Form, NotACall
 from dragoman.backends.markup.family import Family
 from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
 from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
 
-HELD_LIMIT = 262_144  # characters of a call that may wait for its name
 RESCAN_LIMIT = 4_096  # of what was no call, that are searched for further markers
 TAG_BLANKS = 8  # characters of white space that are held back because a tag may follow them
 
@@ -67,9 +66,12 @@ class Markup:
 
     def _run(self) -> None:
         while True:
-            outcome = self._step()
+            try:
+                outcome = self._step()
+            except NotACall:
+                outcome = Signal.NO_CALL
             if outcome is Signal.MORE:
-                if not self._text.holding or not (self._text.final or self._text.held_size > self._limit()):
+                if not self._text.holding or not (self._text.final or self._calls.too_late(self._text)):
                     return
                 outcome = Signal.NO_CALL
             if outcome is Signal.NO_CALL:
@@ -78,9 +80,6 @@ class Markup:
                 outcome = self._calls_over()
             assert callable(outcome)
             self._step = outcome
-
-    def _limit(self) -> int:
-        return RESCAN_LIMIT if self._calls.in_thought else HELD_LIMIT
 
     # ------------------------------------------------------------------------------------------------------------ text
 

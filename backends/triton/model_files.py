@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragoman.backends.markup import Markup, detect, open_markup, recognise
+from dragoman.backends.markup import FAMILIES, Markup, detect, open_markup, recognise
 from dragoman.backends.model_folder import build, encode, module, read, require_packages
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.triton.answer import AnswerFormat
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from dragoman.backends.prompts.tokenizer import Tokenizer
 
 PROMPT_END = 200  # characters of a prompt in which the reasoning may have been opened
-_OPENED = ("<think>",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +53,11 @@ class ModelFiles:
         if not guided:
             return await build(self.prompts, request)
         rendered = await build(self.prompts, replace(request, thinking=Thinking(effort="none")))
-        if not rendered.text.rstrip().endswith(_OPENED):
+        opened = rendered.text.rstrip()
+        closer = next((end for tag, end in FAMILIES[self.family].thinking.items() if opened.endswith(tag)), None)
+        if closer is None:
             return rendered
-        text = rendered.text.rstrip() + "\n</think>\n\n"
+        text = f"{opened}\n{closer}\n\n"
         return replace(rendered, text=text, ids=await encode(self.tokenizer, text))
 
     def without_second_bos(self, text: str) -> str:

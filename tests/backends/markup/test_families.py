@@ -344,6 +344,15 @@ def test_a_call_that_never_names_itself_is_not_held_for_ever() -> None:
     assert Note("repair", "malformed_call") in parts.notes
 
 
+def test_a_name_that_comes_too_late_in_a_thought_makes_no_call_however_it_is_cut() -> None:
+    text = (
+        '<think>\nHm.\n<tool_call>{"arguments": {"note": "' + "x" * 2000 + '"}, "name": "run"}</tool_call></think>Yes.'
+    )
+    whole = told(*parse("hermes", [text]))
+    assert [part["kind"] for part in whole["parts"]] == ["reasoning", "text"]
+    assert told(*parse("hermes", text)) == whole
+
+
 def test_bare_json_is_a_call_only_of_declared_tools() -> None:
     text = '{"name": "unheard", "parameters": {}}'
     assert plain(parse("llama3", [text])[0]) == [("text", text)]
