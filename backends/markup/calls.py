@@ -107,7 +107,7 @@ class JsonText(JsonScanner):
 
 
 class Form(Protocol):
-    """One way of writing calls. `open` begins to read behind `opener` and gives the first step."""
+    """One way of writing calls. `open` begins to read after `opener` and gives the first step."""
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step: ...
 
@@ -149,7 +149,7 @@ class CallReader:
         return Signal.DONE
 
     def leave(self) -> Signal:
-        """No further call: white space behind the last one is text again, anything else makes it no call."""
+        """No further call: white space after the last one is text again, anything else makes it no call."""
         return Signal.NO_CALL if self.text.held.strip() else Signal.DONE
 
     @property

@@ -3,12 +3,12 @@
 Rules that hold for every family:
 
 * What may yet become a marker is held back, everything else leaves in the call in which it came.
-* Behind the opener of calls a reader of the family's form takes over. Whatever turns out to be no call is passed on as
+* After the opener of calls a reader of the family's form takes over. Whatever turns out to be no call is passed on as
   what it stood in, text or thought; in text it is noted (`malformed_call`).
 * An open thought ends at a call only where one is read: a marker that is spoken of stays thought, and so does one
   after a back-tick.
 * Newlines beside the tags of a thought belong to the tags. A tag that is written once more, or closes what is not open
-  any more, is dropped; behind a back-tick it is spoken of. An end-of-turn token counts only where nothing follows it.
+  any more, is dropped; after a back-tick it is spoken of. An end-of-turn token counts only where nothing follows it.
 """
 
 from __future__ import annotations
@@ -239,13 +239,13 @@ class Markup:
     def _try(
         self, form: Form, opener: str, *, before: str = "", bare: bool = False, in_thought: bool = False
     ) -> Step | Signal:
-        """Lets a reader of the form go on behind the opener."""
+        """Lets a reader of the form go on after the opener."""
         self._text.hold(*([before + opener] if opener else []))
         self._calls.bare, self._calls.in_thought = bare, in_thought
         return form.open(self._text, self._calls, opener)
 
     def _calls_over(self) -> Step:
-        """White space behind the last call is text."""
+        """White space after the last call is text."""
         self._calls.in_thought = self._calls.bare = False
         self._before = ""
         if blank := "".join(self._text.release()):

@@ -1,4 +1,4 @@
-"""GigaChat: 3 and 3.1 write one JSON object behind a token or a role of its own, 3.5 DeepSeek's grammar of tags under
+"""GigaChat: 3 and 3.1 write one JSON object after a token or a role of its own, 3.5 DeepSeek's grammar of tags under
 another word."""
 
 from dragoman.backends.markup.families.deepseek import marked

@@ -1,4 +1,4 @@
-"""Two forms behind one opener, told apart by the first character."""
+"""Two forms after one opener, told apart by the first character."""
 
 from __future__ import annotations
 
