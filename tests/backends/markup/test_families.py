@@ -130,7 +130,7 @@ def test_any_cutting_gives_the_same_parts(path: Path) -> None:
 @every_case
 def test_every_beginning_is_an_answer(path: Path) -> None:
     text = read(path)
-    for end in range(len(text)):
+    for end in range(0, len(text), 2):
         parse(family_of(path), [text[:end]], reason=StopReason.LENGTH)
 
 
@@ -161,7 +161,7 @@ garbage = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join)
 
 
 @every_family
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=garbage, cuts=st.lists(st.integers(0, 200), max_size=8), prompt=st.sampled_from(["", "<think>\n"]))
 def test_garbage_cut_anywhere(family: str, text: str, cuts: list[int], prompt: str) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
@@ -252,6 +252,7 @@ def test_tagged_values_arrive_as_they_were_meant(family: str, note: str, options
 
 
 @every_family
+@settings(max_examples=25, deadline=None)
 @given(text=st.text(alphabet="ab .,é🙂\n-_", max_size=60), size=st.integers(1, 7))
 def test_text_leaves_in_the_call_in_which_it_came(family: str, text: str, size: int) -> None:
     parts = Parts.of(REQUEST)
