@@ -82,7 +82,7 @@ PURE_BY_CARE = {
     # The time is given.
     "translators.messages.models": frozenset({"datetime"}),
     # `ast.literal_eval` warns of odd escapes in what a model wrote; the warnings are suppressed.
-    "backends.markup.tagged": frozenset({"warnings"}),
+    "backends.markup.values": frozenset({"warnings"}),
     # Without a loader of files. The clock only limits how long a template runs; the date comes in as an argument.
     "backends.prompts.sandbox": frozenset({"jinja2", "time"}),
     "backends.prompts.template": frozenset({"jinja2", "time"}),  # a date long past, for probes

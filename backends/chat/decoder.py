@@ -124,7 +124,7 @@ class ChatDecoder:
     def abort(self) -> list[Event]:
         if not self._ended:
             if self._markup is not None:
-                self._markup.finish()
+                self._markup.finish(cut=True)
             self._calls.abort()
             self._parts.abort()
         return self._parts.take()
@@ -144,7 +144,7 @@ class ChatDecoder:
         if self._halves.waiting:
             self._parts.note("drop", "half_character")
         if self._markup is not None:
-            self._markup.finish()
+            self._markup.finish(cut=self._reason is not StopReason.STOP)
         self._calls.finish()
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 

@@ -150,7 +150,7 @@ class AnswerDecoder:
             return []
         self.done = True
         self._show(self._stops.finish())
-        self._markup.finish()
+        self._markup.finish(cut=True)
         self._parts.abort()
         return self._parts.take()
 
@@ -158,9 +158,10 @@ class AnswerDecoder:
         self.done = True
         if not self._stops.done:
             self._show(self._stops.finish(self._text.excess if isinstance(self._text, Cumulative) else 0))
-        self._markup.finish()
         usage = self.usage()
-        self._parts.finish(self._stop_word(usage), usage, self._stop_sequence())
+        reason = self._stop_word(usage)
+        self._markup.finish(cut=reason is not StopReason.STOP)
+        self._parts.finish(reason, usage, self._stop_sequence())
 
     def _stop_word(self, usage: Usage | None) -> StopReason:
         if self._stops.done or self._ids.ended or self._reason == "stop":

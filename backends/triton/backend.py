@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+UNREAD = "nothing in the template tells how the model writes calls, so that they come back as text: set `markup`"
 DEFAULT_MAX_TOKENS = 4096
 STOP_SECONDS = 2.0
 STOP_ONCE = (0.0,)
@@ -97,6 +98,8 @@ class Triton:
         async with self._learning:
             if self._files is None:
                 self._files = await asyncio.to_thread(self._load_files)
+                if self._files.unread:
+                    log.warning("%s: %s", self._name, UNREAD)
             return self._files
 
     async def _known(self) -> Profile:
@@ -145,6 +148,8 @@ class Triton:
             yield Note("field", "reasoning_effort")
         if has_unseen_images(asked.messages, self._settings):
             yield Note("item", "image")
+        if asked.tools and files.unread:
+            yield Note("tool", "markup:unknown")
         yield from files.prompts.notes(asked)
 
     async def _prompt(self, files: ModelFiles, asked: Request) -> Rendered:

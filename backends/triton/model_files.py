@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dragoman.backends.markup import Markup, detect, open_markup
+from dragoman.backends.markup import FAMILIES, Markup, detect, open_markup, recognise
 from dragoman.backends.model_folder import build, encode, module, read, require_packages
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.triton.answer import AnswerFormat
-from dragoman.translators.ir import Request, Thinking
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Request, Thinking, ToolCall
 from dragoman.translators.parts import Parts
 
 if TYPE_CHECKING:
@@ -26,17 +27,18 @@ if TYPE_CHECKING:
     from dragoman.backends.prompts.tokenizer import Tokenizer
 
 PROMPT_END = 200  # characters of a prompt in which the reasoning may have been opened
-_OPENED = ("<think>",)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """`family` is a name of `backends.markup`."""
+    """`family` is a name of `backends.markup`. `unread`: the template shows tools, and nothing tells how the model
+    writes calls, so that they come back as text."""
 
     template: ChatTemplate
     tokenizer: Tokenizer
     prompts: Prompt
     family: str
+    unread: bool = False
 
     @property
     def shows_tools(self) -> bool:
@@ -51,9 +53,11 @@ class ModelFiles:
         if not guided:
             return await build(self.prompts, request)
         rendered = await build(self.prompts, replace(request, thinking=Thinking(effort="none")))
-        if not rendered.text.rstrip().endswith(_OPENED):
+        opened = rendered.text.rstrip()
+        closer = next((end for tag, end in FAMILIES[self.family].thinking.items() if opened.endswith(tag)), None)
+        if closer is None:
             return rendered
-        text = rendered.text.rstrip() + "\n</think>\n\n"
+        text = f"{opened}\n{closer}\n\n"
         return replace(rendered, text=text, ids=await encode(self.tokenizer, text))
 
     def without_second_bos(self, text: str) -> str:
@@ -70,6 +74,32 @@ class ModelFiles:
         return AnswerFormat(self.tokenizer.decode_stream, markup, self.tokenizer.count, ends)
 
 
+_ASKED = {"role": "user", "content": "Hi"}
+_PROBE = ToolCall("call_probe", "probe_call", '{"number": 2}')  # templates of bare calls print text unquoted
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {"name": _PROBE.name, "description": "", "parameters": {"type": "object"}},
+}
+
+
+def _recognised(chat: ChatTemplate) -> str | None:
+    """The family by what the template prints for a call, where no marker in it tells."""
+    if not chat.takes_tools:
+        return None
+    function = {"name": _PROBE.name, "arguments": _PROBE.arguments}
+    called = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": _PROBE.id, "type": "function", "function": function}],
+    }
+    try:
+        prompt = chat.render([_ASKED], [_PROBE_TOOL])
+        whole = chat.render([_ASKED, called], [_PROBE_TOOL], add_generation_prompt=False)
+    except GatewayError:
+        return None
+    return recognise(whole.removeprefix(prompt), _PROBE) if whole.startswith(prompt) else None
+
+
 Loader = Callable[[], ModelFiles]
 
 
@@ -80,6 +110,7 @@ def loader(folder: Path, family: str | None, model: str, settings: Rendering) ->
     def load() -> ModelFiles:
         chat, tokens = read(folder.resolve())
         prompts = module("prompt").Prompt(settings, chat, tokens)
-        return ModelFiles(chat, tokens, prompts, family or detect(chat.source, model=model))
+        found = family or detect(chat.source, model=model) or _recognised(chat)
+        return ModelFiles(chat, tokens, prompts, found or "plain", unread=found is None and chat.takes_tools)
 
     return load

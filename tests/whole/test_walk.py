@@ -56,6 +56,7 @@ BESIDE = {
         "translators/guided.py",
         "translators/messages/foreign.py",
         "translators/messages/reading.py",
+        "translators/messages/schema.py",
         "translators/soft_words.py",
         "translators/thinking.py",
         "translators/tool_names.py",

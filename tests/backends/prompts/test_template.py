@@ -84,7 +84,7 @@ def test_real_templates_name_their_families(real_component: RealComponent) -> No
     found = {family: read_template(folder(real_component, family)) for family in FAMILIES}
     assert {family: detect(template.source) for family, template in found.items()} == {
         "qwen3": "hermes",
-        "llama3_1": "plain",  # this package's template knows no tools
+        "llama3_1": None,  # this package's template knows no tools
         "deepseek_v3": "deepseek",
     }
     assert {family: template.takes_tools for family, template in found.items()} == {

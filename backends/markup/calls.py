@@ -1,0 +1,167 @@
+"""The calls of one answer, as readers write them into its parts, and what the readers of all forms share.
+
+A call is announced once its name is known and its arguments have begun; from then on it is a call whatever follows.
+Before that, whatever turns out to be none goes back as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from dragoman.backends.markup.closing import closing
+from dragoman.backends.markup.text import Signal, Step, Text
+from dragoman.translators.call_part import CallPart
+from dragoman.translators.ir import Request, Tool
+from dragoman.translators.json_text import JsonScanner
+from dragoman.translators.parts import Parts
+
+HELD_LIMIT = 262_144  # characters of a call that may wait for its name
+THOUGHT_LIMIT = 1_024  # the same within a thought, which may only speak of calls
+
+
+class NotACall(Exception):
+    """What was to be announced names itself too late. It would have been given up had the text come in more pieces."""
+
+
+class Calls:
+    """`bare`: what is read stands where text may stand too, so that only a declared name makes a call of it.
+    `in_thought`: it stands inside a thought, which may only speak of calls."""
+
+    def __init__(self, parts: Parts, request: Request | None) -> None:
+        self._parts = parts
+        self._tools: Mapping[str, Tool] = {tool.name: tool for tool in request.tools} if request else {}
+        self._closed_world = request is not None  # the tools are known: any other name is no call
+        self._open: CallPart | None = None
+        self.count = 0
+        self.bare = False
+        self.in_thought = False
+
+    def begin(self, name: str, id: str = "") -> None:
+        self.in_thought = False
+        self._open = self._parts.begin_call(id.strip() and id, name)
+
+    def extend(self, piece: str) -> None:
+        assert self._open is not None
+        self._parts.extend_call(self._open, piece)
+
+    def end(self) -> None:
+        assert self._open is not None
+        self._parts.end_call(self._open)
+        self._open = None
+        self.count += 1
+
+    def mend(self) -> None:
+        """Writes the brackets that the model forgot at the end of the open call, where that makes JSON of it."""
+        if self._open is None or self._open.whole:
+            return
+        self.extend(closing(self._open.arguments))
+
+    def too_late(self, text: Text) -> bool:
+        """Whether more is held than a call may have before its name."""
+        return text.held_size > (THOUGHT_LIMIT if self.in_thought else HELD_LIMIT)
+
+    @property
+    def one_is_open(self) -> bool:
+        return self._open is not None
+
+    def note(self, name: str) -> None:
+        if not (self.bare and name == "malformed_call"):
+            self._parts.note("repair", name)
+
+    def declared(self, name: str) -> bool:
+        """Whether a tool has that name, as far as the tools are known."""
+        return not self._closed_world or name in self._tools
+
+    def schema(self, name: str) -> Mapping[str, Any] | None:
+        """The parameters of a tool that is declared."""
+        tool = self._tools.get(name)
+        return tool.parameters if tool is not None else None
+
+    def named_by_keys(self, keys: frozenset[str]) -> str | None:
+        """The one tool that takes arguments of these names."""
+        fitting = [
+            name
+            for name, tool in self._tools.items()
+            if keys <= properties_of(tool.parameters).keys() and keys >= {*_required(tool.parameters)}
+        ]
+        return fitting[0] if len(fitting) == 1 else None
+
+
+def properties_of(schema: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    properties = schema.get("properties") if schema is not None else None
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _required(schema: Mapping[str, Any]) -> list[str]:
+    required = schema.get("required")
+    return [str(name) for name in required] if isinstance(required, list) else []
+
+
+class JsonText(JsonScanner):
+    """One JSON object, array or string as it comes, which a `<` outside of strings breaks."""
+
+    __slots__ = ()
+    structure = re.compile(r'["{}\[\]<]')
+
+
+class Form(Protocol):
+    """One way of writing calls. `open` begins to read after `opener` and gives the first step."""
+
+    def open(self, text: Text, calls: Calls, opener: str) -> Step: ...
+
+
+class CallReader:
+    """What all forms do at the end of a call, and with JSON in it."""
+
+    def __init__(self, text: Text, calls: Calls) -> None:
+        self.text = text
+        self.calls = calls
+        self._json = JsonText()
+
+    def announce(self, name: str, id: str = "") -> None:
+        if self.calls.too_late(self.text):
+            raise NotACall
+        self.text.release()
+        self.calls.begin(name, id)
+
+    def end_call(self) -> None:
+        self.calls.end()
+        self.text.hold()
+
+    def broken(self) -> Signal:
+        """Nothing more can be read: no call, or the end of the one that was announced."""
+        if not self.calls.one_is_open:
+            return Signal.NO_CALL if self.text.holding else Signal.DONE
+        if not self.text.final:
+            self.calls.note("malformed_call")
+        if not self.text.cut:
+            self.calls.mend()
+        self.end_call()
+        self.text.release()
+        return Signal.DONE
+
+    def close(self, closer: str) -> Signal:
+        """The closing tag of the calls stands here."""
+        self.text.at += len(closer)
+        self.text.release()
+        return Signal.DONE
+
+    def leave(self) -> Signal:
+        """No further call: white space after the last one is text again, anything else makes it no call."""
+        return Signal.NO_CALL if self.text.held.strip() else Signal.DONE
+
+    @property
+    def broken_json(self) -> bool:
+        return self._json.broken
+
+    def begin_json(self) -> None:
+        self._json = JsonText()
+
+    def stream_object(self) -> bool:
+        """Passes on what there is of the object; True when it has ended, one way or the other."""
+        end = self._json.scan(self.text.all, self.text.at)
+        if end > self.text.at:
+            self.calls.extend(self.text.take(end))
+        return self._json.complete or self._json.broken

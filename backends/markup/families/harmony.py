@@ -1,0 +1,21 @@
+"""Harmony, the format of gpt-oss: messages of `<|start|>ROLE<|channel|>CHANNEL<|message|>…` ended by `<|end|>`,
+`<|call|>` or `<|return|>`; `to=RECIPIENT` and `<|constrain|>json` stand in the header, the recipient also before the
+channel."""
+
+from dragoman.backends.markup.family import Family, Headers
+
+_STOPS = ("<|end|>", "<|return|>", "<|call|>")
+
+FAMILY = Family(
+    "harmony",
+    "gpt-oss",
+    headers=Headers("<|start|>", "<|channel|>", "<|message|>", _STOPS),
+    thinking={},
+    ends=("<|endoftext|>",),
+    frames=_STOPS,
+    signs=(("<|channel|>", "<|message|>"),),
+    names=("gpt-oss",),
+    markup="`<|channel|>commentary to=functions.NAME<|message|>{…}<|call|>`",
+    field="thinking",
+    recovers="recipients before the channel, or in the role's header; bodies that are no JSON",
+)

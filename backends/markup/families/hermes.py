@@ -1,0 +1,17 @@
+"""Hermes, Qwen 2.5 and 3: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, the newline before it being the
+template's."""
+
+from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.readers.json_calls import JsonCalls
+
+FAMILY = Family(
+    "hermes",
+    "Hermes 2 and 3, Qwen 2.5, Qwen 3, QwQ, MiMo-VL, Reka",
+    openers=on_a_line({"<tool_call>": JsonCalls(closers=("</tool_call>",))}),
+    breaks=True,
+    signs=(("<tool_call>",),),
+    names=("hermes", "qwen", "qwq"),
+    markup='`<tool_call>{"name": …}</tool_call>`',
+    field="reasoning_content",
+    recovers="forgotten closing tags and brackets; arguments as a string",
+)

@@ -1,0 +1,49 @@
+"""MiniMax M2: `<minimax:tool_call>` around `<invoke name="NAME">` and `<parameter name="KEY">VALUE</parameter>`. Names
+also stand in single quotes or in none."""
+
+import re
+
+from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
+
+_NAMED = r"""\s*name=["']?{}["']?\s*"""
+
+
+def invokes(
+    *sections: tuple[str, str],
+    space: str = "",
+    call: str = "invoke",
+    parameter: str = "parameter",
+    skipped: tuple[str, ...] = (),
+    cdata: bool = False,
+) -> TaggedCalls:
+    """Calls of tags that name the call and its parameters in an attribute. `sections` are the tags around them, `space`
+    is what stands before the name of every tag."""
+    call_open, parameter_open = f"<{space}{call}", f"<{space}{parameter}"
+    return TaggedCalls(
+        call_tag=re.compile(_NAMED.format(r"([^\"'<>]+?)") + "/?>"),
+        parameter_opens=(f"{parameter_open} ",),
+        parameter_tag=re.compile(parameter_open + _NAMED.format(r"(?P<key>[^\"'<>]+?)") + ">"),
+        value_ends=(f"</{space}{parameter}>",),
+        call_ends=(f"</{space}{call}>",),
+        section_opens=tuple(begin for begin, _ in sections),
+        call_opens=(call_open,),
+        section_ends=tuple(end for _, end in sections),
+        follows=tuple(begin for begin, _ in sections),
+        skipped=skipped,
+        cdata=cdata,
+    )
+
+
+FAMILY = Family(
+    "minimax_m2",
+    "MiniMax M2",
+    openers=on_a_line({"<minimax:tool_call>": invokes(("<minimax:tool_call>", "</minimax:tool_call>"))}),
+    breaks=True,
+    ends=("[e~[",),
+    signs=(("<minimax:tool_call>",),),
+    names=("minimax-m2",),
+    markup='`<minimax:tool_call><invoke name="NAME"><parameter name="KEY">…`',
+    field="reasoning_content",
+    recovers="forgotten closing tags; values by their types; names in other quotes",
+)

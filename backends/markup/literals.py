@@ -1,0 +1,183 @@
+"""Python's literals as models write them, into JSON: where they end, and what they say.
+
+Strings in either kind of quotes, numbers, True, False, None and JSON's words for them, lists, tuples and dictionaries.
+Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import ClassVar
+
+DEPTH_LIMIT = 64
+
+_TOKEN = re.compile(
+    r"""\s*(?:(?P<string>[rRuUbB]?(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+'))"""
+    r"""|(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(?P<name>[A-Za-z_][\w.-]*)"""
+    r"""|(?P<mark>[()\[\]{},:=]))""",
+    re.DOTALL,
+)
+_WORDS = {"True": "true", "False": "false", "None": "null", "true": "true", "false": "false", "null": "null"}
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U(000[0-9a-fA-F]{5})|(.))", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "a": "\a", "v": "\v", "0": "\0", "\n": ""}
+
+
+class Brackets:
+    """Finds where brackets that are open already close, as the text comes."""
+
+    _OUTSIDE = re.compile(r"""["'()\[\]{}]""")
+    _INSIDE: ClassVar = {quote: re.compile(rf"\\.?|{quote}", re.DOTALL) for quote in "\"'"}
+
+    def __init__(self, depth: int = 1) -> None:
+        self._depth = depth
+        self._quote = ""
+        self._escaped = False
+
+    @property
+    def complete(self) -> bool:
+        return self._depth == 0
+
+    def scan(self, text: str, at: int) -> int:
+        """Reads from `at` on; gives where the last bracket has closed, the length of the text where that is to come."""
+        if self._escaped and at < len(text):
+            at, self._escaped = at + 1, False
+        while (match := (self._INSIDE[self._quote] if self._quote else self._OUTSIDE).search(text, at)) is not None:
+            at, found = match.end(), match[0]
+            if found[0] == "\\":
+                self._escaped = len(found) == 1
+            elif found in "\"'":
+                self._quote = "" if self._quote else found
+            else:
+                self._depth += 1 if found in "([{" else -1
+                if not self._depth:
+                    return at
+        return len(text)
+
+
+class _Unreadable(Exception):
+    pass
+
+
+def keyword_arguments(text: str) -> str | None:
+    """The JSON object of `a=1, b="x"`; None where that is not what it says."""
+    tokens = _Tokens(text)
+    members: list[str] = []
+    try:
+        while tokens.kind:
+            name = tokens.take("name")
+            tokens.take_mark("=")
+            members.append(f"{_string(name)}: {_value(tokens, 0)}")
+            if tokens.kind:
+                tokens.take_mark(",")
+    except _Unreadable:
+        return None
+    return f"{{{', '.join(members)}}}"
+
+
+class _Tokens:
+    """The next token: its `kind`, "" at the end, and its `text`."""
+
+    def __init__(self, text: str) -> None:
+        self._rest = _tokens(text)
+        self.kind, self.text = next(self._rest)
+
+    def take(self, kind: str) -> str:
+        if self.kind != kind:
+            raise _Unreadable
+        taken = self.text
+        self.kind, self.text = next(self._rest)
+        return taken
+
+    def take_mark(self, mark: str) -> None:
+        if self.take("mark") != mark:
+            raise _Unreadable
+
+    def at_mark(self, mark: str) -> bool:
+        return self.kind == "mark" and self.text == mark
+
+
+def _tokens(text: str) -> Iterator[tuple[str, str]]:
+    at, end = 0, len(text.rstrip())
+    while at < end:
+        match = _TOKEN.match(text, at)
+        if match is None or match.lastgroup is None:
+            raise _Unreadable
+        yield match.lastgroup, match[match.lastgroup]
+        at = match.end()
+    yield "", ""
+
+
+def _value(tokens: _Tokens, depth: int) -> str:
+    if depth > DEPTH_LIMIT:
+        raise _Unreadable
+    match tokens.kind:
+        case "string":
+            pieces = []
+            while tokens.kind == "string":  # strings beside each other are one
+                pieces.append(_unquoted(tokens.take("string")))
+            return _string("".join(pieces))
+        case "number":
+            return _number(tokens.take("number"))
+        case "name":
+            word = _WORDS.get(tokens.take("name"))
+            if word is None:
+                raise _Unreadable
+            return word
+        case _:
+            return _collection(tokens, depth)
+
+
+def _collection(tokens: _Tokens, depth: int) -> str:
+    for opener, closer in (("[", "]"), ("(", ")")):
+        if tokens.at_mark(opener):
+            return f"[{', '.join(_items(tokens, closer, depth, pairs=False))}]"
+    if tokens.at_mark("{"):
+        return f"{{{', '.join(_items(tokens, '}', depth, pairs=True))}}}"
+    raise _Unreadable
+
+
+def _items(tokens: _Tokens, closer: str, depth: int, *, pairs: bool) -> list[str]:
+    tokens.take("mark")
+    items: list[str] = []
+    while not tokens.at_mark(closer):
+        item = _value(tokens, depth + 1)
+        if pairs:
+            if not item.startswith('"'):
+                item = _string(item)
+            tokens.take_mark(":")
+            item = f"{item}: {_value(tokens, depth + 1)}"
+        items.append(item)
+        if not tokens.at_mark(closer):
+            tokens.take_mark(",")
+    tokens.take("mark")
+    return items
+
+
+def _number(text: str) -> str:
+    """JSON allows no sign and no bare point before digits, and no zeros."""
+    try:
+        return json.dumps(int(text)) if text.lstrip("+-").isdigit() else json.dumps(float(text), allow_nan=False)
+    except ValueError:
+        raise _Unreadable from None
+
+
+def _string(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _unquoted(token: str) -> str:
+    raw = token[0] in "rR"
+    inner = token.lstrip("rRuUbB")[1:-1]
+    if raw or "\\" not in inner:
+        return inner
+    text = _ESCAPE.sub(_escaped, inner)
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # halves of pairs are joined
+
+
+def _escaped(match: re.Match[str]) -> str:
+    digits = match[1] or match[2] or match[3]
+    if digits:
+        return chr(int(digits, 16)) if int(digits, 16) < 0x110000 else match[0]
+    return _ESCAPED.get(match[4], match[4] if match[4] in "\\'\"" else match[0])

@@ -1,0 +1,214 @@
+"""Calls written as `call:list_rooms{floor:2,tags:[<|"|>quiet<|"|>]}`: bare keys, strings between delimiters of their
+own, in which nothing is escaped.
+
+Strings stream; other values are read once they are whole. A bare word is what the schema says, else what it looks like.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from dragoman.backends.markup.argument import Argument
+from dragoman.backends.markup.calls import CallReader, Calls, properties_of
+from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
+from dragoman.backends.markup.values import as_json, types_of_parameter
+
+DEPTH_LIMIT = 64
+_NAME = re.compile(r"\s*([\w.:/-]+?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class BraceCalls:
+    """`word` stands before the name, `quote` on both sides of a string. `typed`: every value is quoted, whatever its
+    type."""
+
+    word: str
+    quote: str
+    closer: str
+    typed: bool = False
+
+    def open(self, text: Text, calls: Calls, opener: str) -> Step:
+        return _BraceReader(self, text, calls).begin
+
+
+class _BraceReader(CallReader):
+    def __init__(self, form: BraceCalls, text: Text, calls: Calls) -> None:
+        super().__init__(text, calls)
+        self._form = form
+        self._quote = markers_of((form.quote,))
+        self._ends = markers_of((form.quote, ",", "{", "}", "[", "]"))
+        self._tool = self._key = ""
+        self._written = False  # a member has been
+        self._argument = Argument(calls.extend, None)
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._quoted = False
+
+    def begin(self) -> Step | Signal:
+        text = self.text
+        if not text.skip_blank():
+            return MORE
+        found = text.literal((self._form.word,))
+        if found is MORE:
+            return MORE
+        end = text.until("{") if found is not None else None
+        if end is MORE:
+            return MORE
+        name = _NAME.fullmatch(text.all, text.at + len(self._form.word), end) if end is not None else None
+        if end is None or name is None:
+            return self.broken()
+        text.take(end + 1)
+        self._tool = name[1]
+        self.announce(self._tool)
+        self.calls.extend("{")
+        return self._member
+
+    def _member(self) -> Step | Signal:
+        text = self.text
+        if not text.skip_blank():
+            return MORE
+        match text.all[text.at]:
+            case ",":
+                text.at += 1
+                return self._member
+            case "}":
+                text.at += 1
+                self.calls.extend("}")
+                self.end_call()
+                return self._after_call
+            case _:
+                return self._key_begins
+
+    def _key_begins(self) -> Step | Signal:
+        text = self.text
+        end = text.until(":")
+        if end is MORE or end is None:
+            return MORE if end is MORE else self.broken()
+        self._key = text.all[text.at : end].strip().removeprefix(self._form.quote).removesuffix(self._form.quote)
+        text.at = end + 1
+        self.calls.extend(f"{', ' if self._written else ''}{json.dumps(self._key, ensure_ascii=False)}: ")
+        self._written = True
+        return self._value
+
+    def _value(self) -> Step | Signal:
+        text = self.text
+        if not text.skip_blank():
+            return MORE
+        found = text.literal((self._form.quote,))
+        if found is MORE:
+            return MORE
+        if found is None:
+            self._pieces, self._depth, self._quoted = [], 0, False
+            return self._bare
+        text.at += len(found)
+        types = types_of_parameter(self.calls.schema(self._tool), self._key)
+        self._argument = Argument(self.calls.extend, types, None if self._form.typed else True)
+        return self._string
+
+    def _string(self) -> Step | Signal:
+        text = self.text
+        match = self._quote.find(text.all, text.at)
+        end = match.start() if match else len(text.all) if text.final else self._quote.held(text.all, text.at)
+        if end > text.at:
+            self._argument.add(text.take(end))
+        if match is None:
+            if not text.final:
+                return MORE
+            if text.cut:
+                self._argument.cut()
+                return MORE
+        else:
+            text.at = match.end()
+        self._argument.end()
+        return self._member
+
+    def _bare(self) -> Step | Signal:
+        """A value without delimiters around it, which may hold some."""
+        text = self.text
+        while (match := self._ends.find(text.all, text.at)) is not None:
+            mark = match[0]
+            if mark == self._form.quote:
+                self._quoted = not self._quoted
+            elif not self._quoted:
+                if mark in ",}" and not self._depth:
+                    self._pieces.append(text.take(match.start()))
+                    return self._bare_ends()
+                self._depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark, 0)
+            self._pieces.append(text.take(match.end()))
+        self._pieces.append(text.take(len(text.all) if text.final else self._ends.held(text.all, text.at)))
+        if not text.final:
+            return MORE
+        return MORE if text.cut else self._bare_ends()
+
+    def _bare_ends(self) -> Step | Signal:
+        written = "".join(self._pieces)
+        schema = self.calls.schema(self._tool)
+        declared = self._key in properties_of(schema)
+        if written[:1] in ("{", "["):
+            value = _Nested(written, self._form.quote).read()
+            self.calls.extend(json.dumps(value, ensure_ascii=False))
+        else:
+            self.calls.extend(as_json(written, types_of_parameter(schema, self._key) if declared else None))
+        return self._member
+
+    def _after_call(self) -> Step | Signal:
+        text = self.text
+        if not text.skip_blank():
+            return MORE
+        found = text.literal((self._form.closer,))
+        if found is MORE:
+            return MORE
+        return Signal.DONE if found is None else self.close(found)
+
+
+class _Nested:
+    """An object or a list in a value, which is whole or breaks off; what is missing at its end is left out."""
+
+    def __init__(self, text: str, quote: str) -> None:
+        mark = re.escape(quote)
+        pieces = re.finditer(
+            rf"\s*(?:{mark}(?P<string>.*?)(?:{mark}|\Z)|(?P<mark>[{{}}\[\],:])|(?P<bare>.+?)(?=[{{}}\[\],:]|{mark}|\Z))",
+            text,
+            re.DOTALL,
+        )
+        self._tokens = [(match.lastgroup or "", match[match.lastgroup or 0]) for match in pieces]
+        self._at = 0
+
+    def read(self, depth: int = 0) -> Any:
+        kind, text = self._next()
+        if kind == "string" or depth > DEPTH_LIMIT:
+            return text
+        if kind == "mark" and text == "[":
+            items = []
+            while self._more("]"):
+                items.append(self.read(depth + 1))
+            return items
+        if kind == "mark" and text == "{":
+            members = {}
+            while self._more("}"):
+                key = str(self.read(depth + 1))
+                if self._peek() == ("mark", ":"):
+                    self._next()
+                members[key] = self.read(depth + 1)
+            return members
+        return json.loads(as_json(text, None))
+
+    def _peek(self) -> tuple[str, str]:
+        return self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
+
+    def _next(self) -> tuple[str, str]:
+        token = self._peek()
+        self._at += 1
+        return token
+
+    def _more(self, closer: str) -> bool:
+        """Whether another item comes before the closer."""
+        while self._peek() == ("mark", ","):
+            self._at += 1
+        if self._peek() == ("mark", closer):
+            self._at += 1
+            return False
+        return bool(self._peek()[0])

@@ -1,0 +1,28 @@
+"""Two forms after one opener, told apart by the first character."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dragoman.backends.markup.calls import Calls, Form
+from dragoman.backends.markup.text import MORE, Signal, Step, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """`first` where what follows begins with one of `begins`, else `second`."""
+
+    first: Form
+    second: Form
+    begins: tuple[str, ...] = ("[", "{")
+
+    def open(self, text: Text, calls: Calls, opener: str) -> Step:
+        def choose() -> Step | Signal:
+            if not text.skip_blank():
+                return MORE
+            found = text.literal(self.begins)
+            if found is MORE:
+                return MORE
+            return (self.second if found is None else self.first).open(text, calls, opener)
+
+        return choose

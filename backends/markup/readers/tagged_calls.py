@@ -1,0 +1,331 @@
+"""Calls whose parameters are tagged one by one: Qwen3-Coder's XML, GLM's key and value tags, DeepSeek's DSML.
+
+The JSON of the arguments is written here. Strings stream as they come; other values are converted once they are whole
+(`values`). Where a value ends:
+
+* at its closing tag, if a tag follows that may; so a closing tag may occur in a value;
+* where that is forgotten, at the next opening tag of a parameter that the tool declares and that was not given yet, at
+  the beginning of a line where the family writes one parameter a line;
+* else at a closing tag of the call which only closing tags, calls or the end of the answer follow.
+
+A call whose own closing tag is forgotten ends at its section's, at the next call or with the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from html import unescape
+
+from dragoman.backends.markup.argument import Argument
+from dragoman.backends.markup.calls import CallReader, Calls, properties_of
+from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Markers, Open, Signal, Step, Text, markers_of
+from dragoman.backends.markup.values import types_of_parameter
+
+CHAIN_LIMIT = 8  # closing tags that may follow each other at the end of a call
+_NAME = re.compile(r"\s*([\w.:/-]+)\s*")
+_MAY_BE_NAME = re.compile(r"\s{0,256}[\w.:/-]{0,256}\s{0,256}")
+_CDATA = ("<![CDATA[", "]]>")
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedCalls:
+    """`call_tag` reads the rest of a call's opening tag up to and with `tag_end`, the name being its first group; None
+    where the bare name follows the opener. `parameter_tag` reads the whole opening tag of a parameter, with the group
+    `key`, and, where the tag says what the value is, `string` ("true" or "false") or `type`.
+
+    `section_opens` are openers that hold calls, `call_opens` begin another call of the section, `follows` other calls
+    after it. `skipped` is written around calls without a meaning. `body_opens` and `body_ends` surround arguments that
+    are given as one JSON object, where `body` allows that. `trims`: one newline at each end of a value belongs to its
+    tags; `by_line`: each parameter begins a line. `cdata`: values may stand in `<![CDATA[…]]>`;
+    `escaped`: names and keys are escaped as in HTML."""
+
+    parameter_opens: tuple[str, ...]
+    parameter_tag: re.Pattern[str]
+    value_ends: tuple[str, ...]
+    call_ends: tuple[str, ...]
+    call_tag: re.Pattern[str] | None = None
+    tag_end: str = ">"
+    parameter_tag_end: str = ">"
+    section_opens: tuple[str, ...] = ()
+    call_opens: tuple[str, ...] = ()
+    section_ends: tuple[str, ...] = ()
+    follows: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    body: bool = False
+    body_opens: tuple[str, ...] = ()
+    body_ends: tuple[str, ...] = ()
+    trims: bool = False
+    by_line: bool = False
+    cdata: bool = False
+    escaped: bool = False
+
+    def open(self, text: Text, calls: Calls, opener: str) -> Step:
+        reader = _TaggedReader(self, text, calls)
+        if opener.strip("\n") in self.section_opens:
+            return reader.between_calls
+        return reader.name if self.call_tag is None else reader.call_tag
+
+    def value_marks(self) -> Markers:
+        tags = (*self.value_ends, *self.parameter_opens, *self.call_ends, *self.section_ends)
+        untrimmed = () if self.trims else self.value_ends  # the newline before them is the value's
+        return markers_of((*tags, *(f"\n{tag}" for tag in tags if tag not in untrimmed)))
+
+
+class _TaggedReader(CallReader):
+    def __init__(self, form: TaggedCalls, text: Text, calls: Calls) -> None:
+        super().__init__(text, calls)
+        self._form = form
+        self._marks = form.value_marks()
+        self._called = False  # the section holds a call
+        self._tool = ""
+        self._given: set[str] = set()
+        self._value = Argument(self.calls.extend, None)
+
+    # ------------------------------------------------------------------------------------------------------------ calls
+
+    def between_calls(self) -> Step | Signal:
+        text, form = self.text, self._form
+        if not text.skip_blank():
+            return MORE
+        found = text.literal((*form.section_ends, *form.call_opens, *form.skipped))
+        if found is MORE:
+            return MORE
+        if found is None:
+            return self.leave()
+        if found in form.section_ends:
+            return self._section_ends(found)
+        text.take(text.at + len(found))
+        if found in form.skipped:
+            if self._called:
+                text.hold()
+            return self.between_calls
+        return self.name if form.call_tag is None else self.call_tag
+
+    def _section_ends(self, found: str) -> Signal:
+        if not self._called:
+            self.text.take(self.text.at + len(found))
+            return self.broken()
+        return self.close(found)
+
+    def call_tag(self) -> Step | Signal:
+        text, form = self.text, self._form
+        assert form.call_tag is not None
+        end = text.until(form.tag_end)
+        if end is MORE:
+            return MORE
+        match = form.call_tag.fullmatch(text.all, text.at, end + len(form.tag_end)) if end is not None else None
+        if match is None:
+            return self.broken()
+        text.take(match.end())
+        self._begin(self._unescaped(match[1]))
+        return self._end() if match[0].endswith(f"/{form.tag_end}") else self._parameters
+
+    def name(self) -> Step | Signal:
+        text = self.text
+        match = _MAY_BE_NAME.match(text.all, text.at)
+        assert match is not None
+        if match.end() == len(text.all) and match.end() - text.at < HEADER_LIMIT // 2:
+            return MORE
+        name = _NAME.fullmatch(text.all, text.at, match.end())
+        if name is None or text.all[match.end() : match.end() + 1] not in ("<", "{" if self._form.body else "<"):
+            return self.broken()
+        text.take(match.end())
+        self._begin(name[1])
+        return self._parameters
+
+    def _unescaped(self, text: str) -> str:
+        return unescape(text) if self._form.escaped else text
+
+    def _begin(self, name: str) -> None:
+        self._tool = name
+        self._given = set()
+
+    def _end(self) -> Step | Signal:
+        """The call is over, whether its closing tag stood there or not."""
+        if self.text.holding and self.calls.in_thought and not self.calls.declared(self._tool):
+            return Signal.NO_CALL  # a thought that speaks of the tags
+        if self.text.holding:
+            self.announce(self._tool)
+            self.calls.extend("{}")
+        elif self._given:
+            self.calls.extend("}")
+        self.end_call()
+        self._called = True
+        return self.between_calls
+
+    # ------------------------------------------------------------------------------------------------------- parameters
+
+    def _parameters(self) -> Step | Signal:
+        text, form = self.text, self._form
+        if not text.skip_blank():
+            return self._end() if text.over and not text.cut and not text.holding else MORE
+        if form.body and text.all[text.at] == "{" and text.holding:
+            return self._body_begins
+        body = form.body_opens if text.holding else form.body_ends
+        overs = (*form.section_ends, *form.call_opens, *form.follows)
+        found = text.literal((*form.call_ends, *body, *form.parameter_opens, *overs, *form.skipped))
+        if found is MORE:
+            return MORE
+        if found is None:
+            return self.broken()
+        if found in form.parameter_opens:
+            return self._parameter_tag
+        if found in overs:
+            return self.broken() if text.holding and found not in form.section_ends else self._end()
+        text.take(text.at + len(found))
+        return self._end() if found in form.call_ends else self._parameters
+
+    def _parameter_tag(self) -> Step | Signal:
+        match = self._tag_at(self.text.at)
+        if match is MORE:
+            return MORE
+        if match is None:
+            return self.broken()
+        self.text.take(match.end())
+        return self._begin_value(match)
+
+    def _tag_at(self, at: int) -> re.Match[str] | Open | None:
+        """The opening tag of a parameter."""
+        form, text = self._form, self.text
+        end = text.until(form.parameter_tag_end, at)
+        if end is MORE or end is None:
+            return end
+        return form.parameter_tag.fullmatch(text.all, at, end + len(form.parameter_tag_end))
+
+    def _body_begins(self) -> Step | Signal:
+        begins = self.text.object_begins()
+        if begins is MORE:
+            return MORE
+        if not begins:
+            return self.broken()
+        self.announce(self._tool)
+        self.begin_json()
+        return self._body
+
+    def _body(self) -> Step | Signal:
+        if not self.stream_object():
+            return MORE
+        return self.broken() if self._json.broken else self._parameters
+
+    # ----------------------------------------------------------------------------------------------------------- values
+
+    def _begin_value(self, match: re.Match[str]) -> Step:
+        key = self._unescaped(match["key"].strip())
+        said = match.groupdict()
+        types = types_of_parameter(self.calls.schema(self._tool), key)
+        tagged = said.get("string") or {None: "", "string": "true"}.get(said.get("type"), "false")
+        if self.text.holding:
+            self.announce(self._tool)
+        self.calls.extend(f"{', ' if self._given else '{'}{json.dumps(key, ensure_ascii=False)}: ")
+        self._given.add(key)
+        self._value = Argument(self.calls.extend, types, None if not tagged else tagged == "true")
+        if self._form.trims or self._form.cdata:
+            return self._value_begins
+        return self._value_text
+
+    def _value_begins(self) -> Step | Signal:
+        text = self.text
+        if text.empty:
+            return self._value_text if text.final else MORE
+        if self._form.trims and text.all[text.at] == "\n":
+            text.at += 1
+        if self._form.cdata and (found := text.literal(_CDATA[:1])) is not None:
+            if found is MORE:
+                return MORE
+            text.at += len(found)
+            return self._cdata
+        return self._value_text
+
+    def _cdata(self) -> Step | Signal:
+        text, marks = self.text, markers_of(_CDATA[1:])
+        match = marks.find(text.all, text.at)
+        self._piece(match.start() if match else len(text.all) if text.final else marks.held(text.all, text.at))
+        if match is None:
+            return self._answer_ends() if text.final else MORE
+        text.at = match.end()
+        return self._value_text
+
+    def _value_text(self) -> Step | Signal:
+        text, form = self.text, self._form
+        match = self._marks.find(text.all, text.at)
+        if match is None:
+            if text.final:
+                return self._answer_ends()
+            self._piece(self._marks.held(text.all, text.at))
+            return MORE
+        self._piece(match.start())
+        tag = match[0].lstrip("\n")
+        start = match.end() - len(tag)
+        if tag in form.value_ends:
+            over = self._may_follow(match.end())
+        elif tag in form.parameter_opens:
+            over = self._next_parameter(start, by_line=tag != match[0] or not self._value.begun)
+        else:
+            over = self._ends_call(start)
+        if over is MORE:
+            return MORE
+        if not over:  # the tag is a piece of the value
+            self._piece(match.end())
+            return self._value_text
+        text.at = match.end() if tag in form.value_ends else start
+        self._value.end()
+        return self._parameters
+
+    def _may_follow(self, at: int) -> bool | Open:
+        """Whether what may follow a value begins at `at`, after white space."""
+        text, form = self.text, self._form
+        begin = text.past_blank(at)
+        if begin is MORE:
+            return MORE
+        if text.final and begin == len(text.all):
+            return True
+        ends = (*form.call_ends, *form.section_ends)
+        found = text.literal((*form.parameter_opens, *ends, *form.call_opens, *form.follows), begin)
+        return MORE if found is MORE else found is not None
+
+    def _next_parameter(self, at: int, *, by_line: bool) -> bool | Open:
+        if self._form.by_line and not by_line:
+            return False
+        match = self._tag_at(at)
+        if match is MORE:
+            return MORE
+        key = self._unescaped(match["key"].strip()) if match is not None else ""
+        return key not in self._given and key in properties_of(self.calls.schema(self._tool))
+
+    def _ends_call(self, at: int) -> bool | Open:
+        """Whether only closing tags stand from `at` to the next call or the end of the answer."""
+        text, form = self.text, self._form
+        ends = (*form.call_ends, *form.section_ends, *form.skipped)
+        for _ in range(CHAIN_LIMIT):
+            begin = text.past_blank(at)
+            if begin is MORE:
+                return MORE
+            if text.final and begin == len(text.all):
+                return True
+            found = text.literal((*ends, *form.call_opens, *form.follows), begin)
+            if found is MORE or found is None:
+                return MORE if found is MORE else False
+            if found not in ends:
+                return True
+            at = begin + len(found)
+        return False
+
+    def _piece(self, end: int) -> None:
+        if end > self.text.at:
+            self._value.add(self.text.all[self.text.at : end])
+            self.text.at = end
+
+    def _answer_ends(self) -> Step | Signal:
+        """The answer ends in the value. What there is of it goes out, unclosed where the answer was cut."""
+        text = self.text
+        if text.cut:
+            self._piece(len(text.all))
+            self._value.cut()
+            return MORE
+        rest = text.all[text.at :]
+        self._piece(len(text.all) - rest.endswith("\n"))
+        text.at = len(text.all)
+        self._value.end()
+        return self._end()

@@ -1,0 +1,175 @@
+"""The JSON of a value that a model wrote as bare text between tags.
+
+What a value may be follows from the parameter's schema, through `$ref`, `allOf`, `anyOf`, `oneOf` and lists of types;
+words of other languages for types (`float`, `dict`) are understood. A declared string is never read as JSON, nor is a
+parameter that the tool does not declare. Nothing is checked beyond the type.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+Types = frozenset[str] | None  # None: nothing is said about it
+
+LITERAL_LIMIT = 10_000  # characters of a value that are tried as a Python literal
+WORD_LIMIT = 64  # characters of a number
+REFERENCE_LIMIT = 16  # steps of one `$ref` to the next
+
+STRING: Types = frozenset({"string"})
+_WORDS = {
+    "str": "string",
+    "text": "string",
+    "float": "number",
+    "double": "number",
+    "int": "integer",
+    "long": "integer",
+    "bool": "boolean",
+    "dict": "object",
+    "map": "object",
+    "list": "array",
+    "tuple": "array",
+}
+_KNOWN = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
+
+
+def types_of(schema: object, root: Mapping[str, Any] | None = None, depth: int = 0) -> Types:
+    """The JSON types that a property's schema allows. `root` is the schema that `$ref` points into."""
+    if not isinstance(schema, Mapping) or depth > REFERENCE_LIMIT:
+        return None
+    declared = schema.get("type")
+    if isinstance(declared, str | list):
+        return _words([declared] if isinstance(declared, str) else declared)
+    if isinstance(reference := schema.get("$ref"), str):
+        return types_of(_resolved(reference, root), root, depth + 1)
+    found: set[str] = set()
+    for word in ("anyOf", "oneOf", "allOf"):
+        for branch in _branches(schema, word):
+            found |= types_of(branch, root, depth + 1) or set()
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if not found and isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+        found = {"string"}
+    return frozenset(found) or None
+
+
+def _words(declared: list[Any]) -> Types:
+    words = {_WORDS.get(word, word) for word in map(str, declared)}
+    return frozenset(words & _KNOWN) or (STRING if words else None)
+
+
+def _branches(schema: Mapping[str, Any], word: str) -> list[Any]:
+    branches = schema.get(word)
+    return branches if isinstance(branches, list) else []
+
+
+def _resolved(reference: str, root: Mapping[str, Any] | None) -> object:
+    """What `#/$defs/Name` points at, within the same schema."""
+    at: object = root
+    if not reference.startswith("#"):
+        return None
+    for step in reference.lstrip("#/").split("/") if reference != "#" else ():
+        at = at.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(at, Mapping) else None
+    return at
+
+
+def types_of_parameter(tool: Mapping[str, Any] | None, key: str) -> Types:
+    """The types of an argument; a string where the tool is known and does not declare it."""
+    if tool is None:
+        return None
+    properties = tool.get("properties")
+    if not isinstance(properties, Mapping):
+        return None
+    return types_of(properties[key], tool) if key in properties else STRING
+
+
+# -------------------------------------------------------------------------------------------------------------- values
+
+_NUMBER = re.compile(r"-?\d*\.?\d*(?:[eE][+-]?\d*)?")
+
+
+def may_be_other(text: str, types: Types) -> bool:
+    """Whether a value that may be a string can still turn out to be exactly another type's JSON. `text` is its
+    beginning: more than `WORD_LIMIT` characters need not be looked at."""
+    others = (types or frozenset()) - {"string"}
+    begun = text.strip()
+    if not others or not begun:
+        return bool(others)
+    if begun[0] in "{[":
+        return ("object" if begun[0] == "{" else "array") in others
+    words = {"null": ("null",), "boolean": ("true", "false")}
+    if any(word.startswith(begun) for kind in others for word in words.get(kind, ())):
+        return True
+    number = _NUMBER.fullmatch(begun) is not None and len(text) <= WORD_LIMIT
+    return number and bool(others & {"integer", "number"})
+
+
+def as_json(text: str, types: Types) -> str:
+    """JSON of a value: its own, a Python literal's, else a string's. Where a string is allowed, only exact JSON of
+    another allowed type is something else."""
+    stripped = text.strip()
+    if types is not None and "string" in types:
+        value, found = _from_json(stripped)
+        other = found and not isinstance(value, str) and _fits(value, types)
+        return stripped if other else json.dumps(text, ensure_ascii=False)
+    for read in (_from_json, _from_python):
+        value, found = read(stripped)
+        if found and _fits(value, types):
+            return stripped if read is _from_json else json.dumps(value, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False)
+
+
+def given_as_json(text: str) -> str:
+    """A value whose tag says that it is JSON, or text where it is none."""
+    return text.strip() if _from_json(text.strip())[1] else as_json(text, None)
+
+
+def _from_json(text: str) -> tuple[Any, bool]:
+    try:
+        return json.loads(text, parse_constant=_refuse), True
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(word)
+
+
+def _from_python(text: str) -> tuple[Any, bool]:
+    """True, None and {'a': 1}, which models learn from templates that print values without tojson."""
+    if len(text) > LITERAL_LIMIT:
+        return None, False
+    named = {"true": True, "false": False, "none": None, "null": None}
+    if text.lower() in named:
+        return named[text.lower()], True
+    if text[:1] not in ("{", "["):
+        return None, False
+    try:
+        with warnings.catch_warnings():  # about odd escapes in the model's strings
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+        json.dumps(value, allow_nan=False)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None, False
+    return value, True
+
+
+def _fits(value: Any, types: Types) -> bool:
+    if types is None:
+        return not isinstance(value, str)
+    match value:
+        case bool():
+            return "boolean" in types
+        case None:
+            return "null" in types
+        case int() | float():
+            return bool(types & {"integer", "number"})
+        case str():
+            return "string" in types
+        case list():
+            return "array" in types
+        case _:
+            return "object" in types
