@@ -53,6 +53,7 @@ ELSEWHERE = {
     # seen through the gateway
     "gateway/__main__.py": "tests/test_packaging.py",
     "gateway/factory.py": "tests/gateway/test_cli.py",
+    "gateway/nearest.py": "tests/gateway/config/test_faults.py",
     "gateway/calls/access_log.py": "tests/gateway/telemetry/test_logs.py",
     "gateway/calls/answer.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/call.py": "tests/gateway/calls/test_handler.py",
