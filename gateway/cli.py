@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from dragoman.gateway.config.sources import Sources
     from dragoman.gateway.keys.secrets import Secrets
 
+FILES = {
+    "example": "gateway.yaml",
+    "schema": "gateway.schema.json",
+    "codex": "codex/config.toml",
+    "codex-catalogue": "codex/model_catalog.py",
+    "claude-code": "claude-code/settings.json",
+}
 FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file", "no_auth")
 
 
@@ -103,10 +110,27 @@ def _validate(config: Config, secrets: Secrets, sources: Sources) -> None:
         raise ConfigError("\n".join(told))
 
 
-def print_config(options: argparse.Namespace) -> int:
-    from dragoman.gateway.config import reference
+def launch(options: argparse.Namespace) -> int:
+    from dragoman.gateway.launch import Launch, launch
 
-    print(reference.example() if options.word == "example" else reference.schema(), end="")
+    actions = [name for name in ("print", "write", "undo") if getattr(options, name)]
+    if len(actions) > 1:
+        print("dragoman: --print, --write and --undo exclude each other", file=sys.stderr)
+        return 2
+    serve = ["--config", str(options.config)] if options.config else []
+    serve += [word for url in options.backend or () for word in ("--backend", url)]
+    serve += ["--preset", options.preset] if options.preset else []
+    if options.url and serve:
+        print("dragoman: --url names a gateway that runs; --config, --backend and --preset start one", file=sys.stderr)
+        return 2
+    given = Launch(options.word, options.after, options.url, options.model, options.window, serve)
+    return launch(given, *actions)
+
+
+def print_config(options: argparse.Namespace) -> int:
+    from dragoman.gateway.shipped import shipped
+
+    print(shipped(FILES[options.word]).read_text("utf-8"), end="")
     return 0
 
 
@@ -156,6 +180,7 @@ RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "serve": serve,
     "check": check,
     "doctor": doctor,
+    "launch": launch,
     "config": print_config,
     "completion": print_completion,
 }

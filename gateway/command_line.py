@@ -62,6 +62,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _tokens(text: str) -> int:
+    if not text.isdecimal() or int(text) < 256:
+        raise argparse.ArgumentTypeError(f"{text!r} is no window; write a number of tokens, 256 or more")
+    return int(text)
+
+
 CONFIG = Option("--config", "YAML; `dragoman config example` explains every key", "FILE", Path)
 BACKEND = Option(
     "--backend",
@@ -80,6 +86,18 @@ NO_AUTH = Option("--no-auth", "listen beyond this machine without keys: whoever 
 NO_SECRETS = Option("--no-secrets", "do not read keys, certificates and model folders, which are on another machine")
 SERVED = (CONFIG, BACKEND, MODEL, PRESET, HOST, PORT, WORKERS, KEYS, NO_AUTH)
 
+LAUNCHED = (
+    Option("--url", "address of a gateway that runs (http://127.0.0.1:8080); without one, a gateway is started", "URL"),
+    Option("--model", "name that the client asks for (the first one that the gateway lists)", "NAME"),
+    Option("--window", "the model's context window in tokens, where the gateway does not know it", "TOKENS", _tokens),
+    Option("--config", "the configuration of a gateway that is started for this client", "FILE", Path),
+    Option("--backend", "the model server of a gateway that is started for this client", "URL", several=True),
+    PRESET,
+    Option("--print", "show what would be started, and start nothing"),
+    Option("--write", "put the same into the client's own files, for good"),
+    Option("--undo", "take that out of them again"),
+)
+
 COMMANDS = (
     Command("serve", "start the gateway", "0 after a signal, 1 where the port is in use or no backend starts", SERVED),
     Command(
@@ -96,11 +114,21 @@ COMMANDS = (
         (CONFIG, BACKEND, MODEL, PRESET),
     ),
     Command(
+        "launch",
+        "start a client (codex, claude or opencode) against this gateway, with what comes after `--` as its arguments",
+        "the client's own; 1 where there is no gateway for it, 127 where it is not installed",
+        LAUNCHED,
+        word="CLIENT",
+        words=("codex", "claude", "opencode"),
+        configured=False,
+    ),
+    Command(
         "config",
-        "print the explained configuration (example), or its JSON schema for editors (schema)",
+        "print the explained configuration (example), its JSON schema for editors (schema), or what a client needs in "
+        "its own files (codex, claude-code, codex-catalogue, which is a script)",
         "0",
         word="WHAT",
-        words=("example", "schema"),
+        words=("example", "schema", "codex", "codex-catalogue", "claude-code"),
         configured=False,
     ),
     Command(
@@ -143,6 +171,8 @@ def parse(arguments: Sequence[str], version: Callable[[], str]) -> argparse.Name
         known = [each.name for each in command.options] + ["--help"]
         word = unknown[0].partition("=")[0]
         commands[command.name].error(f"{command.name} takes no {word}{_option_hint(word, known)}")
+    if after and options.command != "launch":
+        commands[options.command].error(f"{options.command} takes nothing after `--`")
     options.after = after
     return options
 

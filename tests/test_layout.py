@@ -63,6 +63,8 @@ ELSEWHERE = {
     "gateway/calls/trace_attributes.py": "tests/gateway/telemetry/test_tracing.py",
     "gateway/config/": "tests/gateway/test_config.py",
     "gateway/doctor/": "tests/gateway/test_doctor.py",
+    "gateway/launch/": "tests/gateway/launch/test_run.py",
+    "gateway/shipped.py": "tests/test_packaging.py",
     "gateway/serve/": "tests/gateway/serve/test_app.py",
     "gateway/serve/connection.py": "tests/whole/test_hostile.py",
     "gateway/serve/sockets.py": "tests/gateway/test_cli.py",

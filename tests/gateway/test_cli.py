@@ -16,7 +16,7 @@ import yaml
 
 from dragoman.backends.base import Health, ModelInfo
 from dragoman.gateway import __version__
-from dragoman.gateway.cli import main
+from dragoman.gateway.cli import FILES, main
 from dragoman.gateway.config import load
 from dragoman.gateway.serve.client_setup import ClientSetup
 from dragoman.gateway.serve.server import announce
@@ -119,11 +119,10 @@ def test_what_only_opening_shows_has_its_place_in_the_file_too(
     assert capsys.readouterr().err.startswith(f"dragoman: {path}:{line}")
 
 
-def test_the_explained_file_and_the_schema_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["config", "example"]) == 0
-    assert capsys.readouterr().out == (CONFIGS / "gateway.yaml").read_text(encoding="utf-8")
-    assert main(["config", "schema"]) == 0
-    assert capsys.readouterr().out == (CONFIGS / "gateway.schema.json").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("word", "name"), FILES.items())
+def test_what_is_shipped_is_printed(word: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", word]) == 0
+    assert capsys.readouterr().out == (CONFIGS / name).read_text(encoding="utf-8")
 
 
 def test_check_prints_the_defaults_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:

