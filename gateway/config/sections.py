@@ -316,7 +316,18 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="debug, info, warning or error. One line for each request is at info."
     )
-    format: Literal["json", "text"] = Field("json", description="json, or text for people.")
+    format: Literal["json", "text"] | None = Field(
+        None,
+        description="json, or text for people. Not set: text in a terminal, with colours unless NO_COLOR is set, and "
+        "json elsewhere.",
+        examples=["text"],
+    )
+    begins: bool | None = Field(
+        None,
+        description="A line also when a model server is asked, since a long prompt may take minutes before its answer. "
+        "Not set: in a terminal, and at level debug.",
+        examples=[True],
+    )
     prompts: bool = Field(
         False,
         description="Whether servers' words about a failure and the messages of unexpected exceptions are logged: they "

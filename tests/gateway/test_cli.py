@@ -231,6 +231,20 @@ async def test_serve_says_ready_answers_and_ends_at_once_on_a_signal_when_idle()
         assert not server.chats[0].headers.get("Authorization")
 
 
+async def test_a_line_says_that_a_server_is_asked_where_that_is_wanted() -> None:
+    async with (
+        ScriptedServer(Script(text_stream("a"))) as server,
+        serving("--backend", server.url, DRAGOMAN_LOG__BEGINS="true") as process,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{await process.ready()}/v1/responses", json=ASK) as answer:
+            await answer.read()
+        await process.logged('"message":"request"')
+        asked, ended = [orjson.loads(line) for line in process.errors().splitlines()][-2:]
+    assert (asked["message"], asked["route"], asked["backend"]) == ("asked", "responses", "chat")
+    assert asked["request_id"] == ended["request_id"]
+
+
 async def test_a_signal_lets_a_running_stream_finish() -> None:
     body = text_stream("a", "b", "c", "d")
     async with (
@@ -261,6 +275,7 @@ async def test_what_the_drain_limit_or_a_second_signal_cuts_ends_with_a_retryabl
                 process.child.send_signal(signal.SIGTERM)
                 await asyncio.sleep(0.2)  # two at once may be taken for one
             rest = await asyncio.wait_for(answer.content.read(), LIMIT)
+        assert "draining; ^C again or a second SIGTERM ends the running answers now" in process.errors()
         assert b"response.failed" in rest
         assert b"rate_limit_exceeded" in rest
         assert b"try again in" in rest

@@ -59,7 +59,7 @@ BROKEN = [
     ("model: 4", '1:8: model: 4 is not text; quote it: "4"'),
     ("backends: {url: 'http://a'}", "1:11: backends: a section is not a list; begin each entry with `- `, or write "
      "[a, b]"),
-    ("log: debug", "1:6: log: 'debug' is not a section; write keys below it: level, format, prompts …"),
+    ("log: debug", "1:6: log: 'debug' is not a section; write keys below it: level, format, begins …"),
     # units
     ("timeouts:\n  between_events: 10m", "2:19: timeouts.between_events: '10m' is not a number of seconds; write 600"),
     ("timeouts: {drain: 1.5h}", "1:19: timeouts.drain: '1.5h' is not a number of seconds; write 5400"),
