@@ -85,11 +85,34 @@ def check(options: argparse.Namespace) -> int:
     from dragoman.gateway.keys.secrets import Secrets
 
     config, sources = _read(options)
-    secrets = None if options.no_secrets else _read_secrets(config, sources)
-    _validate(without_secrets(config) if secrets is None else config, secrets or Secrets(), sources)
+    if options.no_secrets:
+        secrets = None
+        _validate(without_secrets(config), Secrets(), sources)
+    else:
+        secrets = _validated(config, sources)
     print(effective(config, secrets), end="", flush=True)
     print(f"{sources.file.path if sources.file is not None else 'the configuration'} is valid", file=sys.stderr)
     return 0
+
+
+def _validated(config: Config, sources: Sources) -> Secrets:
+    """The secrets; raises one error with what is wrong with them and with what is opened."""
+    from dragoman.gateway.config import ConfigError
+    from dragoman.gateway.keys.secrets import Secrets
+
+    told: list[str] = []
+    secrets = Secrets()
+    try:
+        secrets = _read_secrets(config, sources)
+    except ConfigError as error:
+        told.append(str(error))
+    try:
+        _validate(config, secrets, sources)
+    except ConfigError as error:
+        told.append(str(error))
+    if told:
+        raise ConfigError("\n".join(told))
+    return secrets
 
 
 def _validate(config: Config, secrets: Secrets, sources: Sources) -> None:
@@ -160,17 +183,17 @@ def doctor(options: argparse.Namespace) -> int:
 
 def serve(options: argparse.Namespace) -> int:
     config, sources = _read(options)
-    secrets = _read_secrets(config, sources)
     reread = partial(_read_all, options)
     if config.workers > 1:
         from dragoman.gateway.config import ConfigError
         from dragoman.gateway.serve import supervisor
 
+        secrets = _read_secrets(config, sources)
         try:
             return supervisor.serve(config, secrets, reread)
         except ConfigError as error:
             raise sources.placed(error) from None
-    _validate(config, secrets, sources)  # before a port is bound: it is reported even where the port is taken
+    secrets = _validated(config, sources)  # before a port is bound: it is reported even where the port is taken
     from dragoman.gateway.serve.server import in_loop, run
 
     return in_loop(run(config, secrets, reread))

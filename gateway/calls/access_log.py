@@ -24,7 +24,7 @@ from dragoman.gateway.calls.trace_attributes import (
     span_failure,
     span_name,
 )
-from dragoman.gateway.telemetry.logs import begin_line, request_line
+from dragoman.gateway.telemetry.logs import begin_line, begins, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Span, Tracing
 from dragoman.translators.errors import GatewayError
@@ -50,7 +50,8 @@ class AccessLog:
         """Runs the backend's work, with the trace context in its requests, and records when it was given up."""
         loop = asyncio.get_running_loop()
         call.asked_at = loop.time()
-        begin_line(_beginning(call))
+        if not begins.disabled:
+            begin_line(_beginning(call))
         token = OUTGOING.set(_trace_headers(call))
         try:
             await work

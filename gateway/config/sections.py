@@ -107,8 +107,8 @@ class BackendConfig(Section):
     )
     settings: dict[str, Any] = Field(
         {},
-        description="Single settings on top of the preset; docs/chat-settings.md lists them, and which of them Triton "
-        "obeys.",
+        description="Single settings on top of the preset; docs/chat-settings.md and `dragoman config schema` list "
+        "them. Triton obeys some.",
         examples=[{"images": False}],
     )
 

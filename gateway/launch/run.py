@@ -25,7 +25,7 @@ from dragoman.gateway.launch.opencode import OPENCODE
 from dragoman.gateway.launch.user_files import undo, write
 
 AGENTS = {"codex": CODEX, "claude": CLAUDE_CODE, "opencode": OPENCODE}
-ADDRESS = "http://127.0.0.1:8080"
+PORT = "8080"
 # An agent runs what its model writes: it needs no key but its own.
 SECRETS = (API_KEYS, BACKEND_API_KEY, SEAL_KEYS)
 NOT_FOUND = 127  # as a shell says it
@@ -59,7 +59,9 @@ class Launch:
 
     @property
     def base(self) -> str:
-        return (self.url or ADDRESS).rstrip("/").removesuffix("/v1")
+        port = self.environ.get("DRAGOMAN_PORT", "")
+        address = self.url or f"http://127.0.0.1:{port if port.isdecimal() and port != '0' else PORT}"
+        return address.rstrip("/").removesuffix("/v1")
 
     def models(self) -> list[Any] | None:
         return list_models(self.base, self.key, named=self.url is not None)

@@ -129,9 +129,8 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
 
 
 def begin_line(fields: dict[str, Any]) -> None:
-    """Logs one line when a model server is asked, where that is wanted; None values are left out."""
-    if not begins.disabled:
-        begins.info("asked", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+    """Logs one line when a model server is asked, unless `begins` is disabled; None values are left out."""
+    begins.info("asked", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
 
 
 def request_line(level: int, fields: dict[str, Any]) -> None:

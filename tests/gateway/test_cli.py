@@ -119,6 +119,19 @@ def test_what_only_opening_shows_has_its_place_in_the_file_too(
     assert capsys.readouterr().err.startswith(f"dragoman: {path}:{line}")
 
 
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_what_is_wrong_with_secrets_and_with_servers_is_reported_at_once(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("api_keys_file: /nowhere\nbackends:\n- url: ftp://a\n- url: http://u:p@b\n")
+    assert main([command, "--config", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix(f"dragoman: {path}:").split(": ")[:2] for line in lines] == [
+        ["1:1", "api_keys_file"], ["3:3", "backends.0"], ["4:3", "backends.1"]
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("word", "name"), FILES.items())
 def test_what_is_shipped_is_printed(word: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config", word]) == 0
