@@ -35,7 +35,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY translators translators
 COPY backends backends
-COPY configs/gateway.yaml configs/
+COPY configs/gateway.yaml configs/gateway.schema.json configs/
+COPY configs/codex configs/codex
+COPY configs/claude-code configs/claude-code
 RUN /build/tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /build/tools/bin/python -m pip --python /opt/dragoman/bin/python install --no-deps --no-index dist/*.whl \
     && /opt/dragoman/bin/python -I -m dragoman --version \

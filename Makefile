@@ -8,6 +8,8 @@ STAMPS := .venv/stamps
 
 # What `make run` hands to `dragoman serve`, and `make test` to pytest: make run ARGS="--port 9000"
 ARGS ?=
+# What tells `make run` of a model server, so that the local model is not needed.
+NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring --backend,$(ARGS)),$(findstring --config,$(ARGS)),$(DRAGOMAN_BACKEND),$(DRAGOMAN_BACKENDS),$(DRAGOMAN_CONFIG)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,7 +21,7 @@ help: ## what can be said to make
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 
 run: $(STAMPS)/core ## start the gateway on 127.0.0.1:8080; without a backend, with a small model on the CPU
-	@$(MAKE) -q $(STAMPS)/local-model || $(MAKE) --no-print-directory $(STAMPS)/local-model || echo "no local model here: name a server with ARGS=\"--backend URL\""
+	@$(if $(NAMED),true,false) || $(MAKE) -q $(STAMPS)/local-model || $(MAKE) --no-print-directory $(STAMPS)/local-model || echo "no local model here: name a server with ARGS=\"--backend URL\""
 	@exec .venv/bin/dragoman serve $(ARGS)
 
 test: $(STAMPS)/dev real ## run all tests, against real components too
@@ -43,8 +45,8 @@ format: $(STAMPS)/dev ## format the code and mend what the linter can
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-golden: $(STAMPS)/dev ## write the golden transcripts and the page of settings anew; then read the diff
-	$(PY) -m pytest tests/test_golden.py tests/backends/chat/test_settings.py -q --golden $(ARGS)
+golden: $(STAMPS)/dev ## write the golden transcripts and the pages of settings and keys anew; then read the diff
+	$(PY) -m pytest tests/test_golden.py tests/backends/chat/test_settings.py tests/gateway/config/test_reference.py -q --golden $(ARGS)
 
 bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
 	$(PY) -m bench $(ARGS)

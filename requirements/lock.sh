@@ -15,7 +15,7 @@ lock() {
 
 lock core pyproject.toml --extra uvloop
 lock dev pyproject.toml --constraint requirements/core.txt \
-    --extra dev --extra uvloop --extra tokenizer --extra triton --extra otel
+    --extra dev --extra uvloop --extra tokenizer --extra triton --extra otel --extra launch
 # What the container with every extra holds.
 lock extras pyproject.toml --constraint requirements/dev.txt \
     --extra uvloop --extra tokenizer --extra triton --extra otel

@@ -259,7 +259,9 @@ async def test_without_keys_the_container_refuses_to_listen_to_the_world(image: 
     async with container(image, DRAGOMAN_BACKEND="http://127.0.0.1:9/v1") as child:
         _, errors = await asyncio.wait_for(child.communicate(), 20)
     assert child.returncode == 2
-    assert errors.decode().startswith("dragoman: configuration: host: without client keys only a loopback address")
+    assert errors.decode().startswith(
+        "dragoman: environment: DRAGOMAN_HOST: without client keys only a loopback address"
+    )
 
 
 @pytest.mark.real

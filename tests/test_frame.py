@@ -1,7 +1,10 @@
 """The frame that everything stands in: lock files, the installation of real components, what a missing one does."""
 
 import itertools
+import os
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,31 @@ def test_a_lock_file_pins_and_hashes_all_and_names_no_address(path: Path) -> Non
         assert "://" not in entry
 
 
+@pytest.mark.parametrize(
+    ("arguments", "variables", "named"),
+    [
+        ("", {}, False),
+        ("--port 9000", {}, False),
+        ("--backend http://gpu:8000/v1", {}, True),
+        ("--config gateway.yaml", {}, True),
+        ("--backend local:", {}, False),
+        ("", {"DRAGOMAN_BACKEND": "http://gpu:8000/v1"}, True),
+        ("--port 9000", {"DRAGOMAN_BACKEND": "local:"}, False),
+    ],
+)
+def test_make_run_installs_the_local_model_only_where_no_server_is_named(
+    arguments: str, variables: dict[str, str], named: bool
+) -> None:
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("needs make")
+    show = "show: ; @echo '$(NAMED)'"
+    environment = {"PATH": os.environ["PATH"], **variables}
+    command = [make, "--silent", "--eval", show, "show", f"ARGS={arguments}"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert bool(done.stdout.strip()) is named
+
+
 def test_every_lock_file_is_asked_for_by_something() -> None:
     used = {"core", "dev", "build", "extras"} | {
         Path(component.lock_file).stem for component in COMPONENTS.values() if not isinstance(component, Packages)
@@ -59,7 +87,9 @@ def test_what_the_package_needs_is_locked() -> None:
     assert names(described["dependencies"]) | {"uvloop"} <= set(locked("core"))
     extras = described["optional-dependencies"]
     tested = [
-        requirement for extra in ("dev", "otel", "tokenizer", "triton", "uvloop") for requirement in extras[extra]
+        requirement
+        for extra in ("dev", "launch", "otel", "tokenizer", "triton", "uvloop")
+        for requirement in extras[extra]
     ]
     assert names(described["dependencies"]) | names(tested) <= set(locked("dev"))
 

@@ -95,14 +95,23 @@ KINDS = ("backends.chat", "backends.local", "backends.pool", "backends.triton")
 
 # The rooms of the gateway: which of the others each may import, and why no more.
 ROOMS = {
-    "config": ("", "the configuration is what everything else is built from"),
+    "nearest": ("", "words alone, for the command line too, which loads nothing heavy"),
+    "config": ("nearest", "the configuration is what everything else is built from"),
     "telemetry": ("config", "it takes values: what a call or a key is, its callers know"),
     "keys": ("config telemetry", "keys are checked before there is a call"),
     "calls": ("config telemetry keys", "a call is the same whether a process, a test or the doctor runs it"),
     "factory": ("config telemetry keys", "backends are built before there is anything to serve"),
+    "effective": ("config keys factory", "it prints the configuration and what would be opened"),
     "doctor": ("config telemetry keys factory calls", "it examines backends without serving"),
+    "shipped": ("", "it only finds files"),
+    "launch": ("keys shipped", "it starts a gateway as a process and asks it over HTTP, as clients do"),
     "serve": ("config telemetry keys factory calls", "the process serves; commands start it"),
-    "cli": ("config telemetry keys factory calls doctor serve", "the command is at the top"),
+    "command_line": ("nearest", "a table of words, read before anything heavy is loaded"),
+    "completion": ("command_line", "made from the table of words alone"),
+    "cli": (
+        "nearest config telemetry keys factory effective calls doctor serve launch command_line completion shipped",
+        "the command is at the top",
+    ),
     "__main__": ("cli", "it only starts the command"),
 }
 

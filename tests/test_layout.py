@@ -53,6 +53,7 @@ ELSEWHERE = {
     # seen through the gateway
     "gateway/__main__.py": "tests/test_packaging.py",
     "gateway/factory.py": "tests/gateway/test_cli.py",
+    "gateway/nearest.py": "tests/gateway/config/test_faults.py",
     "gateway/calls/access_log.py": "tests/gateway/telemetry/test_logs.py",
     "gateway/calls/answer.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/call.py": "tests/gateway/calls/test_handler.py",
@@ -62,6 +63,8 @@ ELSEWHERE = {
     "gateway/calls/trace_attributes.py": "tests/gateway/telemetry/test_tracing.py",
     "gateway/config/": "tests/gateway/test_config.py",
     "gateway/doctor/": "tests/gateway/test_doctor.py",
+    "gateway/launch/": "tests/gateway/launch/test_run.py",
+    "gateway/shipped.py": "tests/test_packaging.py",
     "gateway/serve/": "tests/gateway/serve/test_app.py",
     "gateway/serve/connection.py": "tests/whole/test_hostile.py",
     "gateway/serve/sockets.py": "tests/gateway/test_cli.py",

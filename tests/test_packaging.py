@@ -14,6 +14,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+SHIPPED = "from dragoman.gateway.shipped import shipped; print(shipped('codex/model_catalog.py'))"
 
 
 def build(source: Path, target: Path, kind: str) -> Path:
@@ -48,6 +49,8 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
     assert {"dragoman/__main__.py", "dragoman/gateway/cli.py", "dragoman/gateway/configs/gateway.yaml"} <= set(
         names(wheel)
     )
+    shipped = ("gateway.schema.json", "codex/config.toml", "codex/model_catalog.py", "claude-code/settings.json")
+    assert {f"dragoman/gateway/configs/{name}" for name in shipped} <= set(names(wheel))
     modules = {
         str(path.relative_to(ROOT))
         for top in ("gateway", "backends", "translators")
@@ -79,5 +82,8 @@ def test_the_command_runs_where_nothing_but_the_wheel_and_its_requirements_are_i
 
     assert run("-m", "dragoman", "--version").stdout.startswith("dragoman ")
     assert run("-m", "dragoman", "check").returncode == 0
+    assert run("-m", "dragoman", "config", "example").stdout == (ROOT / "configs" / "gateway.yaml").read_text("utf-8")
+    assert run("-m", "dragoman", "config", "codex").stdout == (ROOT / "configs/codex/config.toml").read_text("utf-8")
+    assert str(packages) in run("-c", SHIPPED).stdout
     for name in ("gateway", "backends", "translators"):
         assert "ModuleNotFoundError" in run("-c", f"import {name}").stderr

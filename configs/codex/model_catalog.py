@@ -55,7 +55,7 @@ def own_catalogue(codex: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         command = [codex, "debug", "models"]
         environment = {**os.environ, "CODEX_HOME": home}
-        listing = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, timeout=60)
+        listing = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
     catalogue: dict[str, Any] = json.loads(listing.stdout)
     return catalogue
 

@@ -24,7 +24,7 @@ from dragoman.gateway.calls.trace_attributes import (
     span_failure,
     span_name,
 )
-from dragoman.gateway.telemetry.logs import request_line
+from dragoman.gateway.telemetry.logs import begin_line, begins, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Span, Tracing
 from dragoman.translators.errors import GatewayError
@@ -50,6 +50,8 @@ class AccessLog:
         """Runs the backend's work, with the trace context in its requests, and records when it was given up."""
         loop = asyncio.get_running_loop()
         call.asked_at = loop.time()
+        if not begins.disabled:
+            begin_line(_beginning(call))
         token = OUTGOING.set(_trace_headers(call))
         try:
             await work
@@ -149,6 +151,18 @@ class AccessLog:
             "error_message": _words(error) if error and error.kind.status >= 500 else None,
             "duration_ms": _ms(now, call.accepted),
         }
+
+
+def _beginning(call: Call) -> dict[str, Any]:
+    backend, prepared = call.backend, call.prepared
+    return {
+        "request_id": call.request_id,
+        "route": call.route,
+        "backend": backend.name if backend is not None else None,
+        "client": call.client.name or None,
+        "client_kind": call.kind,
+        "tokens_in": prepared.tokens if prepared is not None else None,
+    }
 
 
 def _trace_headers(call: Call) -> Mapping[str, str]:

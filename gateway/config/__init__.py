@@ -1,14 +1,12 @@
-"""The configuration: its models (`schema`), where their values come from (`sources`), and the files of certificates."""
+"""The configuration: its keys (`sections`, `schema`), where their values come from (`sources`), what is said of wrong
+ones (`faults`), what is made from their descriptions (`reference`), and the files of certificates."""
 
-from dragoman.gateway.config.schema import (
-    FIXED,
-    PREFIX,
+from dragoman.gateway.config.fields import ConfigError
+from dragoman.gateway.config.schema import FIXED, PREFIX, Config, Group
+from dragoman.gateway.config.sections import (
     AdmissionConfig,
     BackendConfig,
     BackendTls,
-    Config,
-    ConfigError,
-    Group,
     ImagesConfig,
     Limits,
     LogConfig,
@@ -16,7 +14,7 @@ from dragoman.gateway.config.schema import (
     Timeouts,
     Tls,
 )
-from dragoman.gateway.config.sources import load, replicas, split_commas
+from dragoman.gateway.config.sources import load, load_with_sources, replicas, split_commas
 
 __all__ = [
     "FIXED",
@@ -34,6 +32,7 @@ __all__ = [
     "Timeouts",
     "Tls",
     "load",
+    "load_with_sources",
     "replicas",
     "split_commas",
 ]

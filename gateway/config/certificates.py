@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from dragoman.gateway.config.schema import ConfigError
+from dragoman.gateway.config.fields import ConfigError
 
 
 def load_own(context: ssl.SSLContext, certificate: Path, key: Path | None, where: str) -> None:

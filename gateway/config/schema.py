@@ -1,90 +1,46 @@
-"""The models of the configuration: every key, its type, its default and what must hold between keys.
+"""The configuration as a whole: what stands at its top, and what must hold between its keys.
 
-They are frozen, and unknown keys are errors. A secret is never part of them: it is named by an environment variable or
-a file. `configs/gateway.yaml` explains each key; a test keeps that file equal to these models.
+The models are frozen, and unknown keys are errors. A secret is never part of them: it is named by an environment
+variable or a file. Descriptions are the only text about a key (see `sections`).
 """
 
 from __future__ import annotations
 
 import ipaddress
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from dragoman.gateway.config.fields import ConfigError, Name, SystemMessages
+from dragoman.gateway.config.sections import (
+    AdmissionConfig,
+    BackendConfig,
+    CorsConfig,
+    ImagesConfig,
+    Limits,
+    LogConfig,
+    ModelRule,
+    PolicyConfig,
+    PoolConfig,
+    Timeouts,
+    Tls,
+)
+from dragoman.gateway.nearest import nearest
 
 PREFIX = "DRAGOMAN_"
 FIXED = ("host", "port", "workers")  # need a restart to change: sockets and processes are made from them
 DEFAULT_BACKEND = "local:"
-HOST = re.compile(r"\.?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*(:\d{1,5})?")
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9_.\[\]:-]{1,255}")
-
-SystemMessages = Literal["leading", "keep", "hoist", "user"]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-class ConfigError(Exception):
-    """Its text is one line: source, key, reason."""
+class Inconsistent(ValueError):
+    """Keys that contradict each other: the key to change, and the reason, of each contradiction."""
 
-
-def _one_line_name(value: str) -> str:
-    if not value or not value.isprintable() or value != value.strip():
-        raise ValueError("must be a printable name without blanks around it")
-    return value
-
-
-Name = Annotated[str, AfterValidator(_one_line_name)]
-Window = Annotated[int, Field(ge=256)]  # tokens
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Tls(Section):
-    certificate: Path | None = None
-    key: Path | None = None
-    client_ca: Path | None = None
-
-    @model_validator(mode="after")
-    def _has_a_certificate(self) -> Tls:
-        if self.certificate is None and (self.key or self.client_ca):
-            raise ValueError("needs a certificate")
-        return self
-
-
-class BackendTls(Section):
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-
-    @model_validator(mode="after")
-    def _has_a_certificate(self) -> BackendTls:
-        if self.certificate is None and self.key is not None:
-            raise ValueError("needs a certificate")
-        return self
-
-
-class BackendConfig(Section):
-    url: str = Field(min_length=1)
-    name: Name | None = None
-    pool: Name | None = None
-    preset: str | None = None
-    model: Name | None = None
-    window: Window | None = None
-    wake: Literal["refuse", "wake"] = "refuse"
-    api_key_env: str | None = None
-    api_key_file: Path | None = None
-    tls: BackendTls | None = None
-    settings: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _one_key(self) -> BackendConfig:
-        if self.api_key_env and self.api_key_file:
-            raise ValueError("api_key_env and api_key_file exclude each other")
-        return self
+    def __init__(self, faults: list[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("; ".join(f"{'.'.join(map(str, key))}: {reason}" for key, reason in faults))
+        self.faults = faults
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,102 +67,6 @@ class Group:
         return min((each.window for each in self.members if each.window), default=None)
 
 
-class ModelRule(Section):
-    """`name` and `aliases` match exactly, `prefixes` by their longest; `upstream` is the name sent to the server."""
-
-    name: Name | None = None
-    aliases: tuple[Name, ...] = ()
-    prefixes: tuple[str, ...] = ()
-    backend: Name | None = None
-    upstream: Name | None = None
-    window: Window | None = None
-
-    @model_validator(mode="after")
-    def _matches_something(self) -> ModelRule:
-        if self.name is None and not self.aliases and not self.prefixes:
-            raise ValueError("needs a name, aliases or prefixes")
-        if self.aliases and self.name is None and self.upstream is None:
-            raise ValueError("aliases need a name or an upstream name to stand for")
-        return self
-
-
-class Timeouts(Section):
-    connect: Seconds = 3
-    first_event: Seconds = 600
-    between_events: Seconds = 120
-    keepalive: Seconds = 15
-    head_after: Seconds = 10
-    start: Seconds = 120
-    wake: Seconds = 300
-    client: Seconds = 300
-    body: Seconds = 120
-    grace: Annotated[float, Field(ge=0, le=3600)] | None = None
-    drain: Annotated[float, Field(ge=0, le=86_400)] = 600
-
-
-class Limits(Section):
-    body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
-    json_depth: Annotated[int, Field(ge=4, le=500)] = 64
-    json_values: Annotated[int, Field(ge=1024)] = 500_000
-    tools: Annotated[int, Field(ge=0)] = 1024
-
-
-class PoolConfig(Section):
-    probe: Seconds = 5
-    down_after: Annotated[int, Field(ge=1)] = 2
-    failures: Annotated[int, Field(ge=1)] = 3
-    rest: Seconds = 5
-    longest_rest: Seconds = 60
-    slow: Seconds = 120
-    retries: Annotated[int, Field(ge=0)] = 2
-    spread: Annotated[float, Field(ge=1)] = 1.25
-
-
-class AdmissionConfig(Section):
-    requests: Annotated[int, Field(ge=1)] | None = None
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    queue: Annotated[int, Field(ge=0)] = 256
-    wait: Seconds = 300
-
-
-class PolicyConfig(Section):
-    hosted_tools: Literal["ignore", "reject"] = "ignore"
-    strict_history: bool = False
-    reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
-    unreadable: Literal["note", "reject"] = "note"
-
-
-def _host(value: str) -> str:
-    if not HOST.fullmatch(value):
-        raise ValueError("must be host, .suffix or either with :port, without a scheme or a path")
-    return value
-
-
-class ImagesConfig(Section):
-    allow: tuple[Annotated[str, AfterValidator(_host)], ...] = ()
-    private: bool = False
-    bytes: Annotated[int, Field(ge=1024)] = 20 * 1024 * 1024
-    most: Annotated[int, Field(ge=0)] = 200
-    redirects: Annotated[int, Field(ge=0, le=20)] = 3
-    timeout: Seconds = 20
-
-
-def _origin(value: str) -> str:
-    if value != "*" and not ORIGIN.fullmatch(value):
-        raise ValueError("must be * or an origin as browsers send it: scheme, host and port, without a path")
-    return value
-
-
-class CorsConfig(Section):
-    origins: tuple[Annotated[str, AfterValidator(_origin)], ...] = ()
-
-
-class LogConfig(Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "text"] = "json"
-    prompts: bool = False
-
-
 class Config(BaseSettings):
     """Everything that the operator decides. `load` builds it from its sources; built directly, it reads none."""
 
@@ -214,28 +74,114 @@ class Config(BaseSettings):
         frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    host: str = Field("127.0.0.1", min_length=1)
-    port: int = Field(8080, ge=0, le=65_535)
-    workers: int = Field(1, ge=1)
-    tls: Tls = Tls()
-    model: Name | None = None
-    preset: str | None = None
-    backends: tuple[BackendConfig, ...] = ()
-    models: tuple[ModelRule, ...] = ()
-    system_messages: SystemMessages | None = None
-    timeouts: Timeouts = Timeouts()
-    limits: Limits = Limits()
-    policy: PolicyConfig = PolicyConfig()
-    pool: PoolConfig = PoolConfig()
-    admission: AdmissionConfig = AdmissionConfig()
-    images: ImagesConfig = ImagesConfig()
-    cors: CorsConfig = CorsConfig()
-    api_keys_file: Path | None = None
-    no_auth: bool = False
-    seal_keys_file: Path | None = None
-    state_dir: Path | None = None
-    metrics_public: bool = False
-    log: LogConfig = LogConfig()
+    host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="The address to listen on. Without client keys (see api_keys_file) only loopback addresses are "
+        "allowed.",
+    )
+    port: int = Field(8080, ge=0, le=65_535, description="The port to listen on; 0 takes any free one.")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Processes that share the port. Each has its share of the limits below; the metrics are those of "
+        "all together.",
+    )
+    tls: Tls = Field(
+        Tls(),
+        description="TLS for clients; read again at SIGHUP. Not set: plain HTTP. With client_ca, clients must show a "
+        "certificate that it signed.",
+    )
+    model: Name | None = Field(
+        None,
+        description="The name sent upstream, whatever a client asks for. Not set: a name that the backend lists goes "
+        "upstream unchanged; a backend with one model gets that one's name; with several, an unknown name is answered "
+        "with 404. Also: --model.",
+        examples=["Qwen/Qwen3-32B"],
+    )
+    preset: str | None = Field(
+        None,
+        description="What kind of chat-completions server the backends are, unless they say so themselves: generic, "
+        "trtllm-serve, triton-openai, vllm, sglang, lmdeploy, llama.cpp. Not set: generic. Also: --preset.",
+        examples=["trtllm-serve"],
+    )
+    backends: tuple[BackendConfig, ...] = Field(
+        (),
+        description="The model servers. Not set: one, `local:`, a small real model on the CPU. Also: --backend URL "
+        "(several times), or DRAGOMAN_BACKEND with commas; both replace this list, and several addresses given that "
+        "way are one pool.",
+    )
+    models: tuple[ModelRule, ...] = Field(
+        (),
+        description="The models table: which names clients may use, and what they stand for. With a table, it alone "
+        "decides: a name that nothing matches is answered with 404. Not set: see `model`.",
+    )
+    system_messages: SystemMessages | None = Field(
+        None,
+        description="System and developer messages in the middle of a conversation: leading (the first ones are merged "
+        "into one, later ones stay in their place), keep (none is merged), hoist (all are merged into the first, which "
+        "costs the server's prefix cache), user (later ones become marked user messages, for templates that refuse "
+        "them). Not set: the preset's value.",
+        examples=["leading"],
+    )
+    timeouts: Timeouts = Field(Timeouts(), description="All in seconds.")
+    limits: Limits = Field(Limits(), description="What one request may hold.")
+    policy: PolicyConfig = Field(
+        PolicyConfig(),
+        description="What is done where a request asks for more than a model server or the gateway can do.",
+    )
+    pool: PoolConfig = Field(
+        PoolConfig(),
+        description="How the servers of a model are watched and chosen. A single one, outside of any pool, is watched "
+        "in the same way, which decides what /readyz reports of it, but there is nothing to choose: probe, retries and "
+        "spread are for several. A session stays with one of them, for its prefix cache.",
+    )
+    admission: AdmissionConfig = Field(
+        AdmissionConfig(),
+        description="How many calls a model's servers run at once; further ones wait in a queue, in turns between the "
+        "clients' keys, and streams get keepalives meanwhile. With several workers, each has its share of these "
+        "limits.",
+    )
+    images: ImagesConfig = Field(
+        ImagesConfig(),
+        description="Images come as data: URLs. Those given by http(s) URL are fetched only if their host is listed, "
+        "and by the gateway itself, never by a model server. An image that cannot be fetched is refused in the user's "
+        "last message and left out, visibly, in the history.",
+    )
+    cors: CorsConfig = Field(
+        CorsConfig(),
+        description="Pages in browsers (CORS). They send keys as every other client does; only the browser's own "
+        "question beforehand (OPTIONS) needs none.",
+    )
+    api_keys_file: Path | None = Field(
+        None,
+        description="A file with clients' keys, one a line, # for comments; read again when it changes. On the line, "
+        "after the key, there may be name=ann (for logs), models=qwen,claude-* (which names it may ask for), rpm=60 "
+        "and tpm=100000 (requests and tokens a minute). Also: DRAGOMAN_API_KEYS, with commas, without such limits. "
+        "With keys, only /healthz and /readyz are open. Clients send `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+        examples=["/run/secrets/dragoman-keys"],
+    )
+    no_auth: bool = Field(
+        False,
+        description="Listen beyond this machine without keys. Also: --no-auth. Whoever can reach the port may then use "
+        "the models.",
+    )
+    seal_keys_file: Path | None = Field(
+        None,
+        description="Reasoning travels through the client, sealed, so that any replica can open it on the next turn. A "
+        "file with the secrets that seal it, one a line: the first seals, all open, which is how they are rotated. "
+        "Replicas must share it. Also: DRAGOMAN_SEAL_KEYS, with commas. Not set: a secret of this machine, generated "
+        "once in the state directory.",
+        examples=["/run/secrets/dragoman-seal-keys"],
+    )
+    state_dir: Path | None = Field(
+        None,
+        description="Where the gateway stores what must survive a restart. Not set: $XDG_STATE_HOME/dragoman or "
+        "~/.local/state/dragoman.",
+        examples=["/var/lib/dragoman"],
+    )
+    metrics_public: bool = Field(False, description="Leaves /metrics open even if there are keys.")
+    log: LogConfig = Field(LogConfig(), description="The log, on standard error.")
 
     @classmethod
     def settings_customise_sources(
@@ -248,30 +194,35 @@ class Config(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` merges the sources itself, because it reports where a bad value came from
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_secrets(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "api_keys" in values:
-            raise ValueError("api_keys: are never written down here; use DRAGOMAN_API_KEYS or api_keys_file")
-        return values
-
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        self._one_local_model()
-        names = [backend.name for backend in self.named_backends]
-        if doubled := sorted({name for name in names if name and names.count(name) > 1}):
-            raise ValueError(f"backends: the name {doubled[0]!r} is used twice")
-        if taken := sorted({str(each.pool) for each in self.backends if each.pool in names}):
-            raise ValueError(f"backends: the name {taken[0]!r} is a pool's and a backend's")
-        for place, rule in enumerate(self.models):
-            if rule.backend is not None and rule.backend not in [group.name for group in self.groups]:
-                pool = next((each.pool for each in self.named_backends if each.name == rule.backend), None)
-                hint = f"; it is a server of the pool {pool!r}" if pool else ""
-                raise ValueError(f"models.{place}.backend: no backend is called {rule.backend!r}{hint}")
-        exact = [name for rule in self.models for name in (rule.name, *rule.aliases) if name is not None]
-        if doubled := sorted({name for name in exact if exact.count(name) > 1}):
-            raise ValueError(f"models: the name {doubled[0]!r} is matched twice")
+        faults = [*self._one_local_model(), *self._backend_names(), *self._model_names()]
+        if faults:
+            raise Inconsistent(faults)
         return self
+
+    def _backend_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        names = [backend.name for backend in self.named_backends]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                yield ("backends", place, "name"), f"the name {name!r} is used twice"
+        for place, each in enumerate(self.backends):
+            if each.pool in names:
+                yield ("backends", place, "pool"), f"the name {each.pool!r} is a pool's and a backend's"
+
+    def _model_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        seen: set[str] = set()
+        groups = [group.name for group in self.groups]
+        for place, rule in enumerate(self.models):
+            if rule.backend is not None and rule.backend not in groups:
+                pool = next((each.pool for each in self.named_backends if each.name == rule.backend), None)
+                hint = f"; it is a server of the pool {pool!r}" if pool else nearest(rule.backend, groups)
+                yield ("models", place, "backend"), f"no backend is called {rule.backend!r}{hint}"
+            for name in (rule.name, *rule.aliases):
+                if name in seen:
+                    yield ("models", place), f"the name {name!r} is matched twice"
+                if name is not None:
+                    seen.add(name)
 
     @property
     def named_backends(self) -> tuple[BackendConfig, ...]:
@@ -297,15 +248,13 @@ class Config(BaseSettings):
     def as_running(self, running: Config) -> Config:
         """This configuration with the `FIXED` keys of the running one; raises `ConfigError` if they contradict it."""
         effective = self.model_copy(update={name: getattr(running, name) for name in FIXED})
-        try:
-            effective._one_local_model()
-        except ValueError as error:
-            raise ConfigError(f"configuration: {error}") from None
+        for key, reason in effective._one_local_model():
+            raise ConfigError(f"configuration: {key[0]}: {reason}")
         return effective
 
-    def _one_local_model(self) -> None:
+    def _one_local_model(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if self.workers > 1 and any(each.url.startswith(DEFAULT_BACKEND) for each in self.named_backends):
-            raise ValueError("workers: the local model belongs to one process; several need a backend of their own")
+            yield ("workers",), "the local model belongs to one process; several need a backend of their own"
 
     @property
     def grace(self) -> float:

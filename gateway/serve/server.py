@@ -292,7 +292,8 @@ async def drain(gateway: Gateway, runner: web.AppRunner, hurry: asyncio.Future[i
     handler.draining = True
     await _stop_listening(runner)
     running = len(handler.calls)
-    log.info("draining", extra={"fields": {"in_flight": running}})
+    named = "; ^C again or a second SIGTERM ends the running answers now" if running and hurry is not None else ""
+    log.info("draining%s", named, extra={"fields": {"in_flight": running}})
     await _until_idle(gateway, gateway.config.timeouts.drain, hurry)
     if handler.calls:
         log.warning("drain limit reached", extra={"fields": {"cut": len(handler.calls)}})

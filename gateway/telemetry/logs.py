@@ -1,6 +1,8 @@
 """Logging: one line per record on stderr, JSON or text, with every known secret removed.
 
-Requests are logged once, when they end, with figures and names but never with prompt or answer text. A server's words
+In a terminal the text is aligned and coloured; elsewhere, in files and under supervisors, it is JSON unless configured.
+Requests are logged when they end, and in a terminal also when a model server is asked, with figures and names but never
+with prompt or answer text. A server's words
 and the message of an unexpected exception may quote a prompt, so they are left out at every level unless `log.prompts`
 is set; a bug is logged with the frames of its traceback.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -23,8 +26,14 @@ from dragoman.backends.sensitive import Sensitive
 from dragoman.gateway.config import LogConfig
 
 log = logging.getLogger("dragoman")
+begins = logging.getLogger("dragoman.begins")  # has a switch of its own
+begins.disabled = True
 NOT_LOGGED = "(words not logged: log.prompts)"
 # What looks like a key, although it is none of ours: bearer tokens, `sk-…`, and `api_key=…` in an address.
+DIM = "2"
+COLOURS = {logging.DEBUG: "36", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
+LEVEL, MESSAGE = 7, 12  # widths of columns
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # nothing that was logged moves a terminal's cursor
 PATTERNS = re.compile(r"(?i)(bearer\s+|\bsk-|x-api-key[\"':\s=]+|api[_-]?key[\"':\s=]+)[A-Za-z0-9._~+/=-]{6,}")
 
 
@@ -42,9 +51,13 @@ class Redactor:
 
 
 class Formatter(logging.Formatter):
-    def __init__(self, style: str, redact: Redactor, prompts: bool = False) -> None:
+    """`style` is json, text, or terminal: text that is aligned, with colours where `coloured`."""
+
+    def __init__(self, style: str, redact: Redactor, prompts: bool = False, coloured: bool = False) -> None:
         super().__init__()
         self._json = style == "json"
+        self._terminal = style == "terminal"
+        self._coloured = coloured
         self._redact = redact
         self._prompts = prompts
 
@@ -60,9 +73,27 @@ class Formatter(logging.Formatter):
             fields["exception"] = self._exception(record.exc_info[1], record.exc_info[2])
         if self._json:
             return self._redact(orjson.dumps(fields, default=str).decode())
+        if self._terminal:
+            return self._for_people(record, fields)
         rest = " ".join(f"{key}={value}" for key, value in list(fields.items())[4:])
         line = f"{fields['time']} {fields['level']:7} {fields['message']} {rest}".rstrip()
         return self._redact(line.replace("\n", "\\n"))
+
+    def _for_people(self, record: logging.LogRecord, fields: dict[str, Any]) -> str:
+        """The local time, the level and the message in columns, then the fields. Colours come after the secrets are
+        gone, since an escape sequence in between would hide one."""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        message = self._plain(fields["message"]).ljust(MESSAGE)
+        rest = [self._plain(f"{key}={value}").partition("=") for key, value in list(fields.items())[4:]]
+        shown = " ".join(f"{self._colour(DIM, f'{key}{equals}')}{value}" for key, equals, value in rest)
+        level = self._colour(COLOURS.get(record.levelno, ""), fields["level"].ljust(LEVEL))
+        return f"{self._colour(DIM, clock)} {level} {message} {shown}".rstrip()
+
+    def _plain(self, text: str) -> str:
+        return self._redact(CONTROLS.sub(lambda found: repr(found[0])[1:-1], text))
+
+    def _colour(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
 
     def _message(self, record: logging.LogRecord) -> str:
         args = record.args
@@ -81,14 +112,25 @@ class Formatter(logging.Formatter):
 def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Takes over the process's root logger; for `dragoman serve`, not for an application that embeds the gateway."""
     verbose = config.level == "debug"
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(Formatter(config.format, Redactor(secrets), config.prompts))
+    stream = stream or sys.stderr
+    terminal = stream.isatty()
+    style: str = config.format or ("text" if terminal else "json")
+    coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    handler = logging.StreamHandler(stream)
+    style = "terminal" if terminal and style == "text" else style
+    handler.setFormatter(Formatter(style, Redactor(secrets), config.prompts, coloured))
+    begins.disabled = not (terminal or verbose if config.begins is None else config.begins)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())
     logging.getLogger("asyncio").setLevel(max(root.level, logging.WARNING))
     # broken HTTP of an upstream or a client is not our error
     logging.getLogger("aiohttp").setLevel(logging.DEBUG if verbose else logging.CRITICAL)
+
+
+def begin_line(fields: dict[str, Any]) -> None:
+    """Logs one line when a model server is asked, unless `begins` is disabled; None values are left out."""
+    begins.info("asked", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
 
 
 def request_line(level: int, fields: dict[str, Any]) -> None:

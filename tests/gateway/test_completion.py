@@ -1,0 +1,74 @@
+"""The completion of shells, asked of the shells themselves."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dragoman.gateway.cli import main
+from dragoman.gateway.command_line import COMMANDS, SHELLS
+from dragoman.gateway.completion import script
+
+PRINT = '_dragoman\nprintf "%s\\n" "${COMPREPLY[@]}"'
+CASES = [
+    ("dragoman ", {"serve", "check", "doctor", "config", "completion"}),
+    ("dragoman che", {"check"}),
+    ("dragoman doctor --", {"--config", "--backend", "--model", "--preset"}),
+    ("dragoman config ", {"example", "schema"}),
+    ("dragoman completion f", {"fish"}),
+    ("dragoman serve --preset v", {"vllm"}),
+    ("dragoman check --port 1 --no-s", {"--no-secrets"}),
+]
+
+
+def shell(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name}")
+    return found
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(("line", "offered"), CASES)
+def test_bash_offers_what_fits(line: str, offered: set[str], tmp_path: Path) -> None:
+    words = line.split(" ")
+    ask = f"COMP_WORDS=({' '.join(word or chr(39) * 2 for word in words)})\nCOMP_CWORD={len(words) - 1}\n"
+    printed = run(shell("bash"), "-c", script("bash") + ask + PRINT, cwd=tmp_path)
+    assert offered <= set(printed.split())
+    assert all(word.startswith(words[-1]) for word in printed.split())
+
+
+def test_bash_offers_files_where_a_file_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").touch()
+    ask = "COMP_WORDS=(dragoman serve --config gat)\nCOMP_CWORD=3\n"
+    assert run(shell("bash"), "-c", script("bash") + ask + PRINT, cwd=tmp_path) == "gateway.yaml\n"
+
+
+@pytest.mark.parametrize(("line", "offered"), CASES)
+def test_fish_offers_what_fits(line: str, offered: set[str], tmp_path: Path) -> None:
+    printed = run(shell("fish"), "-N", "-c", f"{script('fish')}\ncomplete -C '{line}'", cwd=tmp_path)
+    assert offered <= {each.split("\t")[0] for each in printed.splitlines()}
+
+
+def test_zsh_reads_its_script(tmp_path: Path) -> None:
+    (tmp_path / "_dragoman").write_text(script("zsh"), encoding="utf-8")
+    program = "autoload -Uz compinit; compinit -D -u; source ./_dragoman; whence -w _dragoman"
+    assert run(shell("zsh"), "-f", "-c", program, cwd=tmp_path) == "_dragoman: function\n"
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_the_command_prints_a_script_that_knows_every_option(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", name]) == 0
+    printed = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.name in printed
+        for option in command.options:
+            assert option.name.removeprefix("--") in printed
