@@ -59,7 +59,9 @@ def test_what_the_package_needs_is_locked() -> None:
     assert names(described["dependencies"]) | {"uvloop"} <= set(locked("core"))
     extras = described["optional-dependencies"]
     tested = [
-        requirement for extra in ("dev", "otel", "tokenizer", "triton", "uvloop") for requirement in extras[extra]
+        requirement
+        for extra in ("dev", "otel", "postgres", "tokenizer", "triton", "uvloop")
+        for requirement in extras[extra]
     ]
     assert names(described["dependencies"]) | names(tested) <= set(locked("dev"))
 
