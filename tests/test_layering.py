@@ -96,11 +96,12 @@ ROOMS = {
     "config": ("", "the configuration is what everything else is built from"),
     "telemetry": ("config", "it takes values: what a call or a key is, its callers know"),
     "keys": ("config telemetry", "keys are checked before there is a call"),
-    "calls": ("config telemetry keys", "a call is the same whether a process, a test or the doctor runs it"),
+    "store": ("config telemetry", "it keeps values: what a call or an answer is, its callers know"),
+    "calls": ("config telemetry keys store", "a call is the same whether a process, a test or the doctor runs it"),
     "factory": ("config telemetry keys", "backends are built before there is anything to serve"),
     "doctor": ("config telemetry keys factory calls", "it examines backends without serving"),
-    "serve": ("config telemetry keys factory calls", "the process serves; commands start it"),
-    "cli": ("config telemetry keys factory calls doctor serve", "the command is at the top"),
+    "serve": ("config telemetry keys store factory calls", "the process serves; commands start it"),
+    "cli": ("config telemetry keys store factory calls doctor serve", "the command is at the top"),
     "__main__": ("cli", "it only starts the command"),
 }
 
@@ -303,6 +304,7 @@ def test_every_pure_module_of_backends_exists() -> None:
         ("backends.triton.client", "from dragoman.gateway.config import Config", "one way"),
         ("gateway.websocket", "import dragoman.translators.responses", "registry"),
         ("gateway.store.memory", "from dragoman.translators.messages import PROTOCOL", "registry"),
+        ("gateway.store.store", "from dragoman.gateway.calls.call import Call", "keeps values"),
         ("gateway.config.schema", "from dragoman.gateway.telemetry.logs import log", "built from"),
         ("gateway.telemetry.tracing", "from dragoman.gateway.calls.call import Call", "takes values"),
         ("gateway.telemetry.tracing", "if TYPE_CHECKING:\n    from ..calls.call import Call", "takes values"),
