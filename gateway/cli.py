@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,11 @@ def check(config: Config, secrets: Secrets, _: Reread) -> int:
 def validate(config: Config, secrets: Secrets) -> None:
     """Opens the backends without contacting them: a wrong preset, setting or certificate shows only there."""
     from dragoman.gateway.factory import open_backends
+    from dragoman.gateway.serve.app import open_store
     from dragoman.gateway.serve.tls import for_clients
 
     open_backends(config, secrets)
+    open_store(config, replace(secrets, seal_keys=secrets.seal_keys or ("made at the start",)), None)
     for_clients(config.tls)
 
 
@@ -144,6 +147,8 @@ def effective(config: Config, secrets: Secrets) -> str:
     for backend in content["backends"]:
         backend["url"] = mask_url(backend["url"])
         backend["settings"] = mask_settings(backend["settings"])
+    if content["store"]["url"]:
+        content["store"]["url"] = mask_url(content["store"]["url"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     text += (
         f"# client keys: {len(secrets.client_keys)}" + (" (****)" if secrets.client_keys else ", loopback only") + "\n"

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from dragoman.backends.base import Backend, Prepared
+from dragoman.backends.base import Backend, Flow, Prepared, Sink, nothing
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer
@@ -31,7 +31,7 @@ from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Request
+from dragoman.translators.ir import Event, Finished, Request, Started, StopReason
 
 COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
 
@@ -105,7 +105,17 @@ class Phases:
             # the answer is complete: what broke afterwards changes nothing for the client
             log.warning("the backend failed after a finished answer", exc_info=error)
 
-    async def _ask(self, backend: Backend, prepared: Prepared, answer: Answer) -> None:
+    async def warm(self, call: Call) -> None:
+        """In place of an answer: one token is asked for and not shown, so that the server's cache holds the prompt."""
+        answer, prepared = call.answer, _prepared(call)
+        assert answer is not None
+        prepared.limit(1)
+        unseen = Unseen(answer)
+        await self._ask(_backend(call), prepared, unseen)
+        if unseen.finished is not None:
+            answer.feed([Started(), Finished(StopReason.STOP, unseen.finished.usage)])
+
+    async def _ask(self, backend: Backend, prepared: Prepared, answer: Sink) -> None:
         """A backend that fell asleep before it was asked is woken once, if that is allowed."""
         try:
             await backend.stream(prepared, answer)
@@ -114,6 +124,32 @@ class Phases:
                 raise
             await self._gate.admit(backend, prepared.request.model)
             await backend.stream(prepared, answer)
+
+
+class Unseen:
+    """A sink whose answer nobody sees; everything but the events passes through."""
+
+    def __init__(self, outer: Sink) -> None:
+        self.finished: Finished | None = None
+        self.touched = False
+        self.on_writable: Callable[[], object] = nothing  # it is never full
+        self.prompt_size = outer.prompt_size
+        self.note = outer.note
+        self._outer = outer
+
+    @property
+    def on_left(self) -> Callable[[], object]:
+        return self._outer.on_left
+
+    @on_left.setter
+    def on_left(self, callback: Callable[[], object]) -> None:
+        self._outer.on_left = callback
+
+    def feed(self, events: Sequence[Event]) -> Flow:
+        self.touched = True
+        if isinstance(last := events[-1], Finished):
+            self.finished = last
+        return Flow.MORE
 
 
 @contextlib.asynccontextmanager

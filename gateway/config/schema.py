@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 PREFIX = "DRAGOMAN_"
@@ -143,11 +143,38 @@ class Timeouts(Section):
     drain: Annotated[float, Field(ge=0, le=86_400)] = 600
 
 
+class StoreConfig(Section):
+    url: str | None = None
+    age: Annotated[float, Field(gt=0)] = 86_400
+    bytes: Annotated[int, Field(ge=1_048_576)] = 1024**3
+    sealed: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, values: Any) -> Any:
+        """`store: off` alone; YAML reads that word as False."""
+        return {"url": values} if values is False or isinstance(values, str) else values
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        known = value in (None, "off", "memory") or str(value).startswith(("sqlite:", "postgresql://"))
+        if not known or value == "sqlite:":
+            raise ValueError("must be off, memory, sqlite:PATH or postgresql://HOST/DATABASE")
+        return value
+
+
 class Limits(Section):
     body_bytes: Annotated[int, Field(ge=1024)] = 64 * 1024 * 1024
     json_depth: Annotated[int, Field(ge=4, le=500)] = 64
     json_values: Annotated[int, Field(ge=1024)] = 500_000
     tools: Annotated[int, Field(ge=0)] = 1024
+    sockets: Annotated[int, Field(ge=0)] = 256
 
 
 class PoolConfig(Section):
@@ -222,6 +249,7 @@ class Config(BaseSettings):
     no_auth: bool = False
     seal_keys_file: Path | None = None
     state_dir: Path | None = None
+    store: StoreConfig = StoreConfig()
     metrics_public: bool = False
     log: LogConfig = LogConfig()
 
@@ -246,6 +274,8 @@ class Config(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         self._one_local_model()
+        if self.store.url == "memory" and self.workers > 1:
+            raise ValueError("store.url: workers do not share their memory; use sqlite:PATH")
         names = [backend.name for backend in self.named_backends]
         if doubled := sorted({name for name in names if name and names.count(name) > 1}):
             raise ValueError(f"backends: the name {doubled[0]!r} is used twice")

@@ -42,7 +42,7 @@ class Middleware:
         request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         headers: dict[str, str] = {}
         try:
-            request[CLIENT] = self._keys.check(request.path, request.headers)
+            self.identify(request)
             handler = await self._routed(request, handler)
             response = await handler(request)
         except Exception as failure:
@@ -55,6 +55,10 @@ class Middleware:
             return response
         self._account(request, error)
         return self._error_response(request, error, headers)
+
+    def identify(self, request: web.Request) -> None:
+        """Leaves the client in the request; raises UNAUTHENTICATED."""
+        request[CLIENT] = self._keys.check(request.path, request.headers)
 
     async def before_head(self, _request: web.Request, response: web.StreamResponse) -> None:
         """For every answer, streamed or whole. While the gateway drains, each connection ends with the answer it

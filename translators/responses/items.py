@@ -24,6 +24,7 @@ from dragoman.translators.protocol import Context, Json
 from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
+from dragoman.translators.responses.state import item_words
 from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
@@ -278,7 +279,7 @@ class Items:
 
     def _reference(self, item: Json, path: str) -> None:
         name = expect_text(item, "id", path)
-        raise invalid(f"Item with id '{name[:64]}' not found: this gateway keeps no items.", f"{path}.id")
+        raise invalid(item_words(name), f"{path}.id")
 
     def _compaction_trigger(self, item: Json, path: str) -> None:
         raise unsupported(f"{path}.type", "Compaction on request is not supported by this gateway.")

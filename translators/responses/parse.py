@@ -20,12 +20,13 @@ from dragoman.translators.responses import schema, tool_choice, tools
 from dragoman.translators.responses.items import Items
 from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.schema import CreateResponse, TextConfig
+from dragoman.translators.responses.state import not_found
 from dragoman.translators.responses.stream import ResponsesStream
 from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
-_NOT_HERE = ("conversation", "prompt", "context_management", "moderation", "multi_agent")
+_NOT_HERE = ("prompt", "context_management", "moderation", "multi_agent")
 _NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image")
 _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
 
@@ -33,7 +34,7 @@ _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
 def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateResponse, body)
-    _refuse(fields)
+    _refuse(fields, context)
     notes = _ignored(fields)
     catalogue = ResponsesCatalogue(context.policy, notes)
     if fields.tools is not None:
@@ -64,7 +65,9 @@ def parse(body: Json, context: Context) -> Turn:
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
     )
-    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context))
+    stream = ResponsesStream(
+        context, _echo(fields, text, thinking, context.stored), catalogue, _options(fields, context)
+    )
     return Turn(request, fields.stream is True, stream, tuple(notes))
 
 
@@ -81,16 +84,15 @@ def _read_items(fields: CreateResponse, catalogue: ResponsesCatalogue, context: 
 # -------------------------------------------------------------------------------------------------- refused and ignored
 
 
-def _refuse(fields: CreateResponse) -> None:
+def _refuse(fields: CreateResponse, context: Context) -> None:
     """Refuses what the API has and this gateway does not."""
     if fields.background:
         raise unsupported("background", "Background mode is not supported by this gateway.", "unsupported_parameter")
-    if fields.previous_response_id is not None:
-        message = (
-            f"Previous response with id '{fields.previous_response_id[:64]}' not found: this gateway keeps no "
-            "responses. Send the whole conversation in 'input'."
-        )
-        raise invalid(message, "previous_response_id", "previous_response_not_found")
+    if fields.previous_response_id and not context.continues:
+        raise not_found(fields.previous_response_id)
+    if fields.conversation not in (None, "", {}):
+        message = "Conversation objects are not kept by this gateway; continue an answer with 'previous_response_id'."
+        raise unsupported("conversation", message, "unsupported_parameter")
     for name in _NOT_HERE:
         if getattr(fields, name) not in (None, [], {}):
             raise unsupported(
@@ -138,7 +140,7 @@ def _logprobs(fields: CreateResponse) -> int | None:
 # ----------------------------------------------------------------------------------------------------------------- echo
 
 
-def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning) -> Json:
+def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning, stored: bool) -> Json:
     """The part of the response object that the request decides. Values that strict readers refuse as null have their
     defaults. `store` and `background` are what is done, not what was asked."""
     out: dict[str, Any] = {
@@ -151,12 +153,12 @@ def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Rea
         "model": fields.model,
         "parallel_tool_calls": fields.parallel_tool_calls is not False,
         "presence_penalty": _or(fields.presence_penalty, 0),
-        "previous_response_id": None,
+        "previous_response_id": fields.previous_response_id or None,
         "prompt_cache_key": fields.prompt_cache_key,
         "reasoning": {"effort": None, "summary": None, **thinking.model_dump(exclude_none=True)},
         "safety_identifier": fields.safety_identifier,
         "service_tier": "default",
-        "store": False,
+        "store": stored,
         "temperature": _or(fields.temperature, 1.0),
         "text": _text_echo(text),
         "tool_choice": tool_choice.echo(fields.tool_choice),
