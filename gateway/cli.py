@@ -12,6 +12,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -119,11 +120,14 @@ def _validate(config: Config, secrets: Secrets, sources: Sources) -> None:
     """Opens the backends without contacting them: a wrong preset, setting or certificate shows only there."""
     from dragoman.gateway.config import ConfigError
     from dragoman.gateway.factory import open_group
+    from dragoman.gateway.serve.app import open_store
     from dragoman.gateway.serve.tls import for_clients
 
     told: list[str] = []
     opening: list[Callable[[], object]] = [partial(for_clients, config.tls)]
     opening += [partial(open_group, config, secrets, each) for each in config.groups]
+    sealed = replace(secrets, seal_keys=secrets.seal_keys or ("made at the start",))
+    opening.append(partial(open_store, config, sealed, None))
     for open_it in opening:
         try:
             open_it()

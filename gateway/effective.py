@@ -26,6 +26,8 @@ def effective(config: Config, secrets: Secrets | None) -> str:
     for backend in content["backends"]:
         backend["url"] = mask_url(backend["url"])
         backend["settings"] = mask_settings(backend["settings"])
+    if content["store"]["url"]:
+        content["store"]["url"] = mask_url(content["store"]["url"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     if secrets is None:
         return text + "# keys, certificates and model folders were not read\n"

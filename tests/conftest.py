@@ -11,15 +11,18 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from dragoman.backends.chat.backend import TRANSPORTS
 from tests.real.components import COMPONENTS
+
+if TYPE_CHECKING:
+    from tests.real.postgres import Postgres
 
 RealComponent = Callable[[str], Path]
 
@@ -90,6 +93,17 @@ def find_component(name: str) -> Path:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres(real_component: RealComponent) -> Iterator["Postgres"]:
+    """A server that runs; each test makes a database of its own in it."""
+    from tests.real.postgres import Postgres
+
+    server = Postgres(real_component("postgres"))
+    server.start()
+    yield server
+    server.remove()
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ async def serving(*arguments: str, **environment: str) -> AsyncIterator[Process]
             *(sys.executable, "-m", "dragoman.gateway.cli", "serve", "--port", "0", *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
-            env={**os.environ, **environment},
+            env={"DRAGOMAN_STORE__URL": "off", **os.environ, **environment},  # nothing into the home of who runs tests
         )
         try:
             yield Process(child, log)

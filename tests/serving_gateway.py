@@ -93,6 +93,7 @@ async def over(*urls: str, secrets: Secrets | None = None, **settings: Any) -> A
     """Several addresses are the pool `p` of backends `b0`, `b1` …; one is the backend `b0`. `backend` holds what the
     configuration says of each."""
     options = settings.pop("backend", {})
+    settings.setdefault("store", {"url": "off"})
     pool = {"pool": "p"} if len(urls) > 1 else {}
     config = Config(
         backends=[{"url": url, "name": f"b{place}", **pool, **options} for place, url in enumerate(urls)], **settings

@@ -42,6 +42,8 @@ class Context:
     seal: Callable[[str], str] | None = None
     open: Callable[[str], str | None] | None = None
     framing: Framing = SSE
+    continues: bool = False  # the earlier answer that the body names is in its input already
+    stored: bool = False  # the answer will be kept
 
 
 class Stream(Interface):
@@ -127,6 +129,48 @@ class Count:
     body: Callable[[int], Json]
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """How a protocol's clients keep conversations at the gateway. A conversation is a list of items, those of requests
+    (`own_items`, which gives each an id, made of a seed where it has none) and those of answers (`items`, of a whole
+    answer)."""
+
+    previous: Callable[[Json], str | None]  # the id of the answer that a body continues
+    continued: Callable[[Json, Sequence[Json]], Json]  # the body with earlier items before its own
+    references: Callable[[Json], list[str]]  # ids of stored items in a body
+    resolved: Callable[[Json, Mapping[str, Json]], Json]  # the body with those items that were found
+    own_items: Callable[[Json, str], list[Json]]
+    items: Callable[[Json], list[Json]]
+    stores: Callable[[Json], bool]  # whether the client wants the answer to be kept
+    unstored: Callable[[Stream], list[bytes]]  # the end of a stream again, saying that the answer was not kept
+    not_found: Callable[[str], GatewayError]  # what a body continues
+    unknown_item: Callable[[str], GatewayError]  # that a body names
+    resource: StoredAnswers
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswers:
+    """How stored answers are shown. `page` takes the request's own items and the parameters of the query."""
+
+    shown: Callable[[Json, Sequence[Json]], Json]
+    page: Callable[[Sequence[Json], Mapping[str, str]], Json]
+    deleted: Callable[[str], Json]
+    unknown: Callable[[str], GatewayError]
+    refused: Callable[[Mapping[str, str]], None]  # raises for what a query may not ask of a stored answer
+    cancelled: Callable[[str], GatewayError]  # there is nothing that could be cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """How a protocol is spoken over a WebSocket. `request` gives the body of the call that a message asks for, and
+    raises for one that asks for none; `lane`: a name that each event of the answer repeats; `error` is a refusal, with
+    its status and body over HTTP."""
+
+    request: Callable[[Json], Json]
+    lane: Callable[[Json], str | None]
+    error: Callable[[int, Json], Json]
+
+
 class ListedModel(Interface):
     """A model as a list names it. `created` is in Unix seconds, `window` in tokens, None where it is unknown."""
 
@@ -190,4 +234,6 @@ class Protocol:
     refusal: Callable[[PlainError], Json]
     claims: Callable[[str, Mapping[str, str]], bool] = claims_nothing
     count: Count | None = None
+    state: State | None = None
+    socket: Socket | None = None
     schema: Callable[[], Json] | None = None

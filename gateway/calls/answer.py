@@ -50,6 +50,8 @@ class Answer:
         self.gaps = [0] * (len(GAPS) + 1)  # between reads, by bucket
         self.gap_seconds = 0.0
         self.notes: list[Note] = []
+        self.holds = False  # the end is held until `release`
+        self.held: list[bytes] | None = None
         self._counted = turn.counted
         self._stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
         self._loop = asyncio.get_running_loop()
@@ -72,8 +74,14 @@ class Answer:
                 self.gaps[bisect_left(GAPS, gap)] += 1
                 self.gap_seconds += gap
             self.last_at = now
-            flow = self._deliver(self.stream.feed(events), now)
-            if type(last := events[-1]) is Finished:
+            last = events[-1]
+            if type(last) is Finished and self.holds:
+                if before := events[:-1]:
+                    flow = self._deliver(self.stream.feed(before), now)
+                self.held = self.stream.feed([last])
+            else:
+                flow = self._deliver(self.stream.feed(events), now)
+            if type(last) is Finished:
                 self.finished = last
         return ENOUGH if (stage is not None and stage.enough) or self.gone_at is not None else flow
 
@@ -86,6 +94,12 @@ class Answer:
         counted, self._counted = self._counted, None
         if counted is not None:
             counted(tokens)
+
+    def release(self, frames: list[bytes] | None = None) -> None:
+        """Sends the end that was held, or `frames` in place of it."""
+        held, self.held = self.held, None
+        if held is not None and self.gone_at is None:
+            self._deliver(held if frames is None else frames, self._loop.time())
 
     def note(self, note: Note) -> None:
         self.notes.append(note)
@@ -172,7 +186,7 @@ class StreamedAnswer(Answer):
         """Sends the head when the answer was held long enough, then a keepalive after each silence."""
         now = self._loop.time()
         due = self._written_at + self._keepalive
-        if self.state is AnswerState.ENDED:
+        if self.state is AnswerState.ENDED or self.held is not None:
             return
         if self.state is AnswerState.HELD and now < self._head_due:
             due = min(self._head_due, now + self._keepalive)

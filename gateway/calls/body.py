@@ -49,6 +49,12 @@ class BodyReader:
             message = f"The request body {fault} within {self._within:g} seconds."
             raise invalid(message, code="request_timeout") from None
 
+    async def parse(self, raw: bytes) -> Body:
+        """A body that has arrived already, such as a message of a WebSocket."""
+        if len(raw) > self._limits.body_bytes:
+            raise too_large(self._limits.body_bytes)
+        return await self._in_turns(parse_object(raw, self._limits))
+
     async def _in_turns(self, steps: Steps[T]) -> T:
         try:
             _advance(steps)

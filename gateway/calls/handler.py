@@ -13,7 +13,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 
 from aiohttp import web
@@ -24,15 +23,17 @@ from dragoman.gateway.calls.admission import Admission
 from dragoman.gateway.calls.answer import Answer, AnswerState, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call, Ending
-from dragoman.gateway.calls.delivery import EventStream, connection
+from dragoman.gateway.calls.exchange import Exchange, HttpExchange
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
+from dragoman.gateway.calls.memory import Memory, Recollection
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.calls.phases import Phases
-from dragoman.gateway.calls.replies import error_reply, id_headers, json_response, note_headers
+from dragoman.gateway.calls.replies import error_reply, id_headers, note_headers
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
 from dragoman.gateway.keys.reasoning_seal import Sealer
+from dragoman.gateway.store.store import Store
 from dragoman.gateway.telemetry.logs import Redactor, log
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Tracing
@@ -45,18 +46,8 @@ REQUEST_ID = web.RequestKey("request_id", str)
 CLIENT = web.RequestKey("client", Client)
 
 
-@dataclass(slots=True)
-class Exchange:
-    """A call and the HTTP request that it came in; `delivery` is the streamed answer, if it is one."""
-
-    call: Call
-    protocol: Protocol
-    request: web.Request
-    delivery: EventStream | None = None
-
-
 Walk = Callable[[Exchange], Awaitable[None]]
-Reply = Callable[[Exchange], Awaitable[web.StreamResponse]]
+Reply = Callable[[Exchange], Awaitable[None]]
 
 
 class Handler:
@@ -70,6 +61,7 @@ class Handler:
         tracing: Tracing,
         redact: Redactor,
         admission: Admission | None = None,
+        store: Store | None = None,
     ) -> None:
         self._config = config
         self._sealer = sealer
@@ -80,6 +72,7 @@ class Handler:
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.admission = admission or Admission(config.admission, metrics, config.workers)
+        self._memory = Memory(store)
         self._phases = Phases(models, gate, self.images, self.admission)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
@@ -95,23 +88,30 @@ class Handler:
         self.idle.set()
 
     async def handle(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
-        return await self._served(_exchange(protocol, request), self._generate, self._succeed)
+        it = HttpExchange(new_call(protocol, request), protocol, request)
+        await self.serve(it)
+        assert it.response is not None
+        return it.response
+
+    async def serve(self, it: Exchange) -> None:
+        """Answers the call. Cancelled once its client has gone."""
+        await self._served(it, self._generate, self._succeed)
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.StreamResponse:
         """How long a prompt would be: counted by the backend's own tokenizer, else estimated and marked as such."""
-        walk, reply = partial(self._count, count), partial(self._counted, count)
-        return await self._served(_exchange(protocol, request, counts=True), walk, reply)
+        it = HttpExchange(new_call(protocol, request, counts=True), protocol, request)
+        await self._served(it, partial(self._count, count), partial(self._counted, count))
+        assert it.response is not None
+        return it.response
 
-    async def _served(self, it: Exchange, walk: Walk, reply: Reply) -> web.StreamResponse:
-        call, client = it.call, connection(it.request)
+    async def _served(self, it: Exchange, walk: Walk, reply: Reply) -> None:
+        call = it.call
         self.calls.add(call)
         self.idle.clear()
         self._access_log.arrived(call)
-        client.on_lost = partial(self._lost, call)
-        if it.request.transport is None:  # it was lost before there was anybody to be told
-            self._lost(call)
+        it.when_lost(partial(self._lost, call))
         try:
-            return await self._answered(it, walk, reply)
+            await self._answered(it, walk, reply)
         except asyncio.CancelledError:
             self._access_log.left(call)
             raise
@@ -119,7 +119,7 @@ class Handler:
             log.exception("an answer of %s could not be ended", call.route)
             raise
         finally:
-            client.on_lost = nothing
+            it.when_lost(nothing)
             if call.answer is not None:
                 call.answer.close()
             self.calls.discard(call)
@@ -138,26 +138,45 @@ class Handler:
         """Up to the end of the backend's work; raises whatever went wrong."""
         call, phases = it.call, self._phases
         body = await self._receive(it)
-        turn = it.protocol.parse(body, self._context(it))
+        recalled = await self._recalled(it, body)
+        turn = it.protocol.parse(body if recalled is None else recalled.body, self._context(it, recalled))
         del body  # a long stream need not keep it
         answer = self._answer(it, turn)
+        if recalled is not None and not (recalled.stores or it.remembers):
+            recalled = None  # a long stream need not keep it
+        if recalled is not None:
+            recalled.body = {}
+            if not it.remembers:
+                recalled.earlier = []
+            answer.holds = recalled.stores
         phases.authorize(call, free=bool(turn.events))
         if turn.events:
             answer.feed(turn.events)
-            return
-        await phases.route(call)
-        await phases.inline(call)
-        await phases.prepare(call)
-        await phases.fit(call)
-        async with phases.place(call):
-            await self._access_log.asked(call, phases.answer(call))
+        else:
+            await phases.route(call)
+            await phases.inline(call)
+            await phases.prepare(call)
+            await phases.fit(call)
+            async with phases.place(call):
+                await self._access_log.asked(call, phases.answer(call))
+        if recalled is not None and call.finished:
+            stored = await self._memory.keep(call, recalled, answer)
+            if it.remembers:
+                it.remember(recalled.remembered(answer.body(), stored))
+
+    async def _recalled(self, it: Exchange, body: Json) -> Recollection | None:
+        """With what the call continues, for protocols whose clients keep conversations here."""
+        if it.protocol.state is None:
+            return None
+        return await self._memory.recall(it.call, it.protocol.state, body, it.last, it.remembers)
 
     async def _count(self, count: Count, it: Exchange) -> None:
         """As `_generate`, up to the length of the prompt, which is not judged by the context window."""
         call, phases = it.call, self._phases
         body = await self._receive(it)
-        call.request = count.parse(body, self._context(it))
-        del body
+        recalled = await self._recalled(it, body)
+        call.request = count.parse(body if recalled is None else recalled.body, self._context(it, recalled))
+        del body, recalled
         phases.authorize(call, free=True)
         await phases.route(call)
         await phases.inline(call)
@@ -167,13 +186,13 @@ class Handler:
     async def _receive(self, it: Exchange) -> Json:
         if self.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
-        body, mended = await self._bodies.read(it.request)
+        body, mended = await it.body(self._bodies)
         it.call.notes.extend(mended)
         it.call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         return body
 
-    def _context(self, it: Exchange) -> Context:
+    def _context(self, it: Exchange, recalled: Recollection | None) -> Context:
         headers = {name.lower(): value for name, value in it.call.headers.items()}
         headers["x-request-id"] = it.call.request_id
         return Context(
@@ -183,6 +202,9 @@ class Handler:
             policy=self._policy,
             seal=self._sealer.seal,
             open=self._sealer.open,
+            framing=it.framing,
+            continues=recalled is not None and recalled.previous is not None,
+            stored=recalled is not None and recalled.stores,
         )
 
     def _answer(self, it: Exchange, turn: Turn) -> Answer:
@@ -190,25 +212,24 @@ class Handler:
         call.request, call.streaming = turn.request, turn.streaming
         call.notes.extend(turn.notes)
         if turn.streaming:
-            it.delivery = EventStream(it.request, partial(self._head, call))
-            call.answer = StreamedAnswer(turn, call.give_up, it.delivery, self._config.timeouts, call.accepted)
+            delivery = it.delivery(partial(self._head, call))
+            call.answer = StreamedAnswer(turn, call.give_up, delivery, self._config.timeouts, call.accepted)
         else:
             call.answer = Answer(turn, call.give_up)
         return call.answer
 
     # ------------------------------------------------------------------------------------------------------ the replies
 
-    async def _answered(self, it: Exchange, walk: Walk, reply: Reply) -> web.StreamResponse:
+    async def _answered(self, it: Exchange, walk: Walk, reply: Reply) -> None:
         try:
             await self._walked(it.call, walk(it))
-            response = await reply(it)
+            await reply(it)
         except Exception as error:
             if _has_gone(it.call):
                 raise asyncio.CancelledError from None
-            response = await self._fail(it, self._expected(it.call, error))
+            await self._fail(it, self._expected(it.call, error))
         if _has_gone(it.call):
             raise asyncio.CancelledError
-        return response
 
     async def _walked(self, call: Call, walk: Awaitable[None]) -> None:
         """Raises why the call has no answer: what went wrong, or what has ended it from outside."""
@@ -228,36 +249,38 @@ class Handler:
             Kind.BACKEND_FAILED, "The model server ended its answer without saying why.", source="backend"
         )
 
-    async def _succeed(self, it: Exchange) -> web.StreamResponse:
+    async def _succeed(self, it: Exchange) -> None:
         call, answer = it.call, it.call.answer
         assert answer is not None
         assert answer.finished is not None
         reason = answer.finished.reason
         call.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
         call.status = 200
-        if it.delivery is not None and isinstance(answer, StreamedAnswer):
+        if isinstance(answer, StreamedAnswer):
             await answer.finish()
-            return it.delivery.response
-        return json_response(200, answer.body(), self._head(call))
+            await it.streamed()
+        else:
+            await it.whole(200, answer.body(), self._head(call))
 
-    async def _counted(self, count: Count, it: Exchange) -> web.StreamResponse:
+    async def _counted(self, count: Count, it: Exchange) -> None:
         call = it.call
         assert call.tokens is not None
         call.outcome, call.status = "counted", 200
         estimated = {"x-dragoman-estimated": "input_tokens"} if call.estimates else {}
-        return json_response(200, count.body(call.tokens), self._head(call) | estimated)
+        await it.whole(200, count.body(call.tokens), self._head(call) | estimated)
 
-    async def _fail(self, it: Exchange, error: GatewayError) -> web.StreamResponse:
+    async def _fail(self, it: Exchange, error: GatewayError) -> None:
         call, answer = it.call, it.call.answer
         call.error = error
         call.outcome = "failed" if error.kind.status >= 500 else "refused"
-        if it.delivery is not None and isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
+        if isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
             call.status = 200
             await answer.fail(error)
-            return it.delivery.response
+            await it.streamed()
+            return
         reply = error_reply(it.protocol, error, call.request_id)
         call.status = reply.status
-        return json_response(reply.status, reply.body, {**self._head(call), **reply.headers})
+        await it.whole(reply.status, reply.body, {**self._head(call), **reply.headers})
 
     def _expected(self, call: Call, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):
@@ -271,10 +294,11 @@ class Handler:
         return id_headers(call.request_id) | note_headers(notes)
 
 
-def _exchange(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Exchange:
+def new_call(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Call:
+    """A call that this task answers; its client and its headers are those of the request."""
     task = asyncio.current_task()
     assert task is not None
-    call = Call(
+    return Call(
         protocol.name,
         protocol.path,
         id=secrets.token_hex(16),
@@ -285,7 +309,6 @@ def _exchange(protocol: Protocol, request: web.Request, *, counts: bool = False)
         give_up=task.cancel,
         counts=counts,
     )
-    return Exchange(call, protocol, request)
 
 
 def _has_gone(call: Call) -> bool:

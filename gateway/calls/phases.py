@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
-from dragoman.backends.base import Backend, Prepared
+from dragoman.backends.base import Backend, Prepared, Sink
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer
@@ -105,7 +105,7 @@ class Phases:
             # the answer is complete: what broke afterwards changes nothing for the client
             log.warning("the backend failed after a finished answer", exc_info=error)
 
-    async def _ask(self, backend: Backend, prepared: Prepared, answer: Answer) -> None:
+    async def _ask(self, backend: Backend, prepared: Prepared, answer: Sink) -> None:
         """A backend that fell asleep before it was asked is woken once, if that is allowed."""
         try:
             await backend.stream(prepared, answer)

@@ -25,6 +25,7 @@ from dragoman.gateway.config.sections import (
     ModelRule,
     PolicyConfig,
     PoolConfig,
+    StoreConfig,
     Timeouts,
     Tls,
 )
@@ -180,6 +181,12 @@ class Config(BaseSettings):
         "~/.local/state/dragoman.",
         examples=["/var/lib/dragoman"],
     )
+    store: StoreConfig = Field(
+        StoreConfig(),
+        description="Answers that clients come back to, by `previous_response_id` or at /v1/responses/ID "
+        "(docs/state.md). Nothing is kept of a request with `store: false`, and nobody finds what another key has "
+        "kept.",
+    )
     metrics_public: bool = Field(False, description="Leaves /metrics open even if there are keys.")
     log: LogConfig = Field(LogConfig(), description="The log, on standard error.")
 
@@ -196,7 +203,7 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        faults = [*self._one_local_model(), *self._backend_names(), *self._model_names()]
+        faults = [*self._one_local_model(), *self._backend_names(), *self._model_names(), *self._one_memory()]
         if faults:
             raise Inconsistent(faults)
         return self
@@ -251,6 +258,10 @@ class Config(BaseSettings):
         for key, reason in effective._one_local_model():
             raise ConfigError(f"configuration: {key[0]}: {reason}")
         return effective
+
+    def _one_memory(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        if self.store.url == "memory" and self.workers > 1:
+            yield ("store", "url"), "workers do not share their memory; use sqlite:PATH"
 
     def _one_local_model(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if self.workers > 1 and any(each.url.startswith(DEFAULT_BACKEND) for each in self.named_backends):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dragoman.gateway.config.fields import Bytes, Host, Name, Origin, Seconds, Section, Tokens, Unit, Variable, Window
 
@@ -213,6 +213,11 @@ class Limits(Section):
         "twenty thousand.",
     )
     tools: Annotated[int, Field(ge=0)] = Field(1024, description="Tools in one request.")
+    sockets: Annotated[int, Field(ge=0)] = Field(
+        256,
+        description="WebSocket connections of one client (by its key), for each worker; further ones are refused with "
+        "429.",
+    )
 
 
 class PoolConfig(Section):
@@ -313,6 +318,47 @@ class ImagesConfig(Section):
         3, description="How many redirects are followed, each to a listed host."
     )
     timeout: Seconds = Field(20, description="How long one image may take, in seconds.")
+
+
+class StoreConfig(Section):
+    url: str | None = Field(
+        None,
+        description="Where: off, memory (gone with the process, for one worker), sqlite:PATH (one machine) or "
+        "postgresql://HOST/DATABASE (any number of gateways; the extra `postgres`). A password belongs into "
+        "DRAGOMAN_STORE__URL or a passfile. Not set: answers.db in the state directory on loopback, off where other "
+        "machines can connect.",
+        examples=["sqlite:/var/lib/dragoman/answers.db"],
+    )
+    age: Annotated[float, Field(gt=0), Unit("seconds")] = Field(
+        86_400, description="Seconds after which a conversation that nothing was added to is deleted."
+    )
+    bytes: Annotated[int, Field(ge=1_048_576), Unit("bytes")] = Field(
+        1024**3,
+        description="Bytes of JSON that are kept; beyond them the conversations go first that nothing was added to for "
+        "longest.",
+    )
+    sealed: bool = Field(
+        False, description="Encrypts what is kept, with the keys that also seal reasoning (see seal_keys_file)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, values: Any) -> Any:
+        """`store: off` alone; YAML reads that word as False."""
+        return {"url": values} if values is False or isinstance(values, str) else values
+
+    @field_validator("url", mode="before")
+    @classmethod
+    def _word(cls, value: Any) -> Any:
+        return "off" if value is False else value
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        known = value in (None, "off", "memory") or str(value).startswith(("sqlite:", "postgresql://"))
+        if not known or value == "sqlite:":
+            raise ValueError("must be off, memory, sqlite:PATH or postgresql://HOST/DATABASE")
+        return value
 
 
 class CorsConfig(Section):

@@ -43,10 +43,12 @@ class Bucket:
 
 
 class Client:
-    """The client that a key belongs to. `name` may be logged: given with the key, or the first digits of its hash."""
+    """The client that a key belongs to. `name` may be logged: given with the key, or the first digits of its hash.
+    `owner` is the whole hash, by which what the client keeps here is told from others'."""
 
-    def __init__(self, name: str = "", grant: Grant | None = None, workers: int = 1) -> None:
+    def __init__(self, name: str = "", grant: Grant | None = None, workers: int = 1, owner: str = "") -> None:
         self.name = name
+        self.owner = owner
         self._grant = grant or Grant()
         self._requests = Bucket(self._grant.rpm / workers) if self._grant.rpm else None
         self._tokens = Bucket(self._grant.tpm / workers) if self._grant.tpm else None
@@ -152,7 +154,7 @@ class Keys:
             clients[digest] = (
                 old
                 if old is not None and old[0] == grant
-                else (grant, Client(grant.name or f"key-{digest.hex()[:8]}", grant, self._workers))
+                else (grant, Client(grant.name or f"key-{digest.hex()[:8]}", grant, self._workers, digest.hex()))
             )
         self._clients = clients
 

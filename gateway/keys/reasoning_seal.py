@@ -30,16 +30,19 @@ _KEY_FILE = "seal.key"
 
 
 class Sealer:
-    """`keys` are secrets of any length with enough entropy; each is hashed to an AES-256-SIV key."""
+    """`keys` are secrets of any length with enough entropy; each is hashed to an AES-256-SIV key. What was sealed for
+    one `purpose` cannot be opened for another. `most`: bytes of what is opened."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], purpose: bytes = _PURPOSE, most: int = MAX_OPENED) -> None:
         if not keys:
             raise ValueError("a sealer needs a key")
-        self._ciphers = [AESSIV(hashlib.sha512(_PURPOSE + key.encode()).digest()) for key in keys]
+        self._purpose = purpose
+        self._most = most
+        self._ciphers = [AESSIV(hashlib.sha512(purpose + key.encode()).digest()) for key in keys]
 
     def seal(self, text: str) -> str:
         # level 1 compresses thoughts to a third, and the largest must not hold up the loop
-        sealed = self._ciphers[0].encrypt(zlib.compress(text.encode("utf-8", "replace"), 1), [_PURPOSE])
+        sealed = self._ciphers[0].encrypt(zlib.compress(text.encode("utf-8", "replace"), 1), [self._purpose])
         return PREFIX + urlsafe_b64encode(sealed).decode()
 
     def open(self, blob: str) -> str | None:
@@ -51,15 +54,15 @@ class Sealer:
             return None
         for cipher in self._ciphers:
             try:
-                return _inflated(cipher.decrypt(sealed, [_PURPOSE]))
+                return _inflated(cipher.decrypt(sealed, [self._purpose]), self._most)
             except (InvalidTag, ValueError, zlib.error):
                 continue
         return None
 
 
-def _inflated(data: bytes) -> str:
+def _inflated(data: bytes, most: int) -> str:
     inflater = zlib.decompressobj()
-    text = inflater.decompress(data, MAX_OPENED)
+    text = inflater.decompress(data, most)
     if inflater.unconsumed_tail:
         raise ValueError("too large")
     return text.decode()

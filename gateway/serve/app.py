@@ -9,6 +9,7 @@ is `open_all`: a server that reloads calls it in a thread, so that streams do no
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import secrets as random
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -24,17 +25,20 @@ from dragoman.backends.pool.pool import Pool
 from dragoman.gateway.calls.handler import Handler
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
-from dragoman.gateway.config import Config
+from dragoman.gateway.calls.socket import Sockets
+from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.factory import as_groups, ingredients, open_group
 from dragoman.gateway.keys.auth import Keys
 from dragoman.gateway.keys.key_file import KeyFile
-from dragoman.gateway.keys.reasoning_seal import Sealer
+from dragoman.gateway.keys.reasoning_seal import MAX_OPENED, Sealer, state_directory
 from dragoman.gateway.keys.secrets import Secrets, read_client_keys
 from dragoman.gateway.serve.cors import Cors
 from dragoman.gateway.serve.endpoints import Endpoints
 from dragoman.gateway.serve.middleware import Middleware, Next
 from dragoman.gateway.serve.models import ModelRoutes
 from dragoman.gateway.serve.operations import OperationRoutes
+from dragoman.gateway.serve.stored import StoredRoutes
+from dragoman.gateway.store.store import Store
 from dragoman.gateway.telemetry.logs import Redactor
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.process_metrics import ProcessMetrics
@@ -50,6 +54,7 @@ RUNNER_OPTIONS: dict[str, Any] = {
     "access_log": None,
     "read_bufsize": 256 * 1024,
 }
+SEALED_STORE = b"dragoman store"  # what is sealed for the store cannot be opened as a client's reasoning
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class Opened:
 
     groups: Sequence[Pool]
     tracing: Tracing
+    store: Store | None = None
     ingredients: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
 
@@ -80,6 +86,7 @@ class Gateway:
         self.gate: Gate = self._open_gate(opened.groups, previous)
         self.models = Models(config, opened.groups)
         self.tracing = opened.tracing
+        self.store = opened.store
         redact = Redactor(secrets.all())
         self.handler: Handler = self._open_handler(secrets, redact, previous)
         self._keys: Keys = Keys(
@@ -93,6 +100,7 @@ class Gateway:
         self._endpoints = Endpoints(protocols)
         cors = Cors(config.cors.origins) if config.cors.origins else None
         self.middleware = Middleware(self._endpoints, self._keys, self.handler, self.metrics, redact, cors)
+        self.sockets = Sockets(self.handler, config, self.middleware.identify)
 
     def _open_gate(self, groups: Sequence[Pool], previous: Gateway | None) -> Gate:
         known = {} if previous is None else previous.gate.groups
@@ -105,12 +113,24 @@ class Gateway:
         # calls that run beside those of the previous gateway share their limits
         same = previous is not None and previous.config.admission == self.config.admission
         admission = previous.handler.admission if previous is not None and same else None
-        return Handler(self.config, self.models, self.gate, self.metrics, sealer, self.tracing, redact, admission)
+        return Handler(
+            self.config,
+            self.models,
+            self.gate,
+            self.metrics,
+            sealer,
+            self.tracing,
+            redact,
+            admission,
+            self.store,
+        )
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Each endpoint once, by its canonical path."""
         for path, protocol in self._endpoints.protocols.items():
             router.add_route("*", path, self._call(protocol))
+            if protocol.state is not None:
+                StoredRoutes(protocol, protocol.state.resource, self.store).add_to(router)
             if protocol.count is not None:
                 count = _post(partial(self.handler.count, protocol, protocol.count))
                 router.add_route("*", f"/v1/{protocol.count.path}", count)
@@ -121,9 +141,11 @@ class Gateway:
         post = _post(partial(self.handler.handle, protocol))
 
         async def call(request: web.Request) -> web.StreamResponse:
-            if request.method == "GET" and request.headers.get("Upgrade", "").lower() == "websocket":
+            if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
+                return await post(request)
+            if protocol.socket is None:
                 raise GatewayError(Kind.UPGRADE, "There is no WebSocket mode here; use POST.", code="upgrade_required")
-            return await post(request)
+            return await self.sockets.serve(protocol, request)
 
         return call
 
@@ -133,6 +155,9 @@ class Gateway:
             ends.push_async_callback(self.tracing.close)
             ends.push_async_callback(self.gate.close)
             ends.push_async_callback(self.models.close)
+            if self.store is not None:
+                ends.push_async_callback(self.store.close)
+                await self.store.start()
             await self.gate.start()
             ends.push_async_callback(ProcessMetrics(self.metrics).close)
             ends.push_async_callback(end, in_background(self._keys.follow(), "key file"))
@@ -182,6 +207,26 @@ def build(
     return app
 
 
+def open_store(config: Config, secrets: Secrets, previous: Store | None) -> Store | None:
+    """The previous one where it is the same. Unless the configuration says otherwise, answers are kept in the state
+    directory by a gateway that only this machine can reach. Raises `ConfigError`."""
+    given = config.store
+    default = f"sqlite:{state_directory(config.state_dir) / 'answers.db'}" if config.loopback else "off"
+    url = given.url or default
+    if url == "off":
+        return None
+    if url.startswith("postgresql:") and importlib.util.find_spec("asyncpg") is None:
+        raise ConfigError("store.url: PostgreSQL needs the extra dragoman[postgres]")
+    if given.sealed and not secrets.seal_keys:
+        raise ConfigError("store.sealed: there is no key to seal with (seal_keys_file)")
+    keys = secrets.seal_keys if given.sealed else ()
+    made_of = (url, given, keys)
+    if previous is not None and previous.made_of == made_of:
+        return previous
+    sealer = Sealer(keys, SEALED_STORE, max(MAX_OPENED, 2 * config.limits.body_bytes)) if keys else None
+    return Store(url, age=given.age, size=given.bytes, sealer=sealer, made_of=made_of)
+
+
 def open_all(config: Config, secrets: Secrets, previous: Gateway | None = None) -> Opened:
     """Every group of servers, the previous one's where it is made of the same. Raises `ConfigError`. Takes seconds
     where packages are imported, and needs no event loop."""
@@ -193,4 +238,5 @@ def open_all(config: Config, secrets: Secrets, previous: Gateway | None = None) 
         else open_group(config, secrets, group)
         for group in config.groups
     ]
-    return Opened(groups, open_tracing(os.environ), made_of)
+    store = open_store(config, secrets, None if previous is None else previous.store)
+    return Opened(groups, open_tracing(os.environ), store, made_of)

@@ -49,7 +49,7 @@ class Middleware:
             return preflight
         headers: dict[str, str] = {}
         try:
-            request[CLIENT] = self._keys.check(request.path, request.headers)
+            self.identify(request)
             handler = await self._routed(request, handler)
             response = await handler(request)
         except Exception as failure:
@@ -62,6 +62,10 @@ class Middleware:
             return response
         self._account(request, error)
         return self._error_response(request, error, headers)
+
+    def identify(self, request: web.Request) -> None:
+        """Leaves the client in the request; raises UNAUTHENTICATED."""
+        request[CLIENT] = self._keys.check(request.path, request.headers)
 
     async def before_head(self, request: web.Request, response: web.StreamResponse) -> None:
         """For every answer, streamed or whole. While the gateway drains, each connection ends with the answer it

@@ -39,11 +39,11 @@ FAILURES = {
     "400": "The request is wrong, too large or too long for the model; `error` says what and where.",
     "401": "A key is needed.",
     "403": "The key may not use this.",
-    "404": "There is no such model or path.",
+    "404": "There is no such model, path or answer.",
     "405": "The path does not take this method.",
     "408": "The request took too long to arrive.",
     "413": "The body is too large.",
-    "426": "There is no WebSocket mode.",
+    "426": "There is no WebSocket mode here.",
     "429": "This client asks too much; `Retry-After` says when to come back.",
     "431": "The request's head is too large.",
     "500": "A fault of the gateway.",
@@ -69,6 +69,8 @@ def describe(protocols: Iterable[Protocol]) -> Json:
         events = {"text/event-stream": {"schema": {"type": "string"}}}
         whole = {"application/json": {"schema": {"type": "object"}}}
         paths[f"/v1/{protocol.path}"] = _post(f"A model call: {name}.", protocol.name, body, {**whole, **events})
+        if protocol.state is not None:
+            paths |= _stored(protocol)
         if protocol.count is not None:
             summary = f"How long the prompt of a call would be: {name}."
             paths[f"/v1/{protocol.count.path}"] = _post(summary, f"{protocol.name}_count", body, whole)
@@ -97,6 +99,20 @@ def describe(protocols: Iterable[Protocol]) -> Json:
             },
         },
         "security": [{"bearer": []}, {"key": []}, {}],
+    }
+
+
+def _stored(protocol: Protocol) -> Json:
+    """What is kept of a call, below its endpoint."""
+    one, name = f"/v1/{protocol.path}/{{id}}", protocol.name
+    kept = _get("An answer that was kept.", f"{name}_kept", None, parameter="id")
+    gone = _get("Deletes an answer that was kept.", f"{name}_delete", None, parameter="id")
+    asked = _get("The items that were asked with it, in pages.", f"{name}_input_items", None, parameter="id")
+    cancel = _get("Refused: nothing runs in the background.", f"{name}_cancel", None, parameter="id")
+    return {
+        one: {**kept, "delete": gone["get"]},
+        f"{one}/input_items": asked,
+        f"{one}/cancel": {"post": cancel["get"]},
     }
 
 

@@ -32,6 +32,7 @@ from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
 from dragoman.gateway.serve.connection import Runner
 from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
 from dragoman.gateway.serve.tls import for_clients
+from dragoman.gateway.store.store import Store
 from dragoman.gateway.telemetry.logs import Redactor, configure, log
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -135,6 +136,10 @@ class Server:
     def config(self) -> Config:
         return self.gateway.config
 
+    @property
+    def store(self) -> Store | None:
+        return self.gateway.store
+
     async def open(self, config: Config, secrets: Secrets) -> None:
         """Starts a generation that takes over; raises `ConfigError` if it cannot, and then nothing has changed."""
         previous = self._generations[-1] if self._generations else None
@@ -153,6 +158,7 @@ class Server:
         if previous is not None:
             generation.gateway.gate.take_over(previous.gateway.gate)
             previous.gateway.handler.leaving = True
+            await previous.gateway.sockets.leave()
             await _stop_listening(previous.runner)  # from here on nobody is met with the older configuration
             previous.retiring = in_background(self._retire(previous), "older generation")
 
@@ -283,6 +289,8 @@ async def announce(
         setup = clients or ClientSetup(address)
         lines = setup.text(await serving.models.example())
         print(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {lines}", flush=True)
+        if (store := serving.store) is not None:
+            print(f"What clients keep here is in {store.place}.", flush=True)
     return None
 
 
@@ -291,6 +299,7 @@ async def drain(gateway: Gateway, runner: web.AppRunner, hurry: asyncio.Future[i
     handler = gateway.handler
     handler.draining = True
     await _stop_listening(runner)
+    await gateway.sockets.leave()
     running = len(handler.calls)
     named = "; ^C again or a second SIGTERM ends the running answers now" if running and hurry is not None else ""
     log.info("draining%s", named, extra={"fields": {"in_flight": running}})

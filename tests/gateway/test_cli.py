@@ -49,6 +49,7 @@ def test_check_prints_a_configuration_that_gives_itself_again_with_secrets_maske
     path.write_text(
         f"port: 9001\nbackends:\n- url: http://gpu:8000/v1\n  name: gpu\n  preset: vllm\n  api_key_file: {key_file}\n"
         "  settings: {extra_body: {api_key: sk-canary-body, n: 1}}\n"
+        "store: postgresql://me:canary@db:5432/answers?password=canary\n"
     )
     monkeypatch.setenv("DRAGOMAN_API_KEYS", "sk-canary-client")
     assert main(["check", "--config", str(path), "--host", "0.0.0.0"]) == 0

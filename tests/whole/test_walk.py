@@ -42,6 +42,7 @@ BESIDE = {
         "backends/watch.py",
         "gateway/calls/answer.py",
         "gateway/calls/delivery.py",
+        "gateway/calls/exchange.py",
         "translators/framing.py",
         "translators/messages/stream.py",
         "translators/parts.py",

@@ -9,13 +9,19 @@ from __future__ import annotations
 from dragoman.translators.ir import Request
 from dragoman.translators.openai.errors import error
 from dragoman.translators.openai.models import MODELS, refusal
-from dragoman.translators.protocol import Context, Count, Json, Protocol
+from dragoman.translators.protocol import Context, Count, Json, Protocol, Socket, State, StoredAnswers
+from dragoman.translators.responses import socket, state
 from dragoman.translators.responses.parse import parse
 from dragoman.translators.responses.schema import CreateResponse
 
 
 def _parse_count(body: Json, context: Context) -> Request:
     return parse(body, context).request
+
+
+def _items(answer: Json) -> list[Json]:
+    items: list[Json] = answer["output"]
+    return items
 
 
 def _count_body(tokens: int) -> Json:
@@ -30,5 +36,26 @@ PROTOCOL = Protocol(
     models=MODELS,
     refusal=refusal,
     count=Count("responses/input_tokens", _parse_count, _count_body),
+    state=State(
+        previous=state.previous,
+        continued=state.continued,
+        references=state.references,
+        resolved=state.resolved,
+        own_items=state.own_items,
+        items=_items,
+        stores=state.stores,
+        unstored=state.unstored,
+        not_found=state.not_found,
+        unknown_item=state.unknown_item,
+        resource=StoredAnswers(
+            shown=state.shown,
+            page=state.page,
+            deleted=state.deleted,
+            unknown=state.unknown,
+            refused=state.refused,
+            cancelled=state.cancelled,
+        ),
+    ),
+    socket=Socket(socket.request, socket.lane, socket.error),
     schema=CreateResponse.model_json_schema,
 )

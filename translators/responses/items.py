@@ -32,6 +32,7 @@ from dragoman.translators.protocol import Context
 from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
+from dragoman.translators.responses.state import item_words
 from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
@@ -310,11 +311,7 @@ class Items:
 
     def _reference(self, item: Given, path: str) -> None:
         name = expect_text(item, "id", path)
-        message = (
-            f"Item with id '{name[:64]}' not found: this gateway keeps no items. Send `store: false`, and the items "
-            "themselves."
-        )
-        raise invalid(message, f"{path}.id")
+        raise invalid(item_words(name), f"{path}.id")
 
     def _compaction_trigger(self, item: Given, path: str) -> None:
         raise unsupported(f"{path}.type", "Compaction on request is not supported by this gateway.")

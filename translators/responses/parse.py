@@ -23,12 +23,13 @@ from dragoman.translators.responses import schema, tool_choice, tools
 from dragoman.translators.responses.items import Items
 from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.schema import CreateResponse, TextConfig
+from dragoman.translators.responses.state import not_found
 from dragoman.translators.responses.stream import ResponsesStream
 from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
-_NOT_HERE = ("conversation", "prompt", "moderation", "multi_agent")
+_NOT_HERE = ("prompt", "moderation", "multi_agent")
 _NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image", "context_management")
 _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
 
@@ -36,7 +37,7 @@ _ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
 def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateResponse, body)
-    _refuse(fields)
+    _refuse(fields, context)
     notes, unread = _ignored(fields), _unread(fields)
     catalogue = ResponsesCatalogue(context.policy, notes, unread)
     if fields.tools is not None:
@@ -71,7 +72,8 @@ def parse(body: Json, context: Context) -> Turn:
         affinity=affinity(fields, context),
     )
     request = _shortest(request) if _prewarms(fields) else request
-    stream = ResponsesStream(context, _echo(fields, text, thinking), catalogue, _options(fields, context, thinking))
+    echo = _echo(fields, text, thinking, context.stored)
+    stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking))
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
@@ -86,16 +88,15 @@ def _read_input(fields: CreateResponse, items: Items) -> None:
 # -------------------------------------------------------------------------------------------------- refused and ignored
 
 
-def _refuse(fields: CreateResponse) -> None:
+def _refuse(fields: CreateResponse, context: Context) -> None:
     """Refuses what the API has and this gateway does not."""
     if fields.background:
         raise unsupported("background", "Background mode is not supported by this gateway.", "unsupported_parameter")
-    if fields.previous_response_id:
-        message = (
-            f"Previous response with id '{fields.previous_response_id[:64]}' not found: this gateway keeps no "
-            "responses. Send `store: false`, and the whole conversation in 'input'."
-        )
-        raise invalid(message, "previous_response_id", "previous_response_not_found")
+    if fields.previous_response_id and not context.continues:
+        raise not_found(fields.previous_response_id)
+    if fields.conversation not in (None, "", {}):
+        message = "Conversation objects are not kept by this gateway; continue an answer with 'previous_response_id'."
+        raise unsupported("conversation", message, "unsupported_parameter")
     for name in _NOT_HERE:
         if getattr(fields, name) not in (None, "", [], {}):
             message = f"The parameter '{name}' is not supported by this gateway."
@@ -158,7 +159,7 @@ def _logprobs(fields: CreateResponse) -> int | None:
 # ----------------------------------------------------------------------------------------------------------------- echo
 
 
-def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning) -> Json:
+def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning, stored: bool) -> Json:
     """The part of the response object that the request decides. Values that strict readers refuse as null have their
     defaults. `store` and `background` are what is done, not what was asked."""
     out: dict[str, Any] = {
@@ -171,12 +172,12 @@ def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Rea
         "model": fields.model,
         "parallel_tool_calls": fields.parallel_tool_calls is not False,
         "presence_penalty": _or(fields.presence_penalty, 0),
-        "previous_response_id": None,
+        "previous_response_id": fields.previous_response_id or None,
         "prompt_cache_key": fields.prompt_cache_key,
         "reasoning": {"effort": None, "summary": None, **schema.said(thinking)},
         "safety_identifier": fields.safety_identifier,
         "service_tier": "default",
-        "store": False,
+        "store": stored,
         "temperature": _or(fields.temperature, 1.0),
         "text": _text_echo(text),
         "tool_choice": tool_choice.echo(fields.tool_choice),

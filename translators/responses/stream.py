@@ -52,6 +52,7 @@ class ResponsesStream(BufferedStream):
         self._delta_head = b""  # of the open item's deltas; empty where it has none
         self._delta_tail = b',"sequence_number":%d}' + context.framing.tail
         self._started = False
+        self._ending: Finished | None = None
         self._left_open = False  # a cut call has no done event, so no other item may follow it
 
     # ------------------------------------------------------------------------------------------------------- the stream
@@ -93,6 +94,15 @@ class ResponsesStream(BufferedStream):
             self._close_for_failure(self._item)
         self._emit("error", error_event(error))
         self._terminal("response.failed", "failed", error=stream_error(error))
+        return self._take()
+
+    def unstored(self) -> list[bytes]:
+        """The end once more, of an answer that could not be kept as the first end says."""
+        assert self._ending is not None, "the answer is not finished"
+        self._echo = {**self._echo, "store": False}
+        self._encoded_echo = orjson.dumps(self._echo)[1:-1]
+        self._sequence -= 1
+        self._finish(self._ending)
         return self._take()
 
     # ----------------------------------------------------------------------------------------------------------- events
@@ -163,6 +173,7 @@ class ResponsesStream(BufferedStream):
             self._item = None
 
     def _finish(self, event: Finished) -> None:
+        self._ending = event
         if (reason := _REASONS.get(event.reason)) is not None:
             self._terminal("response.incomplete", "incomplete", details={"reason": reason}, usage=event.usage)
         else:

@@ -1,0 +1,320 @@
+"""Calls over a WebSocket: several on one connection, one after another, each event of an answer a text message.
+
+A connection remembers its last answer, also one that nobody stores: the next call can continue it. Rules: a message is
+bounded and read as a request's body is; every call obeys what calls over HTTP obey (the key is checked again for each,
+and one that is no longer valid ends the connection); a refusal leaves the connection open; a continuation that failed
+is forgotten, so that its client starts over. A few messages may wait for their turn. A client that leaves ends its
+call. A gateway that leaves lets the call end and then closes the connection. What is remembered is bounded in bytes,
+for a connection and for all of them: the conversation that has rested longest is forgotten first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from dragoman.backends.background import end, in_background
+from dragoman.backends.base import nothing
+from dragoman.gateway.calls.body import Body, BodyReader
+from dragoman.gateway.calls.call import Call
+from dragoman.gateway.calls.delivery import ClientConnection, connection
+from dragoman.gateway.calls.exchange import Headers, Remembered
+from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler, new_call
+from dragoman.gateway.calls.replies import error_reply
+from dragoman.gateway.config import Config
+from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.framing import BARE
+from dragoman.translators.protocol import Json, Protocol, Socket
+
+CLOSING = 5.0  # seconds that a client has for its side of the end
+WAITING = 16  # messages that may wait for their turn
+REMEMBERED = 256 * 1024 * 1024  # bytes of JSON, of all connections
+LEAVING = b"The gateway is shutting down."
+
+Identify = Callable[[web.Request], None]
+
+
+class Sockets:
+    """The WebSocket connections of a gateway. `identify` checks a request's key and leaves its client in the
+    request."""
+
+    def __init__(self, handler: Handler, config: Config, identify: Identify) -> None:
+        self.handler = handler
+        self.identify = identify
+        self.leaving = False
+        self.most = config.limits.body_bytes
+        self._each = config.limits.sockets
+        self._keepalive = config.timeouts.keepalive
+        self._patience = config.timeouts.client
+        self._open: dict[OpenSocket, None] = {}  # that which has rested longest comes first
+
+    async def serve(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
+        """For the request that opens the connection; returns when it has ended."""
+        assert protocol.socket is not None
+        self._admit(request)
+        socket = web.WebSocketResponse(compress=False, max_msg_size=self.most, autoping=False, timeout=CLOSING)
+        await socket.prepare(request)
+        it = OpenSocket(self, socket, request, protocol, protocol.socket)
+        self._open[it] = None
+        beating = in_background(it.beat(self._keepalive, self._patience), "socket")
+        try:
+            await it.run()
+        finally:
+            del self._open[it]
+            await end(beating)
+        return socket
+
+    def _admit(self, request: web.Request) -> None:
+        """A page in a browser may connect to any address, and nothing asks the gateway first as for other requests:
+        only one that the gateway itself has served would be let in."""
+        origin = request.headers.get("Origin")
+        if origin is not None and urlsplit(origin).netloc != request.host:
+            raise GatewayError(Kind.FORBIDDEN, "Pages of other sites may not connect here.", code="foreign_origin")
+        client = request[CLIENT]
+        if sum(each.request[CLIENT] is client for each in self._open) >= self._each:
+            message = f"There are {self._each} WebSocket connections of this client already; close one."
+            raise GatewayError(Kind.RATE_LIMITED, message, code="websocket_connection_limit_reached", retry_after=5)
+
+    def rest(self, it: OpenSocket) -> None:
+        """It has remembered something; others forget if that is too much."""
+        if it in self._open:
+            self._open[it] = self._open.pop(it)
+        size = sum(each.size for each in self._open)
+        for each in self._open:
+            if size <= REMEMBERED:
+                return
+            size -= each.size
+            each.remembered = None
+
+    async def leave(self) -> None:
+        """Connections end once they are idle."""
+        self.leaving = True
+        await asyncio.gather(*(each.end_if_idle() for each in list(self._open)))
+
+
+class OpenSocket:
+    """One connection: its messages, and the conversation that it remembers."""
+
+    def __init__(
+        self, sockets: Sockets, socket: web.WebSocketResponse, request: web.Request, protocol: Protocol, words: Socket
+    ) -> None:
+        self.protocol = protocol
+        self.words = words
+        self.request = request
+        self.on_closed: Callable[[], object] = nothing
+        self.remembered: Remembered | None = None
+        self._sockets = sockets
+        self._socket = socket
+        self._loop = asyncio.get_running_loop()
+        self._busy = False
+        self._heard = self._loop.time()
+        self._messages: deque[bytes] = deque()
+        self._waiting = 0  # bytes in `_messages`
+        self._arrived = asyncio.Event()  # a message, or the end
+
+    @property
+    def size(self) -> int:
+        return 0 if self.remembered is None else self.remembered.size
+
+    async def run(self) -> None:
+        receiving = asyncio.create_task(self._receive(), name="socket")
+        try:
+            while (message := await self._next()) is not None:
+                self._busy = True
+                try:
+                    await self._answer(message)
+                finally:
+                    self._busy = False
+                if self._sockets.leaving:
+                    await self._close(WSCloseCode.GOING_AWAY, LEAVING)
+        finally:
+            await end(receiving)
+
+    async def end_if_idle(self) -> None:
+        if not self._busy:
+            await self._close(WSCloseCode.GOING_AWAY, LEAVING)
+
+    async def beat(self, every: float, patience: float) -> None:
+        """A ping now and then keeps proxies from ending a connection, and finds out that the client has vanished. While
+        the client does not read what it was sent, the answer is what waits for it."""
+        while True:
+            await asyncio.sleep(every)
+            if self._loop.time() - self._heard > patience + every and self.request.transport is not None:
+                self.request.transport.abort()
+            elif not connection(self.request).writing_paused:
+                with contextlib.suppress(ConnectionError):
+                    await self._socket.ping()
+
+    async def _close(self, code: WSCloseCode, words: bytes) -> None:
+        """What waits for its turn is not answered."""
+        self._messages.clear()
+        if not self._socket.closed:
+            await self._socket.close(code=code, message=words)
+
+    async def _next(self) -> bytes | None:
+        """None when the connection has ended."""
+        while not self._messages:
+            if self._socket.closed:
+                return None
+            self._arrived.clear()
+            await self._arrived.wait()
+        message = self._messages.popleft()
+        self._waiting -= len(message)
+        return message
+
+    async def _receive(self) -> None:
+        """Reads all the time, since only a connection that is read answers pings and notices its end."""
+        try:
+            async for message in self._socket:
+                self._heard = self._loop.time()
+                match message.type:
+                    case WSMsgType.TEXT:
+                        await self._take(message.data.encode("utf-8", "surrogatepass"))
+                    case WSMsgType.BINARY:
+                        await self._close(WSCloseCode.UNSUPPORTED_DATA, b"Messages are JSON text.")
+                    case WSMsgType.PING:
+                        with contextlib.suppress(ConnectionError):
+                            await self._socket.pong(message.data)
+                    case _:
+                        pass
+        finally:
+            self._messages.clear()
+            self.on_closed()
+            self._arrived.set()
+
+    async def _take(self, message: bytes) -> None:
+        if len(self._messages) >= WAITING or self._waiting + len(message) > self._sockets.most:
+            await self._close(WSCloseCode.POLICY_VIOLATION, b"Too many messages wait for their turn.")
+            return
+        self._messages.append(message)
+        self._waiting += len(message)
+        self._arrived.set()
+
+    async def _answer(self, message: bytes) -> None:
+        try:
+            self._sockets.identify(self.request)
+        except GatewayError as error:
+            reply = error_reply(self.protocol, error, self.request[REQUEST_ID])
+            TextMessages(self.request, "").write([orjson.dumps(self.words.error(reply.status, reply.body))])
+            await self._close(WSCloseCode.POLICY_VIOLATION, b"The key is no longer valid.")
+            return
+        try:
+            await self._sockets.handler.serve(SocketExchange(self, new_call(self.protocol, self.request), message))
+        except Exception:
+            log.exception("a connection is ended whose answer could not be")
+            await self._close(WSCloseCode.INTERNAL_ERROR, b"Internal error.")
+
+    def remember(self, answer: Remembered) -> None:
+        if answer.size <= self._sockets.most:
+            self.remembered = answer
+            self._sockets.rest(self)
+
+
+class SocketExchange:
+    """One message and its answer."""
+
+    framing = BARE
+
+    def __init__(self, socket: OpenSocket, call: Call, message: bytes) -> None:
+        self.call = call
+        self.protocol = socket.protocol
+        self.remembers = True
+        # forgotten until this call has been answered
+        self.last, socket.remembered = socket.remembered, None
+        self._socket = socket
+        self._message = message
+        self._lane = ""
+
+    async def body(self, bodies: BodyReader) -> Body:
+        message, notes = await bodies.parse(self._message)
+        self._message = b""
+        words = self._socket.words
+        self._lane = words.lane(message) or ""
+        body = words.request(message)
+        return body, notes
+
+    def when_lost(self, callback: Callable[[], object]) -> None:
+        connection(self._socket.request).on_lost = callback
+        self._socket.on_closed = callback
+        if self._socket.request.transport is None:
+            callback()
+
+    def delivery(self, headers: Headers) -> TextMessages:
+        return TextMessages(self._socket.request, self._lane)
+
+    async def streamed(self) -> None:
+        """The connection goes on."""
+
+    def remember(self, answer: Remembered) -> None:
+        self._socket.remember(answer)
+
+    async def whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
+        delivery = TextMessages(self._socket.request, self._lane)
+        delivery.write([orjson.dumps(self._socket.words.error(status, body))])
+
+
+class TextMessages:
+    """Frames as text messages, written as those of an event stream are: at once, and for as long as the client keeps
+    up. The connection goes on after an answer."""
+
+    def __init__(self, request: web.Request, lane: str) -> None:
+        self.gone = False
+        self._request = request
+        self._connection: ClientConnection = connection(request)
+        self._lane = b'{"stream_id":%b,' % orjson.dumps(lane) if lane else b""
+
+    @property
+    def on_writable(self) -> Callable[[], object]:
+        return self._connection.on_writable
+
+    @on_writable.setter
+    def on_writable(self, callback: Callable[[], object]) -> None:
+        self._connection.on_writable = callback
+
+    @property
+    def writable(self) -> bool:
+        return not self._connection.writing_paused
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        transport = self._request.transport
+        if self.gone or transport is None or transport.is_closing():
+            self.gone = True
+            return
+        lane = self._lane
+        transport.write(b"".join(_text(lane + frame[1:] if lane else frame) for frame in frames))
+
+    async def end(self) -> None:
+        """Returns when the client has taken nearly all of it."""
+        if self.writable or self.gone:
+            return
+        writable = asyncio.Event()
+        before, self.on_writable = self.on_writable, writable.set
+        try:
+            await writable.wait()
+        finally:
+            self.on_writable = before
+
+    def abort(self) -> None:
+        self.gone = True
+        if (transport := self._request.transport) is not None:
+            transport.abort()
+
+
+def _text(payload: bytes) -> bytes:
+    """A text message in one frame, as a server sends it (RFC 6455, section 5.2): not masked."""
+    size = len(payload)
+    if size < 126:
+        head = struct.pack("!BB", 0x81, size)
+    elif size < 1 << 16:
+        head = struct.pack("!BBH", 0x81, 126, size)
+    else:
+        head = struct.pack("!BBQ", 0x81, 127, size)
+    return head + payload

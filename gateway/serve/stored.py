@@ -1,0 +1,53 @@
+"""Stored answers: `GET` and `DELETE` of one below its protocol's endpoint, and the items that were asked with it."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from dragoman.gateway.calls.handler import CLIENT
+from dragoman.gateway.calls.replies import json_response
+from dragoman.gateway.store.kept import Kept
+from dragoman.gateway.store.store import Store
+from dragoman.translators.protocol import Protocol, StoredAnswers
+
+
+class StoredRoutes:
+    """`store`: None where nothing is kept; then every id is unknown."""
+
+    def __init__(self, protocol: Protocol, words: StoredAnswers, store: Store | None) -> None:
+        self._path = f"/v1/{protocol.path}"
+        self._words = words
+        self._store = store
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        one = f"{self._path}/{{id:[^/]+}}"
+        router.add_get(one, self._get)
+        router.add_delete(one, self._delete)
+        router.add_get(f"{one}/input_items", self._input_items)
+        router.add_post(f"{one}/cancel", self._cancel)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        self._words.refused(request.query)
+        kept = await self._kept(request)
+        return json_response(200, self._words.shown(kept.answer, kept.answered), {})
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        id = request.match_info["id"]
+        if self._store is None or not await self._store.delete(request[CLIENT].owner, id):
+            raise self._words.unknown(id)
+        return json_response(200, self._words.deleted(id), {})
+
+    async def _input_items(self, request: web.Request) -> web.Response:
+        kept = await self._kept(request)
+        return json_response(200, self._words.page(kept.asked, request.query), {})
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        kept = await self._kept(request)
+        raise self._words.cancelled(kept.id)
+
+    async def _kept(self, request: web.Request) -> Kept:
+        id = request.match_info["id"]
+        kept = None if self._store is None else await self._store.get(request[CLIENT].owner, id)
+        if kept is None:
+            raise self._words.unknown(id)
+        return kept

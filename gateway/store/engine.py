@@ -1,0 +1,80 @@
+"""Where the store is: from the words of the configuration to an engine of SQLAlchemy, and for people.
+
+SQLite is opened in WAL mode and begins what writes with the lock that it needs, so that two processes wait for each
+other instead of failing halfway. Its file can be read by its owner alone. PostgreSQL's address is libpq's, with all of
+its parameters (`sslmode=`, `passfile=` …), which asyncpg reads by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import StaticPool
+
+MEMORY = "memory"
+BUSY = 900  # milliseconds that SQLite waits for another process
+CONNECT_LIMIT = 3.0
+CONNECTIONS = 8
+WRITES = "writes"  # the execution option of a transaction that writes
+
+
+def place(url: str) -> str:
+    """Without a name, a password or parameters."""
+    if not url.startswith("postgresql:"):
+        return url
+    parts = urlsplit(url)
+    return f"postgresql at {parts.netloc.rpartition('@')[2] or 'localhost'}{parts.path}"
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """Connects to nothing yet. Raises OSError where there can be no file."""
+    if url.startswith("postgresql:"):
+        return _postgresql(url)
+    if url == MEMORY:
+        path, options = ":memory:", {"poolclass": StaticPool}
+    else:
+        path, options = _file(url.removeprefix("sqlite:")), {}
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=path), connect_args={"isolation_level": None}, **options
+    )
+    event.listen(engine.sync_engine, "connect", _set_up)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _file(name: str) -> str:
+    path = Path(name).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    return str(path)
+
+
+def _set_up(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={BUSY}", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _postgresql(url: str) -> AsyncEngine:
+    import asyncpg
+
+    async def connected() -> Any:
+        try:
+            return await asyncpg.connect(url, timeout=CONNECT_LIMIT)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+            raise ConnectionError(str(error)) from None
+
+    return create_async_engine(
+        "postgresql+asyncpg://", async_creator=connected, pool_size=CONNECTIONS, max_overflow=CONNECTIONS
+    )

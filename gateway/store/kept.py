@@ -1,0 +1,33 @@
+"""What is kept of a call, and what can go wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dragoman.translators.errors import GatewayError, Kind
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer with what was asked for it. `answer` is the whole answer without its items; `asked` are the request's
+    own items, `answered` the answer's, each with an id. `previous` is the answer that it continues. Nobody but the
+    `owner` finds it."""
+
+    id: str
+    owner: str
+    previous: str | None
+    created_at: int
+    answer: Json
+    asked: list[Json] = field(default_factory=list)
+    answered: list[Json] = field(default_factory=list)
+
+
+class StoreDown(GatewayError):
+    """The store cannot be reached now. What needs it is refused at once; everything else goes on."""
+
+    def __init__(self) -> None:
+        message = "Stored conversations cannot be reached now; try again, or send the whole conversation."
+        super().__init__(Kind.BUSY, message, code="store_unavailable", retry_after=5)

@@ -1,0 +1,128 @@
+"""What the store asks its database, each function within a transaction that its caller has begun.
+
+Values are always parameters of a statement. A conversation is found from its last answer by the pointers to the answers
+before. Its row is changed first wherever something is added, so that a deletion beside it comes before or after, never
+between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dragoman.gateway.store.tables import answers, conversations, items
+
+DEEPEST = 10_000  # answers of one conversation that are followed
+AT_ONCE = 500  # ids in one statement
+DELETED = 50  # conversations in one transaction: what is to be kept waits meanwhile
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An answer as it is written: the values of its row, without the conversation, those of its items, and their
+    size in bytes."""
+
+    answer: dict[str, Any]
+    items: list[dict[str, Any]]
+    size: int
+
+
+async def put(connection: AsyncConnection, rows: Rows) -> None:
+    now, id, owner, previous = int(time.time()), rows.answer["id"], rows.answer["owner"], rows.answer["previous"]
+    root = None if previous is None else await _grow(connection, owner, previous, rows.size, now)
+    if root is None:
+        root = id
+        values = {"id": root, "owner": owner, "used_at": now, "size": rows.size}
+        await connection.execute(insert(conversations).values(values))
+    await connection.execute(insert(answers).values({**rows.answer, "conversation": root}))
+    if rows.items:
+        await connection.execute(insert(items), rows.items)
+
+
+async def _grow(connection: AsyncConnection, owner: str, previous: str, size: int, now: int) -> str | None:
+    """The conversation that an answer belongs to, if it is there."""
+    of = select(answers.c.conversation).where(answers.c.id == previous, answers.c.owner == owner).scalar_subquery()
+    grown = update(conversations).where(conversations.c.id == of)
+    values = {"used_at": now, "size": conversations.c.size + size}
+    found = await connection.execute(grown.values(values).returning(conversations.c.id))
+    root: str | None = found.scalar_one_or_none()
+    return root
+
+
+async def conversation(connection: AsyncConnection, owner: str, id: str) -> list[bytes] | None:
+    """The bodies of all items, in order; None where an answer is missing."""
+    first = select(answers.c.id, answers.c.previous, literal(0).label("depth"))
+    chain = first.where(answers.c.id == id, answers.c.owner == owner).cte("chain", recursive=True)
+    above = answers.alias("above")
+    further = select(above.c.id, above.c.previous, chain.c.depth + 1).where(
+        above.c.id == chain.c.previous, above.c.owner == owner, chain.c.depth < DEEPEST
+    )
+    chain = chain.union_all(further)
+    found = (await connection.execute(select(chain).order_by(chain.c.depth.desc()))).all()
+    if not found or found[0].previous is not None:
+        return None
+    listed = (
+        select(items.c.body).join(chain, items.c.answer == chain.c.id).order_by(chain.c.depth.desc(), items.c.place)
+    )
+    return [row.body for row in await connection.execute(listed)]
+
+
+async def answer(connection: AsyncConnection, owner: str, id: str) -> tuple[Row[Any], list[tuple[int, bytes]]] | None:
+    """Its row, and its items: whether each was asked, and its body."""
+    row = (await connection.execute(select(answers).where(answers.c.id == id, answers.c.owner == owner))).one_or_none()
+    if row is None:
+        return None
+    listed = select(items.c.asked, items.c.body).where(items.c.answer == id).order_by(items.c.place)
+    return row, [(each.asked, each.body) for each in await connection.execute(listed)]
+
+
+async def named(connection: AsyncConnection, owner: str, ids: Sequence[str]) -> dict[str, bytes]:
+    """The bodies of the items with these ids; of two with the same, the one that was kept last."""
+    found: dict[str, bytes] = {}
+    for start in range(0, len(ids), AT_ONCE):
+        listed = (
+            select(items.c.id, items.c.body)
+            .join(answers, items.c.answer == answers.c.id)
+            .where(items.c.id.in_(ids[start : start + AT_ONCE]), answers.c.owner == owner)
+            .order_by(answers.c.created_at)
+        )
+        found.update({row.id: row.body for row in await connection.execute(listed)})
+    return found
+
+
+async def remove(connection: AsyncConnection, owner: str, id: str) -> bool:
+    measured = select(func.coalesce(func.sum(func.length(items.c.body)), 0)).where(items.c.answer == id)
+    size = int((await connection.execute(measured)).scalar_one())
+    gone = delete(answers).where(answers.c.id == id, answers.c.owner == owner)
+    row = (await connection.execute(gone.returning(answers.c.conversation, answers.c.body))).one_or_none()
+    if row is None:
+        return False
+    left = conversations.c.size - size - len(row.body)
+    await connection.execute(update(conversations).where(conversations.c.id == row.conversation).values(size=left))
+    return True
+
+
+async def clean(connection: AsyncConnection, age: float, size: int) -> bool:
+    """Deletes some conversations of those that are too old or too much; whether there may be more of them."""
+    old = select(conversations.c.id).where(conversations.c.used_at < int(time.time() - age)).limit(DELETED)
+    gone = await connection.execute(delete(conversations).where(conversations.c.id.in_(old)))
+    if gone.rowcount:
+        return True
+    total = (await connection.execute(select(func.coalesce(func.sum(conversations.c.size), 0)))).scalar_one()
+    if total <= size:
+        return False
+    order = conversations.c.used_at, conversations.c.id
+    listed = select(conversations.c.id, conversations.c.size).order_by(*order).limit(DELETED)
+    beyond, over = list[str](), int(total) - size
+    for row in await connection.execute(listed):
+        if over <= 0:
+            break
+        beyond.append(row.id)
+        over -= row.size
+    await connection.execute(delete(conversations).where(conversations.c.id.in_(beyond)))
+    return over > 0 and bool(beyond)

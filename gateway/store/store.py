@@ -1,0 +1,312 @@
+"""The store: one implementation over SQLAlchemy, for SQLite (also in memory) and PostgreSQL.
+
+Rules: every question is bounded in time, and one that fails makes the store *down*: then nothing waits for it, until a
+look beside the traffic finds it usable again. What was begun is done also if the client leaves meanwhile. What is kept
+is deleted beside the traffic, whole conversations at a time: those unused for too long, then, beyond the limit on the
+size, the longest unused. Bodies may be sealed. A file that is no database, or one of a later version, is reported and
+never written to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import orjson
+import zstandard
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from dragoman.backends.background import end, in_background
+from dragoman.backends.base import nothing
+from dragoman.gateway.store import statements
+from dragoman.gateway.store.engine import MEMORY, WRITES, open_engine, place
+from dragoman.gateway.store.kept import Json, Kept, StoreDown
+from dragoman.gateway.store.statements import Rows
+from dragoman.gateway.store.tables import TooNew, prepare
+from dragoman.gateway.telemetry.logs import log
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+WRITE_LIMIT = 1.0  # seconds; the end of an answer waits for it
+READ_LIMIT = 3.0
+REST = 1.0  # seconds between two looks at a store that is down
+CLEAN_EVERY = 60.0
+CLEAN_LIMIT = 30.0
+SHORT = 512  # bytes that are not worth compressing
+MOST_ITEMS = 5_000  # of one answer with its request
+MOST_BYTES = 16 * 1024 * 1024
+MOST_NAMED = 2_000  # items that one request may name
+FINDABLE = re.compile(r"[!-~]{1,96}")  # the ids by which something is looked for
+
+
+class Sealing(Protocol):
+    """`gateway.keys.reasoning_seal`; `open` gives None for what no known key has sealed."""
+
+    def seal(self, text: str) -> str: ...
+
+    def open(self, sealed: str) -> str | None: ...
+
+
+class Unreadable(Exception):
+    """Something was sealed with a key that is no longer known: as good as gone."""
+
+
+class Store:
+    """`url`: `memory`, `sqlite:PATH` or `postgresql://…`. `age` in seconds since a conversation was last used, `size`
+    in bytes. `sealer` encrypts what is kept. Two that are `made_of` the same are the same. Generations of a gateway
+    share one: it is open from the first `start` to the last `close`."""
+
+    def __init__(
+        self, url: str, *, age: float, size: int, sealer: Sealing | None = None, made_of: object = None
+    ) -> None:
+        self.made_of = made_of
+        self.place = place(url)
+        self.down = False
+        self._users = 0
+        self._url = url
+        self._age = age
+        self._size = size
+        self._sealer = sealer
+        self._engine: AsyncEngine | None = None
+        self._ready = False
+        self._cleaning: asyncio.Task[None] | None = None
+        self._mending: asyncio.Task[None] | None = None
+        self._working: set[asyncio.Task[object]] = set()
+        self._starting = asyncio.Lock()
+        self._turn = asyncio.Lock()  # SQLite has one writer at a time, and in memory one connection
+
+    async def start(self) -> None:
+        """A store that is not there yet is no failure: it is looked for again."""
+        self._users += 1
+        if self._users > 1:
+            return
+        self._cleaning = in_background(self._keep_clean(), "store")
+        with contextlib.suppress(StoreDown):
+            await self._ask(_nothing, READ_LIMIT)
+
+    async def close(self) -> None:
+        self._users -= 1
+        if self._users > 0:
+            return
+        await end(self._cleaning, self._mending)
+        if self._working:
+            await asyncio.wait(self._working, timeout=WRITE_LIMIT)
+        await end(*self._working)
+        if self._engine is not None:
+            engine, self._engine, self._ready = self._engine, None, False
+            with contextlib.suppress(TimeoutError):  # a server that is frozen never says goodbye
+                async with asyncio.timeout(WRITE_LIMIT):
+                    await engine.dispose()
+
+    # ------------------------------------------------------------------------------------------------- what it can do
+
+    async def put(self, kept: Kept) -> None:
+        """Raises `StoreDown`; then it is not known to be kept. So does what is so much that others would wait."""
+        if len(kept.asked) + len(kept.answered) > MOST_ITEMS:
+            raise StoreDown
+        rows = await asyncio.to_thread(self._rows, kept)
+        if rows.size > MOST_BYTES:
+            raise StoreDown
+        await self._ask(lambda connection: statements.put(connection, rows), WRITE_LIMIT, writes=True)
+
+    async def conversation(self, owner: str, id: str) -> list[Json] | None:
+        """The items of an answer and of all that it continues, in order; None where one of them is missing."""
+        if not FINDABLE.fullmatch(id):
+            return None
+        bodies = await self._ask(lambda connection: statements.conversation(connection, owner, id), READ_LIMIT)
+        return None if bodies is None else await self._decoded(bodies)
+
+    async def get(self, owner: str, id: str) -> Kept | None:
+        if not FINDABLE.fullmatch(id):
+            return None
+        found = await self._ask(lambda connection: statements.answer(connection, owner, id), READ_LIMIT)
+        if found is None:
+            return None
+        row, items = found
+        decoded = await self._decoded([row.body, *(body for _, body in items)])
+        if decoded is None:
+            return None
+        both = list(zip((asked for asked, _ in items), decoded[1:], strict=True))
+        asked, answered = ([item for was_asked, item in both if was_asked == part] for part in (1, 0))
+        return Kept(id, owner, row.previous, row.created_at, decoded[0], asked, answered)
+
+    async def items(self, owner: str, ids: Iterable[str]) -> dict[str, Json]:
+        """Those that are found, of any answer, by their own ids."""
+        wanted = [id for id in dict.fromkeys(ids) if FINDABLE.fullmatch(id)][:MOST_NAMED]
+        if not wanted:
+            return {}
+        found = await self._ask(lambda connection: statements.named(connection, owner, wanted), READ_LIMIT)
+        decoded = await self._decoded(list(found.values()))
+        return {} if decoded is None else dict(zip(found, decoded, strict=True))
+
+    async def delete(self, owner: str, id: str) -> bool:
+        """Whether there was such an answer. What continues it can no longer be continued."""
+        if not FINDABLE.fullmatch(id):
+            return False
+        return await self._ask(lambda connection: statements.remove(connection, owner, id), READ_LIMIT, writes=True)
+
+    async def clean(self) -> None:
+        """Deletes what is too old or too much."""
+        with contextlib.suppress(StoreDown):
+            more = True
+            while more:
+                more = await self._ask(
+                    lambda connection: statements.clean(connection, self._age, self._size), CLEAN_LIMIT, writes=True
+                )
+
+    async def _keep_clean(self) -> None:
+        while True:
+            await asyncio.sleep(CLEAN_EVERY)
+            await self.clean()
+
+    # ----------------------------------------------------------------------------------------------------------- asking
+
+    async def _ask(self, work: Work[T], limit: float, *, writes: bool = False) -> T:
+        """In one transaction, within `limit` seconds, in a task of its own: the caller is not held up by how long an
+        ended one takes to let go, and a caller that is cancelled ends nothing halfway."""
+        if self.down:
+            raise StoreDown
+        release = await self._in_turn(limit, writes)
+        task = asyncio.create_task(self._bounded(work, limit, writes), name="store")
+        self._working.add(task)
+        task.add_done_callback(partial(self._worked, release))
+        done, _ = await asyncio.wait((task,), timeout=limit + 0.1)
+        if not done:
+            self._fail(f"no answer within {limit:g} s")
+            raise StoreDown
+        try:
+            return task.result()
+        except IntegrityError:
+            raise  # a bug of ours, not of the store
+        except (SQLAlchemyError, OSError, TimeoutError, TooNew) as error:
+            self._fail(_reason(error, limit))
+            raise StoreDown from None
+
+    async def _in_turn(self, limit: float, writes: bool) -> Callable[[], object]:
+        """What ends the turn. A store in which so many write at once is not down, but this question has no room."""
+        if not (self._url == MEMORY or (writes and self._url.startswith("sqlite:"))):
+            return nothing
+        try:
+            async with asyncio.timeout(limit):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise StoreDown from None
+        return self._turn.release
+
+    async def _bounded(self, work: Work[T], limit: float, writes: bool) -> T:
+        # in memory nothing can hang, and a connection that is broken off would take everything with it
+        async with asyncio.timeout(None if self._url == MEMORY else limit):
+            try:
+                return await self._transaction(work, writes)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                return await self._transaction(work, writes)  # it was an old connection to a server that has restarted
+
+    async def _transaction(self, work: Work[T], writes: bool) -> T:
+        engine = (await self._opened()).execution_options(**{WRITES: writes})
+        async with engine.begin() as connection:
+            return await work(connection)
+
+    async def _opened(self) -> AsyncEngine:
+        async with self._starting:
+            if self._engine is None:
+                self._engine = open_engine(self._url)
+            if not self._ready:
+                async with self._engine.execution_options(**{WRITES: True}).begin() as connection:
+                    await connection.run_sync(prepare)
+                self._ready = True
+            return self._engine
+
+    def _worked(self, release: Callable[[], object], task: asyncio.Task[T]) -> None:
+        release()
+        self._working.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may have left
+
+    # ------------------------------------------------------------------------------------------------------------- down
+
+    def _fail(self, reason: str) -> None:
+        if not self.down:
+            self.down = True
+            log.error("the store (%s) cannot be used: %s", self.place, reason)
+            self._mending = in_background(self._mend(), "store")
+
+    async def _mend(self) -> None:
+        """Looks for the store until it is usable again."""
+        while self.down:
+            await asyncio.sleep(REST)
+            try:
+                await self._bounded(_nothing, READ_LIMIT, writes=False)
+            except (SQLAlchemyError, OSError, TimeoutError, TooNew):
+                continue
+            self.down = False
+            log.info("the store (%s) can be used again", self.place)
+
+    # ----------------------------------------------------------------------------------------------------------- bodies
+
+    def _rows(self, kept: Kept) -> Rows:
+        answer: dict[str, Any] = {
+            "id": kept.id,
+            "owner": kept.owner,
+            "previous": kept.previous,
+            "created_at": kept.created_at,
+            "body": self._encode(kept.answer),
+        }
+        both = [(1, item) for item in kept.asked] + [(0, item) for item in kept.answered]
+        bodies = [self._encode(item) for _, item in both]
+        items = [
+            {"answer": kept.id, "place": number, "asked": asked, "id": _findable(item.get("id")), "body": body}
+            for number, ((asked, item), body) in enumerate(zip(both, bodies, strict=True))
+        ]
+        return Rows(answer, items, len(answer["body"]) + sum(map(len, bodies)))
+
+    def _encode(self, value: Json) -> bytes:
+        data = orjson.dumps(value)
+        if self._sealer is not None:
+            return self._sealer.seal(data.decode()).encode()
+        # most of an answer is the list of tools that each turn brings again
+        return zstandard.compress(data, 1) if len(data) > SHORT else data
+
+    async def _decoded(self, bodies: list[bytes]) -> list[Json] | None:
+        """None where one of them cannot be read."""
+        try:
+            return await asyncio.to_thread(lambda: [self._decode(body) for body in bodies])
+        except Unreadable:
+            log.warning("something in the store was sealed with a key that is not known here")
+            return None
+
+    def _decode(self, data: bytes) -> Json:
+        if data.startswith(zstandard.FRAME_HEADER):
+            data = zstandard.decompress(data)
+        elif not data.startswith(b"{"):
+            opened = None if self._sealer is None else self._sealer.open(data.decode())
+            if opened is None:
+                raise Unreadable
+            data = opened.encode()
+        value: Json = orjson.loads(data)
+        return value
+
+
+def _findable(id: object) -> str:
+    """An id that is nothing to look for is replaced by an empty one; the item itself stays as it is."""
+    return id if isinstance(id, str) and FINDABLE.fullmatch(id) else ""
+
+
+async def _nothing(connection: AsyncConnection) -> None:
+    await connection.exec_driver_sql("SELECT 1")
+
+
+def _reason(error: BaseException, limit: float) -> str:
+    """Without the statement and its values, which hold what clients have said."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {limit:g} s"
+    cause = getattr(error, "orig", None) or error
+    words = " ".join(str(cause).split()) or type(cause).__name__
+    return words[:200]

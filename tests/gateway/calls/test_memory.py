@@ -1,0 +1,286 @@
+"""Conversations that clients keep at the gateway: over HTTP, with a store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from yarl import URL
+
+from dragoman.gateway.config import Config
+from dragoman.gateway.keys.secrets import read
+from dragoman.gateway.store.kept import StoreDown
+from dragoman.gateway.store.store import Store
+from dragoman.translators.errors import GatewayError, Kind
+from tests.grammar import responses as grammar
+from tests.scripted import Script, call_stream, text_stream
+from tests.serving_gateway import Served, Serving, served
+
+Json = dict[str, Any]
+KEEPS: Json = {"store": {"url": "memory"}}
+TOOL = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
+
+
+async def ask(it: Serving, **body: Any) -> Json:
+    async with it.ask(**body) as answer:
+        assert answer.status == 200, await answer.text()
+        whole: Json = await answer.json()
+        return whole
+
+
+async def refused(it: Serving, status: int = 400, **body: Any) -> Json:
+    async with it.ask(**body) as answer:
+        assert answer.status == status, await answer.text()
+        error: Json = (await answer.json())["error"]
+        return error
+
+
+async def get(it: Serving, path: str | URL, status: int = 200, method: str = "GET", **options: Any) -> Json:
+    url = path if isinstance(path, URL) else f"{it.url}/v1/responses/{path}"
+    async with it.session.request(method, url, **options) as answer:
+        assert answer.status == status, await answer.text()
+        body: Json = await answer.json()
+        return body
+
+
+def store_of(it: Served) -> Store:
+    store = it.gateway.store
+    assert store is not None
+    return store
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_is_kept_and_found_again_as_it_was(stream: bool) -> None:
+    async with served(Script(text_stream("hello")), **KEEPS) as it:
+        if stream:
+            async with it.ask(stream=True) as answer:
+                raw = await answer.read()
+            whole = grammar.check_stream(raw)
+            assert whole is not None
+        else:
+            whole = await ask(it)
+        assert whole["store"] is True
+        assert await get(it, whole["id"]) == whole
+
+
+async def test_a_call_continues_a_stored_answer_with_its_calls_and_results() -> None:
+    scripts = (Script(call_stream(("add", "{}"))), Script(text_stream("three")), Script(text_stream("three")))
+    async with served(*scripts, **KEEPS) as it:
+        first = await ask(it, input="add them", tools=[TOOL])
+        (call,) = first["output"]
+        result = {"type": "function_call_output", "call_id": call["call_id"], "output": "3"}
+        second = await ask(it, input=[result], previous_response_id=first["id"], tools=[TOOL])
+        assert second["previous_response_id"] == first["id"]
+        whole = [{"type": "message", "role": "user", "content": "add them"}, call, result]
+        await ask(it, input=whole, tools=[TOOL], store=False)
+        assert it.server.chats[1].raw == it.server.chats[2].raw  # the prompt is that of the whole history
+
+
+async def test_a_conversation_may_branch() -> None:
+    async with served(*(Script(text_stream(word)) for word in "abc"), **KEEPS) as it:
+        first = await ask(it, input="1")
+        for text in ("2", "3"):
+            await ask(it, input=text, previous_response_id=first["id"])
+        asked = [[m["content"] for m in seen.body["messages"]] for seen in it.server.chats if seen.body]
+        assert asked == [["1"], ["1", "a", "2"], ["1", "a", "3"]]
+
+
+async def test_what_is_not_to_be_stored_is_not() -> None:
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        whole = await ask(it, store=False)
+        assert whole["store"] is False
+        assert (await get(it, whole["id"], 404))["error"]["code"] == "response_not_found"
+        error = await refused(it, previous_response_id=whole["id"])
+        assert error["code"] == "previous_response_not_found"
+
+
+async def test_without_a_store_nothing_is_kept_and_that_is_said() -> None:
+    async with served(Script(text_stream("a"))) as it:
+        whole = await ask(it, store=True)
+        assert whole["store"] is False
+        error = await refused(it, previous_response_id=whole["id"])
+        assert "'store': false" in error["message"]
+
+
+async def test_a_stored_item_can_be_named() -> None:
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
+        first = await ask(it, input="1")
+        reference = {"type": "item_reference", "id": first["output"][0]["id"]}
+        await ask(it, input=[{"role": "user", "content": "1"}, reference, {"role": "user", "content": "2"}])
+        assert it.server.chats[1].body is not None
+        assert [m["content"] for m in it.server.chats[1].body["messages"]] == ["1", "a", "2"]
+        error = await refused(it, 404, input=[{"type": "item_reference", "id": "msg_other"}])
+        assert "msg_other" in error["message"]
+
+
+async def test_the_request_s_own_items_are_listed_in_pages() -> None:
+    items = [{"type": "message", "role": "user", "content": str(number)} for number in range(5)]
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        whole = await ask(it, input=items)
+        path = f"{whole['id']}/input_items"
+        newest = await get(it, path, params={"limit": "2"})
+        assert [item["content"] for item in newest["data"]] == ["4", "3"]
+        assert newest["has_more"] is True
+        more = await get(it, path, params={"limit": "2", "after": newest["last_id"]})
+        assert [item["content"] for item in more["data"]] == ["2", "1"]
+        oldest = await get(it, path, params={"order": "asc", "limit": "100"})
+        assert [item["content"] for item in oldest["data"]] == list("01234")
+        assert (oldest["first_id"], oldest["has_more"]) == (oldest["data"][0]["id"], False)
+        for query in ({"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"order": "up"}, {"after": "none"}):
+            assert (await get(it, path, 400, params=query))["error"]["param"] == next(iter(query))
+
+
+async def test_a_deleted_answer_is_gone() -> None:
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        whole = await ask(it)
+        assert await get(it, whole["id"], method="DELETE") == {"id": whole["id"], "object": "response", "deleted": True}
+        for method in ("GET", "DELETE"):
+            await get(it, whole["id"], 404, method)
+        assert (await refused(it, previous_response_id=whole["id"]))["code"] == "previous_response_not_found"
+
+
+async def test_what_a_stored_answer_cannot_do_is_refused() -> None:
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        whole = await ask(it)
+        assert (await get(it, whole["id"], 400, params={"stream": "true"}))["error"]["param"] == "stream"
+        assert (await get(it, f"{whole['id']}/cancel", 400, "POST"))["error"]["param"] == "background"
+        await get(it, "resp_none/cancel", 404, "POST")
+
+
+async def test_another_key_finds_nothing(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("key-one-one-one\nkey-two-two-two\n")
+    config = Config(api_keys_file=keys)
+    mine, other = ({"Authorization": f"Bearer key-{word}-{word}-{word}"} for word in ("one", "two"))
+    settings: Json = {**KEEPS, "api_keys_file": keys, "secrets": read(config, {})}
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **settings) as it:
+        async with it.ask(mine) as answer:
+            id = (await answer.json())["id"]
+        await get(it, id, 404, headers=other)
+        await get(it, id, 404, "DELETE", headers=other)
+        async with it.ask(other, previous_response_id=id) as answer:
+            assert answer.status == 400
+        await get(it, id, headers=mine)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_whose_store_fails_says_that_it_is_not_kept(
+    stream: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def put(_kept: Any) -> None:
+        await asyncio.sleep(0.05)
+        raise StoreDown
+
+    async with served(Script(text_stream("a", "b")), **KEEPS) as it:
+        monkeypatch.setattr(store_of(it), "put", put)
+        async with it.ask(stream=stream) as answer:
+            raw = await answer.read()
+        whole = grammar.check_stream(raw) if stream else json.loads(raw)
+        assert whole is not None
+        assert whole["store"] is False
+        assert it.metric("dragoman_notes_total", kind="answer", name="not_stored") == 1
+
+
+async def test_while_the_store_is_down_only_what_needs_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
+        first = await ask(it)
+        monkeypatch.setattr(store_of(it), "down", True)
+        assert (await ask(it))["store"] is False
+        error = await refused(it, 503, previous_response_id=first["id"])
+        assert "cannot be reached" in error["message"]
+        await get(it, first["id"], 503)
+        monkeypatch.setattr(store_of(it), "down", False)
+        await get(it, first["id"])
+
+
+async def test_no_delta_waits_for_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_go = asyncio.Event()
+
+    async def put(_kept: Any) -> None:
+        await let_go.wait()
+
+    async with served(Script(text_stream("first", "last")), **KEEPS) as it:
+        monkeypatch.setattr(store_of(it), "put", put)
+        async with it.ask(stream=True) as answer:
+            seen = b""
+            while b"response.output_item.done" not in seen:
+                seen += await answer.content.readany()
+            assert b"response.completed" not in seen
+            let_go.set()
+            seen += await answer.content.read()
+        assert grammar.check_stream(seen) is not None
+
+
+async def test_an_answer_that_is_ended_while_it_is_kept_has_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        waits = asyncio.Event()
+
+        async def put(_kept: Any) -> None:
+            waits.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(store_of(it), "put", put)
+        async with it.ask(stream=True) as answer:
+            await waits.wait()
+            for call in it.gateway.handler.calls:
+                call.end(0.0, GatewayError(Kind.DRAINING, "The gateway is shutting down."))
+            whole = grammar.check_stream(await answer.read())
+        assert whole is not None
+        assert whole["store"] is False
+
+
+async def test_a_silent_store_gets_no_keepalive_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def put(_kept: Any) -> None:
+        await asyncio.sleep(0.3)
+
+    async with served(Script(text_stream("a")), timeouts={"keepalive": 0.05}, **KEEPS) as it:
+        monkeypatch.setattr(store_of(it), "put", put)
+        async with it.ask(stream=True) as answer:
+            assert grammar.check_stream(await answer.read()) is not None
+
+
+async def test_a_call_may_add_nothing_to_what_it_continues() -> None:
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
+        first = await ask(it, input="1")
+        body = {"model": "m", "previous_response_id": first["id"]}
+        async with it.session.post(f"{it.url}/v1/responses", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+
+
+async def test_an_incomplete_answer_is_kept() -> None:
+    async with served(Script(text_stream("a", finish="length")), **KEEPS) as it:
+        whole = await ask(it, metadata={"a": "b"})
+        assert whole["status"] == "incomplete"
+        assert await get(it, whole["id"]) == whole
+
+
+@pytest.mark.parametrize("id", ["%00", "resp_%27%20or%201%3D1", "%ED%A0%80", "x" * 500, "a%2Fb"])
+async def test_an_odd_id_is_an_unknown_one(id: str) -> None:
+    async with served(**KEEPS) as it:
+        for path in (id, f"{id}/input_items"):
+            assert (await get(it, URL(f"{it.url}/v1/responses/{path}", encoded=True), 404))["error"]["message"]
+        assert (await refused(it, previous_response_id=id))["code"] == "previous_response_not_found"
+
+
+async def test_an_answer_that_failed_is_not_kept() -> None:
+    cut = text_stream("a", "b")
+    async with served(Script(cut, cut_at=len(cut) // 2), **KEEPS) as it:
+        async with it.ask(stream=True) as answer:
+            events = [line[6:] for line in (await answer.text()).splitlines() if line.startswith("data: {")]
+        await get(it, json.loads(events[0])["response"]["id"], 404)
+
+
+async def test_over_a_socket_a_stored_answer_can_be_continued_after_a_reconnect() -> None:
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
+        first = await ask(it, input="1")
+        async with it.session.ws_connect(it.url + "/v1/responses") as socket:
+            body = {"type": "response.create", "model": "m", "input": "2", "previous_response_id": first["id"]}
+            await socket.send_str(json.dumps(body))
+            async for message in socket:
+                if "response.completed" in message.data:
+                    break
+        assert it.server.chats[1].body is not None
+        assert [m["content"] for m in it.server.chats[1].body["messages"]] == ["1", "a", "2"]

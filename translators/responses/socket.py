@@ -1,0 +1,36 @@
+"""The Responses API over a WebSocket: each text message asks for one response, each event is one text message.
+
+Lanes (`stream_id`) are echoed and served one after another. Of `response.steer` only a refusal is served.
+"""
+
+from __future__ import annotations
+
+from dragoman.translators.errors import invalid
+from dragoman.translators.protocol import Json
+
+_OF_HTTP = ("stream", "stream_options", "background")  # these have no meaning here, and OpenAI ignores them too
+
+
+def request(message: Json) -> Json:
+    """The body of the call that a message asks for; raises `GatewayError` where it asks for none."""
+    kind = message.get("type")
+    if kind == "response.steer":
+        raise invalid("A running response cannot be steered here.", "type", "steering_not_supported")
+    if kind != "response.create":
+        raise invalid("Expected a message of type 'response.create'.", "type", "invalid_value")
+    left_out = ("type", "stream_id", "generate", *_OF_HTTP)
+    body = {name: value for name, value in message.items() if name not in left_out}
+    if message.get("generate") is False:  # the server's cache is to be filled, and nothing said
+        given = body.get("prompt_cache_options")
+        body["prompt_cache_options"] = {**(given if isinstance(given, dict) else {}), "prewarm": True}
+    return {**body, "stream": True}
+
+
+def lane(message: Json) -> str | None:
+    named = message.get("stream_id")
+    return named if isinstance(named, str) else None
+
+
+def error(status: int, body: Json) -> Json:
+    """A refusal before the response has begun; the connection stays open."""
+    return {"type": "error", "status": status, **body}

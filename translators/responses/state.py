@@ -1,0 +1,143 @@
+"""Conversations that clients keep here: what a request continues, what of a call is kept, and how it is shown.
+
+A continued conversation is the items of all earlier requests and answers, in order, before the request's own: then the
+prompt is, byte for byte, the one that the client would have had by sending everything again. Instructions are not
+carried on; a request that continues another one brings its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dragoman.translators.errors import GatewayError, Kind, invalid
+from dragoman.translators.openai.refusals import unsupported
+from dragoman.translators.protocol import Json, Stream
+from dragoman.translators.responses.stream import ResponsesStream
+
+PAGE = 20  # items of a list, unless the client says otherwise
+MOST = 100
+
+
+def previous(body: Json) -> str | None:
+    """The response that a body continues; an empty string is an option that was not set."""
+    named = body.get("previous_response_id")
+    return named if isinstance(named, str) and named else None
+
+
+def not_found(id: str) -> GatewayError:
+    """Clients that keep conversations here start over when they read this code."""
+    message = (
+        f"Previous response with id '{id[:64]}' not found. Send the whole conversation in 'input', "
+        "with 'store': false if the client would keep it here otherwise."
+    )
+    return invalid(message, "previous_response_id", "previous_response_not_found")
+
+
+def unknown_item(id: str) -> GatewayError:
+    return GatewayError(Kind.NOT_FOUND, item_words(id), param="input", code="item_not_found")
+
+
+def item_words(id: str) -> str:
+    return (
+        f"Item with id '{id[:64]}' not found. Send the item itself, with 'store': false if the client would keep it "
+        "here otherwise."
+    )
+
+
+def stores(body: Json) -> bool:
+    """OpenAI's default."""
+    return body.get("store") is not False
+
+
+def continued(body: Json, earlier: Sequence[Json]) -> Json:
+    """`body` with the `earlier` items before its own. What is no input stays, for `parse` to refuse."""
+    if not isinstance(body.get("input"), str | list | None):
+        return body
+    return {**body, "input": [*earlier, *_input(body)]}
+
+
+def own_items(body: Json, seed: str) -> list[Json]:
+    """The input of a body as items, each with an id."""
+    return [
+        item if isinstance(item.get("id"), str) and item["id"] else {**item, "id": f"msg_{seed}i{place:03d}"}
+        for place, item in enumerate(_input(body))
+        if isinstance(item, dict)
+    ]
+
+
+def _input(body: Json) -> list[Json]:
+    given = body.get("input")
+    if isinstance(given, str):
+        return [{"type": "message", "role": "user", "content": given}] if given else []
+    return list(given) if isinstance(given, list) else []
+
+
+def references(body: Json) -> list[str]:
+    return [str(item.get("id")) for item in _input(body) if _is_reference(item)]
+
+
+def resolved(body: Json, found: Mapping[str, Json]) -> Json:
+    """An item that was not found stays a reference, which `parse` refuses by its id."""
+    return {**body, "input": [found.get(str(i.get("id")), i) if _is_reference(i) else i for i in _input(body)]}
+
+
+def _is_reference(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "item_reference"
+
+
+def unstored(stream: Stream) -> list[bytes]:
+    assert isinstance(stream, ResponsesStream)
+    return stream.unstored()
+
+
+# --------------------------------------------------------------------------------------------------- stored responses
+
+
+def shown(answer: Json, output: Sequence[Json]) -> Json:
+    return {**answer, "output": list(output)}
+
+
+def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
+    """A list object. Without an `order` the newest items come first."""
+    limit = _limit(query.get("limit"))
+    if (order := query.get("order", "desc")) not in ("asc", "desc"):
+        raise invalid("Invalid 'order': expected 'asc' or 'desc'.", "order", "invalid_value")
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    if after := query.get("after"):
+        places = [place for place, item in enumerate(ordered) if item["id"] == after]
+        if not places:
+            raise invalid(f"Item with id '{after[:64]}' not found.", "after", "invalid_value")
+        ordered = ordered[places[0] + 1 :]
+    data = ordered[:limit]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(ordered) > limit,
+    }
+
+
+def _limit(given: str | None) -> int:
+    if given is None:
+        return PAGE
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= MOST:
+        raise invalid(f"Invalid 'limit': expected an integer from 1 to {MOST}.", "limit", "invalid_value")
+    return int(given)
+
+
+def deleted(id: str) -> Json:
+    return {"id": id, "object": "response", "deleted": True}
+
+
+def unknown(id: str) -> GatewayError:
+    return GatewayError(Kind.NOT_FOUND, f"Response with id '{id[:64]}' not found.", code="response_not_found")
+
+
+def refused(query: Mapping[str, str]) -> None:
+    if query.get("stream", "").lower() in ("true", "1"):
+        raise unsupported("stream", "A stored response cannot be streamed again.", "unsupported_parameter")
+
+
+def cancelled(id: str) -> GatewayError:
+    return invalid(f"Response '{id[:64]}' does not run in the background.", "background", "invalid_value")
