@@ -24,10 +24,19 @@ CASES = [
 ]
 
 
-# bash is everywhere; the others are tried where they are, and their scripts are read everywhere.
+# bash is everywhere; the others are tried where they are, and what they would read is looked at everywhere.
 HERE = {name: path for name in SHELLS if (path := shutil.which(name)) is not None}
-IN_FISH = CASES if "fish" in HERE else []
-IN_ZSH = ["zsh"] if "zsh" in HERE else []
+ASKED = [(name, *case) for name in ("bash", "fish") if name in HERE for case in CASES]
+READ = {
+    "bash": ("-c", "source ./_dragoman; type -t _dragoman", "function\n"),
+    "fish": ("-N", "-c", "source ./_dragoman; complete -C 'dragoman completion f'", "fish\n"),
+    "zsh": (
+        "-f",
+        "-c",
+        "autoload -Uz compinit; compinit -D -u; source ./_dragoman; whence -w _dragoman",
+        "_dragoman: function\n",
+    ),
+}
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -36,13 +45,17 @@ def run(*command: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("line", "offered"), CASES)
-def test_bash_offers_what_fits(line: str, offered: set[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "line", "offered"), ASKED)
+def test_a_shell_offers_what_fits(name: str, line: str, offered: set[str], tmp_path: Path) -> None:
     words = line.split(" ")
-    ask = f"COMP_WORDS=({' '.join(word or chr(39) * 2 for word in words)})\nCOMP_CWORD={len(words) - 1}\n"
-    printed = run(HERE["bash"], "-c", script("bash") + ask + PRINT, cwd=tmp_path)
-    assert offered <= set(printed.split())
-    assert all(word.startswith(words[-1]) for word in printed.split())
+    if name == "fish":
+        printed = run(HERE[name], "-N", "-c", f"{script(name)}\ncomplete -C '{line}'", cwd=tmp_path)
+        found = {each.split("\t")[0] for each in printed.splitlines()}
+    else:
+        ask = f"COMP_WORDS=({' '.join(word or chr(39) * 2 for word in words)})\nCOMP_CWORD={len(words) - 1}\n"
+        found = set(run(HERE[name], "-c", script(name) + ask + PRINT, cwd=tmp_path).split())
+    assert offered <= found
+    assert all(word.startswith(words[-1]) for word in found)
 
 
 def test_bash_offers_files_where_a_file_is_meant(tmp_path: Path) -> None:
@@ -51,17 +64,11 @@ def test_bash_offers_files_where_a_file_is_meant(tmp_path: Path) -> None:
     assert run(HERE["bash"], "-c", script("bash") + ask + PRINT, cwd=tmp_path) == "gateway.yaml\n"
 
 
-@pytest.mark.parametrize(("line", "offered"), IN_FISH)
-def test_fish_offers_what_fits(line: str, offered: set[str], tmp_path: Path) -> None:
-    printed = run(HERE["fish"], "-N", "-c", f"{script('fish')}\ncomplete -C '{line}'", cwd=tmp_path)
-    assert offered <= {each.split("\t")[0] for each in printed.splitlines()}
-
-
-@pytest.mark.parametrize("name", IN_ZSH)
-def test_zsh_reads_its_script(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", HERE)
+def test_a_shell_reads_its_script(name: str, tmp_path: Path) -> None:
     (tmp_path / "_dragoman").write_text(script(name), encoding="utf-8")
-    program = "autoload -Uz compinit; compinit -D -u; source ./_dragoman; whence -w _dragoman"
-    assert run(HERE[name], "-f", "-c", program, cwd=tmp_path) == "_dragoman: function\n"
+    *command, printed = READ[name]
+    assert run(HERE[name], *command, cwd=tmp_path) == printed
 
 
 @pytest.mark.parametrize("name", SHELLS)
