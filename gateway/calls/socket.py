@@ -59,6 +59,8 @@ class Sockets:
     async def serve(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
         """For the request that opens the connection; returns when it has ended."""
         assert protocol.socket is not None
+        if self.leaving:
+            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
         self._admit(request)
         socket = web.WebSocketResponse(compress=False, max_msg_size=self.most, autoping=False, timeout=CLOSING)
         await socket.prepare(request)
@@ -127,6 +129,8 @@ class OpenSocket:
     async def run(self) -> None:
         receiving = asyncio.create_task(self._receive(), name="socket")
         try:
+            if self._sockets.leaving:  # since a moment ago
+                await self.end_if_idle()
             while (message := await self._next()) is not None:
                 self._busy = True
                 try:

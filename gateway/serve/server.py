@@ -158,8 +158,8 @@ class Server:
         if previous is not None:
             generation.gateway.gate.take_over(previous.gateway.gate)
             previous.gateway.handler.leaving = True
-            await previous.gateway.sockets.leave()
             await _stop_listening(previous.runner)  # from here on nobody is met with the older configuration
+            await previous.gateway.sockets.leave()
             previous.retiring = in_background(self._retire(previous), "older generation")
 
     async def reload(self, reread: Reread) -> None:

@@ -23,6 +23,7 @@ class StoredRoutes:
         one = f"{self._path}/{{id:[^/]+}}"
         router.add_get(one, self._get)
         router.add_delete(one, self._delete)
+        router.add_post(one, self._nothing)
         router.add_get(f"{one}/input_items", self._input_items)
         router.add_post(f"{one}/cancel", self._cancel)
 
@@ -40,6 +41,10 @@ class StoredRoutes:
     async def _input_items(self, request: web.Request) -> web.Response:
         kept = await self._kept(request)
         return json_response(200, self._words.page(kept.asked, request.query), {})
+
+    async def _nothing(self, _request: web.Request) -> web.Response:
+        """Clients tell by a 404 that an endpoint of this name (`compact`) is not served."""
+        raise web.HTTPNotFound
 
     async def _cancel(self, request: web.Request) -> web.Response:
         kept = await self._kept(request)

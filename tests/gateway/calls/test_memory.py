@@ -150,6 +150,15 @@ async def test_what_a_stored_answer_cannot_do_is_refused() -> None:
         await get(it, "resp_none/cancel", 404, "POST")
 
 
+@pytest.mark.parametrize("store", ["memory", "off"])
+async def test_what_could_be_an_endpoint_and_is_none_is_not_found(store: str) -> None:
+    async with served(store={"url": store}) as it:
+        for name in ("compact", "resp_1"):
+            assert (await get(it, name, 404, "POST", json={"model": "m"}))["error"]["code"] == "not_found"
+        assert (await get(it, "input_tokens", 405))["error"]["code"] == "method_not_allowed"
+        assert (await get(it, "resp_1", 405, "PUT"))["error"]["code"] == "method_not_allowed"
+
+
 async def test_another_key_finds_nothing(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("key-one-one-one\nkey-two-two-two\n")

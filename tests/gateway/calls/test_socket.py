@@ -369,6 +369,12 @@ async def test_what_waits_when_the_gateway_leaves_is_not_answered() -> None:
         assert len(it.server.chats) == 1
 
 
+async def test_nobody_can_connect_to_a_gateway_that_leaves() -> None:
+    async with served() as it:
+        await it.gateway.sockets.leave()
+        assert await refusal(it) == 503
+
+
 async def test_an_item_of_the_connection_can_be_named() -> None:
     async with talking(Script(text_stream("a")), Script(text_stream("b"))) as (talk, it):
         first = await talk.ask(input="1")
