@@ -40,9 +40,13 @@ async def run(
     return child.returncode, output, errors
 
 
-async def report(python: Path, driver: Path, *arguments: str, imports: Path | None = None) -> Any:
-    """What a driver prints, as JSON; it runs in an environment of its own, with modules from `imports` too."""
-    variables = {"PYTHONDONTWRITEBYTECODE": "1", **({"PYTHONPATH": str(imports)} if imports else {})}
+async def report(
+    python: Path, driver: Path, *arguments: str, imports: Path | None = None, home: Path | None = None
+) -> Any:
+    """What a driver prints, as JSON; it runs in an environment of its own, with modules from `imports` too. `home` is
+    the home directory that it is shown. A driver in another language comes with its own interpreter."""
+    paths = {"PYTHONPATH": imports, "HOME": home, "TMPDIR": home}
+    variables = {"PYTHONDONTWRITEBYTECODE": "1", **{name: str(path) for name, path in paths.items() if path}}
     status, output, errors = await run((str(python), str(driver), *arguments), driver.parent, variables, DRIVER_SECONDS)
     assert status == 0, errors.decode()
     return json.loads(output)
