@@ -186,6 +186,7 @@ class Request:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     logprobs: int | None = None
     affinity: str | None = None
+    truncates: bool = False  # of a conversation that does not fit, the oldest turns may be left out
     prefill: bool = False
 
 

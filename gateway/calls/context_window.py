@@ -10,6 +10,7 @@ protocol's own words, with both numbers. If nothing can count, the server decide
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import orjson
 
@@ -18,6 +19,7 @@ from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Note, Part, Request, ToolCall, ToolResult
 
+FITS = 0.9  # of the window: what a conversation is cut to
 SAFE = 0.7  # of the window: below it the bound is enough
 BYTES_PER_TOKEN = 2  # prose and code have three to four; hexadecimal and rare scripts come near two
 IMAGE_TOKENS = 2048  # a large image of the usual vision models
@@ -48,6 +50,22 @@ def overflow(tokens: int, window: int) -> GatewayError:
         "Shorten the conversation."
     )
     return GatewayError(Kind.OVERFLOW, message, tokens=tokens, limit=window)
+
+
+def shortened(request: Request, error: GatewayError) -> Request | None:
+    """The request without its oldest turns, so many that it may fit; None where it may not be cut, or nothing is left
+    to be cut. Instructions before the first turn stay, and a turn goes whole: a call never loses its result."""
+    if not request.truncates or error.kind is not Kind.OVERFLOW or not error.tokens or not error.limit:
+        return None
+    messages = request.messages
+    first = next((place for place, each in enumerate(messages) if each.role not in ("system", "developer")), 0)
+    turns = [place for place in range(first + 1, len(messages)) if messages[place].role == "user"]
+    room = size_bound(request) * FITS * error.limit / error.tokens
+    for begin in turns:
+        left = replace(request, messages=(*messages[:first], *messages[begin:]))
+        if size_bound(left) <= room or begin == turns[-1]:
+            return left
+    return None
 
 
 def _clamped(prepared: Prepared, room: int) -> tuple[Note, ...]:

@@ -25,14 +25,15 @@ from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer
 from dragoman.gateway.calls.call import Call
-from dragoman.gateway.calls.context_window import estimate, fit
+from dragoman.gateway.calls.context_window import estimate, fit, shortened
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Request
+from dragoman.translators.ir import Note, Request
 
+TRUNCATED = Note("repair", "truncation")
 COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
 
 
@@ -71,10 +72,19 @@ class Phases:
         self._images.seen(prepared.request, prepared.notes)
 
     async def fit(self, call: Call) -> None:
-        """The answer's limit, by the context window."""
-        prepared = _prepared(call)
-        call.notes.extend(await fit(_backend(call), prepared, call.window))
-        call.notes.extend(prepared.notes)
+        """The answer's limit, by the context window. A conversation that may be cut is cut until it fits."""
+        while True:
+            try:
+                notes = await fit(_backend(call), _prepared(call), call.window)
+                break
+            except GatewayError as error:
+                if (shorter := shortened(_asked(call), error)) is None:
+                    raise
+            call.request = shorter
+            if TRUNCATED not in call.notes:
+                call.notes.append(TRUNCATED)
+            await self.prepare(call)
+        call.notes.extend((*notes, *_prepared(call).notes))
         call.ready_at = asyncio.get_running_loop().time()
 
     async def count(self, call: Call) -> None:

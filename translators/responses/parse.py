@@ -31,7 +31,7 @@ _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
 _NOT_HERE = ("prompt", "moderation", "multi_agent")
 _NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image", "context_management")
-_ORDINARY = {"truncation": ("disabled",), "service_tier": ("auto", "default")}
+_ORDINARY = {"truncation": ("disabled", "auto"), "service_tier": ("auto", "default")}
 
 
 def parse(body: Json, context: Context) -> Turn:
@@ -70,6 +70,7 @@ def parse(body: Json, context: Context) -> Turn:
         template_kwargs=kwargs,
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
+        truncates=_truncates(fields),
     )
     request = _shortest(request) if _prewarms(fields) else request
     echo = _echo(fields, text, thinking, context.stored)
@@ -139,6 +140,10 @@ def _options(fields: CreateResponse, context: Context, thinking: CreateResponse.
     )
 
 
+def _truncates(fields: CreateResponse) -> bool:
+    return fields.truncation == "auto"
+
+
 def _prewarms(fields: CreateResponse) -> bool:
     return bool(fields.prompt_cache_options and fields.prompt_cache_options.prewarm)
 
@@ -184,7 +189,7 @@ def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Rea
         "tools": tools.echo(fields.tools or []),
         "top_logprobs": fields.top_logprobs or 0,
         "top_p": _or(fields.top_p, 1.0),
-        "truncation": "disabled",
+        "truncation": "auto" if _truncates(fields) else "disabled",
     }
     for name in ("user", "prompt_cache_retention"):
         if (value := getattr(fields, name)) is not None:

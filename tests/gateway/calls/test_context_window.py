@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.backends.base import Prepared
-from dragoman.gateway.calls.context_window import SAFE, estimate, fit, size_bound
+from dragoman.gateway.calls.context_window import SAFE, estimate, fit, overflow, shortened, size_bound
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Request, Text, Tool, ToolCall, ToolResult
 from tests.gateway_fakes import FakeBackend
@@ -93,6 +96,41 @@ async def test_a_short_answer_needs_little_room() -> None:
     prepared = asking("x" * 8000, 10)
     assert await fit(Counting(WINDOW - 10), prepared, WINDOW) == ()
     assert prepared.request.max_tokens == 10
+
+
+def talk(turns: int, **more: Any) -> Request:
+    """Instructions, and turns of a question, a call, its result and an answer."""
+    messages = [Message("system", (Text("rules"),))]
+    for number in range(turns):
+        messages += [
+            Message("user", (Text(f"question {number} " + "x" * 1000),)),
+            Message("assistant", (ToolCall(f"c{number}", "f", "{}"),)),
+            Message("tool", (ToolResult(f"c{number}", (Text("result"),)),)),
+            Message("assistant", (Text("answer"),)),
+        ]
+    return Request("0" * 24, "m", tuple(messages), truncates=True, **more)
+
+
+def test_a_conversation_that_may_be_cut_loses_its_oldest_turns_whole() -> None:
+    cut = shortened(talk(10), overflow(8000, 4000))
+    assert cut is not None
+    assert [message.role for message in cut.messages[:4]] == ["system", "user", "assistant", "tool"]
+    first = cut.messages[1].parts[0]
+    assert isinstance(first, Text)
+    assert first.text.startswith("question 6 ")
+    assert cut.messages[1:] == talk(10).messages[-16:]
+
+
+@pytest.mark.parametrize("request_", [replace(talk(10), truncates=False), talk(1)])
+def test_one_that_may_not_be_cut_or_is_one_turn_stays(request_: Request) -> None:
+    assert shortened(request_, overflow(8000, 4000)) is None
+
+
+def test_the_last_turn_is_never_cut() -> None:
+    cut = shortened(talk(3), overflow(1_000_000, 4000))
+    assert cut is not None
+    assert cut.messages == (talk(3).messages[0], *talk(3).messages[-4:])
+    assert shortened(cut, overflow(1_000_000, 4000)) is None
 
 
 @given(st.text(max_size=300), st.integers(0, 40))

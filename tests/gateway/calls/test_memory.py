@@ -293,3 +293,19 @@ async def test_over_a_socket_a_stored_answer_can_be_continued_after_a_reconnect(
                     break
         assert it.server.chats[1].body is not None
         assert [m["content"] for m in it.server.chats[1].body["messages"]] == ["1", "a", "2"]
+
+
+async def test_a_conversation_that_is_too_long_is_cut_where_the_request_says_so() -> None:
+    items = [{"role": "user", "content": f"question {number} " + "x " * 400} for number in range(8)]
+    backend = {"preset": "vllm", "window": 1024}
+    async with served(Script(text_stream("a")), backend=backend) as it:
+        it.server.on("POST", "/tokenize", lambda body: Script.json({"count": 200 * len(body["messages"])}))
+        async with it.ask(input=items, truncation="auto", max_output_tokens=16) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["x-dragoman-ignored"] == "repair:truncation"
+            assert (await answer.json())["truncation"] == "auto"
+        assert it.server.chats[0].body is not None
+        sent = [message["content"][:10] for message in it.server.chats[0].body["messages"]]
+        assert sent == [f"question {number}" for number in range(4, 8)]
+        error = await refused(it, input=items)
+        assert error["code"] == "context_length_exceeded"

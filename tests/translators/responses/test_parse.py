@@ -171,7 +171,7 @@ def test_the_model_is_required() -> None:
         ({"user": "me"}, ["user"]),
         ({"safety_identifier": "me"}, ["safety_identifier"]),
         ({"max_tool_calls": 1}, ["max_tool_calls"]),
-        ({"truncation": "auto"}, ["truncation"]),
+        ({"truncation": "auto"}, []),
         ({"truncation": "disabled"}, []),
         ({"service_tier": "priority"}, ["service_tier"]),
         ({"service_tier": "auto"}, []),
