@@ -49,6 +49,7 @@ golden: $(STAMPS)/dev ## write the golden transcripts and the pages of settings 
 	$(PY) -m pytest tests/test_golden.py tests/backends/chat/test_settings.py tests/gateway/config/test_reference.py -q --golden $(ARGS)
 
 bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
+	$(PY) -m bench.state
 	$(PY) -m bench $(ARGS)
 
 soak: $(STAMPS)/dev ## thousands of streams with disconnects and errors, ten minutes by default

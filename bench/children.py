@@ -77,12 +77,12 @@ def _status(pid: int, field: str) -> int:
 async def started(
     name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """The child, ready; stopped on the way out, however that is."""
+    """The child, ready; stopped on the way out, however that is. It keeps answers only where `environment` says."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
             *command,
-            env={**inherited, **(environment or {})},
+            env={**inherited, "DRAGOMAN_STORE__URL": "off", **(environment or {})},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,

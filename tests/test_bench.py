@@ -15,6 +15,7 @@ from bench.children import PASSTHROUGH, UPSTREAM, Broken, started
 from bench.client import Line, fetch, post
 from bench.measures import TINY, percentile
 from bench.soak import Settings, report, soak
+from bench.state import measured
 from bench.upstream import FIRST_WORD, SCRIPTS, TOGETHER, WORDS, Recording, text_of
 
 pytestmark = pytest.mark.slow
@@ -125,3 +126,9 @@ async def test_a_soak_in_miniature_leaves_nothing_behind() -> None:
     assert outcome.rss_end > 0
     assert (outcome.sockets_left, outcome.streams_left, outcome.calls_left) == (0, 0, 0)
     assert "clients at once" in report(outcome, settings)
+
+
+async def test_kept_conversations_are_measured_kept_not_kept_and_over_a_socket() -> None:
+    rows = await measured(turns=3)
+    assert len(rows) == 6
+    assert all(figure.endswith((" ms", " MB")) for _, figure in rows)
