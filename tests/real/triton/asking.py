@@ -16,7 +16,7 @@ from dragoman.backends.triton.backend import Triton as TritonBackend
 from dragoman.translators.ir import Message, Request, Text, Tool
 from tests.real.triton.server import Triton
 
-QUICK = Timeouts(connect=2.0, first=10.0, between=5.0)
+PATIENT = Timeouts(connect=2.0, first=60.0, between=30.0)  # as many other tests run beside
 WEATHER = Tool("get_weather", "The weather in a city.", {"type": "object", "properties": {"city": {"type": "string"}}})
 CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "%s"}}\n</tool_call>'
 
@@ -30,7 +30,7 @@ def url(server: Triton, transport: str, model: str, tokenizer: Path, **query: st
 
 
 @contextlib.asynccontextmanager
-async def opened(address: str, timeouts: Timeouts = QUICK, **settings: Any) -> AsyncIterator[TritonBackend]:
+async def opened(address: str, timeouts: Timeouts = PATIENT, **settings: Any) -> AsyncIterator[TritonBackend]:
     backend = open_backend(address, Options(timeouts=timeouts, settings=settings))
     assert isinstance(backend, TritonBackend)
     await backend.start()

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from dragoman.backends.local.child import LocalModel, ServerOptions
-from dragoman.backends.reader import Timeouts
 from tests.conftest import RealComponent
 from tests.event_grammar import check
 from tests.real.claude import Claude
@@ -61,7 +60,7 @@ async def test_a_real_model_speaks_through_triton(
     try:
         place = (await local.ready()).removesuffix("/v1")
         address = url(triton, "grpc", "llmapi", tokenizer_folder)
-        async with opened(address, Timeouts(connect=2.0, first=60.0, between=30.0)) as backend:
+        async with opened(address) as backend:
             sink = Recorder()
             await answered(backend, request({"ask": f"{place}/completion"}, max_tokens=12), sink)
     finally:
