@@ -59,14 +59,14 @@ async def _kept(conversation: Conversation, turns: int) -> None:
         previous = {"previous_response_id": whole["id"]}
 
 
-async def _sent_again(conversation: Conversation, turns: int) -> int:
-    """Nothing is kept, so each turn sends all that came before; the bytes of the last one's items."""
+async def _sent_again(conversation: Conversation, base: Json, turns: int) -> int:
+    """Nothing is kept, so each turn sends all that came before; the bytes of the last request."""
     history: list[Json] = []
     for number in range(turns):
         history.append(_item(f"turn {number} " + "word " * 400))
         whole = await conversation.turn({"input": history, "store": False})
         history += whole["output"]
-    return len(orjson.dumps(history))
+    return len(orjson.dumps({**base, "input": history}))
 
 
 async def _over_a_socket(session: aiohttp.ClientSession, url: str, base: Json, turns: int) -> tuple[int, float]:
@@ -100,23 +100,23 @@ async def measured(turns: int) -> list[tuple[str, str]]:
                 kept = Conversation(session, gateway.url, base)
                 await _kept(kept, turns)
                 again = Conversation(session, gateway.url, base)
-                sent = await _sent_again(again, turns)
+                sent = await _sent_again(again, base, turns)
                 plain = Conversation(session, gateway.url, {**base, "store": False})
                 for number in range(EDGE * 2):
                     await plain.turn({"input": [_item(f"turn {number} " + "word " * 400)]})
                 size, socket = await _over_a_socket(session, gateway.url, base, turns)
             disk = _bytes_in(Path(folder))
-    first, last = kept.seconds[:EDGE], kept.seconds[-EDGE:]
     return [
-        ("a turn of which nothing is kept", _ms(plain.seconds)),
-        (f"a turn that is kept, of the first {EDGE}", _ms(first)),
-        (f"a turn that is kept, of the last {EDGE} of {turns}", _ms(last)),
-        (f"on disk after {turns} turns", f"{disk / 1e6:.2f} MB"),
+        ("a turn of which nothing is kept, and nothing came before", _ms(plain.seconds)),
+        (f"kept and continued, the first {EDGE} turns", _ms(kept.seconds[:EDGE])),
+        (f"kept and continued, the last {EDGE} of {turns}", _ms(kept.seconds[-EDGE:])),
+        (f"everything sent again, the first {EDGE} turns", _ms(again.seconds[:EDGE])),
         (
-            "the last turn over HTTP, everything sent again",
-            f"{sent / 1e3:.0f} kB of items, {_ms(again.seconds[-EDGE:])}",
+            f"everything sent again, the last {EDGE} of {turns}",
+            f"{_ms(again.seconds[-EDGE:])}, {sent / 1e3:.0f} kB",
         ),
-        ("the last turn over a WebSocket", f"{size / 1e3:.0f} kB in all, tools included, {socket * 1e3:.1f} ms"),
+        (f"over a WebSocket, the last {EDGE} of {turns}", f"{socket * 1e3:.1f} ms, {size / 1e3:.0f} kB"),
+        (f"on disk after {turns} turns", f"{disk / 1e6:.2f} MB"),
     ]
 
 
