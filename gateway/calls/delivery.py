@@ -63,16 +63,13 @@ class Delivery(Protocol):
         ...
 
 
-class EventStream:
-    """`headers` are asked for when the head goes out."""
+class ConnectionDelivery:
+    """What every delivery over the client's connection has: whether the client keeps up, and the way to break off."""
 
-    def __init__(self, request: web.Request, headers: Callable[[], Mapping[str, str]]) -> None:
-        self.response = web.StreamResponse(status=200, headers=SSE_HEADERS)
+    def __init__(self, request: web.Request) -> None:
         self.gone = False
-        self._request = request
         self._connection = connection(request)
-        self._headers = headers
-        self._writer: StreamWriter | None = None
+        self._request = request
 
     @property
     def on_writable(self) -> Callable[[], object]:
@@ -85,6 +82,21 @@ class EventStream:
     @property
     def writable(self) -> bool:
         return not self._connection.writing_paused
+
+    def abort(self) -> None:
+        self.gone = True
+        if (transport := self._request.transport) is not None:
+            transport.abort()
+
+
+class EventStream(ConnectionDelivery):
+    """`headers` are asked for when the head goes out."""
+
+    def __init__(self, request: web.Request, headers: Callable[[], Mapping[str, str]]) -> None:
+        super().__init__(request)
+        self.response = web.StreamResponse(status=200, headers=SSE_HEADERS)
+        self._headers = headers
+        self._writer: StreamWriter | None = None
 
     def write(self, frames: Sequence[bytes]) -> None:
         data = frames[0] if len(frames) == 1 else b"".join(frames)
@@ -109,11 +121,6 @@ class EventStream:
             await self.response.write_eof()
         except ConnectionError:
             self.gone = True
-
-    def abort(self) -> None:
-        self.gone = True
-        if (transport := self._request.transport) is not None:
-            transport.abort()
 
     def _write_first(self, data: bytes) -> None:
         """With the head, in one packet."""

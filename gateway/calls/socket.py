@@ -24,7 +24,7 @@ from dragoman.backends.background import end, in_background
 from dragoman.backends.base import nothing
 from dragoman.gateway.calls.body import Body, BodyReader
 from dragoman.gateway.calls.call import Call
-from dragoman.gateway.calls.delivery import ClientConnection, connection
+from dragoman.gateway.calls.delivery import ConnectionDelivery, connection
 from dragoman.gateway.calls.exchange import Headers, Remembered
 from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler, new_call
 from dragoman.gateway.calls.replies import error_reply
@@ -265,27 +265,13 @@ class SocketExchange:
         delivery.write([orjson.dumps(self._socket.words.error(status, body))])
 
 
-class TextMessages:
+class TextMessages(ConnectionDelivery):
     """Frames as text messages, written as those of an event stream are: at once, and for as long as the client keeps
     up. The connection goes on after an answer."""
 
     def __init__(self, request: web.Request, lane: str) -> None:
-        self.gone = False
-        self._request = request
-        self._connection: ClientConnection = connection(request)
+        super().__init__(request)
         self._lane = b'{"stream_id":%b,' % orjson.dumps(lane) if lane else b""
-
-    @property
-    def on_writable(self) -> Callable[[], object]:
-        return self._connection.on_writable
-
-    @on_writable.setter
-    def on_writable(self, callback: Callable[[], object]) -> None:
-        self._connection.on_writable = callback
-
-    @property
-    def writable(self) -> bool:
-        return not self._connection.writing_paused
 
     def write(self, frames: Sequence[bytes]) -> None:
         transport = self._request.transport
@@ -305,11 +291,6 @@ class TextMessages:
             await writable.wait()
         finally:
             self.on_writable = before
-
-    def abort(self) -> None:
-        self.gone = True
-        if (transport := self._request.transport) is not None:
-            transport.abort()
 
 
 def _text(payload: bytes) -> bytes:
