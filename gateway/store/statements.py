@@ -63,13 +63,15 @@ async def conversation(connection: AsyncConnection, owner: str, id: str) -> list
         above.c.id == chain.c.previous, above.c.owner == owner, chain.c.depth < DEEPEST
     )
     chain = chain.union_all(further)
-    found = (await connection.execute(select(chain).order_by(chain.c.depth.desc()))).all()
+    listed = (
+        select(chain.c.previous, items.c.body)
+        .select_from(chain.outerjoin(items, items.c.answer == chain.c.id))
+        .order_by(chain.c.depth.desc(), items.c.place)
+    )
+    found = (await connection.execute(listed)).all()
     if not found or found[0].previous is not None:
         return None
-    listed = (
-        select(items.c.body).join(chain, items.c.answer == chain.c.id).order_by(chain.c.depth.desc(), items.c.place)
-    )
-    return [row.body for row in await connection.execute(listed)]
+    return [row.body for row in found if row.body is not None]  # an answer may have no items
 
 
 async def answer(connection: AsyncConnection, owner: str, id: str) -> tuple[Row[Any], list[tuple[int, bytes]]] | None:
