@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.comply import capable, failures, run, warned
+from tests.real.comply import LOCAL, capable, failures, run, warned
 from tests.real.serving import serving
 from tests.scripted import Json, Script, ScriptedServer, usage
 
@@ -49,7 +49,7 @@ async def test_the_local_model_passes_but_for_its_eyes(
     suite: Path, real_component: RealComponent, tmp_path: Path
 ) -> None:
     real_component("local-model")
-    async with serving() as url:
+    async with serving(backends=LOCAL) as url:
         results = await run(suite, url, tmp_path, "openai-chat")
     failed = failures(results)
     assert set(failed) == {"chat-image-input"}

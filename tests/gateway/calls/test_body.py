@@ -278,7 +278,7 @@ async def test_the_time_limit_of_a_body_covers_its_decoding(endless: Endless) ->
 
 
 async def test_many_slow_bodies_keep_nobody_waiting(endless: Endless) -> None:
-    async with served(timeouts={"body": 60}) as it:
+    async with served(timeouts={"body": 60, "connect": 60}) as it:
         it.server.default = Script(text_stream("ok"))
         slow = [asyncio.ensure_future(compressed(it, b"endless")) for _ in range(40)]
         await until(lambda: len(it.gateway.handler.calls) == len(slow))
