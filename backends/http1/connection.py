@@ -3,7 +3,8 @@
 The parser is llhttp (`httptools`). Rules:
 
 * `data_received` is where a response's life begins and, through its reader, where it ends up at the client's socket:
-  no task runs in between. One read of the socket is one `received` of the reader, however many chunks it holds.
+  no task runs in between. One read of the socket is one `received` of the reader, however many chunks it holds, unless
+  it is longer than `PIECE`: then the rest waits for the loop's next turn, so that a server in a hurry holds up nobody.
 * A connection carries one exchange at a time. It can carry another one after a response that has ended as its framing
   says, if both sides want that and the request is out; otherwise it is aborted, at once and for good.
 * A response without a length ends with the connection, orderly: whatever ends otherwise is lost.
@@ -31,6 +32,7 @@ from dragoman.backends.watch import Watch
 
 MAX_HEAD = 64 * 1024  # bytes of a response's head, and of what else is no body
 MAX_HELD = 256 * 1024  # bytes of a body that nobody reads yet
+PIECE = 32 * 1024  # bytes handed on in one turn of the loop; some 150 tokens
 
 
 class Stage(Enum):
@@ -103,7 +105,7 @@ class Connection(asyncio.Protocol):
                 raise ConnectionResetError(f"the body is not what it is called: {error}") from None
             if self._stage is ENDED or len(body) >= most:
                 return bytes(body)
-            if self._stage is not BODY:
+            if self._stage is not BODY or self._transport is None:
                 raise self._error or ConnectionResetError()
             self._resume()
             await self._wait()
@@ -174,8 +176,7 @@ class Connection(asyncio.Protocol):
         except (HttpParserError, HttpParserUpgrade) as error:
             self._keeps = False
             if self._stage is not ENDED:
-                self._proceed()
-                self.abort(ConnectionResetError(f"the response is not HTTP/1.1: {error}"))
+                self._break(ConnectionResetError(f"the response is not HTTP/1.1: {error}"))
                 return
         if self._bodies:
             self._framing = 0
@@ -197,14 +198,28 @@ class Connection(asyncio.Protocol):
             self._proceed()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
         if self._stage is not ENDED:
-            self._stage = Stage.CLOSED
             words = str(error or "") or "the server closed the connection"
             reason = error if isinstance(error, ConnectionError) and error.args else ConnectionResetError(words)
             self._error = self._error or reason
-            self._wake()
-        self._transport = None
+            if self._stage is not BODY or self._drained:  # else once the rest is taken
+                self._lost()
         self.on_closed(self)
+
+    def _break(self, error: ConnectionError) -> None:
+        """As if the connection had ended here: what was good before goes to the reader first."""
+        self._error = self._error or error
+        if self._stage is BODY and self._transport is not None:
+            self._transport.abort()
+            self._proceed()
+            self._wake()
+        else:
+            self.abort()
+
+    def _lost(self) -> None:
+        self._stage = Stage.CLOSED
+        self._wake()
 
     def _unasked(self) -> None:
         """Takes nothing from a response that is whole, but there will be no other one on this connection."""
@@ -220,16 +235,23 @@ class Connection(asyncio.Protocol):
         try:
             if not self._paused and reader is not None and watch is not None and (data := self._piece()):
                 flow = reader.received(data)
-                if flow is not MORE or self._inflater is not None:
+                if flow is not MORE or self._bodies or self._inflater is not None:
                     self._after(flow)
                 if reader.deadline < watch.due:
                     watch.follow()
-            if self._stage is ENDED and self._drained:
-                self._end()
+            if self._drained:
+                if self._stage is ENDED:
+                    self._end()
+                elif self._transport is None:
+                    self._lost()
         except zlib.error as error:
-            self.abort(ConnectionResetError(f"the response's body is not what it is called: {error}"))
+            self._give_up(ConnectionResetError(f"the response's body is not what it is called: {error}"))
         except Exception as bug:
-            self.abort(bug)
+            self._give_up(bug)
+
+    def _give_up(self, error: Exception) -> None:
+        self._bodies.clear()
+        self.abort(error)
 
     def _after(self, flow: Flow) -> None:
         if flow is WAIT:
@@ -245,6 +267,9 @@ class Connection(asyncio.Protocol):
         bodies = self._bodies
         data = bodies[0] if len(bodies) == 1 else b"".join(bodies)
         bodies.clear()
+        if len(data) > PIECE:
+            bodies.append(data[PIECE:])
+            data = data[:PIECE]
         return data if self._inflater is None else self._inflater.piece(data)
 
     @property

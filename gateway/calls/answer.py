@@ -186,7 +186,7 @@ class StreamedAnswer(Answer):
         """Sends the head when the answer was held long enough, then a keepalive after each silence."""
         now = self._loop.time()
         due = self._written_at + self._keepalive
-        if self.state is AnswerState.ENDED or self.held is not None:
+        if self.state is AnswerState.ENDED or self.finished is not None:  # nothing comes after the terminal event
             return
         if self.state is AnswerState.HELD and now < self._head_due:
             due = min(self._head_due, now + self._keepalive)

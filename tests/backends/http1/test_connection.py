@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.backends.base import Flow
-from dragoman.backends.http1.connection import MAX_HEAD, MAX_HELD, Connection
+from dragoman.backends.http1.connection import MAX_HEAD, MAX_HELD, PIECE, Connection
 from dragoman.backends.http1.inflate import INFLATED
 from tests.backends.http1.wire import ASKED, EOF, LOST, End, Exchange, Outcome, bytewise, play, turns
 
@@ -277,6 +277,47 @@ async def test_what_a_paused_socket_still_gives_waits_and_so_does_the_end() -> N
     exchange.clock.on_writable()
     await exchange.done()
     assert (exchange.reader.body, exchange.reader.ends) == (b"hello", 1)
+
+
+LARGE = bytes(range(256)) * (5 * PIECE // 512)  # two pieces and a half
+
+
+async def test_a_large_read_is_handed_on_in_pieces_with_turns_for_others_in_between() -> None:
+    exchange = Exchange()
+    await exchange.begin()
+    await exchange.sent(OK + CHUNKED)
+    exchange.connection.data_received(b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE))
+    assert exchange.reader.reads == [LARGE[:PIECE]]
+    assert exchange.wire.paused
+    await exchange.done()
+    assert [len(read) for read in exchange.reader.reads] == [PIECE, PIECE, PIECE // 2]
+    assert exchange.reader.body == LARGE
+    assert not exchange.wire.paused
+    assert exchange.connection.release()
+
+
+async def test_the_rest_of_a_large_read_waits_for_a_reader_that_cannot_take_more() -> None:
+    exchange = Exchange(Flow.MORE, Flow.WAIT)
+    await exchange.begin()
+    await exchange.sent(OK + b"Content-Length: %d\r\n\r\n" % len(LARGE))
+    await exchange.sent(LARGE)
+    assert exchange.reader.body == LARGE[: 2 * PIECE]
+    exchange.clock.on_writable()
+    await exchange.done()
+    assert (exchange.reader.body, exchange.reader.ends) == (LARGE, 1)
+
+
+@pytest.mark.parametrize("broken", [b"", b"zz\r\n"])
+async def test_the_rest_of_a_large_read_comes_before_the_loss_of_the_connection(broken: bytes) -> None:
+    exchange = Exchange()
+    await exchange.begin()
+    await exchange.sent(OK + CHUNKED)
+    exchange.connection.data_received(b"%x\r\n%b\r\n%b" % (len(LARGE), LARGE, broken))
+    if not broken:
+        exchange.wire.abort()
+    with pytest.raises(ConnectionError):
+        await exchange.done()
+    assert (exchange.reader.body, exchange.reader.ends) == (LARGE, 0)
 
 
 async def test_a_connection_is_not_paused_any_more_when_it_is_used_again() -> None:

@@ -290,6 +290,15 @@ async def test_keepalives_fill_silences_of_a_running_stream_and_nothing_else() -
     assert body.count(b"keepalive\n") == 1
 
 
+async def test_no_keepalive_comes_after_the_end() -> None:
+    async def play(request: Request, sink: Sink) -> None:
+        sink.feed([Started(), Finished(StopReason.STOP)])
+        await asyncio.sleep(0.35)  # a server that is slow to close
+
+    async with running(FakeBackend(play), timeouts=QUICK) as served, served.post(STREAM) as answer:
+        assert (await answer.read()) == b"created\nfinished=stop\n"
+
+
 async def test_a_whole_answer_is_not_touched_by_keepalives() -> None:
     async def play(request: Request, sink: Sink) -> None:
         await asyncio.sleep(0.3)
