@@ -14,7 +14,7 @@ NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak local-model real lock clean
+.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak attack local-model real lock clean
 
 help: ## what can be said to make
 	@echo "make WORD [ARGS=\"...\"]"
@@ -54,6 +54,9 @@ bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
 
 soak: $(STAMPS)/dev ## thousands of streams with disconnects and errors, ten minutes by default
 	$(PY) -m bench.soak $(ARGS)
+
+attack: $(STAMPS)/dev ## cheap inputs that aim at the loop and the memory, each with what it cost
+	$(PY) -m bench.attack $(ARGS)
 
 local-model: $(STAMPS)/local-model ## install the small model on the CPU
 

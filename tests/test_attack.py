@@ -1,0 +1,67 @@
+"""What `make attack` measures with, and one attack of each side. The figures belong to `make attack`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections import Counter
+
+import pytest
+
+from bench.attack.__main__ import MEMORY, STALL, Cost, cost, line, main, probe
+from bench.attack.clients import ATTACKS
+from bench.children import started
+
+pytestmark = pytest.mark.slow
+
+# A server that works for a while before it says that it is alive.
+BUSY = """
+import http.server, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end: pass
+        self.send_response(200); self.end_headers()
+    def log_message(self, *words): pass
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+print(f"ready on http://127.0.0.1:{server.server_port}", flush=True)
+server.serve_forever()
+"""
+
+
+async def test_the_probe_sees_the_work_that_it_waited_for() -> None:
+    async with started("a busy server", (sys.executable, "-c", BUSY)) as child, probe(child) as stalls:
+        await asyncio.sleep(0)
+    assert stalls[0] >= 0.2
+
+
+@pytest.mark.parametrize("name", ["no-key", "deep", "data-lines", "stalled-refusal", "endless-head"])
+async def test_an_attack_ends_as_it_should(name: str) -> None:
+    found = await cost(name, ATTACKS[name])
+    assert found.wrong == []
+    assert found.stall > 0
+    assert found.ends.total() == len(ATTACKS[name].requests("http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize(
+    ("stall", "memory", "wrong", "said"),
+    [
+        (STALL, MEMORY, [], ""),
+        (0.3, 0.0, [], "stood still for 300 ms"),
+        (0.0, MEMORY * 2.0, [], "300 MiB above idle"),
+        (0.0, 0.0, ["no answer"], "ended with 'no answer'"),
+    ],
+)
+def test_the_verdict(stall: float, memory: float, wrong: list[str], said: str) -> None:
+    found = Cost("deep", stall, memory, MEMORY, 1.0, Counter(["no answer"]), wrong)
+    assert re.search(said, " ".join(found.failures))
+    assert bool(found.failures) is bool(said)
+    assert "no answer" in line(found, "brackets")
+
+
+def test_an_unknown_attack_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SystemExit):
+        main(["nonsense"])
+    assert "no attack is called nonsense" in capsys.readouterr().err
