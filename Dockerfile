@@ -5,7 +5,8 @@
 #   docker run --read-only --volume dragoman:/state --publish 8080:8080 --env DRAGOMAN_API_KEYS dragoman \
 #       serve --backend http://gpu-host:8000/v1
 #
-# Every package is installed by the hash in a lock file. The base image can be pinned or mirrored:
+# Every package is installed by the hash in a lock file, and /opt/dragoman/sbom.cdx.json lists them (CycloneDX). The base
+# image is the operator's choice, because a digest would keep its security updates out: to pin or mirror it,
 # --build-arg PYTHON_IMAGE=mirror.example/python:3.13-slim@sha256:…
 
 ARG PYTHON_IMAGE=python:3.13-slim
@@ -24,13 +25,16 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /build
 
 # What builds the package stays in this stage; the environment that is shipped has not even an installer.
-COPY requirements/build.txt requirements/core.txt requirements/extras.txt requirements/
+COPY requirements/build.txt requirements/sbom.txt requirements/core.txt requirements/extras.txt requirements/
 RUN python -m venv /build/tools \
     && /build/tools/bin/python -m pip install --require-hashes --only-binary=:all: --requirement requirements/build.txt \
     && python -m venv --without-pip /opt/dragoman \
     && /build/tools/bin/python -m pip --python /opt/dragoman/bin/python install --require-hashes --only-binary=:all: \
-       --requirement "requirements/${LOCK}.txt"
+       --requirement "requirements/${LOCK}.txt" \
+    && python -m venv /build/sbom \
+    && /build/sbom/bin/python -m pip install --require-hashes --only-binary=:all: --requirement requirements/sbom.txt
 
+COPY requirements/sbom.py requirements/
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY translators translators
@@ -41,6 +45,8 @@ COPY configs/claude-code configs/claude-code
 RUN /build/tools/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && /build/tools/bin/python -m pip --python /opt/dragoman/bin/python install --no-deps --no-index dist/*.whl \
     && /opt/dragoman/bin/python -I -m dragoman --version \
+    && /build/sbom/bin/python requirements/sbom.py "requirements/${LOCK}.txt" /opt/dragoman/bin/python \
+       /opt/dragoman/sbom.cdx.json \
     && mkdir -p /build/state
 
 # ------------------------------------------------------------------------------------------------------------------ run

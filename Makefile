@@ -14,7 +14,8 @@ NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak attack local-model real lock clean
+.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak attack local-model real
+.PHONY: lock sbom audit clean
 
 help: ## what can be said to make
 	@echo "make WORD [ARGS=\"...\"]"
@@ -65,11 +66,20 @@ real: $(STAMPS)/python ## install the real components that tests run against
 	$(PY) -m tests.real.provision
 
 lock: $(STAMPS)/python ## choose newest versions and write the lock files anew
-	$(PIP) install --target .real/lock --upgrade uv
+	$(PIP) install --target .real/lock --upgrade --require-hashes --requirement requirements/lock.txt
 	requirements/lock.sh .real/lock/bin/uv
 
+sbom: $(STAMPS)/dev ## write bills of materials (CycloneDX) of the locked distributions into dist/
+	$(PY) -m tests.real.provision sbom
+	.real/sbom/bin/python requirements/sbom.py requirements/core.txt $(PY) dist/dragoman.cdx.json
+	.real/sbom/bin/python requirements/sbom.py requirements/extras.txt $(PY) dist/dragoman-extras.cdx.json
+
+audit: $(STAMPS)/python ## ask for known vulnerabilities of everything that is locked; error 3 when no source answers
+	$(PY) -m tests.real.provision audit
+	.real/audit/bin/python requirements/audit.py $(ARGS)
+
 clean: ## remove everything that make has made
-	rm -rf .venv .real .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .real dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than the lock files that it stands for, so a second call is fast.

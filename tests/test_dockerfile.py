@@ -18,6 +18,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import pytest
 from dragoman.gateway import __version__
 from tests.conftest import RealComponent
 from tests.container_build import Build, Ignore, Image, Instruction, base_python, read
+from tests.lock_files import canonical
 from tests.scripted import Script, ScriptedServer, text_stream
 
 pytestmark = pytest.mark.slow
@@ -89,7 +91,7 @@ def test_nothing_is_fetched_but_by_hash() -> None:
     instructions = read(TEXT)
     assert not [each for each in instructions if each.name == "ADD"]
     installs = [step for step in shell_steps(instructions) if re.search(r"-m pip .*\binstall\b", step)]
-    assert len(installs) == 3
+    assert len(installs) == 4
     for step in installs:
         assert "--require-hashes --only-binary=:all: --requirement" in step or "--no-deps --no-index" in step, step
     (wheel,) = [step for step in shell_steps(instructions) if " pip wheel " in step]
@@ -118,7 +120,7 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
     for source in sources:
         assert (ROOT / source).exists(), source
         assert not ignore.ignored(source), source
-    inside = ["gateway/cli.py", "translators/responses/parse.py", "requirements/core.txt", "configs/gateway.yaml"]
+    inside = ["gateway/cli.py", "translators/responses/parse.py", "requirements/sbom.txt", "configs/gateway.yaml"]
     outside = [
         "tests/conftest.py",
         ".git/HEAD",
@@ -230,6 +232,18 @@ def test_the_image_holds_the_gateway_and_nothing_that_builds_or_installs(image: 
     assert not names & {"pip", "setuptools", "hatchling", "pytest", "tests", "bench"}
     assert (packages / "dragoman" / "gateway" / "configs" / "gateway.yaml").is_file()
     assert {path.name for path in image.root.iterdir()} == {"opt", "state"}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("lock", ["core", "extras"])
+def test_the_image_carries_a_bill_of_what_is_installed_in_it(lock: str, request: pytest.FixtureRequest) -> None:
+    image: Image = request.getfixturevalue("image" if lock == "core" else "image_with_extras")
+    bill = json.loads(image.inside("/opt/dragoman/sbom.cdx.json").read_text("utf-8"))
+    listed = {canonical(each["name"]): each["version"] for each in bill["components"]}
+    packages = next(image.inside("/opt/dragoman/lib").glob("python3.*/site-packages"))
+    installed = {canonical(each.name): each.version for each in distributions(path=[str(packages)])}
+    assert installed == listed | {"dragoman": __version__}
+    assert bill["metadata"]["component"]["version"] == __version__
 
 
 @pytest.mark.real

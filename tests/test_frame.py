@@ -12,15 +12,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import find_component
+from tests.lock_files import canonical
 from tests.real import components, provision
 from tests.real.components import COMPONENTS, Environment, Packages
 
 ROOT = Path(__file__).parents[1]
 LOCK_FILES = sorted((ROOT / "requirements").glob("*.txt"))
-
-
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def locked(name: str) -> dict[str, set[str]]:
@@ -76,7 +73,7 @@ def test_make_run_installs_the_local_model_only_where_no_server_is_named(
 
 
 def test_every_lock_file_is_asked_for_by_something() -> None:
-    used = {"core", "dev", "build", "extras"} | {
+    used = {"core", "dev", "build", "extras", "lock"} | {
         Path(component.lock_file).stem for component in COMPONENTS.values() if not isinstance(component, Packages)
     }
     assert {path.stem for path in LOCK_FILES} == used

