@@ -68,6 +68,7 @@ real: $(STAMPS)/python ## install the real components that tests run against
 lock: $(STAMPS)/python ## choose newest versions and write the lock files anew
 	$(PIP) install --target .real/lock --upgrade --require-hashes --requirement requirements/lock.txt
 	requirements/lock.sh .real/lock/bin/uv
+	$(PY) -m tests.real.provision --lock
 
 sbom: $(STAMPS)/dev ## write bills of materials (CycloneDX) of the locked distributions into dist/
 	$(PY) -m tests.real.provision sbom

@@ -109,7 +109,10 @@ def missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Packages:
     """A component that is not installed and cannot be, because there is no npm."""
     component = Packages("ghost", "a program that nobody has", ("ghost@1.0.0",), ".bin/ghost")
     monkeypatch.setattr(components, "HOME", tmp_path)
+    monkeypatch.setattr(components, "ROOT", tmp_path)
     monkeypatch.setitem(COMPONENTS, "ghost", component)
+    component.lock_file.parent.mkdir(parents=True)
+    component.lock_file.write_text('{"packages": {"node_modules/ghost": {"integrity": "sha512-one"}}}', "utf-8")
     monkeypatch.setenv("PATH", str(tmp_path))
     return component
 
@@ -147,6 +150,26 @@ def test_an_installed_component_is_found_until_what_is_asked_for_changes(missing
     assert find_component("ghost") == missing.path
     newer = Packages("ghost", missing.what, ("ghost@1.0.1",), missing.target)
     assert not newer.installed()
+
+
+def test_packages_go_stale_with_their_lock_file(missing: Packages) -> None:
+    missing.folder.mkdir()
+    components.mark(missing)
+    assert missing.installed()
+    missing.lock_file.write_text("{}", "utf-8")
+    assert not missing.installed()
+
+
+@pytest.mark.parametrize("integrity", ['"sha512-two"', "null"])
+def test_what_npm_adds_to_the_lock_file_is_refused(missing: Packages, integrity: str) -> None:
+    modules = missing.folder / "node_modules"
+    modules.mkdir(parents=True)
+    installed = modules / f".{provision.NPM_LOCK_NAME}"
+    installed.write_text('{"packages": {"node_modules/ghost": {"integrity": "sha512-one"}}}', "utf-8")
+    provision._refuse_unlocked(missing)
+    installed.write_text(f'{{"packages": {{"node_modules/other": {{"integrity": {integrity}}}}}}}', "utf-8")
+    with pytest.raises(provision.Impossible, match="not in its lock file: node_modules/other"):
+        provision._refuse_unlocked(missing)
 
 
 def test_an_environment_goes_stale_with_its_lock_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

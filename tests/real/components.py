@@ -7,6 +7,7 @@ its own under `.real/`. Only the standard library is used, because `provision.py
 
 import hashlib
 import importlib.metadata
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,11 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Packages:
-    """Packages of the npm registry; the path is a program or a folder below `node_modules`."""
+    """Packages of the npm registry; the path is a program or a folder below `node_modules`.
+
+    Their lock file names every package that they need by version and hash. It has no addresses, so it is not kept under
+    npm's own name for it, and is copied there to install from.
+    """
 
     name: str
     what: str
@@ -61,8 +66,18 @@ class Packages:
     def path(self) -> Path:
         return self.folder / "node_modules" / self.target
 
+    @property
+    def lock_file(self) -> Path:
+        return ROOT / "requirements" / "npm" / f"{self.name}.json"
+
+    @property
+    def manifest(self) -> str:
+        """The text of `package.json`."""
+        dependencies = dict(each.rsplit("@", 1) for each in self.packages)
+        return json.dumps({"name": self.name, "private": True, "dependencies": dependencies}, indent=2) + "\n"
+
     def fingerprint(self) -> str:
-        return " ".join(self.packages)
+        return f"{' '.join(self.packages)} {hashlib.sha256(self.lock_file.read_bytes()).hexdigest()}"
 
     def installed(self) -> bool:
         return _marked(self.folder, self.fingerprint())

@@ -3,14 +3,18 @@
 Each component is installed by itself, and only when it is missing or stale. One that fails is named with its reason and
 does not keep the others back. The exit code is 1 only under `CI=true`: elsewhere the tests that need it skip and say
 so. The local model is not installed here: it belongs to the main environment, which `make` sets up.
+
+With `--lock` it installs nothing and writes the lock files of what npm installs.
 """
 
+import json
 import os
 import shutil
 import ssl
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +37,10 @@ PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet")
 INSTALL = (*PIP, "install", "--require-hashes", "--only-binary=:all:")
 # pip asks the distribution for its metadata, so its build backend runs; nothing is compiled.
 DOWNLOAD = (*PIP, "download", "--require-hashes", "--no-deps", "--no-binary=:all:")
-NPM = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+NPM = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+# Only chooses versions; what the file says of addresses would be those of this machine's registry.
+NPM_LOCK = ("--package-lock-only", "--omit-lockfile-registry-resolved", *NPM)
+NPM_LOCK_NAME = "package" + "-lock.json"
 # Where systems keep the authorities that they trust, when Python names no such file.
 TRUST_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 
@@ -47,10 +54,16 @@ class Impossible(Failed):
 
 
 def main(names: list[str]) -> int:
-    unknown = [name for name in names if name not in COMPONENTS]
+    unknown = [name for name in names if name not in COMPONENTS and name != "--lock"]
     if unknown:
         print(f"unknown: {', '.join(unknown)}; known: {', '.join(COMPONENTS)}")
         return 2
+    if "--lock" in names:
+        try:
+            return _lock()
+        except Failed as failure:
+            print(f"no lock files for npm: {failure}")
+            return 1
     wanted = [COMPONENTS[name] for name in names or COMPONENTS]
     with ThreadPoolExecutor(max_workers=2) as pool:
         failures = [name for name in pool.map(_provide, wanted) if name]
@@ -97,13 +110,40 @@ def _install(component: Component) -> None:
         case Packages():
             _start_clean(component.folder)
             npm, node = _program("npm"), _program("node")
-            folder = str(component.folder)
-            _run(npm, "install", "--prefix", folder, *_npm_cache(), *NPM, *component.packages)
+            (component.folder / "package.json").write_text(component.manifest, "utf-8")
+            shutil.copy(component.lock_file, component.folder / NPM_LOCK_NAME)
+            _run(npm, "install", "--prefix", str(component.folder), *_npm_cache(), *NPM)
+            _refuse_unlocked(component)
             if component.setup_script:
                 _run(node, str(component.folder / "node_modules" / component.setup_script))
     if not component.path.exists():
         raise Failed(f"the packages hold no {component.path.name}")
     mark(component)
+
+
+def _refuse_unlocked(component: Packages) -> None:
+    """npm adds what its lock file lacks (`npm ci` refuses, but also where it lacks other platforms' packages).
+
+    No script of a package has run before this, and nothing is used before it passes.
+    """
+    locked = json.loads(component.lock_file.read_text("utf-8"))["packages"]
+    installed = json.loads((component.folder / "node_modules" / f".{NPM_LOCK_NAME}").read_text("utf-8"))["packages"]
+    hashes = {each.get("integrity") for each in locked.values()} - {None}
+    if unlocked := [path for path, each in installed.items() if each.get("integrity") not in hashes]:
+        raise Impossible(f"not in its lock file: {', '.join(unlocked)}")
+
+
+def _lock() -> int:
+    npm = _program("npm")
+    for component in COMPONENTS.values():
+        if isinstance(component, Packages):
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "package.json").write_text(component.manifest, "utf-8")
+                _run(npm, "install", "--prefix", folder, *_npm_cache(), *NPM_LOCK)
+                component.lock_file.parent.mkdir(exist_ok=True)
+                shutil.copy(Path(folder) / NPM_LOCK_NAME, component.lock_file)
+            print(component.lock_file.relative_to(ROOT))
+    return 0
 
 
 def _extract(download: Path, component: SourceFiles) -> None:
