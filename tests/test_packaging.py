@@ -61,7 +61,9 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
 
 def test_the_source_archive_builds_the_same_wheel(wheel: Path, source: Path, tmp_path: Path) -> None:
     assert not (source / ".dev").exists()
-    assert names(build(source, tmp_path, "wheel")) == names(wheel)
+    again = build(source, tmp_path, "wheel")
+    assert names(again) == names(wheel)
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 def test_the_command_runs_where_nothing_but_the_wheel_and_its_requirements_are_installed(

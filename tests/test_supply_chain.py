@@ -1,4 +1,4 @@
-"""Everything that is installed is locked by version and hash: the rule over every command that installs something.
+"""Everything that is installed is locked by version and hash, and what an audit says of what a source answers.
 
 Looked at is what runs by itself: the Makefile, the Dockerfile, scripts of the shell and of Python. Lines of the pages
 that a person pastes into an environment of his own are not.
@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dragoman.gateway import __version__
+from requirements import audit
 from tests.real.components import COMPONENTS, Packages
 from tests.test_layering import tracked_files
 
@@ -145,3 +147,75 @@ def test_the_builder_of_the_wheel_is_locked() -> None:
         builds = re.findall(r"pip wheel [^\n&]*|\$\(PIP\) [^\n&]*--editable[^\n&]*", text)
         assert builds, name
         assert all("--no-build-isolation" in each for each in builds), name
+
+
+# ------------------------------------------------------------------------------------------------------------ the audit
+
+KNOWN = {"name": "idna", "version": "3.20", "vulns": [{"id": "GHSA-1", "fix_versions": ["3.21"]}]}
+SAFE = {"name": "yarl", "version": "1.0", "vulns": []}
+SKIPPED = {"name": "attrs", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("report", "looked_up", "vulnerabilities", "missing"),
+    [
+        ({"dependencies": [SAFE]}, 1, (), ""),
+        ({"dependencies": [SAFE, KNOWN]}, 2, ("idna 3.20: GHSA-1, fixed in 3.21",), ""),
+        ({"dependencies": [SKIPPED, SKIPPED]}, 0, (), "2 of 2 distributions were skipped: not found"),
+        (
+            {"dependencies": [KNOWN, SKIPPED]},
+            1,
+            ("idna 3.20: GHSA-1, fixed in 3.21",),
+            "1 of 2 distributions were skipped: not found",
+        ),
+        ({"dependencies": []}, 0, (), "the report is empty"),
+        (None, 0, (), "no such host"),
+    ],
+)
+def test_a_distribution_that_was_skipped_was_not_audited(
+    report: object, looked_up: int, vulnerabilities: tuple[str, ...], missing: str
+) -> None:
+    text = "" if report is None else json.dumps(report)
+    assert audit.read(text, "Traceback\nno such host\n") == audit.Audit(looked_up, vulnerabilities, missing)
+
+
+WHOLE = audit.Audit(1, ())
+UNSAFE = audit.Audit(1, ("idna 3.20: GHSA-1, no fixed version",))
+SILENT = audit.Audit(0, (), "no such host")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "status"),
+    [
+        (WHOLE, None, 0),
+        (UNSAFE, None, 1),
+        (SILENT, WHOLE, 0),
+        (SILENT, UNSAFE, 1),
+        (SILENT, SILENT, 3),
+        (audit.Audit(1, UNSAFE.vulnerabilities, "1 of 2 distributions were skipped"), SILENT, 1),
+    ],
+)
+def test_the_next_source_is_asked_where_one_does_not_answer_for_everything(
+    monkeypatch: pytest.MonkeyPatch, first: audit.Audit, second: audit.Audit | None, status: int
+) -> None:
+    answers = {"pypi": first, "osv": second}
+
+    def ask(source: tuple[str, ...], _: Path) -> audit.Audit:
+        answer = answers[source[-1]]
+        assert answer is not None, "asked without need"
+        return answer
+
+    monkeypatch.setattr(audit, "ask", ask)
+    assert audit.main([]) == status
+
+
+def test_the_page_on_security_says_what_is_there() -> None:
+    page = (ROOT / "SECURITY.md").read_text("utf-8")
+    makefile, dockerfile = ((ROOT / name).read_text("utf-8") for name in ("Makefile", "Dockerfile"))
+    assert f"newest {__version__.rpartition('.')[0]} release" in page
+    bills = set(re.findall(r"[\w./-]+\.cdx\.json", page))
+    assert len(bills) == 3
+    assert {bill for bill in bills if bill not in (dockerfile if bill.startswith("/") else makefile)} == set()
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)
+    assert f"(`{base}`)" in page
+    assert re.findall(r"^\| .* \| (\d) \| ", page, re.MULTILINE) == ["0", "1", "3"]
