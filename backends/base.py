@@ -4,8 +4,9 @@
 made. `stream` feeds the sink synchronously, once for each read of the upstream, and the sink says how to go on. When it
 has enough, or nobody waits for the answer any more, the backend ends the upstream work and returns: a receiver that
 left is no error. Otherwise it returns when the answer has ended, and raises `GatewayError` when it broke, after feeding
-what its decoder still held. Cancelling the task that runs `stream` must free the server's work before the cancellation
-leaves the backend. Stages (`translators.constraints.parallel`, `backends.enforce`) are sinks around sinks.
+what its decoder still held. `forward`, where a backend has it, does the same for a body that is passed through.
+Cancelling the task that runs `stream` must free the server's work before the cancellation leaves the backend. Stages
+(`translators.constraints.parallel`, `backends.enforce`) are sinks around sinks.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeVar, runtime_checkable
+
+import orjson
 
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Note, Request
@@ -38,9 +41,13 @@ def nothing() -> None:
     """What a callback does until somebody sets it."""
 
 
-class Sink(Protocol):
-    """Where events go. Whoever reads an answer sets the two callbacks for as long as it reads: `on_writable` is called
-    after `WAIT`, once more can be taken; `on_left` at any time, when nobody waits for the answer any more."""
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Receiver(Protocol[T_contra]):
+    """Where an answer goes, read by read. Whoever reads it sets the two callbacks for as long as it reads:
+    `on_writable` is called after `WAIT`, once more can be taken; `on_left` at any time, when nobody waits for the
+    answer any more."""
 
     on_writable: Callable[[], object]
     on_left: Callable[[], object]
@@ -50,7 +57,7 @@ class Sink(Protocol):
         """True from the first event on: from then on nothing may be tried again elsewhere."""
         ...
 
-    def feed(self, events: Sequence[Event]) -> Flow: ...
+    def feed(self, events: Sequence[T_contra]) -> Flow: ...
 
     def prompt_size(self, tokens: int) -> None:
         """The size of the prompt, from whoever knows it first; later calls change nothing."""
@@ -59,6 +66,10 @@ class Sink(Protocol):
     def note(self, note: Note) -> None:
         """A drop or a repair that was found only while the answer was running; it goes into the metric."""
         ...
+
+
+class Sink(Receiver[Event], Protocol):
+    """Where events go."""
 
 
 @dataclass(slots=True)
@@ -75,6 +86,37 @@ class Prepared:
     def limit(self, max_tokens: int) -> None:
         """The answer may have at most so many tokens."""
         self.request = replace(self.request, max_tokens=max_tokens)
+
+
+@dataclass(slots=True, kw_only=True)
+class Forwarded(Prepared):
+    """A body that goes to the server as it is, to its endpoint `path` below `/v1/`. Only the model's name may differ:
+    it stands in `body` at `model_at`, quotes included, and is replaced where the server calls the model otherwise.
+    `request` has no messages."""
+
+    path: str
+    body: bytes
+    model_at: tuple[int, int]
+    model: str
+    streaming: bool = False
+
+    def named(self, model: str) -> bytes:
+        """The body for the server that calls the model by this name."""
+        if model == self.model:
+            return self.body
+        start, stop = self.model_at
+        return b"".join((self.body[:start], orjson.dumps(model), self.body[stop:]))
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The head of a server's answer, as far as it is passed on."""
+
+    status: int
+    content_type: str
+
+
+Piece = Head | bytes  # of an answer that is passed through: its head, fed with the first bytes, then more bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +188,27 @@ class Backend(Protocol):
         """Asks a server that sleeps to wake, and returns; `health` says whether it is awake. Raises ASLEEP where it
         cannot be woken."""
         ...
+
+
+@runtime_checkable
+class Forwarder(Protocol):
+    """A backend whose server has endpoints besides that of model calls. `forward` keeps the rules of `stream`; a
+    refusal with a body of its own is `PassedRefusal`."""
+
+    async def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> None: ...
+
+
+class PassedRefusal(GatewayError):
+    """A server's refusal of a body that was passed through: `error` with the server's own status, and its JSON body
+    without addresses and keys."""
+
+    def __init__(self, error: GatewayError, status: int, body: bytes) -> None:
+        super().__init__(
+            error.kind, error.message, error.param, code=error.code, retry_after=error.retry_after, source=error.source
+        )
+        self.certain = error.certain
+        self.status = status
+        self.body = body
 
 
 class Unanswered(GatewayError):

@@ -164,13 +164,39 @@ _TRACEBACK = re.compile(r'Traceback \(most recent|^[ \t]{0,8}File "', re.MULTILI
 
 def redact(words: Words) -> str:
     """At most 300 characters of a server's words, without addresses and keys; of a stack trace the last line."""
+    text = " ".join(_without_addresses(words).split())
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def _without_addresses(words: Words) -> str:
     text = str(words)
     if _TRACEBACK.search(text):
         text = text.strip().rpartition("\n")[2]
     for pattern, instead in ((_SECRETS, "[key]"), (_URL, "[url]"), (_HOST, "[host]"), (_PATH, "[path]")):
         text = pattern.sub(instead, text)
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+    return text
+
+
+def redacted_json(body: bytes) -> bytes | None:
+    """A refusal's JSON object, byte for byte unless a text of it holds an address or a key; None where it is none."""
+    if len(body) >= MAX_BODY:
+        return None
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(value, dict):
+        return None
+    clean = _clean(value)
+    return body if clean == value else orjson.dumps(clean)
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return _without_addresses(cut(value))
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    return {_clean(key): _clean(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def for_log(said: bytes | str) -> Sensitive:

@@ -63,6 +63,7 @@ PURE_BACKENDS = (
     "backends.chat.split_characters",
     "backends.chat.encode",
     "backends.chat.errors",
+    "backends.chat.forward",
     "backends.chat.prepared",
     "backends.chat.settings",
     "backends.pool.breaker",

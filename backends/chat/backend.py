@@ -27,13 +27,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits, Unanswered
+from dragoman.backends.base import Forwarded, Health, ModelInfo, Piece, Prepared, Receiver, Sink, Traits, Unanswered
 from dragoman.backends.chat.aiohttp_transport import AiohttpTransport
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
 from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields, by_words
@@ -88,6 +89,7 @@ class ChatCompletions:
         if api_key and api_key.strip():
             self._headers["Authorization"] = f"Bearer {api_key.strip()}"
         self._transport: Transport | None = None
+        self._others: dict[str, Transport] = {}  # to the endpoints that are passed through, by their paths
         self._session: aiohttp.ClientSession | None = None  # for questions to the server around the answers
         self._probe: Probe | None = None
         self._refused = RefusedFields()
@@ -104,9 +106,8 @@ class ChatCompletions:
 
     async def start(self) -> None:
         if self._transport is None:
-            connect, transport = self._timeouts.connect, TRANSPORTS[self._settings.http_client]
-            url = f"{self._base}/chat/completions"
-            self._transport = transport(url, self._headers, tls=self._tls, connect=connect)
+            connect = self._timeouts.connect
+            self._transport = self._open("chat/completions")
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0, ssl=self._tls or True),
                 headers=self._headers,
@@ -115,10 +116,15 @@ class ChatCompletions:
             )
             self._probe = Probe(self._session, self._base, self._settings, self._name)
 
+    def _open(self, path: str) -> Transport:
+        transport = TRANSPORTS[self._settings.http_client]
+        return transport(f"{self._base}/{path}", self._headers, tls=self._tls, connect=self._timeouts.connect)
+
     async def close(self) -> None:
-        for each in (self._transport, self._session):
+        for each in (self._transport, self._session, *self._others.values()):
             if each is not None:
                 await each.close()
+        self._others.clear()
         self._transport = self._session = self._probe = None
 
     # ----------------------------------------------------------------------------------------------------- the request
@@ -146,6 +152,29 @@ class ChatCompletions:
         )
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         await drive(reader, self._opened(attempt, sink))
+
+    async def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> None:
+        await self._refuse_when_asleep()
+        reader = PieceReader(sink, self._timeouts, asyncio.get_running_loop().time)
+        await drive(reader, self._forwarded(asked, reader))
+
+    @contextlib.asynccontextmanager
+    async def _forwarded(self, asked: Forwarded, reader: PieceReader) -> AsyncIterator[Reply]:
+        if (transport := self._others.get(asked.path)) is None:
+            transport = self._others[asked.path] = self._open(asked.path)
+        body, affinity = asked.named(self._model or asked.request.model), asked.request.affinity
+        reply = await self._post(body, self._settings.fresh_connection, affinity, transport)
+        reply = reply or await self._post(body, True, affinity, transport)
+        assert reply is not None, "a new connection cannot have died before"
+        if not 200 <= reply.status < 300:
+            said = await _read_refusal(reply)
+            log.warning("%s: %s: status %d: %s", self._name, asked.path, reply.status, for_log(said))
+            raise refused(reply.status, said, self._settings, reply.headers)
+        try:
+            reader.opened(reply.status, reply.headers)
+            yield reply
+        finally:
+            await reply.close()
 
     def _classify(self, status: int, body: Any) -> GatewayError:
         refusal = read(body)
@@ -198,15 +227,18 @@ class ChatCompletions:
             attempt, clamped = attempt.rewritten(self._settings, asked=smaller), True
             sink.note(Note("repair", "max_tokens"))
 
-    async def _post(self, body: bytes, fresh: bool, affinity: str | None) -> Reply | None:
+    async def _post(
+        self, body: bytes, fresh: bool, affinity: str | None, transport: Transport | None = None
+    ) -> Reply | None:
         """None: a connection that was kept had died, so it is worth a try on a new one."""
         await self.start()
-        assert self._transport is not None
+        transport = transport or self._transport
+        assert transport is not None
         headers = dict(OUTGOING.get())
         if (routing := self._settings.affinity_header) and affinity:
             headers[routing] = header_text(affinity)
         try:
-            return await self._transport.post(body, headers, fresh=fresh)
+            return await transport.post(body, headers, fresh=fresh)
         except Unreachable as error:
             log.warning("%s: cannot connect: %s", self._name, error)
             raise GatewayError(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 
 from dragoman.backends.chat.answer import AnswerReader
+from dragoman.backends.chat.forward import PieceReader
 from dragoman.backends.transport import Reply
 from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError
 
 
-async def drive(reader: AnswerReader, opened: AbstractAsyncContextManager[Reply]) -> None:
+async def drive(reader: AnswerReader | PieceReader, opened: AbstractAsyncContextManager[Reply]) -> None:
     """Reads the body of the reply that `opened` gives into the reader, and raises what is wrong with the answer."""
     try:
         async with Watch(reader) as watch, opened as reply:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
-from dragoman.backends.base import Flow, Sink, nothing
+from dragoman.backends.base import Flow, Receiver, nothing
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Note
+from dragoman.translators.ir import Note
+
+T = TypeVar("T")
 
 
 class Lost(GatewayError):
@@ -22,13 +25,13 @@ class Lost(GatewayError):
         super().__init__(Kind.BACKEND_DOWN, "The model server stopped answering.", retry_after=1.0, source="backend")
 
 
-class Attempt:
+class Attempt(Generic[T]):
     """`on_verdict` is called with True when the server is in good health, with False when it failed. `spare` says
     whether another server could take the request now. `since` is when its present wait for a first event began."""
 
     def __init__(
         self,
-        sink: Sink,
+        sink: Receiver[T],
         on_verdict: Callable[[bool], None],
         on_heard: Callable[[], None],
         spare: Callable[[], bool],
@@ -40,7 +43,7 @@ class Attempt:
         self.since = 0.0
         self.note: Callable[[Note], None] = sink.note
         self.prompt_size = sink.prompt_size
-        self.feed: Callable[[Sequence[Event]], Flow] = sink.feed
+        self.feed: Callable[[Sequence[T]], Flow] = sink.feed
         self._sink = sink
         self._on_verdict = on_verdict
         self._on_heard = on_heard
@@ -81,7 +84,7 @@ class Attempt:
     def listen(self) -> None:
         self.feed = self._hear
 
-    def _hear(self, events: Sequence[Event]) -> Flow:
+    def _hear(self, events: Sequence[T]) -> Flow:
         if events:
             self.feed = self._sink.feed
             if self._trial:

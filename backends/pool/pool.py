@@ -18,12 +18,24 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from dragoman.backends.background import end, in_background
-from dragoman.backends.base import Backend, Health, ModelInfo, Prepared, Sink, Traits, Unanswered
+from dragoman.backends.base import (
+    Backend,
+    Forwarded,
+    Health,
+    ModelInfo,
+    Piece,
+    Prepared,
+    Receiver,
+    Sink,
+    Traits,
+    Unanswered,
+)
 from dragoman.backends.pool.replica import FRESH, RANKS, RETRY_AFTER, PoolSettings, Replica, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
@@ -173,9 +185,9 @@ class Pool:
         pairs = zip(self.replicas, lists, strict=True)
         return [each for each, listed in pairs if listed is None or model in listed]
 
-    def _spare(self, request: Request, tried: Sequence[Replica]) -> bool:
+    def _spare(self, request: Request, tried: Sequence[Replica], unable: Sequence[Replica]) -> bool:
         """Whether a server that was not tried yet could take the request."""
-        more = (each for each in self._serving(request.model) if each not in tried)
+        more = (each for each in self._serving(request.model) if each not in tried and each not in unable)
         return len(tried) <= self._settings.retries and any(each.available(request.model) for each in more)
 
     async def prepare(self, request: Request) -> Prepared:
@@ -205,20 +217,41 @@ class Pool:
         return made
 
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
-        request = prepared.request
+        async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
+            await replica.stream(await self._prepared(replica, prepared), sink, spare)
+
+        await self._tried(ask, prepared.request, sink)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether some server has endpoints besides that of model calls."""
+        return any(each.forwards for each in self.replicas)
+
+    async def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> None:
+        async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
+            await replica.forward(asked, sink, spare)
+
+        await self._tried(ask, asked.request, sink, [each for each in self.replicas if not each.forwards])
+
+    async def _tried(
+        self,
+        ask: Callable[[Replica, Callable[[], bool]], Awaitable[None]],
+        request: Request,
+        sink: Receiver[Any],
+        unable: Sequence[Replica] = (),
+    ) -> None:
+        """Asks one server after another until one answers; never one that is `unable`."""
         tried: list[Replica] = []
         last: GatewayError | None = None
         deaths = 0
-        while len(tried) <= self._settings.retries and (order := self._order(request, tried)):
+        while len(tried) <= self._settings.retries and (order := self._order(request, [*tried, *unable])):
             replica = order[0]
             tried.append(replica)
             if last is not None:
                 self.retried(tried[-2].name)
                 log.warning("%s: tried on %s in place of %s", request.id, replica.name, tried[-2].name)
             try:
-                await replica.stream(
-                    await self._prepared(replica, prepared), sink, partial(self._spare, request, tried)
-                )
+                await ask(replica, partial(self._spare, request, tried, unable))
                 return
             except GatewayError as error:
                 deaths += isinstance(error, Unanswered)

@@ -13,17 +13,21 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
+from typing import Any, TypeVar
 
 from dragoman.backends.background import end, in_background
-from dragoman.backends.base import Backend, Health, Prepared, Sink
+from dragoman.backends.base import Backend, Forwarded, Forwarder, Health, Piece, Prepared, Receiver, Sink
 from dragoman.backends.pool.attempt import Attempt, Lost
 from dragoman.backends.pool.breaker import Breaker, BreakerRules, BreakerState
 from dragoman.translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Times in seconds.
 FRESH = 0.5  # a server is not probed again before its last answer is older than this
@@ -101,8 +105,8 @@ class Replica:
         self._wake_again_at = -math.inf
         self._asleep: dict[str, tuple[float, Health]] = {}  # by model: until when, and what the refusal said
         self._busy_until = -math.inf
-        self._running = set[Attempt]()
-        self._silent = set[Attempt]()  # have waited too long, and no request has had an event meanwhile
+        self._running = set[Attempt[Any]]()
+        self._silent = set[Attempt[Any]]()  # have waited too long, and no request has had an event meanwhile
         self._heard_at = -math.inf
         self._rest: asyncio.TimerHandle | None = None
 
@@ -314,12 +318,37 @@ class Replica:
     async def stream(self, prepared: Prepared, sink: Sink, spare: Callable[[], bool]) -> None:
         """Raises what the backend raises, and `Lost`. What the end says about the server is remembered. `spare` says
         whether another server could take the request now."""
+        await self._attempted(partial(self.backend.stream, prepared), prepared, sink, spare)
+
+    @property
+    def forwards(self) -> bool:
+        return isinstance(self.backend, Forwarder)
+
+    async def forward(self, asked: Forwarded, sink: Receiver[Piece], spare: Callable[[], bool]) -> None:
+        """As `stream`. The first bytes of an answer that is no stream come when all of it is made, so that their being
+        late says nothing about the server."""
+        backend = self.backend
+        assert isinstance(backend, Forwarder)
+        await self._attempted(partial(backend.forward, asked), asked, sink, spare, may_be_late=not asked.streaming)
+
+    async def _attempted(
+        self,
+        work: Callable[[Attempt[T]], Awaitable[None]],
+        prepared: Prepared,
+        sink: Receiver[T],
+        spare: Callable[[], bool],
+        *,
+        may_be_late: bool = False,
+    ) -> None:
         trial = self._breaker.begin(time.monotonic())
         attempt = Attempt(sink, self._verdict, self._heard, spare, trial)
         self._running.add(attempt)
-        self._listen(attempt)
+        if may_be_late:
+            attempt.listen()
+        else:
+            self._listen(attempt)
         try:
-            await self.backend.stream(prepared, attempt)
+            await work(attempt)
             if attempt.abandoned:
                 raise Lost
             if not attempt.left:
@@ -338,7 +367,7 @@ class Replica:
                 self._breaker.undecided()
             self._decide()
 
-    def _listen(self, waiting: Attempt) -> None:
+    def _listen(self, waiting: Attempt[Any]) -> None:
         """From now on, for `slow` seconds, this request waits for its first event, and any event of any request shows
         that the server works."""
         now = time.monotonic()
@@ -346,7 +375,7 @@ class Replica:
             attempt.listen()
         waiting.wait(now, asyncio.get_running_loop().call_later(self._settings.slow, self._late, waiting))
 
-    def _late(self, attempt: Attempt) -> None:
+    def _late(self, attempt: Attempt[Any]) -> None:
         if attempt.touched:
             return
         attempt.decide(False)
@@ -361,7 +390,7 @@ class Replica:
             self._silent.clear()
             self._decide()
 
-    def _judge(self, error: GatewayError, attempt: Attempt, model: str) -> None:
+    def _judge(self, error: GatewayError, attempt: Attempt[Any], model: str) -> None:
         if error.source != "backend" and error.kind not in BLAMED:
             return
         if error.kind is Kind.ASLEEP:

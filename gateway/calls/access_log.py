@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from dragoman.backends.trace_headers import OUTGOING
-from dragoman.gateway.calls.answer import Answer, AnswerState
+from dragoman.gateway.calls.answer import AnswerRecord, AnswerState
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.trace_attributes import (
@@ -101,7 +101,7 @@ class AccessLog:
         severe = call.error is not None and call.error.kind.status >= 500
         request_line(logging.WARNING if severe else logging.INFO, facts)
 
-    def _count_answer(self, call: Call, answer: Answer, now: float) -> None:
+    def _count_answer(self, call: Call, answer: AnswerRecord, now: float) -> None:
         if call.backend is None or answer.first_event_at is None:
             return
         backend, model = call.backend.name, call.model or ""

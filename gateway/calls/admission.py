@@ -65,15 +65,18 @@ class Admission:
         return self._requests is not None or self._tokens is not None
 
     @contextlib.asynccontextmanager
-    async def place(self, backend: str, model: str, client: str, request: Request) -> AsyncIterator[None]:
-        """Holds a place while the body runs; raises BUSY, with a time to wait, when none is to be had."""
+    async def place(
+        self, backend: str, model: str, client: str, request: Request, tokens: int | None = None
+    ) -> AsyncIterator[None]:
+        """Holds a place while the body runs; raises BUSY, with a time to wait, when none is to be had. `tokens`: what
+        the call costs, where that does not follow from the request."""
         if not self.limited:
             yield
             return
         loop = asyncio.get_running_loop()
         key = (backend, model)
         line = self._lines.setdefault(key, Line())
-        tokens = cost(request) if self._tokens is not None else 0
+        tokens = (cost(request) if tokens is None else tokens) if self._tokens is not None else 0
         asked = loop.time()
         try:
             await self._enter(line, backend, client, tokens)

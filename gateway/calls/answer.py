@@ -34,14 +34,13 @@ class AnswerState(Enum):
 STREAMING: Final = AnswerState.STREAMING  # named for the hot path, as those of `Flow`
 
 
-class Answer:
-    """A whole answer, and what streamed answers share with it: the stage, the facts for the log, the sink. `give_up`
-    ends the backend's work while nobody reads an answer yet, who would do it better."""
+class AnswerRecord:
+    """What is known of every answer: for the log, the metrics, and the pool. `give_up` ends the backend's work while
+    nobody reads an answer yet, who would do it better."""
 
-    def __init__(self, turn: Turn, give_up: Callable[[], object]) -> None:
+    def __init__(self, give_up: Callable[[], object]) -> None:
         self.on_writable: Callable[[], object] = nothing
         self.on_left: Callable[[], object] = give_up
-        self.stream = turn.stream
         self.state = AnswerState.HELD
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
@@ -50,15 +49,48 @@ class Answer:
         self.gaps = [0] * (len(GAPS) + 1)  # between reads, by bucket
         self.gap_seconds = 0.0
         self.notes: list[Note] = []
-        self.holds = False  # the end is held until `release`
-        self.held: list[bytes] | None = None
-        self._counted = turn.counted
-        self._stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
         self._loop = asyncio.get_running_loop()
 
     @property
     def touched(self) -> bool:
         return self.first_event_at is not None
+
+    @property
+    def head_sent(self) -> bool:
+        """Whether it is too late for an HTTP status."""
+        return False
+
+    def read(self, now: float) -> None:
+        """A read of the server's answer came."""
+        if self.first_event_at is None:
+            self.first_event_at = now
+        else:
+            gap = now - self.last_at
+            self.gaps[bisect_left(GAPS, gap)] += 1
+            self.gap_seconds += gap
+        self.last_at = now
+
+    def note(self, note: Note) -> None:
+        self.notes.append(note)
+
+    def late_notes(self) -> list[Note]:
+        """What was found while the answer ran."""
+        return self.notes
+
+    def close(self) -> None:
+        self.state = AnswerState.ENDED
+
+
+class Answer(AnswerRecord):
+    """A whole answer, and what streamed answers share with it: the stage and the sink."""
+
+    def __init__(self, turn: Turn, give_up: Callable[[], object]) -> None:
+        super().__init__(give_up)
+        self.stream = turn.stream
+        self.holds = False  # the end is held until `release`
+        self.held: list[bytes] | None = None
+        self._counted = turn.counted
+        self._stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
 
     def feed(self, events: Sequence[Event]) -> Flow:
         stage = self._stage
@@ -67,13 +99,7 @@ class Answer:
         flow = MORE
         if events and self.gone_at is None:
             now = self._loop.time()
-            if self.first_event_at is None:
-                self.first_event_at = now
-            else:
-                gap = now - self.last_at
-                self.gaps[bisect_left(GAPS, gap)] += 1
-                self.gap_seconds += gap
-            self.last_at = now
+            self.read(now)
             last = events[-1]
             if type(last) is Finished and self.holds:
                 if before := events[:-1]:
@@ -101,19 +127,13 @@ class Answer:
         if held is not None and self.gone_at is None:
             self._deliver(held if frames is None else frames, self._loop.time())
 
-    def note(self, note: Note) -> None:
-        self.notes.append(note)
-
     def late_notes(self) -> list[Note]:
-        """What was found while the answer ran, with the drops of the stage, which only counts them."""
+        """With the drops of the stage, which only counts them."""
         dropped = [Note("drop", "parallel_tool_call")] * (self._stage.dropped if self._stage else 0)
         return [*self.notes, *self.stream.notes, *dropped]
 
     def body(self) -> Json:
         return self.stream.body()
-
-    def close(self) -> None:
-        self.state = AnswerState.ENDED
 
     def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
         """The frames of a whole answer are dropped: `body` gives the result."""
@@ -133,18 +153,14 @@ class StreamedAnswer(Answer):
         self._head_due = accepted + timeouts.head_after
         self._timer = self._loop.call_at(min(self._head_due, accepted + timeouts.keepalive), self._tick)
 
+    @property
+    def head_sent(self) -> bool:
+        return self.state is not AnswerState.HELD
+
     async def finish(self) -> None:
-        """After `Finished` was fed: ends the body. The last write may be the largest, and the timer no longer watches
-        it: it has the client's time limit too."""
+        """After `Finished` was fed: ends the body."""
         self._timer.cancel()
-        limit = asyncio.timeout(self._patience)
-        try:
-            async with limit:
-                await self._delivery.end()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            self._delivery.abort()
+        await end(self._delivery, self._patience)
         if self._delivery.gone:
             self.gone_at = self.gone_at or self._loop.time()
         else:
@@ -209,3 +225,16 @@ class StreamedAnswer(Answer):
         if frames:
             self._written_at = now
             self._delivery.write(frames)
+
+
+async def end(delivery: Delivery, patience: float) -> None:
+    """Ends a body. Its last write may be the largest, and nothing else watches it any more: it has the client's time
+    limit too."""
+    limit = asyncio.timeout(patience)
+    try:
+        async with limit:
+            await delivery.end()
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        delivery.abort()

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from dragoman.gateway.calls.decoding import decode, too_large
+from dragoman.gateway.calls.raw_body import RawBody, checked
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, invalid
 from dragoman.translators.ir import Note
@@ -39,15 +40,22 @@ class BodyReader:
 
     async def read(self, request: web.Request) -> Body:
         """The object, and notes of what was repaired in it."""
+        return await self._within_limit(request, _read)
+
+    async def _within_limit(self, request: web.Request, read: Callable[[bytes, list[str], Limits], Steps[T]]) -> T:
         raw: bytes | None = None
         try:
             async with asyncio.timeout(self._within):
                 raw = await _receive(request, self._limits.body_bytes)
-                return await self._in_turns(_read(raw, _encodings(request), self._limits))
+                return await self._in_turns(read(raw, _encodings(request), self._limits))
         except TimeoutError:
             fault = "did not arrive" if raw is None else "could not be decoded"
             message = f"The request body {fault} within {self._within:g} seconds."
             raise invalid(message, code="request_timeout") from None
+
+    async def read_raw(self, request: web.Request) -> RawBody:
+        """A body that is to be passed on as it is, out of its encodings."""
+        return await self._within_limit(request, _read_raw)
 
     async def parse(self, raw: bytes) -> Body:
         """A body that has arrived already, such as a message of a WebSocket."""
@@ -101,6 +109,13 @@ def _read(raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:
     if encodings:
         raw = yield from decode(raw, encodings, limits.body_bytes)
     return (yield from parse_object(raw, limits))
+
+
+def _read_raw(raw: bytes, encodings: list[str], limits: Limits) -> Steps[RawBody]:
+    if encodings:
+        raw = yield from decode(raw, encodings, limits.body_bytes)
+    value, notes = yield from parse_object(raw, limits)
+    return (yield from checked(raw, value, notes))
 
 
 # ---------------------------------------------------------------------------------------------------------------- JSON

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dragoman.backends.base import Backend, Prepared, nothing
-from dragoman.gateway.calls.answer import Answer
+from dragoman.gateway.calls.answer import AnswerRecord
 from dragoman.gateway.keys.auth import ANYBODY, Client
 from dragoman.gateway.telemetry.tracing import Span
 from dragoman.translators.errors import GatewayError
@@ -46,7 +46,7 @@ class Call:
     prepared: Prepared | None = None
     estimated: int = 0
     streaming: bool | None = None
-    answer: Answer | None = None
+    answer: AnswerRecord | None = None
     tokens: int | None = None  # of a prompt that was counted
     estimates: bool = False  # nothing could count it
     notes: list[Note] = field(default_factory=list)

@@ -90,7 +90,7 @@ class ConnectionDelivery:
 
 
 class EventStream(ConnectionDelivery):
-    """`headers` are asked for when the head goes out."""
+    """`headers` are asked for when the head goes out; they may replace those of an event stream."""
 
     def __init__(self, request: web.Request, headers: Callable[[], Mapping[str, str]]) -> None:
         super().__init__(request)

@@ -14,6 +14,7 @@ from aiohttp import web
 from dragoman.gateway.calls.body import Body, BodyReader
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.delivery import Delivery, EventStream, connection
+from dragoman.gateway.calls.raw_body import RawBody
 from dragoman.gateway.calls.replies import json_response
 from dragoman.translators.framing import SSE, Framing
 from dragoman.translators.protocol import Json
@@ -92,6 +93,14 @@ class HttpExchange:
     def delivery(self, headers: Headers) -> EventStream:
         self._stream = EventStream(self._request, headers)
         return self._stream
+
+    async def raw(self, bodies: BodyReader) -> RawBody:
+        """The body as it is to be passed on."""
+        return await bodies.read_raw(self._request)
+
+    async def passed(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """The answer is a server's own JSON."""
+        self.response = web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
     async def streamed(self) -> None:
         assert self._stream is not None

@@ -17,19 +17,20 @@ from functools import partial
 
 from aiohttp import web
 
-from dragoman.backends.base import nothing
+from dragoman.backends.base import PassedRefusal, nothing
 from dragoman.gateway.calls.access_log import AccessLog
 from dragoman.gateway.calls.admission import Admission
-from dragoman.gateway.calls.answer import Answer, AnswerState, StreamedAnswer
+from dragoman.gateway.calls.answer import Answer, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call, Ending
 from dragoman.gateway.calls.exchange import Exchange, HttpExchange
+from dragoman.gateway.calls.forwarding import ForwardedAnswer, cost, forwarded
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.memory import Memory, Recollection
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.calls.phases import Phases
-from dragoman.gateway.calls.replies import error_reply, id_headers, note_headers
+from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, note_headers
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
 from dragoman.gateway.keys.reasoning_seal import Sealer
@@ -104,6 +105,13 @@ class Handler:
         assert it.response is not None
         return it.response
 
+    async def forward(self, endpoint: Protocol, request: web.Request) -> web.StreamResponse:
+        """A body and its answer, passed through."""
+        it = HttpExchange(new_call(endpoint, request), endpoint, request)
+        await self._served(it, lambda _: self._forward(it), self._forwarded)
+        assert it.response is not None
+        return it.response
+
     async def _served(self, it: Exchange, walk: Walk, reply: Reply) -> None:
         call = it.call
         self.calls.add(call)
@@ -164,6 +172,25 @@ class Handler:
             if it.remembers:
                 it.remember(recalled.remembered(answer.body(), stored))
 
+    async def _forward(self, it: HttpExchange) -> None:
+        call, phases, path = it.call, self._phases, it.protocol.path
+        self._refuse_while_draining()
+        body = await it.raw(self._bodies)
+        call.read_at = asyncio.get_running_loop().time()
+        await self._gate.admit_any()
+        asked, tokens = forwarded(body, call.id, path), cost(body, path)
+        call.request, call.streaming = asked.request, asked.streaming
+        delivery = it.delivery(partial(self._head, call))
+        call.answer = answer = ForwardedAnswer(delivery, call.give_up, self._config.timeouts.client)
+        del body
+        phases.authorize(call, tokens=tokens)
+        await phases.route(call)
+        phases.check(call, asked)
+        async with phases.place(call, tokens):
+            await self._access_log.asked(call, phases.forward(call))
+        if call.ending is None and answer.gone_at is None:
+            answer.complete()
+
     async def _recalled(self, it: Exchange, body: Json) -> Recollection | None:
         """With what the call continues, for protocols whose clients keep conversations here."""
         if it.protocol.state is None:
@@ -184,13 +211,16 @@ class Handler:
         await phases.count(call)
 
     async def _receive(self, it: Exchange) -> Json:
-        if self.draining:
-            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
+        self._refuse_while_draining()
         body, mended = await it.body(self._bodies)
         it.call.notes.extend(mended)
         it.call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         return body
+
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
 
     def _context(self, it: Exchange, recalled: Recollection | None) -> Context:
         headers = {name.lower(): value for name, value in it.call.headers.items()}
@@ -251,7 +281,7 @@ class Handler:
 
     async def _succeed(self, it: Exchange) -> None:
         call, answer = it.call, it.call.answer
-        assert answer is not None
+        assert isinstance(answer, Answer)
         assert answer.finished is not None
         reason = answer.finished.reason
         call.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
@@ -261,6 +291,13 @@ class Handler:
             await it.streamed()
         else:
             await it.whole(200, answer.body(), self._head(call))
+
+    async def _forwarded(self, it: Exchange) -> None:
+        call, answer = it.call, it.call.answer
+        assert isinstance(answer, ForwardedAnswer)
+        call.outcome, call.status = "completed", answer.status
+        await answer.finish()
+        await it.streamed()
 
     async def _counted(self, count: Count, it: Exchange) -> None:
         call = it.call
@@ -273,10 +310,19 @@ class Handler:
         call, answer = it.call, it.call.answer
         call.error = error
         call.outcome = "failed" if error.kind.status >= 500 else "refused"
-        if isinstance(answer, StreamedAnswer) and answer.state is not AnswerState.HELD:
+        if isinstance(answer, StreamedAnswer) and answer.head_sent:
             call.status = 200
             await answer.fail(error)
             await it.streamed()
+            return
+        if isinstance(answer, ForwardedAnswer) and answer.head_sent:
+            call.status = answer.status
+            answer.break_off()
+            await it.streamed()
+            return
+        if isinstance(error, PassedRefusal) and isinstance(it, HttpExchange):
+            call.status = error.status
+            await it.passed(error.status, error.body, {**self._head(call), **common_headers(error)})
             return
         reply = error_reply(it.protocol, error, call.request_id)
         call.status = reply.status
@@ -285,6 +331,8 @@ class Handler:
     def _expected(self, call: Call, error: Exception) -> GatewayError:
         if isinstance(error, GatewayError):
             error.message = self._redact(error.message)  # a server may echo the key that it was sent
+            if isinstance(error, PassedRefusal):
+                error.body = self._redact(error.body.decode("utf-8", "replace")).encode()
             return error
         log.error("bug in %s", call.route, exc_info=error, extra={"fields": {"request_id": call.request_id}})
         return GatewayError(Kind.INTERNAL, f"Internal error; the request id is {call.request_id}.")

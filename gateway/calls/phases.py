@@ -3,9 +3,11 @@
     identify → receive → parse → authorize → route → inline → prepare → fit → place → answer → record
                                  └────────────── a count ──────────┘ count → record
                                              └── the doctor ───────────────┘     answer
+                                 authorize → route → check ───────────── place → forward → record
 
 A call walks them in this order, and every kind of call walks the same ones: one that only counts its prompt goes as far
-as `prepare` and is never refused for its length; the doctor's probes begin at `route`. What comes before `authorize`
+as `prepare` and is never refused for its length; the doctor's probes begin at `route`; one whose body is passed through
+(the last line) is only checked. What comes before `authorize`
 belongs to the connection and the protocol: the key is checked by `gateway.serve.middleware` before a byte of the body
 is read, `gateway.calls.body` receives, `protocol.parse` reads. `gateway.calls.access_log` records. A phase raises
 `GatewayError` if the call goes no further.
@@ -16,16 +18,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 
-from dragoman.backends.base import Backend, Prepared, Sink
+from dragoman.backends.base import Backend, Forwarded, Prepared
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
-from dragoman.gateway.calls.answer import Answer
+from dragoman.gateway.calls.answer import Answer, AnswerRecord
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.context_window import estimate, fit, shortened
+from dragoman.gateway.calls.forwarding import ForwardedAnswer
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.model_table import Models
@@ -45,11 +49,13 @@ class Phases:
         self._admission = admission
         self._counts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(COUNTS_AT_ONCE))  # by backend
 
-    def authorize(self, call: Call, *, free: bool = False) -> None:
+    def authorize(self, call: Call, *, free: bool = False, tokens: int | None = None) -> None:
         """Whether this client may make this call now. A `free` call, which no model answers, costs no tokens."""
         request = _asked(call)
         call.client.check_model(request.model)
-        estimated = cost(request) if call.client.counts_tokens and not free else 0
+        estimated = 0
+        if call.client.counts_tokens and not free:
+            estimated = cost(request) if tokens is None else tokens
         call.client.spend(estimated)
         call.estimated = estimated
 
@@ -98,32 +104,56 @@ class Phases:
             call.tokens = estimate(prepared.request)
             call.estimates = True
 
-    def place(self, call: Call) -> AbstractAsyncContextManager[None]:
+    def check(self, call: Call, asked: Forwarded) -> None:
+        """Whether the backend has endpoints besides that of model calls."""
+        backend = _backend(call)
+        if not self._gate.groups[backend.name].forwards:
+            message = (
+                f"The backend '{backend.name}' has no /v1/{asked.path}: only chat-completions servers may have it."
+            )
+            raise GatewayError(Kind.NOT_FOUND, message, code="not_found")
+        asked.request = _asked(call)
+        call.prepared = asked
+        call.ready_at = asyncio.get_running_loop().time()
+
+    def place(self, call: Call, tokens: int | None = None) -> AbstractAsyncContextManager[None]:
         """A place on the model while the block runs."""
-        return self._admission.place(_backend(call).name, call.model or "", call.client.name, _prepared(call).request)
+        request = _prepared(call).request
+        return self._admission.place(_backend(call).name, call.model or "", call.client.name, request, tokens)
 
     async def answer(self, call: Call) -> None:
         """The backend's work, from the first request to its server to the last event."""
         answer = call.answer
-        assert answer is not None
+        assert isinstance(answer, Answer)
         try:
             async with _sizing(_backend(call), _prepared(call), answer):
-                await self._ask(_backend(call), _prepared(call), answer)
+                backend, prepared = _backend(call), _prepared(call)
+                await self._ask(backend, prepared.request.model, partial(backend.stream, prepared, answer), answer)
         except Exception as error:
             if not call.finished:
                 raise
             # the answer is complete: what broke afterwards changes nothing for the client
             log.warning("the backend failed after a finished answer", exc_info=error)
 
-    async def _ask(self, backend: Backend, prepared: Prepared, answer: Sink) -> None:
+    async def forward(self, call: Call) -> None:
+        """As `answer`, for a body that is passed through."""
+        answer, asked = call.answer, call.prepared
+        assert isinstance(answer, ForwardedAnswer)
+        assert isinstance(asked, Forwarded)
+        group = self._gate.groups[_backend(call).name]
+        await self._ask(group, asked.request.model, partial(group.forward, asked, answer), answer)
+
+    async def _ask(
+        self, backend: Backend, model: str, work: Callable[[], Awaitable[None]], answer: AnswerRecord
+    ) -> None:
         """A backend that fell asleep before it was asked is woken once, if that is allowed."""
         try:
-            await backend.stream(prepared, answer)
+            await work()
         except GatewayError as error:
             if error.kind is not Kind.ASLEEP or answer.touched or not self._gate.wakes(backend):
                 raise
-            await self._gate.admit(backend, prepared.request.model)
-            await backend.stream(prepared, answer)
+            await self._gate.admit(backend, model)
+            await work()
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from dragoman.translators.ir import Request
 
 def arrival_attributes(call: Call) -> dict[str, Any]:
     return {
-        "gen_ai.operation.name": "chat",
+        "gen_ai.operation.name": _operation(call),
         "gen_ai.provider.name": "dragoman",
         "http.request.method": "POST",
         "http.route": f"/v1/{call.path}",
@@ -61,12 +61,16 @@ def span_name(call: Call) -> str | None:
     """A model is named once a server has answered for it: until then its name is only what the client sent."""
     if call.model is None or call.answer is None or not call.answer.touched:
         return None
-    return f"chat {call.model[:100]}"
+    return f"{_operation(call)} {call.model[:100]}"
 
 
 def span_failure(call: Call) -> str | None:
     """A refusal (4xx) is not a failure of the gateway's span."""
     return call.error.kind.name.lower() if call.error is not None and call.error.kind.status >= 500 else None
+
+
+def _operation(call: Call) -> str:
+    return {"embeddings": "embeddings", "completions": "text_completion", "rerank": "rerank"}.get(call.route, "chat")
 
 
 def _known(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -292,6 +292,11 @@ class PolicyConfig(Section):
         "(the names of that specification) or summary (as a summary). A request that names reasoning.summary gets a "
         "summary whatever stands here.",
     )
+    pass_through: tuple[Literal["embeddings", "completions", "rerank"], ...] = Field(
+        ("embeddings", "completions", "rerank"),
+        description="Endpoints below /v1 whose bodies go to the model's server as they are, and its answers back; of "
+        "chat-completions servers alone. [] closes them all.",
+    )
     unreadable: Literal["note", "reject"] = Field(
         "note",
         description="What happens to documents and images that cannot be read here (PDFs, other binary files, uploaded "

@@ -45,7 +45,7 @@ from dragoman.gateway.telemetry.process_metrics import ProcessMetrics
 from dragoman.gateway.telemetry.tracing import Tracing, open_tracing
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import Protocol
-from dragoman.translators.registry import PROTOCOLS
+from dragoman.translators.registry import FORWARDED, PROTOCOLS
 
 # We decompress bodies ourselves, within the limit.
 # An agent's request is 200 kB and more; with the default buffer of 64 kB, reading it would pause three times.
@@ -97,7 +97,7 @@ class Gateway:
             file=_key_file(config),
             previous=None if previous is None else previous._keys,
         )
-        self._endpoints = Endpoints(protocols)
+        self._endpoints = Endpoints(protocols, [FORWARDED[name] for name in config.policy.pass_through])
         cors = Cors(config.cors.origins) if config.cors.origins else None
         self.middleware = Middleware(self._endpoints, self._keys, self.handler, self.metrics, redact, cors)
         self.sockets = Sockets(self.handler, config, self.middleware.identify)
@@ -134,6 +134,8 @@ class Gateway:
             if protocol.count is not None:
                 count = _post(partial(self.handler.count, protocol, protocol.count))
                 router.add_route("*", f"/v1/{protocol.count.path}", count)
+        for path, endpoint in self._endpoints.forwarded.items():
+            router.add_route("*", path, _post(partial(self.handler.forward, endpoint)))
         ModelRoutes(self.models, self.gate, self.config.timeouts.start).add_to(router)
         OperationRoutes(self._endpoints, self.handler, self.gate, self.metrics).add_to(router)
 

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import dropwhile
 
 from dragoman.translators.protocol import Protocol
 
 
 class Endpoints:
-    """`protocols` holds them by the path of their endpoint."""
+    """`protocols` holds them by the path of their endpoint, `forwarded` those whose bodies are passed through."""
 
-    def __init__(self, protocols: Sequence[Protocol]) -> None:
+    def __init__(self, protocols: Sequence[Protocol], forwarded: Collection[Protocol] = ()) -> None:
         self.protocols = {f"/v1/{each.path}": each for each in protocols}
-        self._first_segments = {"models", *(each.path.partition("/")[0] for each in protocols)}
+        self.forwarded = {f"/v1/{each.path}": each for each in forwarded}
+        self._first_segments = {"models", *(each.path.partition("/")[0] for each in (*protocols, *forwarded))}
 
     @property
     def posts(self) -> list[str]:
-        """The paths that take POST: calls first, then counts."""
+        """The paths that take POST: calls first, then counts, then what is passed through."""
         counts = [f"/v1/{each.count.path}" for each in self.protocols.values() if each.count is not None]
-        return [*self.protocols, *counts]
+        return [*self.protocols, *counts, *self.forwarded]
 
     def canonical(self, path: str) -> str:
         """The path as it is routed, for every base URL that people paste: with `/v1`, without it (as Anthropic's
@@ -30,5 +31,6 @@ class Endpoints:
 
     def owner(self, path: str) -> Protocol | None:
         """The protocol whose endpoint a canonical path is, or is below."""
-        found = [base for base in self.protocols if path == base or path.startswith(f"{base}/")]
-        return self.protocols[max(found, key=len)] if found else None
+        every = {**self.forwarded, **self.protocols}
+        found = [base for base in every if path == base or path.startswith(f"{base}/")]
+        return every[max(found, key=len)] if found else None

@@ -35,6 +35,11 @@ MODELS: Json = {
     "required": ["data"],
     "properties": {"data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}},
 }
+FORWARDED_REQUEST: Json = {
+    "type": "object",
+    "required": ["model"],
+    "properties": {"model": {"type": "string", "minLength": 1}},
+}
 FAILURES = {
     "400": "The request is wrong, too large or too long for the model; `error` says what and where.",
     "401": "A key is needed.",
@@ -59,7 +64,7 @@ READY: Json = {
 }
 
 
-def describe(protocols: Iterable[Protocol]) -> Json:
+def describe(protocols: Iterable[Protocol], forwarded: Iterable[Protocol] = ()) -> Json:
     schemas: Json = {"Error": ERROR, "Model": MODEL, "Models": MODELS, "Readiness": READY}
     paths: Json = {}
     for protocol in protocols:
@@ -74,6 +79,9 @@ def describe(protocols: Iterable[Protocol]) -> Json:
         if protocol.count is not None:
             summary = f"How long the prompt of a call would be: {name}."
             paths[f"/v1/{protocol.count.path}"] = _post(summary, f"{protocol.name}_count", body, whole)
+    for endpoint in forwarded:
+        schemas["ForwardedRequest"] = FORWARDED_REQUEST
+        paths[f"/v1/{endpoint.path}"] = _forwarded(endpoint)
     paths |= {
         "/v1/models": _get("The models that may be asked for.", "models", "Models"),
         "/v1/models/{id}": _get("One model.", "model", "Model", parameter="id"),
@@ -100,6 +108,16 @@ def describe(protocols: Iterable[Protocol]) -> Json:
         },
         "security": [{"bearer": []}, {"key": []}, {}],
     }
+
+
+def _forwarded(endpoint: Protocol) -> Json:
+    """What is passed through is the model server's to describe: its answers, and any status of its refusals."""
+    body = {"$ref": "#/components/schemas/ForwardedRequest"}
+    unknown: Json = {"*/*": {"schema": {}}}
+    summary = f"Passed through to the model's server: {endpoint.path}."
+    operation = _post(summary, endpoint.path, body, unknown)
+    operation["post"]["responses"]["default"] = {"description": "The model server's own.", "content": unknown}
+    return operation
 
 
 def _stored(protocol: Protocol) -> Json:

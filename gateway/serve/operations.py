@@ -44,7 +44,7 @@ class OperationRoutes:
         return web.Response(body=figures, headers={"Content-Type": CONTENT_TYPE})
 
     async def _description(self, request: web.Request) -> web.Response:
-        return json_response(200, describe(self._endpoints.protocols.values()), {})
+        return json_response(200, describe(self._endpoints.protocols.values(), self._endpoints.forwarded.values()), {})
 
     async def _status_page(self, request: web.Request) -> web.Response:
         words = await self._gate.words()

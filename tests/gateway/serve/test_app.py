@@ -119,7 +119,7 @@ async def test_a_wrong_method_elsewhere_is_405_in_json() -> None:
         assert (await answer.json())["error"]["code"] == "method_not_allowed"
 
 
-@pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings", "/", "/v2/plain", "/v1/plain/x/y", "/v1"])
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/moderations", "/", "/v2/plain", "/v1/plain/x/y", "/v1"])
 async def test_an_unknown_path_is_404_in_json_naming_what_exists(path: str) -> None:
     async with running() as served, served.post(ASK, path) as answer:
         if path == "/":

@@ -25,7 +25,7 @@ from schemathesis.specs.openapi.checks import (
 from dragoman.gateway.config import Config
 from dragoman.gateway.serve.app import build
 from dragoman.gateway.serve.openapi import describe
-from dragoman.translators.registry import PROTOCOLS
+from dragoman.translators.registry import FORWARDED, PROTOCOLS
 from tests.gateway_fakes import FakeBackend, running
 from tests.serving_gateway import listening
 
@@ -69,7 +69,7 @@ def served() -> Iterator[str]:
         yield thread.url
 
 
-SCHEMA = schemathesis.openapi.from_dict(describe(PROTOCOLS))
+SCHEMA = schemathesis.openapi.from_dict(describe(PROTOCOLS, FORWARDED.values()))
 SCHEMA.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 
 
