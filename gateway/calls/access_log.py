@@ -134,6 +134,7 @@ class AccessLog:
             "outcome": call.outcome,
             "stream": call.streaming,
             "backend": backend.name if backend is not None else None,
+            "fallback_for": call.own_backend.name if call.fallback and call.own_backend is not None else None,
             "client": call.client.name or None,
             "client_kind": call.kind,
             "model": call.model[:100] if named and call.model is not None else None,

@@ -73,6 +73,10 @@ class AnswerRecord:
     def note(self, note: Note) -> None:
         self.notes.append(note)
 
+    def start_over(self) -> None:
+        """Another backend answers; the one before has sent nothing."""
+        self.notes.clear()
+
     def late_notes(self) -> list[Note]:
         """What was found while the answer ran."""
         return self.notes
@@ -89,7 +93,7 @@ class Answer(AnswerRecord):
         self.stream = turn.stream
         self.holds = False  # the end is held until `release`
         self.held: list[bytes] | None = None
-        self._counted = turn.counted
+        self._counted = self._takes_size = turn.counted
         self._stage = None if turn.request.parallel_tool_calls else FirstCallOnly()
 
     def feed(self, events: Sequence[Event]) -> Flow:
@@ -120,6 +124,10 @@ class Answer(AnswerRecord):
         counted, self._counted = self._counted, None
         if counted is not None:
             counted(tokens)
+
+    def start_over(self) -> None:
+        super().start_over()
+        self._counted = self._takes_size
 
     def release(self, frames: list[bytes] | None = None) -> None:
         """Sends the end that was held, or `frames` in place of it."""

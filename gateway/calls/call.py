@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dragoman.backends.base import Backend, Prepared, nothing
 from dragoman.gateway.calls.answer import AnswerRecord
+from dragoman.gateway.calls.model_table import Target
 from dragoman.gateway.keys.auth import ANYBODY, Client
 from dragoman.gateway.telemetry.tracing import Span
 from dragoman.translators.errors import GatewayError
@@ -43,6 +44,8 @@ class Call:
     backend: Backend | None = None
     model: str | None = None
     window: int | None = None  # of the model, in tokens
+    others: list[Target] = field(default_factory=list)  # where it may still go, in order
+    own_backend: Backend | None = None  # that of its model, whichever it goes to
     prepared: Prepared | None = None
     estimated: int = 0
     streaming: bool | None = None
@@ -59,6 +62,11 @@ class Call:
     asked_at: float | None = None  # the backend was asked
     given_up: tuple[float, float] | None = None  # the client left; the backend's work had ended
     span: Span | None = None
+
+    @property
+    def fallback(self) -> str | None:
+        """The backend that the call has gone to in place of its model's own."""
+        return None if self.backend is None or self.backend is self.own_backend else self.backend.name
 
     @property
     def finished(self) -> bool:

@@ -17,7 +17,7 @@ from functools import partial
 
 from aiohttp import web
 
-from dragoman.backends.base import PassedRefusal, nothing
+from dragoman.backends.base import Forwarded, PassedRefusal, nothing
 from dragoman.gateway.calls.access_log import AccessLog
 from dragoman.gateway.calls.admission import Admission
 from dragoman.gateway.calls.answer import Answer, StreamedAnswer
@@ -30,7 +30,7 @@ from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.memory import Memory, Recollection
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.calls.phases import Phases
-from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, note_headers
+from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, note_headers, note_list
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
 from dragoman.gateway.keys.reasoning_seal import Sealer
@@ -163,14 +163,18 @@ class Handler:
         else:
             await phases.route(call)
             await phases.inline(call)
-            await phases.prepare(call)
-            await phases.fit(call)
-            async with phases.place(call):
-                await self._access_log.asked(call, phases.answer(call))
+            await phases.served(call, partial(self._answer_from, call))
         if recalled is not None and call.finished:
             stored = await self._memory.keep(call, recalled, answer)
             if it.remembers:
                 it.remember(recalled.remembered(answer.body(), stored))
+
+    async def _answer_from(self, call: Call) -> None:
+        """On one backend."""
+        await self._phases.prepare(call)
+        await self._phases.fit(call)
+        async with self._phases.place(call):
+            await self._access_log.asked(call, self._phases.answer(call))
 
     async def _forward(self, it: HttpExchange) -> None:
         call, phases, path = it.call, self._phases, it.protocol.path
@@ -184,12 +188,15 @@ class Handler:
         call.answer = answer = ForwardedAnswer(delivery, call.give_up, self._config.timeouts.client)
         del body
         phases.authorize(call, tokens=tokens)
-        await phases.route(call)
-        phases.check(call, asked)
-        async with phases.place(call, tokens):
-            await self._access_log.asked(call, phases.forward(call))
+        await phases.route(call, same_model=path == "embeddings")  # those of two models cannot be compared
+        await phases.served(call, partial(self._forward_to, call, asked, tokens))
         if call.ending is None and answer.gone_at is None:
             answer.complete()
+
+    async def _forward_to(self, call: Call, asked: Forwarded, tokens: int) -> None:
+        self._phases.check(call, asked)
+        async with self._phases.place(call, tokens):
+            await self._access_log.asked(call, self._phases.forward(call))
 
     async def _recalled(self, it: Exchange, body: Json) -> Recollection | None:
         """With what the call continues, for protocols whose clients keep conversations here."""
@@ -207,8 +214,11 @@ class Handler:
         phases.authorize(call, free=True)
         await phases.route(call)
         await phases.inline(call)
-        await phases.prepare(call)
-        await phases.count(call)
+        await phases.served(call, partial(self._count_by, call))
+
+    async def _count_by(self, call: Call) -> None:
+        await self._phases.prepare(call)
+        await self._phases.count(call)
 
     async def _receive(self, it: Exchange) -> Json:
         self._refuse_while_draining()
@@ -339,7 +349,9 @@ class Handler:
 
     def _head(self, call: Call) -> dict[str, str]:
         notes = call.notes if call.answer is None else call.notes + call.answer.late_notes()
-        return id_headers(call.request_id) | note_headers(notes)
+        answered = call.error is None and (call.answer is None or call.answer.touched)
+        fallback = {"x-dragoman-fallback": note_list([call.fallback])} if call.fallback and answered else {}
+        return id_headers(call.request_id) | note_headers(notes) | fallback
 
 
 def new_call(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Call:

@@ -86,6 +86,18 @@ class Gate:
                 raise asleep(health)
             await group.wake(model)
 
+    async def ready(self, backend: Backend, model: str) -> bool:
+        """Whether a call may go there that could also go elsewhere. One that is to be woken counts: who configured that
+        wants it awake."""
+        group = self.groups[backend.name]
+        if group.starting:
+            return False
+        state = (await group.health(model)).state
+        return state == "ready" or (state == "asleep" and self.wakes(group))
+
+    def fell_back(self, own: Backend | None, to: Backend) -> None:
+        self._metrics.fallbacks.labels("" if own is None else own.name, to.name).inc()
+
     def wakes(self, backend: Backend) -> bool:
         return backend.name in self._wakes and backend.traits.wakes
 

@@ -31,11 +31,13 @@ MOST_NAMES_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """`window` is the context window in tokens, None if it is unknown."""
+    """`window` is the context window in tokens, None if it is unknown. `fallbacks` are where the call may go instead,
+    in order; these have none of their own."""
 
     backend: Backend
     model: str
     window: int | None = None
+    fallbacks: tuple[Target, ...] = ()
 
 
 class Listing:
@@ -119,6 +121,10 @@ class Models:
         target = self._by_table(name) if self._rules else await self._by_lists(name)
         if isinstance(target, list):
             raise _not_found(name, client.usable(target))
+        others = [await self._with_window(each) for each in target.fallbacks]
+        return replace(await self._with_window(target), fallbacks=tuple(others))
+
+    async def _with_window(self, target: Target) -> Target:
         if target.window is not None:
             return target
         listing = next(each for each in self._listings if each.backend is target.backend)
@@ -173,7 +179,9 @@ class Models:
         return list(self._exact) + [f"{prefix}*" for prefix, _ in self._prefixes]
 
     def _target(self, rule: ModelRule, upstream: str) -> Target:
-        return Target(self._by_name[rule.backend] if rule.backend else self._default, upstream, rule.window)
+        own = self._by_name[rule.backend] if rule.backend else self._default
+        others = (Target(self._by_name[each.backend], each.upstream or upstream, each.window) for each in rule.fallback)
+        return Target(own, upstream, rule.window, tuple(others))
 
     async def _by_lists(self, name: str) -> Target | list[str]:
         """Where `name` goes by the backends' lists, or the valid names."""

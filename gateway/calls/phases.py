@@ -5,12 +5,12 @@
                                              └── the doctor ───────────────┘     answer
                                  authorize → route → check ───────────── place → forward → record
 
-A call walks them in this order, and every kind of call walks the same ones: one that only counts its prompt goes as far
-as `prepare` and is never refused for its length; the doctor's probes begin at `route`; one whose body is passed through
-(the last line) is only checked. What comes before `authorize`
-belongs to the connection and the protocol: the key is checked by `gateway.serve.middleware` before a byte of the body
-is read, `gateway.calls.body` receives, `protocol.parse` reads. `gateway.calls.access_log` records. A phase raises
-`GatewayError` if the call goes no further.
+A call walks them in this order (from `prepare` once more for each backend it falls back to, see `served`), and every
+kind of call walks the same ones: one that only counts its prompt goes as far as `prepare` and is never refused for its
+length; the doctor's probes begin at `route`; one whose body is passed through (the last line) is only checked. What
+comes before `authorize` belongs to the connection and the protocol: the key is checked by `gateway.serve.middleware`
+before a byte of the body is read, `gateway.calls.body` receives, `protocol.parse` reads. `gateway.calls.access_log`
+records. A phase raises `GatewayError` if the call goes no further.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from dragoman.gateway.calls.context_window import estimate, fit, shortened
 from dragoman.gateway.calls.forwarding import ForwardedAnswer
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
-from dragoman.gateway.calls.model_table import Models
+from dragoman.gateway.calls.model_table import Models, Target
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
 
 TRUNCATED = Note("repair", "truncation")
+UNSERVED = frozenset({Kind.BUSY, Kind.BACKEND_DOWN, Kind.BACKEND_FAILED, Kind.ASLEEP, Kind.TIMEOUT})
 COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
 
 
@@ -59,14 +60,63 @@ class Phases:
         call.client.spend(estimated)
         call.estimated = estimated
 
-    async def route(self, call: Call) -> None:
-        """Where the call goes, once that backend may be asked, and the request with the model's name there."""
+    async def route(self, call: Call, *, same_model: bool = False) -> None:
+        """Where the call goes, once that backend may be asked, and the request with the model's name there. With
+        `same_model`, no backend that has another one is taken instead."""
         request = _asked(call)
         await self._gate.some_started()
         target = await self._models.resolve(request.model, call.client)
-        call.backend, call.model, call.window = target.backend, target.model, target.window
-        call.request = replace(request, model=target.model, affinity=session(request, call.client.name))
-        await self._gate.admit(target.backend, target.model)
+        call.own_backend = target.backend
+        others = [each for each in target.fallbacks if not same_model or each.model == target.model]
+        call.others = await self._ready_first([target, *others]) if others else [target]
+        call.request = replace(request, affinity=session(request, call.client.name))
+        await self._go_on(call)
+
+    async def _ready_first(self, targets: list[Target]) -> list[Target]:
+        ready = [await self._gate.ready(each.backend, each.model) for each in targets]
+        return sorted(targets, key=lambda each: not ready[targets.index(each)])
+
+    async def _go_on(self, call: Call, failed: GatewayError | None = None) -> None:
+        """To the next backend that may be asked; raises the first failure where there is none."""
+        while True:
+            if not call.others:
+                assert failed is not None, "the call was not routed"
+                raise failed
+            target = call.others.pop(0)
+            call.backend, call.model, call.window = target.backend, target.model, target.window
+            call.request = replace(_asked(call), model=target.model)
+            try:
+                await self._gate.admit(target.backend, target.model)
+            except GatewayError as error:
+                failed = failed or error
+                if not call.others:
+                    raise failed from None
+            else:
+                if target.backend is not call.own_backend:
+                    self._gate.fell_back(call.own_backend, target.backend)
+                return
+
+    async def served(self, call: Call, work: Callable[[], Awaitable[None]]) -> None:
+        """Runs `work`, from `prepare` to the end, on the backend that the call was routed to; where that could not
+        serve it and has sent nothing, on the next one, with what that one makes of the request as it came."""
+        request, notes = _asked(call), list(call.notes)
+        first: GatewayError | None = None
+        while True:
+            try:
+                await work()
+                return
+            except GatewayError as error:
+                over = call.ending is not None or (call.answer is not None and call.answer.touched)
+                if over or (first is None and not may_fall_back(error)):
+                    raise
+                first = first or error
+                if not call.others:
+                    raise first from None
+                log.warning("%s: not served by %s: %s", call.request_id, _backend(call).name, error.kind.name)
+            call.request, call.notes[:], call.prepared = request, notes, None
+            if call.answer is not None:
+                call.answer.start_over()
+            await self._go_on(call, first)
 
     async def inline(self, call: Call) -> None:
         """Images become part of the request: a server would fetch them itself."""
@@ -91,7 +141,11 @@ class Phases:
                 call.notes.append(TRUNCATED)
             await self.prepare(call)
         call.notes.extend((*notes, *_prepared(call).notes))
-        call.ready_at = asyncio.get_running_loop().time()
+        self._is_ready(call)
+
+    def _is_ready(self, call: Call) -> None:
+        if call.ready_at is None:
+            call.ready_at = asyncio.get_running_loop().time()
 
     async def count(self, call: Call) -> None:
         """The prompt's size, by the backend's own tokenizer, else estimated and marked as such."""
@@ -114,7 +168,7 @@ class Phases:
             raise GatewayError(Kind.NOT_FOUND, message, code="not_found")
         asked.request = _asked(call)
         call.prepared = asked
-        call.ready_at = asyncio.get_running_loop().time()
+        self._is_ready(call)
 
     def place(self, call: Call, tokens: int | None = None) -> AbstractAsyncContextManager[None]:
         """A place on the model while the block runs."""
@@ -154,6 +208,11 @@ class Phases:
                 raise
             await self._gate.admit(backend, model)
             await work()
+
+
+def may_fall_back(error: GatewayError) -> bool:
+    """Whether it says something about the server and not about the request."""
+    return error.kind in UNSERVED and (error.certain or error.kind is not Kind.BACKEND_FAILED)
 
 
 @contextlib.asynccontextmanager

@@ -225,6 +225,13 @@ class Config(BaseSettings):
                 pool = next((each.pool for each in self.named_backends if each.name == rule.backend), None)
                 hint = f"; it is a server of the pool {pool!r}" if pool else nearest(rule.backend, groups)
                 yield ("models", place, "backend"), f"no backend is called {rule.backend!r}{hint}"
+            own = rule.backend or groups[0]
+            for number, each in enumerate(rule.fallback):
+                key = ("models", place, "fallback", number)
+                if each.backend not in groups:
+                    yield key, f"no backend is called {each.backend!r}{nearest(each.backend, groups)}"
+                elif each.backend in (own, *(earlier.backend for earlier in rule.fallback[:number])):
+                    yield key, f"{each.backend!r} was tried before it"
             for name in (rule.name, *rule.aliases):
                 if name in seen:
                     yield ("models", place), f"the name {name!r} is matched twice"

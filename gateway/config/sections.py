@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dragoman.gateway.config.fields import Bytes, Host, Name, Origin, Seconds, Section, Tokens, Unit, Variable, Window
 
@@ -119,6 +119,32 @@ class BackendConfig(Section):
         return self
 
 
+def _or_its_name(schema: dict[str, Any]) -> None:
+    """In the schema for editors, what may also be written as a name alone."""
+    whole = dict(schema)
+    schema.clear()
+    schema["anyOf"] = [{"type": "string"}, whole]
+
+
+class Fallback(Section):
+    """Written as the backend's name alone, or with what differs there."""
+
+    model_config = ConfigDict(json_schema_extra=_or_its_name)
+
+    backend: Name = Field(description="The name of the backend or pool.", examples=["cloud"])
+    upstream: Name | None = Field(
+        None, description="The name sent upstream there. Default: the rule's.", examples=["qwen3-32b"]
+    )
+    window: Window | None = Field(
+        None, description="The context window there. Default: the backend's.", examples=[131072]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, values: Any) -> Any:
+        return {"backend": values} if isinstance(values, str) else values
+
+
 class ModelRule(Section):
     """`name` and `aliases` match exactly, `prefixes` by their longest; `upstream` is the name sent to the server."""
 
@@ -148,6 +174,14 @@ class ModelRule(Section):
         description="The context window in tokens, if the server does not report it or reports it wrong. Default: the "
         "backend's.",
         examples=[32768],
+    )
+
+    fallback: tuple[Fallback, ...] = Field(
+        (),
+        description="Backends or pools that serve a call, in this order, if the one above is down, asleep, has no room "
+        "or fails before its first event; each is its name, or {backend, upstream, window} where the model has another "
+        "name or window there. The header x-dragoman-fallback names the one that answered.",
+        examples=[["spare", {"backend": "cloud", "upstream": "qwen3-32b"}]],
     )
 
     @model_validator(mode="after")

@@ -13,7 +13,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 _NAMES = re.compile(r"[A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)*")
-_EXPOSED = "x-request-id, request-id, retry-after, x-dragoman-ignored, x-dragoman-unenforced, x-dragoman-error-source"
+_EXPOSED = ", ".join(
+    ["x-request-id", "request-id", "retry-after"]
+    + [f"x-dragoman-{each}" for each in ("ignored", "unenforced", "error-source", "fallback")]
+)
 _REMEMBERED = 600  # seconds for which a browser need not ask again
 
 

@@ -135,6 +135,9 @@ class Metrics:
             "dragoman_replica_retries", "Requests that a pool's server could not serve and that went to another one.",
             "pool", "backend",
         )  # fmt: skip
+        self.fallbacks = self._counter(
+            "dragoman_fallbacks", "Calls that went to another backend than that of their model.", "backend", "fallback"
+        )
         self.refused_fields = self._counter(
             "dragoman_refused_fields",
             "Body fields that a server refused by name, so that they are left out for its model for ten minutes.",

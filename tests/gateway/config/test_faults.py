@@ -25,6 +25,7 @@ def told(path: Path | None = None, flags: dict[str, Any] | None = None) -> list[
 
 
 GPU = "backends:\n- url: http://a/v1\n"
+TWO = GPU + "  name: gpu\n- url: http://b/v1\n  name: spare\nmodels:\n- name: m\n  fallback: "
 
 # The file, and the line that is said of it after its name.
 BROKEN = [
@@ -80,6 +81,13 @@ BROKEN = [
     ("models:\n- aliases: [a]", "2:3: models.0: aliases need a name or an upstream name to stand for"),
     (GPU + "  name: gpu\nmodels:\n- name: m\n  backend: gup", "6:3: models.0.backend: no backend is called 'gup'; did "
      "you mean `gpu`?"),
+    (TWO + "[spar]", "8:14: models.0.fallback.0: no backend is called 'spar'; did you mean `spare`?"),
+    (TWO + "[gpu]", "8:14: models.0.fallback.0: 'gpu' was tried before it"),
+    (TWO + "[spare, {backend: spare}]", "8:21: models.0.fallback.1: 'spare' was tried before it"),
+    (TWO + "[{backnd: spare}]", "8:15: models.0.fallback.0.backnd: unknown key; did you mean `backend`?"),
+    (TWO + "[{backend: spare, window: 3}]", "8:39: models.0.fallback.0.window: 3 must be at least 256 tokens"),
+    ("policy: {pass_through: [embedings]}", "1:25: policy.pass_through.0: 'embedings' is not one of embeddings, "
+     "completions, rerank; did you mean `embeddings`?"),
     ("models: [{name: a}, {name: b, aliases: [a]}]", "1:21: models.1: the name 'a' is matched twice"),
     ("backends: [{url: x, name: a}, {url: y, name: a}]", "1:40: backends.1.name: the name 'a' is used twice"),
     ("tls: {key: a.key}", "1:1: tls: needs a certificate"),

@@ -87,7 +87,8 @@ def test_the_file_as_it_is_gives_the_defaults() -> None:
 
 
 def test_the_file_with_every_example_switched_on_validates(tmp_path: Path) -> None:
-    text = uncommented(GATEWAY_YAML.read_text())
+    others = [f"  - {{url: http://{name}/v1, name: {name}}}\n" for name in ("spare", "cloud")]  # for `fallback`
+    text = uncommented(GATEWAY_YAML.read_text()).replace("\nmodels:", "\n" + "".join(others) + "models:")
     with pytest.raises(ConfigError, match="exclude each other"):
         load(write(tmp_path, text))
     config = load(write(tmp_path, re.sub(r"(?m)^ +api_key_file:.*$", "", text)))
