@@ -32,6 +32,7 @@ class Options:
     timeouts: Timeouts = field(default_factory=Timeouts)
     name: str | None = None
     tls: ssl.SSLContext | None = None  # for https
+    address: str | None = None  # the one of the host's addresses to connect to
 
 
 def open_backend(url: str, options: Options | None = None) -> Backend:
@@ -67,6 +68,7 @@ def _chat(url: str, options: Options) -> Backend:
         timeouts=options.timeouts,
         name=options.name,
         tls=options.tls,
+        address=options.address,
     )
 
 
@@ -84,7 +86,7 @@ def _triton(url: str, options: Options) -> Backend:
 
 def _of_chat_servers(url: str, options: Options) -> None:
     """Refuses what only a chat server obeys, so that it is not void in silence."""
-    for name, given in (("preset", options.preset), ("tls", options.tls)):
+    for name, given in (("preset", options.preset), ("tls", options.tls), ("discover", options.address)):
         if given is not None:
             raise unusable(url, f"{name} has a meaning for http: and https: alone")
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from dragoman.backends.base import Backend
 from dragoman.backends.pool.breaker import BreakerRules
+from dragoman.backends.pool.discovery import Source
 from dragoman.backends.pool.pool import Pool
 from dragoman.backends.pool.replica import PoolSettings
 from dragoman.backends.reader import Timeouts
@@ -21,6 +23,9 @@ from dragoman.gateway.config import BackendConfig, BackendTls, Config, ConfigErr
 from dragoman.gateway.config.certificates import load_authority, load_own
 from dragoman.gateway.keys.secrets import Secrets
 from dragoman.translators.errors import GatewayError
+
+if TYPE_CHECKING:
+    from dragoman.backends.registry import Options
 
 
 def open_backends(config: Config, secrets: Secrets) -> list[Pool]:
@@ -44,8 +49,28 @@ def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object,
 
 
 def open_group(config: Config, secrets: Secrets, group: Group) -> Pool:
-    opened = [_open(config, each, secrets.backend_key(str(each.name))) for each in group.members]
-    return Pool(group.name, opened, _settings(config), [each.url for each in group.members])
+    fixed = [each for each in group.members if each.discover is None]
+    opened = [_open(config, each, secrets.backend_key(str(each.name))) for each in fixed]
+    sources = [_source(config, secrets, each) for each in group.members if each.discover is not None]
+    return Pool(group.name, opened, _settings(config), [each.url for each in fixed], sources)
+
+
+def _source(config: Config, secrets: Secrets, backend: BackendConfig) -> Source:
+    """What a name's replicas are opened from, when their addresses are known: all that takes files is read here."""
+    from dragoman.backends.registry import open_backend
+
+    options = _options(config, backend, secrets.backend_key(str(backend.name)))
+    parts = urlsplit(backend.url)
+    secure = parts.scheme.lower() == "https"
+    if secure and options.tls is None:
+        options = replace(options, tls=ssl.create_default_context())
+
+    def opened(address: str, name: str) -> Backend:
+        return open_backend(backend.url, replace(options, address=address, name=name))
+
+    template = _open(config, backend, options.api_key)
+    port = parts.port or (443 if secure else 80)
+    return Source(str(backend.name), str(parts.hostname), port, backend.url, template, opened)
 
 
 def as_groups(config: Config, backends: Sequence[Backend]) -> list[Pool]:
@@ -63,17 +88,28 @@ def _settings(config: Config) -> PoolSettings:
         retries=given.retries,
         spread=given.spread,
         wake=config.timeouts.wake,
+        resolve=given.resolve,
+        addresses=given.addresses,
         breaker=BreakerRules(given.failures, given.rest, given.longest_rest),
     )
 
 
 def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backend:
-    from dragoman.backends.registry import Options, open_backend
+    from dragoman.backends.registry import open_backend
+
+    try:
+        return open_backend(backend.url, _options(config, backend, api_key))
+    except GatewayError as error:
+        raise ConfigError(f"backends: {backend.name}: {' '.join(error.message.split())}") from None
+
+
+def _options(config: Config, backend: BackendConfig, api_key: str | None) -> Options:
+    from dragoman.backends.registry import Options
 
     settings: dict[str, Any] = dict(backend.settings)
     if config.system_messages is not None:
         settings.setdefault("system_messages", config.system_messages)
-    options = Options(
+    return Options(
         preset=backend.preset or (config.preset if backend.url.lower().startswith("http") else None),
         settings=settings,
         model=backend.model or config.model,
@@ -86,10 +122,6 @@ def _open(config: Config, backend: BackendConfig, api_key: str | None) -> Backen
         name=backend.name,
         tls=tls_context(backend.tls, str(backend.name)) if backend.tls else None,
     )
-    try:
-        return open_backend(backend.url, options)
-    except GatewayError as error:
-        raise ConfigError(f"backends: {backend.name}: {' '.join(error.message.split())}") from None
 
 
 def tls_context(section: BackendTls, name: str) -> ssl.SSLContext:

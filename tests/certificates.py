@@ -33,10 +33,12 @@ class Authority:
         own = own.add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **uses), critical=True)
         self.ca = self._write("ca.crt", own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
-    def make(self, name: str) -> tuple[Path, Path]:
+    def make(self, name: str, host: str | None = None) -> tuple[Path, Path]:
+        """For a host's name, or for this machine's address."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        own = x509.DNSName(host) if host else x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        names = x509.SubjectAlternativeName([own])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         unsigned = self._builder(subject, key).add_extension(names, critical=False)
         made = unsigned.add_extension(issuer, critical=False).sign(self._key, hashes.SHA256())

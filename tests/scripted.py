@@ -107,12 +107,18 @@ class ScriptedServer:
     """`async with ScriptedServer(script, ...) as server:` then ask `server.url`; `server.add` queues more."""
 
     def __init__(
-        self, *scripts: Play, default: Play | None = None, port: int = 0, models: Sequence[str] = ("m",)
+        self,
+        *scripts: Play,
+        default: Play | None = None,
+        port: int = 0,
+        models: Sequence[str] = ("m",),
+        host: str = "127.0.0.1",
     ) -> None:
         self.queue: deque[Play] = deque(scripts)
         self.default = default
         self.requests: list[Seen] = []
         self.port = port
+        self.host = host
         self.routes: dict[tuple[str, str], Play] = {("GET", "/health"): Script()}
         self.on("GET", "/v1/models", model_list(*models))
         self.on("GET", "/is_sleeping", Script.json({"is_sleeping": False}))
@@ -123,7 +129,7 @@ class ScriptedServer:
 
     @property
     def root(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -159,7 +165,7 @@ class ScriptedServer:
         await self._runner.setup()
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", self.port))
+        listener.bind((self.host, self.port))
         self.port = listener.getsockname()[1]
         await web.SockSite(self._runner, listener).start()
         return self

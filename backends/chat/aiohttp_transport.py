@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dragoman.backends.base import Flow
 from dragoman.backends.json_body import JsonBody, abort, read_bounded
@@ -54,9 +56,18 @@ class AiohttpReply:
 
 
 class AiohttpTransport:
-    """`url` is where every body goes; `headers` go with each."""
+    """`url` is where every body goes, at the one `address` of its host if that is given; `headers` go with each."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, tls: ssl.SSLContext | None, connect: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        tls: ssl.SSLContext | None,
+        connect: float,
+        address: str | None = None,
+    ) -> None:
+        self._address = address
         self._url = url
         self._headers = headers
         self._tls: ssl.SSLContext | bool = tls or True
@@ -89,8 +100,8 @@ class AiohttpTransport:
     def _session(self, fresh: bool) -> aiohttp.ClientSession:
         if self._kept is None or self._fresh is None:
             # No limit on connections: admission limits the requests, and could not see a queue in here.
-            self._kept = self._opened(aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0, ssl=self._tls))
-            self._fresh = self._opened(aiohttp.TCPConnector(limit=0, force_close=True, ssl=self._tls))
+            self._kept = self._opened(connector(self._tls, self._address, keepalive_timeout=15.0))
+            self._fresh = self._opened(connector(self._tls, self._address, force_close=True))
         return self._fresh if fresh else self._kept
 
     def _opened(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -102,6 +113,26 @@ class AiohttpTransport:
             trace_configs=[_reuse_trace()],
             read_bufsize=READ_BUFFER,
         )
+
+
+def connector(tls: ssl.SSLContext | bool, address: str | None, **options: Any) -> aiohttp.TCPConnector:
+    """To whatever addresses a name has, or to the one that is given, with the name in TLS and in `Host`."""
+    resolver = None if address is None else _OneAddress(address)
+    return aiohttp.TCPConnector(limit=0, ssl=tls, resolver=resolver, **options)
+
+
+class _OneAddress(AbstractResolver):
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        return [ResolveResult(hostname=host, host=self._address, port=port, family=family, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        """There is nothing to be closed."""
 
 
 def _reuse_trace() -> aiohttp.TraceConfig:

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from dragoman.backends.base import Forwarded, Health, ModelInfo, Piece, Prepared, Receiver, Sink, Traits, Unanswered
-from dragoman.backends.chat.aiohttp_transport import AiohttpTransport
+from dragoman.backends.chat.aiohttp_transport import AiohttpTransport, connector
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.driver import drive
@@ -64,7 +64,8 @@ TRANSPORTS: dict[str, type[Http1Transport] | type[AiohttpTransport]] = {
 
 
 class ChatCompletions:
-    """`url` is the base that ends in `/v1`. `model`, where given, is the name sent upstream for every request."""
+    """`url` is the base that ends in `/v1`. `model`, where given, is the name sent upstream for every request,
+    `address` the one of the host's addresses that is connected to."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class ChatCompletions:
         timeouts: Timeouts | None = None,
         name: str | None = None,
         tls: ssl.SSLContext | None = None,
+        address: str | None = None,
     ) -> None:
         self._base = url.rstrip("/")
         folder = settings.tokenizer if settings is not None else None
@@ -84,6 +86,7 @@ class ChatCompletions:
         self._model = model
         self._timeouts = timeouts or Timeouts()
         self._tls = tls
+        self._address = address
         self._name = name or urlsplit(url).netloc.rpartition("@")[2]
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
         if api_key and api_key.strip():
@@ -109,7 +112,7 @@ class ChatCompletions:
             connect = self._timeouts.connect
             self._transport = self._open("chat/completions")
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=15.0, ssl=self._tls or True),
+                connector=connector(self._tls or True, self._address, keepalive_timeout=15.0),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=connect),
@@ -117,8 +120,9 @@ class ChatCompletions:
             self._probe = Probe(self._session, self._base, self._settings, self._name)
 
     def _open(self, path: str) -> Transport:
-        transport = TRANSPORTS[self._settings.http_client]
-        return transport(f"{self._base}/{path}", self._headers, tls=self._tls, connect=self._timeouts.connect)
+        transport, url = TRANSPORTS[self._settings.http_client], f"{self._base}/{path}"
+        limit = self._timeouts.connect
+        return transport(url, self._headers, tls=self._tls, connect=limit, address=self._address)
 
     async def close(self) -> None:
         for each in (self._transport, self._session, *self._others.values()):

@@ -43,19 +43,32 @@ class Http1Reply:
 
 
 class Http1Transport:
-    """`url` is where every body goes; `headers` go with each. Proxies from the environment are not asked."""
+    """`url` is where every body goes, at the one `address` of its host if that is given; `headers` go with each.
+    Proxies from the environment are not asked."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], *, tls: ssl.SSLContext | None, connect: float) -> None:
-        address = URL(url)
-        assert address.raw_host is not None, "the address names a server"
-        secure = address.scheme == "https"
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        tls: ssl.SSLContext | None,
+        connect: float,
+        address: str | None = None,
+    ) -> None:
+        target = URL(url)
+        assert target.raw_host is not None, "the URL names a server"
+        secure = target.scheme == "https"
         context = (tls or ssl.create_default_context()) if secure else None
         self._pool = ConnectionPool(
-            address.raw_host, address.port or (443 if secure else 80), tls=context, connect=connect
+            target.raw_host,
+            target.port or (443 if secure else 80),
+            tls=context,
+            connect=connect,
+            address=address,
         )
-        host = address.host_port_subcomponent or address.raw_host
-        own = {"Host": host, "Accept": "*/*", **_credentials(address), **headers, "Content-Type": "application/json"}
-        self._head = f"POST {address.raw_path_qs} HTTP/1.1\r\n".encode() + _lines(own)
+        host = target.host_port_subcomponent or target.raw_host
+        own = {"Host": host, "Accept": "*/*", **_credentials(target), **headers, "Content-Type": "application/json"}
+        self._head = f"POST {target.raw_path_qs} HTTP/1.1\r\n".encode() + _lines(own)
 
     async def post(self, body: bytes, headers: Mapping[str, str], *, fresh: bool) -> Http1Reply:
         try:

@@ -26,10 +26,14 @@ class CannotConnect(ConnectionError):
 
 
 class ConnectionPool:
-    """`connect`: seconds for name, connection and TLS together. With `tls`, the server is `host`."""
+    """`connect`: seconds for name, connection and TLS together. With `tls`, the server is `host`. `address`: the one of
+    its addresses that is connected to."""
 
-    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None, connect: float) -> None:
+    def __init__(
+        self, host: str, port: int, *, tls: ssl.SSLContext | None, connect: float, address: str | None = None
+    ) -> None:
         self._host = host
+        self._address = address or host
         self._port = port
         self._tls = tls
         self._connect = connect
@@ -81,7 +85,7 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         async with self._resolving:
             if loop.time() >= self._resolved_until:
-                self._addresses = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                self._addresses = await loop.getaddrinfo(self._address, self._port, type=socket.SOCK_STREAM)
                 self._resolved_until = loop.time() + RESOLVED
         connected = await aiohappyeyeballs.start_connection(
             self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1, loop=loop

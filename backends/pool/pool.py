@@ -27,6 +27,7 @@ from dragoman.backends.background import end, in_background
 from dragoman.backends.base import (
     Backend,
     Forwarded,
+    Forwarder,
     Health,
     ModelInfo,
     Piece,
@@ -36,6 +37,7 @@ from dragoman.backends.base import (
     Traits,
     Unanswered,
 )
+from dragoman.backends.pool.discovery import Discovery, Source
 from dragoman.backends.pool.replica import FRESH, RANKS, RETRY_AFTER, PoolSettings, Replica, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
@@ -64,7 +66,8 @@ class PreparedForPool(Prepared):
 
 class Pool:
     """`identities` (the servers' addresses) are hashed together with a session, so that it finds its server again
-    whatever the servers are called. `changed` is called with a server whose state has changed, `retried` with the name
+    whatever the servers are called. `sources` are names whose addresses are servers too. `changed` is called with a
+    server whose state has changed, `joined` and `gone` with one that DNS has added or removed, `retried` with the name
     of one that could not serve a request which then went elsewhere."""
 
     def __init__(
@@ -73,18 +76,26 @@ class Pool:
         backends: Sequence[Backend],
         settings: PoolSettings | None = None,
         identities: Sequence[str] | None = None,
+        sources: Sequence[Source] = (),
     ) -> None:
         self._name = name
         self._settings = settings or PoolSettings()
         self.changed: Callable[[Replica], None] = lambda replica: None
+        self.joined: Callable[[Replica], None] = lambda replica: None
+        self.gone: Callable[[Replica], None] = lambda replica: None
         self.retried: Callable[[str], None] = lambda name: None
         named = zip(backends, identities or [each.name for each in backends], strict=True)
-        self.replicas = [Replica(each, identity, self._settings, self._on_change) for each, identity in named]
+        self.replicas = [self._replica(each, identity) for each, identity in named]
+        self._discoveries = [
+            Discovery(each, self._settings, self._replica, self._on_joined, self._on_gone) for each in sources
+        ]
+        self._templates = [each.template for each in sources]
+        self._watched = len(self.replicas) > 1 or bool(sources)
         # The sleep gate of a single server has to be fresh; of several, another one is tried where one sleeps.
-        self._fresh = FRESH if len(self.replicas) == 1 else self._settings.probe
+        self._fresh = self._settings.probe if self._watched else FRESH
         self._served: dict[str, dict[str, ModelInfo]] = {}  # the models of each server, as last listed
-        self._probes: list[asyncio.Task[None]] = []
-        kinds = [each.traits.kind for each in backends]
+        self._probes: dict[Replica, asyncio.Task[None]] = {}
+        kinds = [each.traits.kind for each in (*backends, *self._templates)]
         self._uneven = any(kind != kinds[0] for kind in kinds)
         self.learned: Callable[[str], None] = lambda field: None
 
@@ -95,17 +106,43 @@ class Pool:
     @property
     def traits(self) -> Traits:
         load = sum(replica.load for replica in self.replicas)
-        each = [replica.backend.traits for replica in self.replicas]
+        each = [backend.traits for backend in (*(replica.backend for replica in self.replicas), *self._templates)]
         limits = next((traits.unstoppable for traits in each if traits.unstoppable), "")
         return Traits(self, any(traits.wakes for traits in each), limits, load)
 
     @property
     def state(self) -> ReplicaState:
         """That of its best server, as last known."""
-        return min((each.state for each in self.replicas), key=RANKS.__getitem__)
+        none = ReplicaState.STARTING if self._reading() else ReplicaState.DOWN
+        return min((each.state for each in self.replicas), key=RANKS.__getitem__, default=none)
+
+    @property
+    def discovers(self) -> bool:
+        """Whether its servers change by themselves."""
+        return bool(self._discoveries)
+
+    def _replica(self, backend: Backend, identity: str) -> Replica:
+        return Replica(backend, identity, self._settings, self._on_change)
 
     def _on_change(self, replica: Replica) -> None:
+        if replica in self.replicas:  # else it only finishes what runs there
+            self.changed(replica)
+
+    def _on_joined(self, replica: Replica) -> None:
+        self.replicas.append(replica)
+        self._keep(replica)
+        self.joined(replica)
         self.changed(replica)
+
+    def _on_gone(self, replica: Replica) -> None:
+        self.replicas.remove(replica)
+        self._served.pop(replica.name, None)
+        if (probing := self._probes.pop(replica, None)) is not None:
+            probing.cancel()
+        self.gone(replica)
+
+    def _keep(self, replica: Replica) -> None:
+        self._probes[replica] = in_background(self._keep_probing(replica), f"probes of {replica.name}")
 
     # ------------------------------------------------------------------------------------------------- start and close
 
@@ -119,8 +156,10 @@ class Pool:
         """Begins the starts without waiting. A server that is the only one is not probed before somebody asks."""
         for each in self.replicas:
             each.start()
-        if len(self.replicas) > 1:
-            self._probes = [in_background(self._keep_probing(each), f"probes of {each.name}") for each in self.replicas]
+            if self._watched:
+                self._keep(each)
+        for discovery in self._discoveries:
+            discovery.begin()
 
     async def started(self, limit: float | None = None) -> bool:
         """Whether some server has; waits for that, for so many seconds, while there is hope."""
@@ -133,7 +172,11 @@ class Pool:
         return any(each.started for each in self.replicas)
 
     def _starts(self) -> list[asyncio.Task[None]]:
-        return [start for each in self.replicas if (start := each.starting) is not None]
+        return [start for each in self.replicas if (start := each.starting) is not None] + self._reading()
+
+    def _reading(self) -> list[asyncio.Task[None]]:
+        """The names whose addresses are not known yet."""
+        return [each.reading for each in self._discoveries if each.reading is not None and not each.reading.done()]
 
     @property
     def starting(self) -> bool:
@@ -146,8 +189,9 @@ class Pool:
 
     async def close(self) -> None:
         """Closes every server; raises what went wrong with them, after all are closed."""
-        await end(*self._probes)
-        ends = await asyncio.gather(*(each.close() for each in self.replicas), return_exceptions=True)
+        await end(*self._probes.values())
+        closed = [*(each.close() for each in self._discoveries), *(each.close() for each in self.replicas)]
+        ends = await asyncio.gather(*closed, return_exceptions=True)
         failures = [error for error in ends if isinstance(error, Exception)]
         if len(failures) == 1:
             raise failures[0]
@@ -193,9 +237,10 @@ class Pool:
     async def prepare(self, request: Request) -> Prepared:
         """By the server that will probably be asked; raises when no server of the group can serve it."""
         refused: GatewayError | None = None
-        for replica in self._order(request) or self.replicas:
+        backends = [each.backend for each in self._order(request) or self.replicas] or self._templates
+        for backend in backends:
             try:
-                made = await replica.backend.prepare(request)
+                made = await backend.prepare(request)
             except GatewayError as error:
                 refused = refused or error
                 if not self._uneven:
@@ -203,7 +248,7 @@ class Pool:
             else:
                 if not self._uneven:
                     return made
-                return PreparedForPool(request, made.notes, made.tokens, made={replica.name: made})
+                return PreparedForPool(request, made.notes, made.tokens, made={backend.name: made})
         assert refused is not None
         raise refused
 
@@ -225,7 +270,8 @@ class Pool:
     @property
     def forwards(self) -> bool:
         """Whether some server has endpoints besides that of model calls."""
-        return any(each.forwards for each in self.replicas)
+        backends = [*(each.backend for each in self.replicas), *self._templates]
+        return any(isinstance(each, Forwarder) for each in backends)
 
     async def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> None:
         async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
@@ -262,7 +308,7 @@ class Pool:
 
     def _unserved(self, model: str) -> GatewayError:
         """Why no server was asked."""
-        health = self._best(model).health_for(model)
+        health = self._health_for(model)
         if health.state == "asleep":
             return asleep(health)
         message, retry_after = "No model server can be reached.", self._settings.probe
@@ -282,7 +328,7 @@ class Pool:
         soon, what was known last counts."""
         if not any(each.state.ready and each.known_for(self._fresh) for each in self.replicas):
             await self._ask_again()
-        return self._best(model).health_for(model)
+        return self._health_for(model)
 
     async def _ask_again(self) -> None:
         """Until one is ready: the others answer later."""
@@ -295,8 +341,10 @@ class Pool:
             if not ended:
                 break
 
-    def _best(self, model: str | None) -> Replica:
-        return min(self._serving(model), key=lambda each: RANKS[each.state_for(model)])
+    def _health_for(self, model: str | None) -> Health:
+        """That of its best server."""
+        best = min(self._serving(model), key=lambda each: RANKS[each.state_for(model)], default=None)
+        return Health("down", "its name has no address") if best is None else best.health_for(model)
 
     async def models(self) -> list[ModelInfo]:
         """Every model that some server lists; its window is the narrowest, since any of them may be asked. Whoever asks
@@ -357,7 +405,7 @@ class Pool:
                     await asyncio.wait((waking,), timeout=max(until - time.monotonic(), 0.0))
                 if not each.sleeps(model):
                     return
-        raise asleep(self._best(model).health_for(model))
+        raise asleep(self._health_for(model))
 
 
 def asleep(health: Health) -> GatewayError:

@@ -43,7 +43,8 @@ BLAMED = frozenset({Kind.BACKEND_DOWN, Kind.BACKEND_FAILED, Kind.TIMEOUT})
 class PoolSettings:
     """Times in seconds. `spread`: how many times its fair share of the load a server takes before a session goes
     elsewhere; `down_after`: probes in a row that must fail; `slow`: a first event later than this is a failure;
-    `wake`: how long a server may take to wake."""
+    `wake`: how long a server may take to wake; `resolve`: how often names are resolved again; `addresses`: those of
+    one name that are replicas at most."""
 
     probe: float = 5.0
     down_after: int = 2
@@ -51,6 +52,8 @@ class PoolSettings:
     retries: int = 2
     spread: float = 1.25
     wake: float = 300.0
+    resolve: float = 15.0
+    addresses: int = 64
     breaker: BreakerRules = field(default_factory=BreakerRules)
 
 
@@ -106,6 +109,8 @@ class Replica:
         self._asleep: dict[str, tuple[float, Health]] = {}  # by model: until when, and what the refusal said
         self._busy_until = -math.inf
         self._running = set[Attempt[Any]]()
+        self._idle = asyncio.Event()  # set while nothing runs
+        self._idle.set()
         self._silent = set[Attempt[Any]]()  # have waited too long, and no request has had an event meanwhile
         self._heard_at = -math.inf
         self._rest: asyncio.TimerHandle | None = None
@@ -218,6 +223,10 @@ class Replica:
             log.error("%s: cannot be started: %s", self.name, error, exc_info=None if expected else error)
             self.start_error = error
         self._decide()
+
+    async def drained(self) -> None:
+        """Returns when no request runs."""
+        await self._idle.wait()
 
     async def close(self) -> None:
         await end(self._starting, self._probing, self._waking)
@@ -343,6 +352,7 @@ class Replica:
         trial = self._breaker.begin(time.monotonic())
         attempt = Attempt(sink, self._verdict, self._heard, spare, trial)
         self._running.add(attempt)
+        self._idle.clear()
         if may_be_late:
             attempt.listen()
         else:
@@ -362,6 +372,8 @@ class Replica:
         finally:
             attempt.close()
             self._running.discard(attempt)
+            if not self._running:
+                self._idle.set()
             self._silent.discard(attempt)
             if trial and attempt.verdict is None:
                 self._breaker.undecided()

@@ -45,10 +45,12 @@ class Gate:
     def _connect(self, group: Pool) -> None:
         metrics = self._metrics
         metrics.backend_ready.labels(group.name)
-        group.changed = partial(_report, metrics, group, _series(group))
+        group.changed = partial(_report, metrics, group)
         group.retried = partial(_count_retry, metrics, group.name)
+        group.joined = partial(_listen, metrics)
+        group.gone = partial(_report_gone, metrics, group)
         for replica in group.replicas:
-            replica.backend.learned = partial(_count_refused, metrics, replica.name)
+            _listen(metrics, replica)
 
     async def start(self) -> None:
         for group in self._own.values():
@@ -64,7 +66,7 @@ class Gate:
                 older._own.pop(name, None)
                 self._own[name] = group
                 continue
-            group.changed = _ignore
+            group.changed = group.gone = _ignore
             if name not in self.groups:
                 self._metrics.backend_ready.labels(name).set(math.nan)
             for server in _series(group) - (_series(self.groups[name]) if name in self.groups else set()):
@@ -126,6 +128,11 @@ class Gate:
         found = await asyncio.gather(*(group.health() for group in self.groups.values()))
         return dict(zip(self.groups, found, strict=True))
 
+    def replicas(self) -> dict[str, dict[str, str]]:
+        """The state of each server, by its name, of the groups that find their servers themselves."""
+        found = {name: group.replicas for name, group in self.groups.items() if group.discovers}
+        return {name: {each.name: each.state.word for each in replicas} for name, replicas in found.items()}
+
     async def words(self) -> dict[str, str]:
         """The state of each group as `/readyz` shows it: ready, asleep, down, hangs or fails."""
         await self.states()
@@ -133,14 +140,22 @@ class Gate:
 
 
 def _series(group: Pool) -> set[str]:
-    """The servers that have series of their own: those of what the configuration calls a pool."""
-    names = [each.name for each in group.replicas]
-    return set() if names == [group.name] else set(names)
+    """The servers that have series of their own: all but one that is a group by itself."""
+    return {each.name for each in group.replicas} - {group.name}
 
 
-def _report(metrics: Metrics, group: Pool, series: Collection[str], replica: Replica) -> None:
+def _listen(metrics: Metrics, replica: Replica) -> None:
+    replica.backend.learned = partial(_count_refused, metrics, replica.name)
+
+
+def _report_gone(metrics: Metrics, group: Pool, replica: Replica) -> None:
     metrics.backend_ready.labels(group.name).set(group.state.ready)
-    if replica.name in series:
+    metrics.replica(group.name, replica.name, "")
+
+
+def _report(metrics: Metrics, group: Pool, replica: Replica) -> None:
+    metrics.backend_ready.labels(group.name).set(group.state.ready)
+    if replica.name != group.name:
         metrics.replica(group.name, replica.name, replica.state.label)
 
 

@@ -6,8 +6,10 @@ descriptions (`reference`). An example is the value that the file shows for a ke
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -75,6 +77,12 @@ class BackendConfig(Section):
         "none.",
         examples=["qwen"],
     )
+    discover: Literal["dns"] | None = Field(
+        None,
+        description="dns: each address of the URL's host is a replica (in Kubernetes, a headless Service), looked up "
+        "again every `pool.resolve` seconds. For http(s). Default: the URL is one server.",
+        examples=["dns"],
+    )
     preset: str | None = Field(
         None, description="As `preset` above, for this backend; http(s) alone has one.", examples=["trtllm-serve"]
     )
@@ -117,6 +125,24 @@ class BackendConfig(Section):
         if self.api_key_env and self.api_key_file:
             raise ValueError("api_key_env and api_key_file exclude each other")
         return self
+
+    @model_validator(mode="after")
+    def _has_a_name(self) -> BackendConfig:
+        if self.discover is not None and not _named_host(self.url):
+            raise ValueError("discover: dns needs an http(s) URL whose host is a name")
+        return self
+
+
+def _named_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # which is reported as such when the backend is opened
+        return True
+    try:
+        ipaddress.ip_address(parts.hostname or "")
+    except ValueError:
+        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname)
+    return False
 
 
 def _or_its_name(schema: dict[str, Any]) -> None:
@@ -282,6 +308,12 @@ class PoolConfig(Section):
         2,
         description="On how many more servers a request is tried before its first event, if one is not reachable or "
         "has no room.",
+    )
+    resolve: Seconds = Field(
+        15, description="Seconds between two look-ups of a name whose addresses are replicas (see `discover`)."
+    )
+    addresses: Annotated[int, Field(ge=1, le=1024)] = Field(
+        64, description="How many addresses of one name are replicas; the log says how many more there are."
     )
     spread: Annotated[float, Field(ge=1)] = Field(
         1.25,

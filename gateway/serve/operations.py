@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -36,7 +37,12 @@ class OperationRoutes:
         words = await self._gate.words()
         leaving = self._handler.leaving or self._handler.draining
         ready = "ready" in words.values() and not leaving
-        body = {"ready": ready, "draining": leaving, "backends": words}
+        body: dict[str, Any] = {"ready": ready, "draining": leaving, "backends": words}
+        if replicas := self._gate.replicas():
+            ready_ones = {name: list(each.values()).count("ready") for name, each in replicas.items()}
+            body["replicas"] = {
+                name: {"known": len(each), "ready": ready_ones[name]} for name, each in replicas.items()
+            }
         return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
 
     async def _figures(self, request: web.Request) -> web.Response:
@@ -52,6 +58,7 @@ class OperationRoutes:
             f"dragoman {gateway.__version__}" + (", draining" if self._handler.draining else ""),
             "",
             *(f"backend {name}: {word}" for name, word in words.items()),
+            *(f"  {name}: {word}" for each in self._gate.replicas().values() for name, word in each.items()),
             f"model calls in flight: {len(self._handler.calls)}",
             "",
             *(f"POST {path}" for path in self._endpoints.posts),
