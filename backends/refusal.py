@@ -26,6 +26,7 @@ MAX_BODY = 256 * 1024  # bytes of a refusal that are read; what is longer is not
 MAX_WORDS = 4096  # characters that patterns are run over
 MAX_ENTRIES = 32  # of a list of validation faults: the first and the last ones
 MAX_DEPTH = 3  # nested objects that are searched for the text of an error
+MAX_LEVELS = 32  # of a body that is passed on
 MAX_STEPS = 8  # of the path to a fault
 MAX_NAME = 100  # characters of a type, a code or a parameter
 MAX_SHOWN = 300  # characters that are passed on to a client
@@ -187,16 +188,21 @@ def redacted_json(body: bytes) -> bytes | None:
         return None
     if not isinstance(value, dict):
         return None
-    clean = _clean(value)
+    try:
+        clean = _clean(value)
+    except RecursionError:
+        return None
     return body if clean == value else orjson.dumps(clean)
 
 
-def _clean(value: object) -> object:
+def _clean(value: object, depth: int = 0) -> object:
+    if depth > MAX_LEVELS:
+        raise RecursionError
     if isinstance(value, str):
         return _without_addresses(cut(value))
     if isinstance(value, list):
-        return [_clean(each) for each in value]
-    return {_clean(key): _clean(each) for key, each in value.items()} if isinstance(value, dict) else value
+        return [_clean(each, depth + 1) for each in value]
+    return {_clean(key): _clean(each, depth + 1) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def for_log(said: bytes | str) -> Sensitive:

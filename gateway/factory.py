@@ -59,7 +59,9 @@ def _source(config: Config, secrets: Secrets, backend: BackendConfig) -> Source:
     """What a name's replicas are opened from, when their addresses are known: all that takes files is read here."""
     from dragoman.backends.registry import open_backend
 
-    options = _options(config, backend, secrets.backend_key(str(backend.name)))
+    key = secrets.backend_key(str(backend.name))
+    template = _open(config, backend, key)
+    options = _options(config, backend, key)
     parts = urlsplit(backend.url)
     secure = parts.scheme.lower() == "https"
     if secure and options.tls is None:
@@ -68,7 +70,6 @@ def _source(config: Config, secrets: Secrets, backend: BackendConfig) -> Source:
     def opened(address: str, name: str) -> Backend:
         return open_backend(backend.url, replace(options, address=address, name=name))
 
-    template = _open(config, backend, options.api_key)
     port = parts.port or (443 if secure else 80)
     return Source(str(backend.name), str(parts.hostname), port, backend.url, template, opened)
 

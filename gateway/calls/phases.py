@@ -73,11 +73,11 @@ class Phases:
         await self._go_on(call)
 
     async def _ready_first(self, targets: list[Target]) -> list[Target]:
-        ready = [await self._gate.ready(each.backend, each.model) for each in targets]
+        ready = await asyncio.gather(*(self._gate.ready(each.backend, each.model) for each in targets))
         return sorted(targets, key=lambda each: not ready[targets.index(each)])
 
     async def _go_on(self, call: Call, failed: GatewayError | None = None) -> None:
-        """To the next backend that may be asked; raises the first failure where there is none."""
+        """To the next backend that may be asked; raises what has failed before where there is none."""
         while True:
             if not call.others:
                 assert failed is not None, "the call was not routed"
@@ -88,7 +88,7 @@ class Phases:
             try:
                 await self._gate.admit(target.backend, target.model)
             except GatewayError as error:
-                failed = failed or error
+                failed = _to_be_told(call, failed, error)
                 if not call.others:
                     raise failed from None
             else:
@@ -100,23 +100,23 @@ class Phases:
         """Runs `work`, from `prepare` to the end, on the backend that the call was routed to; where that could not
         serve it and has sent nothing, on the next one, with what that one makes of the request as it came."""
         request, notes = _asked(call), list(call.notes)
-        first: GatewayError | None = None
+        failed: GatewayError | None = None
         while True:
             try:
                 await work()
                 return
             except GatewayError as error:
                 over = call.ending is not None or (call.answer is not None and call.answer.touched)
-                if over or (first is None and not may_fall_back(error)):
+                if over or (call.fallback is None and not may_fall_back(error)):
                     raise
-                first = first or error
+                failed = _to_be_told(call, failed, error)
                 if not call.others:
-                    raise first from None
+                    raise failed from None
                 log.warning("%s: not served by %s: %s", call.request_id, _backend(call).name, error.kind.name)
             call.request, call.notes[:], call.prepared = request, notes, None
             if call.answer is not None:
                 call.answer.start_over()
-            await self._go_on(call, first)
+            await self._go_on(call, failed)
 
     async def inline(self, call: Call) -> None:
         """Images become part of the request: a server would fetch them itself."""
@@ -208,6 +208,11 @@ class Phases:
                 raise
             await self._gate.admit(backend, model)
             await work()
+
+
+def _to_be_told(call: Call, failed: GatewayError | None, error: GatewayError) -> GatewayError:
+    """What the client reads where no backend serves its call: why the model's own did not, else the first failure."""
+    return error if failed is None or call.fallback is None else failed
 
 
 def may_fall_back(error: GatewayError) -> bool:

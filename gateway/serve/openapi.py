@@ -60,7 +60,12 @@ FAILURES = {
 READY: Json = {
     "type": "object",
     "required": ["ready"],
-    "properties": {"ready": {"type": "boolean"}, "draining": {"type": "boolean"}, "backends": {"type": "object"}},
+    "properties": {
+        "ready": {"type": "boolean"},
+        "draining": {"type": "boolean"},
+        "backends": {"type": "object"},
+        "replicas": {"type": "object"},
+    },
 }
 
 

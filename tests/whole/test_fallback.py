@@ -184,6 +184,13 @@ async def test_a_request_that_the_other_backend_cannot_serve_keeps_its_first_fai
         assert not it.b.chats
 
 
+async def test_a_fallback_that_refuses_the_request_does_not_speak_for_a_backend_that_is_down() -> None:
+    refusal = Script.json({"error": {"message": "temperature is wrong"}}, 400)
+    async with two(down=True, b=refusal) as it:
+        assert (await it.ask())[:2] == (503, None)
+        assert len(it.b.chats) == 1
+
+
 # ------------------------------------------------------------------------------------------- as the other one takes it
 
 

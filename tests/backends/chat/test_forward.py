@@ -165,6 +165,7 @@ def test_a_type_that_is_none_is_not_passed_on(given: str) -> None:
         (503, b'{"error":"full"}', Kind.BUSY, True, True),
         (401, b'{"error":"key"}', Kind.BACKEND_FAILED, False, True),
         (307, b'{"error":"there"}', Kind.BACKEND_FAILED, False, False),
+        (400, b'{"error":' + b"[" * 100 + b"]" * 100 + b"}", Kind.INVALID, False, True),
         (400, b'{"error":"' + b"x" * 300_000 + b'"}', Kind.INVALID, False, True),
     ],
 )
