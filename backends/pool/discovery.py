@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LIMIT = 5.0  # seconds for one answer
 CERTAIN = 3
-NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
+NO_SUCH_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})  # not in every libc
 
 
 @dataclass(frozen=True, slots=True)
