@@ -1,7 +1,7 @@
 """The run: every attack against a gateway of its own, a line for each, exit code 1 where one costs too much.
 
 The budgets: no attack takes the loop for more than 250 ms of CPU, and none costs more memory above idle than 150 MB and
-three times the bodies that are in flight.
+three times the bodies, of requests and of answers, that are in flight.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.attack.clients import ATTACKS, KEY, WARM_UP, Attack, play
 from bench.attack.hostile import MIB
@@ -60,7 +61,7 @@ async def cost(name: str, attack: Attack) -> Cost:
         async with probe(gateway) as stalls:
             ends = Counter(await play(attack, gateway.url, requests))
         seconds = time.monotonic() - begun
-        in_flight = sum(len(request) for request in requests)
+        in_flight = sum(len(request) for request in requests) + attack.answers
         wrong = [end for end in ends if not re.fullmatch(attack.right, end)]
         return Cost(name, stalls[0], gateway.peak_rss() - idle, MEMORY + 3 * in_flight, seconds, ends, wrong)
 
@@ -98,14 +99,30 @@ async def probe(gateway: Child) -> AsyncIterator[list[float]]:
         stalls.append(float(output))
 
 
+MARKS = ("<!-- the table of make attack -->", "<!-- end of the table -->")
+
+
+def page(costs: Sequence[Cost]) -> str:
+    """The table as docs/security.md shows it."""
+    rows = [
+        f"| {ATTACKS[each.name].what} | {_ends(each)} | {each.stall * 1e3:.0f} ms | {each.memory / MIB:.0f} MiB |"
+        for each in costs
+    ]
+    head = "| attack | how it ends | longest stall of the loop | memory above idle |\n|---|---|---:|---:|"
+    return "\n".join([head, *rows])
+
+
+def _ends(found: Cost) -> str:
+    return ", ".join(f"{count} of {end}" if count > 1 else end for end, count in found.ends.items())
+
+
 def line(found: Cost, what: str) -> str:
-    ends = ", ".join(f"{count} of {end}" if count > 1 else end for end, count in found.ends.items())
     figures = f"{found.stall * 1e3:6.0f} ms {found.memory / MIB:6.0f} MiB {found.seconds:6.1f} s"
-    return f"{found.name:18} {figures}  {what}: {ends}"
+    return f"{found.name:18} {figures}  {what}: {_ends(found)}"
 
 
-async def every(names: Sequence[str]) -> bool:
-    held = True
+async def every(names: Sequence[str]) -> list[Cost]:
+    costs: list[Cost] = []
     print(f"{'':18} {'stall':>9} {'memory':>10} {'time':>8}")
     for name in names:
         async with asyncio.timeout(180):
@@ -113,21 +130,27 @@ async def every(names: Sequence[str]) -> bool:
         print(line(found, ATTACKS[name].what), flush=True)
         for failure in found.failures:
             print(f"{'':18} FAIL: {failure}", flush=True)
-        held = held and not found.failures
-    return held
+        costs.append(found)
+    return costs
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.attack", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which attacks (all of: {', '.join(ATTACKS)})")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table between the marks of this page")
     given = parser.parse_args(words)
     if unknown := [name for name in given.names if name not in ATTACKS]:
         parser.error(f"no attack is called {', '.join(unknown)}")
     try:
-        return 0 if run(every(given.names or list(ATTACKS))) else 1
+        costs = run(every(given.names or list(ATTACKS)))
     except (Broken, OSError, TimeoutError) as error:
         print(f"attack: {error or type(error).__name__}", file=sys.stderr)
         return 1
+    if given.write is not None:
+        before, _, rest = given.write.read_text().partition(MARKS[0])
+        _, _, after = rest.partition(MARKS[1])
+        given.write.write_text(f"{before}{MARKS[0]}\n{page(costs)}\n{MARKS[1]}{after}")
+    return 1 if any(each.failures for each in costs) else 0
 
 
 if __name__ == "__main__":

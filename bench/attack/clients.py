@@ -40,6 +40,7 @@ class Attack:
     requests: Callable[[str], list[bytes]]
     reads: bool = True
     leaves: float | None = None  # seconds after which the clients go
+    answers: int = 0  # bytes of whole answers that are in flight at once
     settings: Json = field(default_factory=dict)
 
 
@@ -83,7 +84,7 @@ async def _given_up(reader: asyncio.StreamReader) -> str:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65_536):
             size += len(data)
-            if size > 16 * MIB:
+            if size >= 12 * MIB:
                 return "held for a client that did not read"
     return "given up"
 
@@ -205,8 +206,8 @@ ATTACKS: dict[str, Attack] = {
         settings=PROMPTED,
     ),
     "unread": Attack(
-        "eight whole answers of 20 MB that nobody reads", "given up",
-        times(8, RESPONSES, asks("large_answer", stream=False)), reads=False,
+        "eight whole answers of 12 MiB that nobody reads", "given up",
+        times(8, RESPONSES, asks("large_answer", stream=False)), reads=False, answers=8 * 12 * MIB,
     ),
     "unread-stream": Attack(
         "eight endless streams that nobody reads", "given up", times(8, RESPONSES, asks("endless_text")), reads=False
@@ -217,7 +218,7 @@ ATTACKS: dict[str, Attack] = {
     "data-lines": Attack("an event of a million lines", rf"{FAILED}|{SOUND}", sent(RESPONSES, asks("data_lines"))),
     "no-line-end": Attack("a line without end", FAILED, sent(RESPONSES, asks("no_line_end"))),
     "open-quote": Attack(
-        "a free-form call that never begins", FAILED, sent(RESPONSES, asks("open_quote", tools=[WRITE]))
+        "a free-form call that never begins", rf"{FAILED}|{SOUND}", sent(RESPONSES, asks("open_quote", tools=[WRITE]))
     ),
     "open-arguments": Attack(
         "arguments that never close", rf"{FAILED}|{SOUND}", sent(RESPONSES, asks("open_arguments", tools=[RUN]))

@@ -138,7 +138,7 @@ def _answer(text: bytes) -> bytes:
 
 def large_answer() -> Iterator[bytes]:
     yield WHOLE + _answer(b"")
-    yield from itertools.repeat(b"word " * 12_800, 20 * MIB // 64_000)
+    yield from itertools.repeat(b"word " * 12_800, 12 * MIB // 64_000)
     yield b'"}}]}'
 
 
