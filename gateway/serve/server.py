@@ -33,7 +33,7 @@ from dragoman.gateway.serve.connection import Runner
 from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
 from dragoman.gateway.serve.tls import for_clients
 from dragoman.gateway.store.store import Store
-from dragoman.gateway.telemetry.logs import Redactor, configure, log
+from dragoman.gateway.telemetry.logs import Redactor, configure, escaped, log
 from dragoman.translators.errors import GatewayError, Kind
 
 LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
@@ -234,7 +234,7 @@ async def _serve(
     try:
         await asyncio.wait((stop, announced), return_when=asyncio.FIRST_COMPLETED)
         if announced.done() and (failure := announced.result()) is not None:
-            print(f"dragoman: {redact(failure)}", file=sys.stderr)
+            print(f"dragoman: {escaped(redact(failure))}", file=sys.stderr)
             return 1
         _settle_garbage_collector()
         grace = server.gateway.config.grace if await stop == signal.SIGTERM else 0.0
@@ -283,7 +283,7 @@ async def announce(
         if not silent and loop.time() > end:
             silent = True
             waiting = ", ".join(f"{name} is {health.state} ({health.detail})" for name, health in states.items())
-            print(f"dragoman listens on {address} and waits for its backend: {waiting}", flush=True)
+            print(f"dragoman listens on {address} and waits for its backend: {escaped(waiting)}", flush=True)
         await asyncio.sleep(READY_POLL)
     if speak:
         setup = clients or ClientSetup(address)

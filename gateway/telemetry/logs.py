@@ -2,9 +2,11 @@
 
 In a terminal the text is aligned and coloured; elsewhere, in files and under supervisors, it is JSON unless configured.
 Requests are logged when they end, and in a terminal also when a model server is asked, with figures and names but never
-with prompt or answer text. A server's words
-and the message of an unexpected exception may quote a prompt, so they are left out at every level unless `log.prompts`
-is set; a bug is logged with the frames of its traceback.
+with prompt or answer text. A server's words and the message of an unexpected exception may quote a prompt, so they are
+left out at every level unless `log.prompts` is set; a bug is logged with the frames of its traceback.
+
+Whoever wrote a value, it cannot end a line, add a field or steer a terminal: a character that is not printable is
+escaped as in JSON, in every format, and in the text format a value that could be read as more than one is quoted.
 """
 
 from __future__ import annotations
@@ -29,19 +31,34 @@ log = logging.getLogger("dragoman")
 begins = logging.getLogger("dragoman.begins")  # has a switch of its own
 begins.disabled = True
 NOT_LOGGED = "(words not logged: log.prompts)"
-# What looks like a key, although it is none of ours: bearer tokens, `sk-…`, and `api_key=…` in an address.
 DIM = "2"
 COLOURS = {logging.DEBUG: "36", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
 LEVEL, MESSAGE = 7, 12  # widths of columns
-CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # nothing that was logged moves a terminal's cursor
+PLAIN_VALUE = re.compile(r"""[^\s"'=]+""")  # one value without a doubt, so that it needs no quotes
+# What looks like a key, although it is none of ours: bearer tokens, `sk-…`, and `api_key=…` in an address.
 PATTERNS = re.compile(r"(?i)(bearer\s+|\bsk-|x-api-key[\"':\s=]+|api[_-]?key[\"':\s=]+)[A-Za-z0-9._~+/=-]{6,}")
+
+
+def escaped(text: str) -> str:
+    """With what is not printable (controls, line separators, marks of direction) written as JSON escapes it."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
+
+
+def _quoted(value: object) -> str:
+    """A value in a line of text, in quotes where a reader could take it for several."""
+    text = str(value)
+    if PLAIN_VALUE.fullmatch(text):
+        return escaped(text)
+    return escaped(json.dumps(text, ensure_ascii=False))
 
 
 class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         plain = {secret for secret in secrets if secret}
-        escaped = {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in plain}  # as they stand in a JSON line
-        known = sorted(plain | escaped, key=len, reverse=True)
+        in_json = {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in plain}
+        known = sorted(plain | in_json, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, known))) if known else None
 
     def __call__(self, text: str) -> str:
@@ -72,25 +89,21 @@ class Formatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             fields["exception"] = self._exception(record.exc_info[1], record.exc_info[2])
         if self._json:
-            return self._redact(orjson.dumps(fields, default=str).decode())
+            return escaped(self._redact(_json(fields)))
+        message, rest = _message(fields["message"]), list(fields.items())[4:]
         if self._terminal:
-            return self._for_people(record, fields)
-        rest = " ".join(f"{key}={value}" for key, value in list(fields.items())[4:])
-        line = f"{fields['time']} {fields['level']:7} {fields['message']} {rest}".rstrip()
-        return self._redact(line.replace("\n", "\\n"))
+            return self._for_people(record, message, rest)
+        pairs = " ".join(f"{key}={_quoted(value)}" for key, value in rest)
+        return self._redact(f"{fields['time']} {fields['level']:7} {message} {pairs}".rstrip())
 
-    def _for_people(self, record: logging.LogRecord, fields: dict[str, Any]) -> str:
+    def _for_people(self, record: logging.LogRecord, message: str, rest: list[tuple[str, Any]]) -> str:
         """The local time, the level and the message in columns, then the fields. Colours come after the secrets are
         gone, since an escape sequence in between would hide one."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        message = self._plain(fields["message"]).ljust(MESSAGE)
-        rest = [self._plain(f"{key}={value}").partition("=") for key, value in list(fields.items())[4:]]
-        shown = " ".join(f"{self._colour(DIM, f'{key}{equals}')}{value}" for key, equals, value in rest)
-        level = self._colour(COLOURS.get(record.levelno, ""), fields["level"].ljust(LEVEL))
-        return f"{self._colour(DIM, clock)} {level} {message} {shown}".rstrip()
-
-    def _plain(self, text: str) -> str:
-        return self._redact(CONTROLS.sub(lambda found: repr(found[0])[1:-1], text))
+        pairs = [self._redact(f"{key}={_quoted(value)}").partition("=") for key, value in rest]
+        shown = " ".join(f"{self._colour(DIM, f'{key}{equals}')}{value}" for key, equals, value in pairs)
+        level = self._colour(COLOURS.get(record.levelno, ""), record.levelname.lower().ljust(LEVEL))
+        return f"{self._colour(DIM, clock)} {level} {self._redact(message).ljust(MESSAGE)} {shown}".rstrip()
 
     def _colour(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._coloured and code else text
@@ -107,6 +120,18 @@ class Formatter(logging.Formatter):
         where = " > ".join(f"{code.co_filename}:{line} {code.co_name}" for code, line in frames[-12:])
         words = f": {error}" if self._prompts else ""
         return f"{type(error).__name__}{words} ({where})"
+
+
+def _json(fields: dict[str, Any]) -> str:
+    try:
+        return orjson.dumps(fields, default=str).decode()
+    except TypeError:  # half a surrogate pair, which is no UTF-8
+        return json.dumps(fields, default=str, ensure_ascii=False).encode("utf-8", "replace").decode()
+
+
+def _message(text: str) -> str:
+    """A sentence may have blanks; one that holds what could be a field is quoted."""
+    return _quoted(text) if "=" in text else escaped(text)
 
 
 def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:

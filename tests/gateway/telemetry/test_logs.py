@@ -210,3 +210,37 @@ def test_unmeasured_usage_is_counted_as_unknown_not_as_zero() -> None:
     labels = {"route": "r", "client_kind": "codex", "model": "m", "backend": "b"}
     assert value("dragoman_tokens_total", {**labels, "direction": "input"}) == 5
     assert value("dragoman_tokens_total", {**labels, "direction": "cached"}) is None
+
+
+HARMFUL = [
+    *("\0", "\x1b[2J", "\x7f", "\x9b2J", "\n", "\r", "\x85", "\u2028", "\u2029"),
+    *("\u202e", "\u2066", "\u200b", "\ufeff", "\U000e0001", "\ud800"),
+]
+
+
+@pytest.mark.parametrize("char", HARMFUL)
+@pytest.mark.parametrize("style", ["json", "text", "terminal"])
+def test_no_value_steers_a_terminal_or_ends_a_line(
+    stream: io.StringIO, terminal: Terminal, style: str, char: str
+) -> None:
+    terminal_text, into = style == "terminal", terminal if style == "terminal" else stream
+    configure(LogConfig.model_validate({"format": None if terminal_text else style}), [], into)
+    log.info("words %s", f"a{char}b", extra={"fields": {"model": f"a{char}b", "list": [f"a{char}b"]}})
+    told = into.getvalue()
+    assert told.endswith("\n")
+    rest = re.sub(r"\x1b\[[0-9;]+m", "", told[:-1]) if terminal_text else told[:-1]
+    assert rest.isprintable()
+    if style == "json":
+        assert orjson.loads(told)["message"] == f"words a{char}b".encode("utf-8", "replace").decode()
+
+
+def test_a_value_is_one_field_whatever_it_holds(stream: io.StringIO) -> None:
+    configure(LogConfig(format="text"), [], stream)
+    log.info("asked %s", "x status=500", extra={"fields": {"model": "m status=200 client=root", "id": 'a"b', "n": 1}})
+    assert stream.getvalue().endswith('"asked x status=500" model="m status=200 client=root" id="a\\"b" n=1\n')
+
+
+def test_a_secret_in_a_quoted_value_is_removed(stream: io.StringIO) -> None:
+    configure(LogConfig(format="text"), ['can"ary 1'], stream)
+    log.info("x", extra={"fields": {"where": 'before can"ary 1\n'}})
+    assert stream.getvalue().endswith('where="before ****\\n"\n')
