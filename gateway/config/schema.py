@@ -203,7 +203,13 @@ class Config(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        faults = [*self._one_local_model(), *self._backend_names(), *self._model_names(), *self._one_memory()]
+        faults = [
+            *self._one_local_model(),
+            *self._backend_names(),
+            *self._one_model_of_a_pool(),
+            *self._model_names(),
+            *self._one_memory(),
+        ]
         if faults:
             raise Inconsistent(faults)
         return self
@@ -216,6 +222,18 @@ class Config(BaseSettings):
         for place, each in enumerate(self.backends):
             if each.pool in names:
                 yield ("backends", place, "pool"), f"the name {each.pool!r} is a pool's and a backend's"
+
+    def _one_model_of_a_pool(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        models: dict[str, str] = {}
+        for place, each in enumerate(self.backends):
+            if each.pool is None or each.model is None:
+                continue
+            first = models.setdefault(each.pool, each.model)
+            if each.model != first:
+                yield (
+                    ("backends", place, "model"),
+                    f"the pool {each.pool!r} serves {first!r} already; its servers are replicas of one model",
+                )
 
     def _model_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         seen: set[str] = set()

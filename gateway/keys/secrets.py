@@ -6,7 +6,7 @@ every secret that was read, and removes it from whatever is logged. Nothing here
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from dragoman.gateway.config import PREFIX, BackendConfig, Config, ConfigError, 
 API_KEYS = f"{PREFIX}API_KEYS"
 SEAL_KEYS = f"{PREFIX}SEAL_KEYS"
 BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
+SHORTEST_KEY = 2  # one character is a slip, and the log would lose that letter wherever it removes the key
+SHORTEST_BEYOND = 8  # where other machines can try keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,29 @@ def check_open(config: Config, client_keys: Collection[str]) -> None:
 
 def read_client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, Grant]:
     """The keys of the environment and of the file. In the file, what a key may do follows it on its line."""
-    found = {key: Grant() for key in split_commas(environ.get(API_KEYS, ""))}
-    if config.api_keys_file is not None:
-        for line in _lines(config.api_keys_file, "api_keys_file"):
-            key, *words = line.split()
-            found[key] = _grant(words, f"api_keys_file: {config.api_keys_file}")
-    for key in found:
+    shortest = SHORTEST_KEY if config.loopback else SHORTEST_BEYOND
+    found: dict[str, Grant] = {}
+    places: dict[str, str] = {}
+    for place, key, words in _written_keys(config, environ):
         if not key.isascii() or not key.isprintable() or " " in key:
-            raise ConfigError(f"{API_KEYS} or api_keys_file: a key must be printable ASCII without blanks")
+            raise ConfigError(f"{place}: a key must be printable ASCII without blanks")
+        if len(key) < shortest:
+            where = "" if config.loopback else ", since other machines can connect"
+            raise ConfigError(f"{place}: a key needs at least {shortest} characters{where}")
+        if key in places:
+            raise ConfigError(f"{place}: the same key is in {places[key]} already")
+        places[key], found[key] = place, _grant(words, place)
     return found
+
+
+def _written_keys(config: Config, environ: Mapping[str, str]) -> Iterator[tuple[str, str, list[str]]]:
+    """Each key with its place and the words after it."""
+    for number, key in enumerate(split_commas(environ.get(API_KEYS, "")), 1):
+        yield f"environment: {API_KEYS}: key {number}", key, []
+    if config.api_keys_file is not None:
+        for number, line in _numbered_lines(config.api_keys_file, "api_keys_file"):
+            key, *words = line.split()
+            yield f"api_keys_file: {config.api_keys_file}:{number}", key, words
 
 
 def _grant(words: list[str], where: str) -> Grant:
@@ -93,6 +109,8 @@ def _grant(words: list[str], where: str) -> Grant:
         if not equals or name not in ("name", "models", "rpm", "tpm"):
             # not quoted: the word itself may be a secret
             raise ConfigError(f"{where}: behind a key only name=, models=, rpm= and tpm= may stand")
+        if name in given:
+            raise ConfigError(f"{where}: {name}= stands there twice")
         given[name] = value
     models = tuple(split_commas(given["models"])) if "models" in given else None
     rates = {name: _rate(given[name], f"{where}: {name}") for name in ("rpm", "tpm") if name in given}
@@ -126,15 +144,19 @@ def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | No
 
 
 def _lines(path: Path, where: str) -> list[str]:
-    """The lines of a key file without blank ones and comments."""
+    return [line for _, line in _numbered_lines(path, where)]
+
+
+def _numbered_lines(path: Path, where: str) -> list[tuple[int, str]]:
+    """The lines of a key file with their numbers, without blank ones and comments."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{where}: {path} is not UTF-8 text") from None
-    lines = [line.strip() for line in text.splitlines()]
-    keys = [line for line in lines if line and not line.startswith("#")]
+    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    keys = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not keys:
         raise ConfigError(f"{where}: {path} holds no key")
     return keys

@@ -131,7 +131,7 @@ def test_without_keys_only_loopback_is_listened_on() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
         with pytest.raises(ConfigError, match="host: without client keys only a loopback"):
             secrets(Config(host=host))
-        assert secrets(Config(host=host), DRAGOMAN_API_KEYS="k").client_keys == ("k",)
+        assert secrets(Config(host=host), DRAGOMAN_API_KEYS="sk-dummy").client_keys == ("sk-dummy",)
 
 
 def test_backend_keys_are_referenced_by_variable_file_or_the_common_variable(tmp_path: Path) -> None:
@@ -157,3 +157,23 @@ def test_an_empty_or_missing_key_file_stops_the_start(tmp_path: Path) -> None:
     path.write_text("# none yet\n")
     with pytest.raises(ConfigError, match="holds no key"):
         secrets(Config(api_keys_file=path))
+
+
+@pytest.mark.parametrize(
+    ("models", "told"),
+    [(("a", "b"), "backends.1.model: the pool 'p' serves 'a' already"), (("a", "a"), None), (("a", None), None)],
+)
+def test_the_servers_of_a_pool_are_replicas_of_one_model(
+    models: tuple[str | None, str | None], told: str | None
+) -> None:
+    backends = [{"url": f"http://h{n}/v1", "pool": "p", "model": model} for n, model in enumerate(models)]
+    if told is None:
+        assert len(Config(backends=backends).groups) == 1
+        return
+    with pytest.raises(ValueError, match=told):
+        Config(backends=backends)
+
+
+def test_servers_of_two_pools_may_have_different_models() -> None:
+    backends = [{"url": f"http://{name}/v1", "pool": name, "model": name} for name in ("a", "b")]
+    assert [group.model for group in Config(backends=backends).groups] == ["a", "b"]

@@ -62,12 +62,43 @@ def test_a_wrong_line_stops_the_start_without_telling_a_key(tmp_path: Path, line
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("environment", "text", "told"),
+    [
+        ("", "# ours\nsame-key\n\nother\nsame-key rpm=5\n", "api_keys_file: {path}:5: the same key is in "
+         "api_keys_file: {path}:2 already"),
+        ("other,same-key", "same-key\n", "api_keys_file: {path}:1: the same key is in "
+         "environment: DRAGOMAN_API_KEYS: key 2 already"),
+        ("same-key,same-key", "other\n", "environment: DRAGOMAN_API_KEYS: key 2: the same key is in "
+         "environment: DRAGOMAN_API_KEYS: key 1 already"),
+        ("", "good-key\nx\n", "api_keys_file: {path}:2: a key needs at least 2 characters"),
+        ("x", "good-key\n", "environment: DRAGOMAN_API_KEYS: key 1: a key needs at least 2 characters"),
+        ("", "good-key\nother rpm=1 rpm=2\n", "api_keys_file: {path}:2: rpm= stands there twice"),
+    ],
+)  # fmt: skip
+def test_a_slip_among_the_keys_is_one_line_with_its_place(
+    tmp_path: Path, environment: str, text: str, told: str
+) -> None:
+    path = tmp_path / "keys"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read(Config(api_keys_file=path), {"DRAGOMAN_API_KEYS": environment})
+    assert str(caught.value) == told.format(path=path)
+
+
+def test_a_key_that_other_machines_can_try_has_to_be_longer() -> None:
+    with pytest.raises(ConfigError, match="at least 8 characters, since other machines can connect"):
+        read(Config(host="0.0.0.0"), {"DRAGOMAN_API_KEYS": "sk-abcd"})
+    assert read(Config(), {"DRAGOMAN_API_KEYS": "sk-abcd"}).client_keys == ("sk-abcd",)
+    assert read(Config(host="0.0.0.0"), {"DRAGOMAN_API_KEYS": "sk-abcde"}).client_keys == ("sk-abcde",)
+
+
 def test_beyond_loopback_needs_keys_or_an_explicit_word() -> None:
     with pytest.raises(ConfigError, match="loopback"):
         read(Config(host="0.0.0.0"), {})
     assert read(Config(host="0.0.0.0", no_auth=True), {}).client_keys == ()
     with pytest.raises(ConfigError, match="no_auth"):
-        read(Config(no_auth=True), {"DRAGOMAN_API_KEYS": "k"})
+        read(Config(no_auth=True), {"DRAGOMAN_API_KEYS": "sk-dummy"})
 
 
 # ---------------------------------------------------------------------------------------------------------------- rates

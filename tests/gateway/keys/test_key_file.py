@@ -81,7 +81,7 @@ async def test_a_change_between_the_start_and_the_first_look_is_taken(path: Path
     await end(following)
 
 
-@pytest.mark.parametrize("bad", ["key rpm=none\n", "", None])
+@pytest.mark.parametrize("bad", ["key rpm=none\n", "twice\ntwice\n", "x\n", "", None])
 async def test_a_file_that_cannot_be_used_changes_nothing_and_is_logged_once(
     path: Path, bad: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
