@@ -58,7 +58,10 @@ class Serving:
         return self.gateway.gate.groups["p"]
 
     def metric(self, sample: str, /, **labels: str) -> float:
-        return self.gateway.metrics.registry.get_sample_value(sample, labels) or 0.0
+        """The sum of what a name has counted under these labels, whatever its other labels are."""
+        families = self.gateway.metrics.registry.collect()
+        found = (each for family in families for each in family.samples if each.name == sample)
+        return sum(each.value for each in found if labels.items() <= each.labels.items())
 
     def ask(self, headers: Mapping[str, str] | None = None, /, **more: Any) -> Any:
         return self.session.post(self.url + RESPONSES, json={**ASK, **more}, headers=headers)

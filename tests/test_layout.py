@@ -69,7 +69,6 @@ ELSEWHERE = {
     "gateway/store/kept.py": "tests/gateway/store/test_store.py",
     "gateway/store/statements.py": "tests/gateway/store/test_store.py",
     "gateway/serve/": "tests/gateway/serve/test_app.py",
-    "gateway/serve/connection.py": "tests/whole/test_hostile.py",
     "gateway/serve/sockets.py": "tests/gateway/test_cli.py",
 }
 

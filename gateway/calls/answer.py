@@ -156,7 +156,6 @@ class StreamedAnswer(Answer):
         self._delivery = delivery
         delivery.on_writable = self._writable
         self._keepalive = timeouts.keepalive
-        self._patience = timeouts.client
         self._written_at = accepted
         self._head_due = accepted + timeouts.head_after
         self._timer = self._loop.call_at(min(self._head_due, accepted + timeouts.keepalive), self._tick)
@@ -168,7 +167,7 @@ class StreamedAnswer(Answer):
     async def finish(self) -> None:
         """After `Finished` was fed: ends the body."""
         self._timer.cancel()
-        await end(self._delivery, self._patience)
+        await self._delivery.end()
         if self._delivery.gone:
             self.gone_at = self.gone_at or self._loop.time()
         else:
@@ -220,29 +219,11 @@ class StreamedAnswer(Answer):
             due = now + self._keepalive
         elif now >= due:
             due = now + self._keepalive
-            if self._delivery.writable:
+            if self._delivery.writable:  # more bytes would not help a client that is slow itself
                 self._send(self.stream.keepalive(), now)
-            elif now >= self._written_at + self._patience:
-                self._delivery.abort()  # losing the connection ends the call, as if the client had left by itself
-                return
-            else:  # the client itself is slow, and more bytes would not help
-                due = min(due, self._written_at + self._patience)
         self._timer = self._loop.call_at(due, self._tick)
 
     def _send(self, frames: Sequence[bytes], now: float) -> None:
         if frames:
             self._written_at = now
             self._delivery.write(frames)
-
-
-async def end(delivery: Delivery, patience: float) -> None:
-    """Ends a body. Its last write may be the largest, and nothing else watches it any more: it has the client's time
-    limit too."""
-    limit = asyncio.timeout(patience)
-    try:
-        async with limit:
-            await delivery.end()
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        delivery.abort()

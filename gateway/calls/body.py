@@ -27,6 +27,7 @@ from dragoman.translators.steps import Steps, T
 
 Body = tuple[dict[str, Any], tuple[Note, ...]]
 MENDED = Note("repair", "surrogate")
+EXPECTS = web.RequestKey("expects", str)  # what the client asked of us before it sends a body (RFC 9110, 10.1.1)
 SLICE = 0.002  # seconds that one body may hold the loop before the others' turn
 
 
@@ -92,6 +93,7 @@ async def _receive(request: web.Request, limit: int) -> bytes:
     length = request.content_length
     if length is not None and length > limit:
         raise too_large(limit)
+    await _invite(request)
     pieces: list[bytes] = []
     size = 0
     try:
@@ -103,6 +105,13 @@ async def _receive(request: web.Request, limit: int) -> bytes:
     except web.RequestPayloadError:
         raise invalid("The request body is not framed as its headers say.", code="invalid_body") from None
     return b"".join(pieces)
+
+
+async def _invite(request: web.Request) -> None:
+    """Has a client send the body that it holds back until then: everything that can be judged without one was."""
+    if request.pop(EXPECTS, None) is not None:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer has not begun
 
 
 def _read(raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:

@@ -121,6 +121,8 @@ class EventStream(ConnectionDelivery):
             await self.response.write_eof()
         except ConnectionError:
             self.gone = True
+        if self._connection.transport is None:  # lost while the end waited for the client
+            self.gone = True
 
     def _write_first(self, data: bytes) -> None:
         """With the head, in one packet."""

@@ -8,7 +8,6 @@ text cannot hold it, since its quotes would be escaped there.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from dragoman.backends.base import ENOUGH, MORE, WAIT, Flow, Forwarded, Head, Piece, nothing
 from dragoman.backends.usage import count, measured
 from dragoman.gateway.calls.admission import ANSWER_TOKENS
-from dragoman.gateway.calls.answer import STREAMING, AnswerRecord, AnswerState, end
+from dragoman.gateway.calls.answer import STREAMING, AnswerRecord, AnswerState
 from dragoman.gateway.calls.delivery import EventStream
 from dragoman.gateway.calls.raw_body import RawBody
 from dragoman.translators.ir import Finished, Request, StopReason, Usage
@@ -44,16 +43,11 @@ def cost(body: RawBody, path: str) -> int:
 
 
 class ForwardedAnswer(AnswerRecord):
-    """`headers` are those of the gateway, asked for when the head goes out; `patience`: the seconds that a client may
-    leave its answer unread."""
-
-    def __init__(self, delivery: EventStream, give_up: Callable[[], object], patience: float) -> None:
+    def __init__(self, delivery: EventStream, give_up: Callable[[], object]) -> None:
         super().__init__(give_up)
         self.status = 0
         self._delivery = delivery
         delivery.on_writable = self._writable
-        self._patience = patience
-        self._waiting: asyncio.TimerHandle | None = None
         self._first = self._last = b""
 
     @property
@@ -81,16 +75,9 @@ class ForwardedAnswer(AnswerRecord):
         if delivery.gone:
             self.gone_at = now
             return ENOUGH
-        if delivery.writable:
-            return MORE
-        if self._waiting is None:
-            self._waiting = self._loop.call_later(self._patience, delivery.abort)
-        return WAIT
+        return MORE if delivery.writable else WAIT
 
     def _writable(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
         self.on_writable()
 
     def _watch(self, data: bytes) -> None:
@@ -105,7 +92,7 @@ class ForwardedAnswer(AnswerRecord):
 
     async def finish(self) -> None:
         """Ends the body."""
-        await end(self._delivery, self._patience)
+        await self._delivery.end()
         if self._delivery.gone:
             self.gone_at = self.gone_at or self._loop.time()
         else:
@@ -118,8 +105,6 @@ class ForwardedAnswer(AnswerRecord):
 
     def close(self) -> None:
         super().close()
-        if self._waiting is not None:
-            self._waiting.cancel()
         self._delivery.on_writable = nothing
 
 

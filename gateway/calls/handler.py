@@ -185,7 +185,7 @@ class Handler:
         asked, tokens = forwarded(body, call.id, path), cost(body, path)
         call.request, call.streaming = asked.request, asked.streaming
         delivery = it.delivery(partial(self._head, call))
-        call.answer = answer = ForwardedAnswer(delivery, call.give_up, self._config.timeouts.client)
+        call.answer = answer = ForwardedAnswer(delivery, call.give_up)
         del body
         phases.authorize(call, tokens=tokens)
         await phases.route(call, same_model=path == "embeddings")  # those of two models cannot be compared

@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
+from dragoman.gateway.calls.body import EXPECTS
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, json_response
@@ -26,7 +28,16 @@ from dragoman.translators.protocol import PlainError
 from dragoman.translators.registry import claimant
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SERVER = "dragoman"  # without the version of what it is made of
 PLAIN_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class HttpError(GatewayError):
+    """What is wrong with a request as HTTP: worded as any invalid request of the protocol, with HTTP's own status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(Kind.INVALID if status < 500 else Kind.INTERNAL, message, code="bad_request")
+        self.status = status
 
 
 class Middleware:
@@ -43,13 +54,14 @@ class Middleware:
     @web.middleware
     async def before_all(self, request: web.Request, handler: Next) -> web.StreamResponse:
         given = request.headers.get("x-request-id", "")
-        request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        request[REQUEST_ID] = given if PLAIN_ID.fullmatch(given) else _new_id()
         if self._cors is not None and (preflight := self._cors.preflight(request)) is not None:
             preflight.headers.update(id_headers(request[REQUEST_ID]))
             return preflight
         headers: dict[str, str] = {}
         try:
             self.identify(request)
+            _check_expectation(request)
             handler = await self._routed(request, handler)
             response = await handler(request)
         except Exception as failure:
@@ -60,8 +72,23 @@ class Middleware:
             if not response.prepared and "x-request-id" not in response.headers:
                 response.headers.update(id_headers(request[REQUEST_ID]))
             return response
-        self._account(request, error)
-        return self._error_response(request, error, headers)
+        request_id = request[REQUEST_ID]
+        self._account(request.headers, request_id, error, request.method)
+        return self._error_response(request.path, request.headers, request_id, error, headers)
+
+    def unserved(
+        self, path: str, headers: Mapping[str, str], status: int, failure: BaseException | None
+    ) -> web.Response:
+        """The answer to a request that did not come through here: it is not HTTP, or broke what is around us."""
+        message = "The request is not valid HTTP/1.1." if status < 500 else "Internal error."
+        if isinstance(failure, LineTooLong):
+            status, message = 431, "A line of the request's head is too long."
+        request_id = _new_id()
+        error = HttpError(status, message)
+        self._account(headers, request_id, error, failure=type(failure).__name__ if failure is not None else None)
+        response = self._error_response(path, headers, request_id, error, {"Server": SERVER})
+        response.force_close()
+        return response
 
     def identify(self, request: web.Request) -> None:
         """Leaves the client in the request; raises UNAUTHENTICATED."""
@@ -70,10 +97,13 @@ class Middleware:
     async def before_head(self, request: web.Request, response: web.StreamResponse) -> None:
         """For every answer, streamed or whole. While the gateway drains, each connection ends with the answer it
         carries, and the head says so: a client without that warning would lose its next request."""
-        response.headers["Server"] = "dragoman"  # without the version of what it is made of
+        response.headers["Server"] = SERVER
         if self._cors is not None:
             self._cors.mark(request, response.headers)
-        if self._handler.leaving or self._handler.draining:
+        held_back = EXPECTS in request  # the body will not be asked for, and the client may not send it
+        if held_back:
+            request.protocol._lingering_time = 0.0
+        if held_back or self._handler.leaving or self._handler.draining:
             response.headers["Connection"] = "close"
             response.force_close()
 
@@ -114,18 +144,41 @@ class Middleware:
             code="not_found",
         )
 
-    def _account(self, request: web.Request, error: GatewayError) -> None:
-        status = error.kind.status
-        self._metrics.request("other", client_kind(request.headers), status, "refused")
-        fields = {"request_id": request[REQUEST_ID], "route": "other", "status": status, "outcome": "refused"}
-        request_line(logging.INFO, {**fields, "method": request.method, "error": error.kind.name.lower()})
+    def _account(
+        self,
+        headers: Mapping[str, str],
+        request_id: str,
+        error: GatewayError,
+        method: str | None = None,
+        failure: str | None = None,
+    ) -> None:
+        status = _status(error)
+        self._metrics.request("other", client_kind(headers), status, "refused")
+        fields = {"request_id": request_id, "route": "other", "status": status, "outcome": "refused"}
+        request_line(logging.INFO, {**fields, "method": method, "error": failure or error.kind.name.lower()})
 
-    def _error_response(self, request: web.Request, error: GatewayError, headers: dict[str, str]) -> web.Response:
-        path, request_id = self._endpoints.canonical(request.path), request[REQUEST_ID]
+    def _error_response(
+        self, path: str, asked: Mapping[str, str], request_id: str, error: GatewayError, headers: dict[str, str]
+    ) -> web.Response:
+        path = self._endpoints.canonical(path)
         headers |= id_headers(request_id)
         if (owner := self._endpoints.owner(path)) is not None:
             reply = error_reply(owner, error, request_id)
-            return json_response(reply.status, reply.body, {**headers, **reply.headers})
-        refusal = PlainError(error.kind.status, error.message, request_id, error.param, error.code)
-        body = claimant(path, request.headers).refusal(refusal)
+            status = error.status if isinstance(error, HttpError) else reply.status
+            return json_response(status, reply.body, {**headers, **reply.headers})
+        refusal = PlainError(_status(error), error.message, request_id, error.param, error.code)
+        body = claimant(path, asked).refusal(refusal)
         return json_response(refusal.status, body, {**headers, **common_headers(error)})
+
+
+def _status(error: GatewayError) -> int:
+    return error.status if isinstance(error, HttpError) else error.kind.status
+
+
+def _new_id() -> str:
+    return f"req_{secrets.token_hex(12)}"
+
+
+def _check_expectation(request: web.Request) -> None:
+    if request.get(EXPECTS, "100-continue").strip().lower() != "100-continue":
+        raise HttpError(417, "The only expectation that can be met is 100-continue.")
