@@ -4,58 +4,61 @@ Keys are stored as hashes and compared in constant time, every one of them on ev
 nothing. There is one generic 401, whatever was wrong. A key comes as `Authorization: Bearer …` or as `x-api-key`,
 because the same SDKs use both. The decision depends on the parsed path only, never on the Host header.
 
-Checking a key looks at memory only; `Keys.follow` takes what a changed key file says (`keys.key_file`). Rates are token
-buckets of one minute's worth, local to this process.
+Checking a key looks at memory only; `Keys.follow` takes what a changed key file says (`keys.key_file`). What is spent
+of a key's rates is kept in `keys.spending`, for all workers together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.secrets import Grant
+from dragoman.gateway.keys.spending import LEAST, Rate, Spending
 from dragoman.translators.errors import GatewayError, Kind
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+TOKENS = 1  # their place in a row of `Spending`
 
 
-class Bucket:
-    """A token bucket. What was taken beyond its level is a debt: a client waits until that is paid back."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a client stands with one of its limits: what is left of it now, and in how many seconds it is whole."""
 
-    def __init__(self, per_minute: float) -> None:
-        self._most = per_minute
-        self._level = per_minute
-        self._at = time.monotonic()
-
-    def missing(self, amount: float) -> float:
-        """Seconds until `amount` can be taken, 0 if it can be now; more than a minute's worth needs a full bucket."""
-        now = time.monotonic()
-        self._level = min(self._most, self._level + (now - self._at) * self._most / 60)
-        self._at = now
-        return max(0.0, min(amount, self._most) - self._level) * 60 / self._most
-
-    def take(self, amount: float) -> None:
-        """A negative amount gives back."""
-        self._level = min(self._most, self._level - amount)
+    limit: int
+    left: int
+    full_in: float
 
 
 class Client:
     """The client that a key belongs to. `name` may be logged: given with the key, or the first digits of its hash.
     `owner` is the whole hash, by which what the client keeps here is told from others'."""
 
-    def __init__(self, name: str = "", grant: Grant | None = None, workers: int = 1, owner: str = "") -> None:
+    def __init__(
+        self, name: str = "", grant: Grant | None = None, owner: str = "", spending: Spending | None = None
+    ) -> None:
         self.name = name
         self.owner = owner
         self._grant = grant or Grant()
-        self._requests = Bucket(self._grant.rpm / workers) if self._grant.rpm else None
-        self._tokens = Bucket(self._grant.tpm / workers) if self._grant.tpm else None
+        limits = (("requests", self._grant.rpm), ("tokens", self._grant.tpm))
+        # by the place of its time in a row
+        self._rates = {place: (what, Rate(limit)) for place, (what, limit) in enumerate(limits) if limit}
+        self._spending = (spending or Spending()) if self._rates else None
+        self._row = bytes.fromhex(owner)[:16] or b"-" * 16
+
+    @property
+    def named(self) -> bool:
+        """Whether the operator has named it."""
+        return bool(self._grant.name)
 
     @property
     def counts_tokens(self) -> bool:
-        return self._tokens is not None
+        return TOKENS in self._rates
 
     def may_use(self, model: str) -> bool:
         models = self._grant.models
@@ -80,19 +83,37 @@ class Client:
 
     def spend(self, tokens: int) -> None:
         """Takes one request and its estimated tokens, or takes nothing and raises RATE_LIMITED with a time to wait."""
-        wanted = ((self._requests, 1, "requests"), (self._tokens, tokens, "tokens"))
-        for bucket, amount, what in wanted:
-            if bucket is not None and (wait := bucket.missing(amount)) > 0:
-                limit = self._grant.rpm if what == "requests" else self._grant.tpm
-                message = f"This API key's limit of {limit} {what} a minute is reached."
-                raise GatewayError(Kind.RATE_LIMITED, message, code="rate_limit_exceeded", retry_after=wait)
-        for bucket, amount, _ in wanted:
-            if bucket is not None:
-                bucket.take(amount)
+        if self._spending is None:
+            return
+        with self._spending.row(self._row) as row:
+            now = time.monotonic()
+            amounts = (1, tokens)
+            for place, (what, rate) in self._rates.items():
+                if (wait := rate.wait(row[place], amounts[place], now)) > 0:
+                    message = f"This API key's limit of {rate.per_minute} {what} a minute is reached."
+                    raise GatewayError(Kind.RATE_LIMITED, message, code="rate_limit_exceeded", retry_after=wait)
+            for place, (_, rate) in self._rates.items():
+                row[place] = rate.taken(row[place], amounts[place], now)
 
     def settle(self, estimated: int, measured: int) -> None:
-        if self._tokens is not None:
-            self._tokens.take(measured - estimated)
+        if self._spending is not None and self.counts_tokens:
+            _, rate = self._rates[TOKENS]
+            with self._spending.row(self._row) as row:
+                row[TOKENS] = rate.taken(row[TOKENS], measured - estimated, time.monotonic())
+
+    def standings(self) -> dict[str, Standing]:
+        """By what is limited: `requests`, `tokens`, or neither."""
+        if self._spending is None:
+            return {}
+        now, row = time.monotonic(), self._spending.look(self._row)
+        return {
+            what: Standing(
+                int(rate.per_minute),
+                max(0, math.floor(rate.left(row[place], now) + LEAST)),
+                max(0.0, row[place] - now),
+            )
+            for place, (what, rate) in self._rates.items()
+        }
 
 
 def _common(name: str, granted: str) -> str | None:
@@ -106,8 +127,8 @@ ANYBODY = Client()
 
 
 class Keys:
-    """`grants` says what single keys may do; `file` is what `follow` watches. `previous` passes on what clients have
-    spent."""
+    """`grants` says what single keys may do; `file` is what `follow` watches. What clients have spent is in `spending`,
+    else in that of `previous`."""
 
     def __init__(
         self,
@@ -115,11 +136,11 @@ class Keys:
         metrics_public: bool = False,
         grants: Mapping[str, Grant] | None = None,
         *,
-        workers: int = 1,
         file: KeyFile | None = None,
         previous: Keys | None = None,
+        spending: Spending | None = None,
     ) -> None:
-        self._workers = workers
+        self._spending: Spending = spending or (Spending() if previous is None else previous._spending)
         self._clients: dict[bytes, tuple[Grant, Client]] = {} if previous is None else previous._clients
         self._take({key: (grants or {}).get(key, Grant()) for key in keys})
         self._open = OPEN_PATHS | {"/metrics"} if metrics_public else OPEN_PATHS
@@ -146,7 +167,7 @@ class Keys:
         return found
 
     def _take(self, grants: Mapping[str, Grant]) -> None:
-        """Clients whose key and grant have not changed keep what they have spent."""
+        """Clients whose key and grant have not changed stay the same; what others have spent is not forgotten."""
         clients: dict[bytes, tuple[Grant, Client]] = {}
         for key, grant in grants.items():
             digest = _digest(key)
@@ -154,7 +175,7 @@ class Keys:
             clients[digest] = (
                 old
                 if old is not None and old[0] == grant
-                else (grant, Client(grant.name or f"key-{digest.hex()[:8]}", grant, self._workers, digest.hex()))
+                else (grant, Client(grant.name or f"key-{digest.hex()[:8]}", grant, digest.hex(), self._spending))
             )
         self._clients = clients
 

@@ -32,6 +32,7 @@ from dragoman.gateway.keys.auth import Keys
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.reasoning_seal import MAX_OPENED, Sealer, state_directory
 from dragoman.gateway.keys.secrets import Secrets, read_client_keys
+from dragoman.gateway.keys.spending import Spending
 from dragoman.gateway.serve.cors import Cors
 from dragoman.gateway.serve.endpoints import Endpoints
 from dragoman.gateway.serve.middleware import Middleware, Next
@@ -79,6 +80,7 @@ class Gateway:
         secrets: Secrets,
         protocols: Sequence[Protocol],
         previous: Gateway | None = None,
+        spending: Spending | None = None,
     ) -> None:
         self.config = config
         self.metrics: Metrics = Metrics() if previous is None else previous.metrics
@@ -93,9 +95,9 @@ class Gateway:
             secrets.client_keys,
             config.metrics_public,
             secrets.grants,
-            workers=config.workers,
             file=_key_file(config),
             previous=None if previous is None else previous._keys,
+            spending=spending,
         )
         self._endpoints = Endpoints(protocols, [FORWARDED[name] for name in config.policy.pass_through])
         cors = Cors(config.cors.origins) if config.cors.origins else None
@@ -190,16 +192,19 @@ def build(
     secrets: Secrets | None = None,
     protocols: Sequence[Protocol] | None = None,
     previous: Gateway | None = None,
+    spending: Spending | None = None,
 ) -> web.Application:
     """`backends` and `protocols` default to those of the configuration and of the registry. With `previous`, the
-    gateway of an older configuration, backends that have not changed go on running."""
+    gateway of an older configuration, backends that have not changed go on running. `spending` is that of several
+    workers."""
     secrets = secrets or Secrets()
     if backends is None:
         backends = open_all(config, secrets, previous)
     opened = backends
     if not isinstance(opened, Opened):
         opened = Opened(as_groups(config, opened), open_tracing(os.environ))
-    gateway = Gateway(config, opened, secrets, PROTOCOLS if protocols is None else protocols, previous)
+    chosen = PROTOCOLS if protocols is None else protocols
+    gateway = Gateway(config, opened, secrets, chosen, previous, spending)
     middlewares = [gateway.middleware.before_all]
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     app[GATEWAY] = gateway

@@ -27,6 +27,7 @@ from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.config import FIXED, Config, ConfigError
 from dragoman.gateway.keys.reasoning_seal import own_key, state_directory
 from dragoman.gateway.keys.secrets import Reread, Secrets, check_open
+from dragoman.gateway.keys.spending import Spending
 from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, Opened, build, open_all
 from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
 from dragoman.gateway.serve.connection import Runner
@@ -55,10 +56,16 @@ async def run(config: Config, secrets: Secrets, reread: Reread | None = None) ->
 
 
 async def run_on(
-    sockets: Sequence[socket.socket], config: Config, secrets: Secrets, reread: Reread | None, speak: bool = True
+    sockets: Sequence[socket.socket],
+    config: Config,
+    secrets: Secrets,
+    reread: Reread | None,
+    speak: bool = True,
+    spending: Spending | None = None,
 ) -> int:
-    """Serves on bound sockets until a signal ends it, and closes them; with `speak`, it reports on standard output."""
-    server = Server(sockets)
+    """Serves on bound sockets until a signal ends it, and closes them; with `speak`, it reports on standard output.
+    `spending` is that of several workers."""
+    server = Server(sockets, spending)
     try:
         configure(config.log, secrets.all())
         await server.open(config, secrets)
@@ -116,8 +123,9 @@ class Generation:
 class Server:
     """The generations of the gateway: the last one takes new connections, older ones finish their calls."""
 
-    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, sockets: Sequence[socket.socket], spending: Spending | None = None) -> None:
         self._sockets = sockets
+        self._spending = spending
         self._generations: list[Generation] = []
 
     @property
@@ -145,7 +153,7 @@ class Server:
         previous = self._generations[-1] if self._generations else None
         older = previous.gateway if previous else None
         tls, opened = await asyncio.to_thread(_open_files, config, secrets, older)
-        app = build(config, opened, secrets, previous=older)
+        app = build(config, opened, secrets, previous=older, spending=self._spending)
         generation = Generation(app[GATEWAY], Runner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
         try:
             await generation.runner.setup()

@@ -6,7 +6,8 @@ are served by its replacement. A signal to the supervisor goes to every worker o
 groups, so that a terminal's Ctrl-C does not reach them twice. A worker whose supervisor has vanished drains and ends.
 
 Metrics are right across workers: each stores its own in files (`prometheus_client`'s multiprocess mode), and the worker
-that answers `/metrics` adds them up. Rates, queues and limits are divided equally.
+that answers `/metrics` adds them up. What clients have spent of their rates is in memory that all workers share. Queues
+and their limits are divided equally.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 
 from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.keys.secrets import Reread, Secrets
+from dragoman.gateway.keys.spending import Spending
 from dragoman.gateway.telemetry import METRICS_DIRECTORY
 
 CRASHED = 70  # exit status of a worker that died of a bug
@@ -97,6 +99,7 @@ class Supervisor:
         self._spoken = False
         # nothing is ever written: the workers' reads return once the supervisor is gone
         self._alive, self._held = os.pipe()
+        self._spending = Spending.shared()
 
     def run(self) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
@@ -111,6 +114,7 @@ class Supervisor:
             for worker in self._workers:
                 if worker.due is not None and time.monotonic() >= worker.due and not self._stopping:
                     self._start(worker)
+        self._spending.close()
         return self._status
 
     def _start(self, worker: Worker) -> None:
@@ -135,7 +139,7 @@ class Supervisor:
                 signal.SIG_UNBLOCK, HANDLED - {signal.SIGHUP}
             )  # which stays blocked until the loop handles it
             threading.Thread(target=_end_with_supervisor, args=(self._alive,), daemon=True).start()
-            status = _work(worker, self._config, self._secrets, self._reread, speak)
+            status = _work(worker, self._config, self._secrets, self._reread, speak, self._spending)
         except ConfigError as error:
             print(f"dragoman: {error}", file=sys.stderr)
             status = 2
@@ -206,10 +210,10 @@ class Supervisor:
             worker.rest = min(worker.rest * 2, LONGEST_REST)
 
 
-def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool) -> int:
+def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool, spending: Spending) -> int:
     from dragoman.gateway.serve.server import in_loop, run_on
 
-    return in_loop(run_on(worker.sockets, config, secrets, reread, speak))
+    return in_loop(run_on(worker.sockets, config, secrets, reread, speak, spending))
 
 
 def _try_out(config: Config, secrets: Secrets) -> None:

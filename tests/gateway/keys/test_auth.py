@@ -13,9 +13,10 @@ import pytest
 from dragoman.backends.background import end
 from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.keys import key_file
-from dragoman.gateway.keys.auth import Bucket, Client, Keys
+from dragoman.gateway.keys.auth import Client, Keys
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.secrets import Grant, Secrets, read
+from dragoman.gateway.keys.spending import Spending
 from dragoman.translators.errors import GatewayError, Kind
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
 from tests.serving_gateway import Serving, over
@@ -111,25 +112,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_rate_limit_says_when_to_try_again(clock: list[float]) -> None:
-    bucket = Bucket(60)
-    for _ in range(60):
-        assert bucket.missing(1) == 0
-        bucket.take(1)
-    assert bucket.missing(1) == pytest.approx(1)
-    clock[0] += 0.75
-    assert bucket.missing(1) == pytest.approx(0.25)
-    clock[0] += 1000
-    assert bucket.missing(60) == 0
-
-
-def test_more_than_a_minutes_worth_needs_a_full_bucket_and_leaves_a_debt(clock: list[float]) -> None:
-    bucket = Bucket(100)
-    assert bucket.missing(250) == 0
-    bucket.take(250)
-    assert bucket.missing(1) == pytest.approx(151 * 0.6)
-
-
 def test_a_refused_request_costs_nothing(clock: list[float]) -> None:
     client = Client("ann", Grant(rpm=10, tpm=100))
     client.spend(100)
@@ -152,12 +134,32 @@ def test_the_estimate_is_settled_with_what_was_measured(clock: list[float]) -> N
         client.spend(1)
 
 
-def test_workers_share_a_rate(clock: list[float]) -> None:
-    client = Client("ann", Grant(rpm=10), workers=5)
+def test_a_client_of_two_workers_spends_one_rate(clock: list[float]) -> None:
+    spending = Spending()
+    first, second = (Client("ann", Grant(rpm=3), "ab" * 32, spending) for _ in range(2))
+    first.spend(0)
+    second.spend(0)
+    standing = first.standings()["requests"]
+    assert (standing.limit, standing.left) == (3, 1)
+    assert standing.full_in == pytest.approx(40)
+    first.spend(0)
+    for each in (first, second):
+        with pytest.raises(GatewayError):
+            each.spend(0)
+
+
+async def test_a_changed_limit_of_a_known_key_keeps_what_was_spent(clock: list[float]) -> None:
+    keys = Keys(["key"], grants={"key": Grant(rpm=2)})
+    client = keys.check("/", bearer("key"))
     client.spend(0)
     client.spend(0)
-    with pytest.raises(GatewayError):
+    keys._take({"key": Grant(rpm=60)})
+    client = keys.check("/", bearer("key"))
+    with pytest.raises(GatewayError) as caught:
         client.spend(0)
+    assert caught.value.retry_after == pytest.approx(1)
+    clock[0] += 1
+    client.spend(0)
 
 
 # ------------------------------------------------------------------------------------------------- through the gateway

@@ -100,6 +100,47 @@ async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost
         assert "a worker was lost" in process.errors()
 
 
+async def test_a_rate_is_that_of_all_workers_together(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("sk-ann rpm=3\nsk-bob rpm=1000\n")
+    arguments = ("--workers", "3", "--api-keys-file", str(keys))
+    ann = {"x-api-key": "sk-ann"}
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, *arguments) as process,
+        connecting() as session,
+        aiohttp.ClientSession() as kept,
+    ):
+        url = await process.ready()
+
+        async def statuses(asking: aiohttp.ClientSession, times: int, key: str = "sk-ann") -> list[int]:
+            found = []
+            for _ in range(times):
+                async with asking.post(f"{url}/v1/responses", json=ASK, headers={"x-api-key": key}) as answer:
+                    found.append(answer.status)
+            return found
+
+        # one connection has the whole rate, although it speaks to one worker
+        assert await statuses(kept, 4) == [200, 200, 200, 429]
+        # and so do those that speak to the others
+        assert set(await statuses(session, 9)) == {429}
+        assert set(await statuses(session, 9, "sk-bob")) == {200}
+        for victim in workers_of(process):
+            os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(workers_of(process)) == 3)
+        assert set(await statuses(session, 3)) == {429}
+        keys.write_text("sk-ann rpm=6000\nsk-bob\n")
+
+        async def counts() -> bool:
+            return set(await statuses(session, 9)) == {200}
+
+        await until(counts)
+        async with session.get(f"{url}/v1/models", headers=ann) as answer:
+            assert answer.status == 200
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
 async def test_sigterm_lets_the_streams_of_every_worker_finish() -> None:
     async with (
         ScriptedServer(default=Script(frames(BODY), gap=0.15)) as server,
