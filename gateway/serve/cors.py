@@ -12,10 +12,15 @@ from collections.abc import Sequence
 from aiohttp import web
 from multidict import CIMultiDict
 
+from dragoman.gateway.calls.rate_headers import NAMES as RATE_HEADERS
+
 _NAMES = re.compile(r"[A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)*")
 _EXPOSED = ", ".join(
-    ["x-request-id", "request-id", "retry-after"]
-    + [f"x-dragoman-{each}" for each in ("ignored", "unenforced", "error-source", "fallback")]
+    (
+        *("x-request-id", "request-id", "retry-after"),
+        *(f"x-dragoman-{each}" for each in ("ignored", "unenforced", "error-source", "fallback")),
+        *RATE_HEADERS,
+    )
 )
 _REMEMBERED = 600  # seconds for which a browser need not ask again
 

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 from dragoman.gateway.calls.body import EXPECTS
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler
+from dragoman.gateway.calls.rate_headers import rate_headers
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, json_response
 from dragoman.gateway.keys.auth import Keys
 from dragoman.gateway.serve.cors import Cors
@@ -24,7 +25,7 @@ from dragoman.gateway.serve.endpoints import Endpoints
 from dragoman.gateway.telemetry.logs import Redactor, log, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.protocol import PlainError
+from dragoman.translators.protocol import PlainError, Protocol
 from dragoman.translators.registry import claimant
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -98,6 +99,8 @@ class Middleware:
         """For every answer, streamed or whole. While the gateway drains, each connection ends with the answer it
         carries, and the head says so: a client without that warning would lose its next request."""
         response.headers["Server"] = SERVER
+        if (client := request.get(CLIENT)) is not None and (standings := client.standings()):
+            response.headers.update(rate_headers(self._protocol(request.path, request.headers).name, standings))
         if self._cors is not None:
             self._cors.mark(request, response.headers)
         held_back = EXPECTS in request  # the body will not be asked for, and the client may not send it
@@ -143,6 +146,11 @@ class Middleware:
             f"{request.method} {request.path} does not exist here. There are {there}; GET /healthz, /readyz, /metrics.",
             code="not_found",
         )
+
+    def _protocol(self, path: str, headers: Mapping[str, str]) -> Protocol:
+        """Whose endpoint it is, else whose client asks."""
+        canonical = self._endpoints.canonical(path)
+        return self._endpoints.owner(canonical) or claimant(canonical, headers)
 
     def _account(
         self,
