@@ -3,17 +3,22 @@
 Only hosts of the allow-list are asked, over http(s) on their usual ports or the one that is listed. The address that a
 name resolves to is checked when its socket is made, again for every redirect, so that neither DNS nor another spelling
 of an address leads into the own network. Nothing of the client's request is sent along. Size, number, redirects and
-time are bounded. A refusal names the image by its place in the client's request; a host's answer is never quoted.
+time are bounded, and so is what is fetched at once, from each host and for each client: a slow host keeps up only those
+who ask it, and nobody takes all of its places. A refusal names the image by its place in the client's request; a host's
+answer is never quoted.
+
+Whether something is an image is for its first bytes to say, wherever it came from. SVG and other text never is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ipaddress
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +33,10 @@ from dragoman.translators.ir import Image, Message, Note, Part, Request, Text, T
 from dragoman.translators.unreadable import asked_about, in_place_of, unseen
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-AT_ONCE = 4
+OF_HOST = 8  # fetches at once from one host
+OF_HOST_FOR_CLIENT = 4  # of them for one client
+FOR_CLIENT = 16  # for one client from all hosts
+HEAD = 64  # characters of base64 that show what an image is; a multiple of four
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
 
@@ -49,6 +57,28 @@ class Refused(GatewayError):
         self.reason = reason
 
 
+class Places:
+    """So many at once for each key. A key that nobody uses is forgotten."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._used: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
+
+    @contextlib.asynccontextmanager
+    async def one(self, key: Hashable) -> AsyncIterator[None]:
+        places, users = self._used.get(key) or (asyncio.Semaphore(self._most), 0)
+        self._used[key] = places, users + 1
+        try:
+            async with places:
+                yield
+        finally:
+            _, users = self._used[key]
+            if users == 1:
+                del self._used[key]
+            else:
+                self._used[key] = places, users - 1
+
+
 class Images:
     """`total` bounds the bytes of all images of a request; with `reject` none is left out. `permitted` and `resolver`
     are for tests; the rule is `may_be_asked`."""
@@ -67,14 +97,14 @@ class Images:
         self._permitted = permitted or (lambda address: may_be_asked(address, config.private))
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._of_host, self._of_both, self._for_client = map(Places, (OF_HOST, OF_HOST_FOR_CLIENT, FOR_CLIENT))
 
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    async def inlined(self, request: Request, notes: list[Note]) -> Request:
+    async def inlined(self, request: Request, notes: list[Note], client: str = "") -> Request:
         """The request with every image in it. Raises if an image of the current question may not or cannot be fetched;
         an earlier one is left out, with a note in `notes`."""
         images = list(_images(request.messages))
@@ -97,7 +127,9 @@ class Images:
                     targets[image.url] = (url, image)
             except Refused as refused:
                 found[image.url] = _left_out(refused, image.url in wanted)
-        found |= await self._fetched_all(targets, wanted, budget)  # all are checked before the first host is asked
+        found |= await self._fetched_all(
+            targets, wanted, budget, client
+        )  # all are checked before the first host is asked
         if not found:
             return request
         notes.extend(LEFT_OUT for image in images if isinstance(found.get(image.url), Text))
@@ -115,6 +147,8 @@ class Images:
         if image.url[:5].lower() == "data:":
             if len(image.url) * 3 // 4 > self._config.bytes + 1024:
                 raise self._too_large(image)
+            if _is_text(image.url):
+                raise _refused(image, "The data of the image is not a PNG, JPEG, GIF or WebP image.")
             return None
         return self._target(image)
 
@@ -149,11 +183,11 @@ class Images:
     # ----------------------------------------------------------------------------------------------------- fetching
 
     async def _fetched_all(
-        self, targets: Mapping[str, tuple[URL, Image]], wanted: Collection[str], budget: _ByteBudget
+        self, targets: Mapping[str, tuple[URL, Image]], wanted: Collection[str], budget: _ByteBudget, client: str
     ) -> dict[str, Image | Text]:
         async def one(name: str, url: URL, image: Image) -> Image | Text:
             try:
-                return replace(image, url=await self._fetched(url, image, budget))
+                return replace(image, url=await self._fetched(url, image, budget, client))
             except Refused as refused:
                 return _left_out(refused, name in wanted)
 
@@ -164,10 +198,10 @@ class Images:
             raise failures.exceptions[0] from None
         return {name: task.result() for name, task in tasks.items()}
 
-    async def _fetched(self, url: URL, image: Image, budget: _ByteBudget) -> str:
+    async def _fetched(self, url: URL, image: Image, budget: _ByteBudget, client: str) -> str:
         try:
-            async with self._places, asyncio.timeout(self._config.timeout):
-                return await self._followed(url, image, budget)
+            async with asyncio.timeout(self._config.timeout):
+                return await self._followed(url, image, budget, client)
         except TimeoutError:
             reason = "it took too long"
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -175,9 +209,15 @@ class Images:
             log.info("an image was not fetched", extra={"fields": {"host": url.host, "error": type(error).__name__}})
         raise _refused(image, f"The image could not be fetched: {reason}.")
 
-    async def _followed(self, url: URL, image: Image, budget: _ByteBudget) -> str:
+    async def _followed(self, url: URL, image: Image, budget: _ByteBudget, client: str) -> str:
         for _ in range(self._config.redirects + 1):
-            async with self._opened().get(url, allow_redirects=False) as response:
+            host = url.host, url.port
+            async with (
+                self._of_both.one((client, host)),
+                self._of_host.one(host),
+                self._for_client.one(client),  # last, so that those who wait for a host take none of them
+                self._opened().get(url, allow_redirects=False) as response,
+            ):
                 if response.status not in REDIRECTS:
                     return await self._read(response, image, budget)
                 url = self._allowed(url.join(URL(response.headers.get("Location", ""))), image)
@@ -297,6 +337,17 @@ def _kind(data: bytearray) -> str | None:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
     return next((kind for magic, kind in MAGIC if data.startswith(magic)), None)
+
+
+def _is_text(url: str) -> bool:
+    """Whether a data URL in base64 holds markup, such as SVG, whatever type it names. An image that a server may know
+    and this gateway does not is left to the server."""
+    comma = url.find(",", 0, 256)
+    try:
+        head = base64.b64decode(url[comma + 1 : comma + 1 + HEAD], validate=True)
+    except ValueError:
+        return False
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
 
 
 def _refused(image: Image, message: str, reason: str = "this gateway cannot fetch it") -> Refused:

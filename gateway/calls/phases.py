@@ -120,7 +120,7 @@ class Phases:
 
     async def inline(self, call: Call) -> None:
         """Images become part of the request: a server would fetch them itself."""
-        call.request = await self._images.inlined(_asked(call), call.notes)
+        call.request = await self._images.inlined(_asked(call), call.notes, call.client.name)
 
     async def prepare(self, call: Call) -> None:
         """Everything that follows from the request and the backend's settings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ipaddress
 import socket
@@ -14,12 +15,13 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from dragoman.gateway.calls.images import Address, Images, may_be_asked
+from dragoman.gateway.calls.images import OF_HOST, OF_HOST_FOR_CLIENT, Address, Images, may_be_asked
 from dragoman.gateway.config import ImagesConfig, load
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Request, Text, ToolResult
 from dragoman.translators.registry import PROTOCOLS
 from tests.gateway_fakes import FakeBackend, running
+from tests.waiting import LIMIT, until
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels" * 20
 PATH = "input[0].content[1].image_url"
@@ -365,6 +367,82 @@ async def test_the_images_of_one_request_are_bounded_together_however_often_one_
                 assert f"larger than {3 * len(PNG)} bytes together" in await refusal(images, *urls)
         finally:
             await images.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ at once
+
+
+@contextlib.asynccontextmanager
+async def two_hosts() -> AsyncIterator[tuple[Images, Callable[[str, int], str], dict[str, int], asyncio.Event]]:
+    """`slow.example` does not answer before the event is set. Gives the images, the URL of a picture, and how many
+    requests each host has open or has answered."""
+    asked: dict[str, int] = {"slow": 0, "fast": 0}
+    go_on = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        name = "slow" if request.path.startswith("/slow") else "fast"
+        asked[name] += 1
+        if name == "slow":
+            await go_on.wait()
+        return await png(request)
+
+    async with host(answer) as (port, _):
+        names = Names(slow_example=["127.0.0.2"], fast_example=["127.0.0.2"])
+        async with fetching(names, allow=[f"{name}.example:{port}" for name in asked], timeout=LIMIT) as images:
+            yield images, lambda name, n: f"http://{name}.example:{port}/{name}{n}.png", asked, go_on
+
+
+async def test_a_slow_host_holds_up_neither_other_hosts_nor_other_clients() -> None:
+    async with two_hosts() as (images, url, asked, go_on):
+        slow = [url("slow", number) for number in range(20)]
+        greedy = asyncio.create_task(images.inlined(asking(*slow), [], "greedy"))
+        await until(lambda: asked["slow"] == OF_HOST_FOR_CLIENT)
+        for client in ("greedy", "modest"):
+            done = await images.inlined(asking(url("fast", 1)), [], client)
+            assert isinstance(image := done.messages[0].parts[1], Image)
+            assert image.url.startswith("data:")
+        modest = asyncio.create_task(images.inlined(asking(url("slow", 99)), [], "modest"))
+        await until(lambda: asked["slow"] == OF_HOST_FOR_CLIENT + 1)
+        others = [asyncio.create_task(images.inlined(asking(*slow), [], f"client {n}")) for n in range(4)]
+        await until(lambda: asked["slow"] == OF_HOST)
+        go_on.set()
+        await asyncio.gather(greedy, modest, *others)
+        assert not any(places._used for places in (images._of_host, images._of_both, images._for_client))
+
+
+async def test_waiting_for_a_place_counts() -> None:
+    async with two_hosts() as (images, url, asked, go_on):
+        images._config = images._config.model_copy(update={"timeout": 0.3})
+        slow = [url("slow", number) for number in range(20)]
+        assert "too long" in await refusal(images, *slow)
+        assert asked["slow"] == OF_HOST_FOR_CLIENT  # the others have waited as long, and are never asked for
+        go_on.set()
+        assert not images._of_host._used
+
+
+def data_url(content: bytes, media: str = "image/png") -> str:
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"
+
+
+@pytest.mark.parametrize("content", [b"<svg/>", b"\xef\xbb\xbf\n <?xml version='1.0'?><svg/>", b"<!DOCTYPE html>" * 9])
+@pytest.mark.parametrize("media", ["image/png", "image/webp"])
+async def test_svg_is_no_image_whoever_brings_it_and_whatever_it_is_called(content: bytes, media: str) -> None:
+    async with (
+        host(_told(body=content, content_type=media)) as (port, _),
+        fetching(Names(a_example=["127.0.0.2"]), allow=[f"a.example:{port}"]) as images,
+    ):
+        for url in (data_url(content, media), f"http://a.example:{port}/"):
+            assert "is not a PNG, JPEG, GIF or WebP image" in await refusal(images, url)
+            history = (Message("user", (Image(url),)), Message("assistant", (Text("ok"),)))
+            done = await images.inlined(Request("0" * 32, "m", history), [])
+            assert done.messages[0].parts == (Text("[Image left out: this gateway cannot fetch it]"),)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", PNG, b"GIF89a<", b"\xff\xd8\xff<"])
+async def test_what_may_be_an_image_is_left_to_the_server(content: bytes) -> None:
+    async with fetching() as images:
+        request = asking(data_url(content), "data:image/png;base64,no base64", "data:image/png;base64")
+        assert await images.inlined(request, []) is request
 
 
 IMAGE = "https://pictures.example/a.png"
