@@ -85,7 +85,9 @@ class AccessLog:
             metrics.note(note)
             if note.kind == "answer" and call.backend is not None:
                 metrics.odd_answers.labels(route, call.backend.name, note.name).inc()
-        metrics.request(route, call.kind, call.status or GONE, call.outcome)
+        backend, model = call.backend.name if call.backend is not None else "", self._model(call)
+        metrics.request(route, call.kind, call.status or GONE, call.outcome, backend, model)
+        metrics.client_request(call.client.name if call.client.named else None, model, call.outcome)
         if not call.counts:
             metrics.duration.labels(route).observe(now - call.accepted)
         if call.read_at is not None and call.ready_at is not None:
@@ -101,6 +103,13 @@ class AccessLog:
         severe = call.error is not None and call.error.kind.status >= 500
         request_line(logging.WARNING if severe else logging.INFO, facts)
 
+    def _model(self, call: Call) -> str | None:
+        """The model's name, unless it is only what a client has sent; empty before there is any."""
+        if call.backend is None:
+            return "" if call.request is None else None
+        model = call.model or ""
+        return model if call.known or (call.backend.name, model) in self._answered else None
+
     def _count_answer(self, call: Call, answer: AnswerRecord, now: float) -> None:
         if call.backend is None or answer.first_event_at is None:
             return
@@ -113,6 +122,7 @@ class AccessLog:
         if answer.finished is None:
             return
         series.usage(usage := answer.finished.usage)
+        self._metrics.client_usage(call.client.name if call.client.named else None, self._model(call), usage)
         if usage is not None:
             call.client.settle(call.estimated, usage.input + usage.output)
         if call.asked_at is not None:

@@ -43,6 +43,7 @@ class Call:
     request: Request | None = None
     backend: Backend | None = None
     model: str | None = None
+    known: bool = False  # the model's name is configured or listed
     window: int | None = None  # of the model, in tokens
     others: list[Target] = field(default_factory=list)  # where it may still go, in order
     own_backend: Backend | None = None  # that of its model, whichever it goes to

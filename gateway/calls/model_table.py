@@ -32,12 +32,13 @@ MOST_NAMES_SHOWN = 20
 @dataclass(frozen=True, slots=True)
 class Target:
     """`window` is the context window in tokens, None if it is unknown. `fallbacks` are where the call may go instead,
-    in order; these have none of their own."""
+    in order; these have none of their own. `known`: the name is configured or listed, not only what the client sent."""
 
     backend: Backend
     model: str
     window: int | None = None
     fallbacks: tuple[Target, ...] = ()
+    known: bool = True
 
 
 class Listing:
@@ -180,8 +181,12 @@ class Models:
 
     def _target(self, rule: ModelRule, upstream: str) -> Target:
         own = self._by_name[rule.backend] if rule.backend else self._default
-        others = (Target(self._by_name[each.backend], each.upstream or upstream, each.window) for each in rule.fallback)
-        return Target(own, upstream, rule.window, tuple(others))
+        known = bool(rule.upstream or rule.name)
+        others = (
+            Target(self._by_name[each.backend], each.upstream or upstream, each.window, known=known or bool(each.upstream))
+            for each in rule.fallback
+        )
+        return Target(own, upstream, rule.window, tuple(others), known)
 
     async def _by_lists(self, name: str) -> Target | list[str]:
         """Where `name` goes by the backends' lists, or the valid names."""
@@ -205,9 +210,9 @@ class Models:
         if name in valid:
             return valid[name]
         if unreadable is not None:
-            return Target(unreadable, name)
+            return Target(unreadable, name, known=False)
         if not valid:
-            return Target(self._default, name)
+            return Target(self._default, name, known=False)
         return next(iter(valid.values())) if len(valid) == 1 else list(valid)
 
 

@@ -84,6 +84,7 @@ class Phases:
                 raise failed
             target = call.others.pop(0)
             call.backend, call.model, call.window = target.backend, target.model, target.window
+            call.known = target.known
             call.request = replace(_asked(call), model=target.model)
             try:
                 await self._gate.admit(target.backend, target.model)

@@ -16,7 +16,6 @@ API_KEYS = f"{PREFIX}API_KEYS"
 SEAL_KEYS = f"{PREFIX}SEAL_KEYS"
 BACKEND_API_KEY = f"{PREFIX}BACKEND_API_KEY"
 SHORTEST_KEY = 2  # one character is a slip, and the log would lose that letter wherever it removes the key
-SHORTEST_BEYOND = 8  # where other machines can try keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +76,13 @@ def check_open(config: Config, client_keys: Collection[str]) -> None:
 
 def read_client_keys(config: Config, environ: Mapping[str, str]) -> dict[str, Grant]:
     """The keys of the environment and of the file. In the file, what a key may do follows it on its line."""
-    shortest = SHORTEST_KEY if config.loopback else SHORTEST_BEYOND
     found: dict[str, Grant] = {}
     places: dict[str, str] = {}
     for place, key, words in _written_keys(config, environ):
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigError(f"{place}: a key must be printable ASCII without blanks")
-        if len(key) < shortest:
-            where = "" if config.loopback else ", since other machines can connect"
-            raise ConfigError(f"{place}: a key needs at least {shortest} characters{where}")
+        if len(key) < SHORTEST_KEY:
+            raise ConfigError(f"{place}: a key needs at least {SHORTEST_KEY} characters")
         if key in places:
             raise ConfigError(f"{place}: the same key is in {places[key]} already")
         places[key], found[key] = place, _grant(words, place)

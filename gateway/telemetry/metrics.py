@@ -1,22 +1,26 @@
 """Prometheus metrics, in a registry of our own: an embedded gateway does not touch the global one.
 
-Labels come from closed sets (routes, statuses, outcomes, kinds of clients, backends of the configuration). Names that
-others choose become `other` once there are too many of them, so that nobody can fill the memory with series; a model is
-a label only once a server has answered for it. Children are looked up once and cached: the library's own look-up costs
-more than everything else that is counted for an answer. An unknown token count is never recorded as zero.
+Labels come from closed sets (routes, statuses, outcomes, kinds of clients, backends of the configuration, names of
+keys). Names that others choose become `other` once there are too many of them, so that nobody can fill the memory with
+series; a model is a label only if it is configured or listed, or once a server has answered for it. Children are looked
+up once and cached: the library's own look-up costs more than everything else that is counted for an answer. An unknown
+token count is never recorded as zero.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from dragoman import gateway
 from dragoman.gateway.telemetry import METRICS_DIRECTORY
+from dragoman.gateway.telemetry.processes import Processes, live_workers
 from dragoman.translators.ir import Note, Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,8 +29,10 @@ SHORT = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5
 GAPS = (0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 PLAIN_NAME = re.compile(r"[a-z0-9_.:-]{1,48}")
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.:/@+-]{1,96}")
+KEY_NAME = re.compile(r"\S{1,64}")  # they are the operator's own
 MOST_NAMES = 200
 MOST_MODELS = 64
+MOST_CLIENTS = 1000  # more keys than are named in any configuration, but not in all that a process may see
 
 
 class BoundedNames:
@@ -50,8 +56,18 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.requests = self._counter(
-            "dragoman_requests", "Requests by route, kind of client, HTTP status and outcome.",
-            "route", "client_kind", "status", "outcome",
+            "dragoman_requests",
+            "Requests by route, kind of client, HTTP status, outcome, backend and model; empty before these are known.",
+            "route", "client_kind", "status", "outcome", "backend", "model",
+        )  # fmt: skip
+        self.client_requests = self._counter(
+            "dragoman_client_requests", "Calls by the name of the client's key, by model and outcome.",
+            "client", "model", "outcome",
+        )  # fmt: skip
+        self.client_tokens = self._counter(
+            "dragoman_client_tokens",
+            "Tokens as the servers measured them, by the name of the client's key and by model.",
+            "client", "model", "direction",
         )  # fmt: skip
         self.tokens = self._counter(
             "dragoman_tokens",
@@ -78,13 +94,24 @@ class Metrics:
         self.loop_lag = self._histogram(
             "dragoman_loop_lag_seconds", "How late the event loop ran a timer, sampled twice a second.", SHORT
         )
+        self.loop_stall = self._gauge(
+            "dragoman_loop_stall_seconds",
+            "The longest time in the last minute for which the event loop stood still, to a tenth of a second.",
+            "livemax",
+        )  # fmt: skip
+        self.build = self._gauge(
+            "dragoman_build_info", "1, with the versions of the gateway and of Python.", "livemax", "version", "python"
+        )
+        self.build.labels(gateway.__version__, platform.python_version()).set(1)
+        self.registry.register(Processes(lambda: ["self"]))
         self.resident = self._gauge(
             "dragoman_resident_memory_bytes", "Memory of the process, or of all workers together.", "livesum"
         )
         self._notes = BoundedNames(PLAIN_NAME, MOST_NAMES)
         self._models = BoundedNames(MODEL_NAME, MOST_MODELS)
         self._series: dict[tuple[str, str, str, str], Series] = {}
-        self._counted: dict[tuple[str, str, str, str], Counter] = {}
+        self._clients = BoundedNames(KEY_NAME, MOST_CLIENTS)
+        self._counted: dict[tuple[str, ...], Counter] = {}
 
     def _add_times(self) -> None:
         labels = ("route", "client_kind", "model", "backend")
@@ -162,11 +189,33 @@ class Metrics:
     def _histogram(self, name: str, description: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(name, description, labels, buckets=buckets, registry=self.registry)
 
-    def request(self, route: str, kind: str, status: int, outcome: str) -> None:
-        key = (route, kind, str(status), outcome)
+    def request(
+        self, route: str, kind: str, status: int, outcome: str, backend: str = "", model: str | None = ""
+    ) -> None:
+        """`model`: None for a name that only the client knows."""
+        self._count(self.requests, (route, kind, str(status), outcome, backend, self._model(model)), 1)
+
+    def client_request(self, client: str | None, model: str | None, outcome: str) -> None:
+        """`client`: the name of a key in the configuration, None for other keys and for none."""
+        self._count(self.client_requests, (self._client(client), self._model(model), outcome), 1)
+
+    def client_usage(self, client: str | None, model: str | None, usage: Usage | None) -> None:
+        if usage is not None:
+            labels = (self._client(client), self._model(model))
+            for direction, count in directions(usage):
+                self._count(self.client_tokens, (*labels, direction), count)
+
+    def _count(self, counter: Counter, labels: tuple[str, ...], amount: float) -> None:
+        key = (counter._name, *labels)
         if (child := self._counted.get(key)) is None:
-            child = self._counted[key] = self.requests.labels(*key)
-        child.inc()
+            child = self._counted[key] = counter.labels(*labels)
+        child.inc(amount)
+
+    def _model(self, name: str | None) -> str:
+        return self._models(name) if name else "other" if name is None else ""
+
+    def _client(self, name: str | None) -> str:
+        return self._clients(name) if name else "other"
 
     def note(self, note: Note) -> None:
         self.notes.labels(note.kind, self._notes(note.name)).inc(note.count)
@@ -194,9 +243,21 @@ class Metrics:
         if METRICS_DIRECTORY not in os.environ:
             return generate_latest(self.registry)
         combined = CollectorRegistry()
+        combined.register(Processes(live_workers))
         collect: Callable[[CollectorRegistry], object] = MultiProcessCollector  # the library leaves it without types
         collect(combined)
         return generate_latest(combined)
+
+
+def directions(usage: Usage) -> Iterator[tuple[str, int]]:
+    """What is known of it and not zero."""
+    counts = (
+        ("input", usage.input),
+        ("output", usage.output),
+        ("cached", usage.cached),
+        ("reasoning", usage.reasoning),
+    )
+    yield from ((direction, count) for direction, count in counts if count)
 
 
 class Series:
@@ -224,10 +285,7 @@ class Series:
         if usage is None:
             self._unmeasured.inc()
             return
-        counts = (("input", usage.input), ("output", usage.output), ("cached", usage.cached))
-        for direction, count in (*counts, ("reasoning", usage.reasoning)):
-            if not count:
-                continue
+        for direction, count in directions(usage):
             if (child := self._directions.get(direction)) is None:
                 child = self._directions[direction] = self._tokens.labels(*self._labels, direction)
             child.inc(count)

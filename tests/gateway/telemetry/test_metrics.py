@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import random
+import re
 from bisect import bisect_left
+from functools import partial
 
 import pytest
 
 from dragoman.backends.base import Sink
-from dragoman.gateway.telemetry.metrics import GAPS, MOST_MODELS, Metrics
+from dragoman.gateway import __version__
+from dragoman.gateway.keys.secrets import Grant, Secrets
+from dragoman.gateway.telemetry.metrics import GAPS, MOST_CLIENTS, MOST_MODELS, Metrics
 from dragoman.translators.ir import Request
 from tests.gateway.calls.test_client_kind import AGENTS
 from tests.gateway_fakes import FakeBackend, hello, post_bytes, running
@@ -65,6 +70,72 @@ async def test_an_answer_is_counted_by_route_client_and_model(protocol: str, kin
         assert it.metric("dragoman_overhead_seconds_count", route=protocol) == 1
         counted = {"route": protocol, "client_kind": kind, "status": "200", "outcome": "completed"}
         assert it.metric("dragoman_requests_total", **counted) == 1
+
+
+KEYS = Secrets(
+    ("sk-ann", "sk-bob", "sk-nameless"),
+    grants={"sk-ann": Grant("ann"), "sk-bob": Grant("bob", models=("m",)), "sk-nameless": Grant(rpm=1000)},
+)
+
+
+async def test_requests_and_tokens_are_counted_by_the_name_of_the_key_and_by_model() -> None:
+    async with served(*[Script(text_stream("a", counts=usage(11, 7)))] * 4, secrets=KEYS) as it:
+        it.server.on("GET", "/v1/models", model_list("m", "second"))
+        for key, model in (("ann", "m"), ("ann", "second"), ("bob", "m"), ("bob", "second"), ("nameless", "m")):
+            body, headers = asking("responses", "hi", model), {"x-api-key": f"sk-{key}"}
+            async with it.session.post(it.url + PATHS["responses"], json=body, headers=headers) as answer:
+                assert answer.status == (403 if (key, model) == ("bob", "second") else 200)
+        counted = {
+            (client, model, outcome): it.metric(
+                "dragoman_client_requests_total", client=client, model=model, outcome=outcome
+            )
+            for client in ("ann", "bob", "other")
+            for model in ("m", "second", "other")
+            for outcome in ("completed", "refused")
+        }
+        assert {labels for labels, count in counted.items() if count} == {
+            ("ann", "m", "completed"),
+            ("ann", "second", "completed"),
+            ("bob", "m", "completed"),
+            ("bob", "other", "refused"),
+            ("other", "m", "completed"),
+        }
+        tokens = partial(it.metric, "dragoman_client_tokens_total", client="ann")
+        assert [tokens(model="m", direction=way) for way in ("input", "output", "cached")] == [11, 7, 0]
+        assert it.metric("dragoman_client_tokens_total", direction="input") == 44
+        assert it.metric("dragoman_requests_total", backend="gpu", model="second", outcome="completed") == 1
+        assert it.metric("dragoman_requests_total", backend="", model="other", status="403") == 1
+        assert b"nameless" not in it.gateway.metrics.render()
+
+
+async def test_a_listed_model_is_a_label_also_where_its_server_fails_and_an_invented_one_is_not() -> None:
+    async with served(Script(b"no", status=500)) as it:
+        it.server.on("GET", "/v1/models", model_list("m", "second"))
+        for name in ("m", "invented"):
+            async with it.session.post(it.url + PATHS["responses"], json=asking("responses", "hi", name)) as answer:
+                assert answer.status >= 400
+        assert it.metric("dragoman_requests_total", backend="gpu", model="m", outcome="failed") == 1
+        assert it.metric("dragoman_requests_total", backend="", model="other", status="404") == 1
+        assert it.metric("dragoman_requests_total", backend="", model="") == 0
+        async with it.session.post(it.url + PATHS["responses"], data=b"{") as answer:
+            assert answer.status == 400
+        assert it.metric("dragoman_requests_total", backend="", model="", status="400") == 1
+
+
+def test_names_of_keys_cannot_fill_the_memory_either() -> None:
+    metrics = Metrics()
+    for number in range(MOST_CLIENTS * 2):
+        metrics.client_request(f"key {number}" if number % 2 else f"key-{number}", "m", "completed")
+    series = [line for line in metrics.render().decode().splitlines() if line.startswith("dragoman_client_requests_t")]
+    assert len(series) <= MOST_CLIENTS + 1
+    assert any('client="other"' in line for line in series)
+
+
+def test_the_build_and_the_process_are_described() -> None:
+    text = Metrics().render().decode()
+    assert f'dragoman_build_info{{python="{platform.python_version()}",version="{__version__}"}} 1.0' in text
+    for name in ("cpu_seconds_total", "open_fds", "resident_memory_bytes", "start_time_seconds"):
+        assert re.search(rf"(?m)^process_{name} [0-9.e+]+$", text)
 
 
 async def test_a_name_that_no_server_has_answered_for_is_no_label() -> None:
