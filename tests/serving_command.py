@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
@@ -61,10 +61,13 @@ class Process:
 
 
 @contextlib.asynccontextmanager
-async def serving(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+async def serving(
+    *arguments: str, program: Sequence[str] = ("-m", "dragoman.gateway.cli"), **environment: str
+) -> AsyncIterator[Process]:
+    """`program` is what Python runs, with the command line of `dragoman`."""
     with tempfile.TemporaryFile() as log:
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "dragoman.gateway.cli", "serve", "--port", "0", *arguments),
+            *(sys.executable, *program, "serve", "--port", "0", *arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
             env={"DRAGOMAN_STORE__URL": "off", **os.environ, **environment},  # nothing into the home of who runs tests

@@ -85,8 +85,8 @@ class Config(BaseSettings):
     workers: int = Field(
         1,
         ge=1,
-        description="Processes that share the port. Each has its share of the limits below; the metrics are those of "
-        "all together.",
+        description="Processes that share the port. Each has its share of the limits of admission; the rates of keys "
+        "and the metrics are those of all together.",
     )
     tls: Tls = Field(
         Tls(),
@@ -158,7 +158,8 @@ class Config(BaseSettings):
         None,
         description="A file with clients' keys, one a line, # for comments; read again when it changes. On the line, "
         "after the key, there may be name=ann (for logs), models=qwen,claude-* (which names it may ask for), rpm=60 "
-        "and tpm=100000 (requests and tokens a minute). Also: DRAGOMAN_API_KEYS, with commas, without such limits. "
+        "and tpm=100000 (requests and tokens a minute). No key may stand twice or have one character. Also: "
+        "DRAGOMAN_API_KEYS, with commas, without such limits. "
         "With keys, only /healthz and /readyz are open. Clients send `Authorization: Bearer KEY` or `x-api-key: KEY`.",
         examples=["/run/secrets/dragoman-keys"],
     )

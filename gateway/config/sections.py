@@ -241,7 +241,7 @@ class Timeouts(Section):
     )
     client: Seconds = Field(
         300,
-        description="How long a client may leave its stream unread before it counts as gone; meanwhile the model "
+        description="How long a client may leave its answer unread before it counts as gone; meanwhile the model "
         "server is held back.",
     )
     body: Seconds = Field(
@@ -258,6 +258,11 @@ class Timeouts(Section):
         600,
         description="How long running answers may go on after that; those cut then end with a failure that clients "
         "retry.",
+    )
+    stall: Annotated[float, Field(ge=0, le=3600), Unit("seconds")] = Field(
+        30,
+        description="How long the process may stand still, serving nobody, before it writes its stacks to standard "
+        "error and ends with status 1, so that another one replaces it. 0: as long as it likes.",
     )
 
 
@@ -388,7 +393,7 @@ class ImagesConfig(Section):
     redirects: Annotated[int, Field(ge=0, le=20)] = Field(
         3, description="How many redirects are followed, each to a listed host."
     )
-    timeout: Seconds = Field(20, description="How long one image may take, in seconds.")
+    timeout: Seconds = Field(20, description="How long one image may take, in seconds, its turn included.")
 
 
 class StoreConfig(Section):

@@ -33,6 +33,7 @@ from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
 from dragoman.gateway.serve.connection import Runner
 from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
 from dragoman.gateway.serve.tls import for_clients
+from dragoman.gateway.serve.watchdog import Watchdog
 from dragoman.gateway.store.store import Store
 from dragoman.gateway.telemetry.logs import Redactor, configure, escaped, log
 from dragoman.translators.errors import GatewayError, Kind
@@ -72,7 +73,8 @@ async def run_on(
         scheme, bound = "https" if config.tls.certificate else "http", sockets[0].getsockname()
         address = url(config.host, bound[1], scheme)
         clients = client_setup(config.host, bound, scheme, keys=bool(secrets.client_keys))
-        return await _serve(server, address, clients if speak else None, reread, Redactor(secrets.all()))
+        with Watchdog(lambda: server.config.timeouts.stall).watching():
+            return await _serve(server, address, clients if speak else None, reread, Redactor(secrets.all()))
     finally:
         await server.close()
 

@@ -31,6 +31,8 @@ from dragoman.gateway.keys.spending import Spending
 from dragoman.gateway.telemetry import METRICS_DIRECTORY
 
 CRASHED = 70  # exit status of a worker that died of a bug
+CANNOT_SERVE = 71  # of one that would end with 1: that is also the status of one that its watchdog has ended
+REFUSED = {CANNOT_SERVE: 1, 2: 2}  # what the supervisor ends with when a worker refuses to run
 FIRST_REST = 0.1  # seconds before a lost worker is restarted, doubled each time up to the longest
 LONGEST_REST = 10.0
 LIVED = 10.0  # seconds of life after which a lost worker is restarted without a longer rest
@@ -140,6 +142,7 @@ class Supervisor:
             )  # which stays blocked until the loop handles it
             threading.Thread(target=_end_with_supervisor, args=(self._alive,), daemon=True).start()
             status = _work(worker, self._config, self._secrets, self._reread, speak, self._spending)
+            status = CANNOT_SERVE if status == 1 else status
         except ConfigError as error:
             print(f"dragoman: {error}", file=sys.stderr)
             status = 2
@@ -194,13 +197,13 @@ class Supervisor:
             self._lost(worker, os.waitstatus_to_exitcode(ended))
 
     def _lost(self, worker: Worker, status: int) -> None:
-        """A worker that refuses to run (status 1 or 2) ends all; one that was killed or crashed is restarted."""
+        """A worker that refuses to run ends all; one that was killed, crashed or stood still is restarted."""
         from dragoman.gateway.telemetry.logs import log
 
         if self._stopping:
-            self._status = max(self._status, status if status > 0 else 0)
-        elif status in (1, 2):
-            self._status, self._stopping = status, True
+            self._status = max(self._status, REFUSED.get(status, status) if status > 0 else 0)
+        elif status in REFUSED:
+            self._status, self._stopping = REFUSED[status], True
             self._pass_on(signal.SIGTERM)
         else:
             if time.monotonic() - worker.started > LIVED:
