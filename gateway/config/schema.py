@@ -157,9 +157,9 @@ class Config(BaseSettings):
     api_keys_file: Path | None = Field(
         None,
         description="A file with clients' keys, one a line, # for comments; read again when it changes. On the line, "
-        "after the key, there may be name=ann (for logs), models=qwen,claude-* (which names it may ask for), rpm=60 "
-        "and tpm=100000 (requests and tokens a minute). No key may stand twice or have one character. Also: "
-        "DRAGOMAN_API_KEYS, with commas, without such limits. "
+        "after the key, there may be name=ann (for logs and metrics), models=qwen,claude-* (which names it may ask "
+        "for), rpm=60 and tpm=100000 (requests and tokens a minute). No key may stand twice or have one character. "
+        "Also: DRAGOMAN_API_KEYS, with commas, without such limits. "
         "With keys, only /healthz and /readyz are open. Clients send `Authorization: Bearer KEY` or `x-api-key: KEY`.",
         examples=["/run/secrets/dragoman-keys"],
     )

@@ -37,7 +37,8 @@ class HttpError(GatewayError):
     """What is wrong with a request as HTTP: worded as any invalid request of the protocol, with HTTP's own status."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(Kind.INVALID if status < 500 else Kind.INTERNAL, message, code="bad_request")
+        ours = status >= 500
+        super().__init__(Kind.INTERNAL if ours else Kind.INVALID, message, code=None if ours else "bad_request")
         self.status = status
 
 
@@ -104,8 +105,8 @@ class Middleware:
         if self._cors is not None:
             self._cors.mark(request, response.headers)
         held_back = EXPECTS in request  # the body will not be asked for, and the client may not send it
-        if held_back:
-            request.protocol._lingering_time = 0.0
+        if held_back and not request.content.total_bytes:
+            request.protocol._lingering_time = 0.0  # there is nothing to wait for
         if held_back or self._handler.leaving or self._handler.draining:
             response.headers["Connection"] = "close"
             response.force_close()
@@ -161,8 +162,9 @@ class Middleware:
         failure: str | None = None,
     ) -> None:
         status = _status(error)
-        self._metrics.request("other", client_kind(headers), status, "refused")
-        fields = {"request_id": request_id, "route": "other", "status": status, "outcome": "refused"}
+        outcome = "failed" if status >= 500 else "refused"
+        self._metrics.request("other", client_kind(headers), status, outcome)
+        fields = {"request_id": request_id, "route": "other", "status": status, "outcome": outcome}
         request_line(logging.INFO, {**fields, "method": method, "error": failure or error.kind.name.lower()})
 
     def _error_response(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -58,6 +59,9 @@ async def test_the_work_is_shared_and_the_figures_are_of_all_workers() -> None:
         for _ in range(6):  # whichever worker is asked
             assert await figure(session, url, "dragoman_requests_total") == 60
             assert await figure(session, url, "dragoman_requests_in_flight") == 0
+            assert await figure(session, url, "dragoman_build_info") == 1
+            assert await figure(session, url, "dragoman_loop_stall_seconds") < LIMIT
+            assert await figure(session, url, "process_max_fds") == 3 * resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
         lines = [orjson.loads(line) for line in process.errors().splitlines()]
