@@ -58,10 +58,10 @@ def log_lines() -> Iterator[io.StringIO]:
 @every_protocol
 async def test_a_count_takes_a_request_from_its_key(protocol: str, tmp_path: Path) -> None:
     path = tmp_path / "keys"
-    path.write_text("k name=ann rpm=2 tpm=1000\n")
+    path.write_text("key name=ann rpm=2 tpm=1000\n")
     secrets = read(Config(api_keys_file=path), {})
     async with counting(secrets=secrets) as it:
-        headers = {"authorization": "Bearer k"}
+        headers = {"authorization": "Bearer key"}
         statuses = [(await count(it, protocol, headers=headers))[0] for _ in range(3)]
     assert statuses == [200, 200, 429]
 
