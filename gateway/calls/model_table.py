@@ -183,7 +183,12 @@ class Models:
         own = self._by_name[rule.backend] if rule.backend else self._default
         known = bool(rule.upstream or rule.name)
         others = (
-            Target(self._by_name[each.backend], each.upstream or upstream, each.window, known=known or bool(each.upstream))
+            Target(
+                self._by_name[each.backend],
+                each.upstream or upstream,
+                each.window,
+                known=known or each.upstream is not None,
+            )
             for each in rule.fallback
         )
         return Target(own, upstream, rule.window, tuple(others), known)

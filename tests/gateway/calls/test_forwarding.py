@@ -296,9 +296,9 @@ async def test_a_backend_without_such_endpoints_says_so() -> None:
 @pytest.mark.parametrize(
     ("line", "body", "status"),
     [
-        ("k models=other", ASKED, 403),
-        ("k rpm=1", ASKED, 429),
-        ("k tpm=20", ASKED, 429),
+        ("key models=other", ASKED, 403),
+        ("key rpm=1", ASKED, 429),
+        ("key tpm=20", ASKED, 429),
         ("other", ASKED, 401),
     ],
 )
@@ -307,7 +307,7 @@ async def test_keys_hold_for_what_is_passed_through(line: str, body: bytes, stat
     file.write_text(line)
     async with serving(embedding(), api_keys_file=file, secrets=None) as it:
         for _ in range(4):
-            async with it.session.post(f"{it.url}/v1/embeddings", data=body, headers={"x-api-key": "k"}) as answer:
+            async with it.session.post(f"{it.url}/v1/embeddings", data=body, headers={"x-api-key": "key"}) as answer:
                 last = answer.status
         assert last == status
 
