@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,15 +25,19 @@ ASK = Request("r", "m", (Message("user", (Text("hi"),)),))
 class Bench:
     """Callers of one `Admission`; `order` is who got a place, each holds it until `free` is called."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, workers: int = 1, **settings: Any) -> None:
         self.metrics = Metrics()
-        self.admission = Admission(AdmissionConfig(**settings), self.metrics)
+        self.admission = Admission(AdmissionConfig(**settings), self.metrics, workers)
         self.order: list[str] = []
         self.gates: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
     async def call(self, client: str, name: str | None = None, request: Request = ASK, model: str = "m") -> None:
-        name = name or client
+        self.begin(client, name or client, request, model)
+        await self.turn()
+
+    def begin(self, client: str, name: str, request: Request = ASK, model: str = "m") -> None:
+        """Its task has not run yet."""
         self.gates[name] = asyncio.Event()
 
         async def work() -> None:
@@ -41,7 +46,6 @@ class Bench:
                 await self.gates[name].wait()
 
         self.tasks[name] = asyncio.create_task(work())
-        await self.turn()
 
     async def turn(self) -> None:
         for _ in range(5):
@@ -56,7 +60,11 @@ class Bench:
             for gate in self.gates.values():
                 gate.set()
             await self.turn()
+        stuck = [name for name, task in self.tasks.items() if not task.done()]
+        for task in self.tasks.values():
+            task.cancel()
         await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        assert not stuck, "calls wait although every place is free"
         assert not self.admission._lines, "a line was left behind"
         assert self.depth == 0
 
@@ -70,11 +78,29 @@ class Bench:
         return error
 
 
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The loop's time, which stands still until the test moves it."""
+    clock = Clock()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", clock)
+    return clock
+
+
 @contextlib.asynccontextmanager
-async def bench(**settings: Any) -> AsyncIterator[Bench]:
-    it = Bench(**settings)
-    yield it
-    await it.end()
+async def bench(workers: int = 1, **settings: Any) -> AsyncIterator[Bench]:
+    it = Bench(workers, **settings)
+    try:
+        yield it
+    finally:
+        await it.end()
 
 
 async def test_without_limits_nothing_waits() -> None:
@@ -128,6 +154,24 @@ async def test_what_is_larger_than_the_limit_runs_alone() -> None:
         assert it.order == ["1", "2"]
 
 
+async def test_the_tokens_of_a_call_that_ends_are_free_for_the_next() -> None:
+    async with bench(tokens=2 * cost(ASK)) as it:
+        for name in ("1", "2", "3", "4"):
+            await it.call("a", name)
+        assert it.order == ["1", "2"]
+        await it.free("1")
+        assert it.order == ["1", "2", "3"]
+        await it.free("3")
+        assert it.order == ["1", "2", "3", "4"]
+
+
+def test_an_answer_counts_with_its_limit_and_without_a_large_one_with_what_is_usual() -> None:
+    def answer(limit: int | None) -> int:
+        return cost(replace(ASK, max_tokens=limit)) - cost(replace(ASK, max_tokens=1)) + 1
+
+    assert [answer(limit) for limit in (10, 2048, 32_000, None)] == [10, 2048, 2048, 2048]
+
+
 async def test_a_full_queue_refuses_with_a_time() -> None:
     async with bench(requests=1, queue=1) as it:
         for name in ("1", "2", "3"):
@@ -152,6 +196,54 @@ async def test_a_full_queue_sends_away_the_last_of_who_holds_most() -> None:
         assert it.order == ["running", "g1", "m1", "g2"]
 
 
+async def test_the_last_call_of_the_client_with_the_most_places_leaves_a_full_queue() -> None:
+    async with bench(requests=1, queue=4) as it:
+        await it.call("a", "running")
+        for name in ("a1", "a2", "a3", "b1"):
+            await it.call(name[0], name)
+        left = []
+        for name in ("b2", "b3", "c1", "c2", "d1", "e1"):
+            await it.call(name[0], name)
+            left += [each for each, task in it.tasks.items() if task.done() and each not in left]
+        # those with as many places as anybody are refused themselves: b3, c2, e1
+        assert left == ["a3", "b3", "a2", "c2", "b2", "e1"]
+        assert it.depth == 4
+        for _ in range(4):
+            await it.free(it.order[-1])
+        assert it.order == ["running", "a1", "b1", "c1", "d1"]
+
+
+async def test_a_refusal_says_when_a_place_will_come_by_what_calls_have_taken(clock: Clock) -> None:
+    async with bench(requests=2, queue=3) as it:
+        for name in ("1", "2", "w1", "w2", "w3", "full"):
+            await it.call("a", name)
+        assert it.refused("full").retry_after == 4  # four calls of two seconds, on two places
+        clock.now += 42
+        await it.free("1")  # the average is 2 + (42 - 2) / 8 now
+        await it.call("a", "w4")
+        await it.call("a", "full again")
+        assert it.refused("full again").retry_after == 14
+        clock.now += 82
+        await it.free("w1")  # it took 82 seconds, though it was asked for before: 7 + (82 - 7) / 8
+        await it.call("a", "w5")
+        await it.call("a", "full for long")
+        assert it.refused("full for long").retry_after == pytest.approx(2 * 16.375)
+
+
+@pytest.mark.parametrize(("seconds", "hint"), [(0, 1), (10_000, 60)])
+async def test_a_time_to_come_back_is_a_second_at_least_and_a_minute_at_most(
+    clock: Clock, seconds: float, hint: float
+) -> None:
+    async with bench(requests=3, queue=0) as it:
+        for name in ("1", "2", "3"):
+            await it.call("a", name)
+        clock.now += seconds
+        await it.free("1")
+        await it.call("a", "next")
+        await it.call("a", "full")
+        assert it.refused("full").retry_after == hint
+
+
 async def test_no_queue_at_all() -> None:
     async with bench(requests=1, queue=0) as it:
         await it.call("a", "1")
@@ -171,16 +263,54 @@ async def test_who_leaves_the_queue_or_the_model_frees_the_place() -> None:
         assert it.order == ["1", "3"]
 
 
-async def test_a_place_given_to_who_leaves_in_the_same_moment_is_given_on() -> None:
-    async with bench(requests=1) as it:
-        for name in ("1", "2", "3"):
+@pytest.mark.parametrize("limits", [{"requests": 2}, {"tokens": 2 * cost(ASK)}], ids=["requests", "tokens"])
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_call_cancelled_as_its_place_comes_takes_nothing_with_it(turns: int, limits: dict[str, int]) -> None:
+    async with bench(**limits) as it:
+        for name in ("1", "2", "3", "4"):
             await it.call("a", name)
         it.gates["1"].set()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        it.tasks["2"].cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        it.tasks["3"].cancel()
         await it.turn()
-        assert it.order[-1] == "3"
+        assert it.order[-1] == "4"
+        await it.call("a", "5")
+        assert it.order[-1] == "4"
+        await it.free("4")
+        assert it.order[-1] == "5"
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_call_cancelled_as_it_is_refused_frees_no_place_that_it_did_not_have(turns: int) -> None:
+    async with bench(requests=1, queue=2) as it:
+        for name in ("running", "g1", "g2"):
+            await it.call("greedy", name)
+        it.begin("modest", "m1")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        it.tasks["g2"].cancel()
+        await it.turn()
+        assert it.order == ["running"]
+        assert it.depth == 2
+        await it.free("running")
+        assert it.order == ["running", "g1"]
+        await it.free("g1")
+        assert it.order == ["running", "g1", "m1"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_place_that_comes_as_the_wait_ends_is_not_lost(clock: Clock, late: bool) -> None:
+    async with bench(requests=1, wait=5) as it:
+        await it.call("a", "1")
+        await it.call("a", "2")
+        clock.now += 5.5
+        if late:
+            await asyncio.sleep(0)
+        it.gates["1"].set()
+        await it.turn()
+        await it.call("a", "3")
+        assert it.order[-1] == "3" if it.tasks["2"].done() else it.order[-1] == "2"
 
 
 async def test_waiting_is_bounded() -> None:
@@ -194,10 +324,25 @@ async def test_waiting_is_bounded() -> None:
         )
 
 
-async def test_with_workers_each_takes_its_share() -> None:
-    metrics = Metrics()
-    assert Admission(AdmissionConfig(requests=5), metrics, workers=2)._requests == 3
-    assert Admission(AdmissionConfig(requests=1), metrics, workers=4)._requests == 1
+@pytest.mark.parametrize(
+    ("requests", "queue", "workers", "runs", "waits"), [(5, 3, 2, 3, 2), (1, 1, 4, 1, 1), (4, 0, 2, 2, 0)]
+)
+async def test_with_workers_each_takes_its_share(
+    requests: int, queue: int, workers: int, runs: int, waits: int
+) -> None:
+    async with bench(workers, requests=requests, queue=queue) as it:
+        for number in range(8):
+            await it.call("a", str(number))
+        assert (len(it.order), it.depth) == (runs, waits)
+
+
+async def test_the_time_in_the_queue_is_measured(clock: Clock) -> None:
+    async with bench(requests=1) as it:
+        await it.call("a", "1")
+        await it.call("a", "2")
+        clock.now += 7
+        await it.free("1")
+        assert it.metrics.registry.get_sample_value("dragoman_queue_wait_seconds_sum", {"backend": "b"}) == 7
 
 
 # -------------------------------------------------------------------------------------------- through the gateway

@@ -155,6 +155,122 @@ async def test_a_changed_limit_of_a_known_key_keeps_what_was_spent(clock: list[f
     client.spend(0)
 
 
+def test_what_is_given_back_fills_a_bucket_no_further_than_a_minutes_worth(clock: list[float]) -> None:
+    client = Client("ann", Grant(tpm=100))
+    client.spend(80)
+    clock[0] += 60
+    client.settle(80, 20)
+    client.spend(100)
+    with pytest.raises(GatewayError):
+        client.spend(1)
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(1, "limit of 1 requests"), (100, "limit of 20 tokens")])
+def test_a_refusal_names_the_limit_that_is_reached(clock: list[float], tokens: int, said: str) -> None:
+    client = Client("ann", Grant(rpm=1, tpm=20) if tokens == 1 else Grant(rpm=9, tpm=20))
+    client.spend(tokens)
+    with pytest.raises(GatewayError, match=said):
+        client.spend(tokens)
+
+
+# ------------------------------------------------------------------------------------------------------- which client
+
+
+def refuses(keys: Keys, path: str, headers: dict[str, str]) -> bool:
+    try:
+        return not keys.check(path, headers)
+    except GatewayError as error:
+        return error.kind is Kind.UNAUTHENTICATED
+
+
+@pytest.mark.parametrize("metrics_public", [False, True])
+def test_without_a_key_only_health_is_open_and_metrics_where_they_are_public(metrics_public: bool) -> None:
+    keys = Keys(["k"], metrics_public)
+    paths = ["/healthz", "/readyz", "/metrics", "/", "/healthz/x", "/v1/models"]
+    is_open = [path for path in paths if not refuses(keys, path, {})]
+    assert is_open == ["/healthz", "/readyz", *(["/metrics"] if metrics_public else [])]
+    assert not any(refuses(keys, path, bearer("k")) for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("headers", "known"),
+    [
+        ({"Authorization": "Bearer k"}, True),
+        ({"Authorization": "bearer k"}, True),
+        ({"Authorization": "BEARER   k "}, True),
+        ({"x-api-key": "k"}, True),
+        ({"x-api-key": " k "}, True),
+        ({"Authorization": "Basic k"}, False),
+        ({"Authorization": "k"}, False),
+        ({"Authorization": "Bearerk"}, False),
+        ({"x-api-key": "K"}, False),
+        ({"x-api-key": ""}, False),
+        ({"Authorization": "Bearer other", "x-api-key": "k"}, True),
+        ({"Authorization": "Bearer k", "x-api-key": "other"}, True),
+    ],
+)
+def test_where_a_key_is_read(headers: dict[str, str], known: bool) -> None:
+    assert refuses(Keys(["k"]), "/v1/models", headers) is not known
+
+
+@pytest.mark.parametrize("order", [["a", "b"], ["b", "a"]])
+def test_of_two_known_keys_the_one_in_x_api_key_decides(order: list[str]) -> None:
+    keys = Keys(order, grants={"a": Grant("ann"), "b": Grant("bob")})
+    assert keys.check("/", {**bearer("a"), "x-api-key": "b"}).name == "bob"
+
+
+def test_a_client_is_owned_by_its_key_alone() -> None:
+    keys = Keys(["a", "b"], grants={"a": Grant("same"), "b": Grant("same")})
+    owners = [keys.check("/", bearer(key)).owner for key in ("a", "b")]
+    assert owners[0] != owners[1]
+    assert owners[0] == Keys(["a"]).check("/", bearer("a")).owner
+
+
+def test_the_models_of_a_key_are_listed_in_the_order_of_the_servers() -> None:
+    assert Client("ann", Grant(models=("b", "a*"))).usable(["a1", "b", "a2", "c"]) == ["a1", "b", "a2"]
+
+
+def test_a_long_model_name_is_not_sent_back_whole() -> None:
+    with pytest.raises(GatewayError) as caught:
+        Client("ann", Grant(models=("m",))).check_model("x" * 100_000)
+    assert len(caught.value.message) < 300
+
+
+# ------------------------------------------------------------------------------------------------ when keys change
+
+
+def requests_left(keys: Keys, key: str) -> int:
+    """How many requests the key may make now."""
+    made = 0
+    with contextlib.suppress(GatewayError):
+        while made < 100:
+            keys.check("/", bearer(key)).spend(0)
+            made += 1
+    return made
+
+
+def test_a_reload_keeps_what_was_spent(clock: list[float]) -> None:
+    before = Keys(["same", "more", "less"], grants={key: Grant(rpm=3) for key in ("same", "more", "less")})
+    assert [requests_left(before, key) for key in ("same", "more", "less")] == [3, 3, 3]
+    grants = {"same": Grant(rpm=3), "more": Grant(rpm=30), "less": Grant(rpm=1)}
+    after = Keys(["same", "more", "less"], grants=grants, previous=before)
+    assert [requests_left(after, key) for key in ("same", "more", "less")] == [0, 0, 0]
+    clock[0] += 30
+    assert [requests_left(after, key) for key in ("same", "more", "less")] == [1, 15, 0]
+
+
+async def test_a_key_file_changes_what_a_known_key_may_do(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text("k models=one\n")
+    grants = {"k": Grant(models=("one",))}
+    keys = Keys(["k"], grants=grants, file=KeyFile(path, lambda: {"k": Grant(rpm=7, models=("two",))}))
+    following = asyncio.create_task(keys.follow())
+    await until(lambda: keys.check("/", bearer("k")).may_use("two"))
+    assert not keys.check("/", bearer("k")).may_use("one")
+    assert requests_left(keys, "k") == 7
+    await end(following)
+
+
 # ------------------------------------------------------------------------------------------------- through the gateway
 
 

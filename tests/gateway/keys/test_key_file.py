@@ -57,9 +57,86 @@ async def followed(path: Path, read: Callable[[], Grants] | None = None) -> Asyn
         await end(following)
 
 
-def test_a_change_counts_within_the_second_that_is_documented(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    assert key_file.LOOK_EVERY + key_file.AT_REST < 1
+class Time:
+    """Seconds that pass only while the file's follower sleeps. `at` is what happens at which second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept = 0
+        self.to_thread = asyncio.to_thread
+        self._due: list[tuple[float, Callable[[], object]]] = []
+
+    def at(self, second: float, happens: Callable[[], object]) -> None:
+        self._due.append((second, happens))
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += 1
+        due, self._due = (
+            [each for each in self._due if each[0] <= self.now],
+            [each for each in self._due if each[0] > self.now],
+        )
+        for _, happens in due:
+            happens()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> Time:
+    monkeypatch.undo()  # the seconds as they are
+    simulated = Time()
+    monkeypatch.setattr(key_file, "asyncio", simulated)
+    return simulated
+
+
+class Watched(KeyFile):
+    """Notes the seconds at which the file was looked at and read."""
+
+    def __init__(self, path: Path, time: Time) -> None:
+        super().__init__(path, self._noted_read)
+        self._time = time
+        self.looks: list[float] = []
+        self.reads: list[tuple[float, str]] = []
+
+    def _look(self) -> tuple[int, int, int] | None:
+        self.looks.append(self._time.now)
+        return super()._look()
+
+    def _noted_read(self) -> Grants:
+        self.reads.append((self._time.now, self._path.read_text()))
+        return {key: Grant() for key in self.reads[-1][1].split()}
+
+
+async def test_a_file_at_rest_is_looked_at_about_once_a_second_and_not_read_again(path: Path, simulated: Time) -> None:
+    file, taken = Watched(path, simulated), list[Grants]()
+    following = asyncio.create_task(file.follow(taken.append))
+    await until(lambda: simulated.now > 60)
+    await end(following)
+    in_a_minute = [second for second in file.looks if second <= 60]
+    assert 60 <= len(in_a_minute) <= 120
+    assert len(file.reads) == len(taken) == 1
+
+
+@pytest.mark.parametrize("second", [10.0, 10.2, 10.4, 10.6, 10.8])
+async def test_a_change_counts_within_the_second_that_is_documented(path: Path, simulated: Time, second: float) -> None:
+    file, taken = Watched(path, simulated), list[float]()
+    simulated.at(second, lambda: path.write_text("another\n"))
+    following = asyncio.create_task(file.follow(lambda _: taken.append(simulated.now)))
+    await until(lambda: len(taken) == 2)
+    await end(following)
+    assert second < taken[1] < second + 1
+
+
+async def test_a_writer_that_pauses_for_a_moment_is_waited_for(path: Path, simulated: Time) -> None:
+    """The look falls between the two halves, between the others the file does not change."""
+    look = key_file.AT_REST + 3 * key_file.LOOK_EVERY
+    simulated.at(look - 0.05, lambda: path.write_text("half\n"))
+    simulated.at(look + 0.05, lambda: path.write_text("half\nwhole\n"))
+    file, taken = Watched(path, simulated), list[set[str]]()
+    following = asyncio.create_task(file.follow(lambda grants: taken.append(set(grants))))
+    await until(lambda: simulated.now > 10)
+    await end(following)
+    assert taken == [{"first"}, {"half", "whole"}]
 
 
 async def test_each_change_is_taken_once(path: Path) -> None:
@@ -124,6 +201,39 @@ async def test_a_mounted_secret_changes_by_its_link(path: Path, tmp_path: Path) 
         link(tmp_path / "v2" / "keys", path)
         await until(lambda: taken[-1] == {"v2"})
         assert taken == [{"v1"}, {"v2"}]
+
+
+async def test_a_mounted_secret_changes_by_a_link_on_the_way(tmp_path: Path) -> None:
+    """As Kubernetes does it: keys → data/keys stays, data → v1 becomes data → v2."""
+    for name in ("v1", "v2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "keys").write_text(f"{name}\n")
+    link(tmp_path / "v1", tmp_path / "data")
+    link(tmp_path / "data" / "keys", tmp_path / "linked")
+    async with followed(tmp_path / "linked") as taken:
+        link(tmp_path / "v2", tmp_path / "data")
+        await until(lambda: taken[-1] == {"v2"})
+
+
+@pytest.mark.parametrize("change", ["later", "longer", "another file"])
+async def test_a_change_is_seen_by_its_time_or_its_size_or_its_file(path: Path, change: str) -> None:
+    """Clocks of file systems are coarse, and a copy may keep the time."""
+    os.utime(path, ns=(0, 10**18))
+    async with followed(path) as taken:
+        text = "first\nsecond\n" if change == "longer" else "other\n"
+        into = path.with_name("new") if change == "another file" else path
+        into.write_text(text)
+        os.utime(into, ns=(0, 10**18 + (change == "later")))
+        into.replace(path)
+        await until(lambda: taken[-1] == set(text.split()))
+
+
+async def test_only_a_change_is_in_the_log_as_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "dragoman")
+    async with followed(path):
+        assert "the keys were read again" not in caplog.text
+        write(path, "second\n")
+        await until(lambda: "the keys were read again" in caplog.text)
 
 
 async def test_a_file_that_is_being_rewritten_is_not_taken_half_written(path: Path) -> None:
