@@ -1,27 +1,36 @@
 """Constraints that the server cannot enforce: what is asked instead, what is accepted, what the second attempt is."""
 
+import asyncio
 import json
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema
 import pytest
 
+from dragoman.backends.base import Sink
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
+from dragoman.backends.enforce import enforce
 from dragoman.translators.constraints import forced
 from dragoman.translators.constraints.forced import call_schema, instructed, unwrapped
 from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import (
+    Delta,
+    Finished,
     Format,
     JsonObject,
     JsonSchema,
     Message,
     Named,
     Note,
+    PartEnded,
+    PartStarted,
     Reasoning,
     Request,
+    Started,
     StopReason,
     Text,
     Tool,
@@ -93,6 +102,103 @@ async def test_nothing_reaches_the_client_before_the_answer_is_judged() -> None:
 async def test_a_native_call_is_accepted_as_it_is() -> None:
     sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), Script(call_stream(("add", '{"a": 1}'))))
     assert sink.parts == [ToolCall("call_0", "add", '{"a": 1}')]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name":"add","arguments":{"a":1}}',
+        '[{"name":"add","arguments":{"a":1}}]',
+        '{"name":"add","parameters":{"a":1}}',
+        '{"name":"add","arguments":{"a":1},"parameters":{"a":2}}',
+        '```json\n[{"name":"add","parameters":{"a":1}}]\n```',
+    ],
+)
+async def test_a_call_is_read_in_the_forms_that_models_give_it(text: str) -> None:
+    sink, bodies = await run(ask(tools=TOOLS, tool_choice="required"), answer(text))
+    assert len(bodies) == 1
+    assert [(part.name, part.arguments) for part in sink.parts if isinstance(part, ToolCall)] == [("add", '{"a":1}')]
+    assert len(sink.parts) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('[{"name":"add","arguments":{"a":1}},{"name":"sub","arguments":{}}]', "no tool call"),
+        ("[]", "no tool call"),
+        ('{"arguments":{"a":1}}', "no tool call"),
+        ('{"name":["add"],"arguments":{}}', "no tool call"),
+        ('{"name":"rm","arguments":{}}', "`add`, `sub`"),
+        ('{"name":"add"}', "not a JSON object"),
+        ('{"name":"add","arguments":null,"parameters":{"a":1}}', "not a JSON object"),
+        ('{"name":"add","arguments":"{}"}', "not a JSON object"),
+        ('{"name":"add","arguments":[1]}', "not a JSON object"),
+    ],
+)
+async def test_what_is_no_call_of_one_of_the_tools_is_asked_for_again(text: str, fault: str) -> None:
+    sink, (_, second) = await run(
+        ask(tools=TOOLS, tool_choice="required"), answer(text), answer('{"name":"add","arguments":{"a":1}}')
+    )
+    assert fault in second["messages"][-1]["content"]
+    assert [part.name for part in sink.parts if isinstance(part, ToolCall)] == ["add"]
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+async def test_one_call_without_an_object_among_several_is_enough_to_ask_again(bad: int) -> None:
+    arguments = ['{"a": 1}', '{"a": 2}']
+    arguments[bad] = "[1]"
+    wrong = Script(call_stream(*(("add", each) for each in arguments)))
+    sink, bodies = await run(
+        ask(tools=TOOLS, tool_choice="required"), wrong, Script(call_stream(("add", '{"a": 3}'))), force_tool="prompt"
+    )
+    assert len(bodies) == 2
+    assert [part.arguments for part in sink.parts if isinstance(part, ToolCall)] == ['{"a": 3}']
+
+
+async def test_arguments_keep_their_letters() -> None:
+    sink, _ = await run(
+        ask(tools=TOOLS, tool_choice="required"), answer('{"name":"add","arguments":{"a":"größer 😀"}}')
+    )
+    assert [part.arguments for part in sink.parts if isinstance(part, ToolCall)] == ['{"a":"größer 😀"}']
+
+
+async def test_an_empty_answer_is_shown_as_nothing_in_the_second_attempt() -> None:
+    sink, (_, second) = await run(
+        ask(tools=TOOLS, tool_choice="required"), answer(" \n"), answer('{"name":"add","arguments":{"a":1}}')
+    )
+    assert second["messages"][-2]["content"] == "(nothing)"
+    assert isinstance(sink.parts[0], ToolCall)
+
+
+async def test_the_prompts_size_and_the_clients_leaving_pass_the_stage() -> None:
+    async def server(request: Request, sink: Sink) -> None:
+        sink.on_left = left.set
+        sink.prompt_size(41)
+        sink.note(Note("repair", "x"))
+
+    left, sink = asyncio.Event(), Recorder()
+    plan = forced.plan(ask(tools=TOOLS, tool_choice="required"), force_tool="schema", json_schema="enforced")
+    await enforce(plan, ask(tools=TOOLS), server, sink)
+    assert sink.size == 41
+    assert sink.notes == [Note("repair", "x")]
+    sink.on_left()
+    assert left.is_set()
+    assert not sink.events  # the client left: there is no answer to judge
+
+
+async def test_a_stop_string_is_in_the_answer_that_was_played_back() -> None:
+    async def server(request: Request, sink: Sink) -> None:
+        assert not sink.touched
+        sink.feed([Started(), PartStarted("text"), Delta('```json\n{"a":1}\n```'), PartEnded()])
+        assert sink.touched
+        sink.feed([Finished(StopReason.STOP, None, "###")])
+
+    for format in (JsonObject(), None):
+        sink = Recorder()
+        request = ask(format=format, tools=TOOLS, tool_choice="auto" if format else Named("add"))
+        plan = forced.plan(request, force_tool="prompt", json_schema="prompt")
+        await enforce(plan, request, server, sink)
+        assert sink.finished.stop_sequence == "###"
 
 
 async def test_the_second_attempt_shows_the_first_and_usage_is_the_sum() -> None:
@@ -204,6 +310,25 @@ async def test_json_by_prompt_is_freed_of_its_fence() -> None:
     assert sink.notes == [Note("unenforced", "format")]
 
 
+@pytest.mark.parametrize("text", ["[1]", "3", '"x"', "```json\n{}", "{} ```"])
+async def test_what_is_no_json_object_is_asked_for_again(text: str) -> None:
+    sink, bodies = await run(ask(format=JsonObject()), answer(text), answer('{"a": 1}'), preset="triton-openai")
+    assert len(bodies) == 2
+    assert sink.parts == [Text('{"a": 1}')]
+
+
+async def test_thoughts_stay_before_the_json_that_was_freed_of_its_fence() -> None:
+    said = answer("```json\n{}\n```", reasoning=["hm"])
+    sink, _ = await run(ask(format=JsonObject()), said, preset="triton-openai")
+    assert sink.parts == [Reasoning("hm"), Text("{}")]
+
+
+async def test_what_a_schema_is_for_is_said_in_the_prompt() -> None:
+    schema = JsonSchema("s", {"type": "object"}, description="A person of the register.")
+    _, (body,) = await run(ask(format=schema), answer("{}"), preset="triton-openai")
+    assert "(A person of the register.)" in body["messages"][-1]["content"]
+
+
 async def test_json_that_does_not_fit_is_asked_for_again_with_the_fault() -> None:
     sink, (_, second) = await run(
         ask(format=PERSON), answer('{"age": "three"}'), answer('{"age": 3}'), preset="triton-openai"
@@ -253,6 +378,56 @@ def test_references_move_with_the_parameters() -> None:
     assert not validator.is_valid({"name": "add", "arguments": {}})
     alone = jsonschema.Draft202012Validator(call_schema((Tool("walk", "", tree),)))
     assert not alone.is_valid({"name": "walk", "arguments": {"next": "x"}})
+
+
+def test_a_call_has_its_name_and_its_arguments_and_nothing_else() -> None:
+    validator = jsonschema.Draft202012Validator(call_schema((Tool("bare", "", {}),)))
+    assert validator.is_valid({"name": "bare", "arguments": {"any": 1}})
+    for wrong in (
+        '{"name": "bare"}',
+        '{"arguments": {}}',
+        '{"name": "x", "arguments": {}}',
+        '{"name": "bare", "arguments": 3}',
+        '{"name": "bare", "arguments": {}, "more": 1}',
+    ):
+        assert not validator.is_valid(json.loads(wrong))
+
+
+def test_parameters_may_refer_to_themselves_in_lists_too_and_name_their_dialect() -> None:
+    parameters: dict[str, Any] = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "properties": {"inner": {"anyOf": ({"$ref": "#"}, {"type": "null"})}},
+        "additionalProperties": False,
+    }
+    for tools in ((Tool("t", "", parameters),), (ADD, Tool("t", "", parameters))):
+        schema = call_schema(tools)
+        assert "$schema" not in str(schema)
+        validator = jsonschema.Draft202012Validator(json.loads(json.dumps(schema)))
+        assert validator.is_valid({"name": "t", "arguments": {"inner": {"inner": None}}})
+        assert not validator.is_valid({"name": "t", "arguments": {"inner": {"other": 1}}})
+
+
+def test_a_forced_call_is_asked_for_strictly_and_without_the_format_of_the_answer() -> None:
+    request = ask(tools=TOOLS, tool_choice="required", format=PERSON)
+    by_schema = forced.plan(request, force_tool="schema", json_schema="enforced")
+    assert by_schema is not None
+    assert isinstance(by_schema.request.format, JsonSchema)
+    assert by_schema.request.format.strict
+    by_prompt = forced.plan(request, force_tool="prompt", json_schema="enforced")
+    assert by_prompt is not None
+    assert (by_prompt.request.format, by_prompt.request.tools) == (None, TOOLS)
+
+
+def test_where_the_template_shows_no_tools_the_prompt_does() -> None:
+    request = ask(tools=(Tool("add", "Adds.", MappingProxyType({"type": "object"})),), tool_choice="required")
+    plan = forced.plan(request, force_tool="prompt", json_schema="prompt", shows_tools=False)
+    assert plan is not None
+    (message,) = plan.request.messages
+    said = message.parts[-1]
+    assert isinstance(said, Text)
+    assert '{"name":"add","description":"Adds.","parameters":{"type":"object"}}' in said.text
+    assert plan.request.tools == ()
 
 
 def test_a_property_called_ref_is_not_a_reference() -> None:

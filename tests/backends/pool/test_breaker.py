@@ -48,6 +48,18 @@ def test_a_trial_that_succeeds_closes_it_and_forgets() -> None:
     assert breaker.allows(106)
 
 
+def test_a_success_makes_the_next_rest_short_again() -> None:
+    breaker = opened()
+    breaker.begin(105)
+    breaker.failure(105)
+    assert breaker.until == 115
+    breaker.begin(115)
+    breaker.success()
+    for _ in range(3):
+        breaker.failure(200)
+    assert breaker.until == 205
+
+
 def test_each_failed_trial_doubles_the_rest_up_to_a_limit() -> None:
     breaker, now, rests = opened(), 100.0, []
     for _ in range(4):
@@ -72,3 +84,9 @@ def test_failures_of_requests_from_before_it_opened_do_not_prolong_the_rest(late
     for _ in range(late):
         breaker.failure(101)
     assert breaker.until == 105
+
+
+def test_a_failure_after_the_rest_prolongs_it_even_without_a_trial() -> None:
+    breaker = opened()
+    breaker.failure(106)
+    assert not breaker.allows(106)

@@ -11,7 +11,7 @@ import pytest
 
 from dragoman.backends.base import Health, Sink
 from dragoman.backends.pool.breaker import BreakerRules
-from dragoman.backends.pool.pool import Pool
+from dragoman.backends.pool.pool import Pool, rank
 from dragoman.backends.pool.replica import FRESH, PoolSettings, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
@@ -235,6 +235,65 @@ async def test_a_start_that_fails_is_in_the_log(caplog: pytest.LogCaptureFixture
     await pool.start()
     await until(lambda: pool.replicas[0].state is ReplicaState.UNSTARTED)
     assert "a: cannot be started: no GPU" in caplog.text
+    await pool.close()
+
+
+# ------------------------------------------------------------------------------------------------- one request on it
+
+
+async def test_a_request_that_goes_elsewhere_ends_what_only_then_begins_to_read() -> None:
+    connected, ended = asyncio.Event(), asyncio.Event()
+
+    async def connects_slowly(request: Request, sink: Sink) -> None:
+        await connected.wait()
+        sink.on_left = ended.set
+        await ended.wait()
+
+    slow, other = FakeBackend(connects_slowly, name="a"), FakeBackend(name="b")
+    pool = Pool("p", [slow, other], PoolSettings(probe=600, down_after=1))
+    await pool.start()
+    await until(lambda: all(each.started for each in pool.replicas))
+    session = next(key for key in map(str, range(99)) if rank(key, "a") < rank(key, "b"))
+    recorder = Recorder()
+    task = asyncio.create_task(answered(pool, Request("r", "m", (), affinity=session), recorder))
+    await until(lambda: slow.running)
+    slow.state = Health("down")
+    await pool.replicas[0].probe()
+    connected.set()
+    await task
+    assert ended.is_set()
+    assert recorder.text == "hello"
+    await pool.close()
+
+
+async def test_a_client_that_left_early_is_not_waited_for() -> None:
+    ended = asyncio.Event()
+
+    async def waits(request: Request, sink: Sink) -> None:
+        sink.on_left = ended.set
+        await ended.wait()
+
+    backend = FakeBackend(waits)
+    pool = Pool("p", [backend], PoolSettings(slow=0.05, breaker=BreakerRules(failures=1)))
+    await pool.start()
+    await pool.health()
+    recorder = Recorder()
+    task = asyncio.create_task(answered(pool, Request("r", "m", ()), recorder))
+    await until(lambda: backend.running)
+    recorder.on_left()
+    await task
+    await asyncio.sleep(0.1)  # longer than a first event may take
+    assert pool.state is ReplicaState.READY
+    await pool.close()
+
+
+async def test_after_a_request_its_receiver_is_as_it_was() -> None:
+    pool = Pool("p", [FakeBackend()])
+    await pool.start()
+    recorder, left = Recorder(), asyncio.Event()
+    own = recorder.on_left = left.set
+    await answered(pool, Request("r", "m", ()), recorder)
+    assert recorder.on_left == own
     await pool.close()
 
 
