@@ -159,7 +159,7 @@ def _loads(raw: bytes, depth: int) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        if "ecursion" in error.msg:
+        if "depth limit" in error.msg or "ecursion" in error.msg:  # newer and older orjson
             raise _too_deep(depth) from None
         raise invalid(f"The request body is not valid JSON: {_where(error)}.", code="invalid_json") from None
 

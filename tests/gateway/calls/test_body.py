@@ -6,16 +6,18 @@ import asyncio
 import gzip
 import io
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from unittest.mock import patch
 
 import orjson
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from dragoman.gateway.calls.body import MENDED, _outside_strings, deeper_than, parse_object
+from dragoman.gateway.calls.body import MENDED, BodyReader, _encodings, _outside_strings, deeper_than, parse_object
 from dragoman.gateway.calls.decoding import GIVEN
 from dragoman.gateway.config import Limits
 from dragoman.gateway.telemetry.process_metrics import resident
@@ -23,7 +25,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.steps import Steps, at_once
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, Served, asking, served
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 MIB = 1024 * 1024
 LIMITS = Limits()
@@ -175,6 +177,107 @@ async def test_too_many_values_are_refused_in_the_protocols_words(protocol: str)
         assert told["error"]["message"] == "The request body holds more than 2000 JSON values."
         assert (told.get("type") == "error") is (protocol == "messages")
         assert it.server.chats == []
+
+
+# --------------------------------------------------------------------------------------------------------- the limits
+
+
+@pytest.mark.parametrize("more", [0, 1])
+@pytest.mark.parametrize("how", ["with a length", "in chunks", "encoded"])
+async def test_the_limit_of_bytes_is_exact(how: str, more: int) -> None:
+    body = orjson.dumps(asking("responses", "hi")).ljust(2000)
+    sent, headers = body, dict[str, str]()
+    if how == "encoded":
+        sent, headers = gzip.compress(body), {"Content-Encoding": "gzip"}
+    data = in_pieces(sent) if how == "in chunks" else sent
+    async with (
+        served(Script(text_stream("ok")), limits={"body_bytes": 2000 - more}) as it,
+        it.session.post(it.url + PATHS["responses"], data=data, headers=headers) as answer,
+    ):
+        assert answer.status == (400 if more else 200)
+        if more:
+            assert (await answer.json())["error"]["code"] == "request_too_large"
+
+
+async def in_pieces(data: bytes) -> AsyncIterator[bytes]:
+    yield data[:100]
+    yield data[100:]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_the_limit_holds_for_a_body_that_has_arrived_already(more: int) -> None:
+    reader = BodyReader(Limits(body_bytes=2000))
+    raw = b'{"a":1}'.ljust(2000 + more)
+    if not more:
+        assert await reader.parse(raw) == ({"a": 1}, ())
+        return
+    with pytest.raises(GatewayError) as caught:
+        await reader.parse(raw)
+    assert caught.value.kind is Kind.TOO_LARGE
+
+
+@pytest.mark.parametrize(("length", "said"), [(10**9, b"larger than"), (50, b"did not arrive within 0.2 seconds")])
+async def test_a_body_is_refused_by_its_length_before_it_arrives_or_when_it_does_not(length: int, said: bytes) -> None:
+    async with served(timeouts={"body": 0.2 if length == 50 else 60}) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        head = f"POST {PATHS['responses']} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        writer.write(head.encode() + b'{"model":')
+        async with asyncio.timeout(LIMIT):
+            assert (await reader.readline()).split()[1] == b"400"
+            while said not in (line := await reader.readline()):
+                assert line
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("lines", "names"),
+    [
+        ([], []),
+        (["identity"], []),
+        (["GZIP"], ["gzip"]),
+        (["gzip, Identity,, zstd "], ["gzip", "zstd"]),
+        (["gzip", "deflate"], ["gzip", "deflate"]),
+    ],
+)
+def test_encodings_are_read_from_every_header_in_any_case(lines: list[str], names: list[str]) -> None:
+    headers = CIMultiDict([("Content-Encoding", line) for line in lines])
+    assert _encodings(make_mocked_request("POST", "/", headers=headers)) == names
+
+
+def test_the_limit_of_depth_is_exact() -> None:
+    limits = Limits(json_depth=4)
+    assert parsed(b'{"a":[[[1]]]}', limits)[0] == {"a": [[[1]]]}
+    with pytest.raises(GatewayError, match="nested deeper than 4 levels"):
+        parsed(b'{"a":[[[[]]]]}', limits)
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (b"", "The request body is empty; a JSON object is expected."),
+        (b" \n\t", "The request body is empty; a JSON object is expected."),
+        (b"[1]", "The request body must be a JSON object."),
+        (b"[" * 20_000, "The request body is nested deeper than 64 levels."),
+        (b"[" * 20_000 + b"]" * 20_000, "The request body is nested deeper than 64 levels."),
+    ],
+)
+def test_a_refusal_says_what_is_wrong(raw: bytes, said: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        parsed(raw)
+    assert (caught.value.message, caught.value.code) == (said, "invalid_json")
+
+
+def test_a_refusal_says_where_the_json_breaks_and_shows_none_of_it() -> None:
+    with pytest.raises(GatewayError) as caught:
+        parsed(b'{"secret":\n  x}')
+    assert caught.value.message.endswith(" at line 2 column 3.")
+    assert caught.value.message.count("line") == 1
+    assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("raw", [b'\xef\xbb\xbf{"a":1}', b'{"a":1}'])
+def test_a_byte_order_mark_is_not_part_of_the_json(raw: bytes) -> None:
+    assert parsed(raw) == ({"a": 1}, ())
 
 
 # ------------------------------------------------------------------------------------------------------ lone surrogates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import struct
 import zlib
 from collections.abc import Callable
@@ -78,6 +79,27 @@ def test_data_of_any_size_comes_out_whole(encoding: str, encode: Callable[[bytes
 def test_the_limit_is_exact(encoding: str) -> None:
     assert len(at_once(decode(ENCODERS[encoding](b"x" * LIMIT), [encoding], LIMIT))) == LIMIT
     assert refused(ENCODERS[encoding](b"x" * (LIMIT + 1)), encoding).kind is Kind.TOO_LARGE
+
+
+def test_three_encodings_are_undone_and_no_more() -> None:
+    data = zstd(gzip.compress(gzip.compress(b"{}")))
+    assert at_once(decode(data, ["gzip", "x-gzip", "zstd"], LIMIT)) == b"{}"
+    assert refused(gzip.compress(data), "gzip", "gzip", "zstd", "gzip").kind is Kind.UNSUPPORTED
+
+
+@pytest.mark.parametrize(("name", "shown"), [("br", "br"), ("br\u00e9", "given"), ("<b>", "given"), ("a b", "given")])
+def test_an_unknown_encoding_is_named_only_where_it_is_a_name(name: str, shown: str) -> None:
+    error = refused(b"", name)
+    assert (error.kind, error.code) == (Kind.UNSUPPORTED, "unsupported_content_encoding")
+    assert f"encoding {shown} is" in error.message
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODERS))
+def test_a_step_takes_some_ten_thousand_bytes(encoding: str) -> None:
+    data = random.Random(1).randbytes(2 * MIB)
+    outcome, steps = counted(decode(ENCODERS[encoding](data), [encoding], 3 * MIB))
+    assert outcome == data
+    assert steps >= 2 * MIB // 65_536
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])

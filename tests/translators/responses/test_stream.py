@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -14,7 +15,7 @@ from dragoman.translators.protocol import Json
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.framing import split
 from tests.grammar.responses import check_stream
-from tests.replay import PROTOCOL, replay, turn
+from tests.replay import CONTEXT, PROTOCOL, replay, turn
 
 RESPONSES = PROTOCOL["responses"]
 TEXT: list[Event] = [PartStarted("text"), Delta("a"), Delta("b"), PartEnded()]
@@ -72,3 +73,25 @@ def test_log_probabilities_stand_in_each_delta_and_in_the_item(each: int) -> Non
     assert [[entry["token"] for entry in one] for one in told] == [["a"], [], ["c", "d"]]
     [item] = check_stream(b"".join(frames))["output"]
     assert item["content"][0]["logprobs"] == list(itertools.chain(*told))
+
+
+@pytest.mark.parametrize(
+    ("include", "complete", "sealed"),
+    [
+        (None, True, False),
+        ([], True, False),
+        (["message.output_text.logprobs"], True, False),
+        (["reasoning.encrypted_content"], True, True),
+        (["reasoning.encrypted_content"], False, False),
+    ],
+)
+def test_reasoning_is_sealed_only_where_the_client_asks_for_it(
+    include: list[str] | None, complete: bool, sealed: bool
+) -> None:
+    context = replace(CONTEXT, seal=lambda text: f"sealed {text}")
+    stream = turn(RESPONSES, context, include=include).stream
+    thought: list[Event] = [PartStarted("reasoning"), Delta("hm"), PartEnded(complete)]
+    frames = stream.feed([Started(), *thought, Finished(StopReason.STOP if complete else StopReason.LENGTH)])
+    final = check_stream(b"".join(frames))
+    assert final["output"][0].get("encrypted_content") == ("sealed hm" if sealed else None)
+    assert (b'encrypted_content":"sealed' in b"".join(frames)) is sealed
