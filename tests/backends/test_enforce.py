@@ -310,7 +310,7 @@ async def test_json_by_prompt_is_freed_of_its_fence() -> None:
     assert sink.notes == [Note("unenforced", "format")]
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", '"x"', "```json\n{}", "{} ```"])
+@pytest.mark.parametrize("text", ["[1]", "3", '"x"', "```json\n{}", "```json\n{}xyz", "{} ```"])
 async def test_what_is_no_json_object_is_asked_for_again(text: str) -> None:
     sink, bodies = await run(ask(format=JsonObject()), answer(text), answer('{"a": 1}'), preset="triton-openai")
     assert len(bodies) == 2

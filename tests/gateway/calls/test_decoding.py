@@ -122,6 +122,7 @@ def test_an_archive_of_several_members_is_one_body() -> None:
     members = [gzip.compress(b"a" * n) for n in range(100)]
     assert at_once(decode(b"".join(members), ["gzip"], LIMIT)) == b"a" * sum(range(100))
     assert at_once(decode(gzip.compress(b"") * MOST_MEMBERS, ["gzip"], LIMIT)) == b""
+    assert refused(gzip.compress(b"") * (MOST_MEMBERS + 1), "gzip").code == "invalid_body"
 
 
 @pytest.mark.parametrize("member", [gzip.compress(b""), gzip.compress(b"x"), gzip.compress(bytes(range(256)))])
