@@ -90,6 +90,14 @@ def test_blank_text_vanishes_beside_a_call(kind: str) -> None:
     assert plain(end(parts)) == [("call", "f", '{"a":1}')]
 
 
+def test_blank_text_before_a_call_is_not_that_of_the_words_after_it() -> None:
+    parts = Parts("s")
+    parts.text("\n\n")
+    call(parts, "x", "f", "{}")
+    parts.text("done")
+    assert plain(end(parts)) == [("call", "f", "{}"), ("text", "done")]
+
+
 def test_blank_text_after_a_call_belongs_to_the_words_that_follow() -> None:
     parts = Parts("s")
     call(parts, "x", "f", "{}")

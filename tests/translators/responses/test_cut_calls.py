@@ -27,6 +27,7 @@ def test_nothing_begins_after_a_cut_call(name: str, reason: StopReason) -> None:
     assert final["status"] == "incomplete"
     assert len(final["output"]) == 1
     assert b"output_item.done" not in sent
+    assert b"input.done" not in sent
     assert turn.stream.notes == [Note("drop", "after_cut_call")] * 2  # one for each part
 
 
@@ -36,3 +37,12 @@ def test_a_call_that_an_error_cuts_stays_open(name: str) -> None:
     sent = turn.stream.feed(begun(name, '{"input": "half')) + turn.stream.fail(GatewayError(Kind.TIMEOUT, "late"))
     assert check_stream(b"".join(sent))["status"] == "failed"
     assert b"output_item.done" not in b"".join(sent)
+    assert b"input.done" not in b"".join(sent)
+
+
+@pytest.mark.parametrize("arguments", ['{"inp', "{", '{"other": "half'])
+def test_a_free_form_call_cut_before_its_text_has_none(arguments: str) -> None:
+    turn = PROTOCOL["responses"].parse({"model": "m", "input": "x", "stream": True, "tools": TOOLS}, CONTEXT)
+    sent = b"".join(turn.stream.feed([*begun("exec", arguments), PartEnded(False), Finished(StopReason.LENGTH)]))
+    assert check_stream(sent)["output"][0]["input"] == ""
+    assert b"input.delta" not in sent
