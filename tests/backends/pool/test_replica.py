@@ -260,7 +260,7 @@ async def test_a_request_that_goes_elsewhere_ends_what_only_then_begins_to_read(
     slow.state = Health("down")
     await pool.replicas[0].probe()
     connected.set()
-    await task
+    await asyncio.wait_for(task, LIMIT)
     assert ended.is_set()
     assert recorder.text == "hello"
     await pool.close()
