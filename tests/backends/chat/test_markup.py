@@ -98,3 +98,10 @@ def test_calls_of_the_server_never_continue_a_call_in_the_text() -> None:
     started = CALL[: CALL.index("Rome")]
     chunks = [chunk({"content": started}), chunk({"tool_calls": [call]}), chunk({"content": CALL[len(started) :]})]
     assert plain(answer(decoder(), *chunks)) == [SPOKEN, ("text", '{"city": "Oslo"}')]
+
+
+@pytest.mark.parametrize(("finish", "whole"), [("stop", True), ("length", False)])
+def test_a_call_in_the_text_that_the_limit_cut_is_not_mended(finish: str, whole: bool) -> None:
+    spoken = CALL[: CALL.index("}}")]
+    ((_, _, arguments),) = plain(answer(decoder(), chunk({"content": spoken}), finish=finish))
+    assert arguments.endswith("}") is whole
