@@ -8,10 +8,12 @@ carries the input of a free-form tool. Neither validates: a model's broken JSON 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from enum import Enum
+from io import StringIO
 from typing import ClassVar
 
 import orjson
@@ -113,20 +115,21 @@ class StringReader:
     text in each case. `feed` returns what became certain, `finish` the rest. An escape that is cut between two pieces
     waits for its end, half of a surrogate pair for its other half; one that the end of the answer cuts is dropped. A
     backslash that begins no escape is kept as it is. Where the first property is the input, the others are ignored.
+    What does not show in its first `HEAD` characters which kind it is, is decided at the end.
     """
 
     __slots__ = ("_buffer", "_pieces", "_state")
 
     def __init__(self) -> None:
         self._state = _Reading.HEAD
-        self._buffer = ""
-        self._pieces: list[str] = []  # what is decided at the end
+        self._buffer = ""  # what is looked at again with the next piece
+        self._pieces = StringIO()  # what is decided at the end
 
     def feed(self, piece: str) -> str:
         if self._state is _Reading.OVER:
             return ""
         if self._state is _Reading.WHOLE:
-            self._pieces.append(piece)
+            self._pieces.write(piece)
             return ""
         self._buffer += piece
         if self._state is _Reading.HEAD:
@@ -140,16 +143,22 @@ class StringReader:
 
     def finish(self) -> str:
         state, self._state = self._state, _Reading.OVER
-        return _whole(self._buffer + "".join(self._pieces)) if state in (_Reading.HEAD, _Reading.WHOLE) else ""
+        text = self._pieces.getvalue() + self._buffer
+        return _whole(text) if state in (_Reading.HEAD, _Reading.WHOLE) else ""
 
     def _recognise(self) -> None:
-        if (match := _FIRST_PROPERTY.match(self._buffer)) is not None:
+        if (match := _FIRST_PROPERTY.match(self._buffer, 0, HEAD)) is not None:
             known = match[1] in _INPUT_NAMES and match[2] == '"'
             self._state = _Reading.VALUE if known else _Reading.WHOLE
             if known:
                 self._buffer = self._buffer[match.end() :]
-        elif (text := self._buffer.lstrip()) and text[0] != "{":
+        elif (text := self._buffer[:HEAD].lstrip()) and text[0] != "{":
             self._state = _Reading.WHOLE if text[0] == '"' else _Reading.BARE
+        elif len(self._buffer) >= HEAD:
+            self._state = _Reading.WHOLE
+        if self._state is _Reading.WHOLE:
+            self._pieces.write(self._buffer)
+            self._buffer = ""
 
     def _value(self) -> str:
         match = _VALUE.match(self._buffer)
@@ -161,6 +170,7 @@ class StringReader:
         return _unescape(raw)
 
 
+HEAD = 512  # characters
 _INPUT_NAMES = frozenset({"input", "patch", "content", "code", "text", "script", "command"})
 _FIRST_PROPERTY = re.compile(r'\s*\{\s*"([^"\\]*)"\s*:\s*(\S)')
 _HEX = "[0-9a-fA-F]"
@@ -173,6 +183,8 @@ _ESCAPED = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r"
 def _unescape(raw: str) -> str:
     if "\\" not in raw:
         return raw
+    with contextlib.suppress(ValueError):  # raised for a backslash that begins no escape
+        return joined_halves(json.loads(f'"{raw}"', strict=False))
     return joined_halves(
         _ESCAPE.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPED.get(m[1], m[0]), raw)
     )

@@ -1,6 +1,7 @@
 """Server-sent events: every rule whole, byte by byte, cut at each place, and with garbage around it."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,13 +105,34 @@ def test_the_limit_is_for_one_event_and_not_for_the_stream(monkeypatch: pytest.M
     assert count + len(reader.finish()) == 50
 
 
-def test_a_large_event_is_not_copied_once_for_each_read() -> None:
+class Searched(bytearray):
+    """What is held, counting the bytes that are looked through."""
+
+    total = 0
+
+    def find(self, sub: Any, start: Any = 0, *end: Any) -> int:
+        Searched.total += len(self) - start
+        return super().find(sub, start, *end)
+
+
+@pytest.mark.parametrize("piece", [b"x" * 10, b"data: x\n", b": comment\r\n", b"data\r", b"\n: x"])
+def test_an_event_of_many_reads_is_looked_through_once(monkeypatch: pytest.MonkeyPatch, piece: bytes) -> None:
+    monkeypatch.setattr(Searched, "total", 0)
     reader = EventReader()
-    pieces = [b"data: ", *[b"x" * 10] * 100]
-    for piece in pieces:
-        reader.feed(piece)
-    assert reader._held == pieces
-    assert reader.feed(b"\n\n") == [b"x" * 1000]
+    reader.feed(b"data: ")
+    reader._held = Searched(reader._held)
+    for _ in range(2000):
+        assert reader.feed(piece) == []
+    assert Searched.total <= 2000 * (len(piece) + 1)
+    assert len(reader.finish()) == 1
+
+
+def test_an_event_of_too_many_lines_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_LINES", 10)
+    assert EventReader().feed(b"data: x\n" * 11 + b"\n") == [b"\n".join([b"x"] * 11)]
+    with pytest.raises(GatewayError) as caught:
+        EventReader().feed(b"data: x\n" * 12 + b"\n")
+    assert caught.value.kind is Kind.BACKEND_FAILED
 
 
 payloads_of_json = st.binary(max_size=20).map(lambda b: b.translate(None, b"\r\n").strip())
