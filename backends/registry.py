@@ -18,6 +18,7 @@ from dragoman.backends.local.backend import Local
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.address import unusable
 from dragoman.backends.triton.factory import open_triton
+from dragoman.translators.parts import ANSWER_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Options:
     model: str | None = None
     api_key: str | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
+    answer_bytes: int = ANSWER_BYTES
     name: str | None = None
     tls: ssl.SSLContext | None = None  # for https
     address: str | None = None  # the one of the host's addresses to connect to
@@ -66,6 +68,7 @@ def _chat(url: str, options: Options) -> Backend:
         model=options.model,
         api_key=options.api_key,
         timeouts=options.timeouts,
+        answer_bytes=options.answer_bytes,
         name=options.name,
         tls=options.tls,
         address=options.address,
@@ -76,12 +79,21 @@ def _local(url: str, options: Options) -> Backend:
     if url.partition(":")[2]:
         raise unusable(url, "the local model is named by `local:` alone")
     _of_chat_servers(url, options)
-    return Local(dict(options.settings), timeouts=options.timeouts, name=options.name)
+    return Local(
+        dict(options.settings), timeouts=options.timeouts, answer_bytes=options.answer_bytes, name=options.name
+    )
 
 
 def _triton(url: str, options: Options) -> Backend:
     _of_chat_servers(url, options)
-    return open_triton(url, options.settings, timeouts=options.timeouts, name=options.name, api_key=options.api_key)
+    return open_triton(
+        url,
+        options.settings,
+        timeouts=options.timeouts,
+        answer_bytes=options.answer_bytes,
+        name=options.name,
+        api_key=options.api_key,
+    )
 
 
 def _of_chat_servers(url: str, options: Options) -> None:

@@ -40,12 +40,22 @@ def open_servers(config: Config, secrets: Secrets) -> list[Backend]:
 
 def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object, ...]:
     """Everything a group's backend is built from. If it is equal after a reload, the running backend is kept."""
-    limits = config.timeouts
-    timeouts = (limits.connect, limits.first_event, limits.between_events, limits.wake if group.wakes else None)
+    given, limits = config.timeouts, config.limits
+    timeouts = (given.connect, given.first_event, given.between_events, given.wake if group.wakes else None)
     keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
     files = [path for each in group.members if each.tls for path in (each.tls.ca, each.tls.certificate, each.tls.key)]
     written = tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
-    return group, keys, written, config.preset, config.model, config.system_messages, timeouts, config.pool
+    return (
+        group,
+        keys,
+        written,
+        config.preset,
+        config.model,
+        config.system_messages,
+        timeouts,
+        limits.answer_bytes,
+        config.pool,
+    )
 
 
 def open_group(config: Config, secrets: Secrets, group: Group) -> Pool:
@@ -120,6 +130,7 @@ def _options(config: Config, backend: BackendConfig, api_key: str | None) -> Opt
             first=config.timeouts.first_event,
             between=config.timeouts.between_events,
         ),
+        answer_bytes=config.limits.answer_bytes,
         name=backend.name,
         tls=tls_context(backend.tls, str(backend.name)) if backend.tls else None,
     )

@@ -42,7 +42,7 @@ REACH = {
     "the system": ("getpass", "signal", "subprocess", "sys", "threading"),
 }
 IMPURE = {module: reached for reached, modules in REACH.items() for module in modules}
-PURE_EXCEPTIONS = frozenset({"urllib.parse"})
+PURE_EXCEPTIONS = frozenset({"urllib.parse", "io.StringIO"})  # the latter is a buffer in memory
 IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "__import__"})
 PURE_THIRD_PARTY = frozenset({"orjson", "pydantic", "pydantic_core", "annotated_types", "typing_extensions"})
 # The modules of `backends` that are as pure as translators; a package stands for all of its modules.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from io import StringIO
 from typing import Any
 
 from dragoman.translators.ir import PartKind
@@ -22,7 +23,7 @@ class PendingPart:
 
     def __init__(self, kind: PartKind) -> None:
         self.kind = kind
-        self.pieces: list[str] = []
+        self.pieces = StringIO()
         self.logprobs: list[dict[str, Any]] | None = None
         self.stage = Stage.WAITING
 
@@ -49,7 +50,7 @@ class CallPart(PendingPart):
         self.name = name
         self.balance = Balance()
         self.size = 0
-        self._sent: list[str] = []
+        self._sent = StringIO()
 
     @property
     def ready(self) -> bool:
@@ -61,13 +62,13 @@ class CallPart(PendingPart):
 
     @property
     def arguments(self) -> str:
-        return "".join(self._sent)
+        return self._sent.getvalue()
 
     def accept(self, piece: str) -> tuple[str, str]:
         """What of `piece` belongs to the arguments, and what comes too late for them."""
         length = self.balance.feed(piece) if self.stage is not Stage.ENDED else 0
         taken = piece[:length]
         if taken:
-            self._sent.append(taken)
+            self._sent.write(taken)
             self.size += length
         return taken, piece[length:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
 
 from dragoman.translators.ir import (
     Delta,
@@ -26,13 +27,13 @@ class Fold:
         self.cut: set[int] = set()
         self.finished: Finished | None = None
         self._open: PartStarted | None = None
-        self._pieces: list[str] = []
+        self._pieces = StringIO()
 
     def feed(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
                 case Delta():
-                    self._pieces.append(event.text)
+                    self._pieces.write(event.text)
                 case PartStarted():
                     self._open = event
                 case PartEnded():
@@ -43,9 +44,9 @@ class Fold:
                     pass
 
     def _close(self, complete: bool) -> None:
-        started, text = self._open, "".join(self._pieces)
+        started, text = self._open, self._pieces.getvalue()
         assert started is not None, "a part ended that was never started"
-        self._pieces.clear()
+        self._pieces = StringIO()
         self._open = None
         if not complete:
             self.cut.add(len(self.parts))

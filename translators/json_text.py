@@ -92,6 +92,12 @@ class Balance(JsonScanner):
         return len(text) if self.bare else self.scan(text, at)
 
 
+def is_bulky(raw: bytes, most: int) -> bool:
+    """Whether JSON may hold more than `most` values. They are counted by the commas and opening brackets, so that those
+    in strings count too. A value takes some hundred bytes of memory, and as long as twenty bytes of text."""
+    return len(raw) > most and raw.count(b",") + raw.count(b"[") + raw.count(b"{") > most
+
+
 def is_object(text: str) -> bool:
     """Whether `text` is the JSON text of an object, which is what chat templates demand of tool arguments."""
     try:

@@ -10,6 +10,8 @@
   vanishes beside a call.
 * An upstream id is kept when it is not empty and new to the conversation; otherwise one is made from the seed.
 * An answer without any part has one empty text part.
+* An answer is bounded: in bytes, of which every piece and every log probability costs some whatever its length, in
+  parts and in calls. What exceeds a bound raises `GatewayError`, once: what the decoder still holds may follow.
 
 Which call a piece belongs to is the caller's to know: `begin_call` gives it something to hold on to. `translators.fold`
 is the other direction.
@@ -17,12 +19,15 @@ is the other direction.
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Collection, Mapping
+from io import StringIO
 from itertools import takewhile
 from typing import Any
 
 from dragoman.translators.call_part import CallPart, PendingPart, Stage
+from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Delta,
     Event,
@@ -40,12 +45,24 @@ from dragoman.translators.ir import (
 )
 from dragoman.translators.json_text import is_object
 
+ANSWER_BYTES = 16 * 1024 * 1024  # of an answer, unless the configuration says otherwise
+PIECE = 32  # bytes that a piece costs beside its text
+LOGPROB = 64  # bytes that a token's log probability costs
+MAX_CALLS = 1024
+MAX_PARTS = 4096
+MAX_NOTES = 1024  # that are kept one by one
+
 
 class Parts:
-    """`notes` are facts for the metrics."""
+    """`notes` are facts for the metrics. `limit`: bytes of the answer."""
 
-    def __init__(self, seed: str, *, taken: Collection[str] = (), names: Collection[str] = ()) -> None:
-        self.notes: list[Note] = []
+    def __init__(
+        self, seed: str, *, taken: Collection[str] = (), names: Collection[str] = (), limit: float = math.inf
+    ) -> None:
+        self._notes: list[Note] = []
+        self._more: Counter[tuple[NoteKind, str]] = Counter()  # what `MAX_NOTES` leaves no room for, by kind and name
+        self._limit = self._left = limit
+        self._parts = self._calls = 0
         self._events: list[Event] = []
         self._seed = seed
         self._taken = set(taken)  # call ids that the conversation already has
@@ -57,9 +74,13 @@ class Parts:
         self._made = 0
 
     @classmethod
-    def of(cls, request: Request) -> Parts:
+    def of(cls, request: Request, limit: float = math.inf) -> Parts:
         taken = {part.id for message in request.messages for part in message.parts if isinstance(part, ToolCall)}
-        return cls(request.id, taken=taken, names=[tool.name for tool in request.tools])
+        return cls(request.id, taken=taken, names=[tool.name for tool in request.tools], limit=limit)
+
+    @property
+    def notes(self) -> list[Note]:
+        return [*self._notes, *(Note(kind, name, count) for (kind, name), count in self._more.items())]
 
     @property
     def begun(self) -> bool:
@@ -72,11 +93,15 @@ class Parts:
         return events
 
     def note(self, kind: NoteKind, name: str) -> None:
-        self.notes.append(Note(kind, name))
+        if len(self._notes) < MAX_NOTES:
+            self._notes.append(Note(kind, name))
+        else:
+            self._more[kind, name] += 1
 
     # ------------------------------------------------------------------------------------------------------------- text
 
     def text(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        self._spend(text, logprobs)
         part = self._open
         if part is not None and part.kind == "text":  # then nothing waits: whatever came would have ended it
             self._events.append(Delta(text, logprobs))
@@ -84,9 +109,11 @@ class Parts:
             self._add("text", text, logprobs)
 
     def reasoning(self, text: str) -> None:
+        self._spend(text)
         self._add("reasoning", text)
 
     def refusal(self, text: str) -> None:
+        self._spend(text)
         self._add("refusal", text)
 
     def _add(self, kind: PartKind, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
@@ -94,11 +121,12 @@ class Parts:
         if last is None or last.kind != kind:
             last = self._blank.setdefault(kind, PendingPart(kind))
             if text.strip():
+                self._count()
                 self._waiting.append(self._blank.pop(kind))
         if last is self._open:
             self._events.append(Delta(text, logprobs))
             return
-        last.pieces.append(text)
+        last.pieces.write(text)
         if logprobs:
             last.logprobs = last.logprobs or []
             last.logprobs += logprobs
@@ -108,6 +136,9 @@ class Parts:
 
     def begin_call(self, id: str = "", name: str = "") -> CallPart:
         """A call begins. Its name may come later, with a piece of the arguments; if it never does, it is `settle`d."""
+        self._calls += 1
+        self._count()
+        self._spend(id + name)
         call = CallPart(id, name)
         self._waiting.append(call)
         self._blank.clear()
@@ -129,13 +160,14 @@ class Parts:
             self.extend_call(call, "{}")
 
     def _accept(self, call: CallPart, piece: str) -> None:
+        self._spend(piece)
         taken, late = call.accept(piece)
         if late.strip():
             self.note("drop", "late_arguments")
         if taken and call is self._open:
             self._events.append(Delta(taken))
         elif taken:
-            call.pieces.append(taken)
+            call.pieces.write(taken)
 
     def settle(self, rests: Mapping[CallPart, str], phantoms: Collection[CallPart]) -> None:
         """What was decided about calls when the answer was over, before `finish` or `abort`: the last pieces of
@@ -150,6 +182,30 @@ class Parts:
                 text = PendingPart("text")
                 text.pieces = part.pieces
                 self._waiting.append(text)
+
+    # ----------------------------------------------------------------------------------------------------------- bounds
+
+    def _spend(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        self._left -= PIECE + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+        if logprobs:
+            self._left -= LOGPROB * sum(1 + len(each.get("top_logprobs") or ()) for each in logprobs)
+        if self._left < 0:
+            self._exceeded(f"{self._limit:.0f} bytes")
+
+    def _count(self) -> None:
+        self._parts += 1
+        if self._calls > MAX_CALLS:
+            self._exceeded(f"{MAX_CALLS} tool calls")
+        if self._parts > MAX_PARTS:
+            self._exceeded(f"{MAX_PARTS} parts")
+
+    def _exceeded(self, bound: str) -> None:
+        self._left, self._parts, self._calls = math.inf, 0, 0
+        self.note("answer", "too_large")
+        message = f"The model's answer has more than the {bound} that the gateway takes."
+        error = GatewayError(Kind.BACKEND_FAILED, message, source="backend")
+        error.certain = False  # its request may have asked for it: nothing is held against the server
+        raise error
 
     # ------------------------------------------------------------------------------------------------------------ order
 
@@ -172,9 +228,9 @@ class Parts:
             self._events.append(PartStarted("call", self._call_id(part.id), self._declared(part.name)))
         else:
             self._events.append(PartStarted(part.kind))
-        if text := "".join(part.pieces):
+        if text := part.pieces.getvalue():
             self._events.append(Delta(text, part.logprobs))
-        part.pieces.clear()
+            part.pieces = StringIO()
         part.stage = Stage.OPEN
         self._open = part
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dragoman.translators.errors import GatewayError, Kind
 
-# Bytes, and lines. One event of a chat stream has a few hundred bytes, an answer in one piece some hundred thousand, and
+# Bytes, and lines. One event of a chat stream has a few hundred bytes, an answer in one piece some hundred thousand;
 # either has one line, or as many as indented JSON has.
 MAX_EVENT = 4 * 1024 * 1024
 MAX_LINES = 100_000

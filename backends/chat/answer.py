@@ -7,16 +7,19 @@ silent one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import orjson
 
 from dragoman.backends.base import ENOUGH, MORE, Flow, Sink
-from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.decoder import MAX_VALUES, ChatDecoder
 from dragoman.backends.reader import CLOSING, RUNNING, WAITING, Reader, Timeouts
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.json_text import is_bulky
 
-MAX_WHOLE = 64 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+MAX_WHOLE = 32 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+_OBJECT = re.compile(rb"\s*\{")
 END_OF_BODY = 0.05  # seconds
 
 
@@ -55,7 +58,8 @@ class AnswerReader(Reader):
 
     def ended(self) -> None:
         if self._body is not None and self._state < CLOSING:
-            self._decode(bytes(self._body))
+            body, self._body = bytes(self._body), bytearray()
+            self._decode(body)
         else:
             super().ended()
 
@@ -75,7 +79,8 @@ class AnswerReader(Reader):
 
     def _decode(self, body: bytes) -> None:
         try:
-            answer = orjson.loads(body) if body.lstrip().startswith(b"{") else None
+            whole = _OBJECT.match(body) is not None and not is_bulky(body, MAX_VALUES)
+            answer = orjson.loads(body) if whole else None
         except orjson.JSONDecodeError:
             answer = None
         try:

@@ -49,6 +49,7 @@ from dragoman.backends.trace_headers import OUTGOING
 from dragoman.backends.transport import NoAnswer, Reply, Transport, Unreachable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
+from dragoman.translators.parts import ANSWER_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class ChatCompletions:
         model: str | None = None,
         api_key: str | None = None,
         timeouts: Timeouts | None = None,
+        answer_bytes: int = ANSWER_BYTES,
         name: str | None = None,
         tls: ssl.SSLContext | None = None,
         address: str | None = None,
@@ -85,6 +87,7 @@ class ChatCompletions:
         self._settings = settings or Settings()
         self._model = model
         self._timeouts = timeouts or Timeouts()
+        self._answer_bytes = answer_bytes
         self._tls = tls
         self._address = address
         self._name = name or urlsplit(url).netloc.rpartition("@")[2]
@@ -153,6 +156,7 @@ class ChatCompletions:
             markup=self._settings.markup,
             markup_prompt=self._settings.markup_prompt,
             trusts_done=self._settings.trust_done,
+            answer_bytes=self._answer_bytes,
         )
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         await drive(reader, self._opened(attempt, sink))

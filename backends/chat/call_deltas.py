@@ -35,6 +35,9 @@ class Row(Generic[Facts, Decision]):
     then: Decision
 
 
+MAX_IDS = 16_384  # that are remembered: some servers send a new one with each delta
+
+
 class Verdict(Enum):
     CONTINUES = 0
     BEGINS = 1
@@ -286,7 +289,7 @@ class CallDeltas:
             if call is None and delta.headless and delta.blank:
                 return  # it says nothing
             call = self._begin(delta)
-        if delta.id:
+        if delta.id and (len(self._by_id) < MAX_IDS or delta.id in self._by_id):
             self._by_id[delta.id] = call
         self._last = call
         piece = self._piece(delta, call) if delta.arguments else ""

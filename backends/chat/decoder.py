@@ -21,8 +21,8 @@ from dragoman.backends.markup import open_markup
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
-from dragoman.translators.json_text import without_lone_surrogates
-from dragoman.translators.parts import Parts
+from dragoman.translators.json_text import is_bulky, without_lone_surrogates
+from dragoman.translators.parts import ANSWER_BYTES, Parts
 from dragoman.translators.sse import EventReader
 from dragoman.translators.steps import at_once
 
@@ -50,6 +50,10 @@ _FAILURES = {  # trtllm-serve and SGLang end streams with these words
 }
 
 
+MAX_VALUES = 2_000_000  # of one event, or of an answer that is read whole
+MAX_MENDED = 100_000  # values of an event that is looked through for what to repair
+MAX_LIST = 1_024  # choices, calls or parts of one delta
+MAX_LOGPROBS = 200_000  # of one delta, with those of the other tokens
 IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible"; JSON has no -Infinity
 
 
@@ -71,13 +75,14 @@ class ChatDecoder:
         markup: str | None = None,
         markup_prompt: str = "",
         trusts_done: bool = False,
+        answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self.done = False  # [DONE] was seen
         self._trusts_done = trusts_done
         self._halves = SplitCharacters()
         self._reasons_plainly = False  # then lists of reasoning repeat what was said
         self._sse = EventReader()
-        self._parts = Parts.of(request)
+        self._parts = Parts.of(request, answer_bytes)
         self._calls = CallDeltas.of(self._parts, request)
         self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
         self._text = self._parts.text if self._markup is None else self._marked
@@ -168,12 +173,16 @@ class ChatDecoder:
     def _loads(self, payload: bytes) -> object:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
         what Python's json writes and no other reads (-Infinity as a log probability)."""
+        if is_bulky(payload, MAX_VALUES):
+            raise _nonsense()
         try:
             chunk = orjson.loads(payload)
             if not self._halves.waiting:
                 return chunk
         except orjson.JSONDecodeError:
             chunk = _loosely(payload)
+        if is_bulky(payload, MAX_MENDED):
+            raise _nonsense()
         try:
             return self._halves.mend(chunk)
         except RecursionError:
@@ -187,7 +196,7 @@ class ChatDecoder:
                 raise self._classify(200, chunk)
             if (usage := chunk.get("usage")) is not None:
                 self._usage = read_usage(usage) if is_counted(usage) else self._usage
-            for choice in chunk.get("choices") or ():
+            for choice in _short(chunk.get("choices") or ()):
                 if isinstance(choice, dict) and not choice.get("index"):  # only one choice is ever asked for
                     self._choice(choice)
         except (AttributeError, TypeError, ValueError) as error:  # a list where an object belongs, and the like
@@ -216,7 +225,7 @@ class ChatDecoder:
         if refusal := delta.get("refusal"):
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
-            for position, call in enumerate(calls):
+            for position, call in enumerate(_short(calls)):
                 self._call(call, position if whole else None)
         elif call := delta.get("function_call"):  # the form before tools, still used by a few
             self._call({"index": 0, "function": call}, None)
@@ -226,7 +235,7 @@ class ChatDecoder:
         if not isinstance(content, list):
             raise _nonsense()
         texts = []
-        for part in content:
+        for part in _short(content):
             kind = part.get("type") if isinstance(part, dict) else ""
             if kind == "thinking":
                 thought = part.get("thinking")
@@ -292,16 +301,25 @@ def _nonsense() -> GatewayError:
     )
 
 
+def _short(items: Any) -> Any:
+    """A list of one delta; a long one costs more than a turn of the loop may."""
+    if len(items) > MAX_LIST:
+        raise _nonsense()
+    return items
+
+
 def _joined(parts: object) -> str:
     """The texts of a list of parts; what is encrypted has none."""
-    found = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    found = [part for part in _short(parts) if isinstance(part, dict)] if isinstance(parts, list) else []
     return "".join(text for part in found if isinstance(text := part.get("text") or part.get("summary"), str))
 
 
 def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:
+    entries = logprobs.get("content") or ()
+    if sum(1 + len(entry.get("top_logprobs") or ()) for entry in entries) > MAX_LOGPROBS:
+        raise _nonsense()
     return [
-        _token(entry) | {"top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()]}
-        for entry in logprobs.get("content") or ()
+        _token(entry) | {"top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()]} for entry in entries
     ]
 
 

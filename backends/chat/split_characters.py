@@ -1,7 +1,8 @@
 """Characters that a server has split over two chunks: an emoji as one half of a surrogate pair in each.
 
 Servers that cut text by UTF-16 units, or JSON by tokens, write `"\\ud83d"` and then `"\\ude00"`. A half at the end of a
-text waits for the next text of its kind; a half that stays alone becomes U+FFFD, as in any other text.
+text waits for the next text of its kind; a half that stays alone becomes U+FFFD, as in any other text, and so do halves
+beyond `MAX_WAITING`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from dragoman.translators.json_text import joined_halves
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+MAX_WAITING = 1_024  # halves
 Json = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ class SplitCharacters:
         if not text:
             return text
         text = self.waiting.pop(kind, "") + text
-        if "\ud800" <= text[-1] <= "\udbff":
+        if "\ud800" <= text[-1] <= "\udbff" and len(self.waiting) < MAX_WAITING:
             self.waiting[kind], text = text[-1], text[:-1]
         return joined_halves(text)
 

@@ -18,6 +18,7 @@ from dragoman.backends.chat.settings import Settings, resolve
 from dragoman.backends.local.child import MODEL_NAME, WINDOW, LocalModel
 from dragoman.backends.reader import Timeouts
 from dragoman.translators.ir import Request
+from dragoman.translators.parts import ANSWER_BYTES
 
 SETTINGS = {
     "max_tokens_default": 2048,  # it has no sense of an end and would ramble for minutes
@@ -32,10 +33,16 @@ SETTINGS = {
 
 class Local:
     def __init__(
-        self, overrides: dict[str, Any] | None = None, *, timeouts: Timeouts | None = None, name: str | None = None
+        self,
+        overrides: dict[str, Any] | None = None,
+        *,
+        timeouts: Timeouts | None = None,
+        answer_bytes: int = ANSWER_BYTES,
+        name: str | None = None,
     ) -> None:
         self._settings: Settings = resolve("llama.cpp", SETTINGS | (overrides or {}))
         self._timeouts = timeouts or Timeouts()
+        self._answer_bytes = answer_bytes
         self._name = name or "local"
         self._model = LocalModel()
         self.learned: Callable[[str], None] = lambda field: None
@@ -90,6 +97,13 @@ class Local:
 
     def _client(self, url: str) -> ChatCompletions:
         settings, timeouts = self._settings, self._timeouts
-        client = ChatCompletions(url, settings=settings, model=MODEL_NAME, timeouts=timeouts, name=self._name)
+        client = ChatCompletions(
+            url,
+            settings=settings,
+            model=MODEL_NAME,
+            timeouts=timeouts,
+            answer_bytes=self._answer_bytes,
+            name=self._name,
+        )
         client.learned = lambda field: self.learned(field)
         return client

@@ -37,7 +37,7 @@ from dragoman.translators.constraints import forced
 from dragoman.translators.constraints.guided import without_idle_format
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Guided, Note, Request
-from dragoman.translators.parts import Parts
+from dragoman.translators.parts import ANSWER_BYTES, Parts
 
 if TYPE_CHECKING:
     from dragoman.backends.prompts.prompt import Rendered
@@ -63,6 +63,7 @@ class Triton:
         *,
         settings: Rendering,
         timeouts: Timeouts | None = None,
+        answer_bytes: int = ANSWER_BYTES,
         name: str | None = None,
     ) -> None:
         self._address = address
@@ -70,6 +71,7 @@ class Triton:
         self._load_files = load
         self._settings = settings
         self._timeouts = timeouts or Timeouts()
+        self._answer_bytes = answer_bytes
         self._name = name or f"{address.host}/{address.model}"
         self._load_metrics = LoadMetrics(address.metrics)
         self._files: ModelFiles | None = None
@@ -229,7 +231,9 @@ class Triton:
         call = InferRequest(
             profile.asked, f"{request.id}.{next(_calls)}", inputs, profile.decoupled, outputs=wanted_outputs(profile)
         )
-        decoder = AnswerDecoder(profile, ask, Parts.of(request), files.answer_format(request, prompt))
+        decoder = AnswerDecoder(
+            profile, ask, Parts.of(request, self._answer_bytes), files.answer_format(request, prompt)
+        )
         reader = ResponseReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         try:
             await self._drive(reader, call)

@@ -15,6 +15,7 @@ from dragoman.backends.triton.grpc_client import GrpcClient
 from dragoman.backends.triton.http_client import HttpClient
 from dragoman.backends.triton.model_files import loader
 from dragoman.backends.triton.settings import prompt_settings
+from dragoman.translators.parts import ANSWER_BYTES
 
 
 def open_triton(
@@ -22,6 +23,7 @@ def open_triton(
     settings: Mapping[str, Any],
     *,
     timeouts: Timeouts | None = None,
+    answer_bytes: int = ANSWER_BYTES,
     name: str | None = None,
     api_key: str | None = None,
 ) -> Triton:
@@ -39,6 +41,7 @@ def open_triton(
         loader(address.tokenizer, address.markup or rendering.markup, address.model, rendering),
         settings=rendering,
         timeouts=timeouts,
+        answer_bytes=answer_bytes,
         name=name,
     )
 

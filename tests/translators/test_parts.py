@@ -1,8 +1,11 @@
 """Part boundaries: one test for each rule."""
 
+from collections.abc import Callable
+
 import pytest
 
 from dragoman.translators.call_part import CallPart
+from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Delta,
     Event,
@@ -18,7 +21,7 @@ from dragoman.translators.ir import (
     ToolCall,
     Usage,
 )
-from dragoman.translators.parts import Parts
+from dragoman.translators.parts import MAX_CALLS, MAX_NOTES, MAX_PARTS, PIECE, Parts
 from tests.event_grammar import check, fold, plain
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
@@ -29,6 +32,11 @@ def call(parts: Parts, id: str, name: str, *pieces: str) -> CallPart:
     for piece in pieces:
         parts.extend_call(begun, piece)
     return begun
+
+
+def repeated(times: int, step: Callable[[], object]) -> None:
+    for _ in range(times):
+        step()
 
 
 def end(parts: Parts, reason: StopReason = STOP) -> list[Event]:
@@ -379,3 +387,65 @@ def test_an_abort_ends_before_a_call_without_a_name() -> None:
     parts.abort()
     assert plain(parts.take()) == [("text", "Hi")]
     assert parts.notes == [Note("drop", "after_break")]
+
+
+# --------------------------------------------------------------------------------------------------------------- bounds
+
+
+def test_an_answer_is_bounded_in_bytes() -> None:
+    parts = Parts("s", limit=1000)
+    with pytest.raises(GatewayError) as caught:
+        repeated(100, lambda: parts.text("é" * 34))
+    assert caught.value.kind is Kind.BACKEND_FAILED
+    assert not caught.value.certain  # the server is not to blame
+    assert sum(len(event.text.encode()) for event in parts.take() if isinstance(event, Delta)) == 10 * 68
+    assert parts.notes == [Note("answer", "too_large")]
+    parts.text("rest")  # that the decoder still held
+    parts.abort()
+    assert parts.take() == [Delta("rest")]
+
+
+MORE: dict[str, Callable[[Parts, CallPart], object]] = {
+    "text": lambda parts, first: parts.text(""),
+    "reasoning": lambda parts, first: parts.reasoning(" "),
+    "refusal": lambda parts, first: parts.refusal("x"),
+    "logprobs": lambda parts, first: parts.text("a", [{"token": "a", "top_logprobs": [{"token": "b"}] * 20}]),
+    "ids": lambda parts, first: call(parts, "x" * 10_000, "f"),
+    "arguments": lambda parts, first: parts.extend_call(first, " "),
+}
+
+
+@pytest.mark.parametrize("kind", MORE)
+@pytest.mark.parametrize("begun", ["[", "{}"])  # the rest waits for its end; it comes too late
+def test_whatever_an_answer_is_made_of_is_bounded(kind: str, begun: str) -> None:
+    parts = Parts("s", limit=100_000)
+    first = call(parts, "a", "f", begun)
+    with pytest.raises(GatewayError):
+        repeated(100_000 // PIECE + 1, lambda: MORE[kind](parts, first))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_calls_are_bounded_in_number(named: bool) -> None:
+    parts = Parts("s")
+    for _ in range(MAX_CALLS):
+        call(parts, "", "f" if named else "", "{}")
+    with pytest.raises(GatewayError) as caught:
+        parts.begin_call("", "f")
+    assert str(MAX_CALLS) in caught.value.message
+
+
+def test_parts_are_bounded_in_number() -> None:
+    parts = Parts("s")
+    for _ in range(MAX_PARTS // 2):
+        parts.reasoning("a")
+        parts.text("b")
+    with pytest.raises(GatewayError):
+        parts.reasoning("a")
+
+
+def test_many_notes_are_counted() -> None:
+    parts = Parts("s")
+    for _ in range(MAX_NOTES + 7):
+        parts.note("drop", "content_part")
+    assert len(parts.notes) == MAX_NOTES + 1
+    assert sum(note.count for note in parts.notes) == MAX_NOTES + 7

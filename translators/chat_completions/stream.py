@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any, assert_never
 
 import orjson
@@ -49,7 +50,7 @@ class _OpenPart:
 
     __slots__ = ("pieces", "prefix", "reader", "suffix", "wants_logprobs")
 
-    def __init__(self, prefix: bytes, suffix: bytes, pieces: list[str], wants_logprobs: bool = False) -> None:
+    def __init__(self, prefix: bytes, suffix: bytes, pieces: StringIO, wants_logprobs: bool = False) -> None:
         self.prefix = prefix
         self.suffix = suffix
         self.pieces = pieces
@@ -59,7 +60,7 @@ class _OpenPart:
     def finish(self, complete: bool) -> str:
         """A last piece of text that became certain only now."""
         rest = self.reader.finish() if self.reader is not None and complete else ""
-        self.pieces.append(rest)
+        self.pieces.write(rest)
         return rest
 
 
@@ -72,7 +73,7 @@ class _OpenCall(_OpenPart):
     def __init__(self, head: bytes, index: int, id: str, tool: DeclaredTool) -> None:
         key = "arguments" if tool.kind == "function" else "input"
         prefix = f'{{"tool_calls":[{{"index":{index},"{tool.kind}":{{"{key}":'.encode()
-        super().__init__(head + prefix, b"}}]}", [])
+        super().__init__(head + prefix, b"}}]}", StringIO())
         self._id = id
         self._tool = tool
         if tool.kind == "custom":
@@ -81,7 +82,7 @@ class _OpenCall(_OpenPart):
     def shown(self) -> Json:
         """The call so far: without text in its header chunk, with all of it in the whole message."""
         key = "arguments" if self._tool.kind == "function" else "input"
-        owner = {"name": self._tool.name, key: "".join(self.pieces)}
+        owner = {"name": self._tool.name, key: self.pieces.getvalue()}
         return {"id": self._id, "type": self._tool.kind, self._tool.kind: owner}
 
 
@@ -100,7 +101,7 @@ class ChatStream(BufferedStream):
         self._tail = b"}" + context.framing.tail
         self._end = b',"usage":null' + self._tail if options.usage else self._tail
         self._delta_end = b',"logprobs":null,"finish_reason":null}]' + self._end
-        self._texts: dict[str, list[str]] = {}  # by the message's field
+        self._texts: dict[str, StringIO] = {}  # by the message's field
         self._logprobs: list[Json] = []
         self._calls: list[_OpenCall] = []
         self._part: _OpenPart | None = None
@@ -122,7 +123,7 @@ class ChatStream(BufferedStream):
                 part = self._part
                 assert part is not None
                 text = event.text if part.reader is None else part.reader.feed(event.text)
-                part.pieces.append(text)
+                part.pieces.write(text)
                 if part.wants_logprobs and event.logprobs:
                     self._with_logprobs(part, text, event.logprobs)
                 elif text:
@@ -181,7 +182,7 @@ class ChatStream(BufferedStream):
             case "text" | "refusal" | "reasoning":
                 field = _FIELDS[part.kind]
                 prefix = self._delta_head + f'{{"{field}":'.encode()
-                pieces = self._texts.setdefault(field, [])
+                pieces = self._texts.setdefault(field, StringIO())
                 self._part = _OpenPart(prefix, b"}", pieces, self._options.logprobs and part.kind == "text")
             case "call":
                 tool = self._tools.restore(part.name)
@@ -221,7 +222,7 @@ class ChatStream(BufferedStream):
                 assert_never(reason)
 
     def _message(self) -> Json:
-        texts = {field: "".join(pieces) for field, pieces in self._texts.items()}
+        texts = {field: pieces.getvalue() for field, pieces in self._texts.items()}
         message: Json = {"role": "assistant", "content": texts.get("content"), "refusal": texts.get("refusal")}
         message["annotations"] = []  # OpenAI has them in every whole message
         if "reasoning_content" in texts:

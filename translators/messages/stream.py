@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import ClassVar, assert_never
 
 import orjson
@@ -55,17 +56,17 @@ class _Block:
 
     def __init__(self, head: bytes, index: int) -> None:
         self.index = index
-        self.pieces: list[str] = []
+        self.pieces = StringIO()
         data = f'{{"type":"content_block_delta","index":{index},"delta":{{"type":"{self.delta}","{self.key}":'
         self.delta_head = head + data.encode()
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return self.pieces.getvalue()
 
     def feed(self, text: str) -> str:
         """The text to send now."""
-        self.pieces.append(text)
+        self.pieces.write(text)
         return text
 
     def opening(self) -> Json:
@@ -86,7 +87,7 @@ class _Thinking(_Block):
         self._shown = shown
 
     def feed(self, text: str) -> str:
-        self.pieces.append(text)
+        self.pieces.write(text)
         return text if self._shown else ""
 
     def opening(self) -> Json:
@@ -110,7 +111,7 @@ class _ToolUse(_Block):
         self._wrapped: bool | None = None  # None until the first character is known
 
     def feed(self, text: str) -> str:
-        self.pieces.append(text)
+        self.pieces.write(text)
         if self._wrapped is None:
             text = self.text
             begun = text.lstrip()

@@ -10,6 +10,7 @@ null are left out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from io import StringIO
 from typing import Any, ClassVar, assert_never
 
 import orjson
@@ -28,7 +29,7 @@ class Item:
     """`delta_event` names its delta events, "" where the kind has none, and `delta_head` is the encoded beginning of
     each up to the text.
 
-    While it is open, the stream appends to `pieces` what goes out of each delta: all of it, or what `reader` makes of
+    While it is open, the stream writes into `pieces` what goes out of each delta: all of it, or what `reader` makes of
     it. Log probabilities are appended to `logprobs`, where they are wanted at all."""
 
     prefix: ClassVar[str]
@@ -40,7 +41,7 @@ class Item:
         self.delta_event = ""
         self.delta_head = b""
         self.status = "in_progress"
-        self.pieces: list[str] = []
+        self.pieces = StringIO()
         self.reader: StringReader | None = None
         self.logprobs: list[Json] | None = None
 
@@ -51,7 +52,7 @@ class Item:
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return self.pieces.getvalue()
 
     def added(self) -> Json:
         raise AssertionError("every kind says what it is")
@@ -220,7 +221,7 @@ class CustomCallItem(CallItem):
         super().finish(complete)
         assert self.reader is not None
         rest = self.reader.finish() if complete else ""
-        self.pieces.append(rest)
+        self.pieces.write(rest)
         return rest
 
     def added(self) -> Json:

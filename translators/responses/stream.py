@@ -114,7 +114,7 @@ class ResponsesStream(BufferedStream):
 
     def _delta(self, item: Item, event: Delta) -> None:
         text = event.text if item.reader is None else item.reader.feed(event.text)
-        item.pieces.append(text)
+        item.pieces.write(text)
         if item.logprobs is not None:
             item.logprobs += event.logprobs or ()
         if text and self._delta_head:

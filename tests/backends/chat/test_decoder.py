@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dragoman.backends.chat.call_deltas import MAX_IDS
 from dragoman.backends.chat.decoder import ChatDecoder, read_usage
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
@@ -549,3 +550,54 @@ def test_every_text_delta_leaves_with_the_byte_that_completes_it() -> None:
         data = chunk(content=f"word {number}")
         assert machine.feed(data[:-1]) == []
         assert machine.feed(data[-1:])[-1] == Delta(f"word {number}")
+
+
+# --------------------------------------------------------------------------------------------------------------- bounds
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        chunk(content=[{"type": "text"}] * 2000),
+        chunk(content=[0] * 2000),
+        chunk(reasoning_details=[{}] * 2000),
+        chunk(tool_calls=[{}] * 2000),
+        chunk(tool_calls=[call("{}", name="f", index=None)] * 1024 + [call("{}", name="f", index=None)]),
+        frame({"choices": [{}] * 2000}),
+        frame({"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [{}] * 200_001}}]}),
+        frame({"choices": [{"delta": {"content": "a"}, "logprobs": {"content": [{"top_logprobs": [{}] * 200_000}]}}]}),
+        frame({"more": [[]] * 1_000_001}),
+        b"data: " + json.dumps({"more": ["\ud83d"] * 100_001}).encode() + b"\n\n",
+    ],
+)
+def test_an_event_of_very_many_values_is_a_failure(event: bytes) -> None:
+    with pytest.raises(GatewayError) as caught:
+        decoder(logprobs=20).feed(event)
+    assert caught.value.kind is Kind.BACKEND_FAILED
+
+
+def test_halves_of_characters_are_bounded_in_number() -> None:
+    reading = decoder()
+    for index in range(3000):
+        reading.feed(chunk(tool_calls=[call("\ud83d", index=index)]))
+        assert len(reading._halves.waiting) <= 1024
+        if reading._parts.begun:
+            break
+
+
+def test_new_ids_in_each_delta_are_bounded_in_number() -> None:
+    reading = decoder()
+    reading.feed(chunk(tool_calls=[call("{", name="f", id="a")]))
+    for number in range(MAX_IDS + 100):
+        reading.feed(chunk(tool_calls=[call('"', id=f"id{number}")]))
+    assert len(reading._calls._by_id) == MAX_IDS
+    assert not [event for event in reading.feed(chunk(tool_calls=[call("}")])) if not isinstance(event, Delta)]
+
+
+def test_an_endless_answer_is_a_failure_and_what_came_is_shown() -> None:
+    reading = ChatDecoder(REQUEST, classify, answer_bytes=10_000)
+    shown: list[Event] = []
+    with pytest.raises(GatewayError) as caught:
+        shown.extend(event for _ in range(1000) for event in reading.feed(chunk(content="a" * 68)))
+    assert caught.value.message == "The model's answer has more than the 10000 bytes that the gateway takes."
+    assert sum(len(event.text) for event in [*shown, *reading.abort()] if isinstance(event, Delta)) == 6800
