@@ -12,6 +12,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from dragoman.backends.base import Flow
+from dragoman.backends.connect_limit import ConnectLimit, Connector
 from dragoman.backends.json_body import JsonBody, abort, read_bounded
 from dragoman.backends.transport import BytesReader, NoAnswer, Unreachable
 from dragoman.backends.watch import Watch
@@ -64,7 +65,7 @@ class AiohttpTransport:
         headers: Mapping[str, str],
         *,
         tls: ssl.SSLContext | None,
-        connect: float,
+        connect: ConnectLimit,
         address: str | None = None,
     ) -> None:
         self._address = address
@@ -100,8 +101,8 @@ class AiohttpTransport:
     def _session(self, fresh: bool) -> aiohttp.ClientSession:
         if self._kept is None or self._fresh is None:
             # No limit on connections: admission limits the requests, and could not see a queue in here.
-            self._kept = self._opened(connector(self._tls, self._address, keepalive_timeout=15.0))
-            self._fresh = self._opened(connector(self._tls, self._address, force_close=True))
+            self._kept = self._opened(connector(self._connect, self._tls, self._address, keepalive_timeout=15.0))
+            self._fresh = self._opened(connector(self._connect, self._tls, self._address, force_close=True))
         return self._fresh if fresh else self._kept
 
     def _opened(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
@@ -109,16 +110,18 @@ class AiohttpTransport:
             connector=connector,
             headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=self._connect),
+            timeout=aiohttp.ClientTimeout(total=None),
             trace_configs=[_reuse_trace()],
             read_bufsize=READ_BUFFER,
         )
 
 
-def connector(tls: ssl.SSLContext | bool, address: str | None, **options: Any) -> aiohttp.TCPConnector:
+def connector(
+    limit: ConnectLimit, tls: ssl.SSLContext | bool, address: str | None, **options: Any
+) -> aiohttp.TCPConnector:
     """To whatever addresses a name has, or to the one that is given, with the name in TLS and in `Host`."""
     resolver = None if address is None else _OneAddress(address)
-    return aiohttp.TCPConnector(limit=0, ssl=tls, resolver=resolver, **options)
+    return Connector(limit, ssl=tls, resolver=resolver, **options)
 
 
 class _OneAddress(AbstractResolver):

@@ -39,6 +39,7 @@ from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
 from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields, by_words
 from dragoman.backends.chat.settings import Settings
+from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.enforce import enforce
 from dragoman.backends.http1.client import Http1Transport
 from dragoman.backends.max_tokens import room_left
@@ -88,6 +89,7 @@ class ChatCompletions:
         self._model = model
         self._timeouts = timeouts or Timeouts()
         self._answer_bytes = answer_bytes
+        self._connect = ConnectLimit(self._timeouts.connect)
         self._tls = tls
         self._address = address
         self._name = name or urlsplit(url).netloc.rpartition("@")[2]
@@ -112,20 +114,18 @@ class ChatCompletions:
 
     async def start(self) -> None:
         if self._transport is None:
-            connect = self._timeouts.connect
             self._transport = self._open("chat/completions")
             self._session = aiohttp.ClientSession(
-                connector=connector(self._tls or True, self._address, keepalive_timeout=15.0),
+                connector=connector(self._connect, self._tls or True, self._address, keepalive_timeout=15.0),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                timeout=aiohttp.ClientTimeout(total=None),
             )
             self._probe = Probe(self._session, self._base, self._settings, self._name)
 
     def _open(self, path: str) -> Transport:
         transport, url = TRANSPORTS[self._settings.http_client], f"{self._base}/{path}"
-        limit = self._timeouts.connect
-        return transport(url, self._headers, tls=self._tls, connect=limit, address=self._address)
+        return transport(url, self._headers, tls=self._tls, connect=self._connect, address=self._address)
 
     async def close(self) -> None:
         for each in (self._transport, self._session, *self._others.values()):

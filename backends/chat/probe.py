@@ -70,7 +70,6 @@ class Probe:
 
     def __init__(self, session: aiohttp.ClientSession, base: str, settings: Probing, name: str) -> None:
         self._session = session
-        self._connect = session.timeout.connect  # a limit of a request's own replaces all those of the session
         self._base = base
         self._root = re.sub(r"/v\d+$", "", base)
         self._settings = settings
@@ -110,7 +109,7 @@ class Probe:
     # -------------------------------------------------------------------------------------------------------- questions
 
     def _within(self, seconds: float) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(total=seconds, connect=self._connect)
+        return aiohttp.ClientTimeout(total=seconds)
 
     async def _get(self, url: str, seconds: float = USUAL) -> tuple[int, bytes]:
         async with self._session.get(url, timeout=self._within(seconds), allow_redirects=False) as response:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from yarl import URL
 
+from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.http1.connection import Connection
 from dragoman.backends.http1.pool import CannotConnect, ConnectionPool
 from dragoman.backends.transport import BytesReader, NoAnswer, Unreachable
@@ -52,7 +53,7 @@ class Http1Transport:
         headers: Mapping[str, str],
         *,
         tls: ssl.SSLContext | None,
-        connect: float,
+        connect: ConnectLimit,
         address: str | None = None,
     ) -> None:
         target = URL(url)

@@ -7,6 +7,7 @@ was used last is used again first, so that the others grow old and are closed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections import deque
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 
 import aiohappyeyeballs
 
+from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.http1.connection import Connection
 
 KEEPALIVE = 15.0  # seconds that an unused connection is kept
@@ -26,11 +28,11 @@ class CannotConnect(ConnectionError):
 
 
 class ConnectionPool:
-    """`connect`: seconds for name, connection and TLS together. With `tls`, the server is `host`. `address`: the one of
+    """`connect` limits name, connection and TLS together. With `tls`, the server is `host`. `address`: the one of
     its addresses that is connected to."""
 
     def __init__(
-        self, host: str, port: int, *, tls: ssl.SSLContext | None, connect: float, address: str | None = None
+        self, host: str, port: int, *, tls: ssl.SSLContext | None, connect: ConnectLimit, address: str | None = None
     ) -> None:
         self._host = host
         self._address = address or host
@@ -52,11 +54,11 @@ class ConnectionPool:
             if connection.usable:
                 return connection
         try:
-            async with asyncio.timeout(self._connect):
+            async with self._connect.attempt():
                 connection = await self._open()
         except (OSError, UnicodeError) as error:  # also TimeoutError, ssl.SSLError, and a name that cannot be one
             self._resolved_until = 0.0
-            raise CannotConnect(_words(error, self._connect)) from None
+            raise CannotConnect(_words(error, self._connect.seconds)) from None
         self._all.add(connection)
         connection.on_closed = self._all.discard
         return connection
@@ -85,7 +87,9 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         async with self._resolving:
             if loop.time() >= self._resolved_until:
-                self._addresses = await loop.getaddrinfo(self._address, self._port, type=socket.SOCK_STREAM)
+                self._addresses = _numeric(self._address, self._port) or await loop.getaddrinfo(
+                    self._address, self._port, type=socket.SOCK_STREAM
+                )
                 self._resolved_until = loop.time() + RESOLVED
         connected = await aiohappyeyeballs.start_connection(
             self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1, loop=loop
@@ -105,6 +109,16 @@ class ConnectionPool:
             self._idle.popleft()[1].abort()
         if self._idle:
             self._sweep_at(self._idle[0][0])
+
+
+def _numeric(host: str, port: int) -> Sequence[aiohappyeyeballs.types.AddrInfoType]:
+    """The address that `host` is, without a question to anybody and so without a thread; none where it is a name."""
+    kinds = ((socket.AF_INET, (host, port)), (socket.AF_INET6, (host, port, 0, 0)))
+    for family, address in kinds:
+        with contextlib.suppress(OSError):
+            socket.inet_pton(family, host)
+            return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address)]
+    return ()
 
 
 def _words(error: OSError | UnicodeError, limit: float) -> str:

@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from types import ModuleType
 from typing import Any
 
+from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.refusal import cut, for_log
 from dragoman.backends.trace_headers import OUTGOING
 from dragoman.backends.triton.client import (
@@ -85,7 +86,7 @@ class GrpcClient:
     def __init__(self, target: str, *, connect: float, api_key: str | None = None) -> None:
         self._target = target
         self._key = (("authorization", f"Bearer {api_key.strip()}"),) if api_key and api_key.strip() else ()
-        self._connect = connect
+        self._connect = ConnectLimit(connect)
         self._grpc = _import("grpc")
         self._pb: Any = _import("tritonclient.grpc.service_pb2")
         self._stubs: Any = _import("tritonclient.grpc.service_pb2_grpc")
@@ -141,10 +142,10 @@ class GrpcClient:
         state = self._channel.get_state(try_to_connect=True)
         attempted = False
         try:
-            async with asyncio.timeout(self._connect):
+            async with self._connect.attempt():
                 while state is not states.READY:
                     if state is states.TRANSIENT_FAILURE and attempted:
-                        raise TimeoutError
+                        raise unreachable()
                     attempted = attempted or state is states.CONNECTING
                     await self._channel.wait_for_state_change(state)
                     state = self._channel.get_state(try_to_connect=True)

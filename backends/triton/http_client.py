@@ -18,6 +18,7 @@ import aiohttp
 import orjson
 
 from dragoman.backends.chat.encode import dumps
+from dragoman.backends.connect_limit import ConnectLimit, Connector
 from dragoman.backends.json_body import JsonBody, abort, read_bounded
 from dragoman.backends.refusal import MAX_BODY, for_log
 from dragoman.backends.refusal import read as read_error
@@ -61,16 +62,16 @@ class HttpClient:
         self._headers = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
         if api_key and api_key.strip():
             self._headers["Authorization"] = f"Bearer {api_key.strip()}"
-        self._connect = connect
+        self._connect = ConnectLimit(connect)
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, force_close=True),
+                connector=Connector(self._connect, force_close=True),
                 headers=self._headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=aiohttp.ClientTimeout(total=None, connect=self._connect),
+                timeout=aiohttp.ClientTimeout(total=None),
             )
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 from yarl import URL
 
 from dragoman.backends.chat.aiohttp_transport import AiohttpTransport
+from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.http1.client import Http1Transport
 from dragoman.backends.transport import NoAnswer, Unreachable
 from tests.backends.http1.raw_server import OK, RawServer, headers
@@ -25,7 +26,7 @@ OWN = {"Accept-Encoding": "identity", "User-Agent": "dragoman"}
 async def client(
     kind: Kind, url: str, own: dict[str, str] | None = None
 ) -> AsyncIterator[Http1Transport | AiohttpTransport]:
-    transport = kind(url, OWN if own is None else own, tls=None, connect=LIMIT)
+    transport = kind(url, OWN if own is None else own, tls=None, connect=ConnectLimit(LIMIT))
     try:
         yield transport
     finally:
@@ -100,9 +101,10 @@ async def test_who_is_asked_for(url: str, host: str, asked: tuple[str, int], mon
     async with client(Http1Transport, url) as transport:
         assert isinstance(transport, Http1Transport)
         assert f"\r\nHost: {host}\r\n".encode() in transport._head
-        with pytest.raises(Unreachable, match="nobody"):
-            await transport.post(b"", {}, fresh=False)
-    assert names.asked == [asked]
+        assert (transport._pool._host, transport._pool._port) == asked
+        with pytest.raises(Unreachable):
+            await transport.post(b"{}", {}, fresh=False)
+        assert names.asked == ([] if ":" in asked[0] else [asked])
     assert URL(url).host_port_subcomponent == host
 
 
@@ -117,7 +119,7 @@ async def test_a_header_cannot_hold_another_one(kind: Kind, value: str) -> None:
 
 def test_a_key_of_the_settings_cannot_hold_another_header() -> None:
     with pytest.raises(ValueError, match="line break"):
-        Http1Transport("http://a/v1", {"Authorization": "Bearer a\r\nb: c"}, tls=None, connect=1)
+        Http1Transport("http://a/v1", {"Authorization": "Bearer a\r\nb: c"}, tls=None, connect=ConnectLimit(1))
 
 
 # ----------------------------------------------------------------------------------------------------------- the reply

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.http1 import pool as pool_module
 from dragoman.backends.http1.connection import Connection
 from dragoman.backends.http1.pool import CannotConnect, ConnectionPool
@@ -27,7 +28,7 @@ REQUEST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
 async def pool_to(
     port: int, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, connect: float = LIMIT
 ) -> AsyncIterator[ConnectionPool]:
-    pool = ConnectionPool(host, port, tls=tls, connect=connect)
+    pool = ConnectionPool(host, port, tls=tls, connect=ConnectLimit(connect))
     try:
         yield pool
     finally:
@@ -205,6 +206,17 @@ async def test_a_name_without_an_address(error: Exception, monkeypatch: pytest.M
         Names(monkeypatch, error=error)
         with pytest.raises(CannotConnect, match=r"not known|too long|OSError"):
             await pool.take()
+
+
+@pytest.mark.parametrize(("host", "family"), [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)])
+async def test_an_address_is_no_name_that_is_asked_for(
+    host: str, family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_to(port := refusing(), host) as pool:
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", None)
+        with pytest.raises(CannotConnect):
+            await pool.take()
+        assert [(each[0], each[4][:2]) for each in pool._addresses] == [(family, (host, port))]
 
 
 async def test_whoever_gives_up_while_connecting_leaves_nothing() -> None:
