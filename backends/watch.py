@@ -2,7 +2,7 @@
 
 `asyncio.timeout` may be rescheduled, but each time that cancels one timer and makes another; a reader's deadline moves
 with every token. Here one timer looks at the deadline when the old one would have passed and goes back to sleep; a
-driver calls `follow` when the deadline came nearer.
+driver calls `follow` after each read, in case the deadline came nearer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from types import TracebackType
 
-from dragoman.backends.base import nothing
+from dragoman.backends.base import WAIT, Flow, nothing
 from dragoman.backends.reader import Reader
 
 LONGEST_SLEEP = 3600.0  # seconds that the timer sleeps while there is no deadline
@@ -19,23 +19,22 @@ LONGEST_SLEEP = 3600.0  # seconds that the timer sleeps while there is no deadli
 
 class Watch:
     """`async with Watch(reader) as watch:` raises TimeoutError in the block when the reader's deadline has passed, or
-    when it is over before the driver knows. `due`: when the timer looks next. `on_writable` is called when the sink can
-    take more."""
+    when it is over before the driver knows. `on_writable` is called when the sink can take more."""
 
-    __slots__ = ("_loop", "_reader", "_scope", "_timer", "due", "on_writable")
+    __slots__ = ("_due", "_loop", "_reader", "_scope", "_timer", "on_writable")
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._loop = asyncio.get_running_loop()
         self._scope = asyncio.timeout(None)
         self.on_writable: Callable[[], object] = nothing
-        self.due = 0.0
+        self._due = 0.0
 
     async def __aenter__(self) -> Watch:
         await self._scope.__aenter__()
         self._reader.on_change = self._change
-        self.due = self._reader.deadline
-        self._timer = self._loop.call_at(self.due, self._look)
+        self._due = self._reader.deadline
+        self._timer = self._loop.call_at(self._due, self._look)
         if self._reader.over:  # the receiver left before there was anything to end
             self._change()
         return self
@@ -48,10 +47,17 @@ class Watch:
         await self._scope.__aexit__(kind, error, trace)
 
     def follow(self) -> None:
-        """The deadline came nearer."""
-        self._timer.cancel()
-        self.due = self._reader.deadline
-        self._timer = self._loop.call_at(self.due, self._look)
+        """Looks earlier, if the deadline came nearer."""
+        if self._reader.deadline < self._due:
+            self._timer.cancel()
+            self._due = self._reader.deadline
+            self._timer = self._loop.call_at(self._due, self._look)
+
+    async def after(self, flow: Flow) -> None:
+        """After a read: returns when the sink can take more."""
+        if flow is WAIT:
+            await self.writable()
+        self.follow()
 
     async def writable(self) -> None:
         """Returns when the sink can take more, without a limit in time: whose sink it is looks after that."""
@@ -70,8 +76,8 @@ class Watch:
         if now >= self._reader.deadline:
             self._end(now)
         else:
-            self.due = min(self._reader.deadline, now + LONGEST_SLEEP)
-            self._timer = self._loop.call_at(self.due, self._look)
+            self._due = min(self._reader.deadline, now + LONGEST_SLEEP)
+            self._timer = self._loop.call_at(self._due, self._look)
 
     def _end(self, now: float) -> None:
         """Once: a block that is ending already may take a turn of the loop for it."""

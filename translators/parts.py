@@ -62,7 +62,7 @@ class Parts:
         self._notes: list[Note] = []
         self._more: Counter[tuple[NoteKind, str]] = Counter()  # what `MAX_NOTES` leaves no room for, by kind and name
         self._limit = self._left = limit
-        self._parts = self._calls = 0
+        self._parts = self._calls = self._come = 0
         self._events: list[Event] = []
         self._seed = seed
         self._taken = set(taken)  # call ids that the conversation already has
@@ -185,6 +185,12 @@ class Parts:
 
     # ----------------------------------------------------------------------------------------------------------- bounds
 
+    def came(self, markup: str) -> None:
+        """Text that is read for calls, which may hold it for long before it becomes parts."""
+        self._come += PIECE + len(markup)
+        if self._come > self._limit:
+            self._exceeded(f"{self._limit:.0f} bytes")
+
     def _spend(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         self._left -= PIECE + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
         if logprobs:
@@ -200,7 +206,8 @@ class Parts:
             self._exceeded(f"{MAX_PARTS} parts")
 
     def _exceeded(self, bound: str) -> None:
-        self._left, self._parts, self._calls = math.inf, 0, 0
+        self._limit = self._left = math.inf
+        self._parts = self._calls = 0
         self.note("answer", "too_large")
         message = f"The model's answer has more than the {bound} that the gateway takes."
         error = GatewayError(Kind.BACKEND_FAILED, message, source="backend")

@@ -40,10 +40,7 @@ class AiohttpReply:
                 flow = reader.received(data)
                 if flow is Flow.ENOUGH:
                     return
-                if flow is Flow.WAIT:
-                    await watch.writable()
-                if reader.deadline < watch.due:
-                    watch.follow()
+                await watch.after(flow)
         except aiohttp.ClientError as error:
             raise ConnectionResetError(str(error)) from None
         reader.ended()

@@ -31,6 +31,7 @@ from dragoman.backends.transport import BytesReader
 from dragoman.backends.watch import Watch
 
 MAX_HEAD = 64 * 1024  # bytes of a response's head, and of what else is no body
+FIELD = 32  # bytes that a field costs beside its name and its value
 MAX_HELD = 256 * 1024  # bytes of a body that nobody reads yet
 PIECE = 32 * 1024  # bytes handed on in one turn of the loop; some 150 tokens
 
@@ -237,8 +238,7 @@ class Connection(asyncio.Protocol):
                 flow = reader.received(data)
                 if flow is not MORE or self._bodies or self._inflater is not None:
                     self._after(flow)
-                if reader.deadline < watch.due:
-                    watch.follow()
+                watch.follow()
             if self._drained:
                 if self._stage is ENDED:
                     self._end()
@@ -302,7 +302,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._stage is not HEAD:  # a trailer
             return
-        self._head += len(name) + len(value)
+        self._head += len(name) + len(value) + FIELD
         if self._head > MAX_HEAD:
             raise ValueError("the head is too long")
         self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 
 INFLATED = 256 * 1024  # bytes of a piece
+GIVEN = 16 * 1024  # bytes that zlib is given at once: it copies what it leaves, and a member may be twenty
 
 
 class Inflater:
@@ -28,16 +29,18 @@ class Inflater:
     def piece(self, data: bytes) -> bytes:
         """The next piece of what was given until now; empty where more has to come."""
         data = self._rest + data
-        while data or self.more:
+        at, piece = 0, b""
+        while not piece and (at < len(data) or self.more):
+            given = data[at : at + GIVEN]
             if self._member is None or self._member.eof:
-                self._member = zlib.decompressobj(self._window(data))
-            piece = self._member.decompress(data, INFLATED)
-            self._rest = data = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                self._member = zlib.decompressobj(self._window(given))
+            piece = self._member.decompress(given, INFLATED)
+            left = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+            at += len(given) - len(left)
             # what fills a piece may leave something in zlib, without any input left for it
-            self.more = bool(data) or (len(piece) == INFLATED and not self._member.eof)
-            if piece:
-                return piece
-        return b""
+            self.more = at < len(data) or (len(piece) == INFLATED and not self._member.eof)
+        self._rest = data[at:]
+        return piece
 
     def _window(self, data: bytes) -> int:
         if self._encoding in ("gzip", "x-gzip"):

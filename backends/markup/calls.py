@@ -19,6 +19,7 @@ from dragoman.translators.parts import Parts
 
 HELD_LIMIT = 262_144  # characters of a call that may wait for its name
 THOUGHT_LIMIT = 1_024  # the same within a thought, which may only speak of calls
+MEND_LIMIT = 1_048_576  # characters of arguments that are looked through for what is missing at their end
 
 
 class NotACall(Exception):
@@ -54,7 +55,7 @@ class Calls:
 
     def mend(self) -> None:
         """Writes the brackets that the model forgot at the end of the open call, where that makes JSON of it."""
-        if self._open is None or self._open.whole:
+        if self._open is None or self._open.whole or self._open.size > MEND_LIMIT:
             return
         self.extend(closing(self._open.arguments))
 
@@ -165,3 +166,12 @@ class CallReader:
         if end > self.text.at:
             self.calls.extend(self.text.take(end))
         return self._json.complete or self._json.broken
+
+    def stream_arguments(self) -> bool:
+        """The same for arguments, which are mended where they are broken."""
+        if not self.stream_object():
+            return False
+        if self._json.broken:
+            self.calls.note("malformed_call")
+            self.calls.mend()
+        return True

@@ -115,12 +115,7 @@ class Messages(Markup):
         return self._arguments
 
     def _arguments(self) -> Step | Signal:
-        if not self._call.stream_object():
-            return MORE
-        if self._call.broken_json:
-            self._calls.note("malformed_call")
-            self._calls.mend()
-        return self._call_ends()
+        return self._call_ends() if self._call.stream_arguments() else MORE
 
     def _call_ends(self) -> Step:
         self._call.end_call()

@@ -20,6 +20,8 @@ from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
 
 RESCAN_LIMIT = 4_096  # of what was no call, that are searched for further markers
+RESCANS = 262_144  # the same of all calls of an answer that were none
+SLICE = 4_096  # that are read at once: what turns out to be no call may have as much after it
 TAG_BLANKS = 8  # characters of white space that are held back because a tag may follow them
 
 
@@ -40,6 +42,7 @@ class Markup:
         self._begins = family.bare is not None  # only blanks, thoughts or calls have come
         self._lead = False  # newlines that follow a tag are skipped
         self._closer = ""
+        self._rescans = RESCANS
         self._step: Step = self._outside
         thinking, frames = family.thinking, (*family.frames, *family.answer_frames)
         openers = (*family.openers, *(family.headers.openers if family.headers is not None else ()))
@@ -52,8 +55,10 @@ class Markup:
                 break
 
     def feed(self, text: str) -> None:
-        self._text.feed(text)
-        self._run()
+        self._parts.came(text)
+        for at in range(0, len(text), SLICE):
+            self._text.feed(text[at : at + SLICE])
+            self._run()
 
     def finish(self, *, cut: bool = False) -> None:
         """Nothing more comes. `cut`: the model had not finished, so what is open stays broken off; otherwise the
@@ -263,9 +268,12 @@ class Markup:
         self._begins = False
         if first:
             emit(first)
-        if len(rest) > RESCAN_LIMIT and not thought:
-            emit(rest)
-            rest = ""
+        self._rescans -= len(rest)
+        if (len(rest) > RESCAN_LIMIT and not thought) or self._rescans < 0:
+            end = rest.find(self._closer) if thought else -1
+            unread, rest = (rest, "") if end < 0 else (rest[:end], rest[end:])
+            if unread:
+                emit(unread)
         self._text.give_back(rest)
         self._calls.in_thought = self._calls.bare = False
         return self._thinking if thought else self._outside

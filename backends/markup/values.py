@@ -17,6 +17,7 @@ from typing import Any
 Types = frozenset[str] | None  # None: nothing is said about it
 
 LITERAL_LIMIT = 10_000  # characters of a value that are tried as a Python literal
+VALUE_LIMIT = 1_048_576  # characters of a value that are looked through for objects and lists in another notation
 WORD_LIMIT = 64  # characters of a number
 REFERENCE_LIMIT = 16  # steps of one `$ref` to the next
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
 from dragoman.backends.markup import Markup
@@ -20,6 +21,9 @@ from dragoman.backends.triton.profiles import Profile, PromptRequest
 from dragoman.backends.usage import count, measured
 from dragoman.translators.ir import Event, Note, StopReason, Usage
 from dragoman.translators.parts import Parts
+
+COUNTED = 65_536  # characters that are counted at once
+MORE_IDS = 1_024  # than the answer may have: what comes beyond is not decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class AnswerDecoder:
         self._stops = Stops(
             sampling.stop or (), () if profile.by_ids else format.ends, bool(sampling.include_stop_str_in_output)
         )
-        self._raw: list[str] = []
+        self._raw = StringIO()  # text that is not counted yet
+        self._counted = 0  # tokens of the text before it
         self._responses = 0
         self._input: int | None = None
         self._output: int | None = 0  # as far as the server counts; None once it has counted nonsense
@@ -92,14 +97,17 @@ class AnswerDecoder:
             more = count(counted[0])  # of this response alone
             self._output = None if more is None or self._output is None else self._output + more
         if self._profile.by_ids:
-            text = self._ids.feed(_sequence(outputs))
+            ids = _sequence(outputs)
+            if len(ids) > self._ids.room + self._ask.max_tokens + MORE_IDS:
+                raise failed("The model server sent more tokens than it was asked for.")
+            text = self._ids.feed(ids)
             ended = self._ids.ended
         else:
             texts = outputs.get("text_output")
             text = self._text.feed(str(texts[0])) if texts else ""
             ended = False
         if text:
-            self._raw.append(text)
+            self._keep(text)
             self._show(self._stops.feed(text))
         self._end_reason(outputs)
         if self._stops.done or ended:
@@ -115,6 +123,13 @@ class AnswerDecoder:
             raise timed_out()
         if reason == "cancelled":
             raise failed("The model server cancelled the answer.")
+
+    def _keep(self, text: str) -> None:
+        """For the tokens that the server does not count; a very long text is counted in pieces, as it comes."""
+        self._raw.write(text)
+        if not self._profile.by_ids and self._raw.tell() > COUNTED:
+            self._counted += self._format.count(self._raw.getvalue())
+            self._raw = StringIO()
 
     def _show(self, text: str) -> None:
         if text:
@@ -132,7 +147,7 @@ class AnswerDecoder:
             raise broken_off()
         held = (self._ids if self._profile.by_ids else self._text).finish()
         if held:
-            self._raw.append(held)
+            self._keep(held)
             self._show(self._stops.feed(held))
         self._finish()
         return self._parts.take()
@@ -178,7 +193,9 @@ class AnswerDecoder:
     def usage(self) -> Usage | None:
         output = self._output
         if not output:
-            output = self._ids.count if self._profile.by_ids else self._format.count("".join(self._raw))
+            output = (
+                self._ids.count if self._profile.by_ids else self._counted + self._format.count(self._raw.getvalue())
+            )
         return measured(len(self._ask.ids) if self._input is None else self._input, output)
 
 

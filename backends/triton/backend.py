@@ -249,10 +249,7 @@ class Triton:
                     flow = reader.received(batch)
                     if flow is Flow.ENOUGH:
                         break
-                    if flow is Flow.WAIT:
-                        await watch.writable()
-                    if reader.deadline < watch.due:
-                        watch.follow()
+                    await watch.after(flow)
                 else:
                     reader.ended()
         except TimeoutError:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 Outputs = Mapping[str, list[Any]]  # BYTES as str; other types as numbers and booleans
 Config = Mapping[str, Any]  # the model's configuration as JSON
 
-MAX_MESSAGE = 64 * 1024 * 1024  # bytes of one response
+MAX_MESSAGE = 16 * 1024 * 1024  # bytes of one response
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from dragoman.backends.triton.client import (
 )
 from dragoman.backends.triton.errors import broken_off, classify, failed, unreachable
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.json_text import is_bulky
 from dragoman.translators.sse import EventReader
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ _CODES = {
     501: "UNIMPLEMENTED",
     503: "UNAVAILABLE",
 }
+MAX_VALUES = 1_000_000  # of one event: one for each token of a prompt that comes back
 _LIMIT = aiohttp.ClientTimeout(total=QUESTION)
 _LOADING = aiohttp.ClientTimeout(total=LOADING)
 _NOT_TENSORS = frozenset(
@@ -212,7 +214,7 @@ def _body(call: InferRequest) -> dict[str, Any]:
 
 def _loads(payload: bytes) -> dict[str, Any]:
     try:
-        event = orjson.loads(payload)
+        event = None if is_bulky(payload, MAX_VALUES) else orjson.loads(payload)
     except orjson.JSONDecodeError:
         event = None
     if not isinstance(event, dict):

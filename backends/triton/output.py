@@ -33,6 +33,11 @@ class Ids:
         self._ends = frozenset(ends)
         self._prompt = list(prompt)
 
+    @property
+    def room(self) -> int:
+        """How many ids may come beside the answer's own that are still to come; negative with those that came."""
+        return len(self._prompt) - self.count
+
     def feed(self, ids: Sequence[int]) -> str:
         if self._prompt:
             if list(ids[: len(self._prompt)]) == self._prompt:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from dragoman.backends.base import nothing
+from dragoman.backends.base import Flow, nothing
 from dragoman.backends.reader import Reader, Timeouts
 from dragoman.backends.watch import Watch
 from dragoman.translators.ir import Event, Note
@@ -69,6 +69,29 @@ async def test_a_deadline_that_came_nearer_counts_once_it_is_followed() -> None:
     with pytest.raises(TimeoutError):
         await wait()
     assert now() - begun < LIMIT
+
+
+async def test_a_deadline_that_did_not_come_nearer_costs_no_timer() -> None:
+    reader = reading(60)
+    async with Watch(reader) as watch:
+        timer = watch._timer
+        reader.deadline += 10
+        await watch.after(Flow.MORE)
+        assert watch._timer is timer
+        reader.deadline = now() + 30
+        await watch.after(Flow.MORE)
+        assert watch._timer is not timer
+
+
+async def test_after_a_read_it_waits_where_the_sink_is_full() -> None:
+    reader = reading(60)
+    async with Watch(reader) as watch:
+        reader.deadline = float("inf")
+        waiting = asyncio.create_task(watch.after(Flow.WAIT))
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+        reader.writable()
+        await waiting
 
 
 async def test_it_waits_without_a_limit_until_the_sink_can_take_more() -> None:

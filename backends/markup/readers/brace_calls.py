@@ -14,7 +14,7 @@ from typing import Any
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
-from dragoman.backends.markup.values import as_json, types_of_parameter
+from dragoman.backends.markup.values import VALUE_LIMIT, as_json, types_of_parameter
 
 DEPTH_LIMIT = 64
 _NAME = re.compile(r"\s*([\w.:/-]+?)\s*")
@@ -147,7 +147,7 @@ class _BraceReader(CallReader):
         written = "".join(self._pieces)
         schema = self.calls.schema(self._tool)
         declared = self._key in properties_of(schema)
-        if written[:1] in ("{", "["):
+        if written[:1] in ("{", "[") and len(written) <= VALUE_LIMIT:
             value = _Nested(written, self._form.quote).read()
             self.calls.extend(json.dumps(value, ensure_ascii=False))
         else:

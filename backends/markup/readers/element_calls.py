@@ -15,7 +15,7 @@ from typing import Any
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import MORE, Markers, Signal, Step, Text, markers_of
-from dragoman.backends.markup.values import as_json, types_of, types_of_parameter
+from dragoman.backends.markup.values import VALUE_LIMIT, as_json, types_of, types_of_parameter
 
 DEPTH_LIMIT = 64
 _CALL_TAG = re.compile(r"""\s*name=["']?([^"'>]+?)["']?\s*>""")
@@ -151,8 +151,12 @@ class _ElementReader(CallReader):
 
     def _nested_ends(self) -> Step | Signal:
         tool = self.calls.schema(self._tool) or {}
-        tree = _tree("".join(self._pieces), self._form.prefix)
-        self.calls.extend(_as_json(tree, properties_of(tool).get(self._key), tool))
+        written = "".join(self._pieces)
+        if len(written) > VALUE_LIMIT:
+            self.calls.extend(json.dumps(written, ensure_ascii=False))
+        else:
+            tree = _tree(written, self._form.prefix)
+            self.calls.extend(_as_json(tree, properties_of(tool).get(self._key), tool))
         return self._elements
 
 

@@ -126,11 +126,8 @@ class _HeadedReader(CallReader):
         return self._arguments_begin
 
     def _arguments(self) -> Step | Signal:
-        if not self.stream_object():
+        if not self.stream_arguments():
             return MORE
-        if self._json.broken:
-            self.calls.note("malformed_call")
-            self.calls.mend()
         self.end_call()
         return self.section
 

@@ -149,11 +149,9 @@ class _JsonReader(CallReader):
         return self._scalar
 
     def _arguments(self) -> Step | Signal:
-        if not self.stream_object():
+        if not self.stream_arguments():
             return MORE
-        if self._json.broken:
-            self.calls.note("malformed_call")
-            self.calls.mend()
+        if self.broken_json:
             self.end_call()
             return self._after_object
         self._whole = True

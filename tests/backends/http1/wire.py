@@ -81,7 +81,6 @@ class Clock:
     """The watch over a reader, which never ends anything."""
 
     def __init__(self) -> None:
-        self.due = math.inf
         self.followed = 0
         self.on_writable = nothing
 
