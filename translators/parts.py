@@ -45,7 +45,7 @@ from dragoman.translators.ir import (
 )
 from dragoman.translators.json_text import is_object
 
-ANSWER_BYTES = 16 * 1024 * 1024  # of an answer, unless the configuration says otherwise
+ANSWER_BYTES = 8 * 1024 * 1024  # of an answer, unless the configuration says otherwise
 PIECE = 32  # bytes that a piece costs beside its text
 LOGPROB = 64  # bytes that a token's log probability costs
 MAX_CALLS = 1024

@@ -18,6 +18,8 @@ from aiohttp.http_writer import StreamWriter
 
 T = TypeVar("T")
 
+LARGE = 256 * 1024  # bytes that are not copied once more to leave in one piece
+
 SSE_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-transform",
@@ -99,6 +101,10 @@ class EventStream(ConnectionDelivery):
         self._writer: StreamWriter | None = None
 
     def write(self, frames: Sequence[bytes]) -> None:
+        if len(frames) > 1 and sum(map(len, frames)) > LARGE:
+            for frame in frames:
+                self.write((frame,))
+            return
         data = frames[0] if len(frames) == 1 else b"".join(frames)
         if self.gone or not data:  # an empty chunk would be the last one
             return
@@ -109,10 +115,17 @@ class EventStream(ConnectionDelivery):
         if transport is None or transport.is_closing():
             self.gone = True
             return
-        if writer.chunked:  # not for HTTP/1.0
+        if not writer.chunked:  # HTTP/1.0
+            writer.output_size += len(data)
+            transport.write(data)
+        elif len(data) > LARGE:
+            chunk = (b"%x\r\n" % len(data), data, b"\r\n")
+            writer.output_size += sum(map(len, chunk))
+            transport.writelines(chunk)
+        else:
             data = b"%x\r\n%b\r\n" % (len(data), data)
-        writer.output_size += len(data)
-        transport.write(data)
+            writer.output_size += len(data)
+            transport.write(data)
 
     async def end(self) -> None:
         try:

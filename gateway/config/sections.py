@@ -279,7 +279,7 @@ class Limits(Section):
     )
     tools: Annotated[int, Field(ge=0)] = Field(1024, description="Tools in one request.")
     answer_bytes: Bytes = Field(
-        16 * 1024 * 1024,
+        8 * 1024 * 1024,
         description="Size of a model's answer: its text, and 32 bytes for each piece in which it comes. One that is "
         "larger, or has more than 1024 tool calls, fails, and the model server is stopped.",
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import deque
 from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dragoman.translators.json_text import Balance, StringReader, blocks, is_object, without_lone_surrogates
+from dragoman.translators.json_text import HEAD, Balance, StringReader, blocks, is_object, without_lone_surrogates
 from dragoman.translators.steps import at_once
+from tests.counting_work import assert_linear
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 999) | st.text(max_size=8),
@@ -223,6 +225,40 @@ def test_nothing_is_held_that_is_certain(text: str) -> None:
     reader = StringReader()
     reader.feed('{"input": "')
     assert [reader.feed(character) for character in plain] == list(plain)
+
+
+HOSTILE = [
+    '{"',
+    "{",
+    " ",
+    '{ "input"',
+    '{"input" ',
+    '{"input": ',
+    '{"input": "',
+    '{"odd": "',
+    '"',
+    "x",
+    "[",
+    '{"input": "\\ud83d',
+]
+
+
+@pytest.mark.parametrize("more", ["x", " ", "\\", "\\u", "\\ud83d", "{", "[]"])
+@pytest.mark.parametrize("begin", HOSTILE)
+def test_what_is_looked_at_again_is_bounded(begin: str, more: str) -> None:
+    reader, balance = StringReader(), Balance()
+    for piece in (begin, *[more] * 3000):
+        reader.feed(piece)
+        balance.feed(piece)
+        assert len(reader._buffer) <= HEAD + len(more)
+    assert_linear(lambda length: deque(map(StringReader().feed, [begin, *[more] * length]), maxlen=0), 500)
+
+
+def test_a_head_of_blanks_is_decided_at_the_end() -> None:
+    for text in ('{"input": "x"}', '{"odd": "x"}', "x", '"x"', "[7]"):
+        for blanks in (HEAD - 10, HEAD - 1, HEAD, 2 * HEAD):
+            padded = " " * blanks + text
+            assert read([padded]) == read(list(padded)) == (padded if text in ("x", "[7]") else "x")
 
 
 # ------------------------------------------------------------------------------------------------------ lone surrogates

@@ -304,9 +304,9 @@ async def test_cancelled_while_the_receiver_is_slow() -> None:
 
 async def test_a_slow_receiver_holds_the_server_back_and_no_limit_runs_meanwhile() -> None:
     piece = "x" * 64 * 1024
-    many = [sse(chunk({"content": piece}), done=False)] * 200
+    many = [sse(chunk({"content": piece}), done=False)] * 400
     script = Script([*many, sse(chunk({}, "stop"), chunk(None, usage=usage()))])
-    async with serving(script, timeouts=Timeouts(first=0.4, between=0.4)) as (server, backend):
+    async with serving(script, timeouts=Timeouts(first=0.4, between=0.4), answer_bytes=1 << 30) as (server, backend):
         sink = Recorder()
         sink.held = True
         task = asyncio.create_task(answered(backend, ask(), sink))
@@ -315,10 +315,10 @@ async def test_a_slow_receiver_holds_the_server_back_and_no_limit_runs_meanwhile
         assert not task.done()
         sent, fed = server.chats[0].sent, len(sink.text)
         assert fed < 2**20
-        assert sent < 200 * 64 * 1024, "the server could send everything: nothing held it back"
+        assert sent < 400 * 64 * 1024, "the server could send everything: nothing held it back"
         sink.release()
         await asyncio.wait_for(task, LIMIT)
-        assert len(sink.text) == 200 * 64 * 1024
+        assert len(sink.text) == 400 * 64 * 1024
         assert sink.finished.usage == Usage(11, 7)
 
 

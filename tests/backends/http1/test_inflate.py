@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.backends.http1.inflate import INFLATED, Inflater
+from dragoman.backends.http1.inflate import GIVEN, INFLATED, Inflater
 
 
 def without_head(body: bytes) -> bytes:
@@ -55,6 +56,31 @@ def test_no_piece_is_larger_than_the_limit(encoding: str, pack: Callable[[bytes]
     assert b"".join(pieces) == b"x" * size
     assert max(map(len, pieces)) <= INFLATED
     assert inflater.whole
+
+
+def test_very_many_members_are_copied_once_each_and_not_all_that_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+
+    class Member:
+        """zlib's, noting how much it is given."""
+
+        def __init__(self, window: int) -> None:
+            self._member = make(window)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._member, name)
+
+        def decompress(self, data: bytes, most: int) -> bytes:
+            given.append(len(data))
+            return self._member.decompress(data, most)
+
+    make = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", Member)
+    empty = gzip.compress(b"")
+    inflater = Inflater("gzip")
+    assert read(inflater, empty * 10_000 + gzip.compress(b"x")) == [b"x"]
+    assert inflater.whole
+    assert max(given) <= GIVEN
 
 
 def test_a_body_that_is_cut_off_is_not_whole() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
 import pytest
@@ -12,7 +12,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_writer import StreamWriter
 
 from dragoman.backends.base import Flow, Sink
-from dragoman.gateway.calls.delivery import EventStream, at_once
+from dragoman.gateway.calls.delivery import LARGE, EventStream, at_once
 from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
 from tests.gateway_fakes import FakeBackend, Running, post_bytes, running
 from tests.recording import feed
@@ -77,6 +77,9 @@ class Transport:
     def write(self, data: bytes) -> None:
         self.writes.append(data)
 
+    def writelines(self, pieces: Sequence[bytes]) -> None:
+        self.writes.extend(pieces)
+
     def is_closing(self) -> bool:
         return self.closing
 
@@ -104,6 +107,17 @@ async def test_the_frames_of_one_write_are_one_chunk_or_none_at_all(chunked: boo
     assert client.transport.writes == [sent, sent]
     assert client.writer.output_size == 100 + 2 * len(sent)
     assert not client.stream.gone
+
+
+async def test_large_frames_are_not_joined() -> None:
+    client = Client(chunked=True)
+    assert client.transport is not None
+    frames = [b"a" * LARGE, b"b", b"c" * (LARGE + 1)]
+    client.stream.write(frames)
+    assert client.transport.writes[-2] is frames[-1]
+    expected = b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames)
+    assert b"".join(client.transport.writes) == expected
+    assert client.writer.output_size == 100 + len(expected)
 
 
 @pytest.mark.parametrize("lost", [True, False])

@@ -208,7 +208,7 @@ async def test_a_client_that_leaves_ends_its_call(orderly: bool) -> None:
 
 async def test_a_client_that_does_not_read_holds_the_server_back() -> None:
     long = Script(text_stream(*["x" * 20_000] * 3000))
-    async with talking(long) as (talk, it):
+    async with talking(long, limits={"answer_bytes": 1 << 30}) as (talk, it):
         await talk.say(input="1")
         await it.server.until(lambda: bool(it.server.chats))
         await asyncio.sleep(0.3)
