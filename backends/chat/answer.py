@@ -18,7 +18,7 @@ from dragoman.backends.reader import CLOSING, RUNNING, WAITING, Reader, Timeouts
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.json_text import is_bulky
 
-MAX_WHOLE = 32 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+MAX_WHOLE = 16 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
 _OBJECT = re.compile(rb"\s*\{")
 END_OF_BODY = 0.05  # seconds
 
@@ -73,6 +73,7 @@ class AnswerReader(Reader):
         self._body += data
         if len(self._body) < MAX_WHOLE:
             return Flow.MORE
+        self._body = bytearray()
         return self._fail(
             GatewayError(Kind.BACKEND_FAILED, "The model server's answer is too large.", source="backend")
         )

@@ -544,3 +544,9 @@ def test_a_bomb_that_is_read_to_its_end() -> None:
     assert outcome.body == whole
     assert outcome.ended
     assert outcome.kept
+
+
+def test_a_head_of_very_many_short_fields_is_too_long() -> None:
+    outcome = play([b"HTTP/1.1 200 OK\r\n" + b"a:\r\n" * 3000])
+    assert isinstance(outcome.error, ConnectionError)
+    assert "head" in str(outcome.error)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from dragoman.backends.markup import open_markup
-from dragoman.backends.triton.answer import AnswerDecoder, AnswerFormat
+from dragoman.backends.triton.answer import COUNTED, MORE_IDS, AnswerDecoder, AnswerFormat
 from dragoman.backends.triton.client import Metadata
 from dragoman.backends.triton.profiles import Form, Profile, PromptRequest
+from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Finished, Sampling, Usage
 from dragoman.translators.parts import Parts
 from tests.recording import ask
@@ -66,3 +67,26 @@ def test_where_it_counts_nonsense_the_tokenizer_does_too(odd: Any) -> None:
 def test_an_odd_length_of_the_ids_is_no_length(odd: Any) -> None:
     assert usage({"output_ids": [104, 105, 106], "sequence_length": 2}, form="tensorrt_llm") == Usage(5, 2)
     assert usage({"output_ids": [104, 105, 106], "sequence_length": odd}, form="tensorrt_llm") == Usage(5, 3)
+
+
+def decoder(*, by_ids: bool, max_tokens: int = 100) -> AnswerDecoder:
+    model = Metadata("m", {"input_ids" if by_ids else "text_input": "INT32"}, {}, batched=False)
+    form: Form = "tensorrt_llm" if by_ids else "ensemble"
+    profile = Profile(form, model, decoupled=True, cumulative=False, stopper=None, guided=False, models=("m",))
+    format = AnswerFormat(Letters, lambda parts: open_markup("plain", parts, prompt="", request=ask()), count=len)
+    return AnswerDecoder(profile, PromptRequest("hello", PROMPT, max_tokens, Sampling()), Parts.of(ask()), format)
+
+
+def test_a_very_long_text_is_counted_as_it_comes() -> None:
+    answer = decoder(by_ids=False)
+    for _ in range(50):
+        answer.feed([{"text_output": ["x" * 10_000]}])
+        assert len(answer._raw.getvalue()) <= COUNTED + 10_000
+    assert answer.usage() == Usage(5, 500_000)
+
+
+def test_more_tokens_than_were_asked_for_are_not_decoded() -> None:
+    answer = decoder(by_ids=True)
+    assert answer.feed([{"output_ids": [65] * (100 + MORE_IDS)}])
+    with pytest.raises(GatewayError, match="more tokens"):
+        answer.feed([{"output_ids": [65]}])
