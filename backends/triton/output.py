@@ -35,7 +35,7 @@ class Ids:
 
     @property
     def room(self) -> int:
-        """How many ids may come beside the answer's own that are still to come; negative with those that came."""
+        """How many ids may still come beside those that the answer may have in all; negative once some came."""
         return len(self._prompt) - self.count
 
     def feed(self, ids: Sequence[int]) -> str:
