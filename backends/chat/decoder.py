@@ -173,7 +173,7 @@ class ChatDecoder:
     def _loads(self, payload: bytes) -> object:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
         what Python's json writes and no other reads (-Infinity as a log probability)."""
-        if is_bulky(payload, MAX_VALUES):
+        if len(payload) > MAX_VALUES and is_bulky(payload, MAX_VALUES):
             raise _nonsense()
         try:
             chunk = orjson.loads(payload)

@@ -107,7 +107,7 @@ class Handler:
 
     async def forward(self, endpoint: Protocol, request: web.Request) -> web.StreamResponse:
         """A body and its answer, passed through."""
-        it = HttpExchange(new_call(endpoint, request), endpoint, request, self._config.timeouts.client)
+        it = HttpExchange(new_call(endpoint, request), endpoint, request)
         await self._served(it, lambda _: self._forward(it), self._forwarded)
         assert it.response is not None
         return it.response

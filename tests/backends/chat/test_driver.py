@@ -58,7 +58,7 @@ async def streaming(
     script: Script, timeouts: Timeouts = LONG, sink: Recorder | None = None
 ) -> AsyncIterator[Streaming]:
     async with ScriptedServer(script) as server:
-        backend = ChatCompletions(server.url, timeouts=timeouts)
+        backend = ChatCompletions(server.url, timeouts=timeouts, answer_bytes=1 << 30)
         sink = sink or Recorder()
         task = asyncio.create_task(answered(backend, ask(), sink))
         try:
