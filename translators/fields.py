@@ -14,11 +14,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from dragoman.translators.errors import GatewayError, invalid
 from dragoman.translators.ir import Note, NoteKind, Sampling
 
 INT32 = 2**31 - 1  # what engines store such numbers in
 _UNPRINTABLE = re.compile(r"[^a-zA-Z0-9_.-]")
 _INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.|$)")  # as the protocols write it: `messages[2].content`, `messages.2.content`
+MOST_OBJECTS = 20_000  # an agent's day has some thousands
 _MOST_KEPT = 32
 _NOTHING: tuple[object, ...] = (None, [], {})  # what a key may hold without saying anything
 _MISSING = object()
@@ -115,15 +117,25 @@ class Tally:
 class Unread:
     """The keys of one request that nobody read.
 
-    A note has the path of the key without positions and values (`messages.content.citations`).
+    A note has the path of the key without positions and values (`messages.content.citations`). Every object that is
+    read by hand passes here once, a message as well as a part of it, so their number is bounded here too: `most` in one
+    request. What follows from a request costs time and memory by that number, hardly by its bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_OBJECTS) -> None:
         self._tally = Tally("field")
+        self._most = most
+        self._left = most
 
     def given(self, owner: Mapping[str, Any], path: str) -> Given:
         """An object to be read by hand; `path` is its own."""
         return Given(owner, path, self)
+
+    def count(self, path: str) -> None:
+        """One more object, the one at `path`; raises INVALID where that is one too many."""
+        self._left -= 1
+        if self._left < 0:
+            raise too_many(path, self._most)
 
     def of_model(self, model: BaseModel, path: str = "") -> None:
         """What the schema of a checked object, and of those inside it, does not have."""
@@ -161,6 +173,7 @@ class Given(Mapping[str, Any]):
         self._path = path
         self._unread = unread
         self._read: set[str] = set()
+        unread.count(path)
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self._owner.get(key, _MISSING)
@@ -198,6 +211,11 @@ class Given(Mapping[str, Any]):
         """Notes what was not read, except for `inert` keys, which change nothing anywhere."""
         if len(self._read) != len(self._owner):
             self._unread.add(self._path, self._owner, self._read, inert)
+
+
+def too_many(path: str, most: int) -> GatewayError:
+    message = f"{path}: too many items: a request may hold {most} messages, content parts, calls and tools in all"
+    return invalid(message, path, "array_above_max_length")
 
 
 def few(notes: Sequence[Note]) -> tuple[Note, ...]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.fields import RequestFields, Unread
 from dragoman.translators.ir import Format, Guided, JsonObject, JsonSchema
+from dragoman.translators.json_text import bounded_loads
 
 _FIELDS = ("guided_json", "guided_choice", "guided_regex", "guided_grammar")
 _OWNER = "structured_outputs"
@@ -63,7 +62,7 @@ def _schema(value: Any, path: str) -> dict[str, Any]:
     """A schema, or its text."""
     if isinstance(value, str):
         try:
-            value = orjson.loads(value)
+            value = bounded_loads(value)
         except ValueError:
             raise _wrong(path, "a JSON schema") from None
     if not isinstance(value, dict):

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from dragoman.translators.errors import invalid
+from dragoman.translators.errors import invalid, quoted
 from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolReference, ToolResult
-from dragoman.translators.json_text import is_object
+from dragoman.translators.json_text import MOST_VALUES, is_object, values_in
 
 MISSING_OUTPUT = "[No output was recorded for this call.]"
 ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id {id}]"
@@ -83,6 +83,7 @@ class _Repairer:
         self._open: dict[str, list[tuple[_Turn, deque[int]]]] = {}
         self._ids: dict[str, int] = {}  # every id in use, and the last number that was appended to it
         self._notes: list[Note] = []
+        self._values_left = MOST_VALUES  # in the arguments of all calls, which are JSON inside of JSON
 
     def add(self, message: Message) -> None:
         if message.role == "assistant":
@@ -124,6 +125,9 @@ class _Repairer:
             waiting[-1][1].append(position)
 
     def _call(self, call: ToolCall) -> ToolCall:
+        self._values_left -= values_in(call.arguments, max(self._values_left, 0))
+        if self._values_left < 0:
+            raise invalid(f"The arguments of call {quoted(call.id)} and those before it hold too many JSON values.")
         arguments, wrapped = object_text(call.arguments)
         if wrapped:
             self._note("bad_arguments")

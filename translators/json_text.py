@@ -14,12 +14,13 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 from io import StringIO
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import orjson
 
 from dragoman.translators.steps import Steps
 
+MOST_VALUES = 250_000
 _IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
 
 
@@ -104,6 +105,34 @@ def is_object(text: str) -> bool:
         return isinstance(orjson.loads(text), dict)
     except orjson.JSONDecodeError:
         return False
+
+
+def bounded_loads(text: str, most: int = MOST_VALUES) -> Any:
+    """JSON that came as text inside of JSON. Raises ValueError for more than `most` values too, which would take fifty
+    times their size in memory."""
+    if values_in(text, most) > most:
+        raise ValueError(f"more than {most} values")
+    return orjson.loads(text)
+
+
+def values_in(text: str, most: int) -> int:
+    """How many values JSON text holds: exact only where it might be more than `most`, else rather too many. Each value
+    but the first follows a comma or an opening bracket; those inside strings are left out in a second pass."""
+    many = 1 + text.count(",") + text.count("[") + text.count("{")
+    return many if many <= most else 1 + sum(separators(text.encode("utf-8", "replace")))
+
+
+_OTHERS = bytes(set(range(256)) - set(b'",[{'))
+
+
+def separators(raw: bytes) -> Iterator[int]:
+    """The number of commas and opening brackets outside of strings, block by block."""
+    inside = 0
+    for block in blocks(raw):
+        # without escapes, a quote begins or ends a string
+        pieces = block.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHERS).split(b'"')
+        yield sum(map(len, pieces[inside::2]))
+        inside = (inside + len(pieces) - 1) % 2
 
 
 class _Reading(Enum):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from typing import Protocol as Interface
 
 from dragoman.translators.errors import GatewayError
+from dragoman.translators.fields import MOST_OBJECTS
 from dragoman.translators.framing import SSE, Framing
 from dragoman.translators.ir import Event, Note, Request
 
@@ -27,6 +28,7 @@ class Policy:
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
     unreadable: Literal["note", "reject"] = "note"
     max_tools: int = 1024
+    max_items: int = MOST_OBJECTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ milliseconds, whatever the input.
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
+Steps = Generator[Any, None, T]  # a caller may give what is yielded a meaning
 
 
 def at_once(steps: Steps[T]) -> T:

@@ -90,14 +90,14 @@ def _turns(message: Json, results: list[Json], form: CallForm) -> list[Json]:
     if form.together or len(calls) == 1:
         return [message, *results]
     turns: list[Json] = []
-    left = list(results)
+    by_id: dict[object, list[Json]] = {}
+    for result in results:
+        by_id.setdefault(result.get("tool_call_id"), []).append(result)
     for call in calls:
         turns.append(message | {"tool_calls": [call]})
-        mine = [result for result in left if result.get("tool_call_id") == call.get("id")]
-        turns += mine
-        left = [result for result in left if result not in mine]
+        turns += by_id.pop(call.get("id"), ())
         message = without_text(_without(message, *THOUGHT_FIELDS), form.content)
-    return turns + left
+    return turns + [result for result in results if result.get("tool_call_id") in by_id]
 
 
 def _thinks(message: Json) -> bool:

@@ -185,7 +185,7 @@ def _references(result: ToolResult, settings: Rendering) -> tuple[list[Json], To
     if settings.deferred_tools != "native":
         return [], result
     known = [part for part in result.content if isinstance(part, ToolReference) and part.tool is not None]
-    rest = tuple(part for part in result.content if part not in known)
+    rest = tuple(part for part in result.content if not (isinstance(part, ToolReference) and part.tool is not None))
     references = [{"type": "tool_reference", "name": part.tool.name} for part in known if part.tool is not None]
     return references, replace(result, content=rest)
 

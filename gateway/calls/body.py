@@ -1,7 +1,8 @@
 """A request's body: from whatever arrives on the socket to one JSON object, within the limits.
 
 Any content type is read, because clients send JSON under many names. The work after the arrival (decoding, counting,
-parsing) is done in steps, in the loop: a few milliseconds for one body, then everything else, then the next body.
+parsing) is done in steps, in the loop: a few milliseconds for one body, then everything else, then the next body. A
+large body keeps its turn once it is loaded, since it takes many times its size until it has become a request.
 Threads would go on after a client has left or the time limit has passed, and one client's bodies could fill the pool;
 here all bodies advance, and one that is given up takes no further step. Only the parse itself is a single step, which
 is why values are counted before it. Every refusal is a `GatewayError`, worded by the protocol that was asked.
@@ -22,13 +23,15 @@ from dragoman.gateway.calls.raw_body import RawBody, checked
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, invalid
 from dragoman.translators.ir import Note
-from dragoman.translators.json_text import blocks, without_lone_surrogates
+from dragoman.translators.json_text import blocks, separators, without_lone_surrogates
 from dragoman.translators.steps import Steps, T
 
 Body = tuple[dict[str, Any], tuple[Note, ...]]
 MENDED = Note("repair", "surrogate")
 EXPECTS = web.RequestKey("expects", str)  # what the client asked of us before it sends a body (RFC 9110, 10.1.1)
 SLICE = 0.002  # seconds that one body may hold the loop before the others' turn
+SMALL = 64 * 1024  # bytes of JSON that are loaded at once, without a turn
+LOADS = True  # what is yielded before a larger body is loaded
 
 
 class BodyReader:
@@ -66,9 +69,13 @@ class BodyReader:
 
     async def _in_turns(self, steps: Steps[T]) -> T:
         try:
-            _advance(steps)
-            while True:
+            loads = _advance(steps)
+            while not loads:
                 async with self._turn:
+                    await asyncio.sleep(0)
+                    loads = _advance(steps)
+            async with self._turn:
+                while True:
                     await asyncio.sleep(0)
                     _advance(steps)
         except StopIteration as end:
@@ -76,12 +83,14 @@ class BodyReader:
             return result
 
 
-def _advance(steps: Steps[Any]) -> None:
-    """Raises the `StopIteration` of the last step, which carries the result."""
+def _advance(steps: Steps[Any]) -> bool:
+    """Whether the next step loads a large body. Raises the `StopIteration` of the last step, which carries the
+    result."""
     end = time.monotonic() + SLICE
-    next(steps)
-    while time.monotonic() < end:
-        next(steps)
+    while next(steps) is not LOADS:
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 def _encodings(request: web.Request) -> list[str]:
@@ -135,12 +144,15 @@ def parse_object(raw: bytes, limits: Limits) -> Steps[Body]:
         raise invalid("The request body is empty; a JSON object is expected.", code="invalid_json")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
     yield from _bound_values(raw, limits.json_values)
+    if len(raw) > SMALL:
+        yield LOADS
     value, notes = yield from _parse(raw, limits.json_depth)
     yield
     if not isinstance(value, dict):
         raise invalid("The request body must be a JSON object.", code="invalid_json")
     if deeper_than(value, limits.json_depth):
         raise _too_deep(limits.json_depth)
+    yield
     return value, notes
 
 
@@ -171,7 +183,7 @@ def _bound_values(raw: bytes, most: int) -> Steps[None]:
     only left out in a second pass, over bodies that exceed the limit with them."""
     if len(raw) <= most:
         return
-    for counts in (_in_all, _outside_strings):
+    for counts in (_in_all, separators):
         values = 1
         for count in counts(raw):
             values += count
@@ -187,18 +199,6 @@ def _in_all(raw: bytes) -> Iterator[int]:
     """The number of commas and opening brackets, block by block."""
     for block in blocks(raw):
         yield len(block) - len(block.translate(None, b",[{"))
-
-
-_OTHERS = bytes(set(range(256)) - set(b'",[{'))
-
-
-def _outside_strings(raw: bytes) -> Iterator[int]:
-    inside = 0
-    for block in blocks(raw):
-        # without escapes, a quote begins or ends a string
-        pieces = block.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _OTHERS).split(b'"')
-        yield sum(map(len, pieces[inside::2]))
-        inside = (inside + len(pieces) - 1) % 2
 
 
 def deeper_than(value: Any, depth: int) -> bool:

@@ -17,7 +17,7 @@ import orjson
 from dragoman.backends.base import Backend, Prepared
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Image, Note, Part, Request, ToolCall, ToolResult
+from dragoman.translators.ir import Image, Message, Note, Part, Request, ToolCall, ToolResult
 
 FITS = 0.9  # of the window: what a conversation is cut to
 SAFE = 0.7  # of the window: below it the bound is enough
@@ -61,10 +61,12 @@ def shortened(request: Request, error: GatewayError) -> Request | None:
     first = next((place for place, each in enumerate(messages) if each.role not in ("system", "developer")), 0)
     turns = [place for place in range(first + 1, len(messages)) if messages[place].role == "user"]
     room = size_bound(request) * FITS * error.limit / error.tokens
+    left, at = BYTES_PER_TOKEN * size_bound(request), first
     for begin in turns:
-        left = replace(request, messages=(*messages[:first], *messages[begin:]))
-        if size_bound(left) <= room or begin == turns[-1]:
-            return left
+        left -= sum(map(_weight, messages[at:begin]))
+        at = begin
+        if left // BYTES_PER_TOKEN <= room or begin == turns[-1]:
+            return replace(request, messages=(*messages[:first], *messages[begin:]))
     return None
 
 
@@ -86,10 +88,9 @@ async def _count(backend: Backend, prepared: Prepared) -> int | None:
 
 def size_bound(request: Request) -> int:
     """An upper bound in tokens that a prompt hardly ever exceeds, made without a tokenizer."""
-    size = sum(_bytes(message.parts) for message in request.messages)
+    size = sum(map(_weight, request.messages))
     size += sum(len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters)) for tool in request.tools)
-    images = sum(isinstance(part, Image) for message in request.messages for part in _flat(message.parts))
-    return size // BYTES_PER_TOKEN + images * IMAGE_TOKENS + len(request.messages) * MESSAGE_TOKENS
+    return size // BYTES_PER_TOKEN
 
 
 def estimate(request: Request) -> int:
@@ -97,12 +98,15 @@ def estimate(request: Request) -> int:
     return max(1, round(size_bound(request) * BYTES_PER_TOKEN / 3.6))
 
 
-def _bytes(parts: Iterable[Part]) -> int:
-    size = 0
-    for part in _flat(parts):
+def _weight(message: Message) -> int:
+    """In bytes; for an image and for the message itself, those of so many tokens."""
+    size = MESSAGE_TOKENS * BYTES_PER_TOKEN
+    for part in _flat(message.parts):
         if isinstance(part, ToolCall):
             size += len(part.name) + _length(part.arguments)
-        elif not isinstance(part, Image | ToolResult):
+        elif isinstance(part, Image):
+            size += IMAGE_TOKENS * BYTES_PER_TOKEN
+        elif not isinstance(part, ToolResult):
             size += _length(part.text)
     return size
 

@@ -81,6 +81,7 @@ class Handler:
             reasoning_events=config.policy.reasoning_events,
             unreadable=config.policy.unreadable,
             max_tools=config.limits.tools,
+            max_items=config.limits.items,
         )
         self.calls: set[Call] = set()
         self.leaving = False  # no longer ready, but still serving new requests

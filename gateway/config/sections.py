@@ -272,10 +272,15 @@ class Limits(Section):
         64, description="How deep the JSON of a request may be nested."
     )
     json_values: Annotated[int, Field(ge=1024)] = Field(
-        500_000,
+        250_000,
         description="How many values that JSON may hold, counted by its commas and opening brackets outside of "
         "strings. Each takes up to 200 bytes of memory beside its text; an agent's conversation of 5 MB has some "
         "twenty thousand.",
+    )
+    items: Annotated[int, Field(ge=16)] = Field(
+        20_000,
+        description="Messages or input items in one request, their content parts, calls and results, and tools, all "
+        "counted together. An agent's conversation of a long day has some thousands.",
     )
     tools: Annotated[int, Field(ge=0)] = Field(1024, description="Tools in one request.")
     answer_bytes: Bytes = Field(

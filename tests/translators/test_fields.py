@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from dragoman.backends.chat.encode import encode
 from dragoman.backends.chat.settings import resolve
-from dragoman.translators.errors import GatewayError
+from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fields import Given, Lenient, Unread, few
 from dragoman.translators.ir import Note
-from dragoman.translators.protocol import Context, Json, Turn
+from dragoman.translators.protocol import Context, Json, Policy, Turn
 from dragoman.translators.registry import PROTOCOLS
 from tests.golden_files import request, requests
 
@@ -228,3 +228,85 @@ def test_half_a_million_unknown_keys_cost_little(name: str) -> None:
     assert time.process_time() - began < 1.5
     assert len(turn.notes) <= 33
     assert sum(note.count for note in turn.notes) == 500_000
+
+
+ONE_MORE: dict[str, dict[str, tuple[Json, str]]] = {
+    "responses": {
+        "items": ({"input": [{"role": "user", "content": "x"}] * 17}, "input[16]"),
+        "parts": (
+            {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}] * 17}]},
+            "input[0].content[15]",
+        ),
+        "calls of one id": (
+            {"input": [{"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}] * 17},
+            "input[16]",
+        ),
+        "unknown items": ({"input": [{"role": "user", "content": "x"}, *[{"type": "new"}] * 16]}, "input[16]"),
+        "tools": ({"input": "x", "tools": [{"type": "web_search"}] * 17}, "tools[16]"),
+    },
+    "messages": {
+        "messages": ({"messages": [{"role": "user", "content": ""}] * 17}, "messages.16"),
+        "blocks": (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 17}]},
+            "messages.0.content.15",
+        ),
+        "parts of a result": (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "tool_result",
+                                "tool_use_id": "a",
+                                "content": [{"type": "text", "text": "x"}] * 17,
+                            }
+                        ],
+                    }
+                ]
+            },
+            "messages.0.content.0.content.14",
+        ),
+        "system": (
+            {"system": [{"type": "text", "text": "x"}] * 17, "messages": [{"role": "user", "content": "x"}]},
+            "system.16",
+        ),
+    },
+    "chat_completions": {
+        "messages": ({"messages": [{"role": "user", "content": "x"}] * 17}, "messages[16]"),
+        "parts": (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}] * 17}]},
+            "messages[0].content[15]",
+        ),
+        "calls": (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{}"}}] * 17,
+                    }
+                ]
+            },
+            "messages[0].tool_calls[7].function",
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "case"), [(protocol, case) for protocol, cases in ONE_MORE.items() for case in cases]
+)
+def test_the_items_of_a_request_are_counted_wherever_they_stand(protocol: str, case: str) -> None:
+    body, param = ONE_MORE[protocol][case]
+    needed = {"max_tokens": 9} if protocol == "messages" else {}
+    with pytest.raises(GatewayError) as caught:
+        parsed_within(protocol, {"model": "m", **needed, **body}, 16)
+    assert (caught.value.kind, caught.value.param, caught.value.code) == (Kind.INVALID, param, "array_above_max_length")
+    assert caught.value.message.startswith(param)
+    assert "16" in caught.value.message
+    parsed_within(protocol, {"model": "m", **needed, **body}, 35)
+
+
+def parsed_within(protocol: str, body: Json, most: int) -> Turn:
+    context = Context(id="0" * 24, clock=lambda: 0, policy=Policy(max_items=most))
+    return PARSERS[protocol].parse(body, context)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.history import MISSING_OUTPUT, object_text, repair
 from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
+from dragoman.translators.json_text import MOST_VALUES
 
 
 def user(text: str = "hi") -> Message:
@@ -345,3 +346,16 @@ def test_long_histories_cost_what_they_are_long() -> None:
         ToolResult("call_0_3", (Text("2"),)),
     ]
     assert len(out) == 1 + 1 + count + 1 + 1 + 2 * count
+
+
+def test_the_values_in_the_arguments_of_all_calls_are_bounded_before_they_are_parsed() -> None:
+    half = '{"a": [' + "[]," * (MOST_VALUES // 3) + "0]}"  # two values for each list
+    repair([user(), said(call("a", half)), result("a")], strict=False)
+    with pytest.raises(GatewayError, match="arguments of call 'b' and those before it hold too many") as caught:
+        repair([user(), said(call("a", half), call("b", half), call("c"))], strict=False)
+    assert caught.value.kind is Kind.INVALID
+
+
+def test_code_in_arguments_is_no_value() -> None:
+    code = json.dumps({"content": "a[0], " * MOST_VALUES})
+    assert kinds([user(), said(call("a", code), call("b", code)), result("a"), result("b")]) == []

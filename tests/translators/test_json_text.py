@@ -12,7 +12,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dragoman.translators.json_text import HEAD, Balance, StringReader, blocks, is_object, without_lone_surrogates
+from dragoman.translators.json_text import (
+    HEAD,
+    Balance,
+    StringReader,
+    blocks,
+    bounded_loads,
+    is_object,
+    values_in,
+    without_lone_surrogates,
+)
 from dragoman.translators.steps import at_once
 from tests.counting_work import assert_linear
 
@@ -322,3 +331,12 @@ def test_a_large_text_is_mended_in_steps() -> None:
     steps = without_lone_surrogates(raw)
     assert sum(1 for _ in steps) >= 3 * len(raw) // (128 * 1024)
     assert orjson.loads(at_once(without_lone_surrogates(raw))) == "😀\ufffd " * 50_000
+
+
+def test_values_are_counted_exactly_where_they_might_be_too_many() -> None:
+    text = '{"code": "a[0], b[1], {}", "list": [1, 2]}'
+    assert values_in(text, 100) == 10
+    assert values_in(text, 9) == 5
+    assert bounded_loads(text, 5) == json.loads(text)
+    with pytest.raises(ValueError, match="more than 4 values"):
+        bounded_loads(text, 4)

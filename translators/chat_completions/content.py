@@ -65,6 +65,7 @@ class ChatConversation:
         self._notes = notes
         self._unread = unread
         self._media = Media(policy, notes)
+        self._named = False  # a participant's name has been noted
 
     def read(self, messages: object) -> None:
         if not isinstance(messages, list):
@@ -82,7 +83,8 @@ class ChatConversation:
 
     def _message(self, message: Given, path: str) -> None:
         role = expect_text(message, "role", path)
-        if role != "tool" and message.get("name") is not None and _NAME not in self._notes:
+        if role != "tool" and message.get("name") is not None and not self._named:
+            self._named = True
             self._notes.append(_NAME)
         match role:
             case "system" | "developer":

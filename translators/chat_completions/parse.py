@@ -31,7 +31,7 @@ def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateChatCompletion, body)
     _refuse(fields)
-    notes, unread = _ignored(fields), Unread()
+    notes, unread = _ignored(fields), Unread(context.policy.max_items)
     unread.of_model(fields)
     tools = ChatCatalogue(context.policy, notes, unread)
     if fields.tools is not None:

@@ -11,12 +11,13 @@ Two kinds of blocks are read elsewhere: those that change the tools (`deferred`)
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from dragoman.translators.fields import Given, Unread
-from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Role, Text, ToolCall, ToolResult
+from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Text, ToolCall, ToolResult
 from dragoman.translators.messages import media
 from dragoman.translators.messages.deferred import ToolChanges
 from dragoman.translators.messages.foreign import ForeignBlocks
@@ -36,7 +37,7 @@ from dragoman.translators.protocol import Context
 from dragoman.translators.unreadable import Unreadable
 
 # Claude Code's first system block. It differs between conversations, so it would make every prefix differ.
-_ATTRIBUTION = re.compile(r"x-anthropic-billing-header:[^\n]*\s*")
+_ATTRIBUTION = re.compile(r"x-anthropic-billing-header:[^\n]*+\s*+")
 
 
 def system_text(system: object, path: str, unread: Unread) -> str:
@@ -92,19 +93,11 @@ class MessagesConversation:
             given.close(INERT)
         self._tools.chosen()
         self._notes.extend(self._foreign.notes())
+        self.messages = _joined(self.messages)
 
     def system(self, text: str) -> None:
         if text:
             self.messages.append(Message("system", (Text(text),)))
-
-    def _add(self, role: Role, parts: list[Part]) -> None:
-        """Consecutive user messages become one here, consecutive assistant ones in `translators.history`."""
-        last = self.messages[-1] if self.messages else None
-        if role == "user" and last is not None and last.role == "user":
-            before = [replace(part, past=True) if isinstance(part, Image) else part for part in last.parts]
-            self.messages[-1] = Message("user", (*before, *parts))
-        else:
-            self.messages.append(Message(role, tuple(parts)))
 
     # ----------------------------------------------------------------------------------------------------------- system
 
@@ -116,14 +109,11 @@ class MessagesConversation:
             config.close()
         parts: list[Part] = []
         for block, place in _blocks(message, path):
-            part, last = self._system_part(block, place), parts[-1] if parts else None
-            block.close(INERT)
-            if type(part) is Text and type(last) is Text:
-                parts[-1] = Text(f"{last.text}\n\n{part.text}")
-            elif part is not None:
+            if (part := self._system_part(block, place)) is not None:
                 parts.append(part)
+            block.close(INERT)
         if parts:
-            self.messages.append(Message("system", tuple(parts)))
+            self.messages.append(Message("system", _paragraphs(parts)))
 
     def _system_part(self, block: Given, path: str) -> Text | None:
         match block.get("type"):
@@ -152,7 +142,7 @@ class MessagesConversation:
                 parts += self._shown(block, place, said=True)
             block.close(INERT)
         if parts or not results:
-            self._add("user", parts or [Text("")])  # a turn with nothing to show is still a turn
+            self.messages.append(Message("user", tuple(parts or [Text("")])))  # with nothing to show, still a turn
 
     def _result(self, block: Given, path: str) -> ToolResult:
         call_id = expect_text(block, "tool_use_id", path)
@@ -198,7 +188,7 @@ class MessagesConversation:
                     parts += self._shown(block, place)
             block.close(INERT)
         if parts:
-            self._add("assistant", parts)
+            self.messages.append(Message("assistant", tuple(parts)))
 
     def _thinking(self, block: Given, path: str) -> list[Part]:
         text, signature = expect_text(block, "thinking", path), optional_text(block, "signature", path)
@@ -248,6 +238,30 @@ class MessagesConversation:
                 if (foreign := self._foreign.read(block, path, said=said)) is not None:
                     return [*foreign]
                 raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
+
+
+def _joined(messages: Iterable[Message]) -> list[Message]:
+    """Consecutive user messages as one, whose last alone is asked about. Consecutive assistant ones become one in
+    `translators.history`."""
+    out: list[Message] = []
+    for role, group in groupby(messages, key=lambda message: message.role):
+        same = list(group)
+        if role != "user" or len(same) == 1:
+            out += same
+            continue
+        *before, last = same
+        past = [replace(p, past=True) if isinstance(p, Image) else p for message in before for p in message.parts]
+        out.append(Message("user", (*past, *last.parts)))
+    return out
+
+
+def _paragraphs(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Adjacent texts as one, with blank lines between them."""
+    out: list[Part] = []
+    for kind, group in groupby(parts, key=type):
+        same = list(group)
+        out += [Text("\n\n".join(part.text for part in same if isinstance(part, Text)))] if kind is Text else same
+    return tuple(out)
 
 
 _DIRECT = {"type": "direct"}  # as in every answer of ours

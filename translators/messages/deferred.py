@@ -32,6 +32,7 @@ class ToolChanges:
         self._catalogue = catalogue
         self._policy = policy
         self._notes = notes
+        self._by_name = {tool.name: tool for tool in reversed(catalogue.tools)}
 
     def reference(self, block: Given, path: str) -> ToolReference:
         """A `tool_reference` in a result or in an addition."""
@@ -75,7 +76,7 @@ class ToolChanges:
         if isinstance(read, LeftOut):
             return None
         if read.name not in self._catalogue.deferred:
-            other = next((tool for tool in self._catalogue.tools if tool.name == read.name), None)
+            other = self._by_name.get(read.name)
             if other is None:
                 self._catalogue.deferred[read.name] = replace(read, deferred=True)
             elif not _is_same(other, read):
@@ -92,6 +93,7 @@ class ToolChanges:
         if len(self._catalogue.tools) >= self._policy.max_tools:
             raise refused("tools", f"List should have at most {self._policy.max_tools} items after validation")
         self._catalogue.tools += (tool,)
+        self._by_name.setdefault(tool.name, tool)
 
 
 def _name(reference: Given, path: str) -> str:

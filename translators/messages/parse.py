@@ -31,6 +31,7 @@ from dragoman.translators.soft_words import known
 from dragoman.translators.thinking import switched
 
 _THINKING_TYPES = ("adaptive", "enabled", "disabled", "between_tools")
+_MOST_OF_USER = 4096  # characters of an id that are read as JSON; Claude Code's has some 200
 _DISPLAYS = ("summarized", "omitted")
 _ORDINARY: dict[str, tuple[object, ...]] = {"service_tier": ("auto", "standard_only"), "speed": ("standard",)}
 
@@ -67,7 +68,7 @@ def parse_count(body: Json, context: Context) -> Request:
 
 
 def _request(fields: CreateMessage, context: Context) -> tuple[Request, MessagesCatalogue, list[Note]]:
-    notes, unread = _ignored(fields), Unread()
+    notes, unread = _ignored(fields), Unread(context.policy.max_items)
     unread.of_model(fields)
     _hosted(fields, context, notes)
     catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes, unread)
@@ -210,7 +211,7 @@ def _affinity(fields: CreateMessage, context: Context) -> str | None:
     if not user:
         return None
     try:
-        decoded = orjson.loads(user)
+        decoded = orjson.loads(user[:_MOST_OF_USER])
     except ValueError:
         return user.rpartition("_session_")[2] if "_session_" in user else None
     session = decoded.get("session_id") if isinstance(decoded, dict) else None

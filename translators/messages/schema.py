@@ -45,7 +45,7 @@ class CreateMessage(RequestFields):
     messages: list[Any] = Field(min_length=1, max_length=100_000)
     max_tokens: Whole | None = Field(None, ge=0, le=INT32)
     system: Any = None
-    stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
+    stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = Field(None, max_length=1024)
     stream: bool | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None

@@ -38,7 +38,7 @@ def parse(body: Json, context: Context) -> Turn:
     """Raises `GatewayError` with the path of the first fault."""
     fields = validated(CreateResponse, body)
     _refuse(fields, context)
-    notes, unread = _ignored(fields), _unread(fields)
+    notes, unread = _ignored(fields), _unread(fields, context)
     catalogue = ResponsesCatalogue(context.policy, notes, unread)
     if fields.tools is not None:
         catalogue.declare_all(fields.tools, "tools")
@@ -117,9 +117,9 @@ def _ignored(fields: CreateResponse) -> list[Note]:
     return [noted("field", name) for name in names]
 
 
-def _unread(fields: CreateResponse) -> Unread:
+def _unread(fields: CreateResponse, context: Context) -> Unread:
     """What the schema does not have."""
-    unread = Unread()
+    unread = Unread(context.policy.max_items)
     unread.of_model(fields)
     unread.add("include", dict.fromkeys(fields.include or (), True), inert=schema.INCLUDES)
     return unread

@@ -17,11 +17,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from dragoman.gateway.calls.body import MENDED, BodyReader, _encodings, _outside_strings, deeper_than, parse_object
+from dragoman.gateway.calls.body import LOADS, MENDED, BodyReader, _encodings, deeper_than, parse_object
 from dragoman.gateway.calls.decoding import GIVEN
 from dragoman.gateway.config import Limits
 from dragoman.gateway.telemetry.process_metrics import resident
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.json_text import separators
 from dragoman.translators.steps import Steps, at_once
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, Served, asking, served
@@ -115,7 +116,7 @@ def test_too_many_values_are_refused_before_they_are_parsed(parses: list[int], f
     outcome = outcome_of(parsed, b'{"model":"m","input":' + FLOODS[flood] + b"}")
     assert isinstance(outcome, GatewayError)
     assert (outcome.kind, outcome.code) == (Kind.INVALID, "invalid_json")
-    assert outcome.message == "The request body holds more than 500000 JSON values."
+    assert outcome.message == f"The request body holds more than {MANY} JSON values."
     assert parses == []
 
 
@@ -145,7 +146,7 @@ def test_a_long_conversation_full_of_code_is_read(size: int) -> None:
 def test_only_values_are_counted_wherever_the_text_is_cut(value: Any, block: int, escaped: bool) -> None:
     raw = json.dumps(value, ensure_ascii=escaped).encode("utf-8", "replace")
     with patch("dragoman.translators.json_text.BLOCK", block):
-        counted = sum(_outside_strings(raw))
+        counted = sum(separators(raw))
     assert counted == structure(value)
 
 
@@ -163,6 +164,38 @@ def test_the_limit_of_values_is_exact() -> None:
     assert len(parsed(fits, limits)[0]["a"]) == 1998
     with pytest.raises(GatewayError, match="more than 2000 JSON values"):
         parsed(fits.replace(b"]", b",0]"), limits)
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_too_many_items_are_refused_in_the_protocols_words(protocol: str) -> None:
+    async with served(limits={"items": 16}) as it:
+        plain = asking(protocol, "hi")
+        name = "input" if protocol == "responses" else "messages"
+        plain[name] = [{"role": "user", "content": "x"}] * 17
+        async with it.session.post(it.url + PATHS[protocol], json=plain) as answer:
+            assert answer.status == 400
+            told = await answer.json()
+        assert told["error"]["type"] == "invalid_request_error"
+        assert told["error"]["message"].startswith(name)
+        assert "16 messages, content parts, calls and tools" in told["error"]["message"]
+
+
+async def test_a_large_body_keeps_its_turn_once_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dragoman.gateway.calls.body.SLICE", 0.0)  # a turn for each step
+    raw = orjson.dumps(conversation(MIB))
+    events: list[str] = []
+
+    def steps(name: str) -> Steps[Any]:
+        for step in parse_object(raw, LIMITS):
+            events.append(f"{name} {'loads' if step is LOADS else 'step'}")
+            yield step
+        return {}, ()
+
+    reader = BodyReader(LIMITS)
+    await asyncio.gather(*(reader._in_turns(steps(name)) for name in ("a", "b", "c")))
+    loaded = [event.split()[0] for event in events[max(map(events.index, ("a loads", "b loads", "c loads"))) + 1 :]]
+    assert loaded == sorted(loaded)
+    assert set(loaded) == {"a", "b", "c"}
 
 
 @pytest.mark.parametrize("protocol", PATHS)

@@ -646,3 +646,36 @@ def test_whatever_stands_anywhere_is_read_or_refused(data: st.DataObject) -> Non
         reply = PROTOCOL.error(error, "req_1")
         assert reply.status == 400
         check_error(reply.status, reply.body)
+
+
+def test_consecutive_user_messages_become_one_and_each_part_of_them_is_touched_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replaced = 0
+
+    def counted(*arguments: Any, **changes: Any) -> Any:
+        nonlocal replaced
+        replaced += 1
+        return replace(*arguments, **changes)
+
+    monkeypatch.setattr("dragoman.translators.messages.content.replace", counted)
+    (message,) = parse(*[user([image(**PNG)])] * 50).request.messages
+    images = [part for part in message.parts if isinstance(part, Image)]
+    assert [part.past for part in images] == [True] * 49 + [False]
+    assert replaced == 49
+
+
+def test_the_texts_of_a_system_message_are_paragraphs_of_one() -> None:
+    said = {"role": "system", "content": [text("a"), text(""), text("b"), text("c")]}
+    assert parse(user("hi"), said).request.messages[-1] == Message("system", (Text("a\n\nb\n\nc"),))
+
+
+@pytest.mark.parametrize(("line", "left"), [("h \t \n \n", None), (" " * 300_000 + "\nx", "all")])
+def test_an_attribution_line_is_recognized_in_one_pass(line: str, left: str | None) -> None:
+    system = "x-anthropic-billing-header:" + line
+    messages = parse(user("hi"), system=system).request.messages
+    assert [each.role for each in messages] == (["user"] if left is None else ["system", "user"])
+
+
+def test_stop_sequences_are_bounded() -> None:
+    assert refusal(user("hi"), stop_sequences=["x"] * 1025).param == "stop_sequences"
