@@ -7,18 +7,24 @@ producer of the stream grammar.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from dragoman.backends.base import Flow, Sink, nothing
 from dragoman.backends.usage import total
-from dragoman.translators.constraints.forced import Accepted, Plan, Rejected, again, reasoning_text
+from dragoman.translators.constraints.forced import Accepted, Plan, Rejected, Unchecked, again, reasoning_text
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.parts import Parts
 
 Run = Callable[[Request, Sink], Awaitable[None]]
+Faults = Callable[[str, Mapping[str, Any]], Awaitable[str | None]]
 ATTEMPTS = 2
+
+
+class Undecided(Exception):
+    """Whether an answer fits its schema could not be found out in time."""
 
 
 class Withheld:
@@ -50,9 +56,10 @@ class Withheld:
         return Flow.MORE
 
 
-async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) -> None:
-    """Without a plan this is `run`. Raises what `run` raises, and BACKEND_FAILED when constrained decoding did not
-    constrain."""
+async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink, faults: Faults) -> None:
+    """Without a plan this is `run`. `faults` says what in JSON text does not fit a schema, or raises `Undecided`.
+
+    Raises what `run` raises, and BACKEND_FAILED when constrained decoding did not constrain."""
     if plan is None:
         await run(original, sink)
         return
@@ -64,7 +71,7 @@ async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) ->
         if finished is None:  # the receiver left
             return
         usages.append(finished.usage)
-        verdict = plan.judge(held.fold)
+        verdict = await _judged(plan, held, sink, faults)
         if isinstance(verdict, Accepted) or finished.reason is not StopReason.STOP:
             break
         if len(usages) == ATTEMPTS:
@@ -72,6 +79,17 @@ async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink) ->
             break
         request = again(plan, held.fold, verdict.fault)
     sink.feed(_played_back(original, held, finished, verdict, total(usages)))
+
+
+async def _judged(plan: Plan, held: Withheld, sink: Sink, faults: Faults) -> Accepted | Rejected:
+    verdict = plan.judge(held.fold)
+    if not isinstance(verdict, Unchecked):
+        return verdict
+    try:
+        return verdict.checked(await faults(verdict.text, verdict.schema))
+    except Undecided:  # too lenient rather than too strict
+        sink.note(Note("unenforced", f"{plan.name}_unchecked"))
+        return verdict.checked(None)
 
 
 def _failed(plan: Plan, sink: Sink) -> None:

@@ -36,6 +36,8 @@ ELSEWHERE = {
     "translators/responses/proxies.py": "tests/translators/responses/test_tools.py",
     # seen through a backend over a socket
     "backends/base.py": "tests/gateway_fakes.py",  # declarations, which the fake backend keeps
+    "backends/child_main.py": "tests/backends/test_child_process.py",  # seen through its parent
+    "backends/schema_worker.py": "tests/backends/test_schema_checks.py",  # the same
     "backends/max_tokens.py": "tests/backends/chat/test_backend.py",
     "backends/sensitive.py": "tests/backends/test_refusal.py",
     "backends/registry.py": "tests/backends/triton/test_factory.py",

@@ -46,6 +46,7 @@ from dragoman.backends.max_tokens import room_left
 from dragoman.backends.model_folder import PromptCounter
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.refusal import MAX_BODY, Refusal, for_log, read
+from dragoman.backends.schema_checks import SchemaChecks
 from dragoman.backends.trace_headers import OUTGOING
 from dragoman.backends.transport import NoAnswer, Reply, Transport, Unreachable
 from dragoman.translators.errors import GatewayError, Kind
@@ -101,6 +102,7 @@ class ChatCompletions:
         self._session: aiohttp.ClientSession | None = None  # for questions to the server around the answers
         self._probe: Probe | None = None
         self._refused = RefusedFields()
+        self._schemas = SchemaChecks()
         self._traits = Traits((ChatCompletions, self._settings), wakes=self._settings.wake_call is not None)
         self.learned: Callable[[str], None] = lambda field: None
 
@@ -128,6 +130,7 @@ class ChatCompletions:
         return transport(url, self._headers, tls=self._tls, connect=self._connect, address=self._address)
 
     async def close(self) -> None:
+        await self._schemas.close()
         for each in (self._transport, self._session, *self._others.values()):
             if each is not None:
                 await each.close()
@@ -137,12 +140,16 @@ class ChatCompletions:
     # ----------------------------------------------------------------------------------------------------- the request
 
     async def prepare(self, request: Request) -> Prepared:
-        return prepared(request, self._settings, self._refused_by(request))
+        it = prepared(request, self._settings, self._refused_by(request))
+        if it.plan is not None:
+            await self._schemas.check(it.plan)
+        return it
 
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
         assert isinstance(prepared, PreparedChat)
         await self._refuse_when_asleep()
-        await enforce(prepared.plan, prepared.request, partial(self._generate, prepared), sink)
+        generate = partial(self._generate, prepared)
+        await enforce(prepared.plan, prepared.request, generate, sink, self._schemas.faults)
 
     async def _generate(self, prepared: PreparedChat, request: Request, sink: Sink) -> None:
         """One attempt: with what was prepared, or with the second request of a plan, and without what the server has

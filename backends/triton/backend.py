@@ -24,6 +24,7 @@ from dragoman.backends.max_tokens import MIN_ROOM, room_left
 from dragoman.backends.prompts.messages import has_unseen_images
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.reader import Timeouts
+from dragoman.backends.schema_checks import SchemaChecks
 from dragoman.backends.triton.address import Address
 from dragoman.backends.triton.answer import AnswerDecoder
 from dragoman.backends.triton.client import Client, InferRequest
@@ -77,6 +78,7 @@ class Triton:
         self._files: ModelFiles | None = None
         self._profile: Profile | None = None
         self._learning = asyncio.Lock()
+        self._schemas = SchemaChecks()
         self.learned: Callable[[str], None] = lambda field: None
 
     @property
@@ -93,6 +95,7 @@ class Triton:
             log.warning("%s: the profile is not known yet: %s", self._name, error.message)
 
     async def close(self) -> None:
+        await self._schemas.close()
         await self._client.close()
         await self._load_metrics.close()
 
@@ -135,6 +138,8 @@ class Triton:
         files, profile = await self._known_files(), self._profile
         request, notes = without_idle_format(request)
         plan = self._plan(request)
+        if plan is not None:
+            await self._schemas.check(plan)
         asked = request if plan is None else plan.request
         notes += () if plan is None else plan.notes
         prompt = await self._prompt(files, asked)
@@ -177,7 +182,8 @@ class Triton:
         if unknown or profile.guided is not (prepared.profile is not None and prepared.profile.guided):
             # it was prepared for a server that had not been reached, or for another one
             prepared = await self.prepare(prepared.request)
-        await enforce(prepared.plan, prepared.request, partial(self._generate, prepared), sink)
+        generate = partial(self._generate, prepared)
+        await enforce(prepared.plan, prepared.request, generate, sink, self._schemas.faults)
 
     async def _generate(self, prepared: PreparedPrompt, request: Request, sink: Sink) -> None:
         """One attempt: with what was prepared, or with the second request of a plan."""

@@ -11,6 +11,7 @@ import pytest
 from dragoman.backends.base import Sink
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
+from dragoman.backends.child_process import Children, NoReply
 from dragoman.backends.enforce import enforce
 from dragoman.translators.constraints import forced
 from dragoman.translators.constraints.forced import call_schema, instructed, unwrapped
@@ -495,3 +496,14 @@ def test_the_call_keeps_numbers_that_do_not_fit_in_64_bits() -> None:
     verdict = plan.judge(fold)
     assert isinstance(verdict, forced.Accepted)
     assert verdict.call == ("add", f'{{"a":{10**30}}}')
+
+
+async def test_an_answer_that_cannot_be_checked_in_time_is_delivered_and_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(self: Children, question: bytes, within: float) -> bytes:
+        raise NoReply("too slow", late=True)
+
+    monkeypatch.setattr(Children, "ask", late)
+    sink, bodies = await run(ask(format=PERSON), answer('{"age": "old"}'), json_schema="prompt")
+    assert sink.parts == [Text('{"age": "old"}')]
+    assert [note.name for note in sink.notes if note.kind == "unenforced"] == ["format", "format_unchecked"]
+    assert len(bodies) == 1

@@ -3,7 +3,8 @@
 A forced tool becomes constrained decoding of a call as JSON, or an instruction; a JSON format becomes an instruction.
 Rules: the instruction is appended to the last user message, so that everything before it keeps its place in the
 server's prefix cache; an answer that the token limit or a filter cut is passed on as it is; one more attempt is made,
-which shows the failed answer. This module is pure; `backends.enforce` makes the requests.
+which shows the failed answer. This module is pure; `backends.enforce` makes the requests, and `backends.schema_checks`
+checks schemas and what must fit them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from dragoman.translators.constraints.guided import unenforceable
-from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import (
@@ -48,6 +48,20 @@ class Rejected:
     """`fault` is shown to the model."""
 
     fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """JSON text, accepted if it fits `schema`. That may take long, so it is not found out here."""
+
+    text: str
+    schema: Mapping[str, Any]
+
+    def checked(self, fault: str | None) -> Accepted | Rejected:
+        """`fault` is what does not fit."""
+        if fault is None:
+            return Accepted(text=self.text)
+        return Rejected(f"The JSON does not fit the schema: {fault}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,7 @@ class JsonAnswer:
     def fails_loudly(self) -> bool:
         return False
 
-    def judge(self, fold: Fold) -> Accepted | Rejected:
+    def judge(self, fold: Fold) -> Accepted | Rejected | Unchecked:
         if any(isinstance(part, ToolCall) for part in fold.parts):
             return Accepted()
         text = unwrapped(answer_text(fold))
@@ -106,8 +120,7 @@ class JsonAnswer:
         except (ValueError, RecursionError):
             return Rejected("The answer is not JSON.")
         if isinstance(self.wanted, JsonSchema):
-            fault = faults(value, self.wanted.schema)
-            return Accepted(text=text) if fault is None else Rejected(f"The JSON does not fit the schema: {fault}")
+            return Unchecked(text, self.wanted.schema)
         return Accepted(text=text) if isinstance(value, dict) else Rejected("The answer is not a JSON object.")
 
 
@@ -136,10 +149,15 @@ def plan(
             raise unenforceable(request.format)
         return None
     if request.format is not None and json_schema == "prompt":
-        if isinstance(request.format, JsonSchema) and (fault := usable(request.format.schema)) is not None:
-            raise GatewayError(Kind.INVALID, f"The JSON schema cannot be used: {fault}", code="invalid_json_schema")
         messages = instructed(request.messages, _json_instruction(request.format))
         return JsonAnswer(replace(request, format=None, messages=messages), request.format)
+    return None
+
+
+def checked_schema(plan: Plan) -> Mapping[str, Any] | None:
+    """The schema that answers will be checked against here; it must be usable before the server is asked."""
+    if isinstance(plan, JsonAnswer) and isinstance(plan.wanted, JsonSchema):
+        return plan.wanted.schema
     return None
 
 

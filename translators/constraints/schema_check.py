@@ -2,9 +2,12 @@
 
 The schema comes from the client and may be hostile: nothing is ever fetched (remote references do not resolve), no
 regular expression is run or compiled (one could hold a thread for ever), and references are followed a bounded number
-of times. Every schema is read as draft 2020-12, whatever `$schema` says anywhere in it: for another draft the library
-would switch to a class of its own, which runs patterns. What is skipped counts as fitting, and where another keyword
-depends on it (`not`, `if`, `oneOf`), that counts as fitting too: the check may be too lenient, never too strict.
+of times. Both functions may take seconds all the same, so they run in a child process, never in the loop
+(`backends.schema_checks`).
+
+Every schema is read as draft 2020-12, whatever `$schema` says anywhere in it: for another draft the library would
+switch to a class of its own, which runs patterns. What is skipped counts as fitting, and where another keyword depends
+on it (`not`, `if`, `oneOf`), that counts as fitting too: the check may be too lenient, never too strict.
 """
 
 from __future__ import annotations

@@ -70,11 +70,13 @@ def test_another_attempt_is_encoded_anew_and_leaves_the_first_as_it_was() -> Non
     assert second.plan is first.plan
 
 
-def test_what_cannot_be_asked_is_refused_before_the_server_is() -> None:
+async def test_what_cannot_be_asked_is_refused_before_the_server_is() -> None:
     unusable = JsonSchema("person", {"type": "nonsense"})
+    backend = ChatCompletions("http://127.0.0.1:9/v1", settings=SETTINGS["prompted"])
     with pytest.raises(GatewayError) as caught:
-        prepared(ask(format=unusable), SETTINGS["prompted"], NOTHING)
+        await backend.prepare(ask(format=unusable))
     assert caught.value.kind is Kind.INVALID
+    await backend.close()
 
 
 # --------------------------------------------------------------------------------------------------------- a whole call
