@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import orjson
 
@@ -31,6 +32,7 @@ from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, 
 from dragoman.translators.json_text import MOST_VALUES, is_object, values_in
 
 MISSING_OUTPUT = "[No output was recorded for this call.]"
+_MISSING = (Text(MISSING_OUTPUT),)
 ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id {id}]"
 
 
@@ -61,11 +63,10 @@ class _Turn:
         """Appends the parts of another message. Two texts that meet here were two messages, so a blank line goes
         between them."""
         for position, part in enumerate(parts):
-            last = self.parts[-1] if self.parts else None
-            if position == 0 and isinstance(part, Text) and isinstance(last, Text):
+            if position == 0 and type(part) is Text and self.parts and type(last := self.parts[-1]) is Text:
                 self.texts.setdefault(len(self.parts) - 1, [last.text]).append(part.text)
                 continue
-            if isinstance(part, ToolCall):
+            if type(part) is ToolCall:
                 self.calls.append(len(self.parts))
             self.parts.append(part)
 
@@ -115,14 +116,17 @@ class _Repairer:
         else:
             turn = _Turn()
             self._entries.append(turn)
-        client_ids = [part.id for part in parts if isinstance(part, ToolCall)]
         known = len(turn.calls)
-        turn.add(self._call(part) if isinstance(part, ToolCall) else part for part in parts)
+        turn.add([self._call(part) if type(part) is ToolCall else part for part in parts])
+        client_ids = [part.id for part in parts if type(part) is ToolCall]
         for client_id, position in zip(client_ids, turn.calls[known:], strict=True):
-            waiting = self._open.setdefault(client_id, [])
+            waiting = self._open.get(client_id)
+            if waiting is None:
+                waiting = self._open[client_id] = []
             if not waiting or waiting[-1][0] is not turn:
-                waiting.append((turn, deque()))
-            waiting[-1][1].append(position)
+                waiting.append((turn, deque((position,))))
+            else:
+                waiting[-1][1].append(position)
 
     def _call(self, call: ToolCall) -> ToolCall:
         self._values_left -= values_in(call.arguments, max(self._values_left, 0))
@@ -182,12 +186,17 @@ class _Repairer:
                 if self._strict:
                     raise invalid(f"No tool output found for function call {call.id}.", "input")
                 self._note("missing_output")
-                result = ToolResult(call.id, (Text(MISSING_OUTPUT),))
+                result = ToolResult(call.id, _MISSING)
             out.append(Message("tool", (result,)))
         return out
 
     def _note(self, name: str) -> None:
-        self._notes.append(Note("repair", name))
+        self._notes.append(_note_of(name))
+
+
+@cache
+def _note_of(name: str) -> Note:
+    return Note("repair", name)
 
 
 def object_text(arguments: str) -> tuple[str, bool]:

@@ -39,6 +39,7 @@ from dragoman.translators.ir import Note, Request
 
 TRUNCATED = Note("repair", "truncation")
 UNSERVED = frozenset({Kind.BUSY, Kind.BACKEND_DOWN, Kind.BACKEND_FAILED, Kind.ASLEEP, Kind.TIMEOUT})
+LONG = 1000  # messages
 COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and streams share the backend with them
 
 
@@ -121,6 +122,7 @@ class Phases:
 
     async def inline(self, call: Call) -> None:
         """Images become part of the request: a server would fetch them itself."""
+        await _others_turn(call)
         call.request = await self._images.inlined(_asked(call), call.notes, call.client.name)
 
     async def prepare(self, call: Call) -> None:
@@ -131,6 +133,7 @@ class Phases:
     async def fit(self, call: Call) -> None:
         """The answer's limit, by the context window. A conversation that may be cut is cut until it fits."""
         while True:
+            await _others_turn(call)
             try:
                 notes = await fit(_backend(call), _prepared(call), call.window)
                 break
@@ -180,6 +183,7 @@ class Phases:
         """The backend's work, from the first request to its server to the last event."""
         answer = call.answer
         assert isinstance(answer, Answer)
+        await _others_turn(call)
         try:
             async with _sizing(_backend(call), _prepared(call), answer):
                 backend, prepared = _backend(call), _prepared(call)
@@ -249,6 +253,12 @@ async def _size(backend: Backend, prepared: Prepared, answer: Answer) -> None:
         return
     if tokens is not None:
         answer.prompt_size(tokens)
+
+
+async def _others_turn(call: Call) -> None:
+    """Between two phases of a long conversation, each of which may take a tenth of a second."""
+    if len(_asked(call).messages) > LONG:
+        await asyncio.sleep(0)
 
 
 def _asked(call: Call) -> Request:

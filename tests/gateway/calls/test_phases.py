@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +14,8 @@ import pytest
 from dragoman.backends.base import Prepared
 from dragoman.gateway.calls.phases import Phases
 from dragoman.translators.ir import Request
-from tests.gateway_fakes import FakeBackend, running
+from dragoman.translators.protocol import Context, Json, Turn
+from tests.gateway_fakes import PLAIN, FakeBackend, running
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, asking, served
 
@@ -87,3 +91,34 @@ async def test_a_call_is_prepared_once_and_what_was_prepared_is_asked() -> None:
     assert len(counted) == 1  # it may have been too long for the window
     assert made[0].tokens == 4
     assert [made[0].request] == backend.requests
+
+
+async def test_others_have_their_turn_between_the_phases_of_a_long_conversation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Backend(FakeBackend):
+        async def prepare(self, request: Request) -> Prepared:
+            waited.append(next(turns) - begun.pop())
+            return await super().prepare(request)
+
+    async def others() -> None:
+        while True:
+            next(turns)
+            await asyncio.sleep(0)
+
+    def parse(body: Json, context: Context) -> Turn:
+        turn = PLAIN.parse(body, context)
+        begun.append(next(turns))
+        return replace(turn, request=replace(turn.request, messages=turn.request.messages * sizes.pop()))
+
+    turns, begun, waited = itertools.count(), list[int](), list[int]()
+    sizes = [3, 1, 1]  # of the conversations, from the last on: for the first, the backend's models are asked for
+    monkeypatch.setattr("dragoman.gateway.calls.phases.LONG", 2)
+    async with running(Backend(), protocols=[replace(PLAIN, parse=parse)]) as it:
+        task = asyncio.create_task(others())
+        while sizes:
+            async with it.post({"model": "only", "input": "x"}) as answer:
+                assert answer.status == 200
+        task.cancel()
+    _, short, long = waited
+    assert long > short
