@@ -131,7 +131,7 @@ def conversation(size: int) -> dict[str, Any]:
     return {"model": "m", "input": turn * (size // len(json.dumps(turn)))}
 
 
-@pytest.mark.parametrize("size", [5 * MIB, 40 * MIB])
+@pytest.mark.parametrize("size", [5 * MIB, 20 * MIB])
 def test_a_long_conversation_full_of_code_is_read(size: int) -> None:
     raw = orjson.dumps(conversation(size))
     if size > 10 * MIB:
