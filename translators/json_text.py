@@ -20,7 +20,7 @@ import orjson
 
 from dragoman.translators.steps import Steps
 
-MOST_VALUES = 100_000
+MOST_VALUES = 200_000
 _IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
 
 

@@ -272,7 +272,7 @@ class Limits(Section):
         64, description="How deep the JSON of a request may be nested."
     )
     json_values: Annotated[int, Field(ge=1024)] = Field(
-        100_000,
+        200_000,
         description="How many values that JSON may hold, counted by its commas and opening brackets outside of "
         "strings. Each takes up to 200 bytes of memory beside its text; an agent's conversation of 5 MB has some "
         "twenty thousand.",

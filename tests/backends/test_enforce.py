@@ -357,6 +357,7 @@ async def test_a_schema_that_cannot_be_checked_is_refused_at_once(schema: dict[s
     backend = ChatCompletions("http://127.0.0.1:1/v1", settings=resolve("triton-openai"))
     with pytest.raises(GatewayError) as caught:
         await backend.prepare(ask(format=JsonSchema("s", schema)))
+    await backend.close()
     assert caught.value.kind is Kind.INVALID
 
 

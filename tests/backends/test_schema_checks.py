@@ -89,7 +89,7 @@ async def test_verdicts_are_remembered_in_bounds(
 async def test_without_a_schema_no_child_is_started(checks: SchemaChecks, asked: list[bytes]) -> None:
     await checks.check(JsonAnswer(ask(), JsonObject()))
     assert asked == []
-    assert not schema_checks._SHARED
+    assert asyncio.get_running_loop() not in schema_checks._SHARED
 
 
 async def test_a_schema_that_takes_too_long_passes_and_costs_its_time_once(
@@ -134,12 +134,11 @@ async def test_without_a_child_schemas_pass(checks: SchemaChecks, monkeypatch: p
 async def test_backends_share_the_children_and_the_last_one_ends_them() -> None:
     first, second = SchemaChecks(), SchemaChecks()
     await asyncio.gather(first.check(plan(AGE)), second.check(plan(AGE)))
-    (shared,) = schema_checks._SHARED.values()
-    assert shared.users == 2
+    assert schema_checks._SHARED[asyncio.get_running_loop()].users == 2
     await first.close()
     assert await second.faults('{"age": 3}', AGE) is None
     await second.close()
-    assert not schema_checks._SHARED
+    assert asyncio.get_running_loop() not in schema_checks._SHARED
     await second.check(plan(AGE))  # and it may be used again
     await second.close()
-    assert not schema_checks._SHARED
+    assert asyncio.get_running_loop() not in schema_checks._SHARED
