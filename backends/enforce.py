@@ -56,7 +56,12 @@ class Withheld:
         return Flow.MORE
 
 
-async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink, faults: Faults) -> None:
+async def undecided(text: str, schema: Mapping[str, Any]) -> str | None:
+    """For callers that check nothing against schemas."""
+    raise Undecided
+
+
+async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink, faults: Faults = undecided) -> None:
     """Without a plan this is `run`. `faults` says what in JSON text does not fit a schema, or raises `Undecided`.
 
     Raises what `run` raises, and BACKEND_FAILED when constrained decoding did not constrain."""
