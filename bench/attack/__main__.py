@@ -54,7 +54,7 @@ class Cost:
 
 
 async def cost(name: str, attack: Attack) -> Cost:
-    async with started("model server", HOSTILE) as hostile, _gateway(hostile, attack) as gateway:
+    async with started("model server", HOSTILE) as hostile, gateway_for(hostile, attack) as gateway:
         await play(WARM_UP, gateway.url, WARM_UP.requests(gateway.url))
         requests = await asyncio.to_thread(attack.requests, gateway.url)
         idle, begun = gateway.rss(), time.monotonic()
@@ -67,7 +67,10 @@ async def cost(name: str, attack: Attack) -> Cost:
 
 
 @contextlib.asynccontextmanager
-async def _gateway(hostile: Child, attack: Attack) -> AsyncIterator[Child]:
+async def gateway_for(
+    hostile: Child, attack: Attack, command: Sequence[str] = GATEWAY, **more: str
+) -> AsyncIterator[Child]:
+    """`more`: variables of its environment."""
     with tempfile.TemporaryDirectory() as folder:
         backend = {"url": f"{hostile.url}/v1", "name": "gpu", "settings": attack.settings}
         environment = {
@@ -76,8 +79,9 @@ async def _gateway(hostile: Child, attack: Attack) -> AsyncIterator[Child]:
             "DRAGOMAN_LOG__LEVEL": "error",
             "DRAGOMAN_STATE_DIR": folder,
             **{f"DRAGOMAN_TIMEOUTS__{key.upper()}": str(value) for key, value in TIMEOUTS.items()},
+            **more,
         }
-        async with started("gateway", [*GATEWAY, "serve", "--port", "0"], environment) as gateway:
+        async with started("gateway", [*command, "serve", "--port", "0"], environment) as gateway:
             yield gateway
 
 

@@ -18,10 +18,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from dragoman.gateway.calls.body_memory import BodyMemory, Share
 from dragoman.gateway.calls.decoding import decode, too_large
 from dragoman.gateway.calls.raw_body import RawBody, checked
 from dragoman.gateway.config import Limits
-from dragoman.translators.errors import GatewayError, invalid
+from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import Note
 from dragoman.translators.json_text import blocks, separators, without_lone_surrogates
 from dragoman.translators.steps import Steps, T
@@ -31,7 +32,7 @@ MENDED = Note("repair", "surrogate")
 EXPECTS = web.RequestKey("expects", str)  # what the client asked of us before it sends a body (RFC 9110, 10.1.1)
 SLICE = 0.002  # seconds that one body may hold the loop before the others' turn
 SMALL = 64 * 1024  # bytes of JSON that are loaded at once, without a turn
-LOADS = True  # what is yielded before a larger body is loaded
+LOADS = -1  # what is yielded before a larger body is loaded; other numbers are the bytes that it takes so far
 
 
 class BodyReader:
@@ -41,79 +42,104 @@ class BodyReader:
         self._limits = limits
         self._within = within
         self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one does
+        self._spent = 0.0  # seconds of the loop, by the last step of a large body
+        self.memory = BodyMemory(limits.bodies_bytes)
 
-    async def read(self, request: web.Request) -> Body:
-        """The object, and notes of what was repaired in it."""
-        return await self._within_limit(request, _read)
+    async def read(self, request: web.Request, share: Share) -> Body:
+        """The object, and notes of what was repaired in it. `share` is the call's, of `memory`."""
+        return await self._within_limit(request, share, _read)
 
-    async def _within_limit(self, request: web.Request, read: Callable[[bytes, list[str], Limits], Steps[T]]) -> T:
+    async def _within_limit(
+        self, request: web.Request, share: Share, read: Callable[[bytes, list[str], Limits], Steps[T]]
+    ) -> T:
         raw: bytes | None = None
         try:
             async with asyncio.timeout(self._within):
-                raw = await _receive(request, self._limits.body_bytes)
-                return await self._in_turns(read(raw, _encodings(request), self._limits))
+                raw = await self._receive(request, share)
+                return await self._in_turns(read(raw, _encodings(request), self._limits), share)
         except TimeoutError:
+            if share.waits:
+                raise _no_room() from None
             fault = "did not arrive" if raw is None else "could not be decoded"
             message = f"The request body {fault} within {self._within:g} seconds."
             raise invalid(message, code="request_timeout") from None
 
-    async def read_raw(self, request: web.Request) -> RawBody:
+    async def read_raw(self, request: web.Request, share: Share) -> RawBody:
         """A body that is to be passed on as it is, out of its encodings."""
-        return await self._within_limit(request, _read_raw)
+        return await self._within_limit(request, share, _read_raw)
 
-    async def parse(self, raw: bytes) -> Body:
+    async def parse(self, raw: bytes, share: Share) -> Body:
         """A body that has arrived already, such as a message of a WebSocket."""
         if len(raw) > self._limits.body_bytes:
             raise too_large(self._limits.body_bytes)
-        return await self._in_turns(parse_object(raw, self._limits))
-
-    async def _in_turns(self, steps: Steps[T]) -> T:
         try:
-            loads = _advance(steps)
-            while not loads:
+            async with asyncio.timeout(self._within):
+                await share.grow(len(raw), self.memory)
+        except TimeoutError:
+            raise _no_room() from None
+        return await self._in_turns(parse_object(raw, self._limits), share)
+
+    async def _receive(self, request: web.Request, share: Share) -> bytes:
+        limit = self._limits.body_bytes
+        length = request.content_length
+        if length is not None and length > limit:
+            raise too_large(limit)
+        await share.grow(length or 0, self.memory)
+        await _invite(request)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > limit:
+                    raise too_large(limit)
+                await share.grow(size, self.memory)
+                pieces.append(piece)
+        except web.RequestPayloadError:
+            raise invalid("The request body is not framed as its headers say.", code="invalid_body") from None
+        return b"".join(pieces)
+
+    async def _in_turns(self, steps: Steps[T], share: Share) -> T:
+        try:
+            state = _advance(steps)
+            while state != LOADS:
+                await share.grow(state, self.memory)
                 async with self._turn:
                     await asyncio.sleep(0)
-                    loads = _advance(steps)
+                    state = _advance(steps)
             async with self._turn:
                 while True:
-                    await asyncio.sleep(0)
+                    await self._rest()
+                    begun = time.monotonic()
                     _advance(steps)
+                    self._spent = time.monotonic() - begun
         except StopIteration as end:
             result: T = end.value
             return result
 
+    async def _rest(self) -> None:
+        """Before a step of a large body, as long as the last one took: others have half of the loop's time."""
+        spent, self._spent = self._spent, 0.0
+        await asyncio.sleep(spent if spent > 2 * SLICE else 0)
 
-def _advance(steps: Steps[Any]) -> bool:
-    """Whether the next step loads a large body. Raises the `StopIteration` of the last step, which carries the
-    result."""
+
+def _advance(steps: Steps[Any]) -> int:
+    """How many bytes the body takes so far, as far as that is known, or `LOADS`. Raises the `StopIteration` of the last
+    step, which carries the result."""
     end = time.monotonic() + SLICE
-    while next(steps) is not LOADS:
+    while (state := next(steps) or 0) != LOADS:
         if time.monotonic() >= end:
-            return False
-    return True
+            break
+    return state
+
+
+def _no_room() -> GatewayError:
+    return GatewayError(Kind.BUSY, "The gateway holds as many large requests as it has memory for; try again.")
 
 
 def _encodings(request: web.Request) -> list[str]:
     names = ",".join(request.headers.getall("Content-Encoding", [])).lower().split(",")
     return [name for each in names if (name := each.strip()) and name != "identity"]
-
-
-async def _receive(request: web.Request, limit: int) -> bytes:
-    length = request.content_length
-    if length is not None and length > limit:
-        raise too_large(limit)
-    await _invite(request)
-    pieces: list[bytes] = []
-    size = 0
-    try:
-        async for piece in request.content.iter_any():
-            size += len(piece)
-            if size > limit:
-                raise too_large(limit)
-            pieces.append(piece)
-    except web.RequestPayloadError:
-        raise invalid("The request body is not framed as its headers say.", code="invalid_body") from None
-    return b"".join(pieces)
 
 
 async def _invite(request: web.Request) -> None:

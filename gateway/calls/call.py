@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from dragoman.backends.base import Backend, Prepared, nothing
 from dragoman.gateway.calls.answer import AnswerRecord
+from dragoman.gateway.calls.body_memory import Share
 from dragoman.gateway.calls.model_table import Target
 from dragoman.gateway.keys.auth import ANYBODY, Client
 from dragoman.gateway.telemetry.tracing import Span
@@ -54,6 +55,7 @@ class Call:
     tokens: int | None = None  # of a prompt that was counted
     estimates: bool = False  # nothing could count it
     notes: list[Note] = field(default_factory=list)
+    share: Share = field(default_factory=Share)  # of the memory for bodies
     error: GatewayError | None = None
     ending: Ending | None = None
     status: int = 0

@@ -26,7 +26,7 @@ GIVEN = 256 * 1024  # bytes of output in one step
 
 
 def decode(data: bytes, encodings: Sequence[str], limit: int) -> Steps[bytes]:
-    """Undoes the encodings, last first; the output is never larger than `limit` bytes."""
+    """Undoes the encodings, last first; the output is never larger than `limit` bytes. Each step yields its size."""
     if len(encodings) > MOST_ENCODINGS:
         raise _unsupported(f"{len(encodings)} content encodings on one body are too many.")
     for encoding in reversed(encodings):
@@ -94,7 +94,7 @@ def _inflate_member(data: bytes, at: int, wbits: int, output: _Output, encoding:
             raise _broken(encoding) from None
         output.write(piece)
         held, full = member.unconsumed_tail, len(piece) == GIVEN
-        yield
+        yield output.tell()
     return at - len(member.unused_data)
 
 
@@ -107,7 +107,7 @@ def _unzstd(data: bytes, limit: int) -> Steps[bytes]:
             writer.write(data[at : at + TAKEN])
         except zstandard.ZstdError:
             raise _broken("zstd") from None
-        yield
+        yield output.tell()
     return output.getvalue()
 
 

@@ -83,7 +83,7 @@ class HttpExchange:
         self._stream: EventStream | None = None
 
     async def body(self, bodies: BodyReader) -> Body:
-        return await bodies.read(self._request)
+        return await bodies.read(self._request, self.call.share)
 
     def when_lost(self, callback: Callable[[], object]) -> None:
         connection(self._request).on_lost = callback
@@ -96,7 +96,7 @@ class HttpExchange:
 
     async def raw(self, bodies: BodyReader) -> RawBody:
         """The body as it is to be passed on."""
-        return await bodies.read_raw(self._request)
+        return await bodies.read_raw(self._request, self.call.share)
 
     async def passed(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
         """The answer is a server's own JSON."""

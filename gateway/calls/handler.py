@@ -131,6 +131,7 @@ class Handler:
             it.when_lost(nothing)
             if call.answer is not None:
                 call.answer.close()
+            call.share.free()
             self.calls.discard(call)
             if not self.calls:
                 self.idle.set()

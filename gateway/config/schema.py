@@ -210,6 +210,7 @@ class Config(BaseSettings):
             *self._one_model_of_a_pool(),
             *self._model_names(),
             *self._one_memory(),
+            *self._room_for_one_body(),
         ]
         if faults:
             raise Inconsistent(faults)
@@ -284,6 +285,13 @@ class Config(BaseSettings):
         for key, reason in effective._one_local_model():
             raise ConfigError(f"configuration: {key[0]}: {reason}")
         return effective
+
+    def _room_for_one_body(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        if self.limits.bodies_bytes < self.limits.body_bytes:
+            yield (
+                ("limits", "bodies_bytes"),
+                "smaller than limits.body_bytes: one body may never find room",
+            )
 
     def _one_memory(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         if self.store.url == "memory" and self.workers > 1:

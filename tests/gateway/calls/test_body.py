@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from dragoman.gateway.calls.body import LOADS, MENDED, BodyReader, _encodings, deeper_than, parse_object
+from dragoman.gateway.calls.body_memory import Share
 from dragoman.gateway.calls.decoding import GIVEN
 from dragoman.gateway.config import Limits
 from dragoman.gateway.telemetry.process_metrics import resident
@@ -192,7 +193,7 @@ async def test_a_large_body_keeps_its_turn_once_it_is_loaded(monkeypatch: pytest
         return {}, ()
 
     reader = BodyReader(LIMITS)
-    await asyncio.gather(*(reader._in_turns(steps(name)) for name in ("a", "b", "c")))
+    await asyncio.gather(*(reader._in_turns(steps(name), Share()) for name in ("a", "b", "c")))
     loaded = [event.split()[0] for event in events[max(map(events.index, ("a loads", "b loads", "c loads"))) + 1 :]]
     assert loaded == sorted(loaded)
     assert set(loaded) == {"a", "b", "c"}
@@ -242,10 +243,10 @@ async def test_the_limit_holds_for_a_body_that_has_arrived_already(more: int) ->
     reader = BodyReader(Limits(body_bytes=2000))
     raw = b'{"a":1}'.ljust(2000 + more)
     if not more:
-        assert await reader.parse(raw) == ({"a": 1}, ())
+        assert await reader.parse(raw, Share()) == ({"a": 1}, ())
         return
     with pytest.raises(GatewayError) as caught:
-        await reader.parse(raw)
+        await reader.parse(raw, Share())
     assert caught.value.kind is Kind.TOO_LARGE
 
 
@@ -473,3 +474,49 @@ async def test_a_client_that_leaves_while_others_wait_for_their_turn_blocks_nobo
             await asyncio.gather(*tasks, return_exceptions=True)
         async with asyncio.timeout(30):
             assert (await compressed(it, orjson.dumps(conversation(2 * MIB))))[0] == 200
+
+
+# ---------------------------------------------------------------------------------------------- the memory of bodies
+
+ROOM: dict[str, Any] = {"body_bytes": 4 * MIB, "bodies_bytes": 5 * MIB}
+
+
+async def holding(it: Served) -> asyncio.Task[tuple[int, str]]:
+    """A large call that runs until its server is let go."""
+    it.server.default = Script(text_stream("ok"), head_delay=60.0)
+    task = asyncio.ensure_future(sent_as(it, orjson.dumps(conversation(3 * MIB)), "identity"))
+    await it.server.until(lambda: len(it.server.chats) == 1)
+    it.server.default = Script(text_stream("ok"))
+    return task
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_a_large_body_waits_until_there_is_room_and_small_ones_do_not(packed: bool) -> None:
+    body = orjson.dumps(conversation(3 * MIB))
+    async with served(limits=ROOM) as it:
+        first = await holding(it)
+        data = gzip.compress(body) if packed else body
+        second = asyncio.ensure_future(sent_as(it, data, "gzip" if packed else "identity"))
+        assert (await sent_as(it, orjson.dumps(asking("responses", "hi")), "identity"))[0] == 200
+        assert len(it.server.chats) == 2
+        assert not second.done()
+        first.cancel()
+        assert (await second)[0] == 200
+        assert it.gateway.handler._bodies.memory.taken == 0
+
+
+async def test_a_body_that_finds_no_room_in_time_is_told_to_try_again() -> None:
+    async with served(limits=ROOM, timeouts={"body": 0.3}) as it:
+        first = await holding(it)
+        status, said = await sent_as(it, orjson.dumps(conversation(3 * MIB)), "identity")
+        assert status == 503
+        assert "as many large requests as it has memory for" in said
+        first.cancel()
+        await it.gateway.handler.idle.wait()
+        assert it.gateway.handler._bodies.memory.taken == 0
+
+
+async def sent_as(it: Served, data: bytes, encoding: str) -> tuple[int, str]:
+    headers = {"Content-Encoding": encoding}
+    async with it.session.post(it.url + PATHS["responses"], data=io.BytesIO(data), headers=headers) as answer:
+        return answer.status, await answer.text()

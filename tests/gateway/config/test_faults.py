@@ -68,6 +68,8 @@ BROKEN = [
     ("timeouts: {first_event: 600000}", "1:25: timeouts.first_event: 600000 must be at most 86400 seconds; if "
      "milliseconds are meant, write 600"),
     ("timeouts: {keepalive: 0}", "1:23: timeouts.keepalive: 0 must be above 0 seconds"),
+    ("limits: {bodies_bytes: 1000000}", "1:10: limits.bodies_bytes: smaller than limits.body_bytes: one body "
+     "may never find room"),
     ("limits: {body_bytes: 64MiB}", "1:22: limits.body_bytes: '64MiB' is not a number of bytes; write 67108864"),
     (GPU + "  window: 32k", "3:11: backends.0.window: '32k' is not a number of tokens; write 32768"),
     # words

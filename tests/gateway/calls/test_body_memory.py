@@ -1,0 +1,87 @@
+"""Room for bodies: taken in turn, given back whatever happens to who waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dragoman.gateway.calls.body_memory import SMALL, BodyMemory, Share
+
+MOST = 10 * SMALL
+
+
+class Callers:
+    """Calls that want room; `order` is who got it."""
+
+    def __init__(self) -> None:
+        self.memory = BodyMemory(MOST)
+        self.order: list[str] = []
+        self.shares: dict[str, Share] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def wants(self, name: str, size: int) -> None:
+        self.tasks[name] = asyncio.ensure_future(self._grow(name, size))
+        await turn()
+
+    async def _grow(self, name: str, size: int) -> None:
+        await self.shares.setdefault(name, Share()).grow(size, self.memory)
+        self.order.append(name)
+
+    async def frees(self, name: str) -> None:
+        self.shares[name].free()
+        await turn()
+
+
+async def turn() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_those_who_wait_go_in_turn_also_where_a_later_one_would_fit() -> None:
+    callers = Callers()
+    await callers.wants("first", 6 * SMALL)
+    await callers.wants("large", 5 * SMALL)
+    await callers.wants("fits", 4 * SMALL)
+    assert callers.order == ["first"]
+    assert callers.shares["large"].waits
+    await callers.frees("first")
+    assert callers.order == ["first", "large", "fits"]
+    assert callers.memory.taken == 9 * SMALL
+    assert not callers.shares["large"].waits
+
+
+async def test_small_bodies_are_not_counted() -> None:
+    callers = Callers()
+    await callers.wants("first", MOST)
+    await callers.wants("small", SMALL)
+    assert callers.order == ["first", "small"]
+    assert callers.memory.taken == MOST
+
+
+async def test_a_body_grows_and_is_counted_once() -> None:
+    callers = Callers()
+    for size in (SMALL // 2, 2 * SMALL, 4 * SMALL, 3 * SMALL):
+        await callers.wants("one", size)
+    assert callers.memory.taken == 4 * SMALL
+    await callers.frees("one")
+    await callers.frees("one")
+    assert callers.memory.taken == 0
+
+
+@pytest.mark.parametrize("admitted", [False, True])
+async def test_who_leaves_while_waiting_takes_nothing_along(admitted: bool) -> None:
+    callers = Callers()
+    await callers.wants("first", MOST)
+    await callers.wants("leaves", 6 * SMALL)
+    await callers.wants("next", 6 * SMALL)
+    if admitted:
+        callers.shares["first"].free()  # its place comes in the turn in which it leaves
+    callers.tasks["leaves"].cancel()
+    await turn()
+    if not admitted:
+        await callers.frees("first")
+    assert callers.order == ["first", "next"]
+    callers.shares["leaves"].free()
+    await callers.frees("next")
+    assert callers.memory.taken == 0
