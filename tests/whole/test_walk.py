@@ -63,6 +63,7 @@ BESIDE = {
         "translators/thinking.py",
         "translators/tool_names.py",
     },
+    "room for its body": {"gateway/calls/body_memory.py"},
     "the route's own method check, and how the server is": {
         "backends/chat/probe.py",
         "backends/pool/breaker.py",
