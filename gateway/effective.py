@@ -28,6 +28,7 @@ def effective(config: Config, secrets: Secrets | None) -> str:
         backend["settings"] = mask_settings(backend["settings"])
     if content["store"]["url"]:
         content["store"]["url"] = mask_url(content["store"]["url"])
+    content["search"]["parameters"] = mask_settings(content["search"]["parameters"])
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     if secrets is None:
         return text + "# keys, certificates and model folders were not read\n"
@@ -36,6 +37,8 @@ def effective(config: Config, secrets: Secrets | None) -> str:
     )
     for name, key in (secrets.backend_keys or {}).items():
         text += f"# key sent to {name}: {'****' if key else 'none'}\n"
+    if config.search.runs:
+        text += f"# key sent to the search service: {'****' if secrets.search_key else 'none'}\n"
     return text
 
 

@@ -1,6 +1,6 @@
 """A checker of the event grammar of `translators.ir`, written from its docstring and not from `translators.parts`.
 
-    Started (PartStarted Delta* PartEnded)* Finished
+    Started (PartStarted Delta* PartEnded | SearchStarted SearchEnded)* Finished
 
 A stream that broke is a prefix of that. Beyond the order: deltas are not empty, the ids of calls are unique and not
 empty, their names are not blank, other parts have neither, and an answer has at least one part.
@@ -11,7 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dragoman.translators.fold import Fold
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, ToolCall
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    ToolCall,
+)
 
 
 def check(events: Sequence[Event], *, ended: bool = True) -> None:
@@ -22,7 +32,7 @@ def check(events: Sequence[Event], *, ended: bool = True) -> None:
 
 def violations(events: Sequence[Event], *, ended: bool) -> list[str]:
     wrong: list[str] = []
-    state = "nothing"  # then outside, inside, finished
+    state = "nothing"  # then outside, inside, searching, finished
     parts = 0
     ids: set[str] = set()
     for at, event in enumerate(events):
@@ -41,6 +51,11 @@ def violations(events: Sequence[Event], *, ended: bool) -> list[str]:
                     wrong.append(f"{at}: an empty delta")
             case PartEnded():
                 allowed, state = ("inside",), "outside"
+            case SearchStarted():
+                allowed, state = ("outside",), "searching"
+            case SearchEnded():
+                allowed, state = ("searching",), "outside"
+                parts += 1
             case Finished():
                 allowed, state = ("outside",), "finished"
         if before not in allowed:

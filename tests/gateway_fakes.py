@@ -29,6 +29,8 @@ from dragoman.translators.ir import (
     PartEnded,
     PartStarted,
     Request,
+    SearchEnded,
+    SearchStarted,
     Started,
     StopReason,
     Text,
@@ -71,6 +73,10 @@ class PlainStream:
                 case Finished(reason=reason):
                     self.reason = reason.value
                     out.append(f"finished={reason.value}\n".encode())
+                case SearchStarted(query=query):
+                    out.append(f"search={query}\n".encode())
+                case SearchEnded(results=results, error=error):
+                    out.append(f"found={error or len(results)}\n".encode())
                 case Started() | PartEnded():
                     pass
         return out

@@ -2,16 +2,28 @@
 
 import pytest
 
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    StopReason,
+)
 from tests.event_grammar import check, violations
 
 TEXT: list[Event] = [PartStarted("text"), Delta("Hi"), PartEnded()]
 CALL: list[Event] = [PartStarted("call", "a", "f"), Delta("{}"), PartEnded()]
+SEARCH: list[Event] = [SearchStarted("x"), SearchEnded()]
 END = Finished(StopReason.STOP)
 
 
 def test_an_answer_passes() -> None:
     check([Started(), *TEXT, *CALL, *TEXT, END])
+    check([Started(), *SEARCH, *TEXT, *SEARCH, END])
 
 
 @pytest.mark.parametrize("length", range(7))
@@ -37,6 +49,9 @@ def test_each_beginning_of_an_answer_passes_as_a_broken_one(length: int) -> None
         [Started(), PartStarted("call", "a", " "), PartEnded(), END],
         [Started(), PartStarted("text", "a"), PartEnded(), END],
         [Started(), *TEXT, END, END],
+        [Started(), SearchStarted("x"), *TEXT, SearchEnded(), END],
+        [Started(), SearchStarted("x"), END],
+        [Started(), *TEXT, SearchEnded(), END],
         [Started(), *TEXT, END, *TEXT],
     ],
 )

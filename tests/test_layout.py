@@ -62,6 +62,7 @@ ELSEWHERE = {
     "gateway/calls/exchange.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/model_table.py": "tests/gateway/serve/test_app.py",
     "gateway/keys/secrets.py": "tests/gateway/test_config.py",
+    "gateway/calls/search_services.py": "tests/gateway/calls/test_search_client.py",
     "gateway/calls/replies.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/trace_attributes.py": "tests/gateway/telemetry/test_tracing.py",
     "gateway/config/": "tests/gateway/test_config.py",

@@ -13,6 +13,8 @@ from dragoman.translators.ir import (
     PartStarted,
     Reasoning,
     Refusal,
+    SearchEnded,
+    SearchStarted,
     Started,
     Text,
     ToolCall,
@@ -20,7 +22,8 @@ from dragoman.translators.ir import (
 
 
 class Fold:
-    """Events into the parts that they amount to. `cut` holds the positions of the parts that ended incomplete."""
+    """Events into the parts that they amount to. `cut` holds the positions of the parts that ended incomplete.
+    Searches are no parts."""
 
     def __init__(self) -> None:
         self.parts: list[Text | Refusal | Reasoning | ToolCall] = []
@@ -40,7 +43,7 @@ class Fold:
                     self._close(event.complete)
                 case Finished():
                     self.finished = event
-                case Started():
+                case Started() | SearchStarted() | SearchEnded():
                     pass
 
     def _close(self, complete: bool) -> None:

@@ -7,11 +7,11 @@ it.
 
 The stream grammar is the contract between the two halves:
 
-    Started (PartStarted Delta* PartEnded)* Finished          or, at any point, a GatewayError
+    Started (PartStarted Delta* PartEnded | SearchStarted SearchEnded)* Finished    or, at any point, a GatewayError
 
-Strictly one part is open at a time, so no delta carries an index. `translators.parts` is the only producer of that
-order. Events are values: nothing changes one after it was made. They are not frozen only because that would double the
-cost of a delta.
+Strictly one part or search is open at a time, so no delta carries an index. `translators.parts` is the only producer
+of that order, but for searches, which the gateway puts between the model's parts. Events are values: nothing changes
+one after it was made. They are not frozen only because that would double the cost of a delta.
 """
 
 from __future__ import annotations
@@ -186,8 +186,22 @@ class Request:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     logprobs: int | None = None
     affinity: str | None = None
+    search: WebSearch | None = None
     truncates: bool = False  # of a conversation that does not fit, the oldest turns may be left out
     prefill: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WebSearch:
+    """The client lets the model search the web, and the gateway runs the searches. `tool` is the function that stands
+    for it. `most` is how many searches this answer may have and `results` how many results each, as far as the client
+    says. Domains are `example.org`, which stands for its subdomains too, or `example.org/path`."""
+
+    tool: str
+    most: int | None = None
+    results: int | None = None
+    allowed: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
 
 
 NoteKind = Literal["tool", "field", "item", "repair", "drop", "answer", "unenforced"]
@@ -264,4 +278,33 @@ class Finished:
     stop_sequence: str | None = None
 
 
-Event = Started | PartStarted | Delta | PartEnded | Finished
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """`url` is http(s); `text` is what the search service shows of the page, and `age` its date in the service's
+    words."""
+
+    url: str
+    title: str
+    text: str = ""
+    age: str | None = None
+
+
+SearchError = Literal[
+    "invalid_tool_input", "max_uses_exceeded", "query_too_long", "request_too_large", "too_many_requests", "unavailable"
+]
+
+
+@dataclass(slots=True)
+class SearchStarted:
+    """The gateway searches the web for the model. `query` is empty where the model gave none."""
+
+    query: str
+
+
+@dataclass(slots=True)
+class SearchEnded:
+    results: tuple[SearchResult, ...] = ()
+    error: SearchError | None = None
+
+
+Event = Started | PartStarted | Delta | PartEnded | SearchStarted | SearchEnded | Finished

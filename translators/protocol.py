@@ -21,7 +21,8 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the operator decides about translation. The configuration explains each key."""
+    """What the operator decides about translation. The configuration explains each key; `web_search`: there is a
+    search service."""
 
     hosted_tools: Literal["ignore", "reject"] = "ignore"
     strict_history: bool = False
@@ -29,6 +30,7 @@ class Policy:
     unreadable: Literal["note", "reject"] = "note"
     max_tools: int = 1024
     max_items: int = MOST_OBJECTS
+    web_search: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class Turn:
     """A parsed call: what to ask, whether to stream, how to answer, and what was dropped or repaired on the way.
 
     `counted` takes the prompt's size as soon as it is known, where the protocol sends it before the answer. `events`
-    are the answer where the protocol knows it without a model; then no backend is asked."""
+    are the answer where the protocol knows it without a model; then no backend is asked. Nor is one for `searched`:
+    what is found for that query is the answer."""
 
     request: Request
     streaming: bool
@@ -111,6 +114,7 @@ class Turn:
     notes: tuple[Note, ...] = ()
     counted: Callable[[int], None] | None = None
     events: Sequence[Event] = ()
+    searched: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

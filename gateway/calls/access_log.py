@@ -155,6 +155,8 @@ class AccessLog:
             "tokens_in": usage.input if usage else call.tokens,
             "tokens_out": usage.output if usage else None,
             "tokens_cached": usage.cached if usage else None,
+            "searches": dict(call.searches) or None,
+            "search_ms": round(call.search_seconds * 1000, 1) if call.searches else None,
             "notes": dict(Counter(note.kind for note in call.notes)) or None,
             "error": error.kind.name.lower() if error else None,
             "error_code": error.code if error else None,

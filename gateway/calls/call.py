@@ -5,6 +5,7 @@ It holds no connection: a call may come over HTTP or, as the doctor's do, from t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -56,6 +57,8 @@ class Call:
     estimates: bool = False  # nothing could count it
     notes: list[Note] = field(default_factory=list)
     share: Share = field(default_factory=Share)  # of the memory for bodies
+    searches: Counter[str] = field(default_factory=Counter)  # of the web, by outcome
+    search_seconds: float = 0.0
     error: GatewayError | None = None
     ending: Ending | None = None
     status: int = 0

@@ -31,6 +31,8 @@ from dragoman.gateway.calls.memory import Memory, Recollection
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.calls.phases import Phases
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, note_headers, note_list
+from dragoman.gateway.calls.search_client import SearchClient
+from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
 from dragoman.gateway.keys.reasoning_seal import Sealer
@@ -63,6 +65,7 @@ class Handler:
         redact: Redactor,
         admission: Admission | None = None,
         store: Store | None = None,
+        search_key: str | None = None,
     ) -> None:
         self._config = config
         self._sealer = sealer
@@ -74,7 +77,9 @@ class Handler:
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.admission = admission or Admission(config.admission, metrics, config.workers)
         self._memory = Memory(store)
-        self._phases = Phases(models, gate, self.images, self.admission)
+        self.search = SearchClient(config.search, search_key) if config.search.runs else None
+        searches = SearchStage(self.search, metrics) if self.search is not None else None
+        self._phases = Phases(models, gate, self.images, self.admission, searches)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
             strict_history=config.policy.strict_history,
@@ -82,6 +87,7 @@ class Handler:
             unreadable=config.policy.unreadable,
             max_tools=config.limits.tools,
             max_items=config.limits.items,
+            web_search=config.search.runs,
         )
         self.calls: set[Call] = set()
         self.leaving = False  # no longer ready, but still serving new requests
@@ -159,9 +165,11 @@ class Handler:
             if not it.remembers:
                 recalled.earlier = []
             answer.holds = recalled.stores
-        phases.authorize(call, free=bool(turn.events))
+        phases.authorize(call, free=bool(turn.events) or turn.searched is not None)
         if turn.events:
             answer.feed(turn.events)
+        elif turn.searched is not None:
+            await phases.search(call, turn.searched)
         else:
             await phases.route(call)
             await phases.inline(call)

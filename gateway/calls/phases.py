@@ -23,7 +23,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 
-from dragoman.backends.base import Backend, Forwarded, Prepared
+from dragoman.backends.base import Backend, Forwarded, Prepared, Sink
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer, AnswerRecord
@@ -33,6 +33,7 @@ from dragoman.gateway.calls.forwarding import ForwardedAnswer
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
 from dragoman.gateway.calls.model_table import Models, Target
+from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
@@ -44,11 +45,16 @@ COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and str
 
 
 class Phases:
-    def __init__(self, models: Models, gate: Gate, images: Images, admission: Admission) -> None:
+    """`searches`: None where models cannot search the web."""
+
+    def __init__(
+        self, models: Models, gate: Gate, images: Images, admission: Admission, searches: SearchStage | None = None
+    ) -> None:
         self._models = models
         self._gate = gate
         self._images = images
         self._admission = admission
+        self._searches = searches
         self._counts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(COUNTS_AT_ONCE))  # by backend
 
     def authorize(self, call: Call, *, free: bool = False, tokens: int | None = None) -> None:
@@ -186,13 +192,36 @@ class Phases:
         await _others_turn(call)
         try:
             async with _sizing(_backend(call), _prepared(call), answer):
-                backend, prepared = _backend(call), _prepared(call)
-                await self._ask(backend, prepared.request.model, partial(backend.stream, prepared, answer), answer)
+                await self._turns(call, answer)
         except Exception as error:
             if not call.finished:
                 raise
             # the answer is complete: what broke afterwards changes nothing for the client
             log.warning("the backend failed after a finished answer", exc_info=error)
+
+    async def search(self, call: Call, query: str) -> None:
+        """The answer is one search, and no model is asked."""
+        wanted, answer = _asked(call).search, call.answer
+        assert self._searches is not None
+        assert wanted is not None
+        assert isinstance(answer, Answer)
+        await self._searches.alone(call, query, wanted, answer)
+
+    async def _turns(self, call: Call, answer: Answer) -> None:
+        """Of the model: one, or several with searches in between."""
+        request = _asked(call)
+        if request.search is None or self._searches is None:
+            await self._ask_turn(call, request, answer)
+        else:
+            await self._searches.answer(call, request, request.search, answer, partial(self._ask_turn, call))
+
+    async def _ask_turn(self, call: Call, request: Request, sink: Sink) -> None:
+        """One turn of the model. The first one is prepared; a later one, with what was found, is prepared now."""
+        backend, prepared = _backend(call), _prepared(call)
+        if request is not _asked(call):
+            prepared = await backend.prepare(request)
+            call.notes.extend(await fit(backend, prepared, call.window))
+        await self._ask(backend, prepared.request.model, partial(backend.stream, prepared, sink), sink)
 
     async def forward(self, call: Call) -> None:
         """As `answer`, for a body that is passed through."""
@@ -203,7 +232,7 @@ class Phases:
         await self._ask(group, asked.request.model, partial(group.forward, asked, answer), answer)
 
     async def _ask(
-        self, backend: Backend, model: str, work: Callable[[], Awaitable[None]], answer: AnswerRecord
+        self, backend: Backend, model: str, work: Callable[[], Awaitable[None]], answer: AnswerRecord | Sink
     ) -> None:
         """A backend that fell asleep before it was asked is woken once, if that is allowed."""
         try:

@@ -52,6 +52,7 @@ def answer_attributes(call: Call) -> dict[str, Any]:
             "gen_ai.usage.cache_read.input_tokens": usage.cached if usage else None,
             "gen_ai.usage.reasoning.output_tokens": usage.reasoning if usage else None,
             "dragoman.outcome": call.outcome,
+            "dragoman.web_searches": call.searches.total() or None,
             "error.type": call.error.kind.name.lower() if call.error is not None else None,
         }
     )

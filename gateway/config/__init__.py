@@ -11,6 +11,8 @@ from dragoman.gateway.config.sections import (
     Limits,
     LogConfig,
     ModelRule,
+    SearchConfig,
+    SearchShape,
     Timeouts,
     Tls,
 )
@@ -29,6 +31,8 @@ __all__ = [
     "Limits",
     "LogConfig",
     "ModelRule",
+    "SearchConfig",
+    "SearchShape",
     "Timeouts",
     "Tls",
     "load",

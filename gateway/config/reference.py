@@ -108,6 +108,8 @@ def _block(name: str, field: FieldInfo, depth: int) -> list[str]:
             f"# {name}:",
             *(f"# {dash}{line}" for dash, line in zip(entry, _commented(model), strict=False)),
         ]
+    if depth:
+        return [*lines, f"{'  ' * depth}# {name}: {_flow(_given_example(field))}"]
     if all(each.default is None for each in model.model_fields.values()):
         return [*lines, f"# {name}:", *(f"#   {line}" for line in _commented(model))]
     inner = [line for key, each in model.model_fields.items() for line in _block(key, each, depth + 1)]

@@ -25,6 +25,7 @@ from dragoman.gateway.config.sections import (
     ModelRule,
     PolicyConfig,
     PoolConfig,
+    SearchConfig,
     StoreConfig,
     Timeouts,
     Tls,
@@ -148,6 +149,12 @@ class Config(BaseSettings):
         description="Images come as data: URLs. Those given by http(s) URL are fetched only if their host is listed, "
         "and by the gateway itself, never by a model server. An image that cannot be fetched is refused in the user's "
         "last message and left out, visibly, in the history.",
+    )
+    search: SearchConfig = Field(
+        SearchConfig(),
+        description="Web search for models, run by the gateway where a client declares the tool (docs/web-search.md). "
+        "Off unless a service is named; queries then leave the gateway for that service. What was found is only text: "
+        "its addresses are never opened.",
     )
     cors: CorsConfig = Field(
         CorsConfig(),

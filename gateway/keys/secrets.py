@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dragoman.gateway.config import PREFIX, BackendConfig, Config, ConfigError, split_commas
+from dragoman.gateway.config import PREFIX, BackendConfig, Config, ConfigError, SearchConfig, split_commas
 
 API_KEYS = f"{PREFIX}API_KEYS"
 SEAL_KEYS = f"{PREFIX}SEAL_KEYS"
@@ -32,12 +32,13 @@ class Grant:
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """`client_keys` are those that clients may use; `backend_keys` are sent upstream, by the name of the backend; the
-    first of `seal_keys` seals reasoning, and each of them opens it."""
+    first of `seal_keys` seals reasoning, and each of them opens it; `search_key` is sent to the search service."""
 
     client_keys: tuple[str, ...] = ()
     backend_keys: Mapping[str, str | None] | None = None
     seal_keys: tuple[str, ...] = ()
     grants: Mapping[str, Grant] = field(default_factory=dict)  # by client key, of those that are limited
+    search_key: str | None = None
 
     def __repr__(self) -> str:
         return f"Secrets({len(self.client_keys)} client keys, …)"
@@ -46,7 +47,8 @@ class Secrets:
         return (self.backend_keys or {}).get(name)
 
     def all(self) -> tuple[str, ...]:
-        return self.client_keys + self.seal_keys + tuple(key for key in (self.backend_keys or {}).values() if key)
+        sent = (*(self.backend_keys or {}).values(), self.search_key)
+        return self.client_keys + self.seal_keys + tuple(key for key in sent if key)
 
 
 Reread = Callable[[], tuple[Config, Secrets]]  # reads the configuration again; raises `ConfigError`
@@ -62,7 +64,9 @@ def read(config: Config, environ: Mapping[str, str]) -> Secrets:
     if config.seal_keys_file is not None:
         seal_keys += _lines(config.seal_keys_file, "seal_keys_file")
     grants = {key: grant for key, grant in client_keys.items() if grant != Grant()}
-    return Secrets(tuple(client_keys), backend_keys, tuple(seal_keys), grants)
+    return Secrets(
+        tuple(client_keys), backend_keys, tuple(seal_keys), grants, _named_key(config.search, "search", environ)
+    )
 
 
 def check_open(config: Config, client_keys: Collection[str]) -> None:
@@ -121,20 +125,25 @@ def _rate(text: str, where: str) -> float:
 
 
 def _backend_key(backend: BackendConfig, environ: Mapping[str, str]) -> str | None:
-    where = f"backends: {backend.name}"
-    if backend.api_key_env:
-        key = environ.get(backend.api_key_env, "").strip()
+    default = environ.get(BACKEND_API_KEY, "").strip()
+    return _named_key(backend, f"backends: {backend.name}", environ, default)
+
+
+def _named_key(
+    owner: BackendConfig | SearchConfig, where: str, environ: Mapping[str, str], default: str = ""
+) -> str | None:
+    """The key that a section names, by a variable or a file; `default` where it names none."""
+    if owner.api_key_env:
+        key = environ.get(owner.api_key_env, "").strip()
         if not key:
-            raise ConfigError(f"{where}: api_key_env: the variable {backend.api_key_env} is not set")
-    elif backend.api_key_file:
-        lines = _lines(backend.api_key_file, f"{where}: api_key_file")
+            raise ConfigError(f"{where}: api_key_env: the variable {owner.api_key_env} is not set")
+    elif owner.api_key_file:
+        lines = _lines(owner.api_key_file, f"{where}: api_key_file")
         if len(lines) != 1:
-            raise ConfigError(
-                f"{where}: api_key_file: {backend.api_key_file} must hold one key, has {len(lines)} lines"
-            )
+            raise ConfigError(f"{where}: api_key_file: {owner.api_key_file} must hold one key, has {len(lines)} lines")
         key = lines[0]
     else:
-        key = environ.get(BACKEND_API_KEY, "").strip()
+        key = default
     if key and not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{where}: the API key holds characters that no header can carry")
     return key or None

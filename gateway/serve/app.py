@@ -125,6 +125,7 @@ class Gateway:
             redact,
             admission,
             self.store,
+            secrets.search_key,
         )
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -156,6 +157,8 @@ class Gateway:
     async def life(self, app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as ends:  # each is ended, also where ending another fails
             ends.push_async_callback(self.handler.images.close)
+            if self.handler.search is not None:
+                ends.push_async_callback(self.handler.search.close)
             ends.push_async_callback(self.tracing.close)
             ends.push_async_callback(self.gate.close)
             ends.push_async_callback(self.models.close)

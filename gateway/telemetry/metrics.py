@@ -84,6 +84,10 @@ class Metrics:
             "dragoman_odd_answers", "Answers that were empty, reasoning only, or otherwise not as they should be.",
             "route", "backend", "oddity",
         )  # fmt: skip
+        self.searches = self._counter("dragoman_web_searches", "Searches of the web for models, by outcome.", "outcome")
+        self.search_seconds = self._histogram(
+            "dragoman_web_search_seconds", "How long the search service took for one search.", SECONDS
+        )
         self._add_times()
         self._add_departures()
         self._add_pool()

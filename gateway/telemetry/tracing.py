@@ -46,6 +46,10 @@ class Span(Protocol):
 
     def set(self, attributes: Attributes) -> None: ...
 
+    def child(self, name: str) -> Span:
+        """Work within this one that another server does."""
+        ...
+
     def end(self, name: str | None = None, failure: str | None = None) -> None:
         """`name` replaces the name it began with; `failure` marks the span as failed, with that description."""
         ...
@@ -122,6 +126,9 @@ class _PropagatedContext:
     def set(self, attributes: Attributes) -> None:
         return None
 
+    def child(self, name: str) -> Span:
+        return self
+
     def end(self, name: str | None = None, failure: str | None = None) -> None:
         return None
 
@@ -146,7 +153,7 @@ class OpenTelemetry:
 
         parent = self._propagator.extract(context_headers(headers))
         span = self._tracer.start_span("chat", context=parent, kind=SpanKind.SERVER, attributes=attributes)
-        return _RecordedSpan(span, self._propagator)
+        return _RecordedSpan(span, self._propagator, self._tracer)
 
     async def close(self) -> None:
         """Sends the spans that are still queued, in a thread and within a time limit."""
@@ -155,11 +162,12 @@ class OpenTelemetry:
 
 
 class _RecordedSpan:
-    __slots__ = ("_propagator", "_span")
+    __slots__ = ("_propagator", "_span", "_tracer")
 
-    def __init__(self, span: Any, propagator: Any) -> None:
+    def __init__(self, span: Any, propagator: Any, tracer: Any) -> None:
         self._span = span
         self._propagator = propagator
+        self._tracer = tracer
 
     @property
     def trace_id(self) -> str | None:
@@ -178,6 +186,12 @@ class _RecordedSpan:
 
     def set(self, attributes: Attributes) -> None:
         self._span.set_attributes(attributes)
+
+    def child(self, name: str) -> Span:
+        from opentelemetry.trace import SpanKind, set_span_in_context
+
+        span = self._tracer.start_span(name, context=set_span_in_context(self._span), kind=SpanKind.CLIENT)
+        return _RecordedSpan(span, self._propagator, self._tracer)
 
     def end(self, name: str | None = None, failure: str | None = None) -> None:
         from opentelemetry.trace import StatusCode

@@ -9,8 +9,8 @@ a thinking block is signed once, last. One deviation from the reference is allow
 soon as it is stopped: a `tool_use` that the budget cut stays open. Blocks that are open when an `error` comes stay open
 too. A text block without citations says so with an empty list, since AI SDK 5 and 6 refuse null. `valid_input` demands
 that the input of finished calls is an object; without it a model's broken JSON may pass, as clients can tell the model
-of it. Of the tools that Anthropic's servers run, the grammar knows calls and the results that say that they failed;
-citations are outside it.
+of it. Of the tools that Anthropic's servers run, the grammar knows calls, what a web search found, and the results that
+say that they failed; citations are outside it.
 
 Rules by name: framing, json, event-name, unknown-event, order, index, open, delta, signature, unique, input, verdict,
 usage, leak, http-status, error-type; and of shapes: missing, unknown-key, type.
@@ -27,6 +27,7 @@ from tests.grammar.shapes import (
     anything,
     array,
     count,
+    either,
     mapping,
     nullable,
     one_of,
@@ -73,14 +74,31 @@ _SERVER_TOOL_USE = {
 }
 
 
-def _failed(tool: str, **more: Check) -> Check:
-    error = record({"type": one_of(f"{tool}_tool_result_error"), "error_code": text})
-    return record({"type": one_of(f"{tool}_tool_result"), "tool_use_id": text, "content": error, **more})
+def _error(tool: str) -> Check:
+    return record({"type": one_of(f"{tool}_tool_result_error"), "error_code": text})
+
+
+def _failed(tool: str, content: Check | None = None, **more: Check) -> Check:
+    shape = content or _error(tool)
+    return record({"type": one_of(f"{tool}_tool_result"), "tool_use_id": text, "content": shape, **more})
+
+
+_FOUND = array(
+    record(
+        {
+            "type": one_of("web_search_result"),
+            "url": text,
+            "title": text,
+            "encrypted_content": text,
+            "page_age": nullable(text),
+        }
+    )
+)
 
 
 _CALLED = {"caller": record({"type": one_of("direct")})}
 _RESULTS = {
-    "web_search_tool_result": _failed("web_search", **_CALLED),
+    "web_search_tool_result": _failed("web_search", either(_FOUND, _error("web_search")), **_CALLED),
     "web_fetch_tool_result": _failed("web_fetch", **_CALLED),
     "code_execution_tool_result": _failed("code_execution"),
 }
@@ -102,7 +120,7 @@ _DELTA_USAGE = {
     "cache_creation_input_tokens": nullable(count),
     "cache_read_input_tokens": nullable(count),
     "output_tokens_details": _TOKENS,
-    "server_tool_use": one_of(None),
+    "server_tool_use": nullable(record({"web_search_requests": count, "web_fetch_requests": count})),
 }
 _USAGE = record(
     {

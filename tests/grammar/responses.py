@@ -6,7 +6,8 @@ One item and one part are open at a time, indexes and sequence numbers count fro
 deltas add up to the done texts, the done parts to the done items and the done items to the final `output`; exactly one
 terminal event says what happened. `in_progress` may come again anywhere, as a sign of life. An `error` event stands
 directly before `response.failed` and nowhere else, and both say the same: some clients go by the one, some by the
-other. Hosted tools and audio are outside this grammar.
+other. Of hosted tools the grammar knows `web_search_call`, which goes from in_progress over searching to completed, or
+fails; audio is outside it.
 
 Rules by name: framing, json, done, event-name, unknown-event, error-event, sequence, order, echo, index, identity,
 unique, open, part, concat, status, verdict, output, parallel, usage, leak, http-status, error-type; and of shapes:
@@ -47,6 +48,7 @@ _REASONING_PREFIX: dict[Style, str] = {"openai": "response.reasoning_text", "ope
 # What an item may learn between its announcement and its end.
 _FILLED_LATER = frozenset(
     {"status", "content", "summary", "arguments", "input", "encrypted_content", "phase", "action", "operation"}
+    | {"results", "error"}
 )
 
 
@@ -56,6 +58,7 @@ class _OpenPart:
     index: int
     pieces: list[str] = field(default_factory=list)
     logprobs: list[Json] = field(default_factory=list)
+    annotations: list[Json] = field(default_factory=list)
     text: str | None = None
 
 
@@ -66,6 +69,7 @@ class _OpenItem:
     part: _OpenPart | None = None
     pieces: list[str] = field(default_factory=list)
     payload: str | None = None
+    steps: list[str] = field(default_factory=list)  # of a search
 
     @property
     def kind(self) -> str:
@@ -199,6 +203,11 @@ class _Walk:
             self._item_done(item, event["item"])
         elif prefix in ("response.content_part", "response.reasoning_summary_part"):
             self._part_event(item, step, event)
+        elif prefix == "response.output_text.annotation":
+            self._annotation(item, event)
+        elif prefix == "response.web_search_call":
+            require(item.kind == "web_search_call", "part", self.where, f"inside a {item.kind}")
+            item.steps.append(step)
         elif prefix in _TEXT_EVENTS:
             self._text_event(item, prefix, step, event)
         elif name == "response.compaction.compacting":
@@ -226,8 +235,24 @@ class _Walk:
             part[PART_TEXT[opened.kind]] == opened.text, "concat", self.where, "the part differs from its done text"
         )
         require(part.get("logprobs", []) == opened.logprobs, "concat", self.where, "logprobs differ from the deltas'")
+        require(
+            part.get("annotations", []) == opened.annotations,
+            "concat",
+            self.where,
+            "annotations differ from the events'",
+        )
         item.lists[key].append(part)
         item.part = None
+
+    def _annotation(self, item: _OpenItem, event: Json) -> None:
+        opened = item.part
+        if opened is None or opened.kind != "output_text" or opened.text is not None:
+            raise Violation("open", self.where, "no text is open")
+        require(event["annotation_index"] == len(opened.annotations), "index", self.where, "not the next annotation")
+        note, text = event["annotation"], "".join(opened.pieces)
+        named = text[note["start_index"] : note["end_index"]]
+        require(named == note["url"], "concat", self.where, f"the text has {named[:80]!r} there")
+        opened.annotations.append(note)
 
     def _text_event(self, item: _OpenItem, prefix: str, step: str, event: Json) -> None:
         kind, opened = _TEXT_EVENTS[prefix], item.part
@@ -270,6 +295,11 @@ class _Walk:
         for key, parts in item.lists.items():
             streamed = parts or (_also_as_content(item, done) if key == "content" else [])
             require(done.get(key, []) == streamed, "concat", f"{self.where}.item.{key}", "differs from the done parts")
+        if item.kind == "web_search_call":
+            whole = ["in_progress", "searching", "completed"]
+            wanted = whole if done["status"] == "completed" else whole[:2]
+            require(item.steps == wanted, "part", self.where, f"a {done['status']} search went through {item.steps}")
+            require(("results" in done) == (done["status"] == "completed"), "part", self.where, "results of no search")
         if item.kind in _PAYLOADS:
             key = _PAYLOADS[item.kind][0]
             require(item.payload is not None, "part", self.where, f"the {key} were never done")
@@ -303,7 +333,8 @@ def _check_verdict(response: Json, where: str) -> None:
     for index, item in enumerate(response["output"]):
         # the type of a patch call has no word for incomplete
         cut_patch = item["type"] == "apply_patch_call" and status != "completed" and item["status"] == "in_progress"
-        fits = item.get("status", "completed") in allowed or cut_patch
+        failed = item["type"] == "web_search_call" and item["status"] == "failed"
+        fits = item.get("status", "completed") in allowed or cut_patch or failed
         require(fits, "status", f"{where}.output[{index}]", f"a {item.get('status')} item in a {status} response")
     _check_identities(response, where)
 

@@ -36,8 +36,13 @@ _TOP_LOGPROB = record({"token": string, "logprob": number, "bytes": array(intege
 LOGPROB = record({"token": string, "logprob": number, "bytes": array(integer), "top_logprobs": array(_TOP_LOGPROB)})
 LOGPROBS = array(LOGPROB)
 
+URL_CITATION = record(
+    {"type": one_of("url_citation"), "start_index": count, "end_index": count, "url": text, "title": text}
+)
+SOURCE = record({"type": one_of("url"), "url": text})
+SEARCH_RESULT = record({"url": text, "title": text, "text": string}, {"page_age": text})
 OUTPUT_TEXT = record(
-    {"type": one_of("output_text"), "text": string, "annotations": array(mapping), "logprobs": LOGPROBS}
+    {"type": one_of("output_text"), "text": string, "annotations": array(URL_CITATION), "logprobs": LOGPROBS}
 )
 REFUSAL = record({"type": one_of("refusal"), "refusal": string})
 REASONING_TEXT = record({"type": one_of("reasoning_text"), "text": string})
@@ -91,6 +96,15 @@ ITEM = tagged(
             "apply_patch_call",
             {"call_id": text, "operation": mapping, "status": one_of("in_progress", "completed")},
             {"caller": CALLER, "created_by": text},
+        ),
+        "web_search_call": _item(
+            "web_search_call",
+            {
+                "status": one_of("in_progress", "searching", "completed", "incomplete", "failed"),
+                "action": record({"type": one_of("search"), "query": string}, {"sources": array(SOURCE)}),
+            },
+            # OpenAI's has neither: what was found, for the next turn, or why nothing was
+            {"results": array(SEARCH_RESULT), "error": record({"code": text})},
         ),
         "compaction": _item("compaction", {"encrypted_content": text}, {"created_by": text}),
     }
@@ -249,6 +263,12 @@ EVENTS: Mapping[str, Check] = {
     "response.content_part.done": _PART_EVENT,
     "response.output_text.delta": _event({**_AT_PART, "delta": string, "logprobs": LOGPROBS}, _PADDING),
     "response.output_text.done": _event({**_AT_PART, "text": string, "logprobs": LOGPROBS}),
+    "response.output_text.annotation.added": _event(
+        {**_AT_PART, "annotation_index": count, "annotation": URL_CITATION}
+    ),
+    "response.web_search_call.in_progress": _event(_AT_ITEM),
+    "response.web_search_call.searching": _event(_AT_ITEM),
+    "response.web_search_call.completed": _event(_AT_ITEM),
     "response.refusal.delta": _event({**_AT_PART, "delta": string}, _PADDING),
     "response.refusal.done": _event({**_AT_PART, "refusal": string}),
     "response.reasoning_text.delta": _REASONING_DELTA,

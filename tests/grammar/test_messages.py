@@ -297,6 +297,27 @@ def test_a_spoiled_failure_of_such_a_tool_is_refused(change: Callable[[Events], 
     assert refused.value.rule == rule
 
 
+FOUND: Json = {
+    "type": "web_search_result",
+    "url": "https://a.b/",
+    "title": "A",
+    "encrypted_content": "x",
+    "page_age": None,
+}
+
+
+def test_a_search_may_have_found_something() -> None:
+    usage = {"web_search_requests": 1, "web_fetch_requests": 0}
+    found = put(4, "content_block", "content", value=[FOUND])
+    events = spoiled(put(6, "usage", "server_tool_use", value=usage), spoiled(found, SEARCHED))
+    message = check_events(events)
+    assert message["content"][1]["content"] == [FOUND]
+    check_response(message)
+    for key in ("url", "page_age"):
+        with pytest.raises(Violation):
+            check_events(spoiled(drop(4, "content_block", "content", 0, key), events))
+
+
 @pytest.mark.parametrize("kind", ["ping", "error"])
 def test_events_that_need_a_shape_have_it(kind: str) -> None:
     with pytest.raises(Violation):

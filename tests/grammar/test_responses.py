@@ -304,7 +304,7 @@ SPOILED: list[tuple[str, Callable[[Events], None], str, int]] = [
     ("error-before-completed", inserting(26, ERROR_EVENT), "error-event", 27),
     ("error-in-the-middle", inserting(10, ERROR_EVENT), "error-event", 11),
     ("error-first", inserting(0, ERROR_EVENT), "order", 0),
-    ("unknown-event", inserting(2, {"type": "response.output_text.annotation.added"}), "unknown-event", 2),
+    ("unknown-event", inserting(2, {"type": "response.audio.delta"}), "unknown-event", 2),
     ("event-without-type", removing(4, "type"), "event-name", 4),
     ("unknown-key-in-event", setting(4, "response_id", "resp_1"), "unknown-key", 4),
     ("unknown-key-in-response", setting(26, "response.output_text", "Hello"), "unknown-key", 26),
@@ -501,4 +501,76 @@ def test_good_errors(status: int, body: Json) -> None:
 def test_bad_errors(status: int, body: Json, rule: str) -> None:
     with pytest.raises(Violation, match=r".") as refused:
         check_error(status, body)
+    assert refused.value.rule == rule, str(refused.value)
+
+
+SEARCH = {
+    "id": "ws_1",
+    "type": "web_search_call",
+    "status": "completed",
+    "action": {"type": "search", "query": "x", "sources": [{"type": "url", "url": "https://a.b/"}]},
+    "results": [{"url": "https://a.b/", "title": "A", "text": "Words."}],
+}
+CITATION = {"type": "url_citation", "start_index": 4, "end_index": 16, "url": "https://a.b/", "title": "A"}
+
+
+def searched() -> Events:
+    """0 created, 1 in_progress, 2-6 a search, 7-13 a text that cites (10), 14 end."""
+    in_search, in_text = (
+        {"item_id": "ws_1", "output_index": 0},
+        {"item_id": "msg_1", "output_index": 1, "content_index": 0},
+    )
+    text = {**TEXT, "text": "See https://a.b/.", "annotations": [CITATION]}
+    message = {**MESSAGE, "content": [text]}
+    began = {
+        "id": "ws_1",
+        "type": "web_search_call",
+        "status": "in_progress",
+        "action": {"type": "search", "query": "x"},
+    }
+    output = [SEARCH, message]
+    final = {**RUNNING, "status": "completed", "completed_at": 1700000003, "output": output, "usage": USAGE}
+    events: Events = [
+        {"type": "response.created", "response": RUNNING},
+        {"type": "response.in_progress", "response": RUNNING},
+        {"type": "response.output_item.added", "output_index": 0, "item": began},
+        {"type": "response.web_search_call.in_progress", **in_search},
+        {"type": "response.web_search_call.searching", **in_search},
+        {"type": "response.web_search_call.completed", **in_search},
+        _done(SEARCH, 0),
+        _added(message, 1, content=[]),
+        {"type": "response.content_part.added", **in_text, "part": {**text, "text": "", "annotations": []}},
+        {"type": "response.output_text.delta", **in_text, "delta": text["text"], "logprobs": []},
+        {"type": "response.output_text.annotation.added", **in_text, "annotation_index": 0, "annotation": CITATION},
+        {"type": "response.output_text.done", **in_text, "text": text["text"], "logprobs": []},
+        {"type": "response.content_part.done", **in_text, "part": text},
+        _done(message, 1),
+        {"type": "response.completed", "response": final},
+    ]
+    return _numbered(json.loads(json.dumps(events)))
+
+
+def test_a_search_and_what_it_is_cited_for_pass() -> None:
+    assert check_stream(wire(searched()))["output"][0] == SEARCH
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule"),
+    [
+        (dropping(5), "part"),  # completed without its event
+        (moving(4, 5), "part"),
+        (setting(6, "item.status", "failed"), "part"),
+        (removing(6, "item.results"), "part"),
+        (removing(2, "item.action"), "missing"),
+        (dropping(10), "concat"),  # cited without an event
+        (setting(10, "annotation.start_index", 3), "concat"),
+        (setting(10, "annotation_index", 1), "index"),
+        (moving(10, 11), "open"),
+    ],
+)
+def test_a_spoiled_search_is_refused(spoil: Callable[[Events], None], rule: str) -> None:
+    events = searched()
+    spoil(events)
+    with pytest.raises(Violation) as refused:
+        check_stream(wire(events))
     assert refused.value.rule == rule, str(refused.value)

@@ -25,7 +25,18 @@ import orjson
 from dragoman.translators.chat_completions.errors import stream_error
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.framing import padding
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    StopReason,
+    Usage,
+)
 from dragoman.translators.json_text import StringReader
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import BufferedStream, Context, Json
@@ -171,7 +182,7 @@ class ChatStream(BufferedStream):
                 self._part = None
             case Finished():
                 self._finish(event)
-            case Started() | Delta():
+            case Started() | Delta() | SearchStarted() | SearchEnded():  # no tool of this protocol is a search
                 pass
 
     def _open(self, part: PartStarted) -> None:

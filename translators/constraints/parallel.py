@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum
 
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    StopReason,
+)
 
 
 class _State(Enum):
@@ -47,7 +57,7 @@ class FirstCallOnly:
                 self._state = _State.CALL
             case PartEnded() if self._state is _State.CALL:
                 self._state, self._complete = _State.AFTER, event.complete
-            case Started() | PartStarted() | Delta() | PartEnded() | Finished():
+            case Started() | PartStarted() | Delta() | PartEnded() | SearchStarted() | SearchEnded() | Finished():
                 pass
 
     def _drop(self, event: Event) -> None:

@@ -4,8 +4,8 @@ Rules: system messages keep their places; consecutive messages of one role becom
 become `tool` messages before the rest of it (`translators.history` then puts them in the order of the calls). What
 would spoil a prefix cache, `cache_control` and Claude Code's attribution line, does not reach the prompt. Thinking is
 taken from its text or, where that is empty, from our own seal in its signature; a foreign signature is not an error.
-Two kinds of blocks are read elsewhere: those that change the tools (`deferred`), and those that another system wrote
-(`foreign`).
+Three kinds of blocks are read elsewhere: those that change the tools (`deferred`), searches where the gateway runs them
+(`searches`), and those that another system wrote (`foreign`).
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from dragoman.translators.messages.reading import (
     refused,
     wrong_tag,
 )
+from dragoman.translators.messages.searches import EarlierSearches
 from dragoman.translators.messages.tools import MessagesCatalogue, dumps, upstream_name
 from dragoman.translators.protocol import Context
 from dragoman.translators.unreadable import Unreadable
+from dragoman.translators.web_search import NAME
 
 # Claude Code's first system block. It differs between conversations, so it would make every prefix differ.
 _ATTRIBUTION = re.compile(r"x-anthropic-billing-header:[^\n]*+\s*+")
@@ -74,6 +76,8 @@ class MessagesConversation:
         self._unreadable = Unreadable(context.policy, notes, "document")
         self._tools = ToolChanges(catalogue, context.policy, notes)
         self._foreign = ForeignBlocks(context.policy)
+        searching = catalogue.search.tool if catalogue.search is not None else NAME
+        self._searches = EarlierSearches(searching) if context.policy.web_search else None
 
     def read(self, messages: list[Any]) -> None:
         for index, message in enumerate(messages):
@@ -94,6 +98,8 @@ class MessagesConversation:
         self._tools.chosen()
         self._notes.extend(self._foreign.notes())
         self.messages = _joined(self.messages)
+        if self._searches is not None:
+            self._notes.extend(self._searches.notes())
 
     def system(self, text: str) -> None:
         if text:
@@ -182,6 +188,11 @@ class MessagesConversation:
                     parts += self._redacted(block, place)
                 case "tool_use":
                     parts.append(self._call(block, place))
+                case "server_tool_use" if self._searches is not None and self._searches.call(block, place):
+                    pass  # it is shown with its result
+                case "web_search_tool_result" if self._searches is not None:
+                    self.messages += self._searches.result(block, place, parts)
+                    parts = []
                 case "image":
                     raise wrong_tag(place, "image", "'text', 'thinking', 'redacted_thinking', 'tool_use'")
                 case _:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from dragoman.translators.ir import Event, Finished, Message, Started, StopReason, Text, Usage
 from dragoman.translators.messages.reading import unsupported
+from dragoman.translators.messages.searches import ASKED
 from dragoman.translators.protocol import Json
 
 EVENTS: tuple[Event, ...] = (Started(), Finished(StopReason.STOP, Usage(0, 0)))  # nothing was read, nothing was made
 _FAMILIES = ("web_search", "web_fetch", "code_execution")
-_ASKED = "Perform a web search for the query: "  # Claude Code's words
 _DIRECT: Json = {"caller": {"type": "direct"}}
 
 
@@ -70,6 +70,6 @@ def _query(messages: Iterable[Message]) -> str | None:
     """What to search for, where the request has it in Claude Code's words."""
     parts = [part for message in messages if message.role == "user" for part in message.parts]
     said = [part.text.strip() for part in reversed(parts) if isinstance(part, Text)]
-    found = next((text.removeprefix(_ASKED).strip() for text in said if text.startswith(_ASKED)), None)
+    found = next((text.removeprefix(ASKED).strip() for text in said if text.startswith(ASKED)), None)
     # half of a surrogate pair cannot be sent
     return None if found is None else found.encode("utf-8", "replace").decode()

@@ -24,6 +24,7 @@ from dragoman.translators.messages import hosted, schema
 from dragoman.translators.messages.content import MessagesConversation, system_text
 from dragoman.translators.messages.reading import refused, unsupported
 from dragoman.translators.messages.schema import CreateMessage
+from dragoman.translators.messages.searches import searched
 from dragoman.translators.messages.stream import MessagesStream, MessagesStreamOptions
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
@@ -55,7 +56,14 @@ def parse(body: Json, context: Context) -> Turn:
     )
     stream = MessagesStream(context, options, catalogue.names)
     events = () if unavailable is None else hosted.EVENTS
-    return Turn(request, fields.stream is True, stream, tuple(notes), stream.counted, events)
+    asked = _searched(request, catalogue)
+    return Turn(request, fields.stream is True, stream, tuple(notes), stream.counted, events, asked)
+
+
+def _searched(request: Request, catalogue: MessagesCatalogue) -> str | None:
+    """The query of a request that is one search: it offers nothing else, and says what to search for."""
+    alone = request.search is not None and len(catalogue.tools) == 1 and not catalogue.deferred
+    return searched(request.messages) if alone and catalogue.choice != "none" else None
 
 
 def count_body(tokens: int) -> Json:
@@ -91,6 +99,7 @@ def _request(fields: CreateMessage, context: Context) -> tuple[Request, Messages
         thinking=thinking,
         template_kwargs=kwargs,
         affinity=_affinity(fields, context),
+        search=catalogue.search,
         prefill=messages[-1].role == "assistant",
     )
     return request, catalogue, [*few([*notes, *unread.notes()])]
@@ -109,7 +118,7 @@ def _conversation(
 def _warming(request: Request) -> Request:
     """The same prompt for the shortest answer that servers give."""
     choice: ir.ToolChoice = "none" if request.tool_choice == "none" else "auto"
-    return replace(request, max_tokens=1, tool_choice=choice, format=None)
+    return replace(request, max_tokens=1, tool_choice=choice, format=None, search=None)
 
 
 # -------------------------------------------------------------------------------------------------- refused and ignored

@@ -25,7 +25,20 @@ import orjson
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.history import object_text
-from dragoman.translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    Note,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    StopReason,
+    Usage,
+)
+from dragoman.translators.messages import searches
 from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
 
@@ -150,6 +163,8 @@ class MessagesStream(BufferedStream):
         self._delta_tail = b"}}" + context.framing.tail
         self._content: list[Json] = []  # finished blocks
         self._calls = 0
+        self._searches = 0
+        self._failed = 0  # of the searches
         self._block: _Block | None = None
         self._cut = False  # an unfinished tool_use is open
         self._started = False
@@ -206,10 +221,19 @@ class MessagesStream(BufferedStream):
             case PartEnded():
                 assert self._block is not None
                 self._close(self._block, event.complete)
+            case SearchStarted():
+                self._searches += 1
+                self._known(searches.call_block(self._search_id(), event.query))
+            case SearchEnded():
+                self._failed += event.error is not None
+                self._known(searches.result_block(self._search_id(), event))
             case Finished():
                 self._finish(event)
             case Started() | Delta():
                 pass
+
+    def _search_id(self) -> str:
+        return f"srvtoolu_{self._context.id[:24]}{self._searches:02d}"
 
     def _known(self, block: Json) -> None:
         """A whole block. The input of a call goes out as a delta, which is where SDKs take it from."""
@@ -303,15 +327,22 @@ class MessagesStream(BufferedStream):
 
     def _usage(self, usage: Usage | None) -> Json:
         """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache."""
+        known = _START_USAGE | {"server_tool_use": self._server_tools()}
         if usage is None:
-            return _START_USAGE | {"input_tokens": self._counted}
-        return _START_USAGE | {
+            return known | {"input_tokens": self._counted}
+        return known | {
             "input_tokens": usage.input - (usage.cached or 0),
             "output_tokens": usage.output,
             "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": usage.cached,
             "output_tokens_details": None if usage.reasoning is None else {"thinking_tokens": usage.reasoning},
         }
+
+    def _server_tools(self) -> Json | None:
+        """Searches that failed do not count."""
+        if not self._searches:
+            return None
+        return {"web_search_requests": self._searches - self._failed, "web_fetch_requests": 0}
 
     def _emit(self, name: str, **fields: object) -> None:
         self._out.append(self._framing.frame(name, orjson.dumps({"type": name, **fields})))

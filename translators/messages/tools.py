@@ -2,7 +2,8 @@
 
 Custom tools pass. Anthropic's own client-side tools (`bash_*`, `text_editor_*`, `memory_*`), whose schemas only Claude
 knows, get written-out ones. Tools that Anthropic would run itself, screens, browsers and unknown types are left out and
-noted, or refused, as the operator decides; a `tool_choice` that needs one of them is dropped with it. Functions in the
+noted, or refused, as the operator decides; a `tool_choice` that needs one of them is dropped with it. Where the gateway
+searches the web (`translators.messages.searches`), that tool is a function as any other. Functions in the
 shape of OpenAI's protocols, which some clients send here too, are read as custom tools. The API allows names of 128
 characters and servers 64: longer ones get a hash of the name alone, so that the history and the declaration agree.
 
@@ -20,7 +21,7 @@ from typing import Any
 import orjson
 
 from dragoman.translators.fields import Given, Unread, noted
-from dragoman.translators.ir import Named, Note, Tool, ToolChoice
+from dragoman.translators.ir import Named, Note, Tool, ToolChoice, WebSearch
 from dragoman.translators.messages.hosted import LeftOut, answering_family
 from dragoman.translators.messages.reading import (
     INERT,
@@ -33,6 +34,7 @@ from dragoman.translators.messages.reading import (
     unsupported,
     wrong_tag,
 )
+from dragoman.translators.messages.searches import is_search, read_search
 from dragoman.translators.protocol import Json, Policy
 from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
@@ -49,7 +51,7 @@ def upstream_name(name: str) -> str:
 class MessagesCatalogue:
     """`names` restores the client's name from the upstream one where they differ. `unavailable` is the family of the
     tools (`translators.messages.hosted`) where all that were offered cannot be run here. `deferred` are tools that
-    nothing has made known yet, by upstream name."""
+    nothing has made known yet, by upstream name. `search` is the web search that the gateway runs."""
 
     tools: tuple[Tool, ...] = ()
     deferred: dict[str, Tool] = field(default_factory=dict)
@@ -57,6 +59,7 @@ class MessagesCatalogue:
     parallel: bool = True
     names: dict[str, str] = field(default_factory=dict)
     unavailable: str | None = None
+    search: WebSearch | None = None
 
 
 def read_tools(
@@ -89,6 +92,10 @@ def read_tool(
     given: Given, path: str, catalogue: MessagesCatalogue, policy: Policy, notes: list[Note]
 ) -> tuple[Tool | LeftOut, str]:
     """One definition of a tool, and the path of what holds its name, which the catalogue learns."""
+    if policy.web_search and is_search(given.get("type")):
+        found, catalogue.search = read_search(given, path, upstream_name(_checked_name(given, path)))
+        given.close(INERT)
+        return found, path
     tool, place = _custom_shape(given, path)
     read = _tool(tool, place)
     if read is None:

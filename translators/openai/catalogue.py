@@ -8,8 +8,8 @@ mentions them, so what is appended later never changes an earlier one:
 * a name longer than 64 characters, or one that is taken already, gets a hash of its full identity;
 * a call in the history has the name of its tool even where that tool is no longer declared.
 
-Tools that OpenAI would run itself (`web_search`, `mcp` …), and unknown types, are left out and noted, or refused, as
-the operator decides.
+Tools that OpenAI would run itself (`mcp`, and `web_search` unless the gateway does …), and unknown types, are left out
+and noted, or refused, as the operator decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dragoman.translators.protocol import Policy
 from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
 INERT = frozenset({"cache_control", "prompt_cache_breakpoint"})  # servers cache prefixes on their own
-ToolKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch"]
+ToolKind = Literal["function", "custom", "tool_search", "local_shell", "shell", "apply_patch", "web_search"]
 
 
 @dataclass(frozen=True, slots=True)

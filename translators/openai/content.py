@@ -21,6 +21,7 @@ class Media:
     """Reads the images and files of one request. `notes` grows with what is left out."""
 
     def __init__(self, policy: Policy, notes: list[Note]) -> None:
+        self.inert: frozenset[str] = frozenset({"annotations"} if policy.web_search else ())  # as answers of ours cite
         self._notes = notes
         self._unreadable = Unreadable(policy, notes, "file")
 

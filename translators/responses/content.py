@@ -56,7 +56,7 @@ def _part(owner: Given, value: Any, path: str, media: Media) -> Text | Refusal |
         raise wrong_type(path, "an object", value)
     part = owner.inner(value, path)
     read = _read_part(part, path, media)
-    part.close(_INERT)
+    part.close(_INERT | media.inert)
     return read
 
 

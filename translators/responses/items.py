@@ -1,9 +1,9 @@
 """Input items → one message of the representation each, in the order in which they came.
 
 `translators.history` puts calls and results into turns, not this module. Every item type of the specification has its
-action here: translated, read as tools or settings, left out with a note (what OpenAI's own tools did, which no chat
-server can use, and unknown types), or refused with its path. Calls in the history have upstream names, and arguments in
-the form in which the model writes them.
+action here: translated, read as tools or settings, left out with a note (unknown types, and what OpenAI's own tools
+did, which no chat server can use, except for searches where the gateway runs them), or refused with its path. Calls in
+the history have upstream names, and arguments in the form in which the model writes them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,10 @@ from dragoman.translators.protocol import Context
 from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
+from dragoman.translators.responses.searches import earlier_query, earlier_result, is_stripped, read_carried
 from dragoman.translators.responses.state import item_words
 from dragoman.translators.responses.tools import ResponsesCatalogue
+from dragoman.translators.web_search import NAME, SearchCount, call_of, result_of
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
 HOSTED_ITEMS = frozenset(
@@ -73,6 +75,8 @@ class Items:
         self._context = context
         self._media = Media(context.policy, notes)
         self._shell_calls: dict[str, str] = {}  # item id → call id of local_shell_call, whose output names the item
+        self._search_count = SearchCount()
+        self._stripped: tuple[int, str] | None = None  # how many messages there were after such a search, and its call
         self._searches: deque[str] = deque()  # calls of tool_search that came without an id
 
     def read(self, value: object) -> None:
@@ -99,6 +103,8 @@ class Items:
         if read is not None:
             read(self, item, path)
             item.close(_INERT)
+        elif kind == "web_search_call" and self._context.policy.web_search:
+            self._web_search(item, path)
         elif kind in HOSTED_ITEMS:
             self._hosted(kind, path)
         elif self._context.policy.strict_history:
@@ -173,6 +179,9 @@ class Items:
             raise wrong_type(f"{path}.encrypted_content", "a string", sealed)
         if not text and sealed:
             text = self._opened(sealed) or ""
+            if (carried := read_carried(text)) is not None:
+                self._carried_search(carried)
+                return
         if not text and item.get("summary") is not None:
             text = joined_text(item, item["summary"], f"{path}.summary", ("summary_text",))
         if text:
@@ -219,6 +228,22 @@ class Items:
         item.pass_over("name", "namespace")  # of the tool, which the call has
         content = output_parts(item, item["output"], f"{path}.output", self._media)
         self.messages.append(Message("tool", (ToolResult(call_id, content),)))
+
+    def _web_search(self, item: Given, path: str) -> None:
+        query = earlier_query(item)
+        if query is None:
+            self._hosted("web_search_call", path)
+            return
+        call = call_of(self._search_count.next(), self._tools.name("web_search", NAME), query)
+        self.messages += [Message("assistant", (call,)), result_of(call.id, earlier_result(item, path))]
+        self._stripped = (len(self.messages), call.id) if is_stripped(item) else None
+
+    def _carried_search(self, text: str) -> None:
+        """What the model had read of the search before it, where the client has left that out."""
+        if not self._context.policy.web_search:
+            self._left_out.count("web_search_call")
+        elif self._stripped is not None and self._stripped[0] == len(self.messages):
+            self.messages[-1] = result_of(self._stripped[1], text)
 
     def _local_shell_call(self, item: Given, path: str) -> None:
         action = given_object(item, "action", path)

@@ -9,17 +9,18 @@ null are left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import StringIO
 from typing import Any, ClassVar, assert_never
 
 import orjson
 
-from dragoman.translators.ir import PartStarted
+from dragoman.translators.ir import PartStarted, SearchEnded
 from dragoman.translators.json_text import StringReader
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import Json
 from dragoman.translators.responses.options import ResponsesStreamOptions
+from dragoman.translators.responses.searches import carried_text, citations, result_shown
 
 ItemEvent = tuple[str, Json]  # its name and its fields
 Seal = Callable[[str], str]
@@ -96,8 +97,12 @@ class MessageItem(Item):
 
 
 class TextItem(MessageItem):
-    def __init__(self, id: str, index: int, wants_logprobs: bool) -> None:
+    """`titles` are those of the pages that were found, by address: where the text names one of them, it is cited."""
+
+    def __init__(self, id: str, index: int, wants_logprobs: bool, titles: Mapping[str, str] | None = None) -> None:
         super().__init__(id, index)
+        self._titles = titles
+        self._annotations: list[Json] = []
         self._head("response.output_text.delta", content_index=0)
         if wants_logprobs:
             self.logprobs = []
@@ -105,9 +110,23 @@ class TextItem(MessageItem):
             self.delta_head = self.delta_head.replace(b'"delta":', b'"logprobs":[],"delta":')
 
     def _part(self) -> Json:
-        return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": self.logprobs or []}
+        return {
+            "type": "output_text",
+            "text": self.text,
+            "annotations": self._annotations,
+            "logprobs": self.logprobs or [],
+        }
+
+    def finish(self, complete: bool) -> str:
+        super().finish(complete)
+        if self._titles:
+            self._annotations = citations(self.text, self._titles)
+        return ""
 
     def closing(self) -> Iterator[ItemEvent]:
+        for place, each in enumerate(self._annotations):
+            where = self._at(content_index=0, annotation_index=place)
+            yield "response.output_text.annotation.added", where | {"annotation": each}
         part = self._part()
         yield "response.output_text.done", self._at(content_index=0, text=part["text"], logprobs=part["logprobs"])
         yield "response.content_part.done", self._at(content_index=0, part=part)
@@ -263,10 +282,70 @@ class ProxiedCallItem(CallItem):
             case "apply_patch":
                 operation: Json = {"type": "update_file", "path": "", **given}
                 return {"operation": operation if operation["type"] == "delete_file" else {"diff": "", **operation}}
-            case "function" | "custom":
+            case "function" | "custom" | "web_search":
                 raise AssertionError("these have classes of their own")
             case _:
                 assert_never(self._tool.kind)
+
+
+class WebSearchItem(Item):
+    """A search that the gateway runs. OpenAI's item has the addresses as `sources`; `results`, which it does not have,
+    come back with the next turn (`translators.responses.searches`)."""
+
+    prefix = "ws"
+
+    def __init__(self, id: str, index: int, query: str) -> None:
+        super().__init__(id, index)
+        self._query = query
+        self._ended: SearchEnded | None = None
+
+    def found(self, ended: SearchEnded) -> None:
+        self._ended = ended
+
+    def finish(self, complete: bool) -> str:
+        super().finish(complete)
+        if self._ended is not None and self._ended.error is not None:
+            self.status = "failed"
+        return ""
+
+    def added(self) -> Json:
+        action = {"type": "search", "query": self._query}
+        return {"id": self.id, "type": "web_search_call", "status": self.status, "action": action}
+
+    def opening(self) -> Iterator[ItemEvent]:
+        yield "response.web_search_call.in_progress", self._at()
+        yield "response.web_search_call.searching", self._at()
+
+    def closing(self) -> Iterator[ItemEvent]:
+        if self.status == "completed":
+            yield "response.web_search_call.completed", self._at()
+
+    def done(self, seal: Seal | None) -> Json:
+        item = self.added()
+        if self._ended is None:
+            return item
+        if self._ended.error is not None:
+            return item | {"error": {"code": self._ended.error}}
+        results = self._ended.results
+        item["action"]["sources"] = [{"type": "url", "url": each.url} for each in results]
+        return item | {"results": [result_shown(each) for each in results]}
+
+
+class CarriedSearchItem(Item):
+    """What the model read of a search, as sealed reasoning (`translators.responses.searches`)."""
+
+    prefix = "rs"
+
+    def __init__(self, id: str, index: int, ended: SearchEnded) -> None:
+        super().__init__(id, index)
+        self._carried = carried_text(ended)
+
+    def added(self) -> Json:
+        return {"id": self.id, "type": "reasoning", "status": self.status, "summary": [], "content": []}
+
+    def done(self, seal: Seal | None) -> Json:
+        assert seal is not None
+        return self.added() | {"encrypted_content": seal(self._carried)}
 
 
 def _arguments(text: str) -> Json:
@@ -281,11 +360,19 @@ def _arguments(text: str) -> Json:
     return value if isinstance(value, dict) else {"input": value}
 
 
-def open_item(part: PartStarted, id: str, index: int, tools: Catalogue, options: ResponsesStreamOptions) -> Item:
-    """The item for a part that has begun. `id` is unique in the gateway."""
+def open_item(
+    part: PartStarted,
+    id: str,
+    index: int,
+    tools: Catalogue,
+    options: ResponsesStreamOptions,
+    titles: Mapping[str, str],
+) -> Item:
+    """The item for a part that has begun. `id` is unique in the gateway; `titles` are those of pages that were
+    found, by address."""
     match part.kind:
         case "text":
-            return TextItem(id, index, options.logprobs)
+            return TextItem(id, index, options.logprobs, titles)
         case "refusal":
             return TextItem(id, index, False) if options.refusals_as_text else RefusalItem(id, index)
         case "reasoning":

@@ -29,6 +29,7 @@ from dragoman.translators.responses.tools import ResponsesCatalogue
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
+_MAX_TOOL_CALLS = Note("field", "max_tool_calls")
 _NOT_HERE = ("prompt", "moderation", "multi_agent")
 _NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image", "context_management")
 _ORDINARY = {"truncation": ("disabled", "auto"), "service_tier": ("auto", "default")}
@@ -72,10 +73,21 @@ def parse(body: Json, context: Context) -> Turn:
         affinity=affinity(fields, context),
         truncates=_truncates(fields),
     )
-    request = _shortest(request) if _prewarms(fields) else request
+    request = _shortest(request) if _prewarms(fields) else _searching(request, catalogue, fields.max_tool_calls, notes)
     echo = _echo(fields, text, thinking, context.stored)
     stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking))
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
+
+
+def _searching(request: Request, catalogue: ResponsesCatalogue, most: int | None, notes: list[Note]) -> Request:
+    """With the web search that the gateway runs, where it is offered. The calls that `max_tool_calls` limits are those
+    of such tools."""
+    search = catalogue.search
+    if search is None or all(tool.name != search.tool for tool in request.tools):
+        return request
+    if _MAX_TOOL_CALLS in notes:
+        notes.remove(_MAX_TOOL_CALLS)
+    return replace(request, search=replace(search, most=most))
 
 
 def _read_input(fields: CreateResponse, items: Items) -> None:

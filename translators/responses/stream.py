@@ -24,12 +24,24 @@ import orjson
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.framing import padding
-from dragoman.translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Started, StopReason, Usage
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    Note,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    StopReason,
+    Usage,
+)
 from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
 from dragoman.translators.responses.options import ResponsesStreamOptions
-from dragoman.translators.responses.output import Item, open_item
+from dragoman.translators.responses.output import CarriedSearchItem, Item, WebSearchItem, open_item
 
 _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
 
@@ -52,6 +64,7 @@ class ResponsesStream(BufferedStream):
         self._delta_head = b""  # of the open item's deltas; empty where it has none
         self._delta_tail = b',"sequence_number":%d}' + context.framing.tail
         self._started = False
+        self._titles: dict[str, str] = {}  # of pages that were found, by address
         self._ending: Finished | None = None
         self._left_open = False  # a cut call has no done event, so no other item may follow it
 
@@ -136,17 +149,44 @@ class ResponsesStream(BufferedStream):
             case PartEnded():
                 if self._item is not None:
                     self._close(self._item, event.complete)
+            case SearchStarted():
+                if not self._left_open:
+                    self._search(event)
+            case SearchEnded():
+                if isinstance(self._item, WebSearchItem):
+                    self._titles |= {each.url: each.title for each in event.results}
+                    self._item.found(event)
+                    self._close(self._item, complete=True)
+                    self._carry(event)
             case Finished():
                 self._finish(event)
             case Started() | Delta():
                 pass
 
     def _open(self, part: PartStarted) -> None:
+        id, index = self._next()
+        item = open_item(part, id, index, self._tools, self._options, self._titles)
+        self._announce(item)
+
+    def _search(self, event: SearchStarted) -> None:
+        self._announce(WebSearchItem(*self._next(), event.query))
+
+    def _carry(self, event: SearchEnded) -> None:
+        if self._context.seal is not None and self._options.encrypted_reasoning:
+            item = CarriedSearchItem(*self._next(), event)
+            self._announce(item)
+            self._close(item, complete=True)
+
+    def _next(self) -> tuple[str, int]:
+        """The seed of the next item's id, and its index."""
         index = len(self._output)
-        item = self._item = open_item(part, f"{self._context.id}{index:02d}", index, self._tools, self._options)
+        return f"{self._context.id}{index:02d}", index
+
+    def _announce(self, item: Item) -> None:
+        self._item = item
         head = self._framing.head(item.delta_event) if item.delta_event else b""
         self._delta_head = head + item.delta_head
-        self._emit("response.output_item.added", {"output_index": index, "item": item.added()})
+        self._emit("response.output_item.added", {"output_index": item.index, "item": item.added()})
         for name, fields in item.opening():
             self._emit(name, fields)
 

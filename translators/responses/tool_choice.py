@@ -15,7 +15,7 @@ from dragoman.translators.openai.catalogue import ToolKind
 from dragoman.translators.openai.reading import given_object
 from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 from dragoman.translators.openai.tool_choice import PARAM, Choice, allowed_tools, kind_of, not_found
-from dragoman.translators.responses.tools import ResponsesCatalogue
+from dragoman.translators.responses.tools import ResponsesCatalogue, is_search
 
 _BY_NAME: dict[str, ToolKind] = {"function": "function", "custom": "custom"}
 _BY_TYPE: dict[str, ToolKind] = {
@@ -79,6 +79,8 @@ def _named(choice: Given, tools: ResponsesCatalogue, *, with_namespaces: bool = 
         found = tools.find(_BY_TYPE[kind], kind, None)
         if found is not None:
             return [found]
+    if tools.search is not None and is_search(kind):
+        return [tools.search.tool]
     if tools.was_left_out(kind):
         return []
     if kind in _BY_TYPE:

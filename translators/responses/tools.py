@@ -2,7 +2,7 @@
 
 Functions pass; `custom` tools, members of a `namespace`, `tool_search`, `local_shell`, `shell` and `apply_patch` become
 functions, and the catalogue (`translators.openai.catalogue`) restores them. A member of a namespace is called
-`namespace__member`.
+`namespace__member`. So does `web_search`, where the gateway runs it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from dragoman.translators.fields import Given, Unread
-from dragoman.translators.ir import Note
+from dragoman.translators.ir import Note, WebSearch
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool, ToolKind, free_name
 from dragoman.translators.openai.reading import expect_list, expect_text, name_of, object_or_null, text_or_null
 from dragoman.translators.openai.refusals import wrong_type
@@ -23,6 +23,8 @@ from dragoman.translators.openai.tools import (
 )
 from dragoman.translators.protocol import Json, Policy
 from dragoman.translators.responses import proxies
+from dragoman.translators.responses.searches import is_live_search, read_search
+from dragoman.translators.web_search import NAME, function
 
 _VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
 
@@ -30,6 +32,7 @@ _VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
 class ResponsesCatalogue(Catalogue):
     def __init__(self, policy: Policy, notes: list[Note], unread: Unread) -> None:
         super().__init__(policy, notes, unread)
+        self.search: WebSearch | None = None  # which the gateway runs
         self._by_name: dict[tuple[ToolKind, str], list[str]] = {}  # declared, whatever their namespace
         self._by_namespace: dict[str, list[str]] = {}
         self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
@@ -56,6 +59,8 @@ class ResponsesCatalogue(Catalogue):
                 return self._proxy("shell", description, proxies.SHELL_PARAMETERS, path)
             case "apply_patch":
                 return self._proxy("apply_patch", proxies.APPLY_PATCH_DESCRIPTION, proxies.APPLY_PATCH_PARAMETERS, path)
+            case search if self._policy.web_search and is_search(search) and is_live_search(tool):
+                return [self._web_search(tool, path)]
             case hosted:
                 self.leave_out(hosted, f"{path}.type")
                 tool.pass_over(*tool)
@@ -63,6 +68,12 @@ class ResponsesCatalogue(Catalogue):
 
     def _proxy(self, kind: ToolKind, description: str, parameters: Json, path: str) -> list[str]:
         return [self._add(DeclaredTool(kind, kind), description, parameters, path)]
+
+    def _web_search(self, tool: Given, path: str) -> str:
+        shown = function()
+        name = self._add(DeclaredTool("web_search", NAME), shown.description, dict(shown.parameters), path)
+        self.search = read_search(tool, name, path)
+        return name
 
     def _namespace(self, tool: Given, path: str) -> list[str]:
         namespace = name_of(tool, path)
@@ -129,7 +140,9 @@ class ResponsesCatalogue(Catalogue):
         """Models also write a member of a namespace as `member` or `namespace.member`. That is the tool, where only one
         is called so; Codex refuses a call without its namespace."""
         if name in self._declared:
-            return self._declared[name]
+            tool = self._declared[name]
+            # where the gateway does not run it now, the model must not have called it: the client will refuse it
+            return tool if tool.kind != "web_search" else DeclaredTool("function", tool.name)
         found = [tool for tool in map(self._declared.__getitem__, self._tools) if name in _other_names(tool)]
         return found[0] if len(found) == 1 else super().restore(name)
 
@@ -144,6 +157,10 @@ class ResponsesCatalogue(Catalogue):
 def _other_names(tool: DeclaredTool) -> tuple[str, ...]:
     namespace = tool.namespace
     return () if namespace is None else (tool.name, *(f"{namespace}{separator}{tool.name}" for separator in "./:"))
+
+
+def is_search(kind: str) -> bool:
+    return _family(kind) == NAME
 
 
 def _family(kind: str) -> str:

@@ -13,7 +13,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from dragoman.gateway.telemetry.tracing import ContextPropagation, OpenTelemetry, context_headers, open_tracing, wanted
-from tests.scripted import Script, model_list, text_stream
+from tests.scripted import Script, call_stream, model_list, text_stream
+from tests.scripted_search import searching
 from tests.serving_gateway import PATHS, Served, asking, served
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -69,6 +70,21 @@ async def test_a_call_is_a_span_with_the_conventions_attributes(
     assert span.context is not None
     assert sent["traceparent"] == f"00-{TRACE}-{span.context.span_id:016x}-01"
     assert sent["tracestate"] == CONTEXT["tracestate"]
+
+
+async def test_a_search_is_a_span_below_its_call_and_tells_the_service_nothing(spans: InMemorySpanExporter) -> None:
+    turns = Script(call_stream(("web_search", '{"query": "a secret query"}'))), Script(text_stream("a"))
+    async with searching() as service, served(*turns, search={"url": service.url}) as it:
+        assert await ask(it, "responses", CONTEXT, tools=[{"type": "web_search"}]) == 200
+        assert "traceparent" not in service.asked[0]["headers"]
+    search, call = spans.get_finished_spans()
+    assert (search.name, search.kind, call.name) == ("web_search", SpanKind.CLIENT, "chat m")
+    assert search.parent is not None
+    assert call.context is not None
+    assert search.parent.span_id == call.context.span_id
+    assert dict(search.attributes or {}) == {"dragoman.outcome": "found"}
+    assert (call.attributes or {})["dragoman.web_searches"] == 1
+    assert "secret" not in search.to_json() + call.to_json()
 
 
 async def test_a_failure_of_the_server_marks_the_span_and_quotes_nothing(spans: InMemorySpanExporter) -> None:
