@@ -213,7 +213,7 @@ ATTACKS: dict[str, Attack] = {
         "eight endless streams that nobody reads", "given up", times(8, RESPONSES, asks("endless_text")), reads=False
     ),
     "leaving": Attack(
-        "50 clients that leave at once", "left", times(50, RESPONSES, asks("endless_tokens")), leaves=0.5
+        "32 clients that leave at once", "left", times(32, RESPONSES, asks("endless_tokens")), leaves=0.5
     ),
     "data-lines": Attack("an event of a million lines", rf"{FAILED}|{SOUND}", sent(RESPONSES, asks("data_lines"))),
     "no-line-end": Attack("a line without end", FAILED, sent(RESPONSES, asks("no_line_end"))),

@@ -333,7 +333,9 @@ async def test_a_connection_is_not_paused_any_more_when_it_is_used_again() -> No
 async def test_a_reader_that_has_enough_lets_go_and_the_connection_is_aborted() -> None:
     exchange = Exchange(Flow.ENOUGH)
     await exchange.begin()
-    await exchange.sent(OK + CHUNKED, b"3\r\nhel\r\n")
+    await exchange.sent(OK + CHUNKED)
+    exchange.connection.data_received(b"3\r\nhel\r\n")
+    assert exchange.wire.paused  # before the task that waits has its turn
     await exchange.done()
     assert exchange.reader.ends == 0
     assert not exchange.connection.release()
