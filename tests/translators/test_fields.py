@@ -105,8 +105,14 @@ def lost(name: str, body: Json, place: Place, key: str, value: Any) -> str | Non
         return None
     if turn.request != (before := read(name, body)).request or answer(turn) != answer(before):
         return None
-    if (key, value) == ("defer_loading", False):
-        return None  # what a tool is without the word
+    if (key, value) == ("defer_loading", False) or (key == "defer_loading" and place[0] == "input"):
+        return None  # what a tool is without the word, and what one that a search has found is with any
+    if (key, value) == ("defer_loading", True) and name == "messages":
+        return None  # the conversation makes the tool known
+    if key == "partial" and isinstance(value, bool) and at(body, place).get("prefix"):
+        return None  # the same, in another server's word
+    if (key, value) == ("enabled", True) and place == ("reasoning",):
+        return None  # as a budget says already
     if place[0] == "tools" and "allowed_tools" in str(body.get("tool_choice")):
         return None  # the client itself leaves the tool out
     # a field or a thing that is left out as a whole

@@ -78,7 +78,8 @@ class ChatConversation:
             self._message(given, path)
             if index == len(messages) - 1 and any(given.peek(key) is True for key in _PREFILL):
                 self.prefill = given.peek("role") == "assistant"
-                given.pass_over(*(_PREFILL if self.prefill else ()))
+                if self.prefill:
+                    given.pass_over(*(key for key in _PREFILL if given.peek(key) is True))
             given.close(INERT)
 
     def _message(self, message: Given, path: str) -> None:
@@ -234,8 +235,12 @@ def _reasoning(message: Given, path: str) -> str:
     if not found:
         found = next((text for key in _DETAILS if (text := _thoughts(message, key, path))), "")
     if found:  # the others say the same
-        message.pass_over(*_REASONING, *(key for key in _DETAILS if isinstance(message.peek(key), list)))
+        message.pass_over(*_REASONING, *(key for key in _DETAILS if _are_objects(message.peek(key))))
     return found
+
+
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def _thoughts(message: Given, key: str, path: str) -> str:

@@ -151,7 +151,7 @@ def _tool(tool: Given, path: str) -> Tool | None:
     parameters = _editor_schema(kind) if family == "text_editor_" else _SCHEMAS[family]
     if isinstance(limit := tool.get("max_characters"), int):
         description += f" Views are cut after {limit} characters."
-    return Tool(upstream_name(_checked_name(tool, path)), description, parameters, deferred=_is_deferred(tool))
+    return Tool(upstream_name(_checked_name(tool, path)), description, parameters, deferred=_is_deferred(tool, path))
 
 
 def _custom(tool: Given, path: str) -> Tool:
@@ -159,15 +159,13 @@ def _custom(tool: Given, path: str) -> Tool:
     schema = expect_object(tool, "input_schema", path)
     if schema.get("type", "object") != "object":
         raise refused(f"{path}.input_schema.type", "Input should be 'object'")
-    strict = tool.get("strict")
-    if strict is not None and not isinstance(strict, bool):
-        raise refused(f"{path}.strict", "Input should be a valid boolean")
+    strict = _switch(tool, "strict", path)
     description = optional_text(tool, "description", path) or ""
     examples = tool.get("input_examples")
     if isinstance(examples, list) and examples:
         shown = "\n".join(map(dumps, examples))
         description = f"{description}\n\nExamples of its input:\n{shown}".strip()
-    return Tool(upstream_name(name), description, {"type": "object", **schema}, strict, _is_deferred(tool))
+    return Tool(upstream_name(name), description, {"type": "object", **schema}, strict, _is_deferred(tool, path))
 
 
 def dumps(value: object) -> str:
@@ -178,8 +176,15 @@ def dumps(value: object) -> str:
         return json.dumps(value, separators=(",", ":"))
 
 
-def _is_deferred(tool: Given) -> bool:
-    return tool.get("defer_loading") is True
+def _is_deferred(tool: Given, path: str) -> bool:
+    return _switch(tool, "defer_loading", path) is True
+
+
+def _switch(tool: Given, key: str, path: str) -> bool | None:
+    value = tool.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise refused(f"{path}.{key}", "Input should be a valid boolean")
+    return value
 
 
 def _checked_name(tool: Given, path: str) -> str:

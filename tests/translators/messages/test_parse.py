@@ -329,6 +329,13 @@ def test_custom_tools_pass() -> None:
     assert tools[0].parameters == LS["input_schema"]
 
 
+@pytest.mark.parametrize("key", ["strict", "defer_loading"])
+def test_a_switch_of_a_tool_is_a_boolean(key: str) -> None:
+    with pytest.raises(GatewayError, match="valid boolean") as caught:
+        parse(tools=[{**LS, key: 1}])
+    assert caught.value.param == f"tools.0.{key}"
+
+
 def test_examples_are_shown_below_the_description() -> None:
     examples = [{"a": 10**30}, {"a": "half \ud83d"}]
     [shown] = parse(tools=[{**LS, "input_examples": examples}]).request.tools
