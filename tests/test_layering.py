@@ -82,6 +82,7 @@ PURE_BY_CARE = {
     "translators.constraints.schema_check": frozenset({"attrs", "jsonschema", "referencing"}),
     # The time is given.
     "translators.messages.models": frozenset({"datetime"}),
+    "translators.rate_headers": frozenset({"datetime"}),
     # `ast.literal_eval` warns of odd escapes in what a model wrote; the warnings are suppressed.
     "backends.markup.values": frozenset({"warnings"}),
     # Without a loader of files. The clock only limits how long a template runs; the date comes in as an argument.

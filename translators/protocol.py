@@ -15,6 +15,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.fields import MOST_OBJECTS
 from dragoman.translators.framing import SSE, Framing
 from dragoman.translators.ir import Event, Note, Request
+from dragoman.translators.rate_headers import RateHeaders, openai
 
 Json = dict[str, Any]
 
@@ -226,7 +227,7 @@ def claims_nothing(path: str, headers: Mapping[str, str]) -> bool:
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """`path` is below `/v1/`. `parse` raises `GatewayError` with `param`; `error` puts any error into the protocol's
-    shape; `schema` returns the JSON schema of a body, where there is one.
+    shape; `schema` returns the JSON schema of a body, where there is one; `rates` says in headers how a key stands.
 
     Some requests belong to no protocol's endpoint, such as those for models and for unknown paths. `claims(path,
     headers)` says whether such a request comes from this protocol's clients; then `models` and `refusal` give the
@@ -243,3 +244,4 @@ class Protocol:
     state: State | None = None
     socket: Socket | None = None
     schema: Callable[[], Json] | None = None
+    rates: RateHeaders = openai

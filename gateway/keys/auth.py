@@ -15,24 +15,15 @@ import hmac
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.secrets import Grant
 from dragoman.gateway.keys.spending import LEAST, Rate, Spending
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.rate_headers import Standing
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 TOKENS = 1  # their place in a row of `Spending`
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """How a client stands with one of its limits: what is left of it now, and in how many seconds it is whole."""
-
-    limit: int
-    left: int
-    full_in: float
 
 
 class Client:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aiohttp import web
 from multidict import CIMultiDict
 
-from dragoman.gateway.calls.rate_headers import NAMES as RATE_HEADERS
+from dragoman.translators.rate_headers import NAMES as RATE_HEADERS
 
 _NAMES = re.compile(r"[A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)*")
 _EXPOSED = ", ".join(

@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -17,7 +18,6 @@ from aiohttp.http_exceptions import LineTooLong
 from dragoman.gateway.calls.body import EXPECTS
 from dragoman.gateway.calls.client_kind import client_kind
 from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler
-from dragoman.gateway.calls.rate_headers import rate_headers
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, json_response
 from dragoman.gateway.keys.auth import Keys
 from dragoman.gateway.serve.cors import Cors
@@ -26,6 +26,7 @@ from dragoman.gateway.telemetry.logs import Redactor, log, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import PlainError, Protocol
+from dragoman.translators.rate_headers import rate_headers
 from dragoman.translators.registry import claimant
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -101,7 +102,9 @@ class Middleware:
         carries, and the head says so: a client without that warning would lose its next request."""
         response.headers["Server"] = SERVER
         if (client := request.get(CLIENT)) is not None and (standings := client.standings()):
-            response.headers.update(rate_headers(self._protocol(request.path, request.headers).name, standings))
+            response.headers.update(
+                rate_headers(self._protocol(request.path, request.headers).rates, standings, datetime.now(UTC))
+            )
         if self._cors is not None:
             self._cors.mark(request, response.headers)
         held_back = EXPECTS in request  # the body will not be asked for, and the client may not send it

@@ -12,6 +12,7 @@ from dragoman.translators.messages.models import MODELS, claims, refusal
 from dragoman.translators.messages.parse import count_body, parse, parse_count
 from dragoman.translators.messages.schema import CreateMessage
 from dragoman.translators.protocol import Count, Protocol
+from dragoman.translators.rate_headers import anthropic
 
 __all__ = ["PROTOCOL", "parse_count"]
 
@@ -25,4 +26,5 @@ PROTOCOL = Protocol(
     claims=claims,
     count=Count("messages/count_tokens", parse_count, count_body),
     schema=CreateMessage.model_json_schema,
+    rates=anthropic,
 )

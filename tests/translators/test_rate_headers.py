@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dragoman.gateway.calls.rate_headers import duration, rate_headers
-from dragoman.gateway.keys.auth import Standing
 from dragoman.gateway.keys.secrets import Grant, Secrets
+from dragoman.translators.rate_headers import Standing, anthropic, duration, openai, rate_headers
+from dragoman.translators.registry import PROTOCOLS
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, Served, asking, served
 
@@ -34,18 +34,22 @@ def test_a_duration_is_written_as_go_writes_it(seconds: float, text: str) -> Non
 
 def test_times_are_in_the_words_of_the_protocol() -> None:
     standings = {"requests": Standing(60, 3, 12.2)}
-    assert rate_headers("messages", standings, NOON) == {
+    assert rate_headers(anthropic, standings, NOON) == {
         "anthropic-ratelimit-requests-limit": "60",
         "anthropic-ratelimit-requests-remaining": "3",
         "anthropic-ratelimit-requests-reset": "2026-01-02T12:00:13Z",
     }
-    for protocol in ("responses", "chat_completions", "one to come"):
-        assert rate_headers(protocol, standings) == {
-            "x-ratelimit-limit-requests": "60",
-            "x-ratelimit-remaining-requests": "3",
-            "x-ratelimit-reset-requests": "12.2s",
-        }
-    assert rate_headers("messages", {}) == {}
+    assert rate_headers(openai, standings, NOON) == {
+        "x-ratelimit-limit-requests": "60",
+        "x-ratelimit-remaining-requests": "3",
+        "x-ratelimit-reset-requests": "12.2s",
+    }
+    assert rate_headers(anthropic, {}, NOON) == {}
+    assert {each.name: each.rates for each in PROTOCOLS} == {
+        "responses": openai,
+        "messages": anthropic,
+        "chat_completions": openai,
+    }
 
 
 def limits(headers: Mapping[str, str]) -> dict[str, str]:

@@ -1,31 +1,38 @@
 """How a key stands with its limits, in the headers that clients of each protocol look for.
 
 OpenAI's clients read `x-ratelimit-…` with durations as Go writes them (platform.openai.com, "Rate limits"), Anthropic's
-read `anthropic-ratelimit-…` with times in RFC 3339 (docs.anthropic.com, "Rate limits"). This is the one table of the
-gateway that knows a protocol by its name.
+read `anthropic-ratelimit-…` with times in RFC 3339 (docs.anthropic.com, "Rate limits").
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-from dragoman.gateway.keys.auth import Standing
 
 Headers = dict[str, str]
 LIMITED = ("requests", "tokens")
 
 
-def rate_headers(protocol: str, standings: Mapping[str, Standing], now: datetime | None = None) -> Headers:
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a key stands with one of its limits a minute: `left` of `limit`, all of it again in `full_in` seconds."""
+
+    limit: int
+    left: int
+    full_in: float
+
+
+RateHeaders = Callable[[str, Standing, datetime], Headers]  # what is limited, how it stands, now
+
+
+def rate_headers(write: RateHeaders, standings: Mapping[str, Standing], now: datetime) -> Headers:
     """`standings` by what is limited. Nothing where nothing is."""
-    if not standings:
-        return {}
-    write = _WAYS.get(protocol, _openai)
     return {name: value for what, each in standings.items() for name, value in write(what, each, now).items()}
 
 
-def _openai(what: str, standing: Standing, now: datetime | None) -> Headers:
+def openai(what: str, standing: Standing, now: datetime) -> Headers:
     return {
         f"x-ratelimit-limit-{what}": str(standing.limit),
         f"x-ratelimit-remaining-{what}": str(standing.left),
@@ -33,8 +40,8 @@ def _openai(what: str, standing: Standing, now: datetime | None) -> Headers:
     }
 
 
-def _anthropic(what: str, standing: Standing, now: datetime | None) -> Headers:
-    full_at = (now or datetime.now(UTC)) + timedelta(seconds=math.ceil(standing.full_in))
+def anthropic(what: str, standing: Standing, now: datetime) -> Headers:
+    full_at = now + timedelta(seconds=math.ceil(standing.full_in))
     return {
         f"anthropic-ratelimit-{what}-limit": str(standing.limit),
         f"anthropic-ratelimit-{what}-remaining": str(standing.left),
@@ -55,7 +62,5 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{text}" if minutes else text
 
 
-_WAYS: Mapping[str, Callable[[str, Standing, datetime | None], Headers]] = {"messages": _anthropic}
-NAMES = tuple(
-    name for what in LIMITED for write in (_openai, _anthropic) for name in write(what, Standing(0, 0, 0.0), None)
-)
+_SOME = Standing(0, 0, 0.0), datetime(1970, 1, 1, tzinfo=UTC)
+NAMES = tuple(name for what in LIMITED for write in (openai, anthropic) for name in write(what, *_SOME))
