@@ -11,8 +11,8 @@ Cancelling the task that runs `stream` must free the server's work before the ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -125,12 +125,14 @@ class Traits:
 
     `kind`: backends whose kinds are equal take what another one has prepared. `wakes`: its server can be woken.
     `unstoppable`: what keeps a client that leaves from freeing the GPU, "" where nothing does. `load`: requests that
-    run or wait in the server, whoever sent them, as last reported; None where it does not report them."""
+    run or wait in the server, whoever sent them, as last reported; None where it does not report them. `markup`: the
+    families that its answers have proven, by model."""
 
     kind: object
     wakes: bool = False
     unstoppable: str = ""
     load: float | None = None
+    markup: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

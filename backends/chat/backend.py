@@ -30,13 +30,14 @@ import aiohttp
 from dragoman.backends.base import Forwarded, Health, ModelInfo, Piece, Prepared, Receiver, Sink, Traits, Unanswered
 from dragoman.backends.chat.aiohttp_transport import AiohttpTransport, connector
 from dragoman.backends.chat.answer import AnswerReader
-from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
+from dragoman.backends.chat.proving import MOST_MODELS, ProvenMarkup
 from dragoman.backends.chat.refused_fields import TTL, RefusedFields, by_fields, by_words
 from dragoman.backends.chat.settings import Settings
 from dragoman.backends.connect_limit import ConnectLimit
@@ -55,6 +56,7 @@ from dragoman.translators.parts import ANSWER_BYTES
 
 log = logging.getLogger(__name__)
 
+UNREAD = "a call stands in the text of an answer, unread by the server: `dragoman doctor` says in whose markup"
 REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
 
 # Never dropped because a server names them in a refusal: without them it would be another request.
@@ -103,7 +105,15 @@ class ChatCompletions:
         self._probe: Probe | None = None
         self._refused = RefusedFields()
         self._schemas = SchemaChecks()
-        self._traits = Traits((ChatCompletions, self._settings), wakes=self._settings.wake_call is not None)
+        self._proven = (
+            ProvenMarkup(self._name, self._asked_models, self._send) if self._settings.probes_markup else None
+        )
+        self._traits = Traits(
+            (ChatCompletions, self._settings),
+            wakes=self._settings.wake_call is not None,
+            markup={} if self._proven is None else self._proven.families,
+        )
+        self._unread: set[str] = set()  # models of which it was said that their calls stand in the text
         self.learned: Callable[[str], None] = lambda field: None
 
     @property
@@ -124,12 +134,16 @@ class ChatCompletions:
                 timeout=aiohttp.ClientTimeout(total=None),
             )
             self._probe = Probe(self._session, self._base, self._settings, self._name)
+            if self._proven is not None:
+                await self._proven.begin()
 
     def _open(self, path: str) -> Transport:
         transport, url = TRANSPORTS[self._settings.http_client], f"{self._base}/{path}"
         return transport(url, self._headers, tls=self._tls, connect=self._connect, address=self._address)
 
     async def close(self) -> None:
+        if self._proven is not None:
+            await self._proven.close()
         await self._schemas.close()
         for each in (self._transport, self._session, *self._others.values()):
             if each is not None:
@@ -160,13 +174,34 @@ class ChatCompletions:
         decoder = ChatDecoder(
             request,
             self._classify,
-            markup=self._settings.markup,
+            markup=self._family(request.model),
             markup_prompt=self._settings.markup_prompt,
             trusts_done=self._settings.trust_done,
             answer_bytes=self._answer_bytes,
         )
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
         await drive(reader, self._opened(attempt, sink))
+        if CALL_IN_TEXT in decoder.notes:
+            self._warn_unread(self._model or request.model)
+
+    # ---------------------------------------------------------------------------------------------------------- markup
+
+    def _family(self, model: str) -> str | None:
+        """The family by whose markup the model's text is read."""
+        if self._proven is None:
+            return self._settings.markup
+        return self._proven.families.get(self._model or model)
+
+    def _warn_unread(self, model: str) -> None:
+        if model not in self._unread and len(self._unread) < MOST_MODELS:
+            self._unread.add(model)
+            log.warning("%s: %s: %s", self._name, model, UNREAD)
+
+    async def _asked_models(self) -> list[str]:
+        return [self._model] if self._model is not None else [model.id for model in await self.models()]
+
+    async def _send(self, request: Request, sink: Sink) -> None:
+        await self.stream(await self.prepare(request), sink)
 
     async def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> None:
         await self._refuse_when_asleep()

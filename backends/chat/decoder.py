@@ -18,6 +18,7 @@ import orjson
 from dragoman.backends.chat.call_deltas import CallDeltas
 from dragoman.backends.chat.split_characters import SplitCharacters
 from dragoman.backends.markup import open_markup
+from dragoman.backends.markup.unread import BEGINS, UnreadCalls
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
@@ -54,6 +55,7 @@ MAX_VALUES = 2_000_000  # of one event, or of an answer that is read whole
 MAX_MENDED = 100_000  # values of an event that is looked through for what to repair
 MAX_LIST = 1_024  # choices, calls or parts of one delta
 MAX_LOGPROBS = 200_000  # of one delta, with those of the other tokens
+CALL_IN_TEXT = Note("answer", "call_in_text")  # the server's parser read no call, the text shows one
 IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible"; JSON has no -Infinity
 
 
@@ -85,7 +87,8 @@ class ChatDecoder:
         self._parts = Parts.of(request, answer_bytes)
         self._calls = CallDeltas.of(self._parts, request)
         self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
-        self._text = self._parts.text if self._markup is None else self._marked
+        self._unread = UnreadCalls(tool.name for tool in request.tools) if request.tools and not markup else None
+        self._text = self._text_sink()
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
@@ -151,6 +154,8 @@ class ChatDecoder:
         if self._markup is not None:
             self._markup.finish(cut=self._reason is not StopReason.STOP)
         self._calls.finish()
+        if self._unread is not None and self._unread.found:
+            self._parts.note(CALL_IN_TEXT.kind, CALL_IN_TEXT.name)
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 
     def _payload(self, payload: bytes) -> None:
@@ -246,6 +251,17 @@ class ChatDecoder:
                 self._parts.note("drop", "content_part")
         return "".join(texts)
 
+    def _text_sink(self) -> Callable[[str, list[dict[str, Any]] | None], None]:
+        if self._markup is not None:
+            return self._marked
+        return self._parts.text if self._unread is None else self._watched
+
+    def _watched(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        unread = self._unread
+        if unread is not None and (BEGINS.search(text) or unread.reading):
+            unread.feed(text)
+        self._parts.text(text, logprobs)
+
     def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
         assert self._markup is not None
@@ -257,6 +273,8 @@ class ChatDecoder:
     def _call(self, call: object, position: int | None) -> None:
         if not isinstance(call, dict):
             raise _nonsense()
+        if self._unread is not None:  # the server reads calls, so text is text
+            self._unread, self._text = None, self._parts.text
         function = call.get("function") or {}
         arguments = function.get("arguments")
         whole = not isinstance(arguments, str | None)  # Ollama sends an object

@@ -100,15 +100,15 @@ def detect(template_text: str, *, model: str = "") -> str | None:
     """The family whose markers the chat template holds; None where it holds none, because then nothing tells how the
     model writes calls. The model's name is used only where there is no template at all."""
     if not template_text.strip():
-        return _by_name(model)
+        return by_name(model)
     for name in reversed([*FAMILIES]):
         if any(all(marker in template_text for marker in markers) for markers in FAMILIES[name].signs):
             return name
     return None
 
 
-def _by_name(model: str) -> str | None:
-    """By the longest part of a published name."""
+def by_name(model: str) -> str | None:
+    """The family by the longest part of a published name that the model's name holds."""
     name = model.lower().replace("_", "-")
     found = [(len(part), family.name) for family in FAMILIES.values() for part in family.names if part in name]
     return max(found)[1] if found else None

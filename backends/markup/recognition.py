@@ -10,6 +10,7 @@ from __future__ import annotations
 import orjson
 
 from dragoman.backends.markup.detection import FAMILIES
+from dragoman.backends.markup.messages import Messages
 from dragoman.backends.markup.scanner import Markup
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Request, StopReason, Tool, ToolCall
@@ -26,16 +27,22 @@ def recognise(printed: str, call: ToolCall) -> str | None:
     return next((family for family in _CANDIDATES if _reads(family, printed, call)), None)
 
 
-def _reads(family: str, text: str, call: ToolCall) -> bool:
-    request = Request(id="probe", model="", messages=(), tools=(Tool(call.name, "", {}),))
+def read_answer(family: str, text: str, request: Request) -> Fold:
+    """A whole answer to the request, as the family reads it."""
     parts = Parts.of(request)
-    markup = Markup(FAMILIES[family], parts, request=request)
+    found = FAMILIES[family]
+    markup = (Markup if found.headers is None else Messages)(found, parts, request=request)
     markup.feed(text)
     markup.finish()
     parts.finish(StopReason.STOP, None)
     fold = Fold()
     fold.feed(parts.take())
-    found = fold.parts[0]
+    return fold
+
+
+def _reads(family: str, text: str, call: ToolCall) -> bool:
+    request = Request(id="probe", model="", messages=(), tools=(Tool(call.name, "", {}),))
+    found = read_answer(family, text, request).parts[0]
     return (
         isinstance(found, ToolCall)
         and found.name == call.name

@@ -108,7 +108,8 @@ class Pool:
         load = sum(replica.load for replica in self.replicas)
         each = [backend.traits for backend in (*(replica.backend for replica in self.replicas), *self._templates)]
         limits = next((traits.unstoppable for traits in each if traits.unstoppable), "")
-        return Traits(self, any(traits.wakes for traits in each), limits, load)
+        markup = {model: family for traits in each for model, family in traits.markup.items()}
+        return Traits(self, any(traits.wakes for traits in each), limits, load, markup)
 
     @property
     def state(self) -> ReplicaState:

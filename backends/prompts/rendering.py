@@ -17,6 +17,8 @@ from dragoman.translators.errors import GatewayError, Kind
 
 STRICT = ConfigDict(frozen=True, extra="forbid")
 
+PROBE = "probe"  # as `markup`: the family that the server's answers prove
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -60,8 +62,13 @@ class Rendering(BaseModel):
     markup: str | None = Field(
         None,
         description="Family by whose markup calls and reasoning are read out of the answer's text, for a server whose "
-        f"own parser fails: {', '.join(FAMILIES)}; null trusts the server.",
+        f"own parser fails: {', '.join(FAMILIES)}; probe: at start each model is asked for two calls, and the family "
+        "that reads both out of the text is used for it; null trusts the server.",
     )
+
+    @property
+    def probes_markup(self) -> bool:
+        return self.markup == PROBE
 
     @property
     def template_kwargs(self) -> dict[str, Any]:
@@ -71,8 +78,8 @@ class Rendering(BaseModel):
     @field_validator("markup")
     @classmethod
     def _family(cls, value: str | None) -> str | None:
-        if value is not None and value not in FAMILIES:
-            raise ValueError(f"unknown markup {value}; known are {', '.join(FAMILIES)}")
+        if value is not None and value not in FAMILIES and value != PROBE:
+            raise ValueError(f"unknown markup {value}; known are {', '.join(FAMILIES)}, {PROBE}")
         return value
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dragoman.backends.prompts.rendering import Rendering, checked, wrong
+from dragoman.backends.prompts.rendering import PROBE, Rendering, checked, wrong
 
 # In the words of the documentation: what of the setting is obeyed.
 OBEYED = {
@@ -29,6 +29,8 @@ def prompt_settings(given: Mapping[str, Any]) -> Rendering:
         if name not in OBEYED:
             raise wrong(name, f"has no meaning for a Triton backend; those that have are {', '.join(OBEYED)}")
     settings = checked(Rendering, {"images": False, **given})
+    if settings.markup == PROBE:
+        raise wrong("markup", "probe has no meaning for a Triton backend, whose template tells the family")
     if "reasoning_field" in given and settings.reasoning_field is None:
         raise wrong("reasoning_field", "a Triton backend sends reasoning back wherever the template has a place for it")
     for name in settings.extra_body:

@@ -138,6 +138,11 @@ class Gate:
         await self.states()
         return {name: group.state.word for name, group in self.groups.items()}
 
+    def markup(self) -> list[tuple[str, str, str]]:
+        """Group, model and family, where a server's answers have proven how the model writes calls."""
+        groups = self.groups.items()
+        return [(name, *each) for name, group in groups for each in sorted(group.traits.markup.items())]
+
 
 def _series(group: Pool) -> set[str]:
     """The servers that have series of their own: all but one that is a group by itself."""

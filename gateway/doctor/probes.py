@@ -12,12 +12,14 @@ from dataclasses import replace
 
 import orjson
 
+from dragoman.backends.markup.proof import TOOLS, Proof, prove
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.doctor.finding import Finding, Verdict
 from dragoman.gateway.doctor.probe_stream import ProbeStream
 from dragoman.gateway.doctor.road import Road
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import JsonSchema, Message, Request, Role, Sampling, Text, Tool, ToolCall
+from dragoman.translators.fold import Fold
+from dragoman.translators.ir import JsonSchema, Message, Request, Role, Sampling, Text, ToolCall
 from dragoman.translators.json_text import is_object
 
 LIMIT = 120.0  # seconds for one probe
@@ -27,11 +29,7 @@ READ_AT_LEAST = 0.8  # share of a prompt's words that must be read as tokens; wi
 ENDS_WITHIN = 1.0
 WORDS = "time year people way day man thing woman life child world school state family student group country problem"
 
-WEATHER = Tool(
-    "get_weather",
-    "Tells the weather in a city.",
-    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-)
+WEATHER = TOOLS[0]
 NO_TOOLS = "start the server with its tool parser, or serve a model that was trained to call tools"
 LIMITED = f"{TOKENS} tokens were allowed: look for a limit of the server's own, or a model that does not come to an end"
 WRONG_PARSER = "the server's tool parser does not fit the model: set `markup`, or its parser"
@@ -131,9 +129,26 @@ class Probes:
             return fault
         if answer.calls:
             return Finding("ok", TOOL_CALL, _shown(answer.calls[0]))
+        if (proof := await self._proof()) is not None and proof.family is not None:
+            advice = f"set `markup: {proof.family}`, which has read two calls out of the text; or `markup: probe`"
+            return Finding("FAIL", TOOL_CALL, f"none, it stands in the text as {proof.family} writes it", advice)
         if LEAKED.search(answer.text):
             return Finding("FAIL", TOOL_CALL, "none, it stands in the text", WRONG_PARSER)
         return Finding("FAIL", TOOL_CALL, "none, the model answered in text", NO_TOOLS)
+
+    async def _proof(self) -> Proof | None:
+        """Whose markup it is that stands in the text; None where the server did not answer."""
+
+        async def ask(request: Request) -> Fold:
+            answer = await self._ask(replace(request, id=secrets.token_hex(16)))
+            if isinstance(answer, GatewayError):
+                raise answer
+            return answer.fold
+
+        try:
+            return await prove(ask, self._model)
+        except GatewayError:
+            return None
 
     async def forced_tool(self) -> Finding:
         asked = self._request(("user", "What is the weather in Paris?"))

@@ -46,6 +46,8 @@ class OperationRoutes:
         return json_response(200 if ready else 503, body, {} if ready else {"Retry-After": "1"})
 
     async def _figures(self, request: web.Request) -> web.Response:
+        for proven in self._gate.markup():
+            self._metrics.proven(*proven)
         figures = await asyncio.to_thread(self._metrics.render)  # the other workers' are in files
         return web.Response(body=figures, headers={"Content-Type": CONTENT_TYPE})
 
@@ -59,6 +61,7 @@ class OperationRoutes:
             "",
             *(f"backend {name}: {word}" for name, word in words.items()),
             *(f"  {name}: {word}" for each in self._gate.replicas().values() for name, word in each.items()),
+            *(f"markup of {model} at {name}: {family}, proven" for name, model, family in self._gate.markup()),
             f"model calls in flight: {len(self._handler.calls)}",
             "",
             *(f"POST {path}" for path in self._endpoints.posts),

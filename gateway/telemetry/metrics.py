@@ -174,6 +174,11 @@ class Metrics:
             "Body fields that a server refused by name, so that they are left out for its model for ten minutes.",
             "backend", "field",
         )  # fmt: skip
+        self.markup = self._gauge(
+            "dragoman_markup_proven",
+            "1 for a model whose calls are read out of the text, since its server's answers have proven the family.",
+            "livemax", "backend", "model", "family",
+        )  # fmt: skip
         self.queue_depth = self._gauge("dragoman_queue_depth", "Model calls that wait for room.", "livesum", "backend")
         self.queue_wait = self._histogram(
             "dragoman_queue_wait_seconds", "How long admitted model calls waited for room.", SECONDS, "backend"
@@ -227,6 +232,9 @@ class Metrics:
     def replica(self, pool: str, backend: str, state: str) -> None:
         for each in ("ready", "asleep", "down", "open"):
             self.replica_state.labels(pool, backend, each).set(each == state)
+
+    def proven(self, backend: str, model: str, family: str) -> None:
+        self.markup.labels(backend, self._models(model), family).set(1)
 
     def series(self, route: str, kind: str, backend: str, model: str) -> Series:
         """The children that count an answer; to be called only once the backend has answered for the model."""

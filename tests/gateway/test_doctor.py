@@ -16,6 +16,7 @@ from dragoman.gateway.cli import main
 from dragoman.gateway.config import Config
 from dragoman.gateway.doctor import CODEX_PROMPT, Finding, Road, examine, examine_all
 from dragoman.gateway.keys.secrets import Secrets
+from tests.backends.markup.writers import WRITINGS
 from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, model_list, sse, text_stream, usage
 
 PARIS, ROME = '{"city":"Paris"}', '{"city":"Rome"}'
@@ -48,11 +49,13 @@ def without_usage(text: str) -> bytes:
     return sse(chunk({"role": "assistant"}), chunk({"content": text}), chunk({}, "stop"))
 
 
-async def examined(play: Callable[[dict[str, Any]], Script], preset: str, **extra: object) -> dict[str, Finding]:
+async def examined(
+    play: Callable[[dict[str, Any]], Script], preset: str, settings: Json | None = None, **extra: object
+) -> dict[str, Finding]:
     async with ScriptedServer(default=play) as server:
         server.on("GET", "/v1/models", model_list("m", **extra))
         server.on("POST", "/tokenize", Script.json({"count": 11}))
-        road = Road(ChatCompletions(server.url, settings=resolve(preset)))
+        road = Road(ChatCompletions(server.url, settings=resolve(preset, settings)))
         await road.start()
         try:
             return {finding.probe: finding async for finding in examine(road, None)}
@@ -81,6 +84,30 @@ async def test_a_server_that_fails_agents_and_what_would_help() -> None:
     assert advice["JSON schema"] == "set `json_schema: prompt`"
     assert "`markup`" in advice["reasoning"]
     assert found["late system message"].verdict == "FAIL"
+
+
+def unparsed(body: dict[str, Any]) -> Script:
+    """A server without a tool parser, whose model writes as Qwen3-Coder does."""
+    words = body["messages"][-1]["content"]
+    if not body.get("tools"):
+        return able(body)
+    call = ("set_alarm", {"hour": 7, "label": "Train"}) if "alarm" in words else ("get_weather", {"city": "Paris"})
+    calls = [call, ("get_weather", {"city": "Rome"})] if "Rome" in words else [call]
+    return Script(text_stream(WRITINGS["qwen3_coder"].write(*calls)))
+
+
+async def test_the_family_whose_calls_stand_in_the_text_is_proven_and_named() -> None:
+    found = (await examined(unparsed, "vllm", max_model_len=32768))["tool call"]
+    assert found.verdict == "FAIL"
+    assert found.result == "none, it stands in the text as qwen3_coder writes it"
+    assert found.advice == "set `markup: qwen3_coder`, which has read two calls out of the text; or `markup: probe`"
+
+
+@pytest.mark.parametrize("markup", ["qwen3_coder", "probe"])
+async def test_with_the_family_set_or_probed_for_the_calls_are_read(markup: str) -> None:
+    found = await examined(unparsed, "vllm", {"markup": markup}, max_model_len=32768)
+    assert found["tool call"].result == 'get_weather({"city": "Paris"})'
+    assert found["two calls at once"].result == "2 calls"
 
 
 async def test_an_answer_that_breaks_off_says_nothing_about_clients_that_leave() -> None:

@@ -38,6 +38,7 @@ BESIDE = {
         "backends/chat/call_deltas.py",
         "backends/chat/decoder.py",
         "backends/chat/split_characters.py",
+        "backends/markup/unread.py",
         "backends/reader.py",
         "backends/watch.py",
         "gateway/calls/answer.py",

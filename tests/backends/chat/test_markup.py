@@ -105,3 +105,22 @@ def test_a_call_in_the_text_that_the_limit_cut_is_not_mended(finish: str, whole:
     spoken = CALL[: CALL.index("}}")]
     ((_, _, arguments),) = plain(answer(decoder(), chunk({"content": spoken}), finish=finish))
     assert arguments.endswith("}") is whole
+
+
+NATIVE = {"index": 0, "id": "a", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+
+
+def oddities(reading: ChatDecoder, *chunks: bytes) -> list[Note]:
+    answer(reading, *chunks)
+    return [note for note in reading.notes if note.name == "call_in_text"]
+
+
+def test_a_call_that_nobody_reads_is_counted() -> None:
+    pieces = [chunk({"content": CALL[at : at + 3]}) for at in range(0, len(CALL), 3)]
+    assert oddities(decoder(None), *pieces) == [Note("answer", "call_in_text")]
+
+
+def test_a_call_that_somebody_reads_is_not() -> None:
+    assert not oddities(decoder(), chunk({"content": CALL}))
+    assert not oddities(decoder(None), chunk({"content": CALL}), chunk({"tool_calls": [NATIVE]}))
+    assert not oddities(decoder(None), chunk({"tool_calls": [NATIVE]}), chunk({"content": CALL}))

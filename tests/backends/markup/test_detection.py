@@ -95,6 +95,15 @@ All families: re-cutting never changes what is read; a thought that the prompt h
 are repeated, and tokens that end a turn, are dropped; what turns out to be no call is text. A call in an open thought
 ends it where the third column says so.
 
+For a chat server whose own tool parser is missing or fails, `dragoman doctor` asks for two calls and names the family
+that reads both out of the text. With `markup: probe` the gateway does the same at start, for each model that the server
+lists (each worker for itself, two short answers a model; the start waits for it, at most a minute). What is proven is
+logged, stands on the status page and in `dragoman_markup_proven`, and is kept until the next start. Without a proof
+text stays text. A call that shows in a client's answer and that nobody read is warned of once and counted
+(`dragoman_odd_answers_total{oddity="call_in_text"}`), and switches nothing, because a client can make a model write any
+tag. Where markers are special tokens that the server takes out of the text (Kimi, Mistral, Command and others), nothing
+can be proven: let it keep them, as with `skip_special_tokens: false` in `extra_body`.
+
 | `markup` | models | a call in an open thought | calls | thoughts | thoughts in templates | what is recovered |
 |---|---|---|---|---|---|---|
 """

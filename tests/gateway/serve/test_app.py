@@ -9,7 +9,7 @@ import orjson
 import pytest
 from yarl import URL
 
-from dragoman.backends.base import Health, ModelInfo
+from dragoman.backends.base import Health, ModelInfo, Traits
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
 from tests import serving_gateway
@@ -182,6 +182,15 @@ async def test_figures_and_the_status_page() -> None:
         assert counted == f"dragoman_requests_total{{{shown}}} 1.0"
         async with served.session.get(served.url + "/") as answer:
             assert "backend fake: ready" in await answer.text()
+
+
+async def test_a_proven_family_shows_in_the_figures_and_on_the_status_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeBackend, "traits", Traits("fake", markup={"org/m": "hermes"}))
+    async with running() as served:
+        async with served.session.get(served.url + "/metrics") as answer:
+            assert 'dragoman_markup_proven{backend="fake",family="hermes",model="org/m"} 1.0' in (await answer.text())
+        async with served.session.get(served.url + "/") as answer:
+            assert "markup of org/m at fake: hermes, proven" in await answer.text()
 
 
 # ------------------------------------------------------------------------------------------------------------- models
