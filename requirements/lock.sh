@@ -25,6 +25,6 @@ for input in agent-framework agents audit comply langchain lock operations postg
     lock "$input" "requirements/$input.in"
 done
 # These are installed without their dependencies, so only what is named is locked.
-for input in chat-templates local-model pytriton; do
+for input in chat-templates local-model pytriton xgrammar; do
     lock "$input" "requirements/$input.in" --no-deps
 done

@@ -127,10 +127,10 @@ class JsonSchema:
 
 @dataclass(frozen=True, slots=True)
 class Guided:
-    """Text that is not JSON but must be one of several texts, or match a regular expression or a grammar. Nothing here
-    runs it; `path` is the field in which the client sent it."""
+    """Text that is not JSON but must be one of several texts, or match a regular expression, a grammar or a structural
+    tag (as JSON; no client sends one). Nothing here runs it; `path` is the field in which the client sent it."""
 
-    kind: Literal["choice", "regex", "grammar"]
+    kind: Literal["choice", "regex", "grammar", "tag"]
     rule: str | tuple[str, ...]
     path: str = field(default="", compare=False)
 

@@ -154,7 +154,7 @@ class ChatCompletions:
     # ----------------------------------------------------------------------------------------------------- the request
 
     async def prepare(self, request: Request) -> Prepared:
-        it = prepared(request, self._settings, self._refused_by(request))
+        it = prepared(request, self._settings, self._refused_by(request), self._family(request.model))
         if it.plan is not None:
             await self._schemas.check(it.plan)
         return it
@@ -162,8 +162,20 @@ class ChatCompletions:
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
         assert isinstance(prepared, PreparedChat)
         await self._refuse_when_asleep()
-        generate = partial(self._generate, prepared)
-        await enforce(prepared.plan, prepared.request, generate, sink, self._schemas.faults)
+        try:
+            await self._enforced(prepared, sink)
+        except GatewayError as error:
+            if not prepared.tagged or error.kind is not Kind.INVALID or sink.touched:
+                raise
+            log.warning("%s: refuses a structural tag: asked without (setting `structural_tags`)", self._name)
+            await self._enforced(self._untagged(prepared), sink)
+
+    async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
+        original = prepared.asked if prepared.plan is None else prepared.request
+        await enforce(prepared.plan, original, partial(self._generate, prepared), sink, self._schemas.faults)
+
+    def _untagged(self, tagged: PreparedChat) -> PreparedChat:
+        return prepared(tagged.request, self._settings, tagged.refused, tagged.markup, tags=False)
 
     async def _generate(self, prepared: PreparedChat, request: Request, sink: Sink) -> None:
         """One attempt: with what was prepared, or with the second request of a plan, and without what the server has
@@ -174,7 +186,7 @@ class ChatCompletions:
         decoder = ChatDecoder(
             request,
             self._classify,
-            markup=self._family(request.model),
+            markup=prepared.markup,
             markup_prompt=self._settings.markup_prompt,
             trusts_done=self._settings.trust_done,
             answer_bytes=self._answer_bytes,

@@ -153,6 +153,8 @@ def response_format(wanted: JsonObject | JsonSchema, settings: Wire) -> Json:
 
 def _guided(wanted: Guided, settings: Wire) -> tuple[str, Any]:
     rule = list(wanted.rule) if isinstance(wanted.rule, tuple) else wanted.rule
+    if wanted.kind == "tag":
+        return _tagged(str(rule), settings)
     grammar = wanted.kind == "grammar"
     match settings.guided:
         case "structured_outputs":
@@ -169,6 +171,12 @@ def _guided(wanted: Guided, settings: Wire) -> tuple[str, Any]:
             raise unenforceable(wanted)
         case _:
             assert_never(settings.guided)
+
+
+def _tagged(rule: str, settings: Wire) -> tuple[str, Any]:
+    if settings.structural_tags == "response_format":
+        return "response_format", orjson.loads(rule)
+    return "structured_outputs", {"structural_tag": rule}
 
 
 def _thinking(request: Request, settings: Wire) -> Iterator[tuple[str, Any]]:

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from dragoman.backends.base import Prepared
 from dragoman.backends.chat.encode import Json, encode
 from dragoman.backends.chat.settings import Settings
+from dragoman.backends.markup import FAMILIES
+from dragoman.backends.markup.grammar import optional_tags, structural_tag
 from dragoman.translators.constraints import forced
-from dragoman.translators.constraints.guided import without_idle_format
-from dragoman.translators.ir import Request
+from dragoman.translators.constraints.guided import is_forced, without_idle_format
+from dragoman.translators.ir import Guided, Request
 
 
 @dataclass(slots=True, kw_only=True)
 class PreparedChat(Prepared):
     """`asked` is the request that is sent (without a plan `request` itself), `body` what it is on the wire, without the
-    fields that were `refused`, and `limited` the field of its token limit."""
+    fields that were `refused`, and `limited` the field of its token limit. `markup`: the family by which it is read."""
 
     asked: Request
     body: Json
     refused: frozenset[str]
     limited: str
     plan: forced.Plan | None
+    markup: str | None = None
+
+    @property
+    def tagged(self) -> bool:
+        """Whether decoding is held to the family's markup."""
+        return isinstance(self.asked.format, Guided) and self.asked.format.kind == "tag"
 
     def limit(self, max_tokens: int) -> None:
         Prepared.limit(self, max_tokens)
         self.body[self.limited] = max_tokens
         if self.plan is None:
-            self.asked = self.request
+            self.asked = replace(self.request, format=self.asked.format) if self.tagged else self.request
         else:
             self.asked = replace(self.asked, max_tokens=max_tokens)
             self.plan = replace(self.plan, request=self.asked)
@@ -41,18 +50,50 @@ class PreparedChat(Prepared):
         return replace(self, asked=asked, body=encode(asked, settings, refused)[0], refused=refused)
 
 
-def prepared(request: Request, settings: Settings, refused: frozenset[str]) -> PreparedChat:
-    """Raises `GatewayError` where the server cannot be asked this."""
+def prepared(
+    request: Request, settings: Settings, refused: frozenset[str], markup: str | None = None, *, tags: bool = True
+) -> PreparedChat:
+    """`markup` is the family by which the answer will be read; without `tags` no call is held to its grammar. Raises
+    `GatewayError` where the server cannot be asked this."""
     request, idle = without_idle_format(request)
-    plan = forced.plan(
+    tag = _structural_tag(request, settings, markup) if tags else None
+    plan = _plan(request, settings, tag)
+    asked = plan.request if plan is not None else replace(request, format=tag) if tag else request
+    body, notes = encode(asked, settings, refused)
+    notes += idle if plan is None else (*idle, *plan.notes)
+    limited = settings.parameter_names.get(settings.max_tokens_field, settings.max_tokens_field)
+    return PreparedChat(
+        request, notes, asked=asked, body=body, refused=refused, limited=limited, plan=plan, markup=markup
+    )
+
+
+def _plan(request: Request, settings: Settings, tag: Guided | None) -> forced.Plan | None:
+    if tag is not None and is_forced(request):
+        return forced.in_markup(request, tag, _silent_choice(settings))
+    return forced.plan(
         request,
         force_tool=settings.force_tool,
         json_schema=settings.json_schema,
         guided=settings.guided != "none",
         shows_tools=settings.tools == "native",
     )
-    asked = request if plan is None else plan.request
-    body, notes = encode(asked, settings, refused)
-    notes += idle if plan is None else (*idle, *plan.notes)
-    limited = settings.parameter_names.get(settings.max_tokens_field, settings.max_tokens_field)
-    return PreparedChat(request, notes, asked=asked, body=body, refused=refused, limited=limited, plan=plan)
+
+
+def _structural_tag(request: Request, settings: Settings, markup: str | None) -> Guided | None:
+    """What holds the answer to the family's markup: a forced call, or strict tools that may be called."""
+    if markup is None or settings.structural_tags == "none" or settings.tools != "native":
+        return None
+    family, several = FAMILIES[markup], request.parallel_tool_calls
+    if is_forced(request):
+        tools = forced.allowed_tools(request)
+        rule = structural_tag(family, tools, several=several, prompt=settings.markup_prompt)
+    elif request.tool_choice == "auto" and request.format is None and any(tool.strict for tool in request.tools):
+        rule = optional_tags(family, request.tools, several=several)
+    else:
+        return None
+    return None if rule is None else Guided("tag", rule)
+
+
+def _silent_choice(settings: Settings) -> Literal["auto", "none"]:
+    """What keeps a server's own tool parser out of an answer without hiding the tools from the model."""
+    return "none" if settings.tool_choice_none == "send" else "auto"

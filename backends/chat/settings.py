@@ -111,6 +111,12 @@ class Wire(Wording):
         "from 0.11), guided_choice and its like (before), regex and ebnf (SGLang), types of response_format "
         "(trtllm-serve); none: such requests are refused.",
     )
+    structural_tags: Literal["structured_outputs", "response_format", "none"] = Field(
+        "none",
+        description="With markup: how a forced call is held to the model's own markup, and a strict tool to its "
+        "schema, by xgrammar's structural tags: in structured_outputs (vLLM from 0.11), in response_format "
+        "(trtllm-serve from 1.2). Where the server refuses them, and with none, force_tool holds.",
+    )
     markup_prompt: str = Field(
         "",
         description="With markup: what the server's template ends its prompt with, where that opens the reasoning "
@@ -212,6 +218,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "efforts": ("none", "low", "medium", "high", "max"),
         "chat_template_kwargs": True,
         "guided": "response_format",
+        "structural_tags": "response_format",  # from 1.2; older ones refuse them
         "thinking_budget_field": "thinking_token_budget",
         "force_tool": "schema",  # 400 "tool_choice='required' is not supported for this model."; named is unconstrained
         "strict_tools": True,  # structural tags
@@ -234,6 +241,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "parameters": KNOWN_PARAMETERS,
         "chat_template_kwargs": True,
         "guided": "structured_outputs",
+        "structural_tags": "structured_outputs",
         "reasoning_field": "reasoning",  # vllm#27752 renamed it; its input accepts both names
         "tool_choice_none": "send",
         "strict_tools": True,

@@ -25,6 +25,27 @@ class Bare:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """How a model of the family writes calls, for grammars that hold it to that: `before` NAME `between` ARGUMENTS
+    `after`, several of them with `separator` between `begin` and `end`. `single`: only one can be written so. `style`
+    is how the arguments are written, in the words of xgrammar's structural tags."""
+
+    before: str
+    between: str
+    after: str
+    begin: str = ""
+    end: str = ""
+    separator: str = ""
+    single: bool = False
+    style: str = "json"
+
+
+def in_array(begin: str, end: str) -> Written:
+    """Calls as objects of name and arguments in one array."""
+    return Written('{"name": "', '", "arguments": ', "}", begin, end, ", ")
+
+
+@dataclass(frozen=True, slots=True)
 class Headers:
     """Messages of `start` ROLE `channel` CHANNEL `message` BODY, ended by one of `stops`; ` to=RECIPIENT` in the header
     makes a call of it. `thoughts` are channels, `to_self` and `to_user` recipients that are not called. `in_body`:
@@ -49,7 +70,8 @@ class Family:
     """`openers` begin calls. `breaks`: they also end an open thought, where a call of that form follows. `thinking`
     maps what opens a thought to what ends it. `ends` are tokens that end the turn, dropped at its very end. `frames`
     never reach the text, `answer_frames` only after a thought. `signs`: a template that holds all markers of one of
-    these is the family's; `names` are parts of published names, for a model without a template.
+    these is the family's; `names` are parts of published names, for a model without a template. `written` is missing
+    where models of the family write calls in several forms, or in one that no grammar holds them to.
 
     The rest is for people: `models`, `markup`, the `field` under which templates print earlier thoughts, and what is
     recovered (`recovers`)."""
@@ -66,6 +88,7 @@ class Family:
     answer_frames: tuple[str, ...] = ()
     signs: tuple[tuple[str, ...], ...] = ()
     names: tuple[str, ...] = ()
+    written: Written | None = None
     markup: str = ""
     field: str = ""
     recovers: str = ""

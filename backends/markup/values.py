@@ -46,7 +46,7 @@ def types_of(schema: object, root: Mapping[str, Any] | None = None, depth: int =
     if isinstance(declared, str | list):
         return _words([declared] if isinstance(declared, str) else declared)
     if isinstance(reference := schema.get("$ref"), str):
-        return types_of(_resolved(reference, root), root, depth + 1)
+        return types_of(resolved(reference, root), root, depth + 1)
     found: set[str] = set()
     for word in ("anyOf", "oneOf", "allOf"):
         for branch in _branches(schema, word):
@@ -67,7 +67,7 @@ def _branches(schema: Mapping[str, Any], word: str) -> list[Any]:
     return branches if isinstance(branches, list) else []
 
 
-def _resolved(reference: str, root: Mapping[str, Any] | None) -> object:
+def resolved(reference: str, root: Mapping[str, Any] | None) -> object:
     """What `#/$defs/Name` points at, within the same schema."""
     at: object = root
     if not reference.startswith("#"):

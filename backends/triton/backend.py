@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from dragoman.backends.base import Flow, Health, ModelInfo, Prepared, Sink, Traits
 from dragoman.backends.enforce import enforce
+from dragoman.backends.markup import FAMILIES
+from dragoman.backends.markup.grammar import ebnf
 from dragoman.backends.max_tokens import MIN_ROOM, room_left
 from dragoman.backends.prompts.messages import has_unseen_images
 from dragoman.backends.prompts.rendering import Rendering
@@ -35,7 +37,7 @@ from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, 
 from dragoman.backends.triton.reader import ResponseReader
 from dragoman.backends.watch import Watch
 from dragoman.translators.constraints import forced
-from dragoman.translators.constraints.guided import without_idle_format
+from dragoman.translators.constraints.guided import is_forced, without_idle_format
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Guided, Note, Request
 from dragoman.translators.parts import ANSWER_BYTES, Parts
@@ -164,6 +166,8 @@ class Triton:
         return await files.prompt(asked, guided=guided)
 
     def _plan(self, request: Request) -> forced.Plan | None:
+        if (grammar := self._grammar(request)) is not None:
+            return forced.in_markup(request, grammar)
         guided = self._profile is not None and self._profile.guided
         # a constraint holds from the first token on and would forbid the calls that may come as well
         free = guided and not (request.tools and request.tool_choice == "auto")
@@ -174,6 +178,15 @@ class Triton:
             guided=free or self._profile is None,
             shows_tools=self._files is None or self._files.shows_tools,
         )
+
+    def _grammar(self, request: Request) -> Guided | None:
+        """What holds a forced call to the model's own markup, where the engine reads grammars."""
+        files, profile = self._files, self._profile
+        if files is None or profile is None or not (profile.grammars and files.shows_tools and is_forced(request)):
+            return None
+        tools = forced.allowed_tools(request)
+        rule = ebnf(FAMILIES[files.family], tools, several=request.parallel_tool_calls)
+        return None if rule is None else Guided("grammar", rule)
 
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
         assert isinstance(prepared, PreparedPrompt)

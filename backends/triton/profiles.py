@@ -25,7 +25,8 @@ Form = Literal["tensorrt_llm", "ensemble", "tensorrt_llm_bls", "llmapi"]
 @dataclass(frozen=True, slots=True)
 class Profile:
     """`asked` is the model that gets the requests, `stopper` the one that ends them by a request with their id; where
-    there is none, cancelling on the wire must do. `models` must all be ready."""
+    there is none, cancelling on the wire must do. `models` must all be ready. `guided`: decoding can be held to a JSON
+    schema or a regular expression, with `grammars` also to EBNF (xgrammar can, llguidance cannot)."""
 
     form: Form
     asked: Metadata
@@ -36,6 +37,7 @@ class Profile:
     models: tuple[str, ...]
     window: int | None = None
     adds_bos: bool = False
+    grammars: bool = False
 
     @property
     def by_ids(self) -> bool:
@@ -104,13 +106,18 @@ async def _ensemble(client: Client, served: Metadata, config: Config, via_text: 
     decoupled = is_decoupled(engine[1]) if engine is not None else is_decoupled(config)
     stopper = engine[0] if engine is not None and "stop" in engine[0].inputs else None
     guided = _guide_inputs(served) and (engine is None or _has_guide_backend(engine[1]))
-    return Profile("ensemble", served, decoupled, False, stopper, guided, (served.name, *steps), None, adds_bos)
+    grammars = guided and engine is not None and _reads_ebnf(engine[1])
+    return Profile(
+        "ensemble", served, decoupled, False, stopper, guided, (served.name, *steps), None, adds_bos, grammars
+    )
 
 
 def _direct(served: Metadata, config: Config, models: tuple[str, ...]) -> Profile:
     stopper = served if "stop" in served.inputs else None
     guided = _guide_inputs(served) and _has_guide_backend(config)
-    return Profile("tensorrt_llm", served, is_decoupled(config), False, stopper, guided, models, _window(config))
+    grammars, window = guided and _reads_ebnf(config), _window(config)
+    decoupled = is_decoupled(config)
+    return Profile("tensorrt_llm", served, decoupled, False, stopper, guided, models, window, grammars=grammars)
 
 
 async def _guided(client: Client, engine: str, served: Metadata) -> bool:
@@ -132,6 +139,11 @@ def _has_guide_backend(config: Config) -> bool:
     """Without it the C++ engine decodes unconstrained and says nothing. A template's placeholder is not filled in."""
     value = _parameter(config, "guided_decoding_backend")
     return bool(value) and not value.startswith("${")
+
+
+def _reads_ebnf(config: Config) -> bool:
+    """The engine refuses a grammar where its backend is llguidance."""
+    return _parameter(config, "guided_decoding_backend") == "xgrammar"
 
 
 def is_decoupled(config: Config) -> bool:

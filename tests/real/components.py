@@ -174,6 +174,7 @@ _ALL: tuple[Component, ...] = (
         "chat-templates.txt",
         "vendor/llama.cpp/models/templates",
     ),
+    Environment("xgrammar", "xgrammar, which holds answers to grammars", "xgrammar.txt", no_deps=True),
     Environment("transformers", "transformers, which renders chat templates", "transformers.txt"),
     Environment("sdk-openai-1", "the openai SDK, major 1", "sdk-openai-1.txt"),
     Environment("sdk-openai-2", "the openai SDK, major 2", "sdk-openai-2.txt"),

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dragoman.translators.constraints.guided import unenforceable
+from dragoman.translators.constraints.guided import is_forced, unenforceable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import (
@@ -137,11 +137,8 @@ def plan(
 ) -> Plan | None:
     """None where the server enforces everything that was asked. `shows_tools`: the model's template renders tools;
     `guided`: the server takes a `Guided`, for which there is no other way."""
-    choice = request.tool_choice
-    if force_tool in ("schema", "prompt") and request.tools and (choice == "required" or isinstance(choice, Named)):
-        allowed = request.tools if choice == "required" else tuple(t for t in request.tools if t.name == choice.name)
-        if not allowed:
-            raise GatewayError(Kind.INVALID, "tool_choice names a tool that is not in tools.", "tool_choice")
+    if force_tool in ("schema", "prompt") and is_forced(request):
+        allowed = allowed_tools(request)
         by: Literal["schema", "prompt"] = "schema" if force_tool == "schema" and json_schema == "enforced" else "prompt"
         return ForcedTool(_forced(request, allowed, by, shows_tools), allowed, by)
     if isinstance(request.format, Guided):
@@ -159,6 +156,22 @@ def checked_schema(plan: Plan) -> Mapping[str, Any] | None:
     if isinstance(plan, JsonAnswer) and isinstance(plan.wanted, JsonSchema):
         return plan.wanted.schema
     return None
+
+
+def allowed_tools(request: Request) -> tuple[Tool, ...]:
+    """Those of which one must be called. Raises INVALID where the choice names none of them."""
+    choice = request.tool_choice
+    allowed = tuple(t for t in request.tools if t.name == choice.name) if isinstance(choice, Named) else request.tools
+    if not allowed:
+        raise GatewayError(Kind.INVALID, "tool_choice names a tool that is not in tools.", "tool_choice")
+    return allowed
+
+
+def in_markup(request: Request, wanted: Guided, choice: Literal["auto", "none"] = "auto") -> ForcedTool:
+    """A forced call that decoding holds to the model's own markup: the conversation stays as it is, and so do the tools
+    that the model is shown. `choice` is what the server is told of them."""
+    asked = replace(request, tool_choice=choice, format=wanted)
+    return ForcedTool(asked, allowed_tools(request), "schema")
 
 
 def again(plan: Plan, fold: Fold, fault: str) -> Request:

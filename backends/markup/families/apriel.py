@@ -1,7 +1,7 @@
 """Apriel: `<tool_calls>[{"name": …, "arguments": {…}, "id": …}]</tool_calls>`. 1.5 thinks in `<thinking>`, 1.6 after
 the words with which its prompt ends; both answer after `[BEGIN FINAL RESPONSE]`."""
 
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, in_array, on_a_line
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
 _FINAL = "[BEGIN FINAL RESPONSE]"
@@ -16,6 +16,7 @@ FAMILY = Family(
     frames=(_FINAL, "\n[END FINAL RESPONSE]", "[END FINAL RESPONSE]"),
     signs=((_FINAL,), ("Here are my reasoning steps",), ("<thinking>", "<tool_calls>")),
     names=("apriel",),
+    written=in_array("<tool_calls>[", "]</tool_calls>"),
     markup='`<tool_calls>[{"name": …}]</tool_calls>`',
     field="thought, reasoning_content",
     recovers="forgotten closing tags and brackets",

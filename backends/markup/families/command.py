@@ -1,7 +1,7 @@
 """Command R7B and A: `<|START_ACTION|>[{"tool_call_id": …, "tool_name": …, "parameters": {…}}]<|END_ACTION|>`, thoughts
 and answers in blocks of their own. Marks of citations in the text are dropped."""
 
-from dragoman.backends.markup.family import Family
+from dragoman.backends.markup.family import Family, Written
 from dragoman.backends.markup.readers.dropped import Dropped
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
@@ -16,6 +16,14 @@ FAMILY = Family(
     frames=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>", "<co>", "</co>"),
     signs=(("<|START_ACTION|>",),),
     names=("command-r7b", "command-a"),
+    written=Written(
+        '{"tool_call_id": "0", "tool_name": "',
+        '", "parameters": ',
+        "}",
+        "<|START_ACTION|>[\n    ",
+        "\n]<|END_ACTION|>",
+        single=True,  # the next one has another number
+    ),
     markup='`<|START_ACTION|>[{"tool_name": …, "parameters": {…}}]<|END_ACTION|>`',
     field="reasoning_content",
     recovers="frames of answers; citations; forgotten brackets",

@@ -2,7 +2,7 @@
 another word."""
 
 from dragoman.backends.markup.families.deepseek import marked
-from dragoman.backends.markup.family import Family
+from dragoman.backends.markup.family import Family, Written
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
 _GCML, _OPENERS = marked("GCML")
@@ -19,6 +19,7 @@ FAMILY = Family(
     ends=("<|message_sep|>", "</s>"),
     signs=(("\uff5cGCML\uff5c",), ("<|function_call|>",), ("<|role_sep|>",)),
     names=("gigachat",),
+    written=Written('<|function_call|>{"name": "', '", "arguments": ', "}", single=True),
     markup='`<|function_call|>{"name": …}`, tags marked GCML',
     recovers="forgotten closing tags and brackets; JSON instead of parameters",
 )

@@ -3,7 +3,7 @@ and `</tool_call>`; 4.5 and 4.6 write newlines between the tags, 4.7 none."""
 
 import re
 
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, Written, on_a_line
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 
@@ -48,6 +48,7 @@ FAMILY = Family(
     ),
     signs=(("<tool_call>", "<arg_key>"), ("<arg_key>",)),
     names=("glm-4", "glm-5", "ling-3"),
+    written=Written("<tool_call>", "", "</tool_call>", separator="\n", style="glm_xml"),
     markup="`<tool_call>NAME<arg_key>…</arg_key><arg_value>…</arg_value></tool_call>`",
     field="reasoning_content",
     recovers="forgotten closing tags; values by their types",

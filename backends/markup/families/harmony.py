@@ -2,7 +2,7 @@
 `<|call|>` or `<|return|>`; `to=RECIPIENT` and `<|constrain|>json` stand in the header, the recipient also before the
 channel."""
 
-from dragoman.backends.markup.family import Family, Headers
+from dragoman.backends.markup.family import Family, Headers, Written
 
 _STOPS = ("<|end|>", "<|return|>", "<|call|>")
 
@@ -15,6 +15,7 @@ FAMILY = Family(
     frames=_STOPS,
     signs=(("<|channel|>", "<|message|>"),),
     names=("gpt-oss",),
+    written=Written("<|channel|>commentary to=functions.", " <|constrain|>json<|message|>", "<|call|>", single=True),
     markup="`<|channel|>commentary to=functions.NAME<|message|>{…}<|call|>`",
     field="thinking",
     recovers="recipients before the channel, or in the role's header; bodies that are no JSON",

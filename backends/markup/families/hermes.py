@@ -1,7 +1,7 @@
 """Hermes, Qwen 2.5 and 3: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`, the newline before it being the
 template's."""
 
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, Written, on_a_line
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
 FAMILY = Family(
@@ -11,6 +11,7 @@ FAMILY = Family(
     breaks=True,
     signs=(("<tool_call>",),),
     names=("hermes", "qwen", "qwq"),
+    written=Written('<tool_call>\n{"name": "', '", "arguments": ', "}\n</tool_call>", separator="\n"),
     markup='`<tool_call>{"name": …}</tool_call>`',
     field="reasoning_content",
     recovers="forgotten closing tags and brackets; arguments as a string",

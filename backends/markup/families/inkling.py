@@ -1,7 +1,7 @@
 """Inkling: blocks, each ended by `<|end_message|>`, for thought, text and calls:
 `<|content_invoke_tool_json|>{"name": …, "args": {…}}`."""
 
-from dragoman.backends.markup.family import Family
+from dragoman.backends.markup.family import Family, Written
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
 _END = "<|end_message|>"
@@ -15,6 +15,7 @@ FAMILY = Family(
     frames=("<|message_model|>", "<|content_text|>", _END),
     signs=(("<|content_invoke_tool_json|>",),),
     names=("inkling",),
+    written=Written('<|content_invoke_tool_json|>{"name": "', '", "args": ', "}<|end_message|>", single=True),
     markup='`<|content_invoke_tool_json|>{"name": …, "args": {…}}<|end_message|>`',
     recovers="frames of answers; forgotten brackets",
 )

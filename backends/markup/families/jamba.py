@@ -1,6 +1,6 @@
 """Jamba, MiniMax M1: `<tool_calls>[{"name": …, "arguments": {…}}]</tool_calls>`."""
 
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, in_array, on_a_line
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
 FAMILY = Family(
@@ -10,6 +10,7 @@ FAMILY = Family(
     ends=("<|eom|>", "<|endoftext|>"),
     signs=(("<tool_calls>",),),
     names=("jamba",),
+    written=in_array("<tool_calls>[", "]</tool_calls>"),
     markup='`<tool_calls>[{"name": …}]</tool_calls>`',
     recovers="forgotten closing tags and brackets",
 )

@@ -8,7 +8,7 @@ the section occurs in the singular, and its end where nothing was open.
 
 import re
 
-from dragoman.backends.markup.family import Family
+from dragoman.backends.markup.family import Family, Written
 from dragoman.backends.markup.readers.headed_calls import HeadedCalls
 
 _SECTIONS = ("<|tool_calls_section_begin|>", "<|tool_call_section_begin|>")
@@ -32,6 +32,14 @@ FAMILY = Family(
     frames=_SECTION_ENDS,
     signs=(("<|tool_calls_section_begin|>",),),
     names=("kimi-k2",),
+    written=Written(
+        f"{_CALL}functions.",
+        ":0<|tool_call_argument_begin|>",
+        "<|tool_call_end|>",
+        _SECTIONS[0],
+        _SECTION_ENDS[0],
+        single=True,  # the next one has another number
+    ),
     markup="`<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}<|tool_call_end|>`",
     field="reasoning_content",
     recovers="sections in the singular, open or closed twice; headers without a name",

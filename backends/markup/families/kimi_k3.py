@@ -3,7 +3,7 @@ argument says its type, or one JSON object holds all of them."""
 
 import re
 
-from dragoman.backends.markup.family import Family
+from dragoman.backends.markup.family import Family, Written
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 _SEP = re.escape("<|sep|>")
@@ -34,6 +34,15 @@ FAMILY = Family(
     frames=("<|open|>response<|sep|>", "<|close|>response<|sep|>", "<|close|>message<|sep|>"),
     signs=(("<|open|>", "<|sep|>"),),
     names=("kimi-k3",),
+    written=Written(
+        '<|open|>call tool="',
+        '" index="1"<|sep|>',
+        "<|close|>call<|sep|>",
+        "<|open|>tools<|sep|>",
+        "<|close|>tools<|sep|>",
+        single=True,  # the next one has another number
+        style="kimi_k3_xml",
+    ),
     markup='`<|open|>call tool="NAME"<|sep|><|open|>argument key="KEY" type="…"<|sep|>…`',
     field="reasoning, reasoning_content",
     recovers="forgotten ends",

@@ -8,7 +8,7 @@ ipython) stays text.
 
 import re
 
-from dragoman.backends.markup.family import Bare, Family
+from dragoman.backends.markup.family import Bare, Family, Written
 from dragoman.backends.markup.readers.headed_calls import HeadedCalls
 from dragoman.backends.markup.readers.json_calls import JsonCalls
 
@@ -23,6 +23,7 @@ FAMILY = Family(
     ends=("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>"),
     signs=(("<|python_tag|>",), ("<|start_header_id|>", '"parameters"')),
     names=("llama-3",),
+    written=Written('{"name": "', '", "parameters": ', "}", separator="; "),
     markup='`{"name": …, "parameters": {…}}`, `<|python_tag|>` before it, `<function=NAME>{…}`',
     recovers="several calls with any separator; forgotten brackets",
 )

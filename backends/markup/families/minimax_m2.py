@@ -3,7 +3,7 @@ also stand in single quotes or in none."""
 
 import re
 
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, Written, on_a_line
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 _NAMED = r"""\s*name=["']?{}["']?\s*"""
@@ -43,6 +43,9 @@ FAMILY = Family(
     ends=("[e~[",),
     signs=(("<minimax:tool_call>",),),
     names=("minimax-m2",),
+    written=Written(
+        '<invoke name="', '">\n', "</invoke>\n", "<minimax:tool_call>\n", "</minimax:tool_call>", style="minimax_xml"
+    ),
     markup='`<minimax:tool_call><invoke name="NAME"><parameter name="KEY">…`',
     field="reasoning_content",
     recovers="forgotten closing tags; values by their types; names in other quotes",

@@ -3,7 +3,7 @@
 
 import re
 
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, Written, on_a_line
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 
@@ -33,6 +33,7 @@ FAMILY = Family(
     breaks=True,
     signs=(("<tool_call>", "<function=", "<parameter="), ("<function=", "<parameter=")),
     names=("qwen3-coder", "qwen3.5", "nemotron-3", "mimo-v2"),
+    written=Written("<tool_call>\n<function=", ">\n", "\n</function>\n</tool_call>", separator="\n", style="qwen_xml"),
     markup="`<tool_call><function=NAME><parameter=KEY>…</parameter></function></tool_call>`",
     field="reasoning_content",
     recovers="forgotten tags of either end; values by their types",

@@ -1,7 +1,7 @@
 """Seed-OSS: Qwen3-Coder's grammar in `<seed:tool_call>`, values without newlines; thoughts in `<seed:think>`."""
 
 from dragoman.backends.markup.families.qwen3_coder import functions
-from dragoman.backends.markup.family import Family, on_a_line
+from dragoman.backends.markup.family import Family, Written, on_a_line
 
 FAMILY = Family(
     "seed_oss",
@@ -12,6 +12,9 @@ FAMILY = Family(
     ends=("<seed:eos>",),
     signs=(("<seed:tool_call>",),),
     names=("seed-oss",),
+    written=Written(
+        "<function=", ">\n", "\n</function>\n", "<seed:tool_call>\n", "</seed:tool_call>", style="qwen_xml"
+    ),
     markup="`<seed:tool_call><function=NAME><parameter=KEY>…`",
     field="reasoning_content",
     recovers="forgotten closing tags; values by their types",

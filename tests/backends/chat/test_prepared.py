@@ -17,7 +17,7 @@ from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.settings import Settings, resolve
 from dragoman.translators.constraints import forced
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import JsonSchema, Message, Note, Request, Sampling, Text, Tool
+from dragoman.translators.ir import JsonSchema, Message, Named, Note, Request, Sampling, Text, Tool
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, call_stream, text_stream
 
@@ -175,3 +175,101 @@ async def test_what_was_refused_since_it_was_prepared_is_left_out() -> None:
         finally:
             await backend.close()
         assert ["top_k" in (seen.body or {}) for seen in server.chats] == [True, False, False]
+
+
+# ------------------------------------------------------------------------------------------------------ structural tags
+
+FORCED = ask(tools=(TOOL, Tool("now", "", {"type": "object"})), tool_choice=Named("add"))
+WRITTEN = '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>'
+
+
+def wire(preset: str, request_: Request, markup: str | None = "hermes", **settings: Any) -> dict[str, Any]:
+    return prepared(request_, resolve(preset, settings), NOTHING, markup).body
+
+
+def test_a_forced_call_is_held_to_the_familys_markup() -> None:
+    body = wire("vllm", FORCED)
+    tag = orjson.loads(body["structured_outputs"]["structural_tag"])
+    assert tag == wire("trtllm-serve", FORCED)["response_format"]
+    assert tag == {
+        "type": "structural_tag",
+        "format": {
+            "type": "tags_with_separator",
+            "tags": [
+                {
+                    "type": "tag",
+                    "begin": '<tool_call>\n{"name": "add", "arguments": ',
+                    "content": {"type": "json_schema", "json_schema": TOOL.parameters},
+                    "end": "}\n</tool_call>",
+                }
+            ],
+            "separator": "\n",
+            "at_least_one": True,
+            "stop_after_first": False,
+        },
+    }
+
+
+def test_the_conversation_and_the_tools_stay_as_they_are() -> None:
+    for preset, choice in (("vllm", "none"), ("trtllm-serve", "auto")):
+        body = wire(preset, FORCED)
+        free = wire(preset, replace(FORCED, tool_choice="auto"))
+        assert body["tool_choice"] == choice
+        assert (body["messages"], body["tools"]) == (free["messages"], free["tools"])
+
+
+def test_strict_tools_keep_their_schema_where_calls_are_free() -> None:
+    strict = replace(FORCED, tool_choice="auto", tools=(replace(TOOL, strict=True),))
+    tag = orjson.loads(wire("vllm", strict)["structured_outputs"]["structural_tag"])
+    assert tag["format"]["type"] == "triggered_tags"
+    assert "structured_outputs" not in wire("vllm", replace(strict, tools=(TOOL,)))
+    assert wire("vllm", replace(strict, format=PERSON))["response_format"]["type"] == "json_schema"
+
+
+@pytest.mark.parametrize(
+    ("preset", "markup", "settings"),
+    [
+        ("vllm", None, {}),  # the server's own parser reads calls
+        ("vllm", "hermes", {"structural_tags": "none"}),
+        ("generic", "hermes", {}),
+        ("vllm", "gemma4", {}),  # of which no grammar is known
+        ("vllm", "hermes", {"tools": "forced_only"}),
+    ],
+)
+def test_elsewhere_a_call_is_forced_as_ever(preset: str, markup: str | None, settings: dict[str, Any]) -> None:
+    resolved = resolve(preset, settings)
+    made = prepared(FORCED, resolved, NOTHING, markup)
+    assert made.body == prepared(FORCED, resolved, NOTHING).body
+    assert not made.tagged
+
+
+async def test_a_server_that_refuses_the_tag_is_asked_without() -> None:
+    refusal = Script.json({"error": {"message": "Invalid structured_outputs structural_tag"}}, 400)
+    async with ScriptedServer(refusal, Script(call_stream(("add", '{"a": 1}')))) as server:
+        backend = ChatCompletions(server.url, settings=resolve("vllm", {"markup": "hermes"}))
+        sink = Recorder()
+        made = await backend.prepare(FORCED)
+        made.limit(70)
+        await backend.stream(made, sink)
+        await backend.close()
+        tagged, plain = (seen.body or {} for seen in server.chats)
+        assert "structured_outputs" in tagged
+        assert "structured_outputs" not in plain
+        assert plain["tool_choice"] == {"type": "function", "function": {"name": "add"}}
+        assert (tagged["max_tokens"], plain["max_tokens"]) == (70, 70)
+        assert sink.text == '{"a": 1}'
+
+
+@pytest.mark.parametrize("request_", [FORCED, replace(FORCED, tool_choice="auto", tools=(replace(TOOL, strict=True),))])
+async def test_what_the_server_decodes_under_a_tag_is_read(request_: Request) -> None:
+    async with ScriptedServer(Script(text_stream(WRITTEN[:20], WRITTEN[20:]))) as server:
+        backend = ChatCompletions(server.url, settings=resolve("trtllm-serve", {"markup": "hermes"}))
+        sink = Recorder()
+        made = await backend.prepare(request_)
+        made.limit(70)
+        await backend.stream(made, sink)
+        await backend.close()
+        (seen,) = server.chats
+        assert (seen.body or {})["response_format"]["type"] == "structural_tag"
+        assert sink.text == '{"a": 1}'
+        assert sink.notes == []

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from dragoman.backends.markup import FAMILIES, detect, recognise
-from dragoman.translators.ir import ToolCall
+from dragoman.backends.markup.grammar import ebnf
+from dragoman.translators.ir import Tool, ToolCall
 from tests.backends.markup.writers import WRITINGS
 
 SIGNS = [(name, markers) for name, family in FAMILIES.items() for markers in family.signs]
@@ -109,6 +110,20 @@ can be proven: let it keep them, as with `skip_special_tokens: false` in `extra_
 """
 
 
+TAIL = """
+A forced call is held to the model's own markup where the server decodes under grammars, so that it cannot be malformed,
+its arguments fit the tool's schema, and the prompt stays what it is for every other turn. For other families, and for
+other servers, a forced call is JSON under a schema, or asked for and checked.
+
+* Chat servers with the setting `markup` are sent structural tags ([`structural_tags`](chat-settings.md)), which also
+  hold strict tools to their schema where a call is free and does not stand bare: {}.
+* Triton with `guided_decoding_backend` `xgrammar` is sent EBNF, which knows a schema's types, members, items and
+  alternatives: the same but for {}.
+"""
+TAGGED = [name for name, family in FAMILIES.items() if family.written is not None]
+NOT_IN_EBNF = [name for name in TAGGED if not ebnf(FAMILIES[name], [Tool("f", "", {})], several=False)]
+
+
 def page() -> str:
     rows = []
     for name, family in FAMILIES.items():
@@ -123,7 +138,11 @@ def page() -> str:
             family.recovers,
         )
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    return HEAD + "".join(rows)
+    return HEAD + "".join(rows) + TAIL.format(*map(names, (TAGGED, NOT_IN_EBNF)))
+
+
+def names(found: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in found)
 
 
 def test_the_page_lists_every_family(rewrite_golden: bool) -> None:

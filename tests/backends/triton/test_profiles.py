@@ -117,6 +117,12 @@ async def test_an_engine_without_a_grammar_backend_constrains_nothing(value: str
     assert (await found("e", e=(ENGINE, {**DECOUPLED, **GUIDE}))).guided
 
 
+@pytest.mark.parametrize(("value", "grammars"), [("xgrammar", True), ("llguidance", False), ("", False)])
+async def test_grammars_are_for_engines_that_read_them(value: str, grammars: bool) -> None:
+    profile = await found("e", e=(ENGINE, {**DECOUPLED, **told(guided_decoding_backend=value)}))
+    assert profile.grammars is grammars
+
+
 async def test_a_window_in_the_configuration_is_taken() -> None:
     assert (await found("e", e=(ENGINE, told(max_seq_len="8192")))).window == 8192
     assert (await found("e", e=(ENGINE, told(max_seq_len="${max_seq_len}")))).window is None

@@ -122,15 +122,35 @@ async def test_effort_none_turns_thinking_off(triton: Triton, tokenizer_folder: 
     assert begun(triton, asked)["prompt"].endswith("<think>\n\n</think>\n\n")
 
 
-async def test_a_forced_tool_is_decoded_under_a_schema(triton: Triton, tokenizer_folder: Path, transport: str) -> None:
-    said = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+async def test_a_forced_tool_is_decoded_under_a_grammar_of_the_models_markup(
+    triton: Triton, tokenizer_folder: Path, transport: str
+) -> None:
+    said = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
     asked = request({"say": said}, tools=(WEATHER,), tool_choice=Named("get_weather"))
     async with opened(url(triton, transport, "ensemble", tokenizer_folder)) as backend:
         sink = await ask(backend, asked)
     (call,) = sink.parts
     assert isinstance(call, ToolCall)
     assert json.loads(call.arguments) == {"city": "Oslo"}
-    guide = json.loads(begun(triton, asked)["given"]["guided_decoding_guide"][0])
+    given, prompt = begun(triton, asked)["given"], begun(triton, asked)["prompt"]
+    assert given["guided_decoding_guide_type"] == ["ebnf_grammar"]
+    assert '"<tool_call>\\n{\\"name\\": \\"get_weather\\", ' in given["guided_decoding_guide"][0]
+    assert "<tools>" in prompt  # as for every other turn, so that the prefix cache holds
+    assert not [note for note in sink.notes if note.kind == "unenforced"]
+
+
+async def test_a_forced_tool_of_a_bls_model_is_decoded_under_a_schema(
+    triton: Triton, tokenizer_folder: Path, transport: str
+) -> None:
+    said = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
+    asked = request({"say": said}, tools=(WEATHER,), tool_choice=Named("get_weather"))
+    async with opened(url(triton, transport, "tensorrt_llm_bls", tokenizer_folder)) as backend:
+        sink = await ask(backend, asked)
+    (call,) = sink.parts
+    assert isinstance(call, ToolCall)
+    assert json.loads(call.arguments) == {"city": "Oslo"}
+    given = next(fact for fact in reversed(triton.facts(event="begin")))["given"]
+    guide = json.loads(given["guided_decoding_guide"][0])
     assert guide["properties"]["name"] == {"const": "get_weather"}
     assert not [note for note in sink.notes if note.kind == "unenforced"]
 
