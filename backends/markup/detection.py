@@ -11,6 +11,7 @@ from dragoman.backends.markup.families import (
     deepseek,
     dots,
     ernie45,
+    functionary,
     functiongemma,
     gemma4,
     gigachat,
@@ -39,6 +40,7 @@ from dragoman.backends.markup.families import (
     olmo3,
     phi4_mini,
     plain,
+    plamo3,
     pythonic,
     qwen3_coder,
     seed_oss,
@@ -91,6 +93,8 @@ _MODULES = (
     iquest,
     k2_horizon,
     muse_glimmer,
+    plamo3,
+    functionary,
     plain,
 )
 FAMILIES: Mapping[str, Family] = {module.FAMILY.name: module.FAMILY for module in _MODULES}

@@ -71,7 +71,8 @@ class Family:
     maps what opens a thought to what ends it. `ends` are tokens that end the turn, dropped at its very end. `frames`
     never reach the text, `answer_frames` only after a thought. `signs`: a template that holds all markers of one of
     these is the family's; `names` are parts of published names, for a model without a template. `written` is missing
-    where models of the family write calls in several forms, or in one that no grammar holds them to.
+    where models of the family write calls in several forms, or in one that no grammar holds them to. `goes_on`: an
+    opener with which the prompt may end, so that the answer goes on after it.
 
     The rest is for people: `models`, `markup`, the `field` under which templates print earlier thoughts, and what is
     recovered (`recovers`)."""
@@ -88,6 +89,7 @@ class Family:
     answer_frames: tuple[str, ...] = ()
     signs: tuple[tuple[str, ...], ...] = ()
     names: tuple[str, ...] = ()
+    goes_on: str = ""
     written: Written | None = None
     markup: str = ""
     field: str = ""

@@ -49,6 +49,8 @@ class Markup:
         self._outer = markers_of((*openers, *thinking, *thinking.values(), *frames, *family.ends))
         self._inner = self._outer
         opened = prompt.rstrip()
+        if family.goes_on and opened.endswith(family.goes_on):
+            self._text.feed(family.goes_on)
         for opener, closer in thinking.items():
             if opened.endswith(opener):
                 self._step = self._think(closer)

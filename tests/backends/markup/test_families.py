@@ -134,6 +134,17 @@ def test_a_beginning_is_an_answer_too(path: Path) -> None:
         parse(family_of(path), [text[:end]], reason=StopReason.LENGTH)
 
 
+RECIPIENTS = 'all\nI look it up.>>>read_file\n{"path": "a"}'
+
+
+@pytest.mark.parametrize("size", [1, 4, len(RECIPIENTS)])
+def test_an_answer_goes_on_after_the_opener_that_ends_its_prompt(size: int) -> None:
+    pieces = [RECIPIENTS[at : at + size] for at in range(0, len(RECIPIENTS), size)]
+    events, notes = parse("functionary", pieces, prompt="<|start_header_id|>assistant<|end_header_id|>\n\n>>>")
+    assert plain(events) == [("text", "I look it up."), ("call", "read_file", '{"path": "a"}')]
+    assert not notes
+
+
 # ---------------------------------------------------------------------------------------------------------- properties
 
 FRAGMENTS = (

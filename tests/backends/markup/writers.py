@@ -136,6 +136,10 @@ def channel_call(tool: str, given: Arguments) -> str:
     return f'<|open|>call tool="{tool}" index="1"<|sep|>{inner}<|close|>call<|sep|>'
 
 
+def plamo(word: str) -> str:
+    return f"<|plamo:{word}:plamo|>"
+
+
 def pairs(opener: str, closer: str, key: str = "arg_key", value: str = "arg_value", after: str = "\n") -> Writing:
     written = tagged((f"{opener}{{}}", closer), (f"<{key}>{{}}</{key}>\n<{value}>", f"</{value}>"), after)
     return Writing(written, between="\n", forgets=(f"</{value}>\n{closer}", closer))
@@ -295,6 +299,17 @@ WRITINGS: dict[str, Writing] = {
         end="\n</atem:function_calls><|eot|>",
         forgets=("<|eot|>", "\n</atem:function_calls><|eot|>"),
     ),
+    "plamo3": Writing(
+        headed(
+            f"{plamo('begin_tool_request')}{plamo('begin_tool_name')}",
+            f"{plamo('end_tool_name')}{plamo('begin_tool_arguments')}<|plamo:constrain|>json<|plamo:msg|>",
+            f"{plamo('end_tool_arguments')}{plamo('end_tool_request')}",
+        ),
+        plamo("begin_tool_requests"),
+        end=plamo("end_tool_requests"),
+        forgets=(plamo("end_tool_requests"), f"{plamo('end_tool_request')}{plamo('end_tool_requests')}"),
+    ),
+    "functionary": Writing(headed(">>>", "\n", ""), forgets=("}",)),
     "iquest": pairs("<iquest_tool_call>", "</iquest_tool_call>"),
     "k2_horizon": pairs("<ifm|tool_call>", "</ifm|tool_call>"),
 }
