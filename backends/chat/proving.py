@@ -4,7 +4,8 @@ At start each model is asked twice for a call (`backends.markup.proof`). Rules:
 
 * A family is used for a model only once it is proven, and from then on until the backend is closed. What clients'
   answers hold changes nothing.
-* A server that is not there yet, sleeps or refuses is asked again later, at growing intervals. It is not woken.
+* A server that is not there yet, sleeps or fails is asked again later, at growing intervals. It is not woken. One
+  that refuses tools is not.
 * What was found is logged once for each model, whatever it was.
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dragoman.backends.background import end, in_background
 from dragoman.backends.base import Flow, nothing
 from dragoman.backends.markup.proof import Outcome, Proof, prove
-from dragoman.translators.errors import GatewayError
+from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Event, Note, Request
 
@@ -114,8 +115,10 @@ class ProvenMarkup:
         try:
             proof = await prove(self._answer, model)
         except GatewayError as error:
-            log.warning("%s: %s cannot be asked yet how it writes calls: %s", self._name, model, error.message)
-            return False
+            later = error.kind not in (Kind.INVALID, Kind.UNSUPPORTED)
+            message = "%s: %s cannot be asked%s how it writes calls: %s"
+            log.warning(message, self._name, model, " yet" if later else "", error.message)
+            return not later
         self._report(model, proof)
         return True
 

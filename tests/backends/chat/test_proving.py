@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -97,6 +98,16 @@ async def test_a_server_that_cannot_be_asked_is_asked_again_later(monkeypatch: p
         assert not backend.traits.markup
         server.on("GET", "/v1/models", model_list("m"))
         await until(lambda: backend.traits.markup == {"m": "hermes"})
+
+
+async def test_a_server_that_refuses_tools_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proving, "PAUSES", (0.0,))
+    refusal = {"error": {"message": '"auto" tool choice requires --enable-auto-tool-choice', "param": None}}
+    async with serving(lambda body: Script.json(refusal, 400)) as (server, backend):
+        await backend.start()
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "markup of b"))
+        assert len(server.chats) == 1
+        assert not backend.traits.markup
 
 
 async def test_what_clients_are_answered_switches_nothing_and_is_warned_of_once(
