@@ -22,17 +22,18 @@ _LAST_CHUNK = b"\r\n0\r\n\r\n"
 _TAIL = 64
 
 
-def post(url: str, path: str, body: bytes) -> bytes:
+def post(url: str, path: str, body: bytes, key: str = "") -> bytes:
     """The bytes of a POST."""
-    host = urlsplit(url).netloc
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+    lines = f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return f"POST {path} HTTP/1.1\r\n{_to(url, key)}{lines}\r\n".encode() + body
 
 
-def get(url: str, path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nhost: {urlsplit(url).netloc}\r\n\r\n".encode()
+def get(url: str, path: str, key: str = "") -> bytes:
+    return f"GET {path} HTTP/1.1\r\n{_to(url, key)}\r\n".encode()
+
+
+def _to(url: str, key: str) -> str:
+    return f"host: {urlsplit(url).netloc}\r\n" + (f"authorization: Bearer {key}\r\n" if key else "")
 
 
 @dataclass(slots=True)
@@ -85,6 +86,11 @@ class Line(asyncio.Protocol):
     @property
     def open_still(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def answering(self) -> bool:
+        """Whether the head of the answer has come."""
+        return self._reply is not None and self._reply.status != 0
 
     def begin(
         self, request: bytes, marker: bytes = b"", *, arrivals: bool = False, keep: bool = False

@@ -2,7 +2,7 @@
 
 Run as a process of its own (`python -m bench.upstream`); prints "ready on http://HOST:PORT". The model name of a
 request chooses the script, so one server plays every case of a run. One event per delta of 200-260 bytes, each in an
-HTTP chunk of its own, as servers on uvicorn send them. Nothing is parsed but the head, the model's name and whether a
+HTTP chunk of its own, as servers on uvicorn send them. Embeddings are always the same. Nothing is parsed but the head, the model's name and whether a
 stream was asked for. It counts what it sees: `GET /counts` answers connections and streams that are open, `GET
 /closings` who left and when.
 """
@@ -46,6 +46,12 @@ _MARK = re.compile(rb"soak-(\d+)-")
 # its cost is twice that of full reads, so that every ratio to it flatters; from four on the server is the faster one.
 TOGETHER = 4
 _LARGEST_BODY = 64 * 1024 * 1024
+_EMBEDDING = {
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.25] * 64}],
+    "model": "answer",
+    "usage": {"prompt_tokens": 8, "total_tokens": 8},
+}
 
 
 class End(Enum):
@@ -183,6 +189,7 @@ class Server:
         self.closings: collections.deque[tuple[int, float]] = collections.deque(maxlen=20_000)
         models = [{"id": name, "object": "model", "created": 0, "owned_by": "bench"} for name in SCRIPTS]
         self.models = _response(200, orjson.dumps({"object": "list", "data": models}))
+        self.embedding = _response(200, orjson.dumps(_EMBEDDING))
 
     def get(self, path: bytes) -> bytes:
         path = path.rstrip(b"/")
@@ -250,7 +257,13 @@ class Connection(asyncio.Protocol):
             return
         found = _MODEL.search(request)
         recording = self._server.recordings.get(found.group(1)) if found else None
-        if recording is None:
+        if (
+            path.endswith((b"/embeddings", b"/embeddings/"))
+            and recording is not None
+            and recording.script.status == 200
+        ):
+            self._transport.write(self._server.embedding)
+        elif recording is None:
             self._transport.write(_response(404, b'{"error":{"message":"no such model","code":"model_not_found"}}'))
         elif recording.script.status != 200 or not _STREAM.search(request):
             self._transport.write(recording.whole)

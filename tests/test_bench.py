@@ -14,7 +14,7 @@ from bench.__main__ import ROWS, Result, Row, compare, main, table
 from bench.children import PASSTHROUGH, UPSTREAM, Broken, started
 from bench.client import Line, fetch, post
 from bench.measures import TINY, percentile
-from bench.soak import Settings, report, soak
+from bench.soak.__main__ import Settings, report, soak
 from bench.state import measured
 from bench.upstream import FIRST_WORD, SCRIPTS, TOGETHER, WORDS, Recording, text_of
 
@@ -118,13 +118,16 @@ async def test_a_run_in_miniature_yields_every_figure() -> None:
     assert len(table(results, TINY).splitlines()) == len(ROWS) + 1
 
 
-async def test_a_soak_in_miniature_leaves_nothing_behind() -> None:
-    settings = Settings(minutes=0.05, streams=12, growth_mb=1000)
+async def test_a_soak_in_miniature_leaves_nothing_open_and_counts_every_request() -> None:
+    attacks = ("no-key", "not-http", "cut-off", "deep", "items", "large-refusal", "endless-head")
+    settings = Settings(minutes=0.05, streams=12, growth_mb=1000, attacks=attacks)
     outcome = await soak(settings)
     assert outcome.failures == []
-    assert outcome.outcomes["completed"] > 0
+    assert outcome.tally.outcomes["answered"] > 0
+    assert outcome.tally.attacks > 0
+    assert outcome.tally.reloads == 2
+    assert outcome.counted > 0
     assert outcome.rss_end > 0
-    assert (outcome.sockets_left, outcome.streams_left, outcome.calls_left) == (0, 0, 0)
     assert "clients at once" in report(outcome, settings)
 
 
