@@ -53,7 +53,7 @@ bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
 	$(PY) -m bench.state
 	$(PY) -m bench $(ARGS)
 
-soak: $(STAMPS)/dev ## thousands of streams with disconnects and errors, ten minutes by default
+soak: $(STAMPS)/dev ## ten minutes of everything at once (streams, departures, attacks, reloads), then what is left of it
 	$(PY) -m bench.soak $(ARGS)
 
 attack: $(STAMPS)/dev ## cheap inputs that aim at the loop and the memory, each with what it cost

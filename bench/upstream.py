@@ -2,9 +2,9 @@
 
 Run as a process of its own (`python -m bench.upstream`); prints "ready on http://HOST:PORT". The model name of a
 request chooses the script, so one server plays every case of a run. One event per delta of 200-260 bytes, each in an
-HTTP chunk of its own, as servers on uvicorn send them. Embeddings are always the same. Nothing is parsed but the head, the model's name and whether a
-stream was asked for. It counts what it sees: `GET /counts` answers connections and streams that are open, `GET
-/closings` who left and when.
+HTTP chunk of its own, as servers on uvicorn send them. Embeddings are always the same. Nothing is parsed but the head,
+the model's name and whether a stream was asked for. It counts what it sees: `GET /counts` answers connections and
+streams that are open, `GET /closings` who left and when.
 """
 
 from __future__ import annotations

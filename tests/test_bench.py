@@ -120,7 +120,7 @@ async def test_a_run_in_miniature_yields_every_figure() -> None:
 
 async def test_a_soak_in_miniature_leaves_nothing_open_and_counts_every_request() -> None:
     attacks = ("no-key", "not-http", "cut-off", "deep", "items", "large-refusal", "endless-head")
-    settings = Settings(minutes=0.05, streams=12, growth_mb=1000, attacks=attacks)
+    settings = Settings(minutes=0.04, streams=12, growth_mb=1000, attacks=attacks)
     outcome = await soak(settings)
     assert outcome.failures == []
     assert outcome.tally.outcomes["answered"] > 0

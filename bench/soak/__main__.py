@@ -33,7 +33,7 @@ from bench.soak.resting import Resting, Servers, children, memory, rest, settled
 from bench.soak.tally import OTHER, Tally, counted, differences
 
 # Short limits, so that a hang ends within the run and keepalives flow; and a quiet log.
-TIMEOUTS = {"first_event": 4, "between_events": 2, "head_after": 1, "keepalive": 1, "client": 4, "body": 10}
+TIMEOUTS = {"first_event": 3, "between_events": 2, "head_after": 1, "keepalive": 1, "client": 4, "body": 10}
 RELOAD_SECONDS = 20.0  # until a configuration that was read again must be seen
 
 

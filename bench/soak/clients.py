@@ -44,6 +44,8 @@ SOUND = frozenset({"steady", "burst", "first", "answer"})
 PATHS = {"responses": "/v1/responses", "messages": "/v1/messages", "chat_completions": "/v1/chat/completions"}
 LEAVE_SHARE = 0.3
 LARGE_SHARE = 0.03
+STORE_DOWN = 503
+NOT_KEPT = "not kept, and said so"
 TURNS = 3  # of a conversation that is kept
 
 Json = dict[str, object]
@@ -97,7 +99,7 @@ class Client:
                 end = ending(protocol, reply.content())
             except NotEnded as error:
                 self.tally.wrong[f"{protocol}, {script}: {error}"] += 1
-        self._judge(protocol, script, reply.status, end)
+        self._judge(protocol, script, reply, end)
 
     async def _asked(
         self, route: str, request: bytes, leave: Leave = Leave.STAYS, mark: int | None = None
@@ -141,14 +143,18 @@ class Client:
         else:
             tally.wrong[f"{route}: the connection ended without the end of the answer"] += 1
 
-    def _judge(self, route: str, script: str, status: int, end: End) -> None:
+    def _judge(self, route: str, script: str, reply: Reply, end: End) -> None:
+        detail = reply.content()[:200].decode(errors="replace") if reply.status != 200 else ""
+        self._judged(route, script, reply.status, end, detail)
+
+    def _judged(self, route: str, script: str, status: int, end: End, detail: str = "") -> None:
         """Sound scripts are answered; of the others none may be."""
         tally, sound = self.tally, script in SOUND
         tally.ended(route, status, end)
         answered = end is End.ANSWERED
         tally.outcomes["answered" if answered else "failed" if sound else "failed, as it should"] += 1
         if answered is not sound:
-            tally.wrong[f"{route}, {script}: status {status}, {end.value}"] += 1
+            tally.wrong[f"{route}, {script}: status {status}, {end.value} {detail}".rstrip()] += 1
 
     # ---------------------------------------------------------------------------------------------------- whole answers
 
@@ -166,25 +172,33 @@ class Client:
         body = _body(protocol, "answer", "How long is it?")
         await self._whole(protocol, f"{PATHS[protocol]}/{below}", "answer", body)
 
-    async def _whole(self, route: str, path: str, script: str, body: bytes) -> Json:
-        """The answer's object; empty where there is none."""
+    async def _whole(self, route: str, path: str, script: str, body: bytes, *, storing: bool = False) -> Json:
+        """The answer's object; empty where there is none. `storing`: a store that is too slow may refuse it."""
         reply = await self._asked(route, post(self.url, path, body, KEY))
         if reply is None:
             return {}
-        self._judge(route, script, reply.status, End.ANSWERED if reply.status == 200 else End.FAILED)
+        if storing and reply.status == STORE_DOWN:
+            self.tally.ended(route, reply.status, End.FAILED)
+            self.tally.outcomes[NOT_KEPT] += 1
+            return {}
+        self._judge(route, script, reply, End.ANSWERED if reply.status == 200 else End.FAILED)
         answer: Json = orjson.loads(reply.content())
         return answer if reply.status == 200 else {}
 
     async def kept(self) -> None:
-        """A conversation in the store, each turn after the one before; then its last answer is read again."""
+        """A conversation in the store, each turn after the one before; then its last answer is read again. An answer
+        that says that it is not stored ends the conversation."""
         previous: Json = {}
         for _ in range(TURNS):
             body = _body("responses", "answer", "Go on.", stream=False, store=True, **previous)
-            answer = await self._whole("responses", PATHS["responses"], "answer", body)
+            answer = await self._whole("responses", PATHS["responses"], "answer", body, storing=True)
             if not answer:
                 return
             if answer["previous_response_id"] != previous.get("previous_response_id"):
                 self.tally.wrong["kept: another conversation was continued"] += 1
+            if answer["store"] is not True:
+                self.tally.outcomes[NOT_KEPT] += 1
+                return
             previous = {"previous_response_id": answer["id"]}
         known, unknown = previous["previous_response_id"], "resp_of_nobody"
         for id, status in ((known, 200), (unknown, 404)):
@@ -198,7 +212,7 @@ class Client:
         if reply.status != 200:
             self.tally.ended(OTHER, reply.status, End.FAILED)
         self.tally.outcomes["read again"] += 1
-        if reply.status != status:
+        if reply.status not in (status, STORE_DOWN):
             self.tally.wrong[f"kept: status {reply.status} instead of {status}"] += 1
 
     # ------------------------------------------------------------------------------------------------------- WebSockets
@@ -217,18 +231,18 @@ class Client:
                     if last is None:
                         self._unanswered(socket.close_code)
                         return
-                    await self._turn(last)
+                    self._turn(last)
                     response = last.get("response")
                     previous = {"previous_response_id": response["id"]} if isinstance(response, dict) else {}
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             if self.tally.killed_at is None:
                 self.tally.wrong[f"WebSocket: {type(error).__name__}"] += 1
 
-    async def _turn(self, last: Json) -> None:
+    def _turn(self, last: Json) -> None:
         status = last["status"] if last["type"] == "error" else 200
         assert isinstance(status, int)
         end = TERMINAL["responses"].get(str(last["type"]).encode(), End.FAILED)
-        self._judge("responses", "burst", status, end)
+        self._judged("responses", "burst", status, end, str(last.get("error", "")))
 
     def _unanswered(self, close_code: int | None) -> None:
         """A gateway that has read its configuration again closes connections of the older one between two turns."""
