@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench.attack.__main__ import HOSTILE, MEMORY, STALL, Cost, cost, gateway_for, line, main, probe
-from bench.attack.clients import ATTACKS, WARM_UP, play
+from bench.attack.clients import ATTACKS, WARM_UP, ended, play
 from bench.attack.hostile import MIB
 from bench.children import GATEWAY, started
 from tests.real.components import ROOT
@@ -39,6 +39,38 @@ async def test_the_probe_sees_the_work_that_it_waited_for() -> None:
     async with started("a busy server", (sys.executable, "-c", BUSY)) as child, probe(child) as stalls:
         await asyncio.sleep(0)
     assert stalls[0] > 0.15
+
+
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reads", "end"),
+    [
+        ([STREAM, b"x\nevent: response.failed\ndata: {}\n\n"], "200 response.failed"),
+        ([STREAM, b"x\nevent: response.fai", b"led\n", b"d"], "200 response.failed"),
+        ([STREAM, b"x\nevent: a\nd\nevent: response.failed\nd\nevent: b\n"], "200 response.failed b"),
+        (
+            [STREAM, b"x\nevent: response.failed\nd", b"\nevent: response.failed\n"],
+            "200 response.failed response.failed",
+        ),
+        ([STREAM, b"x\nevent: response.created\n"], "200 response.created"),
+        ([STREAM, b"x"], "200 no event"),
+        ([b'HTTP/1.1 400 Bad\r\n\r\n{"error":{"code":"too_much"}}'], "400 too_much"),
+        ([], "no answer"),
+    ],
+)
+async def test_how_an_answer_ended(reads: list[bytes], end: str) -> None:
+    reader = asyncio.StreamReader()
+
+    async def fed() -> None:
+        for data in reads:
+            reader.feed_data(data)
+            await asyncio.sleep(0)
+        reader.feed_eof()
+
+    found, _ = await asyncio.gather(ended(reader), fed())
+    assert found == end
 
 
 @pytest.mark.parametrize("name", ["no-key", "deep", "data-lines", "stalled-refusal", "endless-head"])

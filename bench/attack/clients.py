@@ -25,6 +25,7 @@ UNREAD = 8.0  # seconds; more than the gateway's own patience in a run
 KEY = "attack-key-of-the-bench"
 _CODE = re.compile(rb'"(?:code|type)"\s*:\s*"([a-z_]+)"')
 _EVENT = re.compile(rb"\nevent: ([a-z._]+)\n")
+_TERMINAL = re.compile(rb"response\.(completed|failed|incomplete)")
 RESPONSES, MESSAGES, CHAT = "/v1/responses", "/v1/messages", "/v1/chat/completions"
 
 Json = dict[str, object]
@@ -60,7 +61,7 @@ async def _play(attack: Attack, url: str, request: bytes) -> str:
                 return "left"
             if not attack.reads:
                 return await _given_up(reader)
-            return await _ended(reader)
+            return await ended(reader)
     except TimeoutError:
         return f"no end within {PATIENCE:.0f} s"
     finally:
@@ -89,20 +90,27 @@ async def _given_up(reader: asyncio.StreamReader) -> str:
     return "given up"
 
 
-async def _ended(reader: asyncio.StreamReader) -> str:
-    """The status with a refusal's code, or the last event of a stream; reads to the end, keeps the last bytes."""
+async def ended(reader: asyncio.StreamReader) -> str:
+    """The status with a refusal's code, or the last event of a stream: its terminal event, with what wrongly follows
+    it. Reads to the end, keeps the last bytes."""
     head = tail = last = b""
+    ends: list[bytes] = []  # from the terminal event on
     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
         head = await reader.readuntil(b"\r\n\r\n")
         while data := await reader.read(65_536):
-            for found in _EVENT.finditer(tail[-64:] + data):
+            before = tail[-64:]
+            for found in _EVENT.finditer(before + data):
+                if found.end() <= len(before):
+                    continue  # it was found before
                 last = found[1]
+                if len(ends) < 3 and (ends or _TERMINAL.fullmatch(last)):
+                    ends.append(last)
             tail = (tail + data)[-4096:]
     if not head:
         return "no answer"
     status = head[9:12].decode()
     if b"text/event-stream" in head:
-        return f"{status} {last.decode() or 'no event'}"
+        return f"{status} {b' '.join(ends).decode() or last.decode() or 'no event'}"
     codes = _CODE.findall(tail) if status != "200" else []
     return " ".join([status, *dict.fromkeys(code.decode() for code in codes)])
 
