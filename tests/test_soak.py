@@ -12,6 +12,7 @@ import pytest
 
 from bench.attack.clients import ATTACKS
 from bench.client import post
+from bench.soak.__main__ import Memories, Settings
 from bench.soak.attacker import PLAYED, count
 from bench.soak.endings import End, NotEnded, ending
 from bench.soak.resting import Resting
@@ -178,3 +179,13 @@ def test_a_request_with_a_key_has_it_in_its_head() -> None:
     with_key, without = post("http://h:1", "/p", b"{}", "k"), post("http://h:1", "/p", b"{}")
     assert with_key.replace(b"authorization: Bearer k\r\n", b"") == without
     assert without.endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("grown", "warm_at", "judged"),
+    [(9, 30, []), (11, 30, ["memory grew by 11.0 MB after the warm-up (bound: 10)"]), (11, 95, [])],
+)
+def test_growth_is_judged_from_the_warm_up_on(grown: int, warm_at: float, judged: list[str]) -> None:
+    settings = Settings(minutes=2)  # a warm-up of 30 s
+    samples = [(at, 100e6 + grown * 1e6 * (at >= 100)) for at in map(float, range(120))]
+    assert Memories(settings, 90e6, samples, warm_at).failures() == judged

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import signal
@@ -65,12 +66,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figures of one run; memory in MB, times in seconds. `failures` is empty when all held."""
+    """The figures of one run; memory in MB, times in seconds. `rss` is ten medians over the run, `rss_warm` None where
+    too little of it was left after the warm-up. `failures` is empty when all held."""
 
     tally: Tally
     rss_start: float
-    rss_warm: float
+    rss_warm: float | None
     rss_end: float
+    rss: list[float]
     before: Resting
     after: Resting
     counted: int
@@ -137,7 +140,9 @@ async def _played(settings: Settings, servers: Servers, session: aiohttp.ClientS
     after = await settled(servers, before)
     closings = json.loads(await fetch(servers.upstream.url, "/closings"))
     metrics = (await fetch(url, "/metrics")).decode()
-    return _outcome(settings, tally, (rss_start, samples), (before, after), closings, metrics)
+    warm_at = settings.seconds if tally.warm_at is None else tally.warm_at - end + settings.seconds
+    memories = Memories(settings, rss_start, samples, max(settings.warm_up, warm_at))
+    return _outcome(settings, tally, memories, (before, after), closings, metrics)
 
 
 class Reloads:
@@ -188,32 +193,66 @@ async def _kill(gateway: Child, after: float, tally: Tally) -> None:
 # ---------------------------------------------------------------------------------------------------------- the verdict
 
 
+@dataclass(frozen=True)
+class Memories:
+    """Resident bytes at seconds of the run. It is warm once the time for that is over and every attack was played:
+    what an attack takes for a moment, the allocator keeps."""
+
+    settings: Settings
+    start: float
+    samples: Sequence[tuple[float, float]]
+    warm_at: float
+
+    def between(self, begin: float, end: float) -> float | None:
+        """The median in MB; None where there is no sample."""
+        found = [rss / 1e6 for at, rss in self.samples if begin <= at < end]
+        return statistics.median(found) if found else None
+
+    @property
+    def window(self) -> float:
+        return self.settings.warm_up / 2
+
+    @property
+    def warm(self) -> float | None:
+        enough = self.warm_at + 2 * self.window <= self.settings.seconds
+        return self.between(self.warm_at, self.warm_at + self.window) if enough else None
+
+    @property
+    def last(self) -> float:
+        return self.between(self.settings.seconds - self.window, math.inf) or 0.0
+
+    @property
+    def course(self) -> list[float]:
+        tenth = self.settings.seconds / 10
+        return [found for place in range(10) if (found := self.between(place * tenth, (place + 1) * tenth)) is not None]
+
+    def failures(self) -> list[str]:
+        if self.warm is None or (grown := self.last - self.warm) <= (most := self.settings.growth_mb):
+            return []
+        return [f"memory grew by {grown:.1f} MB after the warm-up (bound: {most:g})"]
+
+
 def _outcome(
     settings: Settings,
     tally: Tally,
-    memory: tuple[float, Sequence[tuple[float, float]]],
+    memories: Memories,
     resting: tuple[Resting, Resting],
     closings: Sequence[tuple[int, float]],
     metrics: str,
 ) -> Outcome:
-    rss_start, samples = memory
     before, after = resting
-    window = settings.warm_up / 2
-    warm = statistics.median([rss for at, rss in samples if settings.warm_up <= at < settings.warm_up + window])
-    last = statistics.median([rss for at, rss in samples if at >= settings.seconds - window])
     delays = [at - tally.left[mark] for mark, at in closings if mark in tally.left]
     requests = counted(metrics)
     failures = [f"{count} times {what}" for what, count in tally.wrong.items()]
-    if (last - warm) / 1e6 > settings.growth_mb:
-        grown = (last - warm) / 1e6
-        failures.append(f"memory grew by {grown:.1f} MB after the warm-up (bound: {settings.growth_mb:g})")
+    failures += memories.failures()
     failures += after.failures(before, settings.workers)
     failures += differences(tally, requests)
     return Outcome(
         tally=tally,
-        rss_start=rss_start / 1e6,
-        rss_warm=warm / 1e6,
-        rss_end=last / 1e6,
+        rss_start=memories.start / 1e6,
+        rss_warm=memories.warm,
+        rss_end=memories.last,
+        rss=memories.course,
         before=before,
         after=after,
         counted=sum(requests.values()),
@@ -231,8 +270,9 @@ def report(outcome: Outcome, settings: Settings) -> str:
         f"{tally.asked:,} requests in {settings.minutes:g} minutes, {settings.streams} clients at once, "
         f"{tally.attacks} attacks, {tally.reloads} reloads",
         *(f"  {count:>8,}  {what}" for what, count in tally.outcomes.most_common()),
-        f"memory: {outcome.rss_start:.1f} MB idle, {outcome.rss_warm:.1f} after the warm-up "
-        f"of {settings.warm_up:.0f} s, {outcome.rss_end:.1f} at the end (bound: {settings.growth_mb:g} MB of growth)",
+        f"memory: {outcome.rss_start:.1f} MB idle, {_warm(outcome.rss_warm)}, {outcome.rss_end:.1f} at the end "
+        f"(bound: {settings.growth_mb:g} MB of growth); by tenths of the run: "
+        + " ".join(f"{each:.0f}" for each in outcome.rss),
         f"left open: {max(0, after.sockets - before.sockets)} sockets, {after.streams} upstream streams, "
         f"{max(0, after.calls - before.calls)} calls in flight; {after.threads - before.threads} more threads, "
         f"{after.processes - before.processes} more processes",
@@ -243,6 +283,10 @@ def report(outcome: Outcome, settings: Settings) -> str:
     ]
     verdict = [f"FAIL: {failure}" for failure in outcome.failures] or ["pass"]
     return "\n".join([*lines, *verdict])
+
+
+def _warm(rss: float | None) -> str:
+    return f"{rss:.1f} after the warm-up" if rss is not None else "growth not judged, since the run is too short"
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -88,6 +88,7 @@ async def attacker(url: str, requests: Prepared, seed: int, end: float, tally: T
             for outcome in await play(PLAYED[name], url, list(requests[name])):
                 count(name, outcome, tally)
             tally.attacks += 1
+        tally.warm_at = tally.warm_at or time.monotonic()
 
 
 def count(name: str, outcome: str, tally: Tally) -> None:

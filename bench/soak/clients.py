@@ -44,7 +44,8 @@ SOUND = frozenset({"steady", "burst", "first", "answer"})
 PATHS = {"responses": "/v1/responses", "messages": "/v1/messages", "chat_completions": "/v1/chat/completions"}
 LEAVE_SHARE = 0.3
 LARGE_SHARE = 0.03
-STORE_DOWN = 503
+STORE_DOWN = LEAVING = 503
+BY_RELOAD = "WebSockets closed by a reload"
 NOT_KEPT = "not kept, and said so"
 TURNS = 3  # of a conversation that is kept
 
@@ -234,9 +235,19 @@ class Client:
                     self._turn(last)
                     response = last.get("response")
                     previous = {"previous_response_id": response["id"]} if isinstance(response, dict) else {}
+        except aiohttp.WSServerHandshakeError as error:
+            self._refused(error.status)
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             if self.tally.killed_at is None:
                 self.tally.wrong[f"WebSocket: {type(error).__name__}"] += 1
+
+    def _refused(self, status: int) -> None:
+        """A connection to the older configuration is refused while that ends; its client is to try again."""
+        self.tally.ended(OTHER, status, End.FAILED)
+        if status == LEAVING:
+            self.tally.outcomes[BY_RELOAD] += 1
+        else:
+            self.tally.wrong[f"WebSocket: status {status}"] += 1
 
     def _turn(self, last: Json) -> None:
         status = last["status"] if last["type"] == "error" else 200
@@ -248,7 +259,7 @@ class Client:
         """A gateway that has read its configuration again closes connections of the older one between two turns."""
         if close_code == aiohttp.WSCloseCode.GOING_AWAY:
             self.tally.gone("responses", read=False)
-            self.tally.outcomes["WebSockets closed by a reload"] += 1
+            self.tally.outcomes[BY_RELOAD] += 1
         else:
             self._cut("responses")
 

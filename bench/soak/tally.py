@@ -27,7 +27,8 @@ Seen = tuple[str, int, End]
 
 @dataclass
 class Tally:
-    """`wrong` names outcomes that must not be; `left` is when each marked client went."""
+    """`wrong` names outcomes that must not be; `left` is when each marked client went, `warm_at` when every attack had
+    been played once."""
 
     asked: int = 0
     attacks: int = 0
@@ -39,6 +40,7 @@ class Tally:
     left_read: collections.Counter[str] = field(default_factory=collections.Counter)
     left_unread: collections.Counter[str] = field(default_factory=collections.Counter)
     killed_at: float | None = None
+    warm_at: float | None = None
 
     def ended(self, route: str, status: int, end: End) -> None:
         self.stayed[route, status, end] += 1
