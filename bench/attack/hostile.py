@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gzip
 import itertools
 import re
@@ -149,10 +150,14 @@ def endless_answer() -> Iterator[bytes]:
 
 def bomb() -> Iterator[bytes]:
     """300 MiB of text in 300 kB, though nobody asked for a compressed answer."""
-    yield WHOLE.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n") + _BOMB
+    yield WHOLE.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n") + _bomb()
 
 
-_BOMB = gzip.compress(_answer(b"x" * MOST) + b'"}}]}', 9)
+@functools.cache
+def _bomb() -> bytes:
+    """Made when it is first asked for: that takes a second, which no other run has to wait for."""
+    return gzip.compress(_answer(b"x" * MOST) + b'"}}]}', 9)
+
 
 # -------------------------------------------------------------------------------------------------- refusals and heads
 
