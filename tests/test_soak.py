@@ -187,5 +187,10 @@ def test_a_request_with_a_key_has_it_in_its_head() -> None:
 )
 def test_growth_is_judged_from_the_warm_up_on(grown: int, warm_at: float, judged: list[str]) -> None:
     settings = Settings(minutes=2)  # a warm-up of 30 s
-    samples = [(at, 100e6 + grown * 1e6 * (at >= 100)) for at in map(float, range(120))]
+    samples = [(at, 100e6 + grown * 1e6 * (at >= 90)) for at in map(float, range(120))]
     assert Memories(settings, 90e6, samples, warm_at).failures() == judged
+
+
+def test_what_an_attack_takes_for_a_moment_is_no_growth() -> None:
+    samples = [(at, 100e6 + 80e6 * (at % 10 > 4 and at > 60)) for at in map(float, range(120))]
+    assert Memories(Settings(minutes=2), 90e6, samples, 30).failures() == []

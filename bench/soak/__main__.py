@@ -196,40 +196,48 @@ async def _kill(gateway: Child, after: float, tally: Tally) -> None:
 @dataclass(frozen=True)
 class Memories:
     """Resident bytes at seconds of the run. It is warm once the time for that is over and every attack was played:
-    what an attack takes for a moment, the allocator keeps."""
+    what an attack takes for a moment, the allocator keeps for a while. So floors are compared, in MB, of the first and
+    the last third of what follows: a leak lifts them, an attack does not."""
 
     settings: Settings
     start: float
     samples: Sequence[tuple[float, float]]
     warm_at: float
 
-    def between(self, begin: float, end: float) -> float | None:
-        """The median in MB; None where there is no sample."""
-        found = [rss / 1e6 for at, rss in self.samples if begin <= at < end]
-        return statistics.median(found) if found else None
+    def between(self, begin: float, end: float) -> list[float]:
+        return [rss / 1e6 for at, rss in self.samples if begin <= at < end]
 
     @property
-    def window(self) -> float:
-        return self.settings.warm_up / 2
+    def third(self) -> float:
+        return (self.settings.seconds - self.warm_at) / 3
 
     @property
     def warm(self) -> float | None:
-        enough = self.warm_at + 2 * self.window <= self.settings.seconds
-        return self.between(self.warm_at, self.warm_at + self.window) if enough else None
+        """None where too little of the run is left."""
+        if 3 * self.third < self.settings.warm_up:
+            return None
+        return _floor(self.between(self.warm_at, self.warm_at + self.third))
 
     @property
     def last(self) -> float:
-        return self.between(self.settings.seconds - self.window, math.inf) or 0.0
+        third = self.third if self.warm is not None else self.settings.seconds / 3
+        return _floor(self.between(self.settings.seconds - third, math.inf))
 
     @property
     def course(self) -> list[float]:
         tenth = self.settings.seconds / 10
-        return [found for place in range(10) if (found := self.between(place * tenth, (place + 1) * tenth)) is not None]
+        tenths = [self.between(place * tenth, (place + 1) * tenth) for place in range(10)]
+        return [statistics.median(each) for each in tenths if each]
 
     def failures(self) -> list[str]:
         if self.warm is None or (grown := self.last - self.warm) <= (most := self.settings.growth_mb):
             return []
         return [f"memory grew by {grown:.1f} MB after the warm-up (bound: {most:g})"]
+
+
+def _floor(values: Sequence[float]) -> float:
+    """The lowest quarter ends here."""
+    return sorted(values)[len(values) // 4] if values else 0.0
 
 
 def _outcome(
