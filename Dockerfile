@@ -1,7 +1,7 @@
 # The gateway in a container: unprivileged, fit for a read-only root, without a shell at run time.
 #
 #   docker build --tag dragoman .                                     chat-completions servers
-#   docker build --tag dragoman:extras --build-arg LOCK=extras .      Triton, exact token counts and traces too
+#   docker build --tag dragoman:extras --build-arg LOCK=extras .      Triton, exact token counts, PDFs and traces too
 #   docker run --read-only --volume dragoman:/state --publish 8080:8080 --env DRAGOMAN_API_KEYS dragoman \
 #       serve --backend http://gpu-host:8000/v1
 #

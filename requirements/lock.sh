@@ -15,10 +15,11 @@ lock() {
 
 lock core pyproject.toml --extra uvloop
 lock dev pyproject.toml --constraint requirements/core.txt \
-    --extra dev --extra uvloop --extra postgres --extra tokenizer --extra triton --extra otel --extra launch
+    --extra dev --extra uvloop --extra postgres --extra tokenizer --extra triton --extra otel --extra launch \
+    --extra documents
 # What the container with every extra holds.
 lock extras pyproject.toml --constraint requirements/dev.txt \
-    --extra uvloop --extra postgres --extra tokenizer --extra triton --extra otel
+    --extra uvloop --extra postgres --extra tokenizer --extra triton --extra otel --extra documents
 lock build requirements/build.in --constraint requirements/dev.txt
 for input in agent-framework agents audit comply langchain lock operations postgres sbom sdk-anthropic-0 sdk-anthropic-2 \
     sdk-openai-1 sdk-openai-2 sdk-openai-3 transformers; do

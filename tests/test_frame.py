@@ -85,7 +85,7 @@ def test_what_the_package_needs_is_locked() -> None:
     extras = described["optional-dependencies"]
     tested = [
         requirement
-        for extra in ("dev", "launch", "otel", "postgres", "tokenizer", "triton", "uvloop")
+        for extra in ("dev", "documents", "launch", "otel", "postgres", "tokenizer", "triton", "uvloop")
         for requirement in extras[extra]
     ]
     assert names(described["dependencies"]) | names(tested) <= set(locked("dev"))
