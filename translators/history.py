@@ -28,7 +28,7 @@ from functools import cache
 import orjson
 
 from dragoman.translators.errors import invalid, quoted
-from dragoman.translators.ir import Image, Message, Note, Part, Text, ToolCall, ToolReference, ToolResult
+from dragoman.translators.ir import Document, Image, Message, Note, Part, Text, ToolCall, ToolReference, ToolResult
 from dragoman.translators.json_text import MOST_VALUES, is_object, values_in
 
 MISSING_OUTPUT = "[No output was recorded for this call.]"
@@ -172,7 +172,7 @@ class _Repairer:
         self._note("orphan_output")
         label = ORPHAN_LABEL.format(id=result.call_id)
         text = "\n".join([label, *(part.text for part in result.content if type(part) is Text)])
-        known = [part for part in result.content if isinstance(part, ToolReference)]
+        known = [part for part in result.content if isinstance(part, ToolReference | Document)]
         images = [replace(part, past=True) for part in result.content if isinstance(part, Image)]
         self._entries.append(Message("user", (Text(text), *known, *images)))
 

@@ -87,6 +87,18 @@ class ToolReference(Text):
     tool: Tool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Document(Text):
+    """A PDF that the gateway may read; `text` takes its place where it cannot. `data` is base64, `context` what the
+    client says about it, and `kind` the protocol's word for a document."""
+
+    data: str = field(default="", repr=False)
+    name: str | None = None
+    context: str | None = None
+    kind: str = "document"
+    path: str = field(default="", compare=False)  # where the client wrote it, for an error
+
+
 Part = Text | Refusal | Reasoning | Image | ToolCall | ToolResult
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 

@@ -23,7 +23,7 @@ Json = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What the operator decides about translation. The configuration explains each key; `web_search`: there is a
-    search service."""
+    search service; `documents`: the gateway can read PDFs."""
 
     hosted_tools: Literal["ignore", "reject"] = "ignore"
     strict_history: bool = False
@@ -32,6 +32,7 @@ class Policy:
     max_tools: int = 1024
     max_items: int = MOST_OBJECTS
     web_search: bool = False
+    documents: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,8 @@
 """Documents and images that cannot be read or shown: a text in their place, or a refusal, as the operator decides.
 
+Where the gateway reads PDFs (`Policy.documents`), one becomes a `Document`, and what is said here of documents that
+cannot be read is done once its reading has failed, by `gateway.calls.documents` with `unread` and `in_place_of`.
+
 What was once in a conversation comes back with every later turn, so a refusal would end the session for good. Hence a
 text takes the place of what cannot be read, and a note `item:…` names it to client and operator. The text holds the
 name that the client gave and the kind of content, and nothing that changes from turn to turn (a URL may be signed anew
@@ -22,12 +25,14 @@ from typing import Literal
 from urllib.parse import unquote_to_bytes
 
 from dragoman.translators.errors import Content, GatewayError, Kind
-from dragoman.translators.ir import Image, Message, Note, Text
+from dragoman.translators.ir import Document, Image, Message, Note, Text
 from dragoman.translators.protocol import Policy
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 NO_VISION = "this model does not see images"
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
+UNREADABLE = "this gateway cannot read it"
+PDF_DOCUMENT = "PDF document"
 _PDF = "application/pdf"
 _PDF_HEAD = b"%PDF-"
 _PEEK = 4096  # characters that are enough to recognize binary data without decoding all of it; a multiple of four
@@ -47,12 +52,12 @@ class Unreadable:
     document: str
 
     def document_text(self, data: str, media: str, path: str, name: str | None = None) -> str | Text:
-        """The text of a document that came as base64, or what takes its place, as a `Text`."""
+        """The text of a document that came as base64, or what stands for it, as a `Text`."""
         media = plain_type(media)
         raw = _decoded(data[:_PEEK])
         if len(data) > _PEEK and (raw is None or not _is_binary(raw, media)):
             raw = _decoded(data)
-        return self._text(raw, media, path, name)
+        return self._text(raw, media, path, name, data)
 
     def data_url_text(self, url: str, path: str, name: str | None = None) -> str | Text:
         """The same for a data URL (RFC 2397) or for bare base64, which some clients send."""
@@ -63,10 +68,14 @@ class Unreadable:
             return self.document_text(payload, head[5:], path, name)
         return self._text(_unquoted(payload), plain_type(head[5:]), path, name)
 
-    def _text(self, raw: bytes | None, media: str, path: str, name: str | None) -> str | Text:
+    def _text(self, raw: bytes | None, media: str, path: str, name: str | None, data: str | None = None) -> str | Text:
+        """`data` is all of it in base64 where `raw` is perhaps its beginning alone."""
         if raw is not None and (raw or media != _PDF) and (text := _as_text(raw, media)) is not None:
             return text
         media = _PDF if raw is not None and _is_pdf(raw) else media
+        if media == _PDF and raw and self.policy.documents:
+            data = base64.b64encode(raw).decode() if data is None else data
+            return Document(in_place_of(PDF_DOCUMENT, UNREADABLE, name), data, name, None, self.document, path)
         return self.left_out("document", _document_of(media), path, name)
 
     def image(self, media: str, data: str, path: str, place: str, detail: str | None = None) -> Image | Text:
@@ -94,21 +103,29 @@ class Unreadable:
     def left_out(self, content: Literal["document", "image"], what: str, path: str, name: str | None = None) -> Text:
         """`what` describes it in a few words that include `content`, such as "PDF document"."""
         if self.policy.unreadable == "reject":
-            many = what.replace(content, f"{content}s", 1)
-            message = f"{many[0].upper()}{many[1:]} cannot be read by this gateway; {_HINTS[content]}."
-            raise refusal(content, message, path)
+            raise unread(content, what, path)
         self.notes.append(Note("item", self.document if content == "document" else content))
-        return Text(in_place_of(what, "this gateway cannot read it", name))
+        return Text(in_place_of(what, UNREADABLE, name))
 
 
 def in_place_of(what: str, reason: str, name: str | None = None) -> str:
     """`[PDF document "report.pdf" left out: this gateway cannot read it]`"""
-    called = " ".join((name or "").split())[:_MAX_NAME]
-    shown = f'{what} "{called}"' if called else what
+    shown = named(what, name)
     return f"[{shown[0].upper()}{shown[1:]} left out: {reason}]"
 
 
+def named(what: str, name: str | None) -> str:
+    """`PDF document "report.pdf"`"""
+    called = " ".join((name or "").split())[:_MAX_NAME]
+    return f'{what} "{called}"' if called else what
+
+
 UNSEEN_IMAGE = in_place_of("image", NO_VISION)
+
+
+def unread(content: Literal["document", "image"], what: str, path: str) -> GatewayError:
+    many = what.replace(content, f"{content}s", 1)
+    return refusal(content, f"{many[0].upper()}{many[1:]} cannot be read by this gateway; {_HINTS[content]}.", path)
 
 
 def refusal(content: Content, message: str, path: str, code: str = "unsupported_value") -> GatewayError:
@@ -139,7 +156,7 @@ def _of_type(media: str) -> str:
 
 
 def _document_of(media: str) -> str:
-    return "PDF document" if media == _PDF else f"document of {_of_type(media)}"
+    return PDF_DOCUMENT if media == _PDF else f"document of {_of_type(media)}"
 
 
 def _as_text(raw: bytes, media: str) -> str | None:

@@ -23,6 +23,7 @@ from dragoman.gateway.calls.admission import Admission
 from dragoman.gateway.calls.answer import Answer, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call, Ending
+from dragoman.gateway.calls.documents import Documents, can_read
 from dragoman.gateway.calls.exchange import Exchange, HttpExchange
 from dragoman.gateway.calls.forwarding import ForwardedAnswer, cost, forwarded
 from dragoman.gateway.calls.health import Gate
@@ -75,11 +76,12 @@ class Handler:
         self._access_log = AccessLog(metrics, tracing)
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
+        self.documents = Documents(config.documents, reject) if can_read(config.documents) else None
         self.admission = admission or Admission(config.admission, metrics, config.workers)
         self._memory = Memory(store)
         self.search = SearchClient(config.search, search_key) if config.search.runs else None
         searches = SearchStage(self.search, metrics) if self.search is not None else None
-        self._phases = Phases(models, gate, self.images, self.admission, searches)
+        self._phases = Phases(models, gate, self.images, self.admission, searches, self.documents)
         self._policy = Policy(
             hosted_tools=config.policy.hosted_tools,
             strict_history=config.policy.strict_history,
@@ -88,6 +90,7 @@ class Handler:
             max_tools=config.limits.tools,
             max_items=config.limits.items,
             web_search=config.search.runs,
+            documents=self.documents is not None,
         )
         self.calls: set[Call] = set()
         self.leaving = False  # no longer ready, but still serving new requests

@@ -29,6 +29,7 @@ from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer, AnswerRecord
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.context_window import estimate, fit, shortened
+from dragoman.gateway.calls.documents import Documents
 from dragoman.gateway.calls.forwarding import ForwardedAnswer
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.images import Images
@@ -36,7 +37,7 @@ from dragoman.gateway.calls.model_table import Models, Target
 from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Note, Request
+from dragoman.translators.ir import Document, Note, Request, ToolResult
 
 TRUNCATED = Note("repair", "truncation")
 UNSERVED = frozenset({Kind.BUSY, Kind.BACKEND_DOWN, Kind.BACKEND_FAILED, Kind.ASLEEP, Kind.TIMEOUT})
@@ -45,16 +46,23 @@ COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and str
 
 
 class Phases:
-    """`searches`: None where models cannot search the web."""
+    """`searches`: None where models cannot search the web. `documents`: None where no document is read."""
 
     def __init__(
-        self, models: Models, gate: Gate, images: Images, admission: Admission, searches: SearchStage | None = None
+        self,
+        models: Models,
+        gate: Gate,
+        images: Images,
+        admission: Admission,
+        searches: SearchStage | None = None,
+        documents: Documents | None = None,
     ) -> None:
         self._models = models
         self._gate = gate
         self._images = images
         self._admission = admission
         self._searches = searches
+        self._documents = documents
         self._counts = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(COUNTS_AT_ONCE))  # by backend
 
     def authorize(self, call: Call, *, free: bool = False, tokens: int | None = None) -> None:
@@ -127,8 +135,10 @@ class Phases:
             await self._go_on(call, failed)
 
     async def inline(self, call: Call) -> None:
-        """Images become part of the request: a server would fetch them itself."""
+        """The text of documents becomes part of the request, and so do images: a server would fetch them itself."""
         await _others_turn(call)
+        if self._documents is not None and _holds_documents(_asked(call)):
+            call.request = await self._documents.inlined(_asked(call), call.notes, call.client.name)
         call.request = await self._images.inlined(_asked(call), call.notes, call.client.name)
 
     async def prepare(self, call: Call) -> None:
@@ -288,6 +298,14 @@ async def _others_turn(call: Call) -> None:
     """Between two phases of a long conversation, each of which may take a tenth of a second."""
     if len(_asked(call).messages) > LONG:
         await asyncio.sleep(0)
+
+
+def _holds_documents(request: Request) -> bool:
+    parts = (part for message in request.messages for part in message.parts)
+    return any(
+        type(part) is Document or (type(part) is ToolResult and any(type(item) is Document for item in part.content))
+        for part in parts
+    )
 
 
 def _asked(call: Call) -> Request:

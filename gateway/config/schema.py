@@ -19,6 +19,7 @@ from dragoman.gateway.config.sections import (
     AdmissionConfig,
     BackendConfig,
     CorsConfig,
+    DocumentsConfig,
     ImagesConfig,
     Limits,
     LogConfig,
@@ -149,6 +150,12 @@ class Config(BaseSettings):
         description="Images come as data: URLs. Those given by http(s) URL are fetched only if their host is listed, "
         "and by the gateway itself, never by a model server. An image that cannot be fetched is refused in the user's "
         "last message and left out, visibly, in the history.",
+    )
+    documents: DocumentsConfig = Field(
+        DocumentsConfig(),
+        description="PDFs whose data is in the request: with the extra `documents` the gateway reads their text, in "
+        "processes of its own, and the model gets that text. One that cannot be read (encrypted, scanned, broken, "
+        "beyond these limits) is treated as policy.unreadable says.",
     )
     search: SearchConfig = Field(
         SearchConfig(),

@@ -386,10 +386,10 @@ class PolicyConfig(Section):
     )
     unreadable: Literal["note", "reject"] = Field(
         "note",
-        description="What happens to documents and images that cannot be read here (PDFs, other binary files, uploaded "
-        "or remote ones, SVG): note puts a text for the model in their place (visible in x-dragoman-ignored as "
-        "item:document, item:file or item:image), since a refusal would come back with every later turn; reject "
-        "refuses the request, with words that make Claude Code remove them by itself.",
+        description="What happens to documents and images that cannot be read here (PDFs, unless `documents` "
+        "reads them, other binary files, uploaded or remote ones, SVG): note puts a text for the model in their place "
+        "(visible in x-dragoman-ignored as item:document, item:file or item:image), since a refusal would come back "
+        "with every later turn; reject refuses the request, with words that make Claude Code remove them by itself.",
     )
 
 
@@ -410,6 +410,19 @@ class ImagesConfig(Section):
         3, description="How many redirects are followed, each to a listed host."
     )
     timeout: Seconds = Field(20, description="How long one image may take, in seconds, its turn included.")
+
+
+class DocumentsConfig(Section):
+    pages: Annotated[int, Field(ge=0), Unit("pages")] = Field(
+        100, description="Pages of one PDF that are read, from the first on. 0 reads no PDF."
+    )
+    characters: Annotated[int, Field(ge=100, le=2_000_000), Unit("characters")] = Field(
+        500_000, description="Characters of text of all PDFs in one request; what is beyond them is left out."
+    )
+    seconds: Seconds = Field(
+        20, description="How long all PDFs of one request may take that were not read before, their turn included."
+    )
+    bytes: Bytes = Field(32 * 1024 * 1024, description="Size of one PDF; a larger one is not read.")
 
 
 class SearchShape(Section):

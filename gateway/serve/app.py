@@ -157,6 +157,8 @@ class Gateway:
     async def life(self, app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as ends:  # each is ended, also where ending another fails
             ends.push_async_callback(self.handler.images.close)
+            if self.handler.documents is not None:
+                ends.push_async_callback(self.handler.documents.close)
             if self.handler.search is not None:
                 ends.push_async_callback(self.handler.search.close)
             ends.push_async_callback(self.tracing.close)

@@ -6,8 +6,10 @@ text (`translators.unreadable`); what is not a source at all is refused with its
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dragoman.translators.fields import Given
-from dragoman.translators.ir import Image, Text
+from dragoman.translators.ir import Document, Image, Text
 from dragoman.translators.messages.reading import (
     INERT,
     expect_text,
@@ -64,7 +66,10 @@ def _document(block: Given, source: Given, path: str, unreadable: Unreadable) ->
         case "base64":
             media, data = expect_text(source, "media_type", place), expect_text(source, "data", place)
             read = unreadable.document_text(data, media, path, title)
-            return [Text(_lines(head, read) if isinstance(read, str) else _lines(read.text, context))]
+            if isinstance(read, str):
+                return [Text(_lines(head, read))]
+            text = _lines(read.text, context)
+            return [replace(read, text=text, context=context) if isinstance(read, Document) else Text(text)]
         case "url":
             expect_text(source, "url", place)
             what = "document named by URL"
