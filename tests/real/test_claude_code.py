@@ -16,6 +16,7 @@ from itertools import pairwise
 import aiohttp
 import pytest
 
+from tests.pdfs import compressed, scanned
 from tests.real.claude import Claude, command
 from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
@@ -25,10 +26,6 @@ pytestmark = pytest.mark.real
 
 BASH = ("--allowedTools", "Bash")
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
-PDF = (
-    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
-    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 72 72]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n"
-)
 
 
 def bodies(server: ScriptedServer) -> list[Json]:
@@ -195,9 +192,17 @@ async def test_an_image_that_a_tool_reads_is_shown_to_the_model(claude: Claude) 
     assert "base64" not in str(told)
 
 
-async def test_a_pdf_that_a_tool_reads_does_not_end_the_session(claude: Claude) -> None:
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (compressed("Revenue grew.", "Costs fell."), "[PDF document, 2 pages]\n[Page 1]\nRevenue grew.\n[Page 2]"),
+        (scanned(), "[PDF document left out: this gateway cannot read it]"),
+    ],
+    ids=["text", "scanned"],
+)
+async def test_a_pdf_that_a_tool_reads_is_text_or_a_note_in_every_turn(claude: Claude, data: bytes, text: str) -> None:
     """It stays in the history, so every later request has it too."""
-    (claude.work / "report.pdf").write_bytes(PDF)
+    (claude.work / "report.pdf").write_bytes(data)
 
     def answer(asked: Json) -> Script:
         return says("Read.") if results(asked) else calls(("Read", {"file_path": str(claude.work / "report.pdf")}))
@@ -207,7 +212,7 @@ async def test_a_pdf_that_a_tool_reads_does_not_end_the_session(claude: Claude) 
         later = await claude.go_on(url, "And now?", "--allowedTools", "Read")
         asked = bodies(server)
     assert [(turn.status, turn.answer) for turn in (first, later)] == [(0, "Read.")] * 2
-    assert "[PDF document left out: this gateway cannot read it]" in str(asked[-1])
+    assert text in "\n".join(str(message["content"]) for message in asked[-1]["messages"])
     assert "JVBERi0" not in str(asked)
     for before, after in pairwise(asked):
         assert after["messages"][: len(before["messages"])] == before["messages"]
