@@ -82,16 +82,7 @@ class Handler:
         self.search = SearchClient(config.search, search_key) if config.search.runs else None
         searches = SearchStage(self.search, metrics) if self.search is not None else None
         self._phases = Phases(models, gate, self.images, self.admission, searches, self.documents)
-        self._policy = Policy(
-            hosted_tools=config.policy.hosted_tools,
-            strict_history=config.policy.strict_history,
-            reasoning_events=config.policy.reasoning_events,
-            unreadable=config.policy.unreadable,
-            max_tools=config.limits.tools,
-            max_items=config.limits.items,
-            web_search=config.search.runs,
-            documents=self.documents is not None,
-        )
+        self._policy = _policy(config, documents=self.documents is not None)
         self.calls: set[Call] = set()
         self.leaving = False  # no longer ready, but still serving new requests
         self.draining = False
@@ -365,6 +356,19 @@ class Handler:
         answered = call.error is None and (call.answer is None or call.answer.touched)
         fallback = {"x-dragoman-fallback": note_list([call.fallback])} if call.fallback and answered else {}
         return id_headers(call.request_id) | note_headers(notes) | fallback
+
+
+def _policy(config: Config, *, documents: bool) -> Policy:
+    return Policy(
+        hosted_tools=config.policy.hosted_tools,
+        strict_history=config.policy.strict_history,
+        reasoning_events=config.policy.reasoning_events,
+        unreadable=config.policy.unreadable,
+        max_tools=config.limits.tools,
+        max_items=config.limits.items,
+        web_search=config.search.runs,
+        documents=documents,
+    )
 
 
 def new_call(protocol: Protocol, request: web.Request, *, counts: bool = False) -> Call:
