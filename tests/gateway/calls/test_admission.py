@@ -145,6 +145,17 @@ async def test_tokens_in_flight_are_limited_and_the_large_one_is_not_overtaken_f
         assert it.order == ["small", "large", "later"]
 
 
+async def test_a_large_call_that_ends_makes_room_for_as_many_small_ones_as_fit() -> None:
+    large = Request("r", "m", (Message("user", (Text("x" * 10_000),)),))
+    assert 2 * cost(ASK) <= cost(large) < 3 * cost(ASK)
+    async with bench(tokens=cost(large)) as it:
+        await it.call("a", "large", large)
+        for client in ("b", "c", "d"):
+            await it.call(client)
+        await it.free("large")
+        assert it.order == ["large", "b", "c"]
+
+
 async def test_what_is_larger_than_the_limit_runs_alone() -> None:
     async with bench(tokens=10) as it:
         await it.call("a", "1")

@@ -13,7 +13,7 @@ import pytest
 from dragoman.backends.background import end
 from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.keys import key_file
-from dragoman.gateway.keys.auth import Client, Keys
+from dragoman.gateway.keys.auth import ANYBODY, Client, Keys, Standing
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.secrets import Grant, Secrets, read
 from dragoman.gateway.keys.spending import Spending
@@ -173,6 +173,32 @@ def test_a_refusal_names_the_limit_that_is_reached(clock: list[float], tokens: i
         client.spend(tokens)
 
 
+def test_a_client_whose_tokens_are_not_limited_has_none_to_settle(clock: list[float]) -> None:
+    client = Client("ann", Grant(rpm=2))
+    client.spend(100)
+    client.settle(100, 5000)
+    assert {what: standing.left for what, standing in client.standings().items()} == {"requests": 1}
+
+
+def test_what_is_left_is_never_shown_below_nothing_nor_fuller_than_full(clock: list[float]) -> None:
+    client = Client("ann", Grant(tpm=100))
+    client.spend(80)
+    client.settle(80, 500)
+    assert client.standings()["tokens"].left == 0
+    clock[0] += 1000
+    assert client.standings()["tokens"] == Standing(100, 100, 0.0)
+
+
+@pytest.mark.parametrize("limit", [3, 7, 11, 59, 61, 997])
+@pytest.mark.parametrize("now", [0.3, 12345.678, 1e7 + 0.1])
+def test_what_is_left_is_shown_to_the_request(clock: list[float], limit: int, now: float) -> None:
+    clock[0] = now
+    client = Client("ann", Grant(rpm=limit))
+    for made in range(limit):
+        assert client.standings()["requests"].left == limit - made
+        client.spend(0)
+
+
 # ------------------------------------------------------------------------------------------------------- which client
 
 
@@ -190,6 +216,11 @@ def test_without_a_key_only_health_is_open_and_metrics_where_they_are_public(met
     is_open = [path for path in paths if not refuses(keys, path, {})]
     assert is_open == ["/healthz", "/readyz", *(["/metrics"] if metrics_public else [])]
     assert not any(refuses(keys, path, bearer("k")) for path in paths)
+
+
+def test_where_no_keys_are_configured_everybody_may_ask() -> None:
+    assert Keys([]).check("/v1/models", {}) is ANYBODY
+    assert Keys([]).check("/v1/models", bearer("any")) is ANYBODY
 
 
 @pytest.mark.parametrize(
@@ -226,8 +257,20 @@ def test_a_client_is_owned_by_its_key_alone() -> None:
     assert owners[0] == Keys(["a"]).check("/", bearer("a")).owner
 
 
+def test_a_client_without_a_name_is_called_by_a_few_digits_of_its_hash() -> None:
+    keys = Keys(["a", "b"], grants={"b": Grant("bob")})
+    nameless, bob = (keys.check("/", bearer(key)) for key in ("a", "b"))
+    assert nameless.name == f"key-{nameless.owner[:8]}"
+    assert (nameless.named, bob.named) == (False, True)
+
+
 def test_the_models_of_a_key_are_listed_in_the_order_of_the_servers() -> None:
     assert Client("ann", Grant(models=("b", "a*"))).usable(["a1", "b", "a2", "c"]) == ["a1", "b", "a2"]
+
+
+def test_a_model_that_is_granted_twice_is_listed_once() -> None:
+    client = Client("ann", Grant(models=("claude-opus", "claude-*")))
+    assert client.usable(["claude-opus", "claude-haiku", "claude-*"]) == ["claude-opus", "claude-haiku", "claude-*"]
 
 
 def test_a_long_model_name_is_not_sent_back_whole() -> None:
