@@ -59,6 +59,13 @@ async def test_small_bodies_are_not_counted() -> None:
     assert callers.memory.taken == MOST
 
 
+@pytest.mark.parametrize(("size", "taken"), [(1024 * 1024, 0), (1024 * 1024 + 1, 1024 * 1024 + 1)])
+async def test_a_body_is_counted_from_its_first_byte_if_it_is_larger_than_a_megabyte(size: int, taken: int) -> None:
+    callers = Callers()
+    await callers.wants("one", size)
+    assert callers.memory.taken == taken
+
+
 async def test_a_body_grows_and_is_counted_once() -> None:
     callers = Callers()
     for size in (SMALL // 2, 2 * SMALL, 4 * SMALL, 3 * SMALL):

@@ -167,6 +167,9 @@ async def test_a_file_that_cannot_be_used_changes_nothing_and_is_logged_once(
         await until(lambda: KEPT in caplog.text)
         await asyncio.sleep(0.05)  # several looks
         assert caplog.text.count(KEPT) == 1
+        (said,) = [each for each in caplog.records if KEPT in each.message]
+        assert "keys" in said.message.removeprefix(KEPT), "the reason, in one line"
+        assert said.exc_info is None
         assert len(taken) == 1
         write(path, "mended\n")
         await until(lambda: taken[-1] == {"mended"})

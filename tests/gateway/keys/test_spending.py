@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dragoman.gateway.keys import spending as spending_module
-from dragoman.gateway.keys.spending import ROWS, Rate, Spending
+from dragoman.gateway.keys.spending import NEAR, ROWS, Rate, Spending
 
 ANN, BOB = b"a" * 16, b"b" * 16
 
@@ -42,6 +43,11 @@ def test_a_minutes_worth_can_be_taken_at_once_whatever_it_is(limit: int, now: fl
         full_at = rate.taken(full_at, 1, now)
     assert rate.wait(full_at, 1, now) > 0
     assert rate.left(rate.taken(full_at, -limit, now), now) == pytest.approx(limit)
+
+
+def test_a_bucket_that_nobody_uses_grows_no_fuller_than_full() -> None:
+    rate = Rate(60)
+    assert rate.left(rate.taken(0.0, 20, 1000.0), 5000.0) == 60
 
 
 def test_what_is_owed_stays_owed_in_time_when_the_limit_changes() -> None:
@@ -85,6 +91,28 @@ def test_more_keys_than_rows_forget_those_that_are_full_first() -> None:
     assert spending.look(ANN) == [1e9, 0.0]
 
 
+def test_thousands_of_keys_have_a_row_each() -> None:
+    spending = Spending()
+    owners = [hashlib.sha256(b"%d" % number).digest()[:16] for number in range(2500)]
+    for number, owner in enumerate(owners, 1):
+        with spending.row(owner) as row:
+            row[1] = float(number)
+    assert [spending.look(owner)[1] for owner in owners] == [float(number) for number in range(1, 2501)]
+
+
+def test_keys_that_fall_on_one_place_have_a_row_each_and_one_too_many_takes_the_fullest() -> None:
+    spending = Spending()
+    owners = [b"same" + b"%012d" % number for number in range(NEAR + 1)]
+    for number, owner in enumerate(owners[:NEAR]):
+        with spending.row(owner) as row:
+            row[0], row[1] = 100.0 - number, 50.0
+    assert [spending.look(owner)[0] for owner in owners] == [*(100.0 - number for number in range(NEAR)), 0.0]
+    with spending.row(owners[NEAR]) as row:
+        assert row == [0.0, 0.0]
+        row[1] = 200.0
+    assert [spending.look(owner) for owner in owners[NEAR - 2 :]] == [[102.0 - NEAR, 50.0], [0.0, 0.0], [0.0, 200.0]]
+
+
 def child(work: Callable[[], object]) -> int:
     pid = os.fork()
     if pid == 0:
@@ -113,6 +141,22 @@ def test_processes_share_the_rows_and_lose_nothing(shared: Spending) -> None:
     for pid in [child(count) for _ in range(processes)]:
         os.waitpid(pid, 0)
     assert shared.look(ANN)[0] == each * processes
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_process_that_lives_on_gives_the_lock_back(
+    shared: Spending, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.suppress(ValueError), shared.row(ANN):
+        if fails:
+            raise ValueError("no")
+    monkeypatch.setattr(os, "sched_yield", lambda: os._exit(1))  # in the child, before it tries once more
+
+    def take() -> None:
+        with shared.row(ANN):
+            pass
+
+    assert os.waitpid(child(take), 0)[1] == 0
 
 
 def test_a_process_that_dies_inside_holds_nobody_up_and_changes_nothing(shared: Spending) -> None:
