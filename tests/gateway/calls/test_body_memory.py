@@ -66,6 +66,15 @@ async def test_a_body_is_counted_from_its_first_byte_if_it_is_larger_than_a_mega
     assert callers.memory.taken == taken
 
 
+async def test_the_largest_body_waits_for_all_the_room_and_gets_it() -> None:
+    callers = Callers()
+    await callers.wants("first", 6 * SMALL)
+    await callers.wants("largest", MOST)
+    await callers.frees("first")
+    assert callers.order == ["first", "largest"]
+    assert callers.memory.taken == MOST
+
+
 async def test_a_body_grows_and_is_counted_once() -> None:
     callers = Callers()
     for size in (SMALL // 2, 2 * SMALL, 4 * SMALL, 3 * SMALL):
