@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -197,6 +198,26 @@ async def test_a_large_body_keeps_its_turn_once_it_is_loaded(monkeypatch: pytest
     loaded = [event.split()[0] for event in events[max(map(events.index, ("a loads", "b loads", "c loads"))) + 1 :]]
     assert loaded == sorted(loaded)
     assert set(loaded) == {"a", "b", "c"}
+
+
+async def test_a_large_body_rests_as_long_as_its_last_step_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, rests = 1000.0, list[float]()
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    def steps() -> Steps[str]:
+        nonlocal now
+        yield LOADS
+        for taken in (1.0, 0.003, 0.5):  # seconds; the second is too short to count
+            now += taken
+            yield
+        return "read"
+
+    monkeypatch.setattr("dragoman.gateway.calls.body.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    assert await BodyReader(LIMITS)._in_turns(steps(), Share()) == "read"
+    assert rests == [0, pytest.approx(1.0), 0, pytest.approx(0.5)]
 
 
 @pytest.mark.parametrize("protocol", PATHS)
@@ -513,6 +534,19 @@ async def test_a_body_that_finds_no_room_in_time_is_told_to_try_again() -> None:
         first.cancel()
         await it.gateway.handler.idle.wait()
         assert it.gateway.handler._bodies.memory.taken == 0
+
+
+async def test_a_body_that_has_arrived_already_waits_for_room_no_longer_than_others() -> None:
+    reader = BodyReader(Limits(body_bytes=4 * MIB, bodies_bytes=5 * MIB), within=0.01)
+    first, second = Share(), Share()
+    raw = orjson.dumps({"input": "x" * 3 * MIB})
+    await reader.parse(raw, first)
+    with pytest.raises(GatewayError) as caught:
+        await reader.parse(raw, second)
+    assert caught.value.kind is Kind.BUSY
+    second.free()
+    first.free()
+    assert reader.memory.taken == 0
 
 
 async def sent_as(it: Served, data: bytes, encoding: str) -> tuple[int, str]:
