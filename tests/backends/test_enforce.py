@@ -451,6 +451,11 @@ def test_a_tool_that_is_not_there_cannot_be_forced() -> None:
     assert (caught.value.kind, caught.value.param) == (Kind.INVALID, "tool_choice")
 
 
+@pytest.mark.parametrize("by", ["schema", "prompt"])
+def test_without_tools_there_is_nothing_to_force(by: Any) -> None:
+    assert forced.plan(ask(tool_choice="required"), force_tool=by, json_schema="enforced") is None
+
+
 def test_without_a_working_schema_forcing_falls_back_to_the_prompt() -> None:
     plan = forced.plan(ask(tools=TOOLS, tool_choice="required"), force_tool="schema", json_schema="prompt")
     assert plan is not None

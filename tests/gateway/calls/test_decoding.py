@@ -7,6 +7,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import zstandard
@@ -100,6 +101,16 @@ def test_a_step_takes_some_ten_thousand_bytes(encoding: str) -> None:
     outcome, steps = counted(decode(ENCODERS[encoding](data), [encoding], 3 * MIB))
     assert outcome == data
     assert steps >= 2 * MIB // 65_536
+
+
+@pytest.mark.parametrize("encoding", sorted(ENCODERS))
+def test_each_step_yields_how_much_has_come_out(encoding: str) -> None:
+    data = random.Random(1).randbytes(MIB)
+    sizes = list(decode(ENCODERS[encoding](data), [encoding], MIB))
+    assert len(sizes) > 3
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == MIB
+    assert max(after - before for before, after in pairwise([0, *map(int, sizes)])) <= GIVEN
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
