@@ -439,7 +439,14 @@ def test_a_property_called_ref_is_not_a_reference() -> None:
 
 @pytest.mark.parametrize(
     ("text", "bare"),
-    [("{}", "{}"), ("  {} \n", "{}"), ("```json\n{}\n```", "{}"), ("```\n{}\n```\n", "{}"), ("```{}", "```{}")],
+    [
+        ("{}", "{}"),
+        ("  {} \n", "{}"),
+        ("```json\n{}\n```", "{}"),
+        ("```\n{}\n```\n", "{}"),
+        ("```{}", "```{}"),
+        ("a fence:\n{}\n```", "a fence:\n{}\n```"),
+    ],
 )
 def test_unwrapping(text: str, bare: str) -> None:
     assert unwrapped(text) == bare
@@ -454,6 +461,10 @@ def test_a_tool_that_is_not_there_cannot_be_forced() -> None:
 @pytest.mark.parametrize("by", ["schema", "prompt"])
 def test_without_tools_there_is_nothing_to_force(by: Any) -> None:
     assert forced.plan(ask(tool_choice="required"), force_tool=by, json_schema="enforced") is None
+
+
+def test_a_schema_that_the_server_enforces_is_left_to_it() -> None:
+    assert forced.plan(ask(format=PERSON), force_tool="prompt", json_schema="enforced") is None
 
 
 def test_without_a_working_schema_forcing_falls_back_to_the_prompt() -> None:

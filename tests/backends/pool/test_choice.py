@@ -340,6 +340,12 @@ async def test_one_server_that_can_be_woken_is_and_the_others_sleep_on() -> None
         assert asked(*servers) == [0, 1, 0]
 
 
+@pytest.mark.parametrize(("wake", "wakes"), [("", False), ("b", True), ("ab", True)])
+async def test_a_group_can_be_woken_where_one_of_its_servers_can(wake: str, wakes: bool) -> None:
+    async with group(*(Server(name=name, wakes=name in wake) for name in "ab")) as pool:
+        assert pool.traits.wakes is wakes
+
+
 async def test_a_server_that_did_not_wake_is_called_again_only_after_a_while(clock: Clock) -> None:
     class Deaf(Server):
         async def wake(self) -> None:

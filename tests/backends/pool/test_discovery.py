@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from dragoman.backends.base import Backend
+from dragoman.backends.base import Backend, ModelInfo
 from dragoman.backends.pool import discovery
 from dragoman.backends.pool.discovery import CERTAIN, Discovery, Source
 from dragoman.backends.pool.pool import Pool
@@ -171,6 +171,29 @@ async def test_a_name_is_resolved_again_and_again(names: Names) -> None:
     await until(lambda: len(names.asked) > 3)
     assert set(names.asked) == {(NAME, 80)}
     await members.close()
+
+
+async def test_what_a_server_listed_that_has_gone_is_not_taken_for_the_next_ones_of_its_name(names: Names) -> None:
+    served = {"::1": "x", "::2": "y"}
+
+    def opened(address: str, name: str) -> Backend:
+        return FakeBackend(name=name, served=[ModelInfo(served[address])] if address in served else None)
+
+    names.addresses = ["::1", "::2"]
+    source = Source("p", NAME, 80, f"http://{NAME}/v1", FakeBackend(name="p"), opened)
+    pool = Pool("p", [], PoolSettings(), sources=[source])
+    await pool.start()
+    await until(lambda: [each.started for each in pool.replicas] == [True, True])
+    assert {each.id for each in await pool.models()} == {"x", "y"}
+    names.addresses = ["::2"]
+    await pool._discoveries[0].read()
+    await until(lambda: not pool._discoveries[0]._leaving)
+    names.addresses = ["::2", "::3"]  # the last cannot be listed
+    await pool._discoveries[0].read()
+    await until(lambda: all(each.started for each in pool.replicas))
+    assert sorted(each.name for each in pool.replicas) == ["p/1", "p/2"]
+    assert {each.id for each in await pool.models()} == {"y"}
+    await pool.close()
 
 
 # ---------------------------------------------------------------------------------------------------- through a gateway
