@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.base import Health, Prepared, Sink, Traits
+from dragoman.backends.base import Forwarded, Health, Prepared, Sink, Traits
 from dragoman.backends.pool import pool as pool_module
 from dragoman.backends.pool import replica as replica_module
 from dragoman.backends.pool.breaker import BreakerRules
@@ -219,6 +219,29 @@ async def test_a_request_leaves_a_server_found_down_only_if_another_may_be_tried
         held.gate.set()
         assert (await task).text == "hello"
         assert asked(a, b) == [1, moves]
+
+
+class Passing(Server):
+    """It has other endpoints too."""
+
+    async def forward(self, asked: Forwarded, sink: Any) -> None:
+        await self.play(asked.request, sink)
+
+
+async def test_a_body_that_only_one_server_can_take_does_not_leave_it_when_it_is_found_down() -> None:
+    held = Holding()
+    a, b = Passing(held, name="a"), Server(name="b")
+    async with group(a, b, down_after=1) as pool:
+        body = Forwarded(Request("r", "m", ()), path="embeddings", body=b'{"model":"m"}', model_at=(9, 12), model="m")
+        sink: Any = Recorder()
+        task = asyncio.create_task(pool.forward(body, sink))
+        await until(lambda: pool.replicas[0].pending)
+        a.state = Health("down")
+        await pool.replicas[0].probe()
+        assert not held.left
+        held.gate.set()
+        await task
+        assert sink.text == "hello"
 
 
 async def test_a_count_is_asked_of_another_server_only_if_the_first_is_not_there() -> None:
