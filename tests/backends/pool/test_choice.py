@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.backends.base import Forwarded, Health, Prepared, Sink, Traits
+from dragoman.backends.base import Forwarded, Health, ModelInfo, Prepared, Sink, Traits
 from dragoman.backends.pool import pool as pool_module
 from dragoman.backends.pool import replica as replica_module
 from dragoman.backends.pool.breaker import BreakerRules
@@ -256,6 +256,26 @@ async def test_a_count_is_asked_of_another_server_only_if_the_first_is_not_there
         with pytest.raises(GatewayError, match="no"):
             await pool.count(prepared)
         assert (a.counts, b.counts) == (2, 1)
+
+
+@pytest.mark.parametrize(("windows", "window"), [((None, None), None), ((None, 8), 8), ((8, 0), 0)])
+async def test_the_window_of_a_model_is_the_narrowest_that_is_known(windows: tuple[Any, Any], window: Any) -> None:
+    async with group(*(Server(name=f"{n}", served=[ModelInfo("m", window=w)]) for n, w in enumerate(windows))) as pool:
+        assert [each.window for each in await pool.models()] == [window]
+
+
+async def test_a_list_that_cannot_be_read_any_more_counts_as_last_read() -> None:
+    class Forgetful(Server):
+        async def models(self) -> list[ModelInfo]:
+            if self.prepared:
+                raise ValueError("a bug")
+            return await super().models()
+
+    a, b = Forgetful(name="a", served=[ModelInfo("x")]), Server(name="b", served=[ModelInfo("y")])
+    async with group(a, b) as pool:
+        for _ in range(2):
+            assert {each.id for each in await pool.models()} == {"x", "y"}
+            await a.prepare(Request("r", "m", ()))
 
 
 # ---------------------------------------------------------------------------------------------------------------- load

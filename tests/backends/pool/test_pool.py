@@ -458,6 +458,20 @@ async def test_a_bug_in_one_list_does_not_cost_the_others(caplog: pytest.LogCapt
     await pool.close()
 
 
+async def test_a_list_is_waited_for_while_only_others_have_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(FakeBackend):
+        async def models(self) -> list[ModelInfo]:
+            await asyncio.sleep(0.05)
+            return [ModelInfo("x")]
+
+    monkeypatch.setattr(pool_module, "LAGGARDS", 0.0)
+    pool = Pool("p", [FakeBackend(name="a", served=None), Slow(name="b")])
+    await pool.start()
+    await until(lambda: all(each.started for each in pool.replicas))
+    assert [each.id for each in await pool.models()] == ["x"]
+    await pool.close()
+
+
 async def test_a_list_that_hangs_does_not_hold_the_others_up() -> None:
     class Hangs(FakeBackend):
         async def models(self) -> list[ModelInfo]:

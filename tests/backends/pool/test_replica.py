@@ -406,6 +406,18 @@ async def test_of_several_servers_one_that_said_so_lately_is_enough(monkeypatch:
     await pool.close()
 
 
+async def test_where_one_server_is_known_the_first_answer_of_another_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", 3600.0)
+    pool = Pool("p", [FakeBackend(name="a", state=Health("asleep")), Slow(name="b")], PoolSettings(probe=600))
+    await pool.start()
+    await until(lambda: pool.replicas[0].health)
+    async with asyncio.timeout(LIMIT):
+        assert (await pool.health()).state != "ready"
+    await pool.close()
+
+
 async def test_a_wait_for_a_start_ends_with_the_gateway() -> None:
     pool = Pool("p", [FakeBackend(start_seconds=30)])
     pool.begin()
