@@ -264,11 +264,12 @@ async def test_the_window_of_a_model_is_the_narrowest_that_is_known(windows: tup
         assert [each.window for each in await pool.models()] == [window]
 
 
-async def test_a_list_that_cannot_be_read_any_more_counts_as_last_read() -> None:
+@pytest.mark.parametrize("error", [ValueError("a bug"), GatewayError(Kind.BACKEND_DOWN, "gone", source="backend")])
+async def test_a_list_that_cannot_be_read_any_more_counts_as_last_read(error: Exception) -> None:
     class Forgetful(Server):
         async def models(self) -> list[ModelInfo]:
             if self.prepared:
-                raise ValueError("a bug")
+                raise error
             return await super().models()
 
     a, b = Forgetful(name="a", served=[ModelInfo("x")]), Server(name="b", served=[ModelInfo("y")])

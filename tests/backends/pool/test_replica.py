@@ -362,6 +362,17 @@ async def test_a_count_that_is_refused_says_so_too_and_a_server_that_sleeps_gate
     await pool.close()
 
 
+async def test_a_server_that_was_closed_changes_no_more() -> None:
+    pool = Pool("p", [FakeBackend(fail)], PoolSettings(breaker=BreakerRules(failures=1, rest=0.05)))
+    await pool.start()
+    with pytest.raises(GatewayError):
+        await answered(pool, Request("r", "m", ()), Recorder())
+    assert pool.state is ReplicaState.FAILS
+    await pool.close()
+    await asyncio.sleep(0.1)  # its rest would be over
+    assert pool.state is ReplicaState.FAILS
+
+
 # --------------------------------------------------------------------------------------------------- how fresh it is
 
 
