@@ -373,6 +373,18 @@ async def test_a_server_that_was_closed_changes_no_more() -> None:
     assert pool.state is ReplicaState.FAILS
 
 
+@pytest.mark.parametrize(("kind", "word"), [(Kind.ASLEEP, "asleep"), (Kind.BACKEND_DOWN, "down"), (Kind.BUSY, "down")])
+async def test_a_probe_that_is_refused_says_how_the_server_is(kind: Kind, word: Any) -> None:
+    class Refusing(FakeBackend):
+        async def health(self) -> Health:
+            raise GatewayError(kind, "no", retry_after=7.0, source="backend")
+
+    pool = Pool("p", [Refusing()])
+    await pool.start()
+    assert await pool.health() == Health(word, "no", 7.0)
+    await pool.close()
+
+
 # --------------------------------------------------------------------------------------------------- how fresh it is
 
 
@@ -426,6 +438,17 @@ async def test_where_one_server_is_known_the_first_answer_of_another_is_not_wait
     await until(lambda: pool.replicas[0].health)
     async with asyncio.timeout(LIMIT):
         assert (await pool.health()).state != "ready"
+    await pool.close()
+
+
+async def test_a_server_that_was_never_probed_is_asked_as_one_that_is_ready() -> None:
+    session = next(each for each in map(str, range(100)) if rank(each, "b") < rank(each, "a"))
+    ready, unknown = FakeBackend(name="a"), Slow(name="b")
+    pool = Pool("p", [ready, unknown], PoolSettings(probe=600))
+    await pool.start()
+    await until(lambda: [each.state for each in pool.replicas] == [ReplicaState.READY, ReplicaState.UNKNOWN])
+    await answered(pool, Request("r", "m", (), affinity=session), Recorder())
+    assert (len(ready.requests), len(unknown.requests)) == (0, 1)
     await pool.close()
 
 
