@@ -390,6 +390,17 @@ async def test_a_group_can_be_woken_where_one_of_its_servers_can(wake: str, wake
         assert pool.traits.wakes is wakes
 
 
+async def test_a_model_that_was_woken_on_a_server_that_is_ready_sleeps_no_more() -> None:
+    server = Server(refusing(Kind.ASLEEP, retry_after=9.0), wakes=True)
+    async with group(server) as pool:
+        with pytest.raises(GatewayError):
+            await ask(pool)
+        assert (await pool.health("m")).state == "asleep"
+        await pool.wake("m")
+        assert server.woken == 1
+        assert (await pool.health("m")).state == "ready"
+
+
 async def test_a_server_that_did_not_wake_is_called_again_only_after_a_while(clock: Clock) -> None:
     class Deaf(Server):
         async def wake(self) -> None:
