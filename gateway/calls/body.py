@@ -128,7 +128,7 @@ def _advance(steps: Steps[Any]) -> int:
     step, which carries the result."""
     end = time.monotonic() + SLICE
     while (state := next(steps) or 0) != LOADS:
-        if time.monotonic() >= end:
+        if state or time.monotonic() >= end:  # a size is counted before more is taken
             break
     return state
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -51,22 +50,6 @@ def test_times_are_in_the_words_of_the_protocol() -> None:
         "messages": anthropic,
         "chat_completions": openai,
     }
-
-
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose clock shows another time than UTC."""
-    with monkeypatch.context() as patched:
-        patched.setenv("TZ", "XYZ-9")
-        time.tzset()
-        yield
-    time.tzset()
-
-
-def test_times_are_in_utc_wherever_the_machine_is(elsewhere: None) -> None:
-    before = dt.datetime.now(dt.UTC)
-    said = rate_headers("messages", {"tokens": Standing(60, 3, 30)})["anthropic-ratelimit-tokens-reset"]
-    assert before < dt.datetime.fromisoformat(said) < before + dt.timedelta(hours=1)
 
 
 def limits(headers: Mapping[str, str]) -> dict[str, str]:
