@@ -13,11 +13,12 @@ import pytest
 from dragoman.backends.background import end
 from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.keys import key_file
-from dragoman.gateway.keys.auth import ANYBODY, Client, Keys, Standing
+from dragoman.gateway.keys.auth import ANYBODY, Client, Keys
 from dragoman.gateway.keys.key_file import KeyFile
 from dragoman.gateway.keys.secrets import Grant, Secrets, read
 from dragoman.gateway.keys.spending import Spending
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.rate_headers import Standing
 from tests.scripted import Script, ScriptedServer, model_list, text_stream
 from tests.serving_gateway import Serving, over
 from tests.waiting import until
