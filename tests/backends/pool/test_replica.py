@@ -435,7 +435,7 @@ async def test_where_one_server_is_known_the_first_answer_of_another_is_not_wait
     monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", 3600.0)
     pool = Pool("p", [FakeBackend(name="a", state=Health("asleep")), Slow(name="b")], PoolSettings(probe=600))
     await pool.start()
-    await until(lambda: pool.replicas[0].health)
+    await until(lambda: pool.replicas[0].health and pool.replicas[1].started)
     async with asyncio.timeout(LIMIT):
         assert (await pool.health()).state != "ready"
     await pool.close()
