@@ -433,6 +433,7 @@ async def test_where_one_server_is_known_the_first_answer_of_another_is_not_wait
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", 3600.0)
+    monkeypatch.setattr("dragoman.backends.pool.replica.PROBE_LIMIT", 3600.0)
     pool = Pool("p", [FakeBackend(name="a", state=Health("asleep")), Slow(name="b")], PoolSettings(probe=600))
     await pool.start()
     await until(lambda: pool.replicas[0].health and pool.replicas[1].started)

@@ -511,7 +511,10 @@ async def holding(it: Served) -> asyncio.Task[tuple[int, str]]:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-async def test_a_large_body_waits_until_there_is_room_and_small_ones_do_not(packed: bool) -> None:
+async def test_a_large_body_waits_until_there_is_room_and_small_ones_do_not(
+    packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dragoman.gateway.calls.body.SLICE", 10.0)  # all steps would fit into one turn
     body = orjson.dumps(conversation(3 * MIB))
     async with served(limits=ROOM) as it:
         first = await holding(it)
