@@ -171,6 +171,7 @@ def wants(shape: Json) -> Json:
     return asks("fine", stream=False, text={"format": {"type": "json_schema", "name": "s", "schema": shape}})
 
 
+ASKS_FIRST = b"expect: 100-continue\r\nconnection: close"
 PROMPTED: Json = {"json_schema": "prompt"}
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64," + "A" * 100_000}
 
@@ -209,8 +210,24 @@ ATTACKS: dict[str, Attack] = {
         "100 clients without a key", "401 .*",
         lambda url: [each.replace(KEY.encode(), b"x" * 20) for each in times(100, RESPONSES, asks("fine"))(url)],
     ),
+    "invited": Attack(
+        "a client without a key asks whether it may send 60 MB", "401 .*",
+        lambda url: [post(url, RESPONSES, b"").replace(b"length: 0", b"length: 60000000\r\n" + ASKS_FIRST)],
+    ),
+    "pipelined": Attack(
+        "20 clients that send ten requests each at once, and leave", "left",
+        lambda url: [request * 10 for request in times(20, RESPONSES, asks("endless_tokens"))(url)], leaves=0.5,
+    ),
+    "names": Attack(
+        "a model's name of a megabyte of terminal escapes", rf"({REFUSED}|200.*)",
+        sent(RESPONSES, {"model": "\x1b[2J\r\nlevel=error " * 50_000, "input": "hi"}),
+    ),
+    "keys": Attack(
+        "50,000 keys that nobody knows in one object", rf"({REFUSED}|200.*)",
+        sent(RESPONSES, asks("fine", stream=False, **{f"key{number}": number for number in range(50_000)})),
+    ),
     "schema": Attack(
-        "a schema that takes seconds to check", rf"({REFUSED}|200.*)", sent(RESPONSES, wants(schema(300))),
+        "a schema that takes seconds to check", rf"({REFUSED}|50\d .*|200.*)", sent(RESPONSES, wants(schema(60))),
         settings=PROMPTED,
     ),
     "unread": Attack(
