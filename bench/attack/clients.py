@@ -216,7 +216,10 @@ ATTACKS: dict[str, Attack] = {
     ),
     "pipelined": Attack(
         "20 clients that send ten requests each at once, and leave", "left",
-        lambda url: [request * 10 for request in times(20, RESPONSES, asks("endless_tokens"))(url)], leaves=0.5,
+        lambda url: [
+            request.replace(b"\r\nconnection: close", b"") * 10
+            for request in times(20, RESPONSES, asks("endless_tokens"))(url)
+        ], leaves=0.5,
     ),
     "names": Attack(
         "a model's name of a megabyte of terminal escapes", rf"({REFUSED}|200.*)",
