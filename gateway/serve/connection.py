@@ -20,7 +20,7 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_request import BaseRequest
 
 from dragoman.backends.base import nothing
@@ -139,10 +139,21 @@ class _Connection(RequestHandler):
         if data and not self._request_in_progress and not self._messages:
             self._request_line = data[:256]
         super().data_received(data)
+        self._end_broken_body()
         if self._request_in_progress or self._messages:
             self._stop_timer()
         elif self._head_timer is None:
             self._head_timer = self._loop.call_later(HEAD_SECONDS, self._too_slow)
+
+    def _end_broken_body(self) -> None:
+        """Where what came is no part of the body that a call waits for, the call learns it now: aiohttp would keep the
+        refusal for after its answer, and the call would wait out its time."""
+        request, messages = self._current_request, self._messages
+        if request is None or not messages or not isinstance(messages[-1][0], _ErrInfo) or request.content.is_eof():
+            return
+        messages.clear()
+        request.content.set_exception(web.RequestPayloadError("the body is not framed as its headers say"))
+        self.close()
 
     def pause_reading(self) -> None:
         if self._holds_only_later_requests():

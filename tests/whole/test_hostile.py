@@ -131,9 +131,12 @@ async def test_what_is_no_http_is_refused_in_json_and_not_quoted(it: Served, cas
         b"fffffffffffffffff\r\n" + GOOD,
     ],
 )
-async def test_bad_chunks_are_refused_and_what_follows_is_no_request(it: Served, body: bytes) -> None:
-    received = await exchange(it.port, post(PATHS["responses"], body + SMUGGLED, b"Transfer-Encoding: chunked"))
-    status, error = refusal(received)
+@pytest.mark.parametrize("apart", [False, True])
+async def test_bad_chunks_are_refused_and_what_follows_is_no_request(it: Served, body: bytes, apart: bool) -> None:
+    head = post(PATHS["responses"], b"", b"Transfer-Encoding: chunked")
+    pieces = [head, body + SMUGGLED] if apart else [head + body + SMUGGLED]
+    status, error = refusal(await exchange(it.port, *pieces, pause=0.05))
+    assert "did not arrive" not in error["message"]
     assert status == 400
     assert "smuggled" not in json.dumps(error)
     assert it.server.chats == []
