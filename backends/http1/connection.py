@@ -60,7 +60,6 @@ class Connection(asyncio.Protocol):
         self.headers: CIMultiDict[str] = CIMultiDict()
         self._stage = Stage.CLOSED
         self._transport: asyncio.Transport | None = None
-        self._parser = HttpResponseParser(self)
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None  # with which it ended: a ConnectionError, or a bug of the reader's
@@ -91,7 +90,7 @@ class Connection(asyncio.Protocol):
         while self._stage is HEAD:
             await self._wait()
         if self.status == 0:
-            raise self._error or ConnectionResetError()
+            raise self._broken()
 
     async def read(self, most: int) -> bytes:
         """The rest of the body, or its beginning once that is `most` bytes long."""
@@ -107,7 +106,7 @@ class Connection(asyncio.Protocol):
             if self._stage is ENDED or len(body) >= most:
                 return bytes(body)
             if self._stage is not BODY or self._transport is None:
-                raise self._error or ConnectionResetError()
+                raise self._broken()
             self._resume()
             await self._wait()
 
@@ -120,11 +119,8 @@ class Connection(asyncio.Protocol):
             self._proceed()
             while not reader.over and self._stage is not Stage.CLOSED:
                 await self._wait()
-            error = self._error
-            if error is not None and not isinstance(error, ConnectionError):
-                raise error
-            if not reader.over:
-                raise error or ConnectionResetError()
+            if not reader.over or not isinstance(self._error, ConnectionError | None):
+                raise self._broken()
         finally:
             self._reader = self._watch = None
 
@@ -148,6 +144,11 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _broken(self) -> Exception:
+        """What there is to raise. It is not kept: it will refer to the frames that it passes, and so to us."""
+        error, self._error = self._error, None
+        return error or ConnectionResetError()
+
     async def _wait(self) -> None:
         self._waiter = self._loop.create_future()
         try:
@@ -163,6 +164,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+        self._parser = HttpResponseParser(self)
         self._stage = Stage.IDLE
 
     def data_received(self, data: bytes) -> None:
@@ -200,6 +202,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        del self._parser  # it refers to its connection, which is freed at once without a cycle
         if self._stage is not ENDED:
             words = str(error or "") or "the server closed the connection"
             reason = error if isinstance(error, ConnectionError) and error.args else ConnectionResetError(words)

@@ -3,7 +3,7 @@
 One large body takes about three times its size while its call runs: as it came, as values, and as the backend is sent
 it. Their number is what admission limits, if it does; their sum is limited here. A body that finds no room waits for
 it before it is received, so that the client keeps what it would send, and in turn, so that none waits for ever. Bodies
-up to `SMALL` are not counted: there may be thousands, and they would wait for a few large ones.
+up to `UNCOUNTED` are not counted: there may be thousands, and they would wait for a few large ones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-SMALL = 1024 * 1024  # bytes
+UNCOUNTED = 1024 * 1024  # bytes
 
 
 class BodyMemory:
@@ -66,7 +66,7 @@ class Share:
 
     async def grow(self, size: int, memory: BodyMemory) -> None:
         """To `size` bytes in all; returns when there is room."""
-        if size <= SMALL or size <= self._size:
+        if size <= UNCOUNTED or size <= self._size:
             return
         self._memory, self.waits = memory, True
         await memory.take(size - self._size)

@@ -269,9 +269,11 @@ class Handler:
             await self._walked(it.call, walk(it))
             await reply(it)
         except Exception as error:
-            if _has_gone(it.call):
+            expected = None if _has_gone(it.call) else self._expected(it.call, error)
+            _leave_frames(error)
+            if expected is None:
                 raise asyncio.CancelledError from None
-            await self._fail(it, self._expected(it.call, error))
+            await self._fail(it, expected)
         if _has_gone(it.call):
             raise asyncio.CancelledError
 
@@ -393,6 +395,14 @@ def _has_gone(call: Call) -> bool:
     if call.ending is None and call.answer is not None and call.answer.gone_at is not None:
         call.ending = Ending(call.answer.gone_at)
     return call.ending is not None and call.ending.error is None
+
+
+def _leave_frames(error: BaseException | None) -> None:
+    """Many of the frames that an error has passed hold the error, and all of them the call. Without these cycles what
+    the call took is freed at once: the collector of garbage runs seldom."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _go_on() -> None:

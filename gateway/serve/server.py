@@ -28,6 +28,7 @@ from dragoman.gateway.config import FIXED, Config, ConfigError
 from dragoman.gateway.keys.reasoning_seal import own_key, state_directory
 from dragoman.gateway.keys.secrets import Reread, Secrets, check_open
 from dragoman.gateway.keys.spending import Spending
+from dragoman.gateway.serve.allocator import return_large_blocks
 from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, Opened, build, open_all
 from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
 from dragoman.gateway.serve.connection import Runner
@@ -66,6 +67,7 @@ async def run_on(
 ) -> int:
     """Serves on bound sockets until a signal ends it, and closes them; with `speak`, it reports on standard output.
     `spending` is that of several workers."""
+    return_large_blocks()
     server = Server(sockets, spending)
     try:
         configure(config.log, secrets.all())

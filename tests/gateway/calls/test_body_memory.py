@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from dragoman.gateway.calls.body_memory import SMALL, BodyMemory, Share
+from dragoman.gateway.calls.body_memory import UNCOUNTED, BodyMemory, Share
 
-MOST = 10 * SMALL
+MOST = 10 * UNCOUNTED
 
 
 class Callers:
@@ -40,21 +40,21 @@ async def turn() -> None:
 
 async def test_those_who_wait_go_in_turn_also_where_a_later_one_would_fit() -> None:
     callers = Callers()
-    await callers.wants("first", 6 * SMALL)
-    await callers.wants("large", 5 * SMALL)
-    await callers.wants("fits", 4 * SMALL)
+    await callers.wants("first", 6 * UNCOUNTED)
+    await callers.wants("large", 5 * UNCOUNTED)
+    await callers.wants("fits", 4 * UNCOUNTED)
     assert callers.order == ["first"]
     assert callers.shares["large"].waits
     await callers.frees("first")
     assert callers.order == ["first", "large", "fits"]
-    assert callers.memory.taken == 9 * SMALL
+    assert callers.memory.taken == 9 * UNCOUNTED
     assert not callers.shares["large"].waits
 
 
 async def test_small_bodies_are_not_counted() -> None:
     callers = Callers()
     await callers.wants("first", MOST)
-    await callers.wants("small", SMALL)
+    await callers.wants("small", UNCOUNTED)
     assert callers.order == ["first", "small"]
     assert callers.memory.taken == MOST
 
@@ -68,7 +68,7 @@ async def test_a_body_is_counted_from_its_first_byte_if_it_is_larger_than_a_mega
 
 async def test_the_largest_body_waits_for_all_the_room_and_gets_it() -> None:
     callers = Callers()
-    await callers.wants("first", 6 * SMALL)
+    await callers.wants("first", 6 * UNCOUNTED)
     await callers.wants("largest", MOST)
     await callers.frees("first")
     assert callers.order == ["first", "largest"]
@@ -77,9 +77,9 @@ async def test_the_largest_body_waits_for_all_the_room_and_gets_it() -> None:
 
 async def test_a_body_grows_and_is_counted_once() -> None:
     callers = Callers()
-    for size in (SMALL // 2, 2 * SMALL, 4 * SMALL, 3 * SMALL):
+    for size in (UNCOUNTED // 2, 2 * UNCOUNTED, 4 * UNCOUNTED, 3 * UNCOUNTED):
         await callers.wants("one", size)
-    assert callers.memory.taken == 4 * SMALL
+    assert callers.memory.taken == 4 * UNCOUNTED
     await callers.frees("one")
     await callers.frees("one")
     assert callers.memory.taken == 0
@@ -89,8 +89,8 @@ async def test_a_body_grows_and_is_counted_once() -> None:
 async def test_who_leaves_while_waiting_takes_nothing_along(admitted: bool) -> None:
     callers = Callers()
     await callers.wants("first", MOST)
-    await callers.wants("leaves", 6 * SMALL)
-    await callers.wants("next", 6 * SMALL)
+    await callers.wants("leaves", 6 * UNCOUNTED)
+    await callers.wants("next", 6 * UNCOUNTED)
     if admitted:
         callers.shares["first"].free()  # its place comes in the turn in which it leaves
     callers.tasks["leaves"].cancel()
