@@ -205,6 +205,7 @@ class Server:
             await asyncio.wait(older)
         await _clean_up(runner)
         self._generations.remove(generation)
+        asyncio.get_running_loop().call_soon(gc.collect)  # its objects refer to each other in circles
 
     async def leave(self, grace: float, hurry: asyncio.Future[int]) -> None:
         await self._stop_retiring()

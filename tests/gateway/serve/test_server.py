@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -114,6 +116,17 @@ async def test_a_reload_reads_its_configuration_and_makes_its_seal_key_in_a_thre
         await server.reload(reread)
         assert set(threads) == {"seal key", "certificates", "configuration"}
         assert threading.get_ident() not in threads.values()
+
+
+async def test_an_older_generation_that_has_ended_is_freed(opener: Opener) -> None:
+    gc.disable()
+    try:
+        async with opened(1) as (server, _):
+            older = weakref.ref(server.gateway)
+            await server.open(config(2), Secrets())
+            await until(lambda: older() is None)
+    finally:
+        gc.enable()
 
 
 async def test_an_older_generation_that_cannot_be_ended_is_logged_and_those_after_it_end(
