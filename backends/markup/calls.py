@@ -6,15 +6,14 @@ Before that, whatever turns out to be none goes back as text.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from dragoman.backends.markup.closing import closing
+from dragoman.backends.markup.model_json import ModelJson
 from dragoman.backends.markup.text import Signal, Step, Text
 from dragoman.translators.call_part import CallPart
 from dragoman.translators.ir import Request, Tool
-from dragoman.translators.json_text import JsonScanner
 from dragoman.translators.parts import Parts
 
 HELD_LIMIT = 262_144  # characters of a call that may wait for its name
@@ -23,12 +22,14 @@ MEND_LIMIT = 1_048_576  # characters of arguments that are looked through for wh
 
 
 class NotACall(Exception):
-    """What was to be announced names itself too late. It would have been given up had the text come in more pieces."""
+    """What was to be announced is none: it is an example, or names itself too late and would have been given up had the
+    text come in more pieces."""
 
 
 class Calls:
     """`bare`: what is read stands where text may stand too, so that only a declared name makes a call of it.
-    `in_thought`: it stands inside a thought, which may only speak of calls."""
+    `in_thought`: it stands inside a thought, which may only speak of calls. `in_code`: it stands in Markdown's code, as
+    examples do; there too, only a declared name makes a call of it."""
 
     def __init__(self, parts: Parts, request: Request | None) -> None:
         self._parts = parts
@@ -38,6 +39,7 @@ class Calls:
         self.count = 0
         self.bare = False
         self.in_thought = False
+        self.in_code = False
 
     def begin(self, name: str, id: str = "") -> None:
         self.in_thought = False
@@ -71,9 +73,16 @@ class Calls:
         if not (self.bare and name == "malformed_call"):
             self._parts.note("repair", name)
 
+    def note_mended(self) -> None:
+        """What a model wrote as arguments was no JSON."""
+        self._parts.note("repair", "malformed_call")
+
     def declared(self, name: str) -> bool:
         """Whether a tool has that name, as far as the tools are known."""
         return not self._closed_world or name in self._tools
+
+    def is_tool(self, name: str) -> bool:
+        return name in self._tools
 
     def schema(self, name: str) -> Mapping[str, Any] | None:
         """The parameters of a tool that is declared."""
@@ -100,13 +109,6 @@ def _required(schema: Mapping[str, Any]) -> list[str]:
     return [str(name) for name in required] if isinstance(required, list) else []
 
 
-class JsonText(JsonScanner):
-    """One JSON object, array or string as it comes, which a `<` outside of strings breaks."""
-
-    __slots__ = ()
-    structure = re.compile(r'["{}\[\]<]')
-
-
 class Form(Protocol):
     """One way of writing calls. `open` begins to read after `opener` and gives the first step."""
 
@@ -119,10 +121,10 @@ class CallReader:
     def __init__(self, text: Text, calls: Calls) -> None:
         self.text = text
         self.calls = calls
-        self._json = JsonText()
+        self._json = ModelJson()
 
     def announce(self, name: str, id: str = "") -> None:
-        if self.calls.too_late(self.text):
+        if self.calls.too_late(self.text) or (self.calls.in_code and not self.calls.declared(name)):
             raise NotACall
         self.text.release()
         self.calls.begin(name, id)
@@ -157,18 +159,33 @@ class CallReader:
     def broken_json(self) -> bool:
         return self._json.broken
 
-    def begin_json(self) -> None:
-        self._json = JsonText()
+    def begin_json(self, *ends: str) -> None:
+        """`ends` are the tags that may follow where brackets were forgotten."""
+        self._json = ModelJson(ends)
+
+    def json_piece(self) -> str:
+        """What there is of the value, as JSON."""
+        end, written = self._json.read(self.text.all, self.text.at, final=self.text.final)
+        self.text.take(end)
+        return written + (self._json.pending() if self.text.cut else "")
+
+    @property
+    def json_over(self) -> bool:
+        """The value has ended, one way or the other."""
+        if not (self._json.complete or self._json.broken):
+            return False
+        if self._json.mended:
+            self.calls.note_mended()
+        return True
 
     def stream_object(self) -> bool:
-        """Passes on what there is of the object; True when it has ended, one way or the other."""
-        end = self._json.scan(self.text.all, self.text.at)
-        if end > self.text.at:
-            self.calls.extend(self.text.take(end))
-        return self._json.complete or self._json.broken
+        """Passes on what there is of the object; True when it has ended."""
+        if piece := self.json_piece():
+            self.calls.extend(piece)
+        return self.json_over
 
     def stream_arguments(self) -> bool:
-        """The same for arguments, which are mended where they are broken."""
+        """The same for arguments, which are completed where brackets are missing."""
         if not self.stream_object():
             return False
         if self._json.broken:

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 _WORDS = ("true", "false", "null")
 
 
-class _Expected(Enum):
+class Expected(Enum):
     KEY = 0
     COLON = 1
     VALUE = 2
@@ -29,13 +29,13 @@ def closing(text: str) -> str:
     open_, expected, last, at_comma = _read(text)
     rest = _end_of(last) if text.endswith(last) else ""
     match expected:
-        case _Expected.KEY:
+        case Expected.KEY:
             rest += '"": null' if at_comma else ""
-        case _Expected.COLON:
+        case Expected.COLON:
             rest += ": null"
-        case _Expected.VALUE:
+        case Expected.VALUE:
             rest += "null" if open_[-1:] == ["}"] or at_comma else ""
-        case _Expected.COMMA:
+        case Expected.COMMA:
             pass
     rest += "".join(reversed(open_))
     try:
@@ -44,25 +44,25 @@ def closing(text: str) -> str:
         return ""
 
 
-def _read(text: str) -> tuple[list[str], _Expected, str, bool]:
+def _read(text: str) -> tuple[list[str], Expected, str, bool]:
     """The brackets that are open, what is expected at the end, the last token, and whether it was a comma."""
     open_: list[str] = []
-    expected, last = _Expected.VALUE, ""
+    expected, last = Expected.VALUE, ""
     for match in _TOKEN.finditer(text):
         last = match[0]
         if last in ("{", "["):
             open_.append("}" if last == "{" else "]")
-            expected = _Expected.KEY if last == "{" else _Expected.VALUE
+            expected = Expected.KEY if last == "{" else Expected.VALUE
         elif last in ("}", "]"):
             if open_:
                 open_.pop()
-            expected = _Expected.COMMA
+            expected = Expected.COMMA
         elif last == ",":
-            expected = _Expected.KEY if open_[-1:] == ["}"] else _Expected.VALUE
+            expected = Expected.KEY if open_[-1:] == ["}"] else Expected.VALUE
         elif last == ":":
-            expected = _Expected.VALUE
+            expected = Expected.VALUE
         else:
-            expected = _Expected.COLON if expected is _Expected.KEY else _Expected.COMMA
+            expected = Expected.COLON if expected is Expected.KEY else Expected.COMMA
     return open_, expected, last, last == ","
 
 

@@ -1,7 +1,7 @@
 """Python's literals as models write them, into JSON: where they end, and what they say.
 
-Strings in either kind of quotes, numbers, True, False, None and JSON's words for them, lists, tuples and dictionaries.
-Nothing is evaluated.
+Strings in either kind of quotes, one or three of them, numbers, True, False, None and JSON's words for them, lists,
+tuples and dictionaries. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ from typing import ClassVar
 
 DEPTH_LIMIT = 64
 
+_STRINGS = "|".join(
+    rf"{quote}{{3}}(?:[^{quote}\\]|\\.|{quote}(?!{quote}{{2}}))*+{quote}{{3}}|{quote}(?:[^{quote}\\]|\\.)*+{quote}"
+    for quote in "\"'"
+)
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<string>[rRuUbB]?(?:"(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+'))"""
+    rf"""\s*(?:(?P<string>[rRuUbB]?(?:{_STRINGS}))"""
     r"""|(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(?P<name>[A-Za-z_][\w.-]*)"""
     r"""|(?P<mark>[()\[\]{},:=]))""",
     re.DOTALL,
@@ -32,7 +36,10 @@ class Brackets:
 
     def __init__(self, depth: int = 1) -> None:
         self._depth = depth
-        self._quote = ""
+        self._quote = ""  # of the open string; three where it is one of three
+        self._empty = False  # the open string
+        self._closed = ""  # the quote of an empty string that has just closed
+        self._quotes = 0  # those that stand at the end of an open string of three
         self._escaped = False
 
     @property
@@ -41,19 +48,47 @@ class Brackets:
 
     def scan(self, text: str, at: int) -> int:
         """Reads from `at` on; gives where the last bracket has closed, the length of the text where that is to come."""
-        if self._escaped and at < len(text):
-            at, self._escaped = at + 1, False
-        while (match := (self._INSIDE[self._quote] if self._quote else self._OUTSIDE).search(text, at)) is not None:
-            at, found = match.end(), match[0]
-            if found[0] == "\\":
-                self._escaped = len(found) == 1
-            elif found in "\"'":
-                self._quote = "" if self._quote else found
+        while at < len(text) and not self.complete:
+            if self._escaped:
+                at, self._escaped = at + 1, False
+            elif self._quote:
+                at = self._in_string(text, at)
+            elif self._closed == text[at]:
+                self._quote, self._quotes, self._closed = text[at] * 3, 0, ""
+                at += 1
             else:
-                self._depth += 1 if found in "([{" else -1
-                if not self._depth:
-                    return at
-        return len(text)
+                at = self._outside(text, at)
+        return at
+
+    def _outside(self, text: str, at: int) -> int:
+        self._closed = ""
+        match = self._OUTSIDE.search(text, at)
+        if match is None:
+            return len(text)
+        if match[0] in "\"'":
+            self._quote, self._empty = match[0], True
+        else:
+            self._depth += 1 if match[0] in "([{" else -1
+        return match.end()
+
+    def _in_string(self, text: str, at: int) -> int:
+        match = self._INSIDE[self._quote[0]].search(text, at)
+        if match is None or match.start() > at:
+            self._empty, self._quotes = False, 0
+        if match is None:
+            return len(text)
+        if match[0][0] == "\\":
+            self._escaped = len(match[0]) == 1
+            self._empty, self._quotes = False, 0
+            return match.end()
+        self._quotes += 1
+        if len(self._quote) == 1:
+            self._closed = self._quote if self._empty else ""
+            self._quote = ""
+            self._quotes = 0
+        elif self._quotes == 3:
+            self._quote = ""
+        return match.end()
 
 
 class _Unreadable(Exception):
@@ -169,7 +204,9 @@ def _string(text: str) -> str:
 
 def _unquoted(token: str) -> str:
     raw = token[0] in "rR"
-    inner = token.lstrip("rRuUbB")[1:-1]
+    quoted = token.lstrip("rRuUbB")
+    size = 3 if len(quoted) >= 6 and quoted.startswith(('"""', "'''")) else 1
+    inner = quoted[size:-size]
     if raw or "\\" not in inner:
         return inner
     text = _ESCAPE.sub(_escaped, inner)

@@ -1,9 +1,10 @@
 """Answers that are messages with headers: the scanner for families with `Headers`.
 
 The prompt ends in `<|start|>assistant`, or further on where the channel is forced: what follows is the rest of that
-header. A channel of thoughts is reasoning whatever else the header says, and of two channels the last counts; a message
-to a recipient is a call of it; all other messages, and what stands outside of any, are text. It wants the special
-tokens as text: a detokenizer that skips them leaves nothing to read.
+header. A message to a tool is a call of it, whatever its channel. A channel of thoughts is reasoning whatever else the
+header says, and of two channels the last counts; a message to another recipient is a call of it; all other messages,
+and what stands outside of any, are text. It wants the special tokens as text: a detokenizer that skips them leaves
+nothing to read.
 """
 
 from __future__ import annotations
@@ -72,7 +73,9 @@ class Messages(Markup):
         text.take(end + len(headers.message))
         recipient, channels = _RECIPIENT.search(header), self._channel.findall(header)
         name = recipient[1].removeprefix("functions.") if recipient else ""
-        self._reasons = (channels != [] and channels[-1] in headers.thoughts) or name in headers.to_self
+        to_tool = recipient is not None and (recipient[1] != name or self._calls.is_tool(name))
+        self._reasons = (channels[-1:] != [] and channels[-1] in headers.thoughts) or name in headers.to_self
+        self._reasons = self._reasons and not to_tool
         if name and not self._reasons and name not in headers.to_user:
             if headers.in_body:
                 text.release()
@@ -111,7 +114,7 @@ class Messages(Markup):
             self._calls.note("malformed_call")
             return self._body
         self._call.announce(self._name)
-        self._call.begin_json()
+        self._call.begin_json(*self._headers.stops, self._headers.start)
         return self._arguments
 
     def _arguments(self) -> Step | Signal:

@@ -6,7 +6,8 @@ Rules that hold for every family:
 * After the opener of calls a reader of the family's form takes over. Whatever turns out to be no call is passed on as
   what it stood in, text or thought; in text it is noted (`malformed_call`).
 * An open thought ends at a call only where one is read: a marker that is spoken of stays thought, and so does one
-  after a back-tick.
+  after a back-tick or in a Markdown fence. In the text, a marker after a back-tick is text, and in Markdown's code,
+  where markup is shown as an example, only a call of a declared tool is one.
 * Newlines beside the tags of a thought belong to the tags. A tag that is written once more, or closes what is not open
   any more, is dropped; after a back-tick it is spoken of. An end-of-turn token counts only where nothing follows it.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from dragoman.backends.markup.calls import Calls, Form, NotACall
 from dragoman.backends.markup.family import Family
+from dragoman.backends.markup.fences import Fences
 from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
 from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
@@ -38,6 +40,7 @@ class Markup:
         self._text = Text()
         self._calls = Calls(parts, request)
         self._before = ""  # the last character of text or of a thought
+        self._fences = Fences()  # of the text or the thought
         self._reasoned = False
         self._begins = family.bare is not None  # only blanks, thoughts or calls have come
         self._lead = False  # newlines that follow a tag are skipped
@@ -107,6 +110,9 @@ class Markup:
     def _opened(self, marker: str, end: int) -> Step | Signal:
         if marker not in self._family.openers:
             return self._tag(marker, end)
+        if self._before == "`" and not self._fences.open:
+            self._emit(end)  # spoken of
+            return self._outside
         self._text.at = end
         return self._try(self._family.openers[marker], marker)
 
@@ -148,6 +154,7 @@ class Markup:
 
     def _emit_text(self, text: str) -> None:
         self._before = text[-1]
+        self._fences.feed(text)
         self._begins = self._begins and not text.strip()
         self._parts.text(text)
 
@@ -157,6 +164,7 @@ class Markup:
         family = self._family
         self._reasoned = self._lead = True
         self._closer, self._before = closer, ""
+        self._fences = Fences()
         breaks = (opener for opener in family.openers if not opener[0].isspace()) if family.breaks else ()
         self._inner = markers_of((closer, *family.thinking, *breaks, *family.ends))
         return self._thinking
@@ -174,6 +182,7 @@ class Markup:
         if marker == self._closer:
             self._emit_thought(self._newlines_before(start))
             text.at, self._before = match.end(), ""
+            self._fences = Fences()
             return self._after_tag
         if marker in self._family.ends:
             self._emit_thought(self._newlines_before(start))
@@ -183,6 +192,9 @@ class Markup:
             return self._thinking
         if marker in self._family.openers:
             self._emit_thought(self._blanks_before(start))
+            if self._fences.open:  # spoken of
+                self._emit_thought(match.end())
+                return self._thinking
             blanks, text.at = text.all[text.at : start], match.end()
             return self._try(self._family.openers[marker], marker, before=blanks, in_thought=True)
         self._emit_thought(start)
@@ -204,6 +216,7 @@ class Markup:
 
     def _emit_reasoning(self, text: str) -> None:
         self._before = text[-1]
+        self._fences.feed(text)
         self._parts.reasoning(text)
 
     def _after_tag(self) -> Step | Signal:
@@ -249,11 +262,15 @@ class Markup:
         """Lets a reader of the form go on after the opener."""
         self._text.hold(*([before + opener] if opener else []))
         self._calls.bare, self._calls.in_thought = bare, in_thought
+        in_line = self._fences.in_line and "\n" not in before + opener
+        self._calls.in_code = bool(opener) and (self._fences.open or in_line)
         return form.open(self._text, self._calls, opener)
 
     def _calls_over(self) -> Step:
         """White space after the last call is text."""
-        self._calls.in_thought = self._calls.bare = False
+        if not self._fences.open:
+            self._fences = Fences()
+        self._calls.in_thought = self._calls.bare = self._calls.in_code = False
         self._before = ""
         if blank := "".join(self._text.release()):
             self._emit_text(blank)
@@ -264,7 +281,7 @@ class Markup:
         first, *others = self._text.release() or [""]
         rest = "".join(others)
         thought = self._calls.in_thought
-        if (first.strip() or rest.strip()) and not thought:
+        if (first.strip() or rest.strip()) and not (thought or self._calls.in_code):
             self._calls.note("malformed_call")
         emit = self._emit_reasoning if thought else self._emit_text
         self._begins = False
@@ -277,5 +294,5 @@ class Markup:
             if unread:
                 emit(unread)
         self._text.give_back(rest)
-        self._calls.in_thought = self._calls.bare = False
+        self._calls.in_thought = self._calls.bare = self._calls.in_code = False
         return self._thinking if thought else self._outside

@@ -20,7 +20,7 @@ HEADER_LIMIT = 1_024  # characters of a name, a key or a tag
 BLANK_LIMIT = 256  # characters of white space between two tags
 
 _BLANK = re.compile(r"\s*")
-_OBJECT_BEGINS = re.compile(rf'\{{\s{{0,{BLANK_LIMIT}}}["}}]')
+_OBJECT_BEGINS = re.compile(rf'\{{\s{{0,{BLANK_LIMIT}}}["\'}}]')
 _OBJECT_MAY_BEGIN = re.compile(rf"\{{\s{{0,{BLANK_LIMIT}}}\Z")
 
 

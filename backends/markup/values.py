@@ -1,8 +1,9 @@
 """The JSON of a value that a model wrote as bare text between tags.
 
 What a value may be follows from the parameter's schema, through `$ref`, `allOf`, `anyOf`, `oneOf` and lists of types;
-words of other languages for types (`float`, `dict`) are understood. A declared string is never read as JSON, nor is a
-parameter that the tool does not declare. Nothing is checked beyond the type.
+words of other languages for types (`float`, `dict`) are understood. Objects and lists that are almost JSON are mended.
+A declared string is never read as JSON, nor is a parameter that the tool does not declare. Nothing but the type is
+checked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
+
+from dragoman.backends.markup.model_json import ModelJson
 
 Types = frozenset[str] | None  # None: nothing is said about it
 
@@ -120,12 +123,22 @@ def as_json(text: str, types: Types) -> str:
         value, found = read(stripped)
         if found and _fits(value, types):
             return stripped if read is _from_json else json.dumps(value, ensure_ascii=False)
-    return json.dumps(text, ensure_ascii=False)
+    mended = _mended(stripped) if types is not None and types & {"object", "array"} else None
+    return json.dumps(text, ensure_ascii=False) if mended is None else mended
 
 
 def given_as_json(text: str) -> str:
     """A value whose tag says that it is JSON, or text where it is none."""
-    return text.strip() if _from_json(text.strip())[1] else as_json(text, None)
+    return text.strip() if _from_json(text.strip())[1] else _mended(text.strip()) or as_json(text, None)
+
+
+def _mended(text: str) -> str | None:
+    """The JSON of an object or a list that is written almost as JSON, and whole."""
+    if text[:1] not in ("{", "[") or len(text) > VALUE_LIMIT:
+        return None
+    found = ModelJson()
+    end, written = found.read(text, 0, final=True)
+    return written if found.complete and end == len(text) else None
 
 
 def _from_json(text: str) -> tuple[Any, bool]:

@@ -4,6 +4,8 @@ and `</tool_call>`; 4.5 and 4.6 write newlines between the tags, 4.7 none."""
 import re
 
 from dragoman.backends.markup.family import Family, Written, on_a_line
+from dragoman.backends.markup.readers.either import Either
+from dragoman.backends.markup.readers.json_calls import JsonCalls
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 
@@ -36,7 +38,7 @@ def keyed(
 FAMILY = Family(
     "glm",
     "GLM 4.5 to 5, Ling 3, Laguna, Spark 2.5",
-    openers=on_a_line({"<tool_call>": keyed()}),
+    openers=on_a_line({"<tool_call>": Either(JsonCalls(("</tool_call>",)), keyed(body=True), begins=("{",))}),
     breaks=True,
     ends=(
         "<|user|>",
@@ -51,5 +53,5 @@ FAMILY = Family(
     written=Written("<tool_call>", "", "</tool_call>", separator="\n", style="glm_xml"),
     markup="`<tool_call>NAME<arg_key>…</arg_key><arg_value>…</arg_value></tool_call>`",
     field="reasoning_content",
-    recovers="forgotten closing tags; values by their types",
+    recovers="forgotten closing tags; values by their types; JSON instead of parameters or of all",
 )

@@ -12,7 +12,7 @@ FAMILY = Family(
     "lfm2",
     "LFM2, LFM2.5",
     openers={"<|tool_call_start|>": _FORM},
-    signs=(("<|tool_call_start|>",), ("<|tool_list_start|>",)),
+    signs=(("<|tool_call_start|>",), ("<|tool_list_start|>",), ("List of tools: [",)),
     names=("lfm2",),
     markup="`<|tool_call_start|>[NAME(key=value)]<|tool_call_end|>`",
     field="thinking",

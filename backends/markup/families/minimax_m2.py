@@ -31,6 +31,7 @@ def invokes(
         section_ends=tuple(end for _, end in sections),
         follows=tuple(begin for begin, _ in sections),
         skipped=skipped,
+        body=True,
         cdata=cdata,
     )
 

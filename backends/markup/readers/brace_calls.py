@@ -2,6 +2,7 @@
 own, in which nothing is escaped.
 
 Strings stream; other values are read once they are whole. A bare word is what the schema says, else what it looks like.
+What stands in JSON's quotes is JSON: all arguments, or one value.
 """
 
 from __future__ import annotations
@@ -74,6 +75,10 @@ class _BraceReader(CallReader):
             case ",":
                 text.at += 1
                 return self._member
+            case '"' if not self._written:
+                self.begin_json(self._form.closer)
+                self._json.read("{", 0, final=False)
+                return self._json_body
             case "}":
                 text.at += 1
                 self.calls.extend("}")
@@ -81,6 +86,15 @@ class _BraceReader(CallReader):
                 return self._after_call
             case _:
                 return self._key_begins
+
+    def _json_body(self) -> Step | Signal:
+        if not self.stream_arguments():
+            return MORE
+        self.end_call()
+        return self._after_call
+
+    def _json_value(self) -> Step | Signal:
+        return self._member if self.stream_object() else MORE
 
     def _key_begins(self) -> Step | Signal:
         text = self.text
@@ -100,6 +114,9 @@ class _BraceReader(CallReader):
         found = text.literal((self._form.quote,))
         if found is MORE:
             return MORE
+        if found is None and text.all[text.at] == '"':
+            self.begin_json(self._form.closer)
+            return self._json_value
         if found is None:
             self._pieces, self._depth, self._quoted = [], 0, False
             return self._bare

@@ -10,19 +10,23 @@ from dragoman.backends.markup.text import MORE, Signal, Step, Text
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """`first` where what follows begins with one of `begins`, else `second`."""
+    """`first` where what follows begins with one of `begins`, else `second`. One of `skipped` may stand before it."""
 
     first: Form
     second: Form
     begins: tuple[str, ...] = ("[", "{")
+    skipped: tuple[str, ...] = ()
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step:
         def choose() -> Step | Signal:
             if not text.skip_blank():
                 return MORE
-            found = text.literal(self.begins)
+            found = text.literal((*self.skipped, *self.begins))
             if found is MORE:
                 return MORE
+            if found in self.skipped:
+                text.take(text.at + len(found or ""))
+                return choose
             return (self.second if found is None else self.first).open(text, calls, opener)
 
         return choose

@@ -103,12 +103,17 @@ class _HeadedReader(CallReader):
             if found is not None:
                 text.take(text.at + len(found))
                 return self._arguments_begin
-        begins = text.object_begins()
-        if begins is MORE:
+        ended = text.literal(self._form.closers)
+        begins = text.object_begins() if ended is None else False
+        if ended is MORE or begins is MORE:
             return MORE
+        if ended is not None and not self._name.isdigit():  # a call without arguments
+            self.announce(self._name, self._id)
+            self.end_call()
+            return self.section
         if not begins:
             return self.broken()
-        self.begin_json()
+        self.begin_json(*self._form.sections, *self._form.again, *self._form.closers, "<|", "<\uff5c")
         if self._form.by_keys and self._name.isdigit():
             return self._nameless
         self.announce(self._name, self._id)
@@ -133,8 +138,8 @@ class _HeadedReader(CallReader):
 
     def _nameless(self) -> Step | Signal:
         """The arguments tell which tool is meant, so they are read to their end first."""
-        self._pieces.append(self.text.take(self._json.scan(self.text.all, self.text.at)))
-        if not (self._json.complete or self._json.broken):
+        self._pieces.append(self.json_piece())
+        if not self.json_over:
             return MORE
         arguments = "".join(self._pieces)
         try:

@@ -66,9 +66,10 @@ class _PythonReader(CallReader):
     def _arguments(self) -> Step | Signal:
         text = self.text
         self._pieces.append(text.take(self._brackets.scan(text.all, text.at)))
-        if not self._brackets.complete:
+        unclosed = not self._brackets.complete
+        if unclosed and (not text.final or text.cut):
             return MORE
-        arguments = keyword_arguments("".join(self._pieces)[:-1])
+        arguments = keyword_arguments("".join(self._pieces)[: None if unclosed else -1])
         if arguments is None:
             return self.broken()
         self.announce(self._name)

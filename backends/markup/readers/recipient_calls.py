@@ -54,7 +54,7 @@ class _RecipientReader(CallReader):
             return MORE
         if not begins:
             return self.broken()
-        self.begin_json()
+        self.begin_json("<|")
         self.announce(self._name)
         return self._arguments
 

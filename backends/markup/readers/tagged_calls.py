@@ -201,13 +201,14 @@ class _TaggedReader(CallReader):
         if not begins:
             return self.broken()
         self.announce(self._tool)
-        self.begin_json()
+        form = self._form
+        self.begin_json(*form.body_ends, *form.call_ends, *form.section_ends, *form.call_opens, *form.follows)
         return self._body
 
     def _body(self) -> Step | Signal:
         if not self.stream_object():
             return MORE
-        return self.broken() if self._json.broken else self._parameters
+        return self.broken() if self.broken_json else self._parameters
 
     # ----------------------------------------------------------------------------------------------------------- values
 

@@ -228,6 +228,13 @@ WRITINGS: dict[str, Writing] = {
         "\n]<|END_ACTION|>",
         forgets=("<|END_ACTION|>", "\n]<|END_ACTION|>"),
     ),
+    "command_r": Writing(
+        lambda tool, given: f'    {{\n        "tool_name": {js(tool)},\n        "parameters": {js(given)}\n    }}',
+        "Action: ```json\n[\n",
+        ",\n",
+        "\n]```",
+        forgets=("```", "\n]```"),
+    ),
     "apriel": Writing(objects(), "<tool_calls>[", ", ", "]</tool_calls>", forgets=("]</tool_calls>",)),
     "hunyuan": Writing(
         objects(), "<answer>\n<tool_calls>[", ", ", "]</tool_calls>\n</answer>", forgets=("]</tool_calls>\n</answer>",)
