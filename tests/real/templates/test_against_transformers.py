@@ -17,6 +17,7 @@ import pytest
 
 from dragoman.backends.prompts.template import ChatTemplate
 from dragoman.backends.prompts.tokenizer_config import chat_templates
+from dragoman.backends.triton.model_files import family_of
 from dragoman.translators.errors import GatewayError
 from tests.conftest import RealComponent
 from tests.real.templates.conversations import CONVERSATIONS, TOOLS, as_authors_expect
@@ -34,6 +35,9 @@ def templates(real_component: RealComponent) -> dict[str, str]:
     """The text of each by its name."""
     found = {file.stem: file.read_text() for file in sorted(real_component("chat-templates").glob("*.jinja"))}
     assert len(found) == 70
+    carried = {file.stem: file.read_text() for file in sorted(real_component("vllm-templates").glob("*.jinja"))}
+    assert len(carried) == 35
+    found |= carried
     for folder in sorted(real_component("chat-tokenizers").glob("tokenizer-*")):
         config = json.loads((folder / "models" / "tokenizer_config.json").read_text())
         found |= {f"{folder.name} {name}": source for name, source in chat_templates(config).items()}
@@ -109,3 +113,28 @@ def test_no_row_of_the_table_is_needless(templates: dict[str, str], transformers
     }
     needless = {f"{name}: {way}" for name, way, _ in rows if (name, way) not in needed}
     assert not needless
+
+
+def test_each_template_that_takes_tools_is_of_a_family_that_is_read(templates: dict[str, str]) -> None:
+    read = {name: ChatTemplate(source, tokens=TOKENS) for name, source in templates.items()}
+    unread = {name for name, template in read.items() if template.takes_tools and family_of(template) is None}
+    assert not unread
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("tool_chat_template_gemma3_pythonic", "pythonic"),
+        ("tool_chat_template_granite_20b_fc", "granite"),
+        ("tool_chat_template_hunyuan_a13b", "hunyuan"),
+        ("tool_chat_template_internlm2_tool", "internlm2"),
+        ("tool_chat_template_llama4_json", "pythonic"),
+        ("tool_chat_template_toolace", "pythonic"),
+        ("tool_chat_template_xlam_llama", "xlam"),
+        ("tool_chat_template_xlam_qwen", "xlam"),
+        ("CohereForAI-c4ai-command-r-plus-tool_use", "command_r"),
+        ("LFM2.5-Instruct", "lfm2"),
+    ],
+)
+def test_the_family_of_a_real_template(name: str, family: str, templates: dict[str, str]) -> None:
+    assert family_of(ChatTemplate(templates[name], tokens=TOKENS)) == family

@@ -130,6 +130,14 @@ def named(function: Json) -> Json:
     return {"name": function["name"], "arguments": function["arguments"]}
 
 
+def pairs(function: Json) -> str:
+    tags = "".join(
+        f"<arg_key>{name}</arg_key>\n<arg_value>{value if isinstance(value, str) else written(value)}</arg_value>\n"
+        for name, value in function["arguments"].items()
+    )
+    return f"<tool_call>{function['name']}\n{tags}</tool_call>"
+
+
 def keywords(function: Json) -> str:
     return f"{function['name']}({', '.join(f'{name}={value!r}' for name, value in function['arguments'].items())})"
 
@@ -138,6 +146,7 @@ AS_JSON = spoken(lambda functions: "\n".join(written(named(function)) for functi
 AS_LFM2 = spoken(
     lambda functions: f"<|tool_call_start|>[{', '.join(keywords(each) for each in functions)}]<|tool_call_end|>"
 )
+AS_GLM = spoken(lambda functions: "\n".join(map(pairs, functions)))
 AS_GRANITE = spoken(lambda functions: "<|tool_call|>" + written([named(function) for function in functions]))
 
 WAYS: dict[str, tuple[Way, ...]] = {
@@ -172,6 +181,32 @@ WAYS: dict[str, tuple[Way, ...]] = {
     "tokenizer-deepseek_v3 default": (text_goes_first, arguments_are_text, content_is_null),
     "tokenizer-llama3_1 default": (AS_JSON,),
     "tokenizer-qwen3 default": (content_is_empty,),
+    "template_alpaca": (AS_JSON,),
+    "template_chatglm": (AS_JSON,),
+    "template_chatglm2": (AS_JSON,),
+    "template_chatml": (AS_JSON,),
+    "template_falcon": (AS_JSON,),
+    "template_falcon_180b": (AS_JSON,),
+    "template_inkbot": (AS_JSON,),
+    "template_teleflm": (AS_JSON,),
+    "tool_chat_template_deepseekr1": (content_is_empty,),
+    "tool_chat_template_deepseekv3": (content_is_null,),
+    "tool_chat_template_deepseekv31": (content_is_null,),
+    "tool_chat_template_functiongemma": (tools_are_a_list, text_goes_first),
+    "tool_chat_template_glm4": (AS_GLM,),
+    "tool_chat_template_granite": (text_goes_first,),
+    "tool_chat_template_hermes": (text_goes_first,),
+    "tool_chat_template_llama3.1_json": (one_call_a_turn, text_goes_first),
+    "tool_chat_template_llama3.2_json": (one_call_a_turn, text_goes_first),
+    "tool_chat_template_llama3.2_pythonic": (text_goes_first,),
+    "tool_chat_template_mistral": (text_goes_first,),
+    "tool_chat_template_mistral3": (text_goes_first,),
+    "tool_chat_template_mistral_parallel": (text_goes_first,),
+    "tool_chat_template_muse_glimmer": (text_goes_first,),
+    "tool_chat_template_phi4_mini": (text_goes_first, arguments_are_text),
+    "tool_chat_template_toolace": (text_goes_first,),
+    "tool_chat_template_xlam_llama": (text_goes_first,),
+    "tool_chat_template_xlam_qwen": (text_goes_first,),
     "unsloth-mistral-Devstral-Small-2507": (content_is_empty,),
     "upstage-Solar-Open-100B": (text_goes_first,),
 }
