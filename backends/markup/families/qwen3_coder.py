@@ -10,7 +10,7 @@ from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 
 def functions(section: str, *, by_line: bool = True) -> TaggedCalls:
-    """Calls of `<function=NAME>` and `<parameter=KEY>` within `<section>`."""
+    """Calls of `<function=NAME>` and `<parameter=KEY>` within `<section>`. `by_line`: each tag on its own line."""
     return TaggedCalls(
         call_tag=re.compile(r"""\s*["']?([\w.:/-]+)["']?\s*>"""),
         parameter_opens=("<parameter=",),
@@ -22,6 +22,7 @@ def functions(section: str, *, by_line: bool = True) -> TaggedCalls:
         section_ends=(f"</{section}>",),
         follows=(f"<{section}>",),
         trims=True,
+        both_or_none=not by_line,
         by_line=by_line,
     )
 

@@ -38,7 +38,7 @@ class TaggedCalls:
     `section_opens` are openers that hold calls, `call_opens` begin another call of the section, `follows` other calls
     after it. `skipped` is written around calls without a meaning. `body_opens` and `body_ends` surround arguments that
     are given as one JSON object, where `body` allows that. `trims`: one newline at each end of a value belongs to its
-    tags; `by_line`: each parameter begins a line. `cdata`: values may stand in `<![CDATA[…]]>`;
+    tags, `both_or_none`: if it begins with one; `by_line`: each parameter begins a line. `cdata`: values may stand in `<![CDATA[…]]>`;
     `escaped`: names and keys are escaped as in HTML."""
 
     parameter_opens: tuple[str, ...]
@@ -57,6 +57,7 @@ class TaggedCalls:
     body_opens: tuple[str, ...] = ()
     body_ends: tuple[str, ...] = ()
     trims: bool = False
+    both_or_none: bool = False
     by_line: bool = False
     cdata: bool = False
     escaped: bool = False
@@ -82,6 +83,7 @@ class _TaggedReader(CallReader):
         self._tool = ""
         self._given: set[str] = set()
         self._value = Argument(self.calls.extend, None)
+        self._trimmed = False  # the value began with a newline
 
     # ------------------------------------------------------------------------------------------------------------ calls
 
@@ -222,6 +224,7 @@ class _TaggedReader(CallReader):
         self.calls.extend(f"{', ' if self._given else '{'}{json.dumps(key, ensure_ascii=False)}: ")
         self._given.add(key)
         self._value = Argument(self.calls.extend, types, None if not tagged else tagged == "true")
+        self._trimmed = False
         if self._form.trims or self._form.cdata:
             return self._value_begins
         return self._value_text
@@ -232,6 +235,7 @@ class _TaggedReader(CallReader):
             return self._value_text if text.final else MORE
         if self._form.trims and text.all[text.at] == "\n":
             text.at += 1
+            self._trimmed = True
         if self._form.cdata and (found := text.literal(_CDATA[:1])) is not None:
             if found is MORE:
                 return MORE
@@ -270,6 +274,8 @@ class _TaggedReader(CallReader):
         if not over:  # the tag is a piece of the value
             self._piece(match.end())
             return self._value_text
+        if tag in form.value_ends and form.both_or_none and not self._trimmed:
+            self._piece(start)
         text.at = match.end() if tag in form.value_ends else start
         self._value.end()
         return self._parameters
