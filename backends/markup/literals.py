@@ -97,9 +97,9 @@ class _Unreadable(Exception):
 
 def keyword_arguments(text: str) -> str | None:
     """The JSON object of `a=1, b="x"`; None where that is not what it says."""
-    tokens = _Tokens(text)
     members: list[str] = []
     try:
+        tokens = _Tokens(text)
         while tokens.kind:
             name = tokens.take("name")
             tokens.take_mark("=")

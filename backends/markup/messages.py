@@ -14,7 +14,7 @@ import re
 from dragoman.backends.markup.calls import CallReader
 from dragoman.backends.markup.family import Family, Headers
 from dragoman.backends.markup.scanner import Markup
-from dragoman.backends.markup.text import MORE, Signal, Step, markers_of
+from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Open, Signal, Step, markers_of
 from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
 
@@ -65,6 +65,8 @@ class Messages(Markup):
     def _header(self) -> Step | Signal:
         text, headers = self._text, self._headers
         end = text.until(headers.message)
+        if self._stops_before(end):
+            return Signal.NO_CALL
         if end is MORE:
             return MORE
         if end is None:
@@ -84,6 +86,12 @@ class Messages(Markup):
             return self._call_begins
         text.release()
         return self._body
+
+    def _stops_before(self, end: int | Open | None) -> bool:
+        """Whether the header ends without its message."""
+        headers, text = self._headers, self._text
+        last = end if isinstance(end, int) else text.at + HEADER_LIMIT
+        return any(text.all.find(stop, text.at, last) >= 0 for stop in (*headers.stops, headers.start))
 
     def _body(self) -> Step | Signal:
         text = self._text

@@ -8,7 +8,7 @@ Valid JSON passes as it is, byte for byte. What models get wrong is put right wh
   Python, text and keys without quotes, comments.
 
 Whatever was read, what has left is the beginning of valid JSON, which `closing` can complete. A `<` outside of strings
-ends the value as `broken`: a tag follows, and the brackets before it were forgotten.
+ends the value as `broken`, and so does text after a value: the brackets before it were forgotten.
 """
 
 from __future__ import annotations
@@ -271,9 +271,12 @@ class ModelJson:
         if match.end() == len(text) and not final and len(match[0]) < HEADER_LIMIT:
             return None
         word = match[0].rstrip()
-        if word.startswith(_COMMENTS) or self._expected in (Expected.COMMA, Expected.COLON):
+        if word.startswith(_COMMENTS):
             self.mended = True
             return match.end()
+        if self._expected in (Expected.COMMA, Expected.COLON):
+            self.broken = True
+            return at
         known = "" if is_key else word if _NUMBER.fullmatch(word) else _WORDS.get(word, "")
         if known != word:
             self.mended = True

@@ -72,6 +72,10 @@ class Markup:
         self._run()
         if self._calls.one_is_open and not cut:
             self._calls.mend()
+            if not self._text.empty:  # what was waited for has not come
+                self._calls.note("malformed_call")
+                self._calls.end()
+                self._emit(len(self._text.all))
         self._step = _over  # a bound method here would keep the scanner alive as a cycle
 
     def _run(self) -> None:

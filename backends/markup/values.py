@@ -132,6 +132,11 @@ def given_as_json(text: str) -> str:
     return text.strip() if _from_json(text.strip())[1] else _mended(text.strip()) or as_json(text, None)
 
 
+def broken_off(written: str) -> str:
+    """JSON that does not end, of a value whose answer was cut."""
+    return written.rstrip('"]}')
+
+
 def _mended(text: str) -> str | None:
     """The JSON of an object or a list that is written almost as JSON, and whole."""
     if text[:1] not in ("{", "[") or len(text) > VALUE_LIMIT:

@@ -15,7 +15,7 @@ from typing import Any
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
-from dragoman.backends.markup.values import VALUE_LIMIT, as_json, types_of_parameter
+from dragoman.backends.markup.values import VALUE_LIMIT, as_json, broken_off, types_of_parameter
 
 DEPTH_LIMIT = 64
 _NAME = re.compile(r"\s*([\w.:/-]+?)\s*")
@@ -40,7 +40,7 @@ class _BraceReader(CallReader):
         super().__init__(text, calls)
         self._form = form
         self._quote = markers_of((form.quote,))
-        self._ends = markers_of((form.quote, ",", "{", "}", "[", "]"))
+        self._ends = markers_of((form.quote, form.closer, ",", "{", "}", "[", "]"))
         self._tool = self._key = ""
         self._written = False  # a member has been
         self._argument = Argument(calls.extend, None)
@@ -71,6 +71,11 @@ class _BraceReader(CallReader):
         text = self.text
         if not text.skip_blank():
             return MORE
+        closes = text.literal((self._form.closer,))
+        if closes is MORE:
+            return MORE
+        if closes is not None:
+            return self._end()
         match text.all[text.at]:
             case ",":
                 text.at += 1
@@ -81,11 +86,14 @@ class _BraceReader(CallReader):
                 return self._json_body
             case "}":
                 text.at += 1
-                self.calls.extend("}")
-                self.end_call()
-                return self._after_call
+                return self._end()
             case _:
                 return self._key_begins
+
+    def _end(self) -> Step:
+        self.calls.extend("}")
+        self.end_call()
+        return self._after_call
 
     def _json_body(self) -> Step | Signal:
         if not self.stream_arguments():
@@ -147,6 +155,9 @@ class _BraceReader(CallReader):
         text = self.text
         while (match := self._ends.find(text.all, text.at)) is not None:
             mark = match[0]
+            if mark == self._form.closer:  # brackets or quotes were forgotten
+                self._pieces.append(text.take(match.start()))
+                return self._bare_ends()
             if mark == self._form.quote:
                 self._quoted = not self._quoted
             elif not self._quoted:
@@ -156,20 +167,22 @@ class _BraceReader(CallReader):
                 self._depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark, 0)
             self._pieces.append(text.take(match.end()))
         self._pieces.append(text.take(len(text.all) if text.final else self._ends.held(text.all, text.at)))
-        if not text.final:
-            return MORE
-        return MORE if text.cut else self._bare_ends()
+        if text.cut:
+            self.calls.extend(broken_off(self._bare_json()))
+        return self._bare_ends() if text.final and not text.cut else MORE
 
     def _bare_ends(self) -> Step | Signal:
+        self.calls.extend(self._bare_json())
+        return self._member
+
+    def _bare_json(self) -> str:
         written = "".join(self._pieces)
         schema = self.calls.schema(self._tool)
         declared = self._key in properties_of(schema)
         if written[:1] in ("{", "[") and len(written) <= VALUE_LIMIT:
             value = _Nested(written, self._form.quote).read()
-            self.calls.extend(json.dumps(value, ensure_ascii=False))
-        else:
-            self.calls.extend(as_json(written, types_of_parameter(schema, self._key) if declared else None))
-        return self._member
+            return json.dumps(value, ensure_ascii=False)
+        return as_json(written, types_of_parameter(schema, self._key) if declared else None)
 
     def _after_call(self) -> Step | Signal:
         text = self.text

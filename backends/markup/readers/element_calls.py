@@ -15,7 +15,7 @@ from typing import Any
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import MORE, Markers, Signal, Step, Text, markers_of
-from dragoman.backends.markup.values import VALUE_LIMIT, as_json, types_of, types_of_parameter
+from dragoman.backends.markup.values import VALUE_LIMIT, as_json, broken_off, types_of, types_of_parameter
 
 DEPTH_LIMIT = 64
 _CALL_TAG = re.compile(r"""\s*name=["']?([^"'>]+?)["']?\s*>""")
@@ -41,6 +41,7 @@ class _ElementReader(CallReader):
         self._call_opens = f"{form.prefix}<{form.call}"
         self._section_ends = f"{self._close}{form.section}>"
         self._call_ends = f"{self._close}{form.call}>"
+        self._over = (self._call_ends, self._section_ends)
         self._tool = self._key = ""
         self._written = False
         self._argument = Argument(calls.extend, None)
@@ -113,7 +114,7 @@ class _ElementReader(CallReader):
         self._written = True
         if found == self._begin:
             self._pieces, self._depth = [], 0
-            self._tags = markers_of((f"{self._begin}{self._key}>", f"{self._close}{self._key}>", self._call_ends))
+            self._tags = markers_of((f"{self._begin}{self._key}>", f"{self._close}{self._key}>", *self._over))
             return self._nested
         types = types_of_parameter(self.calls.schema(self._tool), self._key)
         self._argument = Argument(self.calls.extend, types)
@@ -140,24 +141,27 @@ class _ElementReader(CallReader):
     def _nested(self) -> Step | Signal:
         text = self.text
         while (match := self._tags.find(text.all, text.at)) is not None:
-            if match[0] == self._call_ends or (match[0].startswith(self._close) and not self._depth):
+            if match[0] in self._over or (match[0].startswith(self._close) and not self._depth):
                 self._pieces.append(text.take(match.start()))
-                text.at = match.start() if match[0] == self._call_ends else match.end()
+                text.at = match.start() if match[0] in self._over else match.end()
                 return self._nested_ends()
             self._depth += -1 if match[0].startswith(self._close) else 1
             self._pieces.append(text.take(match.end()))
         self._pieces.append(text.take(len(text.all) if text.final else self._tags.held(text.all, text.at)))
+        if text.cut:
+            self.calls.extend(broken_off(self._nested_json()))
         return self._nested_ends() if text.final and not text.cut else MORE
 
     def _nested_ends(self) -> Step | Signal:
+        self.calls.extend(self._nested_json())
+        return self._elements
+
+    def _nested_json(self) -> str:
         tool = self.calls.schema(self._tool) or {}
         written = "".join(self._pieces)
         if len(written) > VALUE_LIMIT:
-            self.calls.extend(json.dumps(written, ensure_ascii=False))
-        else:
-            tree = _tree(written, self._form.prefix)
-            self.calls.extend(_as_json(tree, properties_of(tool).get(self._key), tool))
-        return self._elements
+            return json.dumps(written, ensure_ascii=False)
+        return _as_json(_tree(written, self._form.prefix), properties_of(tool).get(self._key), tool)
 
 
 class _Element:

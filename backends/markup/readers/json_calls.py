@@ -210,11 +210,20 @@ class _JsonReader(CallReader):
             value = value.get("name")
         if self._key in self._form.name_keys and isinstance(value, str) and not self._name:
             return self._named(value.strip())
+        if self._key in self._form.name_keys and isinstance(value, str) and self._whole and not self.text.holding:
+            return self._next_name(value.strip())
         if self._key in self._form.id_keys and isinstance(value, str):
             self._id = value
         elif not self._known(self._key):
             self._others[self._key] = value
         return self._member
+
+    def _next_name(self, name: str) -> Step | Signal:
+        """A second name in one object: the brackets between two calls are missing."""
+        self.calls.note_mended()
+        self.end_call()
+        self._id, self._whole, self._others = "", False, {}
+        return self._named(name)
 
     def _odd_arguments(self, value: Any) -> Step | Signal:
         """Arguments that are a string of JSON, or nothing."""

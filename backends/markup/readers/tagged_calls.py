@@ -38,8 +38,8 @@ class TaggedCalls:
     `section_opens` are openers that hold calls, `call_opens` begin another call of the section, `follows` other calls
     after it. `skipped` is written around calls without a meaning. `body_opens` and `body_ends` surround arguments that
     are given as one JSON object, where `body` allows that. `trims`: one newline at each end of a value belongs to its
-    tags, `both_or_none`: if it begins with one; `by_line`: each parameter begins a line. `cdata`: values may stand in `<![CDATA[…]]>`;
-    `escaped`: names and keys are escaped as in HTML."""
+    tags, `both_or_none`: if it begins with one; `by_line`: each parameter begins a line. `cdata`: values may stand in
+    `<![CDATA[…]]>`; `escaped`: names and keys are escaped as in HTML."""
 
     parameter_opens: tuple[str, ...]
     parameter_tag: re.Pattern[str]
