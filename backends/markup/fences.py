@@ -18,6 +18,12 @@ class Fences:
         self._ticks = 0  # back-ticks in it
 
     def feed(self, text: str) -> None:
+        if "`" not in text and "`" not in self._line:
+            end = text.rfind("\n")
+            if end >= 0:
+                self._line, self._ticks = "", 0
+            self._line = (self._line + text[end + 1 : end + 1 + _LINE_BEGINS])[:_LINE_BEGINS]
+            return
         *lines, last = text.split("\n")
         for line in lines:
             self._open = self._open_after((self._line + line)[:_LINE_BEGINS])

@@ -19,11 +19,10 @@ import re
 from dragoman.backends.markup.closing import Expected
 from dragoman.backends.markup.text import BLANK_LIMIT, HEADER_LIMIT
 
+# of a string: what is valid JSON as it stands
 _PLAIN = {
-    '"': re.compile(r'[^"\\\x00-\x1f]+'),
-    "'": re.compile(r"""[^'"\\\x00-\x1f]+"""),
-    '"""': re.compile(r'[^"\\\x00-\x1f]+'),
-    "'''": re.compile(r"""[^'"\\\x00-\x1f]+"""),
+    quote: re.compile(rf"""(?:[^{quote[0]}"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u[0-9a-fA-F]{{4}})+""")
+    for quote in ('"', "'", '"""', "'''")
 }
 _BLANK = re.compile(r"\s+")
 _ODD_BLANK = re.compile(r"[^ \t\r\n]")
@@ -56,6 +55,9 @@ class ModelJson:
     def read(self, text: str, at: int, *, final: bool) -> tuple[int, str]:
         """Reads `text` from `at` on. Gives where it stopped, which is before the end also where what follows must be
         seen first, and the JSON of what was read. `final`: nothing follows `text`."""
+        if self._quote and (match := _PLAIN[self._quote].match(text, at)) and match.end() == len(text):
+            self._string_begun = True  # the usual piece, within a string
+            return match.end(), match[0]
         while at < len(text) and not self.complete and not self.broken:
             end = self._in_string(text, at, final) if self._quote else self._outside(text, at, final)
             if end is None:
