@@ -17,13 +17,14 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a client is pointed at: the gateway's address without a path, a model and its window in tokens, and the
-    client's key, None where the gateway wants none."""
+    """What a client is pointed at: the gateway's address without a path, a model and its window in tokens, the
+    client's key, None where the gateway wants none, and whether the gateway searches the web for a model."""
 
     base: str
     model: str = "any"
     window: int | None = None
     key: str | None = None
+    web_search: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def settings(served: Served) -> dict[tuple[str, ...], Any]:
         ("model",): served.model,
         ("model_provider",): "dragoman",
         ("model_providers", "dragoman"): provider,
-        ("web_search",): "disabled",  # only OpenAI can run it
+        ("web_search",): "live" if served.web_search else "disabled",
         ("analytics", "enabled"): False,
         ("features", "plugins"): False,
     }

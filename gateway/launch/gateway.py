@@ -13,6 +13,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -20,12 +21,22 @@ from dragoman.gateway.launch.agent import KEY_VARIABLE, LaunchError, Served
 
 SECONDS = 10.0  # for the list of models
 READY = re.compile(r"dragoman is ready on (https?://\S+)")
+RUNS = "x-dragoman-runs"  # header of the list: the tools that the gateway runs itself
+WEB_SEARCH = "web_search"
 LAST_WORDS = 5  # lines of its log that are shown of a gateway that did not start
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def list_models(base: str, key: str | None, named: bool = True) -> list[Any] | None:
-    """The models of a gateway; None where none answers: without `named`, another kind of server counts as none, since
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a gateway lists: its models, and the tools that it runs itself."""
+
+    models: Sequence[Any] = ()
+    runs: frozenset[str] = frozenset()
+
+
+def offered(base: str, key: str | None, named: bool = True) -> Offer | None:
+    """What a gateway lists; None where none answers: without `named`, another kind of server counts as none, since
     others listen on the same port. Raises `LaunchError` for whoever wants another key."""
     request = urllib.request.Request(f"{base}/v1/models")
     if key is not None:
@@ -34,7 +45,7 @@ def list_models(base: str, key: str | None, named: bool = True) -> list[Any] | N
     direct = [urllib.request.ProxyHandler({})] if urlsplit(base).hostname in LOOPBACK else []
     try:
         with urllib.request.build_opener(*direct).open(request, timeout=SECONDS) as answer:
-            content = json.load(answer) if _is_gateway(answer, named) else None
+            return _read(answer) if _is_gateway(answer, named) else None
     except urllib.error.HTTPError as error:
         with error:
             if not _is_gateway(error, named):
@@ -42,23 +53,28 @@ def list_models(base: str, key: str | None, named: bool = True) -> list[Any] | N
             if error.code == 401:
                 wrong = "does not accept the key in" if key is not None else "wants a key, and there is none in"
                 raise LaunchError(f"the gateway on {base} {wrong} {KEY_VARIABLE}") from None
-            return []  # it runs, but its servers do not answer
+            return Offer()  # it runs, but its servers do not answer
     except TimeoutError:
         raise LaunchError(f"{base} did not answer within {SECONDS:.0f} s") from None
     except (OSError, ValueError):
         return None
-    return list(content.get("data") or []) if isinstance(content, dict) else None
+
+
+def _read(answer: Any) -> Offer | None:
+    content = json.load(answer)
+    runs = (answer.headers.get(RUNS) or "").split(",")
+    return Offer(content.get("data") or [], frozenset(map(str.strip, runs))) if isinstance(content, dict) else None
 
 
 def _is_gateway(answer: Any, named: bool) -> bool:
     return named or answer.headers.get("Server") == "dragoman"
 
 
-def choose(base: str, models: Sequence[Any], key: str | None, name: str | None, window: int | None) -> Served:
+def choose(base: str, offer: Offer, key: str | None, name: str | None, window: int | None) -> Served:
     """The model of that name, or the first one that is listed."""
-    listed = {str(each.get("id")): each.get("context_window") for each in models}
+    listed = {str(each.get("id")): each.get("context_window") for each in offer.models}
     chosen = name or next(iter(listed), "any")
-    return Served(base, chosen, window or listed.get(chosen), key)
+    return Served(base, chosen, window or listed.get(chosen), key, WEB_SEARCH in offer.runs)
 
 
 @contextlib.contextmanager

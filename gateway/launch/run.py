@@ -13,14 +13,13 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dragoman.gateway.keys.reasoning_seal import state_directory
 from dragoman.gateway.keys.secrets import API_KEYS, BACKEND_API_KEY, SEAL_KEYS
 from dragoman.gateway.launch.agent import KEY_REFERENCE, KEY_VARIABLE, Agent, LaunchError, Served, Start
 from dragoman.gateway.launch.claude_code import CLAUDE_CODE
 from dragoman.gateway.launch.codex import CODEX
-from dragoman.gateway.launch.gateway import LOOPBACK, choose, list_models, started
+from dragoman.gateway.launch.gateway import LOOPBACK, Offer, choose, offered, started
 from dragoman.gateway.launch.opencode import OPENCODE
 from dragoman.gateway.launch.user_files import undo, write
 
@@ -63,8 +62,8 @@ class Launch:
         address = self.url or f"http://127.0.0.1:{port if port.isdecimal() and port != '0' else PORT}"
         return address.rstrip("/").removesuffix("/v1")
 
-    def models(self) -> list[Any] | None:
-        return list_models(self.base, self.key, named=self.url is not None)
+    def offer(self) -> Offer | None:
+        return offered(self.base, self.key, named=self.url is not None)
 
 
 def launch(given: Launch, action: str = "run") -> int:
@@ -98,19 +97,19 @@ def run(given: Launch) -> int:
 
 @contextlib.contextmanager
 def _served(given: Launch) -> Iterator[Served]:
-    models = None if given.serve else given.models()
-    if models is not None:
-        yield _chosen(given, given.base, models)
+    offer = None if given.serve else given.offer()
+    if offer is not None:
+        yield _chosen(given, given.base, offer)
         return
     if given.url:
         raise LaunchError(f"no gateway answers on {given.base}")
     print("dragoman: no gateway runs here; one is started for this client", file=sys.stderr)
     with started(given.serve) as base:
-        yield _chosen(given, base, list_models(base, given.key) or [])
+        yield _chosen(given, base, offered(base, given.key) or Offer())
 
 
-def _chosen(given: Launch, base: str, models: Sequence[Any]) -> Served:
-    served = choose(base, models, given.key, given.model, given.window)
+def _chosen(given: Launch, base: str, offer: Offer) -> Served:
+    served = choose(base, offer, given.key, given.model, given.window)
     if served.window is None:
         print(
             f"dragoman: the window of {served.model} is not known; {given.client} will assume one, which --window sets",
@@ -168,7 +167,7 @@ def write_files(given: Launch) -> int:
 
 def _now(given: Launch) -> Served:
     """What the gateway's address gives now, without starting one."""
-    models = given.models()
-    if models is None:
+    offer = given.offer()
+    if offer is None:
         print(f"dragoman: no gateway answers on {given.base} yet", file=sys.stderr)
-    return _chosen(given, given.base, models or [])
+    return _chosen(given, given.base, offer or Offer())

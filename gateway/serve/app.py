@@ -139,7 +139,7 @@ class Gateway:
                 router.add_route("*", f"/v1/{protocol.count.path}", count)
         for path, endpoint in self._endpoints.forwarded.items():
             router.add_route("*", path, _post(partial(self.handler.forward, endpoint)))
-        ModelRoutes(self.models, self.gate, self.config.timeouts.start).add_to(router)
+        ModelRoutes(self.models, self.gate, self.config.timeouts.start, self.config.search.runs).add_to(router)
         OperationRoutes(self._endpoints, self.handler, self.gate, self.metrics).add_to(router)
 
     def _call(self, protocol: Protocol) -> Next:

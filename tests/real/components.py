@@ -169,6 +169,14 @@ _ALL: tuple[Component, ...] = (
         # Puts the native program in its place; installing runs no scripts of packages.
         setup_script="@anthropic-ai/claude-code/install.cjs",
     ),
+    Packages("codex-0.171", "a newer Codex command line; needs npm", ("@openai/codex@0.171.0",), ".bin/codex"),
+    Packages(
+        "claude-2.1.332",
+        "a newer Claude Code command line; needs npm",
+        ("@anthropic-ai/claude-code@2.1.332",),
+        ".bin/claude",
+        setup_script="@anthropic-ai/claude-code/install.cjs",
+    ),
     Packages(
         "opencode",
         "the opencode command line; needs npm",
@@ -207,6 +215,8 @@ _ALL: tuple[Component, ...] = (
     Environment("sdk-anthropic-0", "the anthropic SDK, newest below 1.0", "sdk-anthropic-0.txt"),
     Environment("sdk-anthropic-2", "the anthropic SDK, newest", "sdk-anthropic-2.txt"),
     Environment("agents", "openai-agents", "agents.txt"),
+    Environment("aider", "aider", "aider.txt"),
+    Environment("claude-agent-sdk", "the Claude Agent SDK", "claude-agent-sdk.txt"),
     Environment("agent-framework", "Microsoft's Agent Framework", "agent-framework.txt"),
     Environment("langchain", "LangChain with its OpenAI package", "langchain.txt"),
     Packages(

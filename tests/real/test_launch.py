@@ -12,15 +12,17 @@ import pytest
 from tests.conftest import RealComponent
 from tests.real.components import ROOT
 from tests.real.program import run
-from tests.real.scripted_model import says
+from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import announced
-from tests.scripted import ScriptedServer
+from tests.scripted import Json, Script, ScriptedServer
+from tests.scripted_search import searching
 
 pytestmark = pytest.mark.real
 
 SECONDS = 120.0
 KEY = "canary-key"
 WINDOW = 65_536
+PROGRAMS = ("codex", "codex-0.171", "claude", "claude-2.1.332", "opencode")
 ASK = {
     "codex": ("exec", "--skip-git-repo-check", "Say hello."),
     "claude": ("-p", "Say hello."),
@@ -70,7 +72,7 @@ class Home:
         return all((self.path / name).read_text(encoding="utf-8") == text for name, text in MINE.items())
 
 
-@pytest.fixture(params=ASK)
+@pytest.fixture(params=PROGRAMS)
 def home(request: pytest.FixtureRequest, real_component: RealComponent, tmp_path: Path) -> Home:
     return Home(tmp_path, real_component(request.param))
 
@@ -122,3 +124,24 @@ async def test_the_status_of_the_client_is_passed_on(home: Home) -> None:
     async with ScriptedServer() as server, announced("--backend", server.url) as (url, _):
         status, _, _ = await home.launch("--url", url, "--", "--no-such-option")
     assert status not in (0, 127)
+
+
+@pytest.mark.parametrize("version", ["codex", "codex-0.171"])
+async def test_codex_searches_where_the_gateway_does(
+    version: str, real_component: RealComponent, tmp_path: Path
+) -> None:
+    """With the catalogue, which names no kind of search by itself."""
+
+    def answer(asked: Json) -> Script:
+        assert "web_search" in function_names(asked)
+        return says(f"told: {results(asked)[0]}") if results(asked) else calls(("web_search", {"query": "news"}))
+
+    home = Home(tmp_path, real_component(version))
+    async with (
+        searching() as service,
+        ScriptedServer(default=answer) as server,
+        announced("--backend", server.url, search__url=service.url) as (url, _),
+    ):
+        status, output, errors = await home.launch("--url", url, "--window", str(WINDOW), "--", *ASK["codex"])
+    assert (status, service.queries) == (0, ["news"]), errors
+    assert "Words of page 2." in output

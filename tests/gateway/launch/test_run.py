@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.gateway.launch.gateway import choose
+from dragoman.gateway.launch.gateway import Offer, choose
 from tests.real.scripted_model import says
 from tests.scripted import ScriptedServer
 from tests.serving_command import serving
@@ -227,7 +227,23 @@ async def test_a_key_is_never_written_down(home: Path) -> None:
 
 
 def test_the_first_listed_model_and_its_window_are_taken() -> None:
-    models = [{"id": "a", "context_window": 4096}, {"id": "b"}]
+    offer = Offer([{"id": "a", "context_window": 4096}, {"id": "b"}])
     assert [(each.model, each.window) for each in (
-        choose("u", models, None, None, None), choose("u", models, None, "b", None), choose("u", [], None, None, 512)
+        choose("u", offer, None, None, None), choose("u", offer, None, "b", None), choose("u", Offer(), None, None, 512)
     )] == [("a", 4096), ("b", None), ("any", 512)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("search", "setting"), [({}, "disabled"), ({"url": "http://127.0.0.1:9"}, "live")])
+@pytest.mark.parametrize("own", [False, True], ids=["running", "started"])
+async def test_codex_offers_a_web_search_where_the_gateway_has_one(
+    home: Path, search: dict[str, str], setting: str, own: bool
+) -> None:
+    words = {f"DRAGOMAN_SEARCH__{name.upper()}": value for name, value in search.items()}
+    async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url, **words) as process:
+        url = await process.ready()
+        given = ("--backend", server.url) if own else ("--url", url)
+        status, output, errors = await ran(home, "codex", *given, **(words if own else {}))
+        assert status == 7, errors
+        assert f'web_search="{setting}"' in report(output)["arguments"]
+        _, printed, _ = await ran(home, "codex", "--url", url, "--print")
+        assert f'web_search="{setting}"' in printed
