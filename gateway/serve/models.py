@@ -18,7 +18,7 @@ WEB_SEARCH = "web_search"
 
 
 class ModelRoutes:
-    """`start` is how many seconds to wait for backends that are still starting; `searches`, whether the gateway does."""
+    """`start`: seconds to wait for backends that are still starting; `searches`: whether the gateway searches."""
 
     def __init__(self, models: Models, gate: Gate, start: float, searches: bool) -> None:
         self._models = models

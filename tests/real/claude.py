@@ -13,10 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from tests.real.components import ROOT
 from tests.real.program import run
 from tests.scripted import Json
 
+# Components; tests run with the last one, some with each.
+CLAUDE_CODE_VERSIONS = ("claude", "claude-2.1.332")
+EACH_CLAUDE_CODE = pytest.mark.parametrize("claude", CLAUDE_CODE_VERSIONS, indirect=True)
 TURN_SECONDS = 180.0  # a few seconds where nothing else runs
 ADDRESS = "http://127.0.0.1:8080"
 README = (ROOT / "README.md").read_text(encoding="utf-8")

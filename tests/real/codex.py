@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.real.components import ROOT
 from tests.real.program import run
 from tests.scripted import Json
 
+CODEX_VERSIONS = ("codex", "codex-0.171")  # components; tests run with the last one, some with each
+EACH_CODEX = pytest.mark.parametrize("codex", CODEX_VERSIONS, indirect=True)
 TURN_SECONDS = 180.0  # a few seconds where nothing else runs
 KEY = "dummy-key"
 

@@ -5,18 +5,20 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.claude import Claude
-from tests.real.codex import Codex
+from tests.real.claude import CLAUDE_CODE_VERSIONS, Claude
+from tests.real.codex import CODEX_VERSIONS, Codex
 
 
 @pytest.fixture
-def codex(real_component: RealComponent, tmp_path: Path) -> Codex:
-    return Codex(real_component("codex"), tmp_path)
+def codex(request: pytest.FixtureRequest, real_component: RealComponent, tmp_path: Path) -> Codex:
+    """The newest version, where the test is not parametrised over them."""
+    return Codex(real_component(getattr(request, "param", CODEX_VERSIONS[-1])), tmp_path)
 
 
 @pytest.fixture
-def claude(real_component: RealComponent, tmp_path: Path) -> Claude:
-    return Claude(real_component("claude"), tmp_path)
+def claude(request: pytest.FixtureRequest, real_component: RealComponent, tmp_path: Path) -> Claude:
+    """The newest version, where the test is not parametrised over them."""
+    return Claude(real_component(getattr(request, "param", CLAUDE_CODE_VERSIONS[-1])), tmp_path)
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.real.claude import Claude, Turn, environment
+from tests.real.claude import CLAUDE_CODE_VERSIONS, Claude, Turn, environment
 from tests.real.components import ROOT
 from tests.real.scripted_model import says
 from tests.real.serving import serving
@@ -70,22 +70,29 @@ def test_the_settings_say_what_the_readme_says() -> None:
     assert settings["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == settings["CLAUDE_CODE_AUTO_COMPACT_WINDOW"]
 
 
-@pytest.mark.parametrize("tokens", [32_768, 131_072])
-async def test_usage_arms_claude_code_s_own_compaction(claude: Claude, tokens: int) -> None:
+BOTH = ("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW")
+OLDER, NEWEST = CLAUDE_CODE_VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("claude", "names", "tokens"),
+    [(OLDER, BOTH, 32_768), (NEWEST, BOTH, 32_768), (NEWEST, BOTH[:1], 32_768), (NEWEST, BOTH[1:], 131_072)],
+    indirect=["claude"],
+)
+async def test_usage_arms_claude_code_s_own_compaction(claude: Claude, names: Sequence[str], tokens: int) -> None:
     """Told the window, Claude Code compacts before it overflows, by the tokens that our answers count. Below 100,000
-    tokens it takes both variables: seen with 2.1.197, where neither does anything without the other."""
+    tokens 2.1.197 takes both variables, neither of which does anything without the other; 2.1.332 takes the first."""
 
     def answer(asked: Json) -> Script:
         if "CRITICAL: Respond with TEXT ONLY" in str(asked["messages"][-1]["content"]):
-            return says("A summary.")
+            return says("<summary>A summary.</summary>")
         long = len(asked["messages"]) > 4
         return Script(text_stream("ok", counts=usage(prompt=tokens - 2_000 if long else tokens // 4)))
 
     async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
-        window = str(tokens)
 
         async def turn(ask: Callable[..., Awaitable[Turn]], prompt: str) -> Turn:
-            return await ask(url, prompt, CLAUDE_CODE_MAX_CONTEXT_TOKENS=window, CLAUDE_CODE_AUTO_COMPACT_WINDOW=window)
+            return await ask(url, prompt, **dict.fromkeys(names, str(tokens)))
 
         first = await turn(claude.ask, "One.")
         second = await turn(claude.go_on, "Two.")

@@ -14,7 +14,17 @@ import tomllib
 
 import pytest
 
-from tests.real.codex import ADDRESS, EXAMPLES, KEY, Codex, catalogue, configuration, full_configuration, readme_block
+from tests.real.codex import (
+    ADDRESS,
+    EACH_CODEX,
+    EXAMPLES,
+    KEY,
+    Codex,
+    catalogue,
+    configuration,
+    full_configuration,
+    readme_block,
+)
 from tests.real.components import ROOT
 from tests.real.mcp_server import mcp_server
 from tests.real.scripted_model import calls, function_names, results, says
@@ -64,6 +74,7 @@ async def test_with_the_window_in_its_configuration_codex_compacts_in_time(codex
     assert "SUMMARY" in str(asked[-1]["messages"])
 
 
+@EACH_CODEX
 async def test_the_readme_s_configuration_and_command_print_an_answer(codex: Codex) -> None:
     async with ScriptedServer(says("Hello ", "from upstream.")) as server:
         async with serving("--backend", server.url) as url:
@@ -145,6 +156,7 @@ async def test_a_command_runs_and_its_output_comes_back(codex: Codex) -> None:
     assert said["tool_calls"][0]["id"] == told["tool_call_id"] == "call_0"
 
 
+@EACH_CODEX
 async def test_apply_patch_as_a_custom_tool_edits_a_file(codex: Codex) -> None:
     """The model writes JSON, Codex gets raw text with quotes, a backslash and an umlaut, and patches the file."""
     patch = (
@@ -169,6 +181,7 @@ async def test_apply_patch_as_a_custom_tool_edits_a_file(codex: Codex) -> None:
     assert json.loads(call["function"]["arguments"]) == {"input": patch}
 
 
+@EACH_CODEX
 async def test_a_tool_of_an_mcp_server_is_called_in_its_namespace(codex: Codex) -> None:
     def ask(asked: Json) -> Script:
         (name,) = [name for name in function_names(asked) if name.endswith("add")]

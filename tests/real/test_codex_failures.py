@@ -11,7 +11,7 @@ import json
 
 import pytest
 
-from tests.real.codex import Codex, catalogue, configuration, full_configuration
+from tests.real.codex import EACH_CODEX, Codex, catalogue, configuration, full_configuration
 from tests.real.raw_responses import FAILED, INCOMPLETE, bye, streamed
 from tests.real.scripted_model import results, says
 from tests.real.serving import serving, until_page
@@ -52,6 +52,7 @@ async def test_an_overflow_is_reported_as_one_and_not_retried(codex: Codex, scri
     assert "ran out of room in the model's context window" in turn.complaints[-1]
 
 
+@EACH_CODEX
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_a_cut_stream_is_retried_and_survives(codex: Codex, reset: bool) -> None:
     """Codex keeps the text of the cut answer and shows it: what the server said is not lost, but it stands twice."""
@@ -172,6 +173,7 @@ async def test_half_a_command_is_not_run(codex: Codex, ending: str) -> None:
         assert (turn.status, len(asked)) == (1, 1)
 
 
+@EACH_CODEX
 async def test_a_call_that_was_whole_is_run_although_the_stream_broke_after_it(codex: Codex) -> None:
     """Codex runs a call when it is done and keeps its result, so the retry goes on where the stream broke."""
     whole = call_delta(0, "exec_command", json.dumps({"cmd": "echo ran >> ran.txt"}), "call_0")

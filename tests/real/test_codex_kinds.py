@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from tests.real.codex import Codex, catalogue, configuration, full_configuration
+from tests.real.codex import EACH_CODEX, Codex, catalogue, configuration, full_configuration
 from tests.real.mcp_server import mcp_server
 from tests.real.raw_responses import FAILED, bye, streamed
 from tests.real.scripted_model import calls, function_names, results, says
@@ -56,10 +56,38 @@ async def test_a_tool_that_was_searched_for_can_be_called(codex: Codex) -> None:
     assert third[: len(second)] == second
 
 
+@pytest.mark.parametrize("name", ["spawn_agent", "multi_agent_v1.spawn_agent"])
+async def test_a_sub_agent_is_started_whichever_way_the_model_writes_its_namespace(codex: Codex, name: str) -> None:
+    """Offered as `multi_agent_v1__spawn_agent`; without its namespace Codex answers "unsupported call"."""
+
+    def answer(asked: Json) -> Script:
+        if "You are the helper." in str(asked["messages"][-1]["content"]):
+            return says("The helper says 42.")
+        told = results(asked)
+        if not told:
+            assert name not in function_names(asked)
+            return calls((name, {"message": "You are the helper."}))
+        if len(told) == 1:
+            return calls(("wait_agent", {"targets": [json.loads(told[0])["agent_id"]], "timeout_ms": 60_000}))
+        return says(f"told: {told[-1]}")
+
+    async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
+        codex.configure(full_configuration(url))
+        await catalogue(codex)
+        turn = await codex.exec("Delegate.", FREELY)
+    assert (turn.status, turn.complaints) == (0, [])
+    assert "The helper says 42." in turn.answers[-1]
+    assert {item["tool"]: item["status"] for item in turn.items("collab_tool_call")} == {
+        "spawn_agent": "completed",
+        "wait": "completed",
+    }
+
+
 def run_script(script: str) -> tuple[str, Json]:
     return "functions__exec", {"input": script}
 
 
+@EACH_CODEX
 async def test_a_model_that_only_writes_scripts_runs_one(codex: Codex) -> None:
     command = 'echo \\"quoted\\" > made.txt; cat made.txt'
     script = f'const made = await tools.exec_command({{cmd: "{command}"}});\ntext(made.output);\n'
@@ -106,6 +134,7 @@ async def test_the_same_half_would_be_run_if_its_item_were_done(codex: Codex) ->
     assert (codex.work / "made.txt").exists()
 
 
+@EACH_CODEX
 async def test_a_long_history_is_compacted(codex: Codex) -> None:
     """Codex goes by the usage that it was told. It then asks for a summary with an empty list of tools and a choice
     among them, which servers refuse, so neither goes upstream."""

@@ -20,8 +20,8 @@ import aiohttp
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.claude import Claude
-from tests.real.codex import Codex, configuration
+from tests.real.claude import CLAUDE_CODE_VERSIONS, Claude
+from tests.real.codex import CODEX_VERSIONS, Codex, configuration
 from tests.real.components import ROOT
 from tests.real.program import run
 from tests.real.scripted_model import says
@@ -86,7 +86,7 @@ def playing(failure: Failure) -> Play:
     def play(asked: Json) -> Script:
         nonlocal failed
         if wants_summary(asked):
-            return says(SUMMARY)
+            return says(f"<summary>{SUMMARY}</summary>")
         if is_prelude(asked) or SUMMARY in str(asked["messages"]):
             return says("Hello", " there.")
         if failure.down or (failed and not failure.lasting):
@@ -228,7 +228,7 @@ Table = tuple[str, tuple[tuple[str, Callable[[Path], Ask], bool], ...]]
 def tables(real_component: RealComponent) -> tuple[Table, ...]:
     """The columns of each table: a title, who is asked, and whether it tries again by itself."""
     openai, anthropic = real_component("sdk-openai-3"), real_component("sdk-anthropic-2")
-    codex, claude = real_component("codex"), real_component("claude")
+    codex, claude = real_component(CODEX_VERSIONS[-1]), real_component(CLAUDE_CODE_VERSIONS[-1])
     ours = "our answer"
     return (
         (

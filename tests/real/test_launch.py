@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
+from tests.real.claude import CLAUDE_CODE_VERSIONS
+from tests.real.codex import CODEX_VERSIONS
 from tests.real.components import ROOT
 from tests.real.program import run
 from tests.real.scripted_model import calls, function_names, results, says
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.real
 SECONDS = 120.0
 KEY = "canary-key"
 WINDOW = 65_536
-PROGRAMS = ("codex", "codex-0.171", "claude", "claude-2.1.332", "opencode")
+PROGRAMS = (*CODEX_VERSIONS, *CLAUDE_CODE_VERSIONS, "opencode")
 ASK = {
     "codex": ("exec", "--skip-git-repo-check", "Say hello."),
     "claude": ("-p", "Say hello."),
@@ -126,7 +128,7 @@ async def test_the_status_of_the_client_is_passed_on(home: Home) -> None:
     assert status not in (0, 127)
 
 
-@pytest.mark.parametrize("version", ["codex", "codex-0.171"])
+@pytest.mark.parametrize("version", CODEX_VERSIONS)
 async def test_codex_searches_where_the_gateway_does(
     version: str, real_component: RealComponent, tmp_path: Path
 ) -> None:

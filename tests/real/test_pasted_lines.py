@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.claude import QUIET
+from tests.real.claude import CLAUDE_CODE_VERSIONS, QUIET
+from tests.real.codex import CODEX_VERSIONS
 from tests.real.program import run
 from tests.real.scripted_model import says
 from tests.real.serving import announced
@@ -44,7 +45,9 @@ async def pasted(tmp_path: Path, program: Path, script: str) -> str:
 async def test_each_line_points_its_client_at_the_gateway(
     real_component: RealComponent, tmp_path: Path, keys: dict[str, str]
 ) -> None:
-    codex, claude, sdk = (real_component(name) for name in ("codex", "claude", "sdk-openai-3"))
+    codex, claude, sdk = (
+        real_component(name) for name in (CODEX_VERSIONS[-1], CLAUDE_CODE_VERSIONS[-1], "sdk-openai-3")
+    )
     quiet = " ".join(f"{name}={value}" for name, value in QUIET.items())
     # two models, so that a name of nobody's would be 404
     async with ScriptedServer(default=says("Hello."), models=("org/first model", "second")) as server:
@@ -66,7 +69,9 @@ async def test_each_line_points_its_client_at_the_gateway(
 async def test_whoever_pastes_the_base_of_the_other_kind_of_client_is_served(
     real_component: RealComponent, tmp_path: Path
 ) -> None:
-    codex, claude, sdk = (real_component(name) for name in ("codex", "claude", "sdk-openai-3"))
+    codex, claude, sdk = (
+        real_component(name) for name in (CODEX_VERSIONS[-1], CLAUDE_CODE_VERSIONS[-1], "sdk-openai-3")
+    )
     quiet = " ".join(f"{name}={value}" for name, value in QUIET.items())
     async with ScriptedServer(default=says("Hello.")) as server, announced("--backend", server.url) as (url, lines):
         openai, anthropic, provider = lines

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import RealComponent
 from tests.real import program
-from tests.real.claude import Claude
+from tests.real.claude import EACH_CLAUDE_CODE, Claude
 from tests.real.codex import Codex, configuration
 from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
@@ -61,6 +61,7 @@ async def test_an_sdk_reads_a_search_and_sends_it_back(version: str, real_compon
         assert report["cited"] == ["https://example.org/1", "https://example.org/2"]
 
 
+@EACH_CLAUDE_CODE
 async def test_claude_code_searches(claude: Claude) -> None:
     def answer(asked: Json) -> Script:
         assert asked.get("tools"), "the search itself reached the model"
