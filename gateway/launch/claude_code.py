@@ -1,7 +1,7 @@
 """Claude Code: its environment says where to ask, and its settings beat its environment.
 
-So the same variables stand in both: somebody whose `settings.json` names another server would otherwise end there. It
-must be told the window in two variables, the older of which is obeyed from 100,000 tokens up (docs/clients.md).
+So the same variables stand in both: somebody whose `settings.json` names another server would otherwise end there. The
+window is in two variables: 2.1.197 needs both below 100,000 tokens, 2.1.332 obeys the first (docs/clients.md).
 """
 
 from __future__ import annotations

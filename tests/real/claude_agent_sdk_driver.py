@@ -25,16 +25,18 @@ from claude_agent_sdk import (
 CALLED: list[str] = []
 
 
-@tool("weather", "The weather in a city.", {"city": str})
 async def weather(arguments: dict[str, Any]) -> dict[str, Any]:
     CALLED.append(arguments["city"])
     return {"content": [{"type": "text", "text": f"sunny in {arguments['city']}"}]}
 
 
+WEATHER = tool("weather", "The weather in a city.", {"city": str})(weather)
+
+
 def options(url: str, folder: str) -> ClaudeAgentOptions:
     return ClaudeAgentOptions(
         system_prompt="Answer after asking.",
-        mcp_servers={"sky": create_sdk_mcp_server("sky", tools=[weather])},
+        mcp_servers={"sky": create_sdk_mcp_server("sky", tools=[WEATHER])},
         allowed_tools=["mcp__sky__weather"],
         include_partial_messages=True,
         model="any",

@@ -7,7 +7,7 @@ import pytest
 from dragoman.gateway.config.sections import SearchConfig
 from tests.gateway_fakes import running
 
-HEADERS = ({}, {"anthropic-version": "2023-06-01"})
+HEADERS: tuple[dict[str, str], ...] = ({}, {"anthropic-version": "2023-06-01"})
 
 
 @pytest.mark.parametrize("headers", HEADERS, ids=["openai", "anthropic"])
