@@ -24,7 +24,7 @@ from dragoman.gateway.calls.trace_attributes import (
     span_failure,
     span_name,
 )
-from dragoman.gateway.telemetry.logs import begin_line, begins, request_line
+from dragoman.gateway.telemetry.logs import begin_line, begins, log, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Span, Tracing
 from dragoman.translators.errors import GatewayError
@@ -44,7 +44,7 @@ class AccessLog:
         call.kind = client_kind(call.headers)
         if not call.counts:
             call.span = self._tracing.begin(call.headers, arrival_attributes(call))
-        self._metrics.in_flight.labels(call.route).inc()
+        self._metrics.child(self._metrics.in_flight, call.route).inc()
 
     async def asked(self, call: Call, work: Coroutine[Any, Any, None]) -> None:
         """Runs the backend's work, with the trace context in its requests, and records when it was given up."""
@@ -78,30 +78,31 @@ class AccessLog:
     def ended(self, call: Call) -> None:
         now = asyncio.get_running_loop().time()
         metrics, route, answer = self._metrics, call.route, call.answer
-        metrics.in_flight.labels(route).dec()
+        metrics.child(metrics.in_flight, route).dec()
         if answer is not None:
             call.notes.extend(answer.late_notes())
         for note in call.notes:
             metrics.note(note)
             if note.kind == "answer" and call.backend is not None:
-                metrics.odd_answers.labels(route, call.backend.name, note.name).inc()
+                metrics.child(metrics.odd_answers, route, call.backend.name, note.name).inc()
         backend, model = call.backend.name if call.backend is not None else "", self._model(call)
         metrics.request(route, call.kind, call.status or GONE, call.outcome, backend, model)
         metrics.client_request(call.client.name if call.client.named else None, model, call.outcome)
         if not call.counts:
-            metrics.duration.labels(route).observe(now - call.accepted)
+            metrics.child(metrics.duration, route).observe(now - call.accepted)
         if call.read_at is not None and call.ready_at is not None:
-            metrics.overhead.labels(route).observe(call.ready_at - call.read_at)
+            metrics.child(metrics.overhead, route).observe(call.ready_at - call.read_at)
         if answer is not None and answer.touched:
             self._count_answer(call, answer, now)
         elif call.estimated and (call.asked_at is None or call.outcome != "disconnected"):
             # refunded: no answer came. A client that left while a server read its prompt has made it work, and pays
             call.client.settle(call.estimated, 0)
-        facts = self._facts(call, now)
         if call.span is not None:
             _end_span(call.span, call)
         severe = call.error is not None and call.error.kind.status >= 500
-        request_line(logging.WARNING if severe else logging.INFO, facts)
+        level = logging.WARNING if severe else logging.INFO
+        if log.isEnabledFor(level):
+            request_line(level, self._facts(call, now))
 
     def _model(self, call: Call) -> str | None:
         """The model's name, unless it is only what a client has sent; empty before there is any."""
@@ -157,7 +158,7 @@ class AccessLog:
             "tokens_cached": usage.cached if usage else None,
             "searches": dict(call.searches) or None,
             "search_ms": round(call.search_seconds * 1000, 1) if call.searches else None,
-            "notes": dict(Counter(note.kind for note in call.notes)) or None,
+            "notes": dict(Counter(note.kind for note in call.notes)) if call.notes else None,
             "error": error.kind.name.lower() if error else None,
             "error_code": error.code if error else None,
             "error_source": error.source if error else None,

@@ -84,7 +84,7 @@ class Admission:
             if line.idle:
                 self._lines.pop(key, None)
         begun = loop.time()
-        self._metrics.queue_wait.labels(backend).observe(begun - asked)
+        self._metrics.child(self._metrics.queue_wait, backend).observe(begun - asked)
         try:
             yield
         finally:

@@ -37,6 +37,7 @@ LEVEL, MESSAGE = 7, 12  # widths of columns
 PLAIN_VALUE = re.compile(r"""[^\s"'=]+""")  # one value without a doubt, so that it needs no quotes
 # What looks like a key, although it is none of ours: bearer tokens, `sk-…`, and `api_key=…` in an address.
 PATTERNS = re.compile(r"(?i)(bearer\s+|\bsk-|x-api-key[\"':\s=]+|api[_-]?key[\"':\s=]+)[A-Za-z0-9._~+/=-]{6,}")
+MARKS = ("bearer", "sk-", "key")  # case-folded: without any of them a text needs no search, which takes 20 µs a line
 
 
 def escaped(text: str) -> str:
@@ -58,13 +59,19 @@ class Redactor:
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         plain = {secret for secret in secrets if secret}
         in_json = {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in plain}
-        known = sorted(plain | in_json, key=len, reverse=True)
-        self._known = re.compile("|".join(map(re.escape, known))) if known else None
+        self._known = sorted(plain | in_json, key=len, reverse=True)
+        self._any_known = re.compile("|".join(map(re.escape, self._known)))
 
     def __call__(self, text: str) -> str:
-        if self._known is not None:
-            text = self._known.sub("****", text)
-        return PATTERNS.sub(r"\1****", text)
+        for secret in self._known:
+            if secret in text:
+                text = self._any_known.sub("****", text)
+                break
+        folded = text.casefold()
+        for mark in MARKS:
+            if mark in folded:
+                return PATTERNS.sub(r"\1****", text)
+        return text
 
 
 class Formatter(logging.Formatter):
@@ -161,5 +168,7 @@ def begin_line(fields: dict[str, Any]) -> None:
 def request_line(level: int, fields: dict[str, Any]) -> None:
     """Logs one line when a request has ended; None values are left out."""
     if log.isEnabledFor(level):
-        known = {key: value for key, value in fields.items() if value is not None}
-        log.log(level, "request", extra={"fields": known})
+        # Made here: the library would walk the stack for the caller's name, which no format shows.
+        record = log.makeRecord(log.name, level, __file__, 0, "request", (), None)
+        record.fields = {key: value for key, value in fields.items() if value is not None}
+        log.handle(record)

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -33,6 +33,8 @@ KEY_NAME = re.compile(r"\S{1,64}")  # they are the operator's own
 MOST_NAMES = 200
 MOST_MODELS = 64
 MOST_CLIENTS = 1000  # more keys than are named in any configuration, but not in all that a process may see
+
+M = TypeVar("M", Counter, Gauge, Histogram)
 
 
 class BoundedNames:
@@ -115,7 +117,7 @@ class Metrics:
         self._models = BoundedNames(MODEL_NAME, MOST_MODELS)
         self._series: dict[tuple[str, str, str, str], Series] = {}
         self._clients = BoundedNames(KEY_NAME, MOST_CLIENTS)
-        self._counted: dict[tuple[str, ...], Counter] = {}
+        self._children: dict[tuple[str, ...], Any] = {}
 
     def _add_times(self) -> None:
         labels = ("route", "client_kind", "model", "backend")
@@ -202,23 +204,25 @@ class Metrics:
         self, route: str, kind: str, status: int, outcome: str, backend: str = "", model: str | None = ""
     ) -> None:
         """`model`: None for a name that only the client knows."""
-        self._count(self.requests, (route, kind, str(status), outcome, backend, self._model(model)), 1)
+        self.child(self.requests, route, kind, str(status), outcome, backend, self._model(model)).inc()
 
     def client_request(self, client: str | None, model: str | None, outcome: str) -> None:
         """`client`: the name of a key in the configuration, None for other keys and for none."""
-        self._count(self.client_requests, (self._client(client), self._model(model), outcome), 1)
+        self.child(self.client_requests, self._client(client), self._model(model), outcome).inc()
 
     def client_usage(self, client: str | None, model: str | None, usage: Usage | None) -> None:
         if usage is not None:
-            labels = (self._client(client), self._model(model))
+            key, name = self._client(client), self._model(model)
             for direction, count in directions(usage):
-                self._count(self.client_tokens, (*labels, direction), count)
+                self.child(self.client_tokens, key, name, direction).inc(count)
 
-    def _count(self, counter: Counter, labels: tuple[str, ...], amount: float) -> None:
-        key = (counter._name, *labels)
-        if (child := self._counted.get(key)) is None:
-            child = self._counted[key] = counter.labels(*labels)
-        child.inc(amount)
+    def child(self, metric: M, *labels: str) -> M:
+        """The child of one of these metrics, for labels from closed sets."""
+        key = (metric._name, *labels)
+        if (found := self._children.get(key)) is None:
+            found = self._children[key] = metric.labels(*labels)
+        known: M = found
+        return known
 
     def _model(self, name: str | None) -> str:
         return self._models(name) if name else "other" if name is None else ""
@@ -227,7 +231,7 @@ class Metrics:
         return self._clients(name) if name else "other"
 
     def note(self, note: Note) -> None:
-        self.notes.labels(note.kind, self._notes(note.name)).inc(note.count)
+        self.child(self.notes, note.kind, self._notes(note.name)).inc(note.count)
 
     def replica(self, pool: str, backend: str, state: str) -> None:
         for each in ("ready", "asleep", "down", "open"):
@@ -279,9 +283,8 @@ class Series:
         self.first_event = metrics.first_event.labels(route, kind, model, backend)
         self._gap = metrics.gap.labels(route, model, backend)
         self._unmeasured = metrics.unmeasured.labels(route, backend)
-        self._tokens = metrics.tokens
+        self._metrics = metrics
         self._labels = (route, kind, model, backend)
-        self._directions: dict[str, Counter] = {}
 
     def gaps(self, counts: Sequence[int], seconds: float) -> None:
         """The gaps of one answer: how many in each bucket of `GAPS`, and their sum. A stream costs the library one
@@ -298,6 +301,4 @@ class Series:
             self._unmeasured.inc()
             return
         for direction, count in directions(usage):
-            if (child := self._directions.get(direction)) is None:
-                child = self._directions[direction] = self._tokens.labels(*self._labels, direction)
-            child.inc(count)
+            self._metrics.child(self._metrics.tokens, *self._labels, direction).inc(count)

@@ -10,12 +10,20 @@ from collections.abc import Iterator
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dragoman.backends.refusal import for_log
 from dragoman.gateway.config import LogConfig
-from dragoman.gateway.telemetry.logs import Redactor, begin_line, begins, configure, log, request_line
+from dragoman.gateway.telemetry.logs import PATTERNS, Redactor, begin_line, begins, configure, log, request_line
 from dragoman.gateway.telemetry.metrics import MOST_NAMES, Metrics
 from dragoman.translators.ir import Note, Usage
+
+# Keys, what stands before them, and letters that case folding and regular expressions take for ASCII ones.
+PIECES = (
+    "canary", "canary-2", "Bearer ", "bea", "rer", "SK-", "\u017fk-", "s\u212a-", "api", "ap\u0131", "\u212aey", "KEY",
+    "x-", "_", "-", "=", ": ", '"', "a1b2c3", "Z9", " ", "\n", "\u00e9",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -188,6 +196,13 @@ def test_a_line_when_a_server_is_asked_comes_where_somebody_waits_for_it(
 )
 def test_what_looks_like_a_key_is_removed(text: str) -> None:
     assert "sekret" not in Redactor()(text)
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
+def test_what_is_searched_for_marks_first_loses_the_same_keys(text: str) -> None:
+    assert Redactor(["canary", "canary-2"])(text) == PATTERNS.sub(
+        r"\1****", text.replace("canary-2", "****").replace("canary", "****")
+    )
 
 
 def test_names_that_clients_choose_cannot_fill_the_metrics() -> None:

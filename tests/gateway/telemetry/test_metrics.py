@@ -10,6 +10,7 @@ from bisect import bisect_left
 from functools import partial
 
 import pytest
+from prometheus_client import Counter, Gauge, Histogram
 
 from dragoman.backends.base import Sink
 from dragoman.gateway import __version__
@@ -70,6 +71,32 @@ async def test_an_answer_is_counted_by_route_client_and_model(protocol: str, kin
         assert it.metric("dragoman_overhead_seconds_count", route=protocol) == 1
         counted = {"route": protocol, "client_kind": kind, "status": "200", "outcome": "completed"}
         assert it.metric("dragoman_requests_total", **counted) == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_like_one_before_looks_no_series_up(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+    look_up = Counter.labels
+
+    def counting(metric: Counter, *labels: str) -> Counter:
+        looked_up.append(metric._name)
+        return look_up(metric, *labels)
+
+    async def call() -> list[str]:
+        looked_up.clear()
+        async with it.session.post(
+            it.url + PATHS["responses"], json=asking("responses", "hi", stream=stream)
+        ) as answer:
+            await answer.read()
+        await until(lambda: not it.gateway.handler.calls)
+        return list(looked_up)
+
+    async with served(*(Script(text_stream("a", counts=usage(11, 7))) for _ in range(2))) as it:
+        it.server.on("GET", "/v1/models", model_list("m"))
+        for kind in (Counter, Gauge, Histogram):
+            monkeypatch.setattr(kind, "labels", counting)
+        assert "dragoman_requests" in await call()
+        assert await call() == []
 
 
 KEYS = Secrets(
