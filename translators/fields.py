@@ -99,15 +99,25 @@ class Tally:
         self._counts: dict[str, int] = {}
         self._more = 0
 
-    def count(self, name: str) -> None:
+    def count(self, name: str, times: int = 1) -> None:
         if name in self._counts or len(self._counts) < _MOST_KEPT:
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._counts[name] = self._counts.get(name, 0) + times
         else:
-            self._more += 1
+            self._more += times
 
     def skip(self, many: int) -> None:
         """Counts names without a look at each."""
         self._more += many
+
+    @property
+    def complete(self) -> bool:
+        """Whether every name was kept."""
+        return not self._more
+
+    def add(self, other: Tally) -> None:
+        """As if what a complete one has counted had been counted here."""
+        for name, count in other._counts.items():
+            self.count(name, count)
 
     def notes(self) -> list[Note]:
         notes = [Note(self._kind, _UNPRINTABLE.sub("_", name), count) for name, count in self._counts.items()]
@@ -136,6 +146,24 @@ class Unread:
         self._left -= 1
         if self._left < 0:
             raise too_many(path, self._most)
+
+    def fresh(self) -> Unread:
+        """One of the same kind that has counted nothing."""
+        return Unread(self._most)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it holds all that was counted, so that another one can take it over."""
+        return self._tally.complete
+
+    def takes(self, other: Unread) -> bool:
+        """Takes over what a fresh one has counted; False, and nothing, where that may not come out the same."""
+        left = self._left - (other._most - other._left)
+        if left < 0 or not other.complete:
+            return False
+        self._left = left
+        self._tally.add(other._tally)
+        return True
 
     def of_model(self, model: BaseModel, path: str = "") -> None:
         """What the schema of a checked object, and of those inside it, does not have."""

@@ -11,8 +11,10 @@ is why values are counted before it. Every refusal is a `GatewayError`, worded b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -21,6 +23,7 @@ from aiohttp import web
 from dragoman.gateway.calls.body_memory import BodyMemory, Share
 from dragoman.gateway.calls.decoding import decode, too_large
 from dragoman.gateway.calls.raw_body import RawBody, checked
+from dragoman.gateway.calls.request_memo import RequestMemo
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import Note
@@ -36,18 +39,19 @@ LOADS = -1  # what is yielded before a larger body is loaded; other numbers are 
 
 
 class BodyReader:
-    """`within` is the limit in seconds for a body to arrive and to be read."""
+    """`within` is the limit in seconds for a body to arrive and to be read. `memo` has what clients sent before."""
 
-    def __init__(self, limits: Limits, within: float | None = None) -> None:
+    def __init__(self, limits: Limits, within: float | None = None, memo: RequestMemo | None = None) -> None:
         self._limits = limits
+        self._memo = memo or RequestMemo(0)
         self._within = within
         self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one does
         self._spent = 0.0  # seconds of the loop, by the last step of a large body
         self.memory = BodyMemory(limits.bodies_bytes)
 
-    async def read(self, request: web.Request, share: Share) -> Body:
-        """The object, and notes of what was repaired in it. `share` is the call's, of `memory`."""
-        return await self._within_limit(request, share, _read)
+    async def read(self, request: web.Request, share: Share, owner: str) -> Body:
+        """The object, and notes of what was repaired in it. `share` is the call's, of `memory`; `owner` the client."""
+        return await self._within_limit(request, share, partial(_read, self._memo, owner))
 
     async def _within_limit(
         self, request: web.Request, share: Share, read: Callable[[bytes, list[str], Limits], Steps[T]]
@@ -68,7 +72,7 @@ class BodyReader:
         """A body that is to be passed on as it is, out of its encodings."""
         return await self._within_limit(request, share, _read_raw)
 
-    async def parse(self, raw: bytes, share: Share) -> Body:
+    async def parse(self, raw: bytes, share: Share, owner: str = "") -> Body:
         """A body that has arrived already, such as a message of a WebSocket."""
         if len(raw) > self._limits.body_bytes:
             raise too_large(self._limits.body_bytes)
@@ -77,7 +81,7 @@ class BodyReader:
                 await share.grow(len(raw), self.memory)
         except TimeoutError:
             raise _no_room() from None
-        return await self._in_turns(parse_object(raw, self._limits), share)
+        return await self._in_turns(_parse_known(raw, self._limits, self._memo, owner), share)
 
     async def _receive(self, request: web.Request, share: Share) -> bytes:
         limit = self._limits.body_bytes
@@ -149,10 +153,10 @@ async def _invite(request: web.Request) -> None:
         request.writer.output_size = 0  # the answer has not begun
 
 
-def _read(raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:
+def _read(memo: RequestMemo, owner: str, raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:
     if encodings:
         raw = yield from decode(raw, encodings, limits.body_bytes)
-    return (yield from parse_object(raw, limits))
+    return (yield from _parse_known(raw, limits, memo, owner))
 
 
 def _read_raw(raw: bytes, encodings: list[str], limits: Limits) -> Steps[RawBody]:
@@ -165,11 +169,27 @@ def _read_raw(raw: bytes, encodings: list[str], limits: Limits) -> Steps[RawBody
 # ---------------------------------------------------------------------------------------------------------------- JSON
 
 
-def parse_object(raw: bytes, limits: Limits) -> Steps[Body]:
+def _parse_known(raw: bytes, limits: Limits, memo: RequestMemo, owner: str) -> Steps[Body]:
+    """As `parse_object`, without another look at an array that the client has sent before."""
+    if (cut := memo.cut(owner, raw)) is not None:
+        with contextlib.suppress(GatewayError):  # the whole text is refused in the right words
+            known = cut.known.values if len(raw) > limits.json_values else 0
+            value, notes = yield from parse_object(cut.rest, limits, known)
+            if not notes and cut.restored(value):
+                memo.found(cut.known)
+                return value, notes
+    value, notes = yield from parse_object(raw, limits)
+    if not notes:
+        memo.keep(owner, raw, value)
+    return value, notes
+
+
+def parse_object(raw: bytes, limits: Limits, known: int = 0) -> Steps[Body]:
+    """`known`: how many values are known of already, and not in `raw`."""
     if not raw.strip():
         raise invalid("The request body is empty; a JSON object is expected.", code="invalid_json")
     raw = raw.removeprefix(b"\xef\xbb\xbf")
-    yield from _bound_values(raw, limits.json_values)
+    yield from _bound_values(raw, limits.json_values - known)
     if len(raw) > SMALL:
         yield LOADS
     value, notes = yield from _parse(raw, limits.json_depth)

@@ -83,7 +83,7 @@ class HttpExchange:
         self._stream: EventStream | None = None
 
     async def body(self, bodies: BodyReader) -> Body:
-        return await bodies.read(self._request, self.call.share)
+        return await bodies.read(self._request, self.call.share, self.call.client.owner)
 
     def when_lost(self, callback: Callable[[], object]) -> None:
         connection(self._request).on_lost = callback

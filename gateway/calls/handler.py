@@ -32,6 +32,7 @@ from dragoman.gateway.calls.memory import Memory, Recollection
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.calls.phases import Phases
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, note_headers, note_list
+from dragoman.gateway.calls.request_memo import RequestMemo
 from dragoman.gateway.calls.search_client import SearchClient
 from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.config import Config
@@ -71,7 +72,8 @@ class Handler:
         self._config = config
         self._sealer = sealer
         self._redact = redact
-        self._bodies = BodyReader(config.limits, config.timeouts.body)
+        memo = RequestMemo(config.limits.memo_bytes, metrics.memo)
+        self._bodies = BodyReader(config.limits, config.timeouts.body, memo)
         self._gate = gate
         self._access_log = AccessLog(metrics, tracing)
         reject = config.policy.unreadable == "reject"

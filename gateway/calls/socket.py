@@ -238,7 +238,7 @@ class SocketExchange:
         self._lane = ""
 
     async def body(self, bodies: BodyReader) -> Body:
-        message, notes = await bodies.parse(self._message, self.call.share)
+        message, notes = await bodies.parse(self._message, self.call.share, self.call.client.owner)
         self._message = b""
         words = self._socket.words
         self._lane = words.lane(message) or ""

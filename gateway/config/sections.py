@@ -288,6 +288,11 @@ class Limits(Section):
         "counted together. An agent's conversation of a long day has some thousands.",
     )
     tools: Annotated[int, Field(ge=0)] = Field(1024, description="Tools in one request.")
+    memo_bytes: Annotated[int, Field(ge=0), Unit("bytes")] = Field(
+        64 * 1024 * 1024,
+        description="Memory for the tools of earlier requests, for each worker: those that a client (by its key) sends "
+        "again are not parsed again. Sixty tools take half a megabyte. 0 keeps none.",
+    )
     answer_bytes: Bytes = Field(
         8 * 1024 * 1024,
         description="Size of a model's answer: its text, and 32 bytes for each piece in which it comes. One that is "

@@ -91,6 +91,7 @@ class Metrics:
             "dragoman_web_search_seconds", "How long the search service took for one search.", SECONDS
         )
         self._add_times()
+        self._add_memo()
         self._add_departures()
         self._add_pool()
         self.in_flight = self._gauge("dragoman_requests_in_flight", "Model calls that run now.", "livesum", "route")
@@ -138,6 +139,15 @@ class Metrics:
             "The gateway's own time before a backend is asked: from the body's last byte, without waiting in line.",
             SHORT, "route",
         )  # fmt: skip
+
+    def _add_memo(self) -> None:
+        self.memo_lookups = self._counter(
+            "dragoman_memo_lookups", "Requests with tools, by whether their client had sent the same ones before.",
+            "found",
+        )  # fmt: skip
+        self.memo_bytes = self._counter(
+            "dragoman_memo_lookup_bytes", "Bytes of those tools: found ones were not parsed again.", "found"
+        )
 
     def _add_departures(self) -> None:
         self.disconnects = self._counter(
@@ -229,6 +239,11 @@ class Metrics:
 
     def _client(self, name: str | None) -> str:
         return self._clients(name) if name else "other"
+
+    def memo(self, found: bool, size: int) -> None:
+        label = "yes" if found else "no"
+        self.child(self.memo_lookups, label).inc()
+        self.child(self.memo_bytes, label).inc(size)
 
     def note(self, note: Note) -> None:
         self.child(self.notes, note.kind, self._notes(note.name)).inc(note.count)

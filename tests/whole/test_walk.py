@@ -60,11 +60,12 @@ BESIDE = {
         "translators/messages/foreign.py",
         "translators/messages/reading.py",
         "translators/messages/schema.py",
+        "translators/seen.py",
         "translators/soft_words.py",
         "translators/thinking.py",
         "translators/tool_names.py",
     },
-    "room for its body": {"gateway/calls/body_memory.py"},
+    "room for its body, and what was in it before": {"gateway/calls/body_memory.py", "gateway/calls/request_memo.py"},
     "the route's own method check, and how the server is": {
         "backends/chat/probe.py",
         "backends/pool/breaker.py",

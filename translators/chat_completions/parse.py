@@ -21,6 +21,7 @@ from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling, thinking
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
+from dragoman.translators.seen import array_of
 
 _NOTED = ("audio", "metadata", "prediction", "safety_identifier", "user", "verbosity")
 _ORDINARY = {"service_tier": ("auto", "default"), "store": (False,)}
@@ -34,8 +35,8 @@ def parse(body: Json, context: Context) -> Turn:
     notes, unread = _ignored(fields), Unread(context.policy.max_items)
     unread.of_model(fields)
     tools = ChatCatalogue(context.policy, notes, unread)
-    if fields.tools is not None:
-        tools.declare_all(fields.tools, "tools")
+    if (declared := array_of(body, "tools", fields.tools)) is not None:
+        tools.declare_first(declared, "tools")
     if fields.web_search_options is not None:
         tools.leave_out("web_search", "web_search_options")
     conversation = ChatConversation(tools, context.policy, notes, unread)

@@ -28,6 +28,7 @@ from dragoman.translators.messages.searches import searched
 from dragoman.translators.messages.stream import MessagesStream, MessagesStreamOptions
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
+from dragoman.translators.seen import array_of
 from dragoman.translators.soft_words import known
 from dragoman.translators.thinking import switched
 
@@ -42,7 +43,7 @@ def parse(body: Json, context: Context) -> Turn:
     fields = schema.validate(body)
     if fields.max_tokens is None:
         raise refused("max_tokens", "Field required")
-    request, catalogue, notes = _request(fields, context)
+    request, catalogue, notes = _request(body, fields, context)
     if fields.max_tokens == 0:
         request = _warming(request)
     unavailable = catalogue.unavailable
@@ -72,14 +73,15 @@ def count_body(tokens: int) -> Json:
 
 def parse_count(body: Json, context: Context) -> Request:
     """The body of `/v1/messages/count_tokens` as the request whose prompt is to be counted."""
-    return _request(schema.validate(body), context)[0]
+    return _request(body, schema.validate(body), context)[0]
 
 
-def _request(fields: CreateMessage, context: Context) -> tuple[Request, MessagesCatalogue, list[Note]]:
+def _request(body: Json, fields: CreateMessage, context: Context) -> tuple[Request, MessagesCatalogue, list[Note]]:
     notes, unread = _ignored(fields), Unread(context.policy.max_items)
     unread.of_model(fields)
     _hosted(fields, context, notes)
-    catalogue = read_tools(fields.tools, fields.tool_choice, context.policy, notes, unread)
+    tools = array_of(body, "tools", fields.tools)
+    catalogue = read_tools(tools, fields.tool_choice, context.policy, notes, unread)
     conversation = _conversation(fields, catalogue, context, notes, unread)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -36,6 +37,7 @@ from dragoman.translators.messages.reading import (
 )
 from dragoman.translators.messages.searches import is_search, read_search
 from dragoman.translators.protocol import Json, Policy
+from dragoman.translators.seen import once
 from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -66,12 +68,27 @@ def read_tools(
     tools: list[Any] | None, choice: object, policy: Policy, notes: list[Note], unread: Unread
 ) -> MessagesCatalogue:
     """What the model is offered and must call. `notes` grows with what is left out, `unread` with unknown keys."""
+    declared = tools or []
+    known, left_out = once(declared, ("messages", policy), partial(_declared, declared, policy), notes, unread)
+    offered = known.tools
+    catalogue = MessagesCatalogue(offered, names=dict(known.names), search=known.search)
+    catalogue.choice, catalogue.parallel = _choice(choice, catalogue, left_out, notes, unread)
+    if left_out and not offered and catalogue.choice != "none":
+        catalogue.unavailable = answering_family(left_out, choice.get("name") if isinstance(choice, dict) else None)
+    _defer(catalogue, left_out, notes)
+    return catalogue
+
+
+def _declared(
+    tools: list[Any], policy: Policy, notes: list[Note], unread: Unread
+) -> tuple[MessagesCatalogue, list[LeftOut]]:
+    """All tools that can be called, and those that are left out."""
     catalogue = MessagesCatalogue()
     offered: dict[str, Tool] = {}
     left_out: list[LeftOut] = []
-    if tools is not None and len(tools) > policy.max_tools:
+    if len(tools) > policy.max_tools:
         raise refused("tools", f"List should have at most {policy.max_tools} items after validation")
-    for index, entry in enumerate(tools or ()):
+    for index, entry in enumerate(tools):
         path = f"tools.{index}"
         read, place = read_tool(unread.given(as_object(entry, path), path), path, catalogue, policy, notes)
         if isinstance(read, LeftOut):
@@ -81,11 +98,7 @@ def read_tools(
         else:
             offered[read.name] = read
     catalogue.tools = tuple(offered.values())
-    catalogue.choice, catalogue.parallel = _choice(choice, catalogue, left_out, notes, unread)
-    if left_out and not offered and catalogue.choice != "none":
-        catalogue.unavailable = answering_family(left_out, choice.get("name") if isinstance(choice, dict) else None)
-    _defer(catalogue, left_out, notes)
-    return catalogue
+    return catalogue, left_out
 
 
 def read_tool(

@@ -23,6 +23,7 @@ from dragoman.translators.fields import Given, Unread, noted
 from dragoman.translators.ir import Note, Tool
 from dragoman.translators.openai.refusals import unsupported, wrong_type
 from dragoman.translators.protocol import Policy
+from dragoman.translators.seen import once
 from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
 INERT = frozenset({"cache_control", "prompt_cache_breakpoint"})  # servers cache prefixes on their own
@@ -88,6 +89,24 @@ class Catalogue:
             names.extend(self._declare(given, place))
             given.close(self._inert)
         return names
+
+    def declare_first(self, tools: list[Any], path: str) -> None:
+        """The tools of the body itself, before anything else is declared or named."""
+
+        def read(notes: list[Note], unread: Unread) -> Catalogue:
+            declared = type(self)(self._policy, notes, unread)
+            declared.declare_all(tools, path)
+            return declared
+
+        self._take(once(tools, (type(self), self._policy), read, self._notes, self._unread))
+
+    def _take(self, declared: Catalogue) -> None:
+        """What another catalogue holds, which stays as it is."""
+        self.left_out = set(declared.left_out)
+        self._tools = dict(declared._tools)
+        self._declared = dict(declared._declared)
+        self._names = dict(declared._names)
+        self._bare = dict(declared._bare)
 
     def _declare(self, tool: Given, path: str) -> list[str]:
         raise AssertionError("every protocol reads its own declarations")

@@ -26,6 +26,7 @@ from dragoman.translators.responses.schema import CreateResponse, TextConfig
 from dragoman.translators.responses.state import not_found
 from dragoman.translators.responses.stream import ResponsesStream
 from dragoman.translators.responses.tools import ResponsesCatalogue
+from dragoman.translators.seen import array_of
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
@@ -41,8 +42,8 @@ def parse(body: Json, context: Context) -> Turn:
     _refuse(fields, context)
     notes, unread = _ignored(fields), _unread(fields, context)
     catalogue = ResponsesCatalogue(context.policy, notes, unread)
-    if fields.tools is not None:
-        catalogue.declare_all(fields.tools, "tools")
+    if (declared := array_of(body, "tools", fields.tools)) is not None:
+        catalogue.declare_first(declared, "tools")
     items = Items(catalogue, context, notes, unread)
     _read_input(fields, items)
     messages, repairs = repair(items.messages, strict=context.policy.strict_history)

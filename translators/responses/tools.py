@@ -39,6 +39,14 @@ class ResponsesCatalogue(Catalogue):
 
     # ------------------------------------------------------------------------------------------------------- declaring
 
+    def _take(self, declared: Catalogue) -> None:
+        assert isinstance(declared, ResponsesCatalogue)
+        super()._take(declared)
+        self.search = declared.search
+        self._by_name = {key: list(names) for key, names in declared._by_name.items()}
+        self._by_namespace = {key: list(names) for key, names in declared._by_namespace.items()}
+        self._carriers = dict(declared._carriers)
+
     def _declare(self, tool: Given, path: str) -> list[str]:
         match expect_text(tool, "type", path):
             case "function":

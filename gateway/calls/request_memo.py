@@ -1,0 +1,144 @@
+"""Arrays of requests, found again by their bytes: an agent sends the same tools with every turn, most of its values.
+
+`cut` takes a known array out of a body before that is parsed, and the array itself takes its place afterwards, with all
+that was made of it before (`translators.seen`). The array's text is whole JSON, and the string that stands in for it is
+known to no client. So where the rest parses and holds that string as the member's value, the array stood there; where
+it does not (the member comes twice, the text stands inside another array), the body is parsed whole. What was found is
+within the limits on depth; its values are counted.
+
+What a client sends is found only for the same client, by its key. The memory is bounded for all of them together, and
+what was not sent for the longest time goes first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from dragoman.translators.seen import Seen
+
+MEMBER = "tools"
+_OPENS = b'"tools":['
+_TRIES = 4  # places that look like the member's
+LEAST = 1024  # bytes; what is shorter is parsed as fast as it is found
+MOST_OF_CLIENT = 64  # arrays, which are compared one by one
+COPIES = 6  # bytes of memory for each byte of text: the text, the values, and what is made of them
+_MARK = secrets.token_hex(16)
+
+
+@dataclass(eq=False, slots=True)
+class Known:
+    """An array and its text."""
+
+    owner: str
+    text: bytes
+    array: Seen
+    _values: int = -1
+
+    @property
+    def size(self) -> int:
+        return COPIES * len(self.text)
+
+    @property
+    def values(self) -> int:
+        """How many values it holds at most."""
+        if self._values < 0:
+            self._values = len(self.text) - len(self.text.translate(None, b",[{"))
+        return self._values
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A body's text with a string in place of a known array."""
+
+    rest: bytes
+    known: Known
+
+    def restored(self, value: Any) -> bool:
+        """Puts the array back into what the rest was parsed to; False where it did not stand there."""
+        if not isinstance(value, dict) or value.get(MEMBER) != _MARK:
+            return False
+        value[MEMBER] = self.known.array
+        return True
+
+
+class RequestMemo:
+    """`most` is in bytes; with 0 nothing is kept. `counted` is called for each body with such an array: whether it was
+    found, and how many bytes it has."""
+
+    def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
+        self._most = most
+        self._counted = counted
+        self._known: OrderedDict[Known, None] = OrderedDict()  # in the order in which they were last sent
+        self._of_client: dict[str, OrderedDict[Known, None]] = {}
+        self.size = 0
+
+    def cut(self, owner: str, raw: bytes) -> Cut | None:
+        """The body without an array that this client has sent before."""
+        if (kept := self._of_client.get(owner)) is None:
+            return None
+        for at in _arrays_in(raw):
+            for known in reversed(kept):
+                if raw.startswith(known.text, at):
+                    end = at + len(known.text)
+                    return Cut(b"".join((raw[:at], b'"', _MARK.encode(), b'"', raw[end:])), known)
+        return None
+
+    def found(self, known: Known) -> None:
+        """It stood in a body again."""
+        self._counted(True, len(known.text))
+        if known in self._known:
+            self._known.move_to_end(known)
+            self._of_client[known.owner].move_to_end(known)
+
+    def keep(self, owner: str, raw: bytes, value: dict[str, Any]) -> None:
+        """Keeps the array of a body that was parsed whole and found good. Only one that is written as this process
+        would write it is found again."""
+        array = value.get(MEMBER)
+        if not isinstance(array, list) or len(raw) < LEAST or not self._most:
+            return
+        try:
+            text = orjson.dumps(array)
+        except TypeError:  # nested deeper than the encoder goes
+            return
+        if len(text) < LEAST or not any(raw.startswith(text, at) for at in _arrays_in(raw)):
+            return
+        self._counted(False, len(text))
+        kept = self._of_client.get(owner, ())
+        if COPIES * len(text) > self._most or any(known.text == text for known in kept):
+            return
+        known = Known(owner, text, Seen(array))
+        value[MEMBER] = known.array
+        self._add(known)
+
+    def _add(self, known: Known) -> None:
+        kept = self._of_client.setdefault(known.owner, OrderedDict())
+        kept[known] = self._known[known] = None
+        self.size += known.size
+        if len(kept) > MOST_OF_CLIENT:
+            self._drop(next(iter(kept)))
+        while self.size > self._most:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, known: Known) -> None:
+        del self._known[known]
+        kept = self._of_client[known.owner]
+        del kept[known]
+        if not kept:
+            del self._of_client[known.owner]
+        self.size -= known.size
+
+
+def _arrays_in(raw: bytes) -> Iterator[int]:
+    """Where the member's array may begin, the last place first. In a string the quotes would be escaped."""
+    at = len(raw)
+    for _ in range(_TRIES):
+        at = raw.rfind(_OPENS, 0, at)
+        if at < 0:
+            return
+        yield at + len(_OPENS) - 1
