@@ -101,31 +101,30 @@ class EventStream(ConnectionDelivery):
         self._writer: StreamWriter | None = None
 
     def write(self, frames: Sequence[bytes]) -> None:
-        if len(frames) > 1 and sum(map(len, frames)) > LARGE:
-            for frame in frames:
-                self.write((frame,))
-            return
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        if self.gone or not data:  # an empty chunk would be the last one
+        size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
+        if self.gone or not size:  # an empty chunk would be the last one
             return
         if (writer := self._writer) is None:
-            self._write_first(data)
+            # after a large one, what follows leaves without being copied
+            count = 1 if size > LARGE else len(frames)
+            self._write_first(b"".join(frames[:count]))
+            if count < len(frames):
+                self.write(frames[count:])
             return
         transport = self._connection.transport
         if transport is None or transport.is_closing():
             self.gone = True
             return
-        if not writer.chunked:  # HTTP/1.0
-            writer.output_size += len(data)
-            transport.write(data)
-        elif len(data) > LARGE:
-            chunk = (b"%x\r\n" % len(data), data, b"\r\n")
-            writer.output_size += sum(map(len, chunk))
-            transport.writelines(chunk)
-        else:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
-            writer.output_size += len(data)
-            transport.write(data)
+        if size > LARGE:
+            pieces = (b"%x\r\n" % size, *frames, b"\r\n") if writer.chunked else frames  # whole in HTTP/1.0
+            writer.output_size += sum(map(len, pieces))
+            transport.writelines(pieces)
+            return
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if writer.chunked:
+            data = b"%x\r\n%b\r\n" % (size, data)
+        writer.output_size += len(data)
+        transport.write(data)
 
     async def end(self) -> None:
         try:

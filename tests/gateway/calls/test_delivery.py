@@ -114,8 +114,10 @@ async def test_large_frames_are_not_joined() -> None:
     assert client.transport is not None
     frames = [b"a" * LARGE, b"b", b"c" * (LARGE + 1)]
     client.stream.write(frames)
-    assert client.transport.writes[-2] is frames[-1]
-    expected = b"".join(b"%x\r\n%b\r\n" % (len(frame), frame) for frame in frames)
+    assert client.transport.writes[1:-1] == frames
+    assert all(sent is frame for sent, frame in zip(client.transport.writes[1:], frames, strict=False))
+    whole = b"".join(frames)
+    expected = b"%x\r\n%b\r\n" % (len(whole), whole)
     assert b"".join(client.transport.writes) == expected
     assert client.writer.output_size == 100 + len(expected)
 
