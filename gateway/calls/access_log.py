@@ -17,6 +17,7 @@ from dragoman.backends.trace_headers import OUTGOING
 from dragoman.gateway.calls.answer import AnswerRecord, AnswerState
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.client_kind import client_kind
+from dragoman.gateway.calls.prompt_prefix import Prefixes
 from dragoman.gateway.calls.trace_attributes import (
     answer_attributes,
     arrival_attributes,
@@ -39,6 +40,7 @@ class AccessLog:
         self._tracing = tracing
         self._lengths: dict[str, float] = {}  # mean seconds of finished answers, by backend
         self._answered: set[tuple[str, str]] = set()
+        self._prefixes = Prefixes()
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.headers)
@@ -50,6 +52,7 @@ class AccessLog:
         """Runs the backend's work, with the trace context in its requests, and records when it was given up."""
         loop = asyncio.get_running_loop()
         call.asked_at = loop.time()
+        self._follow(call)
         if not begins.disabled:
             begin_line(_beginning(call))
         token = OUTGOING.set(_trace_headers(call))
@@ -62,6 +65,15 @@ class AccessLog:
                 call.given_up = (left, loop.time())
             with contextlib.suppress(ValueError):  # a collected coroutine is closed in another context
                 OUTGOING.reset(token)
+
+    def _follow(self, call: Call) -> None:
+        """Compares the prompt with the one before it, once for each call that a model answers."""
+        prepared = call.prepared
+        if call.prefix is not None or prepared is None or not prepared.request.messages:
+            return
+        call.prefix = prefix = self._prefixes.follow(call.client.owner, prepared.request)
+        if prefix is not None:
+            self._metrics.prefix(prefix.left_at is None, prefix.lost)
 
     def left(self, call: Call) -> None:
         """The client disconnected before its answer had ended."""
@@ -156,6 +168,8 @@ class AccessLog:
             "tokens_in": usage.input if usage else call.tokens,
             "tokens_out": usage.output if usage else None,
             "tokens_cached": usage.cached if usage else None,
+            "prefix_left_at": call.prefix.left_at if call.prefix is not None else None,
+            "prefix_lost": (call.prefix.lost or None) if call.prefix is not None else None,
             "searches": dict(call.searches) or None,
             "search_ms": round(call.search_seconds * 1000, 1) if call.searches else None,
             "notes": dict(Counter(note.kind for note in call.notes)) if call.notes else None,

@@ -13,6 +13,7 @@ from dragoman.backends.base import Backend, Prepared, nothing
 from dragoman.gateway.calls.answer import AnswerRecord
 from dragoman.gateway.calls.body_memory import Share
 from dragoman.gateway.calls.model_table import Target
+from dragoman.gateway.calls.prompt_prefix import Prefix
 from dragoman.gateway.keys.auth import ANYBODY, Client
 from dragoman.gateway.telemetry.tracing import Span
 from dragoman.translators.errors import GatewayError
@@ -50,6 +51,7 @@ class Call:
     others: list[Target] = field(default_factory=list)  # where it may still go, in order
     own_backend: Backend | None = None  # that of its model, whichever it goes to
     prepared: Prepared | None = None
+    prefix: Prefix | None = None  # what the prompt shares with the one before it
     estimated: int = 0
     streaming: bool | None = None
     answer: AnswerRecord | None = None

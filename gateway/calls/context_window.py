@@ -63,7 +63,7 @@ def shortened(request: Request, error: GatewayError) -> Request | None:
     room = size_bound(request) * FITS * error.limit / error.tokens
     left, at = BYTES_PER_TOKEN * size_bound(request), first
     for begin in turns:
-        left -= sum(map(_weight, messages[at:begin]))
+        left -= sum(map(weight, messages[at:begin]))
         at = begin
         if left // BYTES_PER_TOKEN <= room or begin == turns[-1]:
             return replace(request, messages=(*messages[:first], *messages[begin:]))
@@ -88,7 +88,7 @@ async def _count(backend: Backend, prepared: Prepared) -> int | None:
 
 def size_bound(request: Request) -> int:
     """An upper bound in tokens that a prompt hardly ever exceeds, made without a tokenizer."""
-    size = sum(map(_weight, request.messages))
+    size = sum(map(weight, request.messages))
     size += sum(len(tool.name) + len(tool.description) + len(orjson.dumps(tool.parameters)) for tool in request.tools)
     return size // BYTES_PER_TOKEN
 
@@ -98,7 +98,7 @@ def estimate(request: Request) -> int:
     return max(1, round(size_bound(request) * BYTES_PER_TOKEN / 3.6))
 
 
-def _weight(message: Message) -> int:
+def weight(message: Message) -> int:
     """In bytes; for an image and for the message itself, those of so many tokens."""
     size = MESSAGE_TOKENS * BYTES_PER_TOKEN
     for part in _flat(message.parts):

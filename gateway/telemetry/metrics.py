@@ -149,6 +149,15 @@ class Metrics:
             "dragoman_memo_lookup_bytes", "Bytes of those tools: found ones were not parsed again.", "found"
         )
 
+        self.prefixes = self._counter(
+            "dragoman_prompt_prefixes",
+            "Prompts after the first of a conversation, by whether they begin with the whole of the one before.",
+            "kept",
+        )  # fmt: skip
+        self.prefix_lost = self._counter(
+            "dragoman_prompt_prefix_lost_bytes", "Bytes of last prompts, from the place on where the next one differed."
+        )
+
     def _add_departures(self) -> None:
         self.disconnects = self._counter(
             "dragoman_client_disconnects", "Clients that left before their answer ended, by the state they left in.",
@@ -244,6 +253,11 @@ class Metrics:
         label = "yes" if found else "no"
         self.child(self.memo_lookups, label).inc()
         self.child(self.memo_bytes, label).inc(size)
+
+    def prefix(self, kept: bool, lost: int) -> None:
+        self.child(self.prefixes, "yes" if kept else "no").inc()
+        if lost:
+            self.prefix_lost.inc(lost)
 
     def note(self, note: Note) -> None:
         self.child(self.notes, note.kind, self._notes(note.name)).inc(note.count)

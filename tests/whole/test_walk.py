@@ -27,6 +27,7 @@ BESIDE = {
     "who records it": {
         "gateway/calls/access_log.py",
         "gateway/calls/client_kind.py",
+        "gateway/calls/prompt_prefix.py",
         "gateway/calls/trace_attributes.py",
         "gateway/telemetry/logs.py",
         "gateway/telemetry/metrics.py",

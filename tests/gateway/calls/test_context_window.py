@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.backends.base import Prepared
-from dragoman.gateway.calls.context_window import SAFE, _weight, estimate, fit, overflow, shortened, size_bound
+from dragoman.gateway.calls.context_window import SAFE, estimate, fit, overflow, shortened, size_bound, weight
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Request, Text, Tool, ToolCall, ToolResult
 from tests.gateway_fakes import FakeBackend
@@ -160,8 +160,8 @@ def test_a_long_conversation_is_weighed_once_to_be_cut(monkeypatch: pytest.Monke
     def counted(message: Message) -> int:
         nonlocal weighed
         weighed += 1
-        return _weight(message)
+        return weight(message)
 
-    monkeypatch.setattr("dragoman.gateway.calls.context_window._weight", counted)
+    monkeypatch.setattr("dragoman.gateway.calls.context_window.weight", counted)
     assert shortened(talk(200), overflow(1_000_000, 4000)) is not None
     assert weighed <= 3 * len(talk(200).messages)

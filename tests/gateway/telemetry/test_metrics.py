@@ -91,11 +91,12 @@ async def test_a_call_like_one_before_looks_no_series_up(stream: bool, monkeypat
         await until(lambda: not it.gateway.handler.calls)
         return list(looked_up)
 
-    async with served(*(Script(text_stream("a", counts=usage(11, 7))) for _ in range(2))) as it:
+    async with served(*(Script(text_stream("a", counts=usage(11, 7))) for _ in range(3))) as it:
         it.server.on("GET", "/v1/models", model_list("m"))
         for kind in (Counter, Gauge, Histogram):
             monkeypatch.setattr(kind, "labels", counting)
         assert "dragoman_requests" in await call()
+        assert await call() == ["dragoman_prompt_prefixes"]  # the first prompt that has one before it
         assert await call() == []
 
 
