@@ -11,7 +11,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bench import bodies
@@ -82,7 +82,8 @@ async def measure(proxy: Proxy, sizes: Sizes) -> dict[str, float]:
     figures["paced_cpu"], figures["paced_gap"] = await paced(proxy, sizes)
     figures["first_median"], figures["first_p99"] = await first_token(proxy, sizes.first_tokens)
     figures["whole_rate"], figures["whole_cpu"] = await whole(proxy, sizes)
-    figures["large_cpu"] = await large(proxy, sizes.large_requests)
+    figures["first_turn_cpu"] = await large(proxy, bodies.agent_sessions("first"), sizes.large_requests)
+    figures["next_turn_cpu"] = await large(proxy, bodies.agent_turns("first"), sizes.large_requests)
     return figures
 
 
@@ -191,20 +192,20 @@ async def paced(proxy: Proxy, sizes: Sizes) -> tuple[float, float]:
 async def first_token(proxy: Proxy, count: int) -> tuple[float, float]:
     """Median and 99th percentile of the time to the first token, less those without a proxy."""
     direct = post(proxy.upstream.url, "/v1/chat/completions", bodies.question("first"))
-    without = await _first_tokens(proxy.upstream, direct, count)
-    times = await _first_tokens(proxy.child, proxy.post(bodies.question("first")), count)
+    without = await _first_tokens(proxy.upstream, [direct] * count)
+    times = await _first_tokens(proxy.child, [proxy.post(bodies.question("first"))] * count)
     return (
         statistics.median(times) - statistics.median(without),
         percentile(times, 99) - percentile(without, 99),
     )
 
 
-async def _first_tokens(child: Child, request: bytes, count: int) -> list[float]:
+async def _first_tokens(child: Child, requests: Sequence[bytes]) -> list[float]:
     line = await Line.open(child.url)
     times = []
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
-            for _ in range(count):
+            for request in requests:
                 if not line.open_still:
                     line = await Line.open(child.url)
                 reply = await line.ask(request)
@@ -240,12 +241,13 @@ async def whole(proxy: Proxy, sizes: Sizes) -> tuple[float, float]:
     return answers / (time.perf_counter() - begun), (proxy.child.cpu() - before) / answers
 
 
-async def large(proxy: Proxy, count: int) -> float:
-    """CPU of one agent's turn of about 200 kB that is answered with a single token."""
-    request = proxy.post(bodies.agent_turn("first"))
-    await _first_tokens(proxy.child, request, max(1, count // 10))
+async def large(proxy: Proxy, turns: Iterator[bytes], count: int) -> float:
+    """CPU of one agent's turn of about 205 kB that is answered with a single token; no two requests are the same."""
+    warming = max(1, count // 10)
+    requests = [proxy.post(body) for body in itertools.islice(turns, warming + count)]
+    await _first_tokens(proxy.child, requests[:warming])
     before = proxy.child.cpu()
-    await _first_tokens(proxy.child, request, count)
+    await _first_tokens(proxy.child, requests[warming:])
     return (proxy.child.cpu() - before) / count
 
 

@@ -3,6 +3,7 @@
 No figure is compared with a budget here: times belong to `make bench`, on a machine that is not running tests.
 """
 
+import itertools
 import math
 import sys
 
@@ -39,8 +40,19 @@ def test_the_agents_turn_is_as_large_and_as_varied_as_promised() -> None:
     turn = orjson.loads(body)
     assert abs(len(body) - bodies.LARGE_BYTES) < 4_000
     assert len(turn["input"]) == 40
-    assert sum(len(tool.get("tools", [tool])) for tool in turn["tools"]) == 30
+    assert sum(len(tool.get("tools", [tool])) for tool in turn["tools"]) == 60
     assert body == bodies.agent_turn("first")
+
+
+def test_sessions_share_their_tools_and_turns_go_on_from_one_another() -> None:
+    one, other = map(orjson.loads, itertools.islice(bodies.agent_sessions("first"), 2))
+    assert one["tools"] == other["tools"]
+    assert not [item for item in one["input"] if len(orjson.dumps(item)) > 1000 and item in other["input"]]
+    turns = [orjson.loads(turn) for turn in itertools.islice(bodies.agent_turns("first"), 9)]
+    for before, after in itertools.pairwise(turns[:8]):
+        assert after["input"][:-2] == before["input"]
+    assert len(turns[8]["input"]) == len(turns[0]["input"])
+    assert turns[8]["input"] != turns[0]["input"]
 
 
 def test_percentile() -> None:
@@ -111,7 +123,7 @@ async def test_a_run_in_miniature_yields_every_figure() -> None:
         assert math.isfinite(result.unit)
         assert math.isfinite(result.gateway)
     by_key = {result.row.key: result for result in results}
-    for key in ("burst_cpu", "paced_cpu", "whole_rate", "whole_cpu", "large_cpu", "idle_rss"):
+    for key in ("burst_cpu", "paced_cpu", "whole_rate", "whole_cpu", "first_turn_cpu", "next_turn_cpu", "idle_rss"):
         assert by_key[key].unit > 0
         assert by_key[key].gateway > 0
         assert by_key[key].ratio is not None
