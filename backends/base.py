@@ -63,6 +63,10 @@ class Receiver(Protocol[T_contra]):
         """The size of the prompt, from whoever knows it first; later calls change nothing."""
         ...
 
+    def prompt_read(self, tokens: int, total: int) -> None:
+        """How much of its prompt the server has read so far, from one that says so; before the first event."""
+        ...
+
     def note(self, note: Note) -> None:
         """A drop or a repair that was found only while the answer was running; it goes into the metric."""
         ...

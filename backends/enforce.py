@@ -35,6 +35,7 @@ class Withheld:
         self.fold = Fold()
         self.on_writable: Callable[[], object] = nothing  # it is never full
         self.prompt_size = outer.prompt_size
+        self.prompt_read = outer.prompt_read
         self.note = outer.note
         self._outer = outer
 

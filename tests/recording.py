@@ -20,6 +20,7 @@ class Recorder:
         self.feeds: list[list[Event]] = []
         self.notes: list[Note] = []
         self.size: int | None = None
+        self.read: list[tuple[int, int]] = []
         self.held = False
         self.waits = 0
         self._enough = enough
@@ -41,6 +42,9 @@ class Recorder:
 
     def prompt_size(self, tokens: int) -> None:
         self.size = self.size or tokens
+
+    def prompt_read(self, tokens: int, total: int) -> None:
+        self.read.append((tokens, total))
 
     def release(self) -> None:
         self.held = False

@@ -80,6 +80,7 @@ class ChatDecoder:
         answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self.done = False  # [DONE] was seen
+        self.prompt_read: tuple[int, int] | None = None  # tokens of the prompt, and of how many, where a server says so
         self._trusts_done = trusts_done
         self._halves = SplitCharacters()
         self._reasons_plainly = False  # then lists of reasoning repeat what was said
@@ -201,6 +202,8 @@ class ChatDecoder:
                 raise self._classify(200, chunk)
             if (usage := chunk.get("usage")) is not None:
                 self._usage = read_usage(usage) if is_counted(usage) else self._usage
+            if (progress := chunk.get("prompt_progress")) is not None:  # llama.cpp, with `return_progress`
+                self.prompt_read = _prompt_read(progress) or self.prompt_read
             for choice in _short(chunk.get("choices") or ()):
                 if isinstance(choice, dict) and not choice.get("index"):  # only one choice is ever asked for
                     self._choice(choice)
@@ -299,6 +302,12 @@ class ChatDecoder:
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched
+
+
+def _prompt_read(progress: Any) -> tuple[int, int] | None:
+    """`processed` counts what was found in the cache too."""
+    read, total = count(progress.get("processed")), count(progress.get("total"))
+    return None if read is None or total is None or read > total else (read, total)
 
 
 def _loosely(payload: bytes) -> object:

@@ -27,6 +27,7 @@ Json = dict[str, Any]
 
 SAMPLING = tuple(Sampling.__slots__)
 CONTINUATION: Json = {"continue_final_message": True, "add_generation_prompt": False}
+PROGRESS = "return_progress"
 CONSTRAINTS = frozenset(  # an answer without them would be a wrong answer
     {"response_format", "structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "regex", "ebnf"}
 )
@@ -38,6 +39,8 @@ def encode(request: Request, settings: Settings, refused: Collection[str] = ()) 
     body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": True}
     if options := _stream_options(request, settings, refused):
         body["stream_options"] = options
+    if settings.prompt_progress and PROGRESS not in refused:
+        body[PROGRESS] = True
     if goes_on := _continuation(request, settings, refused):
         body |= goes_on
     elif request.prefill:
@@ -94,7 +97,9 @@ def sent_fields(request: Request, settings: Settings, refused: Collection[str] =
     fields, _ = optional_fields(request, settings, refused)
     options = _stream_options(request, settings, refused)
     goes_on = _continuation(request, settings, refused)
-    return {*fields, *(options.keys() - {"include_usage"}), *(("stream_options",) if options else ()), *goes_on}
+    progress = {PROGRESS} if settings.prompt_progress and PROGRESS not in refused else set()
+    asked = {"stream_options"} if options else set()
+    return {*fields, *(options.keys() - {"include_usage"}), *asked, *progress, *goes_on}
 
 
 def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:

@@ -56,6 +56,9 @@ class FoldSink:
     def prompt_size(self, tokens: int) -> None:
         pass
 
+    def prompt_read(self, tokens: int, total: int) -> None:
+        pass
+
     def note(self, note: Note) -> None:
         pass
 

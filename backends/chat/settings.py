@@ -145,6 +145,11 @@ class Wire(Wording):
         False, description="Whether usage can come with every chunk; asked for only where a stream may be ended early."
     )
 
+    prompt_progress: bool = Field(
+        False,
+        description="Whether the server says, when asked (return_progress), how far it is with a prompt; for the log.",
+    )
+
     # ---- connections
     affinity_header: str | None = Field(
         "x-session-affinity",
@@ -283,6 +288,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "thinking": "enable_thinking",
         "chat_template_kwargs": True,
         "thinking_budget_field": "reasoning_budget_tokens",
+        "prompt_progress": True,
         "force_tool": "required",  # a named choice is silently taken as auto (b11549)
         "health_path": "/health",  # 503 "Loading model"
         "tokenize": "llama.cpp",

@@ -43,6 +43,7 @@ class Attempt(Generic[T]):
         self.since = 0.0
         self.note: Callable[[Note], None] = sink.note
         self.prompt_size = sink.prompt_size
+        self.prompt_read = sink.prompt_read
         self.feed: Callable[[Sequence[T]], Flow] = sink.feed
         self._sink = sink
         self._on_verdict = on_verdict

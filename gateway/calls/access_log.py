@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from dragoman.backends.trace_headers import OUTGOING
@@ -25,13 +25,36 @@ from dragoman.gateway.calls.trace_attributes import (
     span_failure,
     span_name,
 )
-from dragoman.gateway.telemetry.logs import begin_line, begins, log, request_line
+from dragoman.gateway.telemetry.logs import begin_line, begins, log, progress_line, request_line
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Span, Tracing
 from dragoman.translators.errors import GatewayError
 
 GONE = 499  # nginx's status for a client that left, in logs and metrics only
+PROGRESS_EVERY = 5.0  # seconds between two lines about one prompt
 NEWEST = 0.1  # weight of the newest answer in the mean length of a backend's answers
+
+
+class PromptProgress:
+    """Logs how far a server is with a prompt, at most once in `PROGRESS_EVERY` seconds of `clock`."""
+
+    def __init__(self, request_id: str, clock: Callable[[], float]) -> None:
+        self._request_id = request_id
+        self._clock = clock
+        self._logged_at = clock()
+
+    def __call__(self, tokens: int, total: int) -> None:
+        now = self._clock()
+        if total and now - self._logged_at >= PROGRESS_EVERY:
+            self._logged_at = now
+            progress_line(
+                {
+                    "request_id": self._request_id,
+                    "tokens_read": tokens,
+                    "tokens_in": total,
+                    "percent": 100 * tokens // total,
+                }
+            )
 
 
 class AccessLog:
@@ -55,6 +78,8 @@ class AccessLog:
         self._follow(call)
         if not begins.disabled:
             begin_line(_beginning(call))
+            if call.answer is not None:
+                call.answer.on_prompt_read = PromptProgress(call.request_id, loop.time)
         token = OUTGOING.set(_trace_headers(call))
         try:
             await work

@@ -41,6 +41,7 @@ class AnswerRecord:
     def __init__(self, give_up: Callable[[], object]) -> None:
         self.on_writable: Callable[[], object] = nothing
         self.on_left: Callable[[], object] = give_up
+        self.on_prompt_read: Callable[[int, int], object] | None = None
         self.state = AnswerState.HELD
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
@@ -69,6 +70,10 @@ class AnswerRecord:
             self.gaps[bisect_left(GAPS, gap)] += 1
             self.gap_seconds += gap
         self.last_at = now
+
+    def prompt_read(self, tokens: int, total: int) -> None:
+        if self.on_prompt_read is not None:
+            self.on_prompt_read(tokens, total)
 
     def note(self, note: Note) -> None:
         self.notes.append(note)

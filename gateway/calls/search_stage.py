@@ -59,6 +59,7 @@ class ModelTurn:
         self.over = False
         self.touched = False  # of this turn: until then it may be asked for elsewhere
         self.note: Callable[[Note], None] = outer.note
+        self.prompt_read = outer.prompt_read
         self._outer = outer
         self._tool = tool
         self._usages = usages

@@ -585,8 +585,9 @@ class LogConfig(Section):
     )
     begins: bool | None = Field(
         None,
-        description="A line also when a model server is asked, since a long prompt may take minutes before its answer. "
-        "Not set: in a terminal, and at level debug.",
+        description="A line also when a model server is asked, since a long prompt may take minutes before its answer; "
+        "llama.cpp and local: are asked how far they are, for a line every 5 seconds. Not set: in a terminal, and at "
+        "level debug.",
         examples=[True],
     )
     prompts: bool = Field(

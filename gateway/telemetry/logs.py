@@ -1,9 +1,10 @@
 """Logging: one line per record on stderr, JSON or text, with every known secret removed.
 
 In a terminal the text is aligned and coloured; elsewhere, in files and under supervisors, it is JSON unless configured.
-Requests are logged when they end, and in a terminal also when a model server is asked, with figures and names but never
-with prompt or answer text. A server's words and the message of an unexpected exception may quote a prompt, so they are
-left out at every level unless `log.prompts` is set; a bug is logged with the frames of its traceback.
+Requests are logged when they end, and in a terminal also when a model server is asked and while it reads a long
+prompt, with figures and names but never with prompt or answer text. A server's words and the message of an unexpected
+exception may quote a prompt, so they are left out at every level unless `log.prompts` is set; a bug is logged with the
+frames of its traceback.
 
 Whoever wrote a value, it cannot end a line, add a field or steer a terminal: a character that is not printable is
 escaped as in JSON, in every format, and in the text format a value that could be read as more than one is quoted.
@@ -163,6 +164,11 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
 def begin_line(fields: dict[str, Any]) -> None:
     """Logs one line when a model server is asked, unless `begins` is disabled; None values are left out."""
     begins.info("asked", extra={"fields": {key: value for key, value in fields.items() if value is not None}})
+
+
+def progress_line(fields: dict[str, Any]) -> None:
+    """Logs one line while a model server reads a prompt; the caller has looked whether `begins` is disabled."""
+    begins.info("reading", extra={"fields": fields})
 
 
 def request_line(level: int, fields: dict[str, Any]) -> None:

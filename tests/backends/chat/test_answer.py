@@ -390,3 +390,46 @@ def test_the_repairs_are_noted_in_the_end() -> None:
     assert not reading.sink.notes
     reading.end()
     assert reading.sink.notes == it.notes
+
+
+# ----------------------------------------------------------------------------------------------- before the first event
+
+
+def progress(**fields: object) -> bytes:
+    return sse(chunk({"role": "assistant", "content": None}, prompt_progress=fields), done=False)
+
+
+def test_a_server_that_reads_a_long_prompt_says_how_far_it_is_and_the_wait_for_the_first_event_goes_on() -> None:
+    reading = Reading()
+    frames = [progress(total=900, cache=100, processed=done, time_ms=9) for done in (100, 100, 500, 900)]
+    for number, data in enumerate(frames):
+        reading.now = float(number)
+        reading.reads(data)
+    assert reading.sink.read == [(100, 900), (500, 900), (900, 900)]
+    assert reading.sink.size == 900
+    assert not reading.sink.events
+    assert reading.reader.deadline == LIMITS.first
+    reading.reads(HELLO, progress(total=900, processed=901))
+    assert reading.end() == alone(HELLO)
+    assert len(reading.sink.read) == 3
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({"total": 5}, {"processed": 5}, {"total": 5, "processed": 6}, {"total": "many", "processed": 1}),
+        *({"total": 5, "processed": -1}, {"total": True, "processed": 0}, {"total": 5, "processed": 0.5}),
+    ],
+)
+def test_progress_that_makes_no_sense_is_not_reported(said: dict[str, object]) -> None:
+    reading = Reading()
+    reading.reads(progress(**said), HELLO)
+    assert reading.end() == alone(HELLO)
+    assert reading.sink.read == []
+
+
+@pytest.mark.parametrize("odd", [5, [1], "half"])
+def test_progress_that_is_no_object_breaks_the_answer_as_other_nonsense_does(odd: object) -> None:
+    reading = Reading()
+    reading.reads(sse(chunk({}, prompt_progress=odd), done=False))
+    assert reading.end().kind is Kind.BACKEND_FAILED

@@ -325,3 +325,11 @@ def test_reasoning_of_earlier_turns_that_the_server_does_not_take_is_noted() -> 
     assert notes(request) == ["item:reasoning"]
     assert notes(request, resolve("vllm")) == []
     assert notes(ask()) == []
+
+
+def test_only_a_server_that_can_say_how_far_it_is_with_a_prompt_is_asked_to() -> None:
+    assert [name for name in PRESETS if "return_progress" in body(ask(), resolve(name))] == ["llama.cpp"]
+    assert body(ask(), resolve("llama.cpp"))["return_progress"] is True
+    assert "return_progress" in sent_fields(ask(), resolve("llama.cpp"))
+    assert "return_progress" not in body(ask(), resolve("llama.cpp"), refused={"return_progress"})
+    assert "return_progress" not in sent_fields(ask(), resolve("llama.cpp"), refused={"return_progress"})

@@ -13,11 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dragoman.backends.base import Sink
 from dragoman.backends.refusal import for_log
+from dragoman.gateway.calls import access_log
+from dragoman.gateway.calls.access_log import PromptProgress
 from dragoman.gateway.config import LogConfig
 from dragoman.gateway.telemetry.logs import PATTERNS, Redactor, begin_line, begins, configure, log, request_line
 from dragoman.gateway.telemetry.metrics import MOST_NAMES, Metrics
-from dragoman.translators.ir import Note, Usage
+from dragoman.translators.ir import (
+    Delta,
+    Finished,
+    Note,
+    PartEnded,
+    PartStarted,
+    Request,
+    Started,
+    StopReason,
+    Usage,
+)
+from tests.gateway_fakes import FakeBackend, running
 
 # Keys, what stands before them, and letters that case folding and regular expressions take for ASCII ones.
 PIECES = (
@@ -183,6 +197,38 @@ def test_a_line_when_a_server_is_asked_comes_where_somebody_waits_for_it(
         begin_line({"request_id": "req_1", "client": None})
     assert ("req_1" in into.getvalue()) is logged
     assert "client" not in into.getvalue()
+
+
+def test_a_line_says_how_far_a_server_is_with_a_long_prompt_and_none_for_a_short_one(terminal: Terminal) -> None:
+    configure(LogConfig(), [], terminal)
+    now = 100.0
+    said = PromptProgress("req_1", lambda: now)
+    for seconds, tokens in ((0.0, 0), (4.0, 500), (5.0, 600), (8.0, 900), (10.0, 1200), (11.0, 2000)):
+        now = 100.0 + seconds
+        said(tokens, 2000)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line)[9:] for line in terminal.getvalue().splitlines()]
+    assert lines == [
+        "info    reading      request_id=req_1 tokens_read=600 tokens_in=2000 percent=30",
+        "info    reading      request_id=req_1 tokens_read=1200 tokens_in=2000 percent=60",
+    ]
+
+
+@pytest.mark.parametrize("config", [{}, {"begins": False}])
+async def test_a_call_logs_how_far_its_server_is_where_somebody_waits_for_it(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, config: dict[str, object]
+) -> None:
+    async def play(request: Request, sink: Sink) -> None:
+        sink.prompt_read(5, 10)
+        sink.feed([Started(), PartStarted("text"), Delta("x"), PartEnded(), Finished(StopReason.STOP, None)])
+
+    monkeypatch.setattr(access_log, "PROGRESS_EVERY", 0.0)
+    async with running(FakeBackend(play)) as served:
+        configure(LogConfig.model_validate(config), [], terminal)
+        async with served.post({"model": "only", "input": "hi", "stream": True}) as answer:
+            assert answer.status == 200
+            await answer.read()
+    told = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert ("tokens_read=5 tokens_in=10 percent=50" in told) is (not config)
 
 
 @pytest.mark.parametrize(
