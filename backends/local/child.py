@@ -192,6 +192,7 @@ class LocalModel:
     async def _launch(self) -> str:
         self._stderr = b""
         model = await asyncio.to_thread(weights)  # looks through what is installed
+        logger.info("the local model starts, on %d threads", self.options.threads)
         child = self._child = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-P", str(_SERVER)),  # -P: the modules beside the script must not shadow packages of the same names
