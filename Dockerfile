@@ -34,7 +34,7 @@ RUN python -m venv /build/tools \
     && python -m venv /build/sbom \
     && /build/sbom/bin/python -m pip install --require-hashes --only-binary=:all: --requirement requirements/sbom.txt
 
-COPY requirements/sbom.py requirements/
+COPY requirements/sbom.py requirements/package_metadata.py requirements/
 COPY pyproject.toml README.md LICENSE ./
 COPY gateway gateway
 COPY translators translators
