@@ -47,7 +47,7 @@ format: $(STAMPS)/dev ## format the code and mend what the linter can
 	$(PY) -m ruff check --fix .
 
 golden: $(STAMPS)/dev ## write the golden transcripts and the pages of settings and keys anew; then read the diff
-	$(PY) -m pytest tests/test_golden.py tests/backends/chat/test_settings.py tests/gateway/config/test_reference.py -q --golden $(ARGS)
+	$(PY) -m pytest tests/test_golden.py tests/backends/chat/test_settings.py tests/gateway/config/test_reference.py tests/test_translations.py -q --golden $(ARGS)
 
 bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
 	$(PY) -m bench.state

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dragoman.gateway.cli import FILES
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +59,11 @@ def test_the_wheel_holds_one_package(wheel: Path) -> None:
         for path in (ROOT / top).rglob("*.py")
     }
     assert modules - {"gateway/__main__.py"} <= {name.removeprefix("dragoman/") for name in names(wheel)}
+
+
+def test_what_the_wheel_prints_for_people_names_no_file_of_a_checkout() -> None:
+    for name in FILES.values():
+        assert "configs/" not in (ROOT / "configs" / name).read_text("utf-8"), name
 
 
 def test_the_source_archive_builds_the_same_wheel(wheel: Path, source: Path, tmp_path: Path) -> None:
