@@ -56,9 +56,14 @@ def _version() -> str:
 
 
 def _read(options: argparse.Namespace) -> tuple[Config, Sources]:
+    return _read_with(options)
+
+
+def _read_with(options: argparse.Namespace, **instead: Any) -> tuple[Config, Sources]:
+    """With other values of flags than those that were given."""
     from dragoman.gateway.config import load_with_sources, replicas
 
-    flags: dict[str, Any] = {name: getattr(options, name, None) for name in FLAGS}
+    flags: dict[str, Any] = {name: getattr(options, name, None) for name in FLAGS} | instead
     flags["backends"] = replicas(options.backend) if options.backend else None
     return load_with_sources(options.config, flags)
 
@@ -173,13 +178,18 @@ def doctor(options: argparse.Namespace) -> int:
 
     config, sources = _read(options)
     # nobody is served, so neither the address nor the clients' keys matter
-    alone = {"host": "127.0.0.1", "no_auth": False, "api_keys_file": None, "seal_keys_file": None}
+    alone: dict[str, Any] = {"host": "127.0.0.1", "no_auth": False, "api_keys_file": None, "seal_keys_file": None}
+    if config.models and options.model:  # a name of the table: it is not what is sent whatever is asked for
+        alone["model"] = _read_with(options, model=None)[0].model
     config = config.model_copy(update=alone)
     secrets = _read_secrets(config, sources)
     _validate(config.model_copy(update={"tls": type(config.tls)()}), secrets, sources)
-    from dragoman.gateway.doctor import examine_all
+    from dragoman.gateway.doctor import Wanted, run
 
-    return asyncio.run(examine_all(config, secrets))
+    source = sources.file.path if sources.file is not None else None
+    clients = options.client or ()
+    wanted = Wanted(options.model, clients, bool(options.deep), bool(options.json), options.write, source)
+    return asyncio.run(run(config, secrets, wanted))
 
 
 # -------------------------------------------------------------------------------------------------------------- serve

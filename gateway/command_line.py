@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from dragoman.gateway.nearest import nearest
 
 PRESETS = ("generic", "trtllm-serve", "triton-openai", "vllm", "sglang", "lmdeploy", "llama.cpp")
+CLIENTS = ("codex", "claude", "sdk")
 SHELLS = ("bash", "zsh", "fish")
 TOLD_ABOUT_VARIABLES = "Each key of the file has an environment variable: DRAGOMAN_PORT, DRAGOMAN_TIMEOUTS__DRAIN …"
 
@@ -68,6 +69,12 @@ def _tokens(text: str) -> int:
     return int(text)
 
 
+def _client(text: str) -> str:
+    if text not in CLIENTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(CLIENTS)}{nearest(text, CLIENTS)}")
+    return text
+
+
 CONFIG = Option("--config", "YAML; `dragoman config example` explains every key", "FILE", Path)
 BACKEND = Option(
     "--backend",
@@ -98,6 +105,24 @@ LAUNCHED = (
     Option("--undo", "take that out of them again"),
 )
 
+EXAMINED = (
+    CONFIG,
+    BACKEND,
+    Option("--model", "judge this model: a name of the models table, or the name sent to the backend", "NAME"),
+    PRESET,
+    Option(
+        "--client",
+        "the status is about this client (codex, claude or sdk); may be given several times",
+        "NAME",
+        _client,
+        CLIENTS,
+        several=True,
+    ),
+    Option("--deep", "also find out whether the context window is true, with prompts as long as it"),
+    Option("--write", "put the settings that helped into this configuration file; its comments stay", "FILE", Path),
+    Option("--json", "print one JSON document in place of lines"),
+)
+
 COMMANDS = (
     Command("serve", "start the gateway", "0 after a signal, 1 where the port is in use or no backend starts", SERVED),
     Command(
@@ -108,10 +133,10 @@ COMMANDS = (
     ),
     Command(
         "doctor",
-        "ask the backends for what agents need, and say what came and which settings would help",
-        "0 where each backend can serve agents; 1 where agents will fail with one, also where no tool call was "
-        "obtained, where its arguments are no JSON object, or where Codex's first prompt of 4,600 tokens does not fit",
-        (CONFIG, BACKEND, MODEL, PRESET),
+        "ask the backends for what agents need, say what came, and find the settings that help",
+        "0 where for each model that was judged an agent works (with --client, each of those); 1 where none does, also "
+        "where settings would help that are not configured; with --write, what was written counts as configured",
+        EXAMINED,
     ),
     Command(
         "launch",

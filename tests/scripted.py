@@ -17,6 +17,7 @@ import json
 import random
 import signal
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -113,12 +114,14 @@ class ScriptedServer:
         port: int = 0,
         models: Sequence[str] = ("m",),
         host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.queue: deque[Play] = deque(scripts)
         self.default = default
         self.requests: list[Seen] = []
         self.port = port
         self.host = host
+        self.tls = tls
         self.routes: dict[tuple[str, str], Play] = {("GET", "/health"): Script()}
         self.on("GET", "/v1/models", model_list(*models))
         self.on("GET", "/is_sleeping", Script.json({"is_sleeping": False}))
@@ -129,7 +132,7 @@ class ScriptedServer:
 
     @property
     def root(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -167,7 +170,7 @@ class ScriptedServer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((self.host, self.port))
         self.port = listener.getsockname()[1]
-        await web.SockSite(self._runner, listener).start()
+        await web.SockSite(self._runner, listener, ssl_context=self.tls).start()
         return self
 
     async def __aexit__(self, *_: object) -> None:

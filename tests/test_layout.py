@@ -67,7 +67,7 @@ ELSEWHERE = {
     "gateway/calls/replies.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/trace_attributes.py": "tests/gateway/telemetry/test_tracing.py",
     "gateway/config/": "tests/gateway/test_config.py",
-    "gateway/doctor/": "tests/gateway/test_doctor.py",
+    "gateway/doctor/": "tests/gateway/doctor/test_examine.py",
     "gateway/launch/": "tests/gateway/launch/test_run.py",
     "gateway/shipped.py": "tests/test_packaging.py",
     "gateway/store/kept.py": "tests/gateway/store/test_store.py",

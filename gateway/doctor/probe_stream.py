@@ -13,11 +13,13 @@ from dragoman.translators.protocol import Json
 
 
 class ProbeStream:
-    """`notes`: what was left out or not enforced for the answer."""
+    """`notes`: what was left out or not enforced for the answer; `refused`: the parameters that the server has refused
+    by name, without which it was asked again."""
 
     def __init__(self) -> None:
         self.fold = Fold()
         self.notes: list[Note] = []
+        self.refused: frozenset[str] = frozenset()
         self.first: float | None = None
         self.begun = asyncio.Event()
 

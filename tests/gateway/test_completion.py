@@ -16,7 +16,7 @@ PRINT = '_dragoman\nprintf "%s\\n" "${COMPREPLY[@]}"'
 CASES = [
     ("dragoman ", {"serve", "check", "doctor", "config", "completion"}),
     ("dragoman che", {"check"}),
-    ("dragoman doctor --", {"--config", "--backend", "--model", "--preset"}),
+    ("dragoman doctor --", {"--config", "--backend", "--model", "--preset", "--client", "--deep", "--write", "--json"}),
     ("dragoman config ", {"example", "schema"}),
     ("dragoman completion f", {"fish"}),
     ("dragoman serve --preset v", {"vllm"}),
