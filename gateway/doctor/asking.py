@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 
 from dragoman.gateway.doctor.probe_stream import ProbeStream
 from dragoman.gateway.doctor.road import Road
@@ -27,6 +28,7 @@ class Asker:
         self.calls_tools = False
         self.refused: set[str] = set()
         self.error: GatewayError | None = None  # of the last question
+        self.seconds = 0.0  # from the last question to the first event of its answer
 
     def on(self, road: Road) -> Asker:
         """The same questions on another road, with what is known already."""
@@ -48,23 +50,24 @@ class Asker:
             sampling=Sampling(temperature=0.0),
         )
 
-    async def ask(self, request: Request) -> ProbeStream | GatewayError:
+    async def ask(self, request: Request, limit: float = LIMIT) -> ProbeStream | GatewayError:
         """The answer, or why there is none."""
-        answer, self.error = ProbeStream(), None
+        answer, self.error, began = ProbeStream(), None, time.monotonic()
         self._words.forget()
         call = self.road.call(request, answer)
         try:
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(limit):
                 await self.road.walk(call)
         except GatewayError as error:
             self.error = error
         except TimeoutError:
-            self.error = GatewayError(Kind.TIMEOUT, f"no answer within {LIMIT:g} s")
+            self.error = GatewayError(Kind.TIMEOUT, f"no answer within {limit:g} s")
         finally:
             late = call.answer.late_notes() if call.answer is not None else []
             answer.refused = frozenset(note.name for note in late if note.kind == "field")
             self.refused |= answer.refused
         answer.notes += call.notes
+        self.seconds = (answer.first or time.monotonic()) - began
         return self.error or answer
 
     def reason(self, error: GatewayError) -> str:

@@ -24,14 +24,17 @@ Outcome = Literal["works", "works with settings", "does not"]
 
 _OF_AGENTS = frozenset({TOOL_CALL, FORCED, TWO_CALLS, SYSTEM})  # whose failure an agent does not survive
 _OF_WINDOW = frozenset({WINDOW, PROMPT})
+NOT_READ = "a prompt of 5,000 tokens is not answered"
 _MISSED: Mapping[str, Mapping[str, str]] = {
     CODEX: {
+        PROMPT: NOT_READ,
         USAGE: "without usage it never compacts by itself",
         SCHEMA: "--output-schema is not kept",
         STREAM: "answers come all at once",
         LEAVING: "a turn that is interrupted goes on on the GPU",
     },
     CLAUDE: {
+        PROMPT: NOT_READ,
         USAGE: "without usage it never compacts by itself",
         STREAM: "answers come all at once",
         LEAVING: "a turn that is interrupted goes on on the GPU",
@@ -43,7 +46,7 @@ _MISSED: Mapping[str, Mapping[str, str]] = {
         USAGE: "there is no usage",
         SCHEMA: "JSON schemas are not kept",
         STREAM: "answers come all at once",
-        PROMPT: "a prompt of 5,000 tokens does not fit",
+        PROMPT: NOT_READ,
     },
 }
 

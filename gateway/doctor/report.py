@@ -40,6 +40,13 @@ class Report:
     def changes(self) -> Changes:
         return {key: value for server in self.servers for key, value in server.changes.items()}
 
+    @property
+    def failing(self) -> list[str]:
+        """The clients that do not work with some model, whatever is set."""
+        models = [model for server in self.servers for model in server.models]
+        found = [each.client for model in models for each in model.clients if each.outcome == "does not"]
+        return list(dict.fromkeys(found))
+
     def unserved(self, wanted: Collection[str], with_settings: bool = False) -> list[str]:
         """Where what is wanted does not work, and why: the clients that are named, or without names, some agent for
         each model. With `with_settings`, what works with the changes counts as working."""

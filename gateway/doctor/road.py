@@ -27,7 +27,8 @@ from dragoman.translators.protocol import Turn
 
 
 class Road:
-    """`start` raises where the server's backend cannot be started; `window` is the configured one."""
+    """`start` raises where the server's backend cannot be started; `window` is the configured one,
+    `first_event` the seconds that clients wait for the first event."""
 
     def __init__(self, backend: Backend, config: Config | None = None, given: BackendConfig | None = None) -> None:
         config = config or Config()
@@ -40,6 +41,7 @@ class Road:
         self._models = Models(alone, [self._group])
         self._images = Images(alone.images, total=alone.limits.body_bytes)
         self._phases = Phases(self._models, self._gate, self._images, Admission(alone.admission, metrics))
+        self.first_event = alone.timeouts.first_event
         self._start_limit = alone.timeouts.start
 
     async def start(self) -> None:

@@ -70,9 +70,10 @@ def _conclude(
         terminal.line(each)
     if not report.servers:
         terminal.line("no backend serves that model")
-    if not unserved:
-        terminal.line("verdict: it can serve agents" if report.servers else "")
-        return
-    terminal.line("verdict: clients will fail here" + ("" if written else ", as it is configured"))
-    for each in unserved:
-        terminal.line(f"  {each}")
+    if unserved:
+        terminal.line("verdict: clients will fail here" + ("" if written else ", as it is configured"))
+        for each in unserved:
+            terminal.line(f"  {each}")
+    elif report.servers:
+        failing = f", but not {' and '.join(report.failing)}" if report.failing else ""
+        terminal.line(f"verdict: {'with that ' if written else ''}it can serve agents{failing}")

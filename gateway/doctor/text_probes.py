@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 
 from dragoman.gateway.doctor.asking import TOKENS, Asker
@@ -21,7 +20,6 @@ NUMBER = JsonSchema(
 
 async def text(asker: Asker) -> Finding:
     """The first probe: others read its answer."""
-    began = time.monotonic()
     answer = await asker.ask(asker.request(("user", "Say hello.")))
     if isinstance(answer, GatewayError):
         return Finding("FAIL", TEXT, asker.reason(answer), _where(answer))
@@ -30,7 +28,7 @@ async def text(asker: Asker) -> Finding:
         return Finding("weak", TEXT, f"no end within {TOKENS} tokens", LIMITED)
     if not answer.text.strip():
         return Finding("FAIL", TEXT, "an empty answer", "the server's reasoning or tool parser may eat the text")
-    return Finding("ok", TEXT, f"first token after {(answer.first or began) - began:.2f} s")
+    return Finding("ok", TEXT, f"first token after {asker.seconds:.2f} s")
 
 
 def _where(error: GatewayError) -> str:
@@ -61,7 +59,7 @@ async def counting(asker: Asker) -> Finding:
     counted = await asker.road.count(asker.request(("user", "Say hello.")))
     measured = asker.plain.usage if asker.plain else None
     if counted is None:
-        advice = "overflows are found by the server alone: set `tokenize`, or `tokenizer` to the model's folder"
+        advice = "only the server finds overflows: set `tokenizer` to a folder with the model's tokenizer"
         return Finding("weak", COUNTING, "not possible", advice)
     if measured is not None and counted != measured.input:
         return Finding("weak", COUNTING, f"{counted} counted, {measured.input} measured")

@@ -68,10 +68,10 @@ async def long_prompt(asker: Asker, windows: Windows) -> Finding:
     plain = asker.plain.usage if asker.plain else None
     if read is None or plain is None:
         windows.read = ASKED
-        return Finding("ok", PROMPT, f"about {ASKED} tokens are taken")
+        return Finding("ok", PROMPT, f"about {ASKED} tokens are taken, first token after {asker.seconds:.2f} s")
     if read >= READ_AT_LEAST * ASKED:
         windows.read, windows.per_word = read, read / ASKED
-        return Finding("ok", PROMPT, f"{read} tokens are read")
+        return Finding("ok", PROMPT, f"{read} tokens are read, first token after {asker.seconds:.2f} s")
     if read <= 2 * plain.input:  # it reports about the same for every prompt
         return Finding("weak", PROMPT, f"taken; that it has {read} tokens, as the server says, is not true")
     windows.true = read
@@ -140,8 +140,9 @@ async def _taken(asker: Asker, windows: Windows, size: int) -> bool | GatewayErr
 
 async def _read(asker: Asker, windows: Windows, size: int) -> int | GatewayError | None:
     """How many tokens of a prompt of that size the server says it has read; None where it does not say."""
+    seconds = asker.road.first_event
     words = itertools.islice(itertools.cycle(WORDS.split()), int(size / windows.per_word))
-    answer = await asker.ask(asker.request(("user", " ".join(words)), max_tokens=16))
+    answer = await asker.ask(asker.request(("user", " ".join(words)), max_tokens=16), seconds)
     if isinstance(answer, GatewayError):
         return answer
     return answer.usage.input if answer.usage is not None else None
