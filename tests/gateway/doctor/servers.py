@@ -161,3 +161,13 @@ class Errors200:
             message = f"Unknown parameter: {self.field}"
             return Script.json({"error": {"message": message, "code": "unknown_parameter"}}, 200)
         return able(body)
+
+
+def many_faults(body: Json) -> Script:
+    """Four at once: two parameters refused, roles, and calls as text."""
+    for field in ("max_tokens", "seed"):
+        if field in body:
+            return Script.json({"error": {"message": f"Unknown parameter: {field}"}}, 400)
+    if "system" in [message["role"] for message in body["messages"][1:]]:
+        return Script.json({"error": {"message": "bad roles"}}, 400)
+    return unparsed("qwen3_coder")(body)
