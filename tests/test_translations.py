@@ -56,6 +56,7 @@ PHRASES = {
     r"event (`)": r"事件 \1",
     r", again in (\d+) s: ": r"，\1 秒后重试：",
     r"`: $": "`：",
+    r"(\d+) requests, (?=ends)": r"\1 次请求，",
     r"(\d+) requests, compacts, answers ": r"\1 次请求，压缩对话，回答",
     r"(\d+) requests, answers ": r"\1 次请求，回答",
     r"asks again, answers ": "再次请求，回答",
