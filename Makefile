@@ -14,7 +14,7 @@ NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak attack local-model real
+.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak attack conformance local-model real
 .PHONY: lock sbom audit clean
 
 help: ## what can be said to make
@@ -58,6 +58,9 @@ soak: $(STAMPS)/dev ## ten minutes of everything at once (streams, departures, a
 
 attack: $(STAMPS)/dev ## cheap inputs that aim at the loop and the memory, each with what it cost
 	$(PY) -m bench.attack $(ARGS)
+
+conformance: $(STAMPS)/dev real ## run every scenario with every library, then write the table of docs/clients.md
+	$(PY) -m tests.real.libraries $(ARGS)
 
 local-model: $(STAMPS)/local-model ## install the small model on the CPU
 

@@ -29,24 +29,24 @@ ANSWERS = ["Ada, it is sunny in Rome.", "Ada, it is sunny in Oslo."]
 DONE = {"answers": ANSWERS, "called": ["Rome", "Oslo"]}
 
 DRIVERS = {
-    "ai-sdk": "ai_sdk_driver.mjs",
+    "ai-sdk-6": "ai_sdk_driver.mjs",
     "agent-framework": "agent_framework_driver.py",
-    "langchain": "langchain_driver.py",
+    "langchain-py": "langchain_driver.py",
 }
 Client = tuple[str, dict[str, Any]]  # the component, and what is not left at its default
-LANGCHAIN: Client = ("langchain", {})
+LANGCHAIN: Client = ("langchain-py", {})
 KEEPING_HERE = (
-    pytest.param(("ai-sdk", {}), id="ai-sdk"),
+    pytest.param(("ai-sdk-6", {}), id="ai-sdk"),
     # it takes such names for models that reason, and then refers to texts too
-    pytest.param(("ai-sdk", {"model": "gpt-5"}), id="ai-sdk-gpt-5"),
+    pytest.param(("ai-sdk-6", {"model": "gpt-5"}), id="ai-sdk-gpt-5"),
     pytest.param(("agent-framework", {}), id="agent-framework"),
-    pytest.param(("langchain", {"use_previous_response_id": True}), id="langchain-by-id"),
+    pytest.param(("langchain-py", {"use_previous_response_id": True}), id="langchain-by-id"),
 )
 SEALED = {"store": False, "include": ["reasoning.encrypted_content"]}
 SENDING_ALL = (
-    pytest.param(("ai-sdk", {"openai": SEALED}), id="ai-sdk"),
+    pytest.param(("ai-sdk-6", {"openai": SEALED}), id="ai-sdk"),
     pytest.param(("agent-framework", {"store": False}), id="agent-framework"),
-    pytest.param(("langchain", SEALED), id="langchain"),
+    pytest.param(("langchain-py", SEALED), id="langchain"),
 )
 
 
