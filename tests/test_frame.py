@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import find_component
 from tests.lock_files import canonical
 from tests.real import components, provision
-from tests.real.components import COMPONENTS, Environment, Packages
+from tests.real.components import COMPONENTS, Environment, Packages, SourceFiles
 
 ROOT = Path(__file__).parents[1]
 LOCK_FILES = sorted((ROOT / "requirements").glob("*.txt"))
@@ -73,10 +73,11 @@ def test_make_run_installs_the_local_model_only_where_no_server_is_named(
 
 
 def test_every_lock_file_is_asked_for_by_something() -> None:
-    used = {"core", "dev", "build", "extras", "lock"} | {
-        Path(component.lock_file).stem for component in COMPONENTS.values() if not isinstance(component, Packages)
-    }
-    assert {path.stem for path in LOCK_FILES} == used
+    components = [each for each in COMPONENTS.values() if not isinstance(each, Packages)]
+    used = {each.lock_file for each in components}
+    used |= {each.metadata.lock_file for each in components if isinstance(each, SourceFiles) and each.metadata}
+    own = {"core", "dev", "build", "extras", "lock"}
+    assert {path.stem for path in LOCK_FILES} == own | {Path(each).stem for each in used}
 
 
 def test_what_the_package_needs_is_locked() -> None:
