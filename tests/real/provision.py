@@ -2,7 +2,8 @@
 
 Each component is installed by itself, and only when it is missing or stale. One that fails is named with its reason and
 does not keep the others back. The exit code is 1 only under `CI=true`: elsewhere the tests that need it skip and say
-so. The local model is not installed here: it belongs to the main environment, which `make` sets up.
+so. The local model is not installed here: it belongs to the main environment, which `make` sets up. What no test needs
+is installed only by name.
 
 With `--lock` it installs nothing and writes the lock files of what npm installs.
 """
@@ -23,6 +24,7 @@ from pathlib import Path
 from tests.real.components import (
     COMPONENTS,
     HOME,
+    ON_DEMAND,
     ROOT,
     Component,
     Environment,
@@ -65,7 +67,9 @@ def main(names: list[str]) -> int:
         except Failed as failure:
             print(f"no lock files for npm: {failure}")
             return 1
-    wanted = [COMPONENTS[name] for name in names or COMPONENTS]
+    wanted = [COMPONENTS[name] for name in names] or [
+        each for each in COMPONENTS.values() if each.install_command not in ON_DEMAND
+    ]
     with ThreadPoolExecutor(max_workers=2) as pool:
         failures = [name for name in pool.map(_provide, wanted) if name]
     if failures:

@@ -1,0 +1,126 @@
+"""The figures of a run, their medians and ratios, and what they should be.
+
+A ratio compares a system with the pass-through in the same round; what is shown is the median of the rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bench.scripts import KINDS
+from bench.systems import DIRECT, GATEWAY_SYSTEM, UNIT, System
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What the gateway's figure should be: its ratio to the pass-through, its value, or how much more it is."""
+
+    of: str  # "ratio", "value" or "excess"
+    limit: float
+    least: bool = False
+
+    def met(self, value: float) -> bool:
+        return value >= self.limit if self.least else value <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table. `relative`: its ratio is shown beside it."""
+
+    key: str
+    title: str
+    unit: str
+    scale: float
+    relative: bool = False
+    bound: Bound | None = None
+
+
+def _cpu(key: str, title: str, limit: float | None = None) -> Figure:
+    return Figure(key, title, "µs", 1e6, True, None if limit is None else Bound("ratio", limit))
+
+
+FIGURES = (
+    _cpu("text_burst_1", "CPU of a delta, 1 stream, unpaced"),
+    _cpu("text_burst_32", "CPU of a delta, 32 streams, unpaced", 1.4),
+    _cpu("text_burst_256", "CPU of a delta, 256 streams, unpaced"),
+    _cpu("text_paced_20", "CPU of a delta, 20 streams, one each 20 ms", 0.9),
+    _cpu("text_paced_200", "CPU of a delta, 200 streams, one each 20 ms", 0.75),
+    Figure("text_delay_p50_20", "one-way delay, 20 streams, median", "ms", 1e3),
+    Figure("text_delay_p99_20", "one-way delay, 20 streams, p99", "ms", 1e3),
+    Figure("text_delay_p50_200", "one-way delay, 200 streams, median", "ms", 1e3),
+    Figure("text_delay_p99_200", "one-way delay, 200 streams, p99", "ms", 1e3, bound=Bound("value", 2.0)),
+    Figure("held", "streams held, p99 less than 10 ms later", "", 1.0, True, Bound("value", 600, least=True)),
+    Figure("first_added", "added time to first token", "ms", 1e3, bound=Bound("excess", 0.4)),
+    Figure("whole_rate", "whole answers, 16 at once", "1/s", 1.0, True, Bound("ratio", 0.6, least=True)),
+    Figure("whole_cpu", "CPU of a whole answer", "µs", 1e6, True),
+    Figure("large_first", "CPU of a 205 kB request, first turn", "ms", 1e3, True, Bound("ratio", 2.5)),
+    Figure("large_next", "CPU of a 205 kB request, next turn", "ms", 1e3, True, Bound("ratio", 1.8)),
+    Figure("stall", "longest wait of other streams meanwhile", "ms", 1e3),
+    Figure("idle", "memory, idle", "MB", 1e-6, bound=Bound("value", 60)),
+    Figure("stream", "memory of an open stream", "kB", 1e-3, bound=Bound("value", 25)),
+)
+LOADS = ("burst_1", "burst_32", "burst_256", "paced_20", "paced_200")
+
+
+@dataclass(slots=True)
+class Results:
+    """`rounds[figure][system][round]`, in seconds and bytes."""
+
+    rounds: dict[str, dict[str, dict[int, float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(dict))
+    )
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a system has no figures of a part: "system, part" to the reason."""
+
+    def add(self, system: System, round: int, figures: dict[str, float]) -> None:
+        for key, value in figures.items():
+            self.rounds[key][system.key][round] = value
+
+    def derive(self) -> None:
+        """The time to the first token beyond that without a gateway."""
+        direct = self.rounds["first"][DIRECT.key]
+        for key, values in list(self.rounds["first"].items()):
+            added = {round: value - direct[round] for round, value in values.items() if round in direct}
+            if key != DIRECT.key and added:
+                self.rounds["first_added"][key] = added
+
+    def value(self, figure: str, system: str) -> float | None:
+        values = self.rounds[figure][system].values() if system in self.rounds[figure] else ()
+        return statistics.median(values) if values else None
+
+    def ratio(self, figure: str, system: str) -> float | None:
+        if self.value(figure, system) is None or UNIT.key not in self.rounds[figure]:
+            return None
+        unit = self.rounds[figure][UNIT.key]
+        ratios = [
+            value / unit[round] for round, value in self.rounds[figure][system].items() if unit.get(round, 0.0) > 0
+        ]
+        return statistics.median(ratios) if ratios else None
+
+    def bounded(self, figure: Figure) -> float | None:
+        """The gateway's figure as its bound is meant; in the figure's unit, or a ratio."""
+        value, unit = self.value(figure.key, GATEWAY_SYSTEM.key), self.value(figure.key, UNIT.key)
+        if figure.bound is None or value is None:
+            return None
+        if figure.bound.of == "ratio":
+            return self.ratio(figure.key, GATEWAY_SYSTEM.key)
+        if figure.bound.of == "excess":
+            return None if unit is None else (value - unit) * figure.scale
+        return value * figure.scale
+
+    def missed(self) -> list[Figure]:
+        return [
+            each
+            for each in FIGURES
+            if each.bound and (found := self.bounded(each)) is not None and not each.bound.met(found)
+        ]
+
+    def systems(self, given: Sequence[System], figures: Sequence[str]) -> list[System]:
+        return [each for each in given if any(self.value(figure, each.key) is not None for figure in figures)]
+
+
+def kinds_measured(results: Results) -> list[str]:
+    return [kind for kind in KINDS if any(f"{kind}_{load}" in results.rounds for load in LOADS)]
