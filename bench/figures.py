@@ -1,13 +1,15 @@
-"""The figures of a run, their medians and ratios, and what they should be.
+"""The figures of a run, what is made of their rounds, and what they should be.
 
-A ratio compares a system with the pass-through in the same round; what is shown is the median of the rounds.
+Of CPU the least of the rounds counts and of a rate the most: other work on the machine takes the caches, and so only
+adds to the one and takes from the other. Of delays and memory the median counts. A ratio is to the pass-through.
 """
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.scripts import KINDS
@@ -62,7 +64,15 @@ FIGURES = (
     Figure("idle", "memory, idle", "MB", 1e-6, bound=Bound("value", 60)),
     Figure("stream", "memory of an open stream", "kB", 1e-3, bound=Bound("value", 25)),
 )
+_CPU = re.compile(r"_burst_|_paced_|_cpu$|^large_")
 LOADS = ("burst_1", "burst_32", "burst_256", "paced_20", "paced_200")
+
+
+def typical(figure: str) -> Callable[[Iterable[float]], float]:
+    """What is made of the rounds of a figure."""
+    if figure == "whole_rate":
+        return max
+    return min if _CPU.search(figure) else statistics.median
 
 
 @dataclass(slots=True)
@@ -89,16 +99,11 @@ class Results:
 
     def value(self, figure: str, system: str) -> float | None:
         values = self.rounds[figure][system].values() if system in self.rounds[figure] else ()
-        return statistics.median(values) if values else None
+        return typical(figure)(values) if values else None
 
     def ratio(self, figure: str, system: str) -> float | None:
-        if self.value(figure, system) is None or UNIT.key not in self.rounds[figure]:
-            return None
-        unit = self.rounds[figure][UNIT.key]
-        ratios = [
-            value / unit[round] for round, value in self.rounds[figure][system].items() if unit.get(round, 0.0) > 0
-        ]
-        return statistics.median(ratios) if ratios else None
+        value, unit = self.value(figure, system), self.value(figure, UNIT.key)
+        return None if value is None or unit is None or unit <= 0 else value / unit
 
     def bounded(self, figure: Figure) -> float | None:
         """The gateway's figure as its bound is meant; in the figure's unit, or a ratio."""

@@ -80,7 +80,8 @@ def folded(text: str) -> Profile:
         stack, _, count = line.rpartition(" ")
         if "MainThread" not in stack:
             continue
-        places = [found for frame in stack.split(";") if (found := place(frame))]
+        # A thread between two frames is a stack of its name alone.
+        places = [found for frame in stack.split(";") if (found := place(frame))] or ["the loop"]
         profile.samples += int(count)
         profile.own[places[-1]] += int(count)
         profile.inside.update(dict.fromkeys(places, int(count)))

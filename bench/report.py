@@ -128,11 +128,11 @@ def described(facts: dict[str, str], peers: Sequence[str]) -> str:
 
 
 def as_json(results: Results, systems: Sequence[System], facts: dict[str, str]) -> dict[str, Any]:
-    """Every round, and the medians and ratios made of them; seconds and bytes."""
+    """Every round, and the values and ratios made of them; seconds and bytes."""
     figures = {
         key: {
             system.key: {
-                "median": results.value(key, system.key),
+                "value": results.value(key, system.key),
                 "ratio": results.ratio(key, system.key),
                 "rounds": list(results.rounds[key][system.key].values()),
             }

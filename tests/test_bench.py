@@ -218,12 +218,18 @@ def results() -> Results:
     return made
 
 
-def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+def test_of_cpu_the_least_counts_of_rates_the_most_and_of_delays_the_median() -> None:
     made = results()
-    assert made.value("text_burst_32", "responses") == pytest.approx(7e-6)
-    assert made.ratio("text_burst_32", "responses") == pytest.approx(3.0)
+    assert made.value("text_burst_32", "responses") == pytest.approx(2e-6)
+    assert made.ratio("text_burst_32", "responses") == pytest.approx(2.0)
     assert made.ratio("idle", "responses") is None
     assert made.ratio("text_burst_32", "messages") is None
+    for round, value in enumerate((1.0, 5.0, 3.0)):
+        made.add(
+            UNIT, round, {"whole_rate": value, "whole_cpu": value, "large_next": value, "text_delay_p99_20": value}
+        )
+    keys = ("whole_rate", "whole_cpu", "large_next", "text_delay_p99_20")
+    assert [made.value(key, UNIT.key) for key in keys] == [5.0, 1.0, 1.0, 3.0]
 
 
 def test_the_first_token_is_counted_from_where_it_comes_without_a_gateway() -> None:
@@ -258,8 +264,8 @@ def test_the_tables_have_a_row_for_each_figure_and_a_column_for_each_system() ->
     assert table[0] == ["", UNIT.title, GATEWAY_SYSTEM.title, "should be"]
     by_title = {row[0]: row[1:] for row in table}
     assert by_title["CPU of a delta, 32 streams, unpaced, µs"] == [
-        "2.00 (1.00 x)",
-        "7.00 (3.00 x)",
+        "1.00 (1.00 x)",
+        "2.00 (2.00 x)",
         "at most 1.4 x: no",
     ]
     assert by_title["memory, idle, MB"] == ["-", "50.0", "at most 60 MB: yes"]
@@ -339,20 +345,21 @@ thread (1): MainThread;<module> (<string>:1);Runner.run (asyncio/runners.py:118)
 thread (1): MainThread;Runner.run (asyncio/runners.py:118);Connection.data_received (backends/http1/connection.py:9) 30
 thread (1): MainThread;f (/x/lib/python3.11/site-packages/aiohttp/web.py:1) 4
 thread (1): MainThread;<module> (a.py:1);__init__ (<string>:3) 5
+thread (1): MainThread 1
 thread (2): uvloop_0;_worker (concurrent/futures/thread.py:81) 999
 """
 
 
 def test_a_sample_belongs_to_the_innermost_frame_of_the_main_thread() -> None:
     profile = folded(STACKS)
-    assert profile.samples == 59
+    assert profile.samples == 60
     assert profile.own == {
-        "the loop": 20,
+        "the loop": 21,
         "backends/http1/connection.py": 30,
         "aiohttp": 4,
         "constructors of dataclasses": 5,
     }
-    assert profile.inside["the loop"] == 50
+    assert profile.inside["the loop"] == 51
 
 
 def test_the_table_of_a_profile_adds_up() -> None:
@@ -360,7 +367,7 @@ def test_the_table_of_a_profile_adds_up() -> None:
     profile.kernel = 40
     head, *rows = profile_table({"work": profile})
     assert head == ["share of the samples, %", "work"]
-    assert rows[:2] == [["backends/http1/connection.py", "51 (51)"], ["the loop", "34 (85)"]]
+    assert rows[:2] == [["backends/http1/connection.py", "50 (50)"], ["the loop", "35 (85)"]]
     assert rows[-2:] == [["all other modules", "0"], ["the kernel's share of the CPU, %", "40"]]
 
 
