@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shlex
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,6 @@ from tests.real.codex import (
     full_configuration,
     readme_block,
 )
-from tests.real.components import ROOT
 from tests.real.mcp_server import mcp_server
 from tests.real.scripted_model import calls, function_names, results, says
 from tests.real.serving import serving
@@ -47,7 +48,8 @@ async def test_the_longer_configuration_works_when_it_is_copied_as_its_first_lin
 ) -> None:
     first, *_ = (EXAMPLES / "config.toml").read_text(encoding="utf-8").splitlines()
     (codex.home / ".codex").rmdir()
-    await codex.run("sh", "-c", f"cd {shlex.quote(str(ROOT))} && {first.partition(':  ')[2]}")
+    installed = shlex.quote(str(Path(sys.executable).parent))  # where `dragoman` is
+    await codex.run("sh", "-c", f"PATH={installed}:$PATH; {first.partition(':  ')[2]}")
     copied = (codex.home / ".codex" / "config.toml").read_text(encoding="utf-8")
     assert copied == (EXAMPLES / "config.toml").read_text(encoding="utf-8")
     keys = {"api_keys": key} if key else {}
