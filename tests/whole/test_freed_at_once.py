@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -83,34 +84,31 @@ async def over(it: Served) -> None:
     await asyncio.sleep(0.02)  # the connections of both sides end after the call
 
 
+async def leftovers(it: Served, call: Callable[[], Awaitable[None]]) -> Counter[str]:
+    for _ in range(BEFORE):
+        await call()
+    await over(it)
+    with left_to_the_collector() as found:
+        for _ in range(TIMES):
+            await call()
+        await over(it)
+    return found
+
+
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize("protocol", PATHS)
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_a_call(script: str, protocol: str, stream: bool) -> None:
     body = asking(protocol, "hi", stream=stream)
     async with served(*[SCRIPTS[script]] * 20, timeouts=TIMEOUTS) as it:
-        for _ in range(BEFORE):
-            await asked(it, PATHS[protocol], body)
-        await over(it)
-        with left_to_the_collector() as found:
-            for _ in range(TIMES):
-                await asked(it, PATHS[protocol], body)
-            await over(it)
-    assert not found
+        assert not await leftovers(it, partial(asked, it, PATHS[protocol], body))
 
 
 @pytest.mark.parametrize("protocol", PATHS)
 async def test_a_client_that_leaves(protocol: str) -> None:
     body = asking(protocol, "hi", stream=True)
     async with served(*[Script(BODY, split="frames", gap=0.05)] * 20) as it:
-        for _ in range(BEFORE):
-            await left(it, PATHS[protocol], body)
-        await over(it)
-        with left_to_the_collector() as found:
-            for _ in range(TIMES):
-                await left(it, PATHS[protocol], body)
-            await over(it)
-    assert not found
+        assert not await leftovers(it, partial(left, it, PATHS[protocol], body))
 
 
 @pytest.mark.parametrize(
@@ -130,14 +128,7 @@ async def test_other_calls(path: str, more: dict[str, Any], status: int) -> None
     body = {"model": "m", "input": "hi", **more}
     script = Script.json({"object": "list", "data": []}, status)
     async with served(*[script] * 20, models=[{"name": "m", "backend": "gpu"}]) as it:
-        for _ in range(BEFORE):
-            await asked(it, path, body)
-        await over(it)
-        with left_to_the_collector() as found:
-            for _ in range(TIMES):
-                await asked(it, path, body)
-            await over(it)
-    assert not found
+        assert not await leftovers(it, partial(asked, it, path, body))
 
 
 @pytest.mark.parametrize("script", ["whole", "cut", "fails"])
@@ -150,11 +141,4 @@ async def test_a_web_socket(script: str) -> None:
                     break
 
     async with served(*[SCRIPTS[script]] * 20) as it:
-        for _ in range(BEFORE):
-            await talk()
-        await over(it)
-        with left_to_the_collector() as found:
-            for _ in range(TIMES):
-                await talk()
-            await over(it)
-    assert not found
+        assert not await leftovers(it, talk)
