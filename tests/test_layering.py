@@ -60,6 +60,7 @@ PURE_BACKENDS = (
     "backends.chat.answer",
     "backends.chat.call_deltas",
     "backends.chat.decoder",
+    "backends.chat.known_frame",
     "backends.chat.split_characters",
     "backends.chat.encode",
     "backends.chat.errors",

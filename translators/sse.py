@@ -16,6 +16,7 @@ from dragoman.translators.errors import GatewayError, Kind
 MAX_EVENT = 4 * 1024 * 1024
 MAX_LINES = 100_000
 
+CR = ord("\r")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -32,42 +33,64 @@ class EventReader:
         self._cr = False  # the last byte was a CR: an LF that comes next belongs to the same line end
 
     def feed(self, data: bytes) -> list[bytes]:
+        if self._cr or not self._begun or CR in data:
+            data = self._plain(data)
         held = self._held
-        whole = self._begun and not held and not self._cr and data.endswith(b"\n\n")
-        if whole and data.startswith(b"data:") and data.find(b"\n") == len(data) - 2 and b"\r" not in data:
-            return [data[5:].strip()]  # one event and nothing else, as a token mostly comes
+        if not held:
+            end = data.rfind(b"\n\n") + 2
+            if end == len(data) > 1:
+                if data.find(b"\n") == end - 2 and data.startswith(b"data:"):
+                    return [data[5:].strip()]  # one event of one line, as a token mostly comes
+                return _payloads(data)
+            if end > 1:
+                held += data[end:]
+                return _payloads(data[:end])
+            held += data
+        else:
+            searched = len(held) - 1  # the end may lie across the cut
+            held += data
+            end = held.rfind(b"\n\n", searched) + 2
+            if end > 1:
+                events = bytes(held[:end])
+                del held[:end]
+                return _payloads(events)
+        if len(held) > MAX_EVENT:
+            raise _too_large()
+        return []
+
+    def _plain(self, data: bytes) -> bytes:
+        """With LF as the only end of a line, and without a byte order mark at the beginning of the stream."""
         if self._cr and data:
             self._cr = False
             data = data.removeprefix(b"\n")
         if not self._begun:
-            data = bytes(held) + data
-            held.clear()
+            data = bytes(self._held) + data
+            self._held.clear()
             if len(data) < len(_BOM) and _BOM.startswith(data):
-                held += data
-                return []
+                self._held += data
+                return b""
             self._begun = True
             data = data.removeprefix(_BOM)
         if b"\r" in data:
             self._cr = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        searched = max(len(held) - 1, 0)  # the end may lie across the cut
-        held += data
-        if held.find(b"\n\n", searched) < 0:
-            if len(held) > MAX_EVENT:
-                raise _too_large()
-            return []
-        blocks = bytes(held).split(b"\n\n")
-        self._held = bytearray(blocks.pop())
-        return [payload for block in blocks if (payload := _payload(block)) is not None]
+        return data
 
     def finish(self) -> list[bytes]:
         return self.feed(b"\n\n\n")  # a CR before it takes the first
 
 
+def _payloads(events: bytes) -> list[bytes]:
+    """Those of whole events, the last of which ends where `events` does."""
+    if events.startswith(b"data:"):
+        payloads = events[5:-2].split(b"\n\ndata:")
+        if events.count(b"\n") == 2 * len(payloads):  # each is one `data` line, as nearly all are
+            return [payload.strip() for payload in payloads]
+    return [payload for block in events[:-2].split(b"\n\n") if (payload := _payload(block)) is not None]
+
+
 def _payload(block: bytes) -> bytes | None:
     """The joined `data` lines of one event, None where it has none."""
-    if block.startswith(b"data:") and b"\n" not in block:
-        return block[5:].strip()  # nearly every event looks like this
     if block.count(b"\n") > MAX_LINES:
         raise _too_large()
     lines = []

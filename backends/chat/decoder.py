@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import orjson
 
 from dragoman.backends.chat.call_deltas import CallDeltas
+from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.split_characters import SplitCharacters
 from dragoman.backends.markup import open_markup
 from dragoman.backends.markup.unread import BEGINS, UnreadCalls
@@ -59,6 +61,10 @@ CALL_IN_TEXT = Note("answer", "call_in_text")  # the server's parser read no cal
 IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible"; JSON has no -Infinity
 
 
+class TextSink(Protocol):
+    def __call__(self, text: str, logprobs: list[dict[str, Any]] | None = None, /) -> None: ...
+
+
 class ChatDecoder:
     """`feed` and `finish` raise `GatewayError` where the stream is broken; `abort` then gives what was certain until
     there.
@@ -90,6 +96,8 @@ class ChatDecoder:
         self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
         self._unread = UnreadCalls(tool.name for tool in request.tools) if request.tools and not markup else None
         self._text = self._text_sink()
+        self._known = KnownFrame()
+        self._known_text: Callable[[str], object] = self._text  # where the text of such a chunk goes
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
@@ -113,8 +121,12 @@ class ChatDecoder:
         return None if self._usage is None else self._usage.input
 
     def feed(self, data: bytes) -> list[Event]:
+        known = self._known
         for payload in self._sse.feed(data):
-            self._payload(payload)
+            if (text := known.text(payload)) is None:
+                self._payload(payload)
+            else:
+                self._known_text(text)
         return self._parts.take()
 
     def feed_whole(self, answer: object) -> list[Event]:
@@ -143,6 +155,7 @@ class ChatDecoder:
         if self._ended:  # the end came with the same read
             return []
         self._ended = True
+        self._known.forget()
         return [Finished(StopReason.STOP, self._usage)]
 
     def _end(self) -> None:
@@ -150,6 +163,7 @@ class ChatDecoder:
             message = "The model server ended its stream before the answer was complete."
             raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
         self._ended = True
+        self._known.forget()
         if self._halves.waiting:
             self._parts.note("drop", "half_character")
         if self._markup is not None:
@@ -169,12 +183,20 @@ class ChatDecoder:
             self._end()
         elif payload:
             try:
-                self._chunk(self._loads(payload))
+                self._decode(payload)
             except GatewayError:
                 if self._reason is None:
                     raise
                 # vLLM while it shuts down, or a body torn within the usage: the answer was whole already
                 self._parts.note("answer", "error_after_finish")
+
+    def _decode(self, payload: bytes) -> None:
+        chunk = self._loads(payload)
+        self._chunk(chunk)
+        if self._halves.waiting or self._reason is not None:  # what follows is more than its text
+            self._known.forget()
+        elif self._known.learn(payload, chunk):
+            self._known_text = self._sink_of(chunk)
 
     def _loads(self, payload: bytes) -> object:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
@@ -238,6 +260,21 @@ class ChatDecoder:
         elif call := delta.get("function_call"):  # the form before tools, still used by a few
             self._call({"index": 0, "function": call}, None)
 
+    def _sink_of(self, chunk: Any) -> Callable[[str], object]:
+        """Where the text of chunks like this one goes, as `_delta` and `_call` would have it."""
+        if self._known.field == "content":
+            return self._text
+        if self._known.field != "arguments":
+            return self._parts.reasoning
+        call = chunk["choices"][0]["delta"]["tool_calls"][0]
+        index, id, name = call.get("index"), call.get("id"), call["function"].get("name")
+        return partial(
+            self._calls.feed,
+            index if isinstance(index, int) else None,
+            id if isinstance(id, str) else "",
+            name if isinstance(name, str) else "",
+        )
+
     def _text_of(self, content: object) -> str:
         """Content as a list of parts, as Mistral's servers send it; what the model thought is one of them."""
         if not isinstance(content, list):
@@ -254,7 +291,7 @@ class ChatDecoder:
                 self._parts.note("drop", "content_part")
         return "".join(texts)
 
-    def _text_sink(self) -> Callable[[str, list[dict[str, Any]] | None], None]:
+    def _text_sink(self) -> TextSink:
         if self._markup is not None:
             return self._marked
         return self._parts.text if self._unread is None else self._watched

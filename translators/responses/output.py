@@ -52,6 +52,11 @@ class Item:
         return ""
 
     @property
+    def passes_on(self) -> bool:
+        """Whether its deltas are the text as it comes and nothing else."""
+        return self.reader is None and self.logprobs is None
+
+    @property
     def text(self) -> str:
         return self.pieces.getvalue()
 

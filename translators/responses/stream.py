@@ -62,6 +62,7 @@ class ResponsesStream(BufferedStream):
         self._output: list[Json] = []  # finished items, as they were sent
         self._item: Item | None = None
         self._delta_head = b""  # of the open item's deltas; empty where it has none
+        self._plain = False  # such a delta is head, text, tail
         self._delta_tail = b',"sequence_number":%d}' + context.framing.tail
         self._started = False
         self._titles: dict[str, str] = {}  # of pages that were found, by address
@@ -85,14 +86,20 @@ class ResponsesStream(BufferedStream):
             self._begin()
         if self._options.prewarm:
             return self._feed_unseen(events)
+        item, plain, out = self._item, self._plain, self._out
         for event in events:
-            if type(event) is Delta:  # nearly all of them
-                if self._item is not None:
-                    self._delta(self._item, event)
-            else:
+            if type(event) is not Delta:
                 self._event(event)
-        frames, self._out = self._out, []
-        return frames
+                item, plain = self._item, self._plain
+            elif item is None:
+                continue
+            elif plain:  # nearly all of them
+                item.pieces.write(event.text)
+                out.append(self._delta_head + orjson.dumps(event.text) + self._delta_tail % self._sequence)
+                self._sequence += 1
+            else:
+                self._delta(item, event)
+        return self._take()
 
     def _feed_unseen(self, events: Sequence[Event]) -> list[bytes]:
         for event in events:
@@ -186,6 +193,7 @@ class ResponsesStream(BufferedStream):
         self._item = item
         head = self._framing.head(item.delta_event) if item.delta_event else b""
         self._delta_head = head + item.delta_head
+        self._plain = item.passes_on and self._delta_head != b"" and not self._options.obfuscation
         self._emit("response.output_item.added", {"output_index": item.index, "item": item.added()})
         for name, fields in item.opening():
             self._emit(name, fields)

@@ -1,0 +1,103 @@
+"""The bytes around the text of a chunk, remembered from the chunk before, so that only the text is parsed.
+
+Nearly all chunks of a stream are the same bytes but for one string. Where a chunk begins and ends as one that was
+decoded in full, and what lies between is a JSON string and nothing else, it says the same thing with another text. That
+is so by JSON's grammar, and not by a guess: `learn` replaces the string by a number and parses the rest once more,
+which must then differ from the chunk in this one place. Whatever does not match is decoded in full.
+
+In bursts this takes a third off a delta (6.5 µs → 4.3 µs; `python -m bench`, part "burst").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import orjson
+
+Json = dict[str, Any]
+Field = Literal["content", "reasoning_content", "reasoning", "arguments"]
+
+CREDIT = 8  # chunks that are learned in vain before it gives up on a server whose chunks never repeat
+LONGEST = 16 * 1024  # bytes of a chunk that is learned
+_PLACES: dict[Field, re.Pattern[bytes]] = {
+    field: re.compile(rb'"%b"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")' % field.encode())
+    for field in ("content", "reasoning_content", "reasoning", "arguments")
+}
+_UNKNOWN = b"\x00"  # no JSON begins with it
+
+
+class KnownFrame:
+    """`text` is what a chunk says in `field` and nowhere else, None for one that has to be decoded in full."""
+
+    __slots__ = ("_credit", "_head", "_tail", "field")
+
+    def __init__(self) -> None:
+        self.field: Field = "content"
+        self._head = self._tail = _UNKNOWN
+        self._credit = CREDIT
+
+    def text(self, payload: bytes) -> str | None:
+        head, tail = self._head, self._tail
+        if not payload.startswith(head) or not payload.endswith(tail):
+            return None
+        try:
+            text = orjson.loads(payload[len(head) : -len(tail)])
+        except orjson.JSONDecodeError:  # such as half of a surrogate pair
+            return None
+        if type(text) is not str or not text:
+            return None
+        self._credit += 1
+        return text
+
+    def learn(self, payload: bytes, chunk: object) -> bool:
+        """Whether chunks like this one are recognised from now on."""
+        self.forget()
+        if not self._credit or len(payload) > LONGEST or (said := only_text(chunk)) is None:
+            return False
+        self._credit -= 1
+        self.field, holder = said
+        if (found := _PLACES[self.field].search(payload)) is None:
+            return False
+        head, tail = payload[: found.start(1)], payload[found.end(1) :]
+        text, holder[self.field] = holder[self.field], 0
+        try:
+            if orjson.loads(b"%b0%b" % (head, tail)) == chunk:
+                self._head, self._tail = head, tail
+        except orjson.JSONDecodeError:  # the place found lies inside of another string
+            pass
+        holder[self.field] = text
+        return self._head is head
+
+    def forget(self) -> None:
+        self._head = self._tail = _UNKNOWN
+
+
+def only_text(chunk: object) -> tuple[Field, Json] | None:
+    """The one string that a chunk says and the object that holds it; None where it says anything else."""
+    if not isinstance(chunk, dict):
+        return None
+    if chunk.get("error") or chunk.get("usage") or chunk.get("prompt_progress") or chunk.get("object") == "error":
+        return None
+    choices = chunk.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choice := choices[0], dict):
+        return None
+    delta = choice.get("delta")
+    if choice.get("index") or choice.get("finish_reason") or choice.get("logprobs") or not isinstance(delta, dict):
+        return None
+    said = [key for key, value in delta.items() if value and key != "role"]
+    if said == ["tool_calls"]:
+        return _only_arguments(delta["tool_calls"])
+    if len(said) != 1 or said[0] not in _PLACES or not isinstance(delta[said[0]], str):
+        return None
+    return said[0], delta
+
+
+def _only_arguments(calls: object) -> tuple[Field, Json] | None:
+    """Of a call whose header came before: then the next piece means what this one means, whatever it says."""
+    if not isinstance(calls, list) or len(calls) != 1 or not isinstance(call := calls[0], dict):
+        return None
+    function = call.get("function")
+    if not isinstance(function, dict) or not isinstance(text := function.get("arguments"), str) or not text:
+        return None
+    return "arguments", function

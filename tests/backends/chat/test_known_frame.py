@@ -1,0 +1,282 @@
+"""What surrounds a text is remembered only where nothing else can differ: a decoder says the same with and without."""
+
+import json
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dragoman.backends.chat.decoder import ChatDecoder
+from dragoman.backends.chat.known_frame import CREDIT, LONGEST, KnownFrame, only_text
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import Event, Request, Tool
+from tests.golden_files import TRANSCRIPTS, upstream
+
+REQUEST = Request(id="s", model="m", messages=(), tools=(Tool("f", "", {"type": "object"}),))
+Json = dict[str, Any]
+
+
+def classify(status: int, error: object) -> GatewayError:
+    return GatewayError(Kind.BACKEND_FAILED, f"classified {status}: {error}", source="backend")
+
+
+def chunk(delta: Json, **fields: Any) -> Json:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "m",
+        "choices": [choice],
+    } | fields
+
+
+def piece(arguments: str, **call: Any) -> Json:
+    return chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}} | call]})
+
+
+def learned(first: Json, payload: bytes | None = None) -> KnownFrame:
+    known = KnownFrame()
+    payload = payload or json.dumps(first).encode()
+    assert known.learn(payload, orjson.loads(payload))
+    return known
+
+
+def decoded(reads: list[bytes], *, remembering: bool) -> tuple[list[Event], str, list[str]]:
+    decoder = ChatDecoder(REQUEST, classify)
+    if not remembering:
+        decoder._known._credit = 0
+    events: list[Event] = []
+    try:
+        for read in reads:
+            events += decoder.feed(read)
+        events += decoder.finish()
+    except GatewayError as error:
+        return [*events, *decoder.abort()], error.message, [note.name for note in decoder.notes]
+    return events, "", [note.name for note in decoder.notes]
+
+
+def both(reads: list[bytes]) -> None:
+    assert decoded(reads, remembering=True) == decoded(reads, remembering=False)
+
+
+# ---------------------------------------------------------------------------------------------- what is recognised
+
+
+@pytest.mark.parametrize("text", ["b", " two", 'say "no"', "a\\b", "line\nend", "é", "\u2028", "😀", "\x7f"])
+@pytest.mark.parametrize("ascii", [True, False])
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda text: chunk({"content": text}),
+        lambda text: chunk({"role": "assistant", "content": text, "tool_calls": None, "reasoning_content": ""}),
+        lambda text: chunk({"content": None, "reasoning_content": text}),
+        lambda text: chunk({"reasoning": text}),
+        lambda text: piece(text),
+        lambda text: piece(text, id="call_1", type="function"),
+        lambda text: chunk({"content": text}, usage=None, system_fingerprint='"content":"x"'),
+    ],
+)
+def test_the_same_chunk_with_another_text_is_recognised(said: Any, text: str, ascii: bool) -> None:
+    known = learned(said("same"))
+    assert known.text(json.dumps(said(text), ensure_ascii=ascii).encode()) == text
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        b"null",
+        b"1",
+        b'["a"]',
+        b'{"a":"b"}',
+        b'""',
+        b"",
+        b'"a","refusal":"b"',
+        b'"a"}},{"delta":{"content":"b"',
+        b'"a',
+        b'"\\"',
+    ],
+)
+def test_what_is_more_or_less_than_a_text_is_not(between: bytes) -> None:
+    first = json.dumps(chunk({"content": "SAME"})).encode()
+    assert learned({}, first).text(first.replace(b'"SAME"', between)) is None
+
+
+def test_half_a_character_is_not_a_text_by_itself() -> None:
+    first = json.dumps(chunk({"content": "SAME"})).encode()
+    assert learned({}, first).text(first.replace(b"SAME", rb"\ud83d")) is None
+
+
+def test_another_frame_is_decoded_in_full() -> None:
+    known = learned(chunk({"content": "a"}))
+    for other in (chunk({"content": "a"}, created=2), chunk({"content": "a"}, usage={"prompt_tokens": 3}), piece("a")):
+        assert known.text(json.dumps(other).encode()) is None
+    whole = chunk({"content": "a"})
+    whole["choices"][0]["finish_reason"] = "stop"
+    assert known.text(json.dumps(whole).encode()) is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        chunk({"content": "a"}, usage={"prompt_tokens": 1, "completion_tokens": 1}),
+        chunk({"content": "a"}, error={"message": "no"}),
+        chunk({"content": "a"}, object="error"),
+        chunk({"content": "a"}, prompt_progress={"processed": 1, "total": 2}),
+        chunk({"content": "a", "refusal": "b"}),
+        chunk({"content": "a", "reasoning": "b"}),
+        chunk({"content": ""}),
+        chunk({"content": ["a"]}),
+        chunk({"refusal": "a"}),
+        chunk({}),
+        chunk({"content": "a"}, choices=[]),
+        chunk({"content": "a"}, choices=[*chunk({"content": "a"})["choices"], *chunk({"content": "b"})["choices"]]),
+        chunk({"content": "a"}, choices=[{"index": 1, "delta": {"content": "a"}}]),
+        chunk({"content": "a"}, choices=[{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]),
+        chunk({"content": "a"}, choices=[{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [{}]}}]),
+        chunk({"content": "a"}, choices=[{"index": 0, "message": {"content": "a"}}]),
+        chunk({"tool_calls": [{"function": {"arguments": {"a": 1}}}]}),
+        chunk({"tool_calls": [{"function": {"arguments": "a"}}, {"function": {"arguments": "b"}}]}),
+        chunk({"tool_calls": "a"}),
+        ["a"],
+        None,
+    ],
+)
+def test_a_chunk_that_says_anything_else_teaches_nothing(said: object) -> None:
+    assert only_text(said) is None
+    assert not KnownFrame().learn(json.dumps(said).encode(), said)
+
+
+def test_a_frame_is_not_learned_from_another_string_of_that_name() -> None:
+    after = b'{"choices":[{"delta":{"content":"a"}}],"x":"y","content":"z"}'
+    assert learned({}, after).text(after.replace(b'"a"', b'"c"')) == "c"
+    before = b'{"note":{"content":"a"},"choices":[{"delta":{"content":"a"}}]}'
+    twice = b'{"choices":[{"delta":{"content":"a","content":"a"}}]}'  # the second one counts
+    for payload in (before, twice):
+        assert not KnownFrame().learn(payload, orjson.loads(payload))
+
+
+def test_it_gives_up_on_a_server_whose_chunks_never_repeat() -> None:
+    known = KnownFrame()
+    for count in range(CREDIT):
+        said = chunk({"content": "a"}, created=count)
+        assert known.text(json.dumps(said).encode()) is None
+        assert known.learn(json.dumps(said).encode(), said)
+    assert not known.learn(json.dumps(said).encode(), said)
+
+
+def test_one_that_changes_now_and_then_is_learned_anew() -> None:
+    known = KnownFrame()
+    for second in range(3 * CREDIT):
+        said = json.dumps(chunk({"content": "a"}, created=second)).encode()
+        assert known.text(said) is None
+        assert known.learn(said, orjson.loads(said))
+        assert known.text(said) == "a"
+
+
+def test_a_large_chunk_is_not_kept() -> None:
+    said = chunk({"content": "a" * LONGEST})
+    assert not KnownFrame().learn(json.dumps(said).encode(), said)
+
+
+# ------------------------------------------------------------------------------------------------------ in the decoder
+
+
+def test_only_the_first_of_many_chunks_is_decoded_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    decodings: list[bytes] = []
+    inner = ChatDecoder._decode
+
+    def decode(decoder: ChatDecoder, payload: bytes) -> None:
+        decodings.append(payload)
+        inner(decoder, payload)
+
+    monkeypatch.setattr(ChatDecoder, "_decode", decode)
+    decoder = ChatDecoder(REQUEST, classify)
+    for text in ("a", "b", "c", "d"):
+        decoder.feed(b"data: " + json.dumps(chunk({"content": text})).encode() + b"\n\n")
+    for text in ("e", "f", "g"):
+        decoder.feed(b"data: " + json.dumps(chunk({"reasoning": text})).encode() + b"\n\n")
+    assert len(decodings) == 2
+
+
+def read(*said: object) -> bytes:
+    return b"".join(
+        b"data: " + (each if isinstance(each, bytes) else json.dumps(each).encode()) + b"\n\n" for each in said
+    )
+
+
+STOPPED = chunk({}, choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+HALF = json.dumps(chunk({"content": "HALF"})).encode()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [chunk({"content": "a"}), HALF.replace(b"HALF", rb"\ud83d"), HALF.replace(b"HALF", rb"\ude00b"), STOPPED],
+        [chunk({"content": "a"}), HALF.replace(b"HALF", rb"\ud83d"), chunk({"content": "b"}), STOPPED],
+        [chunk({"content": "a"}), STOPPED, chunk({"content": "late"}), chunk({"content": "later"}), b"[DONE]"],
+        [chunk({"content": "a"}), STOPPED, b"[DONE]", chunk({"content": "after"})],
+        [chunk({"content": "a"}), chunk({"content": "b"})],
+        [
+            chunk({"content": "<tool_call>"}),
+            chunk({"content": '{"name": "f"}'}),
+            piece("{}", id="c", type="f"),
+            STOPPED,
+        ],
+        [
+            chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}),
+            *(piece(part) for part in ('{"a"', ': "', "b", '"}', "{}", "x")),
+            STOPPED,
+        ],
+        [
+            chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{"}}]}),
+            piece("}"),
+            chunk({"content": "text"}),
+            chunk({"tool_calls": [{"index": 1, "id": "d", "function": {"name": "f", "arguments": "{"}}]}),
+            piece("late"),
+            piece("}", index=1),
+            STOPPED,
+        ],
+        [
+            *(
+                chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": each}}]})
+                for each in ("{", '{"a', '{"a":1}')
+            ),
+            STOPPED,
+        ],
+    ],
+)
+def test_state_between_chunks_is_kept(said: list[object]) -> None:
+    both([read(*said)])
+    both([read(each) for each in said])
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS, ids=lambda each: each.stem)
+def test_each_transcript_says_the_same(transcript: Any) -> None:
+    data = upstream(transcript)
+    both([data])
+    both([event + b"\n\n" for event in data.split(b"\n\n")])
+
+
+TEXTS = st.text(st.characters(exclude_categories=()), max_size=4)
+SAID = st.one_of(
+    TEXTS.map(lambda text: chunk({"content": text})),
+    TEXTS.map(lambda text: chunk({"content": text, "reasoning_content": None})),
+    TEXTS.map(lambda text: chunk({"reasoning_content": text})),
+    st.builds(lambda text, index: piece(text, index=index), TEXTS, st.sampled_from([0, 1])),
+    st.builds(
+        lambda text, id: chunk({"tool_calls": [{"index": 0, "id": id, "function": {"name": "f", "arguments": text}}]}),
+        TEXTS,
+        st.sampled_from(["c", "d", None]),
+    ),
+    st.just(chunk({"content": "a"}, usage={"prompt_tokens": 1, "completion_tokens": 1})),
+    st.just(STOPPED),
+    st.just(b"[DONE]"),
+)
+
+
+@given(st.lists(SAID, max_size=12), st.booleans())
+def test_any_sequence_says_the_same(said: list[object], apart: bool) -> None:
+    both([read(each) for each in said] if apart else [read(*said)])
