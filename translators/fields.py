@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence, Set
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -65,7 +66,8 @@ class RequestFields(BaseModel):
     structured_outputs: Any = None
 
 
-def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
+def sampling(fields: RequestFields, stop: Sequence[str] | None, **own: Any) -> Sampling:
+    """`own` are parameters that only some protocols have."""
     return Sampling(
         temperature=fields.temperature,
         top_p=fields.top_p,
@@ -76,6 +78,7 @@ def sampling(fields: RequestFields, stop: Sequence[str] | None) -> Sampling:
         frequency_penalty=fields.frequency_penalty,
         seed=fields.seed,
         stop=tuple(stop) if stop else None,
+        **own,
     )
 
 
@@ -88,6 +91,19 @@ def unusual(fields: BaseModel, ordinary: Mapping[str, Container[object]]) -> lis
 def unknown(fields: BaseModel) -> list[str]:
     """Names of the fields that the schema does not have."""
     return [name for name, value in (fields.model_extra or {}).items() if value is not None]
+
+
+@cache
+def _inner(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
+    """The fields that may hold a checked object, each with its name in the body."""
+    fields = model.model_fields.items()
+    return tuple((name, field.alias or name) for name, field in fields if _may_be_model(field.annotation))
+
+
+def _may_be_model(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return True
+    return any(map(_may_be_model, get_args(annotation)))
 
 
 class Tally:
@@ -169,9 +185,9 @@ class Unread:
         """What the schema of a checked object, and of those inside it, does not have."""
         if model.model_extra:
             self.add(path, model.model_extra)
-        for name, field in type(model).model_fields.items():
+        for name, shown in _inner(type(model)):
             if isinstance(value := getattr(model, name), BaseModel):
-                self.of_model(value, _joined(path, field.alias or name))
+                self.of_model(value, _joined(path, shown))
 
     def add(self, path: str, owner: Mapping[str, Any], read: Set[str] = _NONE, inert: Set[str] = _NONE) -> None:
         """The keys of the object at `path`, except for those that were `read`, or that change nothing anywhere."""

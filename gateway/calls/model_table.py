@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from dragoman.backends.base import Backend, ModelInfo
@@ -49,6 +49,8 @@ class Listing:
         self.fixed = fixed
         self._window = window
         self._models: list[ModelInfo] | None = None
+        self._named: list[ModelInfo] | None = None  # whose names these are
+        self._names: dict[str, None] = {}
         self._asked = False
         self._until = 0.0
         self._read_at = -RELOAD_UNKNOWN
@@ -65,6 +67,15 @@ class Listing:
         if fresh or not known:
             await asyncio.wait((self._task,))
         return self._models
+
+    async def names(self, fresh: bool) -> Collection[str] | None:
+        """What calls of this backend may be sent as."""
+        if self.fixed is not None:
+            return (self.fixed,)
+        models = await self.models(fresh)
+        if models is not self._named:
+            self._named, self._names = models, dict.fromkeys(model.id for model in models or ())
+        return None if models is None else self._names
 
     async def window(self, model: str) -> int | None:
         """As configured, else as listed. Only the very first question waits, and not for long: a list that hangs must
@@ -122,14 +133,18 @@ class Models:
         target = self._by_table(name) if self._rules else await self._by_lists(name)
         if isinstance(target, list):
             raise _not_found(name, client.usable(target))
+        own = await self._with_window(target)
+        if not target.fallbacks:
+            return own
         others = [await self._with_window(each) for each in target.fallbacks]
-        return replace(await self._with_window(target), fallbacks=tuple(others))
+        return replace(own, fallbacks=tuple(others))
 
     async def _with_window(self, target: Target) -> Target:
         if target.window is not None:
             return target
         listing = next(each for each in self._listings if each.backend is target.backend)
-        return replace(target, window=await listing.window(target.model))
+        window = await listing.window(target.model)
+        return target if window is None else replace(target, window=window)
 
     async def one(self, name: str, client: Client) -> ModelInfo:
         """The listed model of that name; raises MODEL_NOT_FOUND, also for a model that the client may not use."""
@@ -201,24 +216,22 @@ class Models:
         return target
 
     async def _listed_target(self, name: str, fresh: bool) -> Target | list[str]:
-        valid: dict[str, Target] = {}
+        valid: dict[str, Backend] = {}
         unreadable: Backend | None = None
         for listing in self._listings:
-            if listing.fixed is not None:
-                valid.setdefault(listing.fixed, Target(listing.backend, listing.fixed))
-                continue
-            models = await listing.models(fresh)
-            if models is None:
+            names = await listing.names(fresh)
+            if names is None:
                 unreadable = unreadable or listing.backend
-            for model in models or ():
-                valid.setdefault(model.id, Target(listing.backend, model.id))
-        if name in valid:
-            return valid[name]
+                continue
+            if name in names:
+                return Target(listing.backend, name)
+            for each in names:
+                valid.setdefault(each, listing.backend)
         if unreadable is not None:
             return Target(unreadable, name, known=False)
         if not valid:
             return Target(self._default, name, known=False)
-        return next(iter(valid.values())) if len(valid) == 1 else list(valid)
+        return Target(next(iter(valid.values())), next(iter(valid))) if len(valid) == 1 else list(valid)
 
 
 def _not_found(name: str, valid: list[str]) -> GatewayError:

@@ -84,7 +84,8 @@ class Phases:
         call.own_backend = target.backend
         others = [each for each in target.fallbacks if not same_model or each.model == target.model]
         call.others = await self._ready_first([target, *others]) if others else [target]
-        call.request = replace(request, affinity=session(request, call.client.name))
+        if not request.affinity:
+            call.request = replace(request, affinity=session(request, call.client.name))
         await self._go_on(call)
 
     async def _ready_first(self, targets: list[Target]) -> list[Target]:
@@ -100,7 +101,8 @@ class Phases:
             target = call.others.pop(0)
             call.backend, call.model, call.window = target.backend, target.model, target.window
             call.known = target.known
-            call.request = replace(_asked(call), model=target.model)
+            if (request := _asked(call)).model != target.model:
+                call.request = replace(request, model=target.model)
             try:
                 await self._gate.admit(target.backend, target.model)
             except GatewayError as error:

@@ -153,6 +153,8 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
     style = "terminal" if terminal and style == "text" else style
     handler.setFormatter(Formatter(style, Redactor(secrets), config.prompts, coloured))
     begins.disabled = not (terminal or verbose if config.begins is None else config.begins)
+    # no format shows them, and looking them up for each record takes longer than writing it
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(config.level.upper())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, TypeGuard
 
 from pydantic import BeforeValidator, Field
@@ -94,8 +93,9 @@ def _is_budget(tokens: object) -> TypeGuard[int]:
 
 
 def sampling(fields: CreateFields) -> ir.Sampling:
-    return replace(
-        every_protocol.sampling(fields, fields.stop),
+    return every_protocol.sampling(
+        fields,
+        fields.stop,
         min_tokens=fields.min_tokens,
         ignore_eos=fields.ignore_eos,
         skip_special_tokens=fields.skip_special_tokens,

@@ -79,7 +79,8 @@ def overridden(asked: _Settings, update: _Settings | None) -> _Settings:
 
 def said(settings: BaseModel) -> dict[str, Any]:
     """The fields that the schema has and the client set."""
-    return settings.model_dump(exclude_none=True, include=set(type(settings).model_fields))
+    fields = type(settings).model_fields
+    return {name: value for name in fields if (value := getattr(settings, name)) is not None}
 
 
 def known_reasoning(asked: CreateResponse.Reasoning, notes: list[Note]) -> CreateResponse.Reasoning:
