@@ -126,6 +126,10 @@ class Tally:
         self._more += many
 
     @property
+    def total(self) -> int:
+        return sum(self._counts.values()) + self._more
+
+    @property
     def complete(self) -> bool:
         """Whether every name was kept."""
         return not self._more
@@ -162,6 +166,23 @@ class Unread:
         self._left -= 1
         if self._left < 0:
             raise too_many(path, self._most)
+
+    @property
+    def left(self) -> int:
+        """How many more objects there may be."""
+        return self._left
+
+    @property
+    def total(self) -> int:
+        """How many keys nobody read so far."""
+        return self._tally.total
+
+    def count_again(self, objects: int) -> bool:
+        """Counts objects that were read before; False, and nothing, where there are too many."""
+        if objects > self._left:
+            return False
+        self._left -= objects
+        return True
 
     def fresh(self) -> Unread:
         """One of the same kind that has counted nothing."""

@@ -1,19 +1,21 @@
 """Arrays of a request that the same client has sent before, with what was made of them then.
 
-The gateway finds them by their bytes (`gateway.calls.request_memo`) and puts them into the body in place of equal ones.
-Whoever makes something of such an array that follows from the array alone makes it `once`. Such arrays, and what was
-made of them, are shared between requests: nobody changes them.
+The gateway finds them by their bytes (`gateway.calls.request_memo`, `gateway.calls.conversation_memo`) and puts them
+into the body in place of equal ones. Whoever makes something of such an array that follows from the array alone makes
+it `once`. Of a conversation only the beginning is the same: what was made of an element follows from it and from those
+before it, and is kept for each element (`read_each`). Such values, and what was made of them, are shared between
+requests: nobody changes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.fields import Unread
-from dragoman.translators.ir import Note
+from dragoman.translators.ir import Message, Note, Reasoning, Refusal, Text, ToolCall, ToolResult
 from dragoman.translators.protocol import Json
 
 T = TypeVar("T")
@@ -29,6 +31,24 @@ class Seen(list[Any]):
         self.made: dict[Hashable, Made[Any]] = {}
 
 
+class Conversation(list[Any]):
+    """`made` holds what was made of each element, by what it was made for."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, elements: list[Any], made: list[dict[Hashable, Read]]) -> None:
+        super().__init__(elements)
+        self.made = made
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What an element of a conversation says, and of how many objects it is made."""
+
+    messages: tuple[Message, ...]
+    objects: int
+
+
 @dataclass(frozen=True, slots=True)
 class Made(Generic[T]):
     """`notes` and `unread` are what was noted on the way."""
@@ -41,7 +61,7 @@ class Made(Generic[T]):
 def array_of(body: Json, name: str, checked: list[Any] | None) -> list[Any] | None:
     """A member of a body; a model that has `checked` it may hold a copy."""
     array = body.get(name)
-    return array if type(array) is Seen else checked
+    return array if type(array) is Seen or type(array) is Conversation else checked
 
 
 def once(
@@ -64,3 +84,64 @@ def once(
         return read(notes, unread)  # raises where there are too many objects
     notes.extend(made.notes)
     return made.value
+
+
+# ------------------------------------------------------------------------------------------------------ conversations
+
+
+class ConversationReader(Protocol):
+    """Reads the elements of a conversation one by one."""
+
+    messages: list[Message]
+    unread: Unread
+
+    def element(self, value: Any, index: int) -> None:
+        """Reads one, in its order: appends to `messages`, and changes whatever else."""
+        ...
+
+    def state(self) -> object:
+        """All else that reading changes, but for what only elements that are not `plain` do."""
+        ...
+
+    def plain(self, value: Any) -> bool:
+        """Whether an element that was read well is of a kind that says the same after the same others."""
+        ...
+
+
+def read_each(elements: list[Any], reader: ConversationReader, key: Hashable) -> None:
+    """Has `reader` read the elements, except for those that it has read before, after the same ones and with the same
+    `key`, where they changed nothing but the messages. `key` is what reading depends on beside the elements, None where
+    that is not known."""
+    if type(elements) is not Conversation or key is None:
+        for index, value in enumerate(elements):
+            reader.element(value, index)
+        return
+    messages, unread = reader.messages, reader.unread
+    for index, made in enumerate(elements.made):
+        if (known := made.get(key)) is not None and unread.count_again(known.objects):
+            messages += known.messages
+            continue
+        begun, left, before = len(messages), unread.left, reader.state()
+        reader.element(elements[index], index)
+        said = tuple(messages[begun:])
+        if all(map(_is_text, said)) and reader.plain(elements[index]) and reader.state() == before:
+            made[key] = Read(said, left - unread.left)
+
+
+_TEXTS = frozenset({Text, Reasoning, Refusal, ToolCall})
+
+
+def _is_text(message: Message) -> bool:
+    return all(
+        type(part) in _TEXTS or (type(part) is ToolResult and all(type(item) is Text for item in part.content))
+        for part in message.parts
+    )
+
+
+def reading(tools: list[Any] | None, key: Hashable) -> Hashable:
+    """Stands for `key` and the tools of a request, for `read_each`; None where they may be others next time."""
+    if not tools:
+        return key
+    if type(tools) is not Seen:
+        return None
+    return once(tools, ("reading", key), lambda notes, unread: object(), [], Unread())

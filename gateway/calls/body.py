@@ -21,9 +21,9 @@ import orjson
 from aiohttp import web
 
 from dragoman.gateway.calls.body_memory import BodyMemory, Share
+from dragoman.gateway.calls.conversation_memo import Memos
 from dragoman.gateway.calls.decoding import decode, too_large
 from dragoman.gateway.calls.raw_body import RawBody, checked
-from dragoman.gateway.calls.request_memo import RequestMemo
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import Note
@@ -41,9 +41,9 @@ LOADS = -1  # what is yielded before a larger body is loaded; other numbers are 
 class BodyReader:
     """`within` is the limit in seconds for a body to arrive and to be read. `memo` has what clients sent before."""
 
-    def __init__(self, limits: Limits, within: float | None = None, memo: RequestMemo | None = None) -> None:
+    def __init__(self, limits: Limits, within: float | None = None, memo: Memos | None = None) -> None:
         self._limits = limits
-        self._memo = memo or RequestMemo(0)
+        self._memo = memo or Memos(0)
         self._within = within
         self._turn = asyncio.Lock()  # so that many large bodies hold the loop no longer than one does
         self._spent = 0.0  # seconds of the loop, by the last step of a large body
@@ -153,7 +153,7 @@ async def _invite(request: web.Request) -> None:
         request.writer.output_size = 0  # the answer has not begun
 
 
-def _read(memo: RequestMemo, owner: str, raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:
+def _read(memo: Memos, owner: str, raw: bytes, encodings: list[str], limits: Limits) -> Steps[Body]:
     if encodings:
         raw = yield from decode(raw, encodings, limits.body_bytes)
     return (yield from _parse_known(raw, limits, memo, owner))
@@ -169,18 +169,26 @@ def _read_raw(raw: bytes, encodings: list[str], limits: Limits) -> Steps[RawBody
 # ---------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _parse_known(raw: bytes, limits: Limits, memo: RequestMemo, owner: str) -> Steps[Body]:
-    """As `parse_object`, without another look at an array that the client has sent before."""
-    if (cut := memo.cut(owner, raw)) is not None:
+def _parse_known(raw: bytes, limits: Limits, memo: Memos, owner: str) -> Steps[Body]:
+    """As `parse_object`, without another look at what the client has sent before."""
+    tools = memo.tools.cut(owner, raw)
+    text = raw if tools is None else tools.rest
+    talk = memo.conversations.cut(owner, text)
+    if tools is not None or talk is not None:
+        known = 0 if len(raw) <= limits.json_values else sum(cut.values for cut in (tools, talk) if cut is not None)
         with contextlib.suppress(GatewayError):  # the whole text is refused in the right words
-            known = cut.known.values if len(raw) > limits.json_values else 0
-            value, notes = yield from parse_object(cut.rest, limits, known)
-            if not notes and cut.restored(value):
-                memo.found(cut.known)
+            value, notes = yield from parse_object(text if talk is None else talk.rest, limits, known)
+            if not notes and all(cut.restored(value) for cut in (tools, talk) if cut is not None):
+                if tools is not None:
+                    memo.tools.found(tools.known)
+                else:
+                    memo.tools.keep(owner, raw, value)
+                memo.conversations.keep(owner, text, value, talk)
                 return value, notes
     value, notes = yield from parse_object(raw, limits)
     if not notes:
-        memo.keep(owner, raw, value)
+        memo.tools.keep(owner, raw, value)
+        memo.conversations.keep(owner, raw, value)
     return value, notes
 
 

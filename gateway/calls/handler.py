@@ -23,6 +23,7 @@ from dragoman.gateway.calls.admission import Admission
 from dragoman.gateway.calls.answer import Answer, StreamedAnswer
 from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call, Ending
+from dragoman.gateway.calls.conversation_memo import Memos
 from dragoman.gateway.calls.documents import Documents, can_read
 from dragoman.gateway.calls.exchange import Exchange, HttpExchange
 from dragoman.gateway.calls.forwarding import ForwardedAnswer, cost, forwarded
@@ -32,7 +33,6 @@ from dragoman.gateway.calls.memory import Memory, Recollection
 from dragoman.gateway.calls.model_table import Models
 from dragoman.gateway.calls.phases import Phases
 from dragoman.gateway.calls.replies import common_headers, error_reply, id_headers, note_headers, note_list
-from dragoman.gateway.calls.request_memo import RequestMemo
 from dragoman.gateway.calls.search_client import SearchClient
 from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.config import Config
@@ -72,7 +72,7 @@ class Handler:
         self._config = config
         self._sealer = sealer
         self._redact = redact
-        memo = RequestMemo(config.limits.memo_bytes, metrics.memo)
+        memo = Memos(config.limits.memo_bytes, metrics.memo)
         self._bodies = BodyReader(config.limits, config.timeouts.body, memo)
         self._gate = gate
         self._access_log = AccessLog(metrics, tracing)

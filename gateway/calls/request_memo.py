@@ -59,6 +59,10 @@ class Cut:
     rest: bytes
     known: Known
 
+    @property
+    def values(self) -> int:
+        return self.known.values
+
     def restored(self, value: Any) -> bool:
         """Puts the array back into what the rest was parsed to; False where it did not stand there."""
         if not isinstance(value, dict) or value.get(MEMBER) != _MARK:

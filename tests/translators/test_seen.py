@@ -16,7 +16,7 @@ from dragoman.translators.fields import Unread
 from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Started, StopReason
 from dragoman.translators.protocol import Context, Policy
 from dragoman.translators.registry import PROTOCOLS
-from dragoman.translators.seen import Seen, once
+from dragoman.translators.seen import Conversation, Seen, once
 from tests.golden_files import request, requests
 
 EVENTS = (Started(), PartStarted("text"), Delta("hi"), PartEnded(), Finished(StopReason.STOP))
@@ -82,3 +82,82 @@ def test_what_was_not_read_is_counted_as_if_it_had_been_read_now(
 
     seen = Seen(array)
     assert whole(seen) == whole(seen) == whole(array)
+
+
+# ------------------------------------------------------------------------------------------------------ conversations
+
+MEMBER = {"responses": "input", "messages": "messages", "chat_completions": "messages"}
+TALKS = [
+    (protocol, path)
+    for protocol in PROTOCOLS
+    for path in requests(protocol.name)
+    if isinstance(request(path).get(MEMBER[protocol.name]), list)
+]
+
+
+def fresh(protocol: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
+    """The body as one whose first elements nobody else shares."""
+    elements = copy.deepcopy(body[MEMBER[protocol.name]][:count])
+    tools = {"tools": Seen(copy.deepcopy(body["tools"]))} if body.get("tools") else {}
+    return {**copy.deepcopy(body), MEMBER[protocol.name]: Conversation(elements, [{} for _ in elements]), **tools}
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=["default", "reject", "items", "tools", "search"])
+@pytest.mark.parametrize(("protocol", "path"), TALKS, ids=lambda each: getattr(each, "stem", getattr(each, "name", "")))
+def test_a_conversation_that_goes_on_is_read_as_if_it_were_new(protocol: Any, path: Path, policy: Policy) -> None:
+    """Turn by turn, each with one element more, and once more from its middle."""
+    body, member = request(path), MEMBER[protocol.name]
+    whole = body[member]
+    if len(whole) > 40:
+        whole = whole[:40]
+    kept = fresh(protocol, body, len(whole))
+    turns = [*range(1, len(whole) + 1), len(whole), max(1, len(whole) // 2)]
+    for count in turns:
+        talk = Conversation(kept[member][:count], kept[member].made[:count])
+        wanted = parsed(protocol, {**copy.deepcopy(body), member: copy.deepcopy(whole[:count])}, policy)
+        before = orjson.dumps(talk)
+        assert (
+            parsed(protocol, {**body, member: talk, **({"tools": kept["tools"]} if "tools" in kept else {})}, policy)
+            == wanted
+        )
+        assert orjson.dumps(talk) == before
+
+
+def test_what_was_read_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dragoman.translators.responses.items import Items
+
+    read: list[int] = []
+    inner = Items.element
+
+    def element(self: Items, value: Any, index: int) -> None:
+        read.append(index)
+        inner(self, value, index)
+
+    monkeypatch.setattr(Items, "element", element)
+    items = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "seen"},
+        {"type": "reasoning", "summary": [], "encrypted_content": "sealed elsewhere"},
+        {"type": "message", "role": "assistant", "content": "well", "annotation": 1},
+        {"type": "function_call", "call_id": "d", "name": "unknown", "arguments": "{}"},
+        {"type": "message", "role": "user", "content": "and now?"},
+    ]
+    tools = Seen([{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}])
+    talk = Conversation(items, [{} for _ in items])
+    for _ in range(2):
+        parsed(PROTOCOLS[0], {"model": "m", "input": talk, "tools": tools}, Policy())
+    assert read == [*range(7), 3, 4, 5]  # what is sealed, what has keys that nobody reads, what names a tool
+
+
+@pytest.mark.parametrize("changed", [Policy(max_items=100), Policy(hosted_tools="reject")])
+def test_what_was_read_with_another_policy_or_other_tools_is_read_again(changed: Policy) -> None:
+    call = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f.g", "arguments": "{}"}}]}
+    talk = Conversation(
+        [{"role": "user", "content": "hi"}, call, {"role": "tool", "tool_call_id": "c", "content": "a"}], [{}, {}, {}]
+    )
+    one, other = (Seen([{"type": "function", "function": {"name": name}}]) for name in ("f.g", "f_g"))
+    for tools, policy in ((one, Policy()), (other, Policy()), (one, changed), (None, Policy()), ([], changed)):
+        body: dict[str, Any] = {"model": "m", "messages": talk, **({} if tools is None else {"tools": tools})}
+        plain = {**copy.deepcopy(body), "messages": [*map(copy.deepcopy, talk)]}
+        assert parsed(PROTOCOLS[2], body, policy) == parsed(PROTOCOLS[2], plain, policy)

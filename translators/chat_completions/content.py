@@ -9,6 +9,7 @@ are read too. What the API had before `tools` is refused with the name of its re
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import orjson
@@ -28,6 +29,7 @@ from dragoman.translators.openai.reading import (
 )
 from dragoman.translators.openai.refusals import missing, unsupported, wrong_type, wrong_value
 from dragoman.translators.protocol import Policy
+from dragoman.translators.seen import read_each
 
 _ROLES = "'system', 'developer', 'user', 'assistant' and 'tool'"
 _KINDS: dict[Role, tuple[str, ...]] = {
@@ -56,31 +58,45 @@ _AUDIO_AND_VIDEO = frozenset({"input_audio", "audio_url", "video_url", "input_vi
 
 
 class ChatConversation:
-    """Reads `messages` one by one. `notes` grows with what is left out, `unread` with keys that nobody reads."""
+    """Reads `messages` one by one. `notes` grows with what is left out, `unread` with keys that nobody reads. `key`
+    is that of `translators.seen.read_each`."""
 
-    def __init__(self, tools: Catalogue, policy: Policy, notes: list[Note], unread: Unread) -> None:
+    def __init__(
+        self, tools: Catalogue, policy: Policy, notes: list[Note], unread: Unread, key: Hashable = None
+    ) -> None:
         self.messages: list[Message] = []
         self.prefill = False  # the last message is the beginning of the answer
         self._tools = tools
         self._notes = notes
-        self._unread = unread
+        self.unread = unread
+        self._key = key
+        self._last = -1  # index of the last message
         self._media = Media(policy, notes)
         self._named = False  # a participant's name has been noted
 
     def read(self, messages: object) -> None:
         if not isinstance(messages, list):
             raise wrong_type("messages", "an array", messages)
-        for index, message in enumerate(messages):
-            path = f"messages[{index}]"
-            if not isinstance(message, dict):
-                raise wrong_type(path, "an object", message)
-            given = self._unread.given(message, path)
-            self._message(given, path)
-            if index == len(messages) - 1 and any(given.peek(key) is True for key in _PREFILL):
-                self.prefill = given.peek("role") == "assistant"
-                if self.prefill:
-                    given.pass_over(*(key for key in _PREFILL if given.peek(key) is True))
-            given.close(INERT)
+        self._last = len(messages) - 1
+        read_each(messages, self, self._key)
+
+    def element(self, value: Any, index: int) -> None:
+        path = f"messages[{index}]"
+        if not isinstance(value, dict):
+            raise wrong_type(path, "an object", value)
+        given = self.unread.given(value, path)
+        self._message(given, path)
+        if index == self._last and any(given.peek(key) is True for key in _PREFILL):
+            self.prefill = given.peek("role") == "assistant"
+            if self.prefill:
+                given.pass_over(*(key for key in _PREFILL if given.peek(key) is True))
+        given.close(INERT)
+
+    def state(self) -> object:
+        return len(self._notes), self.unread.total, self._tools.size, self.prefill, self._named
+
+    def plain(self, value: Any) -> bool:
+        return True
 
     def _message(self, message: Given, path: str) -> None:
         role = expect_text(message, "role", path)
@@ -138,7 +154,7 @@ class ChatConversation:
     def _call(self, value: Any, path: str) -> ToolCall:
         if not isinstance(value, dict):
             raise wrong_type(path, "an object", value)
-        call = self._unread.given(value, path)
+        call = self.unread.given(value, path)
         call.pass_over("index")  # of the delta that it came in
         read = self._read_call(call, path)
         call.close()

@@ -7,6 +7,8 @@ to speak the same protocol: a request means the same on every backend.
 
 from __future__ import annotations
 
+from typing import Any
+
 from dragoman.translators import soft_words
 from dragoman.translators.chat_completions.content import ChatConversation
 from dragoman.translators.chat_completions.foreign_shapes import messages_of
@@ -21,7 +23,7 @@ from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling, thinking
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
-from dragoman.translators.seen import array_of
+from dragoman.translators.seen import array_of, reading
 
 _NOTED = ("audio", "metadata", "prediction", "safety_identifier", "user", "verbosity")
 _ORDINARY = {"service_tier": ("auto", "default"), "store": (False,)}
@@ -39,8 +41,9 @@ def parse(body: Json, context: Context) -> Turn:
         tools.declare_first(declared, "tools")
     if fields.web_search_options is not None:
         tools.leave_out("web_search", "web_search_options")
-    conversation = ChatConversation(tools, context.policy, notes, unread)
-    _read(fields, conversation)
+    key = reading(declared, ("chat_completions", context.policy))
+    conversation = ChatConversation(tools, context.policy, notes, unread, key)
+    _read(fields, array_of(body, "messages", fields.messages), conversation)
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
         raise invalid("Invalid 'messages': the conversation has no messages.", "messages", "empty_array")
@@ -68,8 +71,7 @@ def parse(body: Json, context: Context) -> Turn:
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
-def _read(fields: CreateChatCompletion, conversation: ChatConversation) -> None:
-    messages = fields.messages
+def _read(fields: CreateChatCompletion, messages: list[Any] | None, conversation: ChatConversation) -> None:
     if messages is None and fields.input is not None:
         messages = messages_of(fields.input)
         if fields.instructions:

@@ -11,7 +11,7 @@ Three kinds of blocks are read elsewhere: those that change the tools (`deferred
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from typing import Any
@@ -35,6 +35,7 @@ from dragoman.translators.messages.reading import (
 from dragoman.translators.messages.searches import EarlierSearches
 from dragoman.translators.messages.tools import MessagesCatalogue, dumps, upstream_name
 from dragoman.translators.protocol import Context
+from dragoman.translators.seen import read_each
 from dragoman.translators.unreadable import Unreadable
 from dragoman.translators.web_search import NAME
 
@@ -64,15 +65,25 @@ def system_text(system: object, path: str, unread: Unread) -> str:
 
 
 class MessagesConversation:
-    """Reads messages one by one into `messages`. `notes` grows with what is left out, `unread` with unknown keys."""
+    """Reads messages one by one into `messages`. `notes` grows with what is left out, `unread` with unknown keys.
+    `key` is that of `translators.seen.read_each`."""
 
-    def __init__(self, catalogue: MessagesCatalogue, context: Context, notes: list[Note], unread: Unread) -> None:
+    def __init__(
+        self,
+        catalogue: MessagesCatalogue,
+        context: Context,
+        notes: list[Note],
+        unread: Unread,
+        key: Hashable = None,
+    ) -> None:
         self.messages: list[Message] = []
         self.effort: str | None = None  # the last one that a system message asked for
         self._catalogue = catalogue
         self._context = context
         self._notes = notes
-        self._unread = unread
+        self.unread = unread
+        self._key = key
+        self._opens = 0  # how often sealed text was looked at, which only its key can open
         self._unreadable = Unreadable(context.policy, notes, "document")
         self._tools = ToolChanges(catalogue, context.policy, notes)
         self._foreign = ForeignBlocks(context.policy)
@@ -80,26 +91,41 @@ class MessagesConversation:
         self._searches = EarlierSearches(searching) if context.policy.web_search else None
 
     def read(self, messages: list[Any]) -> None:
-        for index, message in enumerate(messages):
-            path = f"messages.{index}"
-            given = self._unread.given(as_object(message, path), path)
-            match given.get("role"):
-                case "user":
-                    self._user(given, path)
-                case "assistant":
-                    self._assistant(given, path)
-                case "system":
-                    self._system(given, path)
-                case None if "role" not in given:
-                    raise refused(f"{path}.role", "Field required")
-                case _:
-                    raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
-            given.close(INERT)
+        deferred = tuple(self._catalogue.deferred)
+        read_each(messages, self, None if self._key is None else (self._key, deferred))
         self._tools.chosen()
         self._notes.extend(self._foreign.notes())
         self.messages = _joined(self.messages)
         if self._searches is not None:
             self._notes.extend(self._searches.notes())
+
+    def element(self, value: Any, index: int) -> None:
+        path = f"messages.{index}"
+        given = self.unread.given(as_object(value, path), path)
+        match given.get("role"):
+            case "user":
+                self._user(given, path)
+            case "assistant":
+                self._assistant(given, path)
+            case "system":
+                self._system(given, path)
+            case None if "role" not in given:
+                raise refused(f"{path}.role", "Field required")
+            case _:
+                raise refused(f"{path}.role", "Input should be 'user', 'assistant' or 'system'")
+        given.close(INERT)
+
+    def state(self) -> object:
+        tools = self._catalogue
+        return (
+            len(self._notes), self.unread.total, len(tools.tools), len(tools.deferred), len(tools.names), self.effort,
+            self._opens,
+            self._foreign.total,
+        )  # fmt: skip
+
+    def plain(self, value: Any) -> bool:
+        content = value["content"]
+        return isinstance(content, str) or all(block.get("type") in _PLAIN for block in content)
 
     def system(self, text: str) -> None:
         if text:
@@ -211,6 +237,7 @@ class MessagesConversation:
         return self._opened(expect_text(block, "data", path), "redacted_thinking")
 
     def _opened(self, sealed: str, kind: str) -> list[Part]:
+        self._opens += 1
         text = self._context.open(sealed) if sealed and self._context.open is not None else None
         if not text and sealed:
             self._notes.append(Note("item", kind))
@@ -222,7 +249,7 @@ class MessagesConversation:
             if not value:
                 raise refused(f"{path}.{key}", "String should have at least 1 character")
         if (caller := block.get("caller")) != _DIRECT:
-            self._unread.add(path, {"caller": caller})
+            self.unread.add(path, {"caller": caller})
         upstream = upstream_name(name)
         if upstream != name:
             self._catalogue.names.setdefault(upstream, name)
@@ -275,6 +302,8 @@ def _paragraphs(parts: Iterable[Part]) -> tuple[Part, ...]:
     return tuple(out)
 
 
+# Blocks that change nothing but the messages, unless they name a tool or hold what is sealed.
+_PLAIN = frozenset({"text", "thinking", "tool_use", "tool_result"})
 _DIRECT = {"type": "direct"}  # as in every answer of ours
 _STATE_KEYS = ("tabs", "state_changes")
 

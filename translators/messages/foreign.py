@@ -50,6 +50,11 @@ class ForeignBlocks:
             return [Text(in_place_of(f"content of type {name}", "this gateway cannot read it"))]
         return []
 
+    @property
+    def total(self) -> int:
+        """How many blocks were left out."""
+        return sum(self._counts.values())
+
     def notes(self) -> list[Note]:
         """What was left out, each kind once; kinds beyond the first dozens are `+` and how many blocks they were."""
         kept = list(self._counts.items())[:_MOST_KINDS]

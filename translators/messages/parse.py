@@ -28,7 +28,7 @@ from dragoman.translators.messages.searches import searched
 from dragoman.translators.messages.stream import MessagesStream, MessagesStreamOptions
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
-from dragoman.translators.seen import array_of
+from dragoman.translators.seen import array_of, reading
 from dragoman.translators.soft_words import known
 from dragoman.translators.thinking import switched
 
@@ -82,7 +82,10 @@ def _request(body: Json, fields: CreateMessage, context: Context) -> tuple[Reque
     _hosted(fields, context, notes)
     tools = array_of(body, "tools", fields.tools)
     catalogue = read_tools(tools, fields.tool_choice, context.policy, notes, unread)
-    conversation = _conversation(fields, catalogue, context, notes, unread)
+    conversation = MessagesConversation(catalogue, context, notes, unread, reading(tools, ("messages", context.policy)))
+    if fields.system is not None:
+        conversation.system(system_text(fields.system, "system", unread))
+    conversation.read(array_of(body, "messages", fields.messages) or [])
     messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
     if not messages:
         raise refused("messages", "at least one message is required")
@@ -105,16 +108,6 @@ def _request(body: Json, fields: CreateMessage, context: Context) -> tuple[Reque
         prefill=messages[-1].role == "assistant",
     )
     return request, catalogue, [*few([*notes, *unread.notes()])]
-
-
-def _conversation(
-    fields: CreateMessage, catalogue: MessagesCatalogue, context: Context, notes: list[Note], unread: Unread
-) -> MessagesConversation:
-    conversation = MessagesConversation(catalogue, context, notes, unread)
-    if fields.system is not None:
-        conversation.system(system_text(fields.system, "system", unread))
-    conversation.read(fields.messages)
-    return conversation
 
 
 def _warming(request: Request) -> Request:

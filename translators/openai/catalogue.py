@@ -60,6 +60,11 @@ class Catalogue:
         return len(self._tools)
 
     @property
+    def size(self) -> tuple[int, ...]:
+        """Changes with every tool and name that is added."""
+        return len(self._tools), len(self._declared), len(self._names), len(self._bare), len(self.left_out)
+
+    @property
     def tools(self) -> tuple[Tool, ...]:
         return tuple(self._tools.values())
 

@@ -9,7 +9,7 @@ the history have upstream names, and arguments in the form in which the model wr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import orjson
@@ -35,6 +35,7 @@ from dragoman.translators.responses.schema import CreateResponse, TextConfig, ov
 from dragoman.translators.responses.searches import earlier_query, earlier_result, is_stripped, read_carried
 from dragoman.translators.responses.state import item_words
 from dragoman.translators.responses.tools import ResponsesCatalogue
+from dragoman.translators.seen import read_each
 from dragoman.translators.web_search import NAME, SearchCount, call_of, result_of
 
 _ROLES: dict[str, Role] = {"user": "user", "assistant": "assistant", "system": "system", "developer": "developer"}
@@ -54,6 +55,17 @@ HOSTED_ITEMS = frozenset(
         "web_search_call",
     }
 )
+# Kinds that change nothing but the messages, unless they name a tool or hold what is sealed.
+_PLAIN = frozenset(
+    {
+        "message",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "reasoning",
+    }
+)
 # What the client or an earlier answer wrote about an item, and no model is told.
 _INERT = frozenset({"id", "status", "phase", "encrypted_function_args", "internal_chat_message_metadata_passthrough"})
 UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be read here.]"
@@ -61,16 +73,20 @@ UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be re
 
 class Items:
     """Reads the items of one request. `messages`, `notes` and `unread` grow; `reasoning` and `text` hold the settings
-    of the last `configuration_update`."""
+    of the last `configuration_update`. `key` is that of `translators.seen.read_each`."""
 
-    def __init__(self, tools: ResponsesCatalogue, context: Context, notes: list[Note], unread: Unread) -> None:
+    def __init__(
+        self, tools: ResponsesCatalogue, context: Context, notes: list[Note], unread: Unread, key: Hashable = None
+    ) -> None:
         self.messages: list[Message] = []
         self.notes = notes
         self.reasoning: CreateResponse.Reasoning | None = None
         self.text: TextConfig | None = None
         self.format_path = "text.format"
         self._tools = tools
-        self._unread = unread
+        self.unread = unread
+        self._key = key
+        self._opens = 0  # how often sealed text was looked at, which only its key can open
         self._left_out = Tally("item")
         self._context = context
         self._media = Media(context.policy, notes)
@@ -84,16 +100,24 @@ class Items:
         if isinstance(value, str):
             self.messages.append(Message("user", (Text(value),)))
         elif isinstance(value, list):
-            for index, item in enumerate(value):
-                self._item(item, f"input[{index}]")
+            read_each(value, self, self._key)
             self.notes.extend(self._left_out.notes())
         else:
             raise wrong_type("input", "a string or an array of input items", value)
 
+    def element(self, value: Any, index: int) -> None:
+        self._item(value, f"input[{index}]")
+
+    def state(self) -> object:
+        return len(self.notes), self.unread.total, self._tools.size, self._opens
+
+    def plain(self, value: Any) -> bool:
+        return value.get("type", "message") in _PLAIN
+
     def _item(self, value: Any, path: str) -> None:
         if not isinstance(value, dict):
             raise wrong_type(path, "an object", value)
-        item = self._unread.given(value, path)
+        item = self.unread.given(value, path)
         kind = item.get("type")
         if kind is None:
             kind = _untyped(item, path)
@@ -197,6 +221,7 @@ class Items:
         self.messages.append(Message("user", (Text(summary),)))
 
     def _opened(self, sealed: str) -> str | None:
+        self._opens += 1
         return self._context.open(sealed) if self._context.open is not None else None
 
     # ---------------------------------------------------------------------------------------------- calls and results
@@ -321,11 +346,11 @@ class Items:
     def _configuration(self, item: Given, path: str) -> None:
         if item.get("reasoning") is not None:
             reasoning = validated(CreateResponse.Reasoning, item["reasoning"], f"{path}.reasoning")
-            self._unread.of_model(reasoning, "input.reasoning")
+            self.unread.of_model(reasoning, "input.reasoning")
             self.reasoning = overridden(self.reasoning or CreateResponse.Reasoning(), reasoning)
         if item.get("text") is not None:
             text = validated(TextConfig, item["text"], f"{path}.text")
-            self._unread.of_model(text, "input.text")
+            self.unread.of_model(text, "input.text")
             self.text = overridden(self.text or TextConfig(), text)
             if text.format is not None:
                 self.format_path = f"{path}.text.format"

@@ -26,7 +26,7 @@ from dragoman.translators.responses.schema import CreateResponse, TextConfig
 from dragoman.translators.responses.state import not_found
 from dragoman.translators.responses.stream import ResponsesStream
 from dragoman.translators.responses.tools import ResponsesCatalogue
-from dragoman.translators.seen import array_of
+from dragoman.translators.seen import array_of, reading
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
@@ -44,7 +44,7 @@ def parse(body: Json, context: Context) -> Turn:
     catalogue = ResponsesCatalogue(context.policy, notes, unread)
     if (declared := array_of(body, "tools", fields.tools)) is not None:
         catalogue.declare_first(declared, "tools")
-    items = Items(catalogue, context, notes, unread)
+    items = Items(catalogue, context, notes, unread, reading(declared, ("responses", context.policy)))
     _read_input(fields, items)
     messages, repairs = repair(items.messages, strict=context.policy.strict_history)
     if not messages:

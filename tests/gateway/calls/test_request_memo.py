@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.gateway.calls.body import _parse_known, parse_object
+from dragoman.gateway.calls.conversation_memo import Memos
 from dragoman.gateway.calls.request_memo import COPIES, LEAST, MOST_OF_CLIENT, RequestMemo
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError
@@ -30,10 +31,16 @@ def body(array: object, **more: Any) -> bytes:
     return orjson.dumps({"model": "m", "tools": array, **more})
 
 
+def only(memo: RequestMemo) -> Memos:
+    memos = Memos(0)
+    memos.tools = memo
+    return memos
+
+
 def read(memo: RequestMemo, raw: bytes, owner: str = "ann", limits: Limits = LIMITS) -> Any:
     """The value and the notes, or what is refused with which words."""
     try:
-        return at_once(_parse_known(raw, limits, memo, owner))
+        return at_once(_parse_known(raw, limits, only(memo), owner))
     except GatewayError as error:
         return error.kind, error.message, error.code
 

@@ -1,0 +1,216 @@
+"""Conversations of requests, found again by their bytes: an agent sends the same history with every turn, and little
+that is new.
+
+`cut` takes the longest known beginning out of a body before that is parsed, and its elements take their place
+afterwards, with all that was made of them before (`translators.seen`). As in `gateway.calls.request_memo`, a string
+that no client knows stands in for them: where the rest parses and the array begins with that string, they stood there;
+elsewhere the body is parsed whole. Elements are compared one by one, since clients change the last ones, where they
+mark what is to be cached. Only what is written as this process would write it is found again.
+
+What a client sends is found only for the same client, by its key. The memory is bounded for all of them together, and
+what was not sent for the longest time goes first.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from dragoman.gateway.calls.request_memo import COPIES, LEAST, RequestMemo
+from dragoman.translators.seen import Conversation, Read
+
+MEMBERS = ("input", "messages")
+_TRIES = 4  # places that look like the member's
+_MOST_OF_CLIENT = 64  # conversations
+_MOST_COMPARED = 40_000  # elements, in one body
+_MARK = secrets.token_hex(16)
+_QUOTED = b'"%b"' % _MARK.encode()
+_ENDS = (b",", b"]")  # of an element
+
+
+@dataclass(eq=False, slots=True)
+class Known:
+    """A conversation and the text of each of its elements."""
+
+    owner: str
+    member: str
+    texts: list[bytes] = field(default_factory=list)
+    elements: list[Any] = field(default_factory=list)
+    made: list[dict[Hashable, Read]] = field(default_factory=list)
+    length: int = 0  # of all texts, in bytes
+
+    @property
+    def size(self) -> int:
+        return COPIES * self.length
+
+    def shared(self, raw: bytes, at: int, most: int) -> tuple[int, int]:
+        """How many of the first elements stand in `raw` from `at` on, and where they end."""
+        count = 0
+        for text in self.texts[:most]:
+            end = at + len(text)
+            if not raw.startswith(text, at) or raw[end : end + 1] not in _ENDS:
+                break
+            count, at = count + 1, end + 1
+        return count, at - 1
+
+    def beginning(self, count: int) -> Known:
+        texts = self.texts[:count]
+        return Known(self.owner, self.member, texts, self.elements[:count], self.made[:count], sum(map(len, texts)))
+
+    def extend(self, raw: bytes, at: int, elements: list[Any]) -> None:
+        """Takes in those whose texts stand in `raw` from `at` on, one after another."""
+        for element in elements:
+            text = _text(element)
+            if text is None or not raw.startswith(text, at) or raw[at + len(text) : at + len(text) + 1] not in _ENDS:
+                return
+            self.texts.append(text)
+            self.elements.append(element)
+            self.made.append({})
+            self.length += len(text)
+            at += len(text) + 1
+
+    def conversation(self, array: list[Any]) -> Conversation:
+        """`array` with what was made of its elements; what is made of others is not kept."""
+        return Conversation(array, [*self.made, *({} for _ in array[len(self.made) :])])
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A body's text with a string in place of the first `count` elements of a known conversation, which stand at
+    `at`."""
+
+    rest: bytes
+    known: Known
+    count: int
+    at: int
+
+    @property
+    def values(self) -> int:
+        """How many values the elements hold at most."""
+        texts = self.known.texts[: self.count]
+        return sum(1 + len(text) - len(text.translate(None, b",[{")) for text in texts)
+
+    def restored(self, value: Any) -> bool:
+        """Puts the elements back into what the rest was parsed to; False where they did not stand there."""
+        array = value.get(self.known.member) if isinstance(value, dict) else None
+        if not isinstance(array, list) or not array or array[0] != _MARK:
+            return False
+        array[0:1] = self.known.elements[: self.count]
+        return True
+
+
+class ConversationMemo:
+    """`most` is in bytes; with 0 nothing is kept. `counted` is called for each body with a conversation: whether some
+    of it was found, and how many bytes."""
+
+    def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
+        self._most = most
+        self._counted = counted
+        self._known: OrderedDict[Known, None] = OrderedDict()  # in the order in which they were last sent
+        self._of_client: dict[str, OrderedDict[Known, None]] = {}
+        self.size = 0
+
+    def cut(self, owner: str, raw: bytes) -> Cut | None:
+        """The body without the longest beginning of a conversation that this client has sent before."""
+        kept = self._of_client.get(owner, ())
+        left = _MOST_COMPARED
+        best: tuple[int, int, int, Known] | None = None
+        for member in MEMBERS if kept else ():
+            for at in _arrays_in(raw, member):
+                for known in reversed(kept):
+                    if known.member != member or left <= 0:
+                        continue
+                    count, end = known.shared(raw, at, left)
+                    left -= count + 1
+                    if count and (best is None or count > best[0]):
+                        best = (count, at, end, known)
+        if best is None:
+            return None
+        count, at, end, known = best
+        return Cut(b"".join((raw[:at], _QUOTED, raw[end:])), known, count, at)
+
+    def keep(self, owner: str, raw: bytes, value: dict[str, Any], cut: Cut | None = None) -> None:
+        """Keeps the conversation of a body that was found good. `cut`: its beginning was known, and is in `value`."""
+        if cut is not None:
+            self._go_on(raw, value, cut)
+        elif self._most and COPIES * len(raw) <= self._most:
+            for member in MEMBERS:
+                if isinstance(array := value.get(member), list):
+                    self._begin(Known(owner, member), raw, array, value)
+
+    def _begin(self, known: Known, raw: bytes, array: list[Any], value: dict[str, Any]) -> None:
+        for at in _arrays_in(raw, known.member):
+            known.extend(raw, at, array)
+            if known.texts:
+                break
+        if known.length >= LEAST:
+            self._counted(False, known.length)
+            value[known.member] = known.conversation(array)
+            self._add(known)
+
+    def _go_on(self, raw: bytes, value: dict[str, Any], cut: Cut) -> None:
+        known, array = cut.known.beginning(cut.count), value[cut.known.member]
+        self._counted(True, known.length)
+        known.extend(raw, cut.at + known.length + cut.count, array[cut.count :])
+        value[known.member] = known.conversation(array)
+        if len(known.texts) == cut.count:
+            self._touch(cut.known)  # nothing is new in it
+            return
+        if 2 * cut.count >= len(cut.known.texts):
+            self._drop(cut.known)  # it goes on in this one
+        self._add(known)
+
+    def _touch(self, known: Known) -> None:
+        if known in self._known:
+            self._known.move_to_end(known)
+            self._of_client[known.owner].move_to_end(known)
+
+    def _add(self, known: Known) -> None:
+        kept = self._of_client.setdefault(known.owner, OrderedDict())
+        kept[known] = self._known[known] = None
+        self.size += known.size
+        if len(kept) > _MOST_OF_CLIENT:
+            self._drop(next(iter(kept)))
+        while self.size > self._most:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, known: Known) -> None:
+        if known not in self._known:
+            return
+        del self._known[known]
+        kept = self._of_client[known.owner]
+        del kept[known]
+        if not kept:
+            del self._of_client[known.owner]
+        self.size -= known.size
+
+
+def _text(element: Any) -> bytes | None:
+    try:
+        return orjson.dumps(element)
+    except TypeError:  # nested deeper than the encoder goes
+        return None
+
+
+def _arrays_in(raw: bytes, member: str) -> Iterator[int]:
+    """Where the member's elements may begin, the first place first. In a string the quotes would be escaped."""
+    opens = b'"%b":[' % member.encode()
+    at = 0
+    for _ in range(_TRIES):
+        found = raw.find(opens, at)
+        if found < 0:
+            return
+        yield (at := found + len(opens))
+
+
+class Memos:
+    """What clients have sent before, in `most` bytes: a quarter for tools, the rest for conversations."""
+
+    def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
+        self.tools = RequestMemo(most // 4, counted)
+        self.conversations = ConversationMemo(most - most // 4, counted)

@@ -1,0 +1,181 @@
+"""A conversation that goes on is found, is the same as if it had been parsed, and tells nobody else anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dragoman.gateway.calls.body import _parse_known
+from dragoman.gateway.calls.conversation_memo import _MOST_OF_CLIENT, ConversationMemo, Memos
+from dragoman.gateway.calls.request_memo import COPIES, LEAST
+from dragoman.gateway.config import Limits
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.seen import Conversation
+from dragoman.translators.steps import at_once
+from tests.gateway.calls.test_request_memo import read_without, tools
+from tests.scripted import Script, text_stream
+from tests.serving_gateway import PATHS, asking, served
+
+LIMITS = Limits(json_values=1024)
+
+
+def said(*texts: str, size: int = LEAST) -> list[dict[str, Any]]:
+    return [
+        {"role": "user" if place % 2 == 0 else "assistant", "content": each + "d" * size}
+        for place, each in enumerate(texts)
+    ]
+
+
+def body(elements: object, member: str = "messages", **more: Any) -> bytes:
+    return orjson.dumps({"model": "m", member: elements, **more})
+
+
+class Looked:
+    """Memos, and what they have counted of conversations."""
+
+    def __init__(self, most: int = 10**6) -> None:
+        self.counts: list[tuple[bool, int]] = []
+        self.memo = ConversationMemo(most, lambda found, size: self.counts.append((found, size)))
+        self.both = Memos(0)
+        self.both.conversations = self.memo
+
+    def read(self, raw: bytes, owner: str = "ann", limits: Limits = LIMITS) -> Any:
+        try:
+            return at_once(_parse_known(raw, limits, self.both, owner))
+        except GatewayError as error:
+            return error.kind, error.message, error.code
+
+
+@pytest.mark.parametrize("member", ["input", "messages"])
+def test_the_beginning_that_was_sent_before_is_found(member: str) -> None:
+    it, talk = Looked(), said("a", "b", "c", "d")
+    first, _ = it.read(body(talk[:2], member))
+    second, _ = it.read(body(talk, member, stream=True))
+    assert second == {"model": "m", member: talk, "stream": True}
+    assert isinstance(second[member], Conversation)
+    assert [one is two for one, two in zip(first[member], second[member], strict=False)] == [True, True]
+    assert [one is two for one, two in zip(first[member].made, second[member].made, strict=False)] == [True, True]
+    size = sum(len(orjson.dumps(each)) for each in talk[:2])
+    assert it.counts == [(False, size), (True, size)]
+
+
+def test_one_that_changes_at_its_end_is_found_up_to_there() -> None:
+    it, talk = Looked(), said("a", "b", "c", "d")
+    first, _ = it.read(body(talk))
+    second, _ = it.read(body([*talk[:3], *said("other")]))
+    assert second["messages"] == [*talk[:3], *said("other")]
+    assert [one is two for one, two in zip(first["messages"], second["messages"], strict=True)] == [True] * 3 + [False]
+    assert it.memo.size == COPIES * sum(len(orjson.dumps(each)) for each in second["messages"])  # it took the place
+
+
+def test_a_short_common_beginning_leaves_the_longer_one_known() -> None:
+    it, talk = Looked(), said("a", "b", "c", "d", "e")
+    it.read(body(talk))
+    it.read(body([*talk[:1], *said("agent")]))
+    third, _ = it.read(body([*talk, *said("f")]))
+    assert it.counts[-1] == (True, sum(len(orjson.dumps(each)) for each in talk))
+    assert third["messages"] == [*talk, *said("f")]
+
+
+def test_what_one_client_sends_is_not_found_for_another() -> None:
+    it = Looked()
+    for owner in ("ann", "bob", "ann"):
+        it.read(body(said("a", "b")), owner)
+    assert [found for found, _ in it.counts] == [False, False, True]
+
+
+@pytest.mark.parametrize("elements", [[], said("a", size=1), "no array", {"an": "object"}, None, [1], ["a" * 2000]])
+def test_what_is_no_long_conversation_is_what_it_is(elements: object) -> None:
+    it = Looked()
+    for _ in range(3):
+        assert it.read(body(elements)) == read_without(body(elements))
+
+
+def test_nothing_is_kept_of_a_body_that_is_refused_or_written_in_another_way() -> None:
+    it = Looked()
+    it.read(body(said("a", "b"))[:-1])
+    it.read(body(said("a", "b")).replace(b'","content"', b'", "content"'))
+    assert it.memo.size == 0
+
+
+def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first() -> None:
+    size = COPIES * len(orjson.dumps(said("a")[0]))
+    it = Looked(3 * size)
+    for name in "abcadabc":
+        it.read(body(said(name)))
+        assert it.memo.size <= 3 * size
+    assert [found for found, _ in it.counts] == [False, False, False, True, False, True, False, False]
+
+
+def test_one_client_keeps_so_many_conversations_at_most() -> None:
+    it = Looked(10**9)
+    for number in range(2 * _MOST_OF_CLIENT):
+        it.read(body(said(f"{number:04}")))
+    assert it.memo.size == _MOST_OF_CLIENT * COPIES * len(orjson.dumps(said("0000")[0]))
+
+
+def test_values_that_were_found_count_for_the_limit() -> None:
+    it, talk = Looked(), said("a", "b")
+    it.read(body(talk))
+    accepted = []
+    for count in range(1024 - 20, 1024):
+        raw = body([*talk, [0] * count], pad="x" * 2000)
+        wanted = read_without(raw, LIMITS)
+        got = it.read(raw)
+        accepted.append(isinstance(wanted[0], dict))
+        assert got == wanted
+    assert set(accepted) == {True, False}
+
+
+# Bodies with known elements where they belong, elsewhere, twice, cut, and in other words.
+PIECES = [orjson.dumps(each) for each in (*said("a", "b", "c"), {"role": "user", "content": []}, [1], "x", 1, 12, None)]
+ARRAY = st.lists(st.sampled_from([*PIECES, b'{"role": "user"}', b'"\\ud800"', b"[" * 70 + b"]" * 70]), max_size=5)
+ELEMENTS = ARRAY.map(lambda each: b"[" + b",".join(each) + b"]")
+NAMES = st.sampled_from(
+    [b'"input":', b'"messages":', b'"messages": ', b'"tools":', b'"other":{"input":', b'"x\\"input":']
+)
+MEMBERS = st.one_of(
+    st.tuples(NAMES, ELEMENTS).map(lambda pair: pair[0] + pair[1] + (b"}" if b"{" in pair[0] else b"")),
+    st.tuples(NAMES, ELEMENTS).map(lambda pair: pair[0] + pair[1][:-1]),
+    st.just(b'"tools":' + orjson.dumps(tools("t"))),
+    st.sampled_from([b'"input":[', b'"messages":null', b'"n":1e999', b'"model":"m"', b'"', b"}"]),
+)
+BODIES = st.lists(MEMBERS, min_size=1, max_size=4).map(lambda each: b"{" + b",".join(each) + b"}")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["ann", "bob"]), BODIES), min_size=2, max_size=8), st.sampled_from([30, 10**6])
+)
+def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], most: int) -> None:
+    memos = Memos(most * 1000)
+    for member in ("input", "messages"):
+        at_once(_parse_known(body(said("a", "b", "c"), member, tools=tools("t")), LIMITS, memos, "ann"))
+    for owner, raw in bodies:
+        try:
+            got: Any = at_once(_parse_known(raw, LIMITS, memos, owner))
+        except GatewayError as error:
+            got = error.kind, error.message, error.code
+        assert got == read_without(raw)
+    for known in memos.conversations._known:
+        assert [orjson.dumps(each) for each in known.elements] == known.texts, "what is shared was changed"
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_a_gateway_finds_the_conversation_of_the_turn_before(protocol: str) -> None:
+    member = "input" if protocol == "responses" else "messages"
+    talk = said("a", "b", "c")
+    async with served(*(Script(text_stream("a")) for _ in range(2))) as it:
+        for count in (1, 3):
+            raw = orjson.dumps({**asking(protocol, "hi"), member: talk[:count]})
+            async with it.session.post(it.url + PATHS[protocol], data=raw) as answer:
+                assert answer.status == 200
+                await answer.read()
+        assert it.metric("dragoman_memo_lookups_total", found="yes") == 1
+        sent = [asked.body["messages"] for asked in it.server.chats if asked.body is not None]
+        assert [[each["content"] for each in turn] for turn in sent] == [
+            [each["content"] for each in talk[:n]] for n in (1, 3)
+        ]
