@@ -21,9 +21,10 @@ have them is the backend's policy. Nothing here knows a protocol.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 import orjson
 
@@ -36,14 +37,40 @@ _MISSING = (Text(MISSING_OUTPUT),)
 ORPHAN_LABEL = "[Output of a call that is not part of this conversation, call id {id}]"
 
 
-def repair(messages: Sequence[Message], *, strict: bool) -> tuple[tuple[Message, ...], tuple[Note, ...]]:
+def repair(
+    messages: Sequence[Message], *, strict: bool, kept: dict[Hashable, Any] | None = None
+) -> tuple[tuple[Message, ...], tuple[Note, ...]]:
     """The conversation in its strict form, and what had to be changed. With `strict`, calls without a result and
     results without a call raise an INVALID error in OpenAI's words instead. The other repairs change no meaning, so
-    they are made either way."""
-    repairer = _Repairer(strict)
-    for message in messages:
+    they are made either way.
+
+    `kept` is what is kept of this conversation from turn to turn: then only what is new in it is looked at."""
+    before: _Repaired | None = None if kept is None else kept.get((repair, strict))
+    if before is not None and not before.begins(messages):
+        before = None
+    repairer = _Repairer(strict, before)
+    for message in messages if before is None else messages[len(before.given) :]:
         repairer.add(message)
-    return repairer.finish()
+    closed = repairer.closed
+    repaired, notes = repairer.finish()
+    if kept is not None and closed:
+        kept[repair, strict] = _Repaired([*messages], repaired, notes, repairer.ids, repairer.values_left)
+    return repaired, notes
+
+
+@dataclass(frozen=True, slots=True)
+class _Repaired:
+    """A conversation up to a place where nothing waits, so that nothing of it changes: as it was `given` and as it is
+    in its strict form."""
+
+    given: list[Message]
+    messages: tuple[Message, ...]
+    notes: tuple[Note, ...]
+    ids: Mapping[str, int]
+    values_left: int
+
+    def begins(self, messages: Sequence[Message]) -> bool:
+        return self.given == messages[: len(self.given)]  # most are the same objects
 
 
 @dataclass(slots=True)
@@ -77,14 +104,26 @@ class _Turn:
 
 
 class _Repairer:
-    def __init__(self, strict: bool) -> None:
+    """`before`: what came before, and is not looked at again."""
+
+    def __init__(self, strict: bool, before: _Repaired | None = None) -> None:
         self._strict = strict
+        self._before = () if before is None else before.messages
         self._entries: list[_Turn | Message] = []
         # Turns with unanswered calls, by the id that the client uses, each with the positions of those calls.
         self._open: dict[str, list[tuple[_Turn, deque[int]]]] = {}
-        self._ids: dict[str, int] = {}  # every id in use, and the last number that was appended to it
-        self._notes: list[Note] = []
-        self._values_left = MOST_VALUES  # in the arguments of all calls, which are JSON inside of JSON
+        # Every id in use, and the last number that was appended to it.
+        self.ids: dict[str, int] = {} if before is None else dict(before.ids)
+        self._notes: list[Note] = [] if before is None else [*before.notes]
+        # In the arguments of all calls, which are JSON inside of JSON.
+        self.values_left = MOST_VALUES if before is None else before.values_left
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing that is appended changes what came so far: no call waits for its result, and no turn for the
+        next message of it."""
+        last = self._entries[-1] if self._entries else None
+        return not any(self._open.values()) and (not isinstance(last, _Turn) or bool(last.results))
 
     def add(self, message: Message) -> None:
         if message.role == "assistant":
@@ -97,7 +136,7 @@ class _Repairer:
             self._entries.append(message)
 
     def finish(self) -> tuple[tuple[Message, ...], tuple[Note, ...]]:
-        out: list[Message] = []
+        out = [*self._before]
         for entry in self._entries:
             if isinstance(entry, Message):
                 out.append(entry)
@@ -129,20 +168,20 @@ class _Repairer:
                 waiting[-1][1].append(position)
 
     def _call(self, call: ToolCall) -> ToolCall:
-        self._values_left -= values_in(call.arguments, max(self._values_left, 0))
-        if self._values_left < 0:
+        self.values_left -= values_in(call.arguments, max(self.values_left, 0))
+        if self.values_left < 0:
             raise invalid(f"The arguments of call {quoted(call.id)} and those before it hold too many JSON values.")
         arguments, wrapped = object_text(call.arguments)
         if wrapped:
             self._note("bad_arguments")
         call_id = call.id
-        if call_id in self._ids:
+        if call_id in self.ids:
             self._note("duplicate_call_id")
-            number = self._ids[call.id] + 1
-            while (call_id := f"{call.id}_{number}") in self._ids:
+            number = self.ids[call.id] + 1
+            while (call_id := f"{call.id}_{number}") in self.ids:
                 number += 1
-            self._ids[call.id] = number
-        self._ids[call_id] = 1
+            self.ids[call.id] = number
+        self.ids[call_id] = 1
         if call_id == call.id and arguments == call.arguments:
             return call
         return ToolCall(call_id, call.name, arguments)

@@ -32,13 +32,15 @@ class Seen(list[Any]):
 
 
 class Conversation(list[Any]):
-    """`made` holds what was made of each element, by what it was made for."""
+    """`made` holds what was made of each element, by what it was made for, and `kept` what else is kept for the next
+    turn: whoever uses that must look whether it is of the same beginning."""
 
-    __slots__ = ("made",)
+    __slots__ = ("kept", "made")
 
-    def __init__(self, elements: list[Any], made: list[dict[Hashable, Read]]) -> None:
+    def __init__(self, elements: list[Any], made: list[dict[Hashable, Read]], kept: dict[Hashable, Any]) -> None:
         super().__init__(elements)
         self.made = made
+        self.kept = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,10 @@ def once(
 
 
 # ------------------------------------------------------------------------------------------------------ conversations
+
+
+def kept_of(elements: object) -> dict[Hashable, Any] | None:
+    return elements.kept if type(elements) is Conversation else None
 
 
 class ConversationReader(Protocol):

@@ -42,6 +42,8 @@ class Known:
     texts: list[bytes] = field(default_factory=list)
     elements: list[Any] = field(default_factory=list)
     made: list[dict[Hashable, Read]] = field(default_factory=list)
+    values: list[int] = field(default_factory=list)  # how many each holds at most
+    kept: dict[Hashable, Any] = field(default_factory=dict)
     length: int = 0  # of all texts, in bytes
 
     @property
@@ -60,7 +62,10 @@ class Known:
 
     def beginning(self, count: int) -> Known:
         texts = self.texts[:count]
-        return Known(self.owner, self.member, texts, self.elements[:count], self.made[:count], sum(map(len, texts)))
+        length = sum(map(len, texts))
+        return Known(
+            self.owner, self.member, texts, self.elements[:count], self.made[:count], self.values[:count], length=length
+        )
 
     def extend(self, raw: bytes, at: int, elements: list[Any]) -> None:
         """Takes in those whose texts stand in `raw` from `at` on, one after another."""
@@ -71,12 +76,13 @@ class Known:
             self.texts.append(text)
             self.elements.append(element)
             self.made.append({})
+            self.values.append(1 + len(text) - len(text.translate(None, b",[{")))
             self.length += len(text)
             at += len(text) + 1
 
     def conversation(self, array: list[Any]) -> Conversation:
         """`array` with what was made of its elements; what is made of others is not kept."""
-        return Conversation(array, [*self.made, *({} for _ in array[len(self.made) :])])
+        return Conversation(array, [*self.made, *({} for _ in array[len(self.made) :])], self.kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +98,7 @@ class Cut:
     @property
     def values(self) -> int:
         """How many values the elements hold at most."""
-        texts = self.known.texts[: self.count]
-        return sum(1 + len(text) - len(text.translate(None, b",[{")) for text in texts)
+        return sum(self.known.values[: self.count])
 
     def restored(self, value: Any) -> bool:
         """Puts the elements back into what the rest was parsed to; False where they did not stand there."""
@@ -120,7 +125,7 @@ class ConversationMemo:
         kept = self._of_client.get(owner, ())
         left = _MOST_COMPARED
         best: tuple[int, int, int, Known] | None = None
-        for member in MEMBERS if kept else ():
+        for member in {known.member for known in kept}:
             for at in _arrays_in(raw, member):
                 for known in reversed(kept):
                     if known.member != member or left <= 0:
@@ -157,11 +162,14 @@ class ConversationMemo:
         known, array = cut.known.beginning(cut.count), value[cut.known.member]
         self._counted(True, known.length)
         known.extend(raw, cut.at + known.length + cut.count, array[cut.count :])
+        nothing_new = len(known.texts) == cut.count
+        if nothing_new or 2 * cut.count >= len(cut.known.texts):  # else another one has begun in the same way
+            known.kept = cut.known.kept
         value[known.member] = known.conversation(array)
-        if len(known.texts) == cut.count:
-            self._touch(cut.known)  # nothing is new in it
+        if nothing_new:
+            self._touch(cut.known)
             return
-        if 2 * cut.count >= len(cut.known.texts):
+        if known.kept is cut.known.kept:
             self._drop(cut.known)  # it goes on in this one
         self._add(known)
 

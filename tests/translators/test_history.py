@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.history import MISSING_OUTPUT, object_text, repair
 from dragoman.translators.ir import Image, Message, Part, Reasoning, Refusal, Text, ToolCall, ToolResult
 from dragoman.translators.json_text import MOST_VALUES
+from tests.counting_work import calls_of
 
 
 def user(text: str = "hi") -> Message:
@@ -359,3 +362,35 @@ def test_the_values_in_the_arguments_of_all_calls_are_bounded_before_they_are_pa
 def test_code_in_arguments_is_no_value() -> None:
     code = json.dumps({"content": "a[0], " * MOST_VALUES})
     assert kinds([user(), said(call("a", code), call("b", code)), result("a"), result("b")]) == []
+
+
+def tried(conversation: list[Message], strict: bool, kept: dict[Any, Any] | None) -> object:
+    try:
+        return repair(conversation, strict=strict, kept=kept)
+    except GatewayError as error:
+        return error.message
+
+
+@given(CONVERSATIONS, CONVERSATIONS, st.booleans())
+def test_a_conversation_that_goes_on_is_repaired_as_if_it_were_new(
+    conversation: list[Message], other: list[Message], strict: bool
+) -> None:
+    """Turn by turn, from its middle into another one, and back."""
+    kept: dict[Any, Any] = {}
+    middle = len(conversation) // 2
+    turns = [conversation[:count] for count in range(len(conversation) + 1)]
+    turns += [conversation[:middle] + other[:count] for count in range(len(other) + 1)]
+    for turn in [*turns, conversation]:
+        assert tried(turn, strict, kept) == tried(turn, strict, None)
+        assert tried([copy.deepcopy(each) for each in turn], not strict, kept) == tried(turn, not strict, None)
+
+
+def test_what_was_repaired_before_is_not_looked_at_again() -> None:
+    steps = [part for n in range(300) for part in (said(call(f"c{n}")), result(f"c{n}"))]
+    kept: dict[Any, Any] = {}
+    repair(steps, strict=False, kept=kept)
+    longer = [*steps, said(call("new")), result("new")]
+    assert len(repair(longer, strict=False, kept=kept)[0]) == 602
+    assert 10 * calls_of(lambda: repair(longer, strict=False, kept=dict(kept))) < calls_of(
+        lambda: repair(longer, strict=False)
+    )

@@ -99,7 +99,7 @@ def fresh(protocol: Any, body: dict[str, Any], count: int) -> dict[str, Any]:
     """The body as one whose first elements nobody else shares."""
     elements = copy.deepcopy(body[MEMBER[protocol.name]][:count])
     tools = {"tools": Seen(copy.deepcopy(body["tools"]))} if body.get("tools") else {}
-    return {**copy.deepcopy(body), MEMBER[protocol.name]: Conversation(elements, [{} for _ in elements]), **tools}
+    return {**copy.deepcopy(body), MEMBER[protocol.name]: Conversation(elements, [{} for _ in elements], {}), **tools}
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=["default", "reject", "items", "tools", "search"])
@@ -113,7 +113,7 @@ def test_a_conversation_that_goes_on_is_read_as_if_it_were_new(protocol: Any, pa
     kept = fresh(protocol, body, len(whole))
     turns = [*range(1, len(whole) + 1), len(whole), max(1, len(whole) // 2)]
     for count in turns:
-        talk = Conversation(kept[member][:count], kept[member].made[:count])
+        talk = Conversation(kept[member][:count], kept[member].made[:count], kept[member].kept)
         wanted = parsed(protocol, {**copy.deepcopy(body), member: copy.deepcopy(whole[:count])}, policy)
         before = orjson.dumps(talk)
         assert (
@@ -144,7 +144,7 @@ def test_what_was_read_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch)
         {"type": "message", "role": "user", "content": "and now?"},
     ]
     tools = Seen([{"type": "function", "name": "look", "parameters": {"type": "object", "properties": {}}}])
-    talk = Conversation(items, [{} for _ in items])
+    talk = Conversation(items, [{} for _ in items], {})
     for _ in range(2):
         parsed(PROTOCOLS[0], {"model": "m", "input": talk, "tools": tools}, Policy())
     assert read == [*range(7), 3, 4, 5]  # what is sealed, what has keys that nobody reads, what names a tool
@@ -154,7 +154,9 @@ def test_what_was_read_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch)
 def test_what_was_read_with_another_policy_or_other_tools_is_read_again(changed: Policy) -> None:
     call = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f.g", "arguments": "{}"}}]}
     talk = Conversation(
-        [{"role": "user", "content": "hi"}, call, {"role": "tool", "tool_call_id": "c", "content": "a"}], [{}, {}, {}]
+        [{"role": "user", "content": "hi"}, call, {"role": "tool", "tool_call_id": "c", "content": "a"}],
+        [{}, {}, {}],
+        {},
     )
     one, other = (Seen([{"type": "function", "function": {"name": name}}]) for name in ("f.g", "f_g"))
     for tools, policy in ((one, Policy()), (other, Policy()), (one, changed), (None, Policy()), ([], changed)):

@@ -23,7 +23,7 @@ from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.openai.fields import affinity, answer_format, sampling, thinking
 from dragoman.translators.openai.refusals import missing, unsupported, validated
 from dragoman.translators.protocol import Context, Json, Turn
-from dragoman.translators.seen import array_of, reading
+from dragoman.translators.seen import array_of, kept_of, reading
 
 _NOTED = ("audio", "metadata", "prediction", "safety_identifier", "user", "verbosity")
 _ORDINARY = {"service_tier": ("auto", "default"), "store": (False,)}
@@ -43,8 +43,9 @@ def parse(body: Json, context: Context) -> Turn:
         tools.leave_out("web_search", "web_search_options")
     key = reading(declared, ("chat_completions", context.policy))
     conversation = ChatConversation(tools, context.policy, notes, unread, key)
-    _read(fields, array_of(body, "messages", fields.messages), conversation)
-    messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
+    given = array_of(body, "messages", fields.messages)
+    _read(fields, given, conversation)
+    messages, repairs = repair(conversation.messages, strict=context.policy.strict_history, kept=kept_of(given))
     if not messages:
         raise invalid("Invalid 'messages': the conversation has no messages.", "messages", "empty_array")
     notes.extend(repairs)

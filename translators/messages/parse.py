@@ -28,7 +28,7 @@ from dragoman.translators.messages.searches import searched
 from dragoman.translators.messages.stream import MessagesStream, MessagesStreamOptions
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tools
 from dragoman.translators.protocol import Context, Json, Turn
-from dragoman.translators.seen import array_of, reading
+from dragoman.translators.seen import array_of, kept_of, reading
 from dragoman.translators.soft_words import known
 from dragoman.translators.thinking import switched
 
@@ -85,8 +85,9 @@ def _request(body: Json, fields: CreateMessage, context: Context) -> tuple[Reque
     conversation = MessagesConversation(catalogue, context, notes, unread, reading(tools, ("messages", context.policy)))
     if fields.system is not None:
         conversation.system(system_text(fields.system, "system", unread))
-    conversation.read(array_of(body, "messages", fields.messages) or [])
-    messages, repairs = repair(conversation.messages, strict=context.policy.strict_history)
+    given = array_of(body, "messages", fields.messages)
+    conversation.read(given or [])
+    messages, repairs = repair(conversation.messages, strict=context.policy.strict_history, kept=kept_of(given))
     if not messages:
         raise refused("messages", "at least one message is required")
     notes.extend(repairs)

@@ -26,7 +26,7 @@ from dragoman.translators.responses.schema import CreateResponse, TextConfig
 from dragoman.translators.responses.state import not_found
 from dragoman.translators.responses.stream import ResponsesStream
 from dragoman.translators.responses.tools import ResponsesCatalogue
-from dragoman.translators.seen import array_of, reading
+from dragoman.translators.seen import array_of, kept_of, reading
 
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
@@ -46,7 +46,7 @@ def parse(body: Json, context: Context) -> Turn:
         catalogue.declare_first(declared, "tools")
     items = Items(catalogue, context, notes, unread, reading(declared, ("responses", context.policy)))
     _read_input(fields, items)
-    messages, repairs = repair(items.messages, strict=context.policy.strict_history)
+    messages, repairs = repair(items.messages, strict=context.policy.strict_history, kept=kept_of(fields.input))
     if not messages:
         raise invalid("Invalid 'input': the conversation has no messages.", "input", "empty_array")
     notes.extend(repairs)
