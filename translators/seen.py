@@ -131,6 +131,7 @@ def read_each(elements: list[Any], reader: ConversationReader, key: Hashable) ->
         reader.element(elements[index], index)
         said = tuple(messages[begun:])
         if all(map(_is_text, said)) and reader.plain(elements[index]) and reader.state() == before:
+            made.clear()  # with other tools or another policy it is seldom sent again
             made[key] = Read(said, left - unread.left)
 
 

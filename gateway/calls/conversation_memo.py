@@ -7,26 +7,24 @@ that no client knows stands in for them: where the rest parses and the array beg
 elsewhere the body is parsed whole. Elements are compared one by one, since clients change the last ones, where they
 mark what is to be cached. Only what is written as this process would write it is found again.
 
-What a client sends is found only for the same client, by its key. The memory is bounded for all of them together, and
-what was not sent for the longest time goes first.
+What a client sends is found only for the same client, by its key.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from dragoman.gateway.calls.client_memory import ClientMemory, Shelf
 from dragoman.gateway.calls.request_memo import COPIES, LEAST, RequestMemo
 from dragoman.translators.seen import Conversation, Read
 
 MEMBERS = ("input", "messages")
 _TRIES = 4  # places that look like the member's
-_MOST_OF_CLIENT = 64  # conversations
 _MOST_COMPARED = 40_000  # elements, in one body
 _MARK = secrets.token_hex(16)
 _QUOTED = b'"%b"' % _MARK.encode()
@@ -34,7 +32,7 @@ _ENDS = (b",", b"]")  # of an element
 
 
 @dataclass(eq=False, slots=True)
-class Known:
+class KnownConversation:
     """A conversation and the text of each of its elements."""
 
     owner: str
@@ -42,7 +40,7 @@ class Known:
     texts: list[bytes] = field(default_factory=list)
     elements: list[Any] = field(default_factory=list)
     made: list[dict[Hashable, Read]] = field(default_factory=list)
-    values: list[int] = field(default_factory=list)  # how many each holds at most
+    values: list[int] = field(default_factory=list)  # how many each of the first elements holds at most
     kept: dict[Hashable, Any] = field(default_factory=dict)
     length: int = 0  # of all texts, in bytes
 
@@ -60,12 +58,18 @@ class Known:
             count, at = count + 1, end + 1
         return count, at - 1
 
-    def beginning(self, count: int) -> Known:
+    def beginning(self, count: int) -> KnownConversation:
         texts = self.texts[:count]
         length = sum(map(len, texts))
-        return Known(
+        return KnownConversation(
             self.owner, self.member, texts, self.elements[:count], self.made[:count], self.values[:count], length=length
         )
+
+    def most_values(self, count: int) -> int:
+        """Of the first elements; counted once, and only for bodies that may have too many."""
+        for text in self.texts[len(self.values) : count]:
+            self.values.append(1 + len(text) - len(text.translate(None, b",[{")))
+        return sum(self.values[:count])
 
     def extend(self, raw: bytes, at: int, elements: list[Any]) -> None:
         """Takes in those whose texts stand in `raw` from `at` on, one after another."""
@@ -76,7 +80,6 @@ class Known:
             self.texts.append(text)
             self.elements.append(element)
             self.made.append({})
-            self.values.append(1 + len(text) - len(text.translate(None, b",[{")))
             self.length += len(text)
             at += len(text) + 1
 
@@ -86,19 +89,19 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ConversationCut:
     """A body's text with a string in place of the first `count` elements of a known conversation, which stand at
     `at`."""
 
     rest: bytes
-    known: Known
+    known: KnownConversation
     count: int
     at: int
 
     @property
     def values(self) -> int:
         """How many values the elements hold at most."""
-        return sum(self.known.values[: self.count])
+        return self.known.most_values(self.count)
 
     def restored(self, value: Any) -> bool:
         """Puts the elements back into what the rest was parsed to; False where they did not stand there."""
@@ -110,24 +113,20 @@ class Cut:
 
 
 class ConversationMemo:
-    """`most` is in bytes; with 0 nothing is kept. `counted` is called for each body with a conversation: whether some
-    of it was found, and how many bytes."""
+    """`counted` is called for each body with a conversation: whether some of it was found, and how many bytes."""
 
-    def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
-        self._most = most
+    def __init__(self, memory: ClientMemory, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
+        self._known = Shelf[KnownConversation](memory)
         self._counted = counted
-        self._known: OrderedDict[Known, None] = OrderedDict()  # in the order in which they were last sent
-        self._of_client: dict[str, OrderedDict[Known, None]] = {}
-        self.size = 0
 
-    def cut(self, owner: str, raw: bytes) -> Cut | None:
+    def cut(self, owner: str, raw: bytes) -> ConversationCut | None:
         """The body without the longest beginning of a conversation that this client has sent before."""
-        kept = self._of_client.get(owner, ())
+        kept = self._known.of(owner)
         left = _MOST_COMPARED
-        best: tuple[int, int, int, Known] | None = None
+        best: tuple[int, int, int, KnownConversation] | None = None
         for member in {known.member for known in kept}:
             for at in _arrays_in(raw, member):
-                for known in reversed(kept):
+                for known in kept:
                     if known.member != member or left <= 0:
                         continue
                     count, end = known.shared(raw, at, left)
@@ -137,18 +136,18 @@ class ConversationMemo:
         if best is None:
             return None
         count, at, end, known = best
-        return Cut(b"".join((raw[:at], _QUOTED, raw[end:])), known, count, at)
+        return ConversationCut(b"".join((raw[:at], _QUOTED, raw[end:])), known, count, at)
 
-    def keep(self, owner: str, raw: bytes, value: dict[str, Any], cut: Cut | None = None) -> None:
+    def keep(self, owner: str, raw: bytes, value: dict[str, Any], cut: ConversationCut | None = None) -> None:
         """Keeps the conversation of a body that was found good. `cut`: its beginning was known, and is in `value`."""
         if cut is not None:
             self._go_on(raw, value, cut)
-        elif self._most and COPIES * len(raw) <= self._most:
+        elif 0 < COPIES * len(raw) <= self._known.most:
             for member in MEMBERS:
                 if isinstance(array := value.get(member), list):
-                    self._begin(Known(owner, member), raw, array, value)
+                    self._begin(KnownConversation(owner, member), raw, array, value)
 
-    def _begin(self, known: Known, raw: bytes, array: list[Any], value: dict[str, Any]) -> None:
+    def _begin(self, known: KnownConversation, raw: bytes, array: list[Any], value: dict[str, Any]) -> None:
         for at in _arrays_in(raw, known.member):
             known.extend(raw, at, array)
             if known.texts:
@@ -156,9 +155,9 @@ class ConversationMemo:
         if known.length >= LEAST:
             self._counted(False, known.length)
             value[known.member] = known.conversation(array)
-            self._add(known)
+            self._known.add(known)
 
-    def _go_on(self, raw: bytes, value: dict[str, Any], cut: Cut) -> None:
+    def _go_on(self, raw: bytes, value: dict[str, Any], cut: ConversationCut) -> None:
         known, array = cut.known.beginning(cut.count), value[cut.known.member]
         self._counted(True, known.length)
         known.extend(raw, cut.at + known.length + cut.count, array[cut.count :])
@@ -167,35 +166,11 @@ class ConversationMemo:
             known.kept = cut.known.kept
         value[known.member] = known.conversation(array)
         if nothing_new:
-            self._touch(cut.known)
+            self._known.used(cut.known)
             return
         if known.kept is cut.known.kept:
-            self._drop(cut.known)  # it goes on in this one
-        self._add(known)
-
-    def _touch(self, known: Known) -> None:
-        if known in self._known:
-            self._known.move_to_end(known)
-            self._of_client[known.owner].move_to_end(known)
-
-    def _add(self, known: Known) -> None:
-        kept = self._of_client.setdefault(known.owner, OrderedDict())
-        kept[known] = self._known[known] = None
-        self.size += known.size
-        if len(kept) > _MOST_OF_CLIENT:
-            self._drop(next(iter(kept)))
-        while self.size > self._most:
-            self._drop(next(iter(self._known)))
-
-    def _drop(self, known: Known) -> None:
-        if known not in self._known:
-            return
-        del self._known[known]
-        kept = self._of_client[known.owner]
-        del kept[known]
-        if not kept:
-            del self._of_client[known.owner]
-        self.size -= known.size
+            self._known.drop(cut.known)  # it goes on in this one
+        self._known.add(known)
 
 
 def _text(element: Any) -> bytes | None:
@@ -217,8 +192,9 @@ def _arrays_in(raw: bytes, member: str) -> Iterator[int]:
 
 
 class Memos:
-    """What clients have sent before, in `most` bytes: a quarter for tools, the rest for conversations."""
+    """What clients have sent before, in `most` bytes."""
 
     def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
-        self.tools = RequestMemo(most // 4, counted)
-        self.conversations = ConversationMemo(most - most // 4, counted)
+        self.memory = ClientMemory(most)
+        self.tools = RequestMemo(self.memory, counted)
+        self.conversations = ConversationMemo(self.memory, counted)

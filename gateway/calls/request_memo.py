@@ -6,27 +6,25 @@ known to no client. So where the rest parses and holds that string as the member
 it does not (the member comes twice, the text stands inside another array), the body is parsed whole. What was found is
 within the limits on depth; its values are counted.
 
-What a client sends is found only for the same client, by its key. The memory is bounded for all of them together, and
-what was not sent for the longest time goes first.
+What a client sends is found only for the same client, by its key.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from dragoman.gateway.calls.client_memory import ClientMemory, Shelf
 from dragoman.translators.seen import Seen
 
 MEMBER = "tools"
 _OPENS = b'"tools":['
 _TRIES = 4  # places that look like the member's
 LEAST = 1024  # bytes; what is shorter is parsed as fast as it is found
-MOST_OF_CLIENT = 64  # arrays, which are compared one by one
 COPIES = 6  # bytes of memory for each byte of text: the text, the values, and what is made of them
 _MARK = secrets.token_hex(16)
 
@@ -72,22 +70,17 @@ class Cut:
 
 
 class RequestMemo:
-    """`most` is in bytes; with 0 nothing is kept. `counted` is called for each body with such an array: whether it was
-    found, and how many bytes it has."""
+    """`counted` is called for each body with such an array: whether it was found, and how many bytes it has."""
 
-    def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
-        self._most = most
+    def __init__(self, memory: ClientMemory, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
+        self._known = Shelf[Known](memory)
         self._counted = counted
-        self._known: OrderedDict[Known, None] = OrderedDict()  # in the order in which they were last sent
-        self._of_client: dict[str, OrderedDict[Known, None]] = {}
-        self.size = 0
 
     def cut(self, owner: str, raw: bytes) -> Cut | None:
         """The body without an array that this client has sent before."""
-        if (kept := self._of_client.get(owner)) is None:
-            return None
-        for at in _arrays_in(raw):
-            for known in reversed(kept):
+        kept = self._known.of(owner)
+        for at in _arrays_in(raw) if kept else ():
+            for known in kept:
                 if raw.startswith(known.text, at):
                     end = at + len(known.text)
                     return Cut(b"".join((raw[:at], b'"', _MARK.encode(), b'"', raw[end:])), known)
@@ -96,15 +89,13 @@ class RequestMemo:
     def found(self, known: Known) -> None:
         """It stood in a body again."""
         self._counted(True, len(known.text))
-        if known in self._known:
-            self._known.move_to_end(known)
-            self._of_client[known.owner].move_to_end(known)
+        self._known.used(known)
 
     def keep(self, owner: str, raw: bytes, value: dict[str, Any]) -> None:
         """Keeps the array of a body that was parsed whole and found good. Only one that is written as this process
         would write it is found again."""
         array = value.get(MEMBER)
-        if not isinstance(array, list) or len(raw) < LEAST or not self._most:
+        if not isinstance(array, list) or len(raw) < LEAST or not self._known.most:
             return
         try:
             text = orjson.dumps(array)
@@ -113,29 +104,11 @@ class RequestMemo:
         if len(text) < LEAST or not any(raw.startswith(text, at) for at in _arrays_in(raw)):
             return
         self._counted(False, len(text))
-        kept = self._of_client.get(owner, ())
-        if COPIES * len(text) > self._most or any(known.text == text for known in kept):
+        if COPIES * len(text) > self._known.most or any(known.text == text for known in self._known.of(owner)):
             return
         known = Known(owner, text, Seen(array))
         value[MEMBER] = known.array
-        self._add(known)
-
-    def _add(self, known: Known) -> None:
-        kept = self._of_client.setdefault(known.owner, OrderedDict())
-        kept[known] = self._known[known] = None
-        self.size += known.size
-        if len(kept) > MOST_OF_CLIENT:
-            self._drop(next(iter(kept)))
-        while self.size > self._most:
-            self._drop(next(iter(self._known)))
-
-    def _drop(self, known: Known) -> None:
-        del self._known[known]
-        kept = self._of_client[known.owner]
-        del kept[known]
-        if not kept:
-            del self._of_client[known.owner]
-        self.size -= known.size
+        self._known.add(known)
 
 
 def _arrays_in(raw: bytes) -> Iterator[int]:

@@ -290,8 +290,9 @@ class Limits(Section):
     tools: Annotated[int, Field(ge=0)] = Field(1024, description="Tools in one request.")
     memo_bytes: Annotated[int, Field(ge=0), Unit("bytes")] = Field(
         64 * 1024 * 1024,
-        description="Memory for the tools of earlier requests, for each worker: those that a client (by its key) sends "
-        "again are not parsed again. Sixty tools take half a megabyte. 0 keeps none.",
+        description="Memory for earlier requests, for each worker: the tools, and the beginning of the conversation, "
+        "that a client (by its key) sends again are not parsed again. Sixty tools take half a megabyte, a long session "
+        "of an agent one or two. 0 keeps none.",
     )
     answer_bytes: Bytes = Field(
         8 * 1024 * 1024,

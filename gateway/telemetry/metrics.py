@@ -142,11 +142,12 @@ class Metrics:
 
     def _add_memo(self) -> None:
         self.memo_lookups = self._counter(
-            "dragoman_memo_lookups", "Requests with tools, by whether their client had sent the same ones before.",
+            "dragoman_memo_lookups",
+            "Tools and conversations of requests, by whether their client had sent them (or their beginning) before.",
             "found",
         )  # fmt: skip
         self.memo_bytes = self._counter(
-            "dragoman_memo_lookup_bytes", "Bytes of those tools: found ones were not parsed again.", "found"
+            "dragoman_memo_lookup_bytes", "Their bytes: what was found was not parsed again.", "found"
         )
 
         self.prefixes = self._counter(

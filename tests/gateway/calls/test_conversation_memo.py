@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.gateway.calls.body import _parse_known
-from dragoman.gateway.calls.conversation_memo import _MOST_OF_CLIENT, ConversationMemo, Memos
+from dragoman.gateway.calls.client_memory import MOST_OF_CLIENT, ClientMemory
+from dragoman.gateway.calls.conversation_memo import ConversationMemo, Memos
 from dragoman.gateway.calls.request_memo import COPIES, LEAST
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError
@@ -39,7 +40,8 @@ class Looked:
 
     def __init__(self, most: int = 10**6) -> None:
         self.counts: list[tuple[bool, int]] = []
-        self.memo = ConversationMemo(most, lambda found, size: self.counts.append((found, size)))
+        self.memory = ClientMemory(most)
+        self.memo = ConversationMemo(self.memory, lambda found, size: self.counts.append((found, size)))
         self.both = Memos(0)
         self.both.conversations = self.memo
 
@@ -69,7 +71,7 @@ def test_one_that_changes_at_its_end_is_found_up_to_there() -> None:
     second, _ = it.read(body([*talk[:3], *said("other")]))
     assert second["messages"] == [*talk[:3], *said("other")]
     assert [one is two for one, two in zip(first["messages"], second["messages"], strict=True)] == [True] * 3 + [False]
-    assert it.memo.size == COPIES * sum(len(orjson.dumps(each)) for each in second["messages"])  # it took the place
+    assert it.memory.size == COPIES * sum(len(orjson.dumps(each)) for each in second["messages"])  # it took the place
 
 
 def test_a_short_common_beginning_leaves_the_longer_one_known() -> None:
@@ -99,7 +101,7 @@ def test_nothing_is_kept_of_a_body_that_is_refused_or_written_in_another_way() -
     it = Looked()
     it.read(body(said("a", "b"))[:-1])
     it.read(body(said("a", "b")).replace(b'","content"', b'", "content"'))
-    assert it.memo.size == 0
+    assert it.memory.size == 0
 
 
 def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first() -> None:
@@ -107,15 +109,15 @@ def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first(
     it = Looked(3 * size)
     for name in "abcadabc":
         it.read(body(said(name)))
-        assert it.memo.size <= 3 * size
+        assert it.memory.size <= 3 * size
     assert [found for found, _ in it.counts] == [False, False, False, True, False, True, False, False]
 
 
 def test_one_client_keeps_so_many_conversations_at_most() -> None:
     it = Looked(10**9)
-    for number in range(2 * _MOST_OF_CLIENT):
+    for number in range(2 * MOST_OF_CLIENT):
         it.read(body(said(f"{number:04}")))
-    assert it.memo.size == _MOST_OF_CLIENT * COPIES * len(orjson.dumps(said("0000")[0]))
+    assert it.memory.size == MOST_OF_CLIENT * COPIES * len(orjson.dumps(said("0000")[0]))
 
 
 def test_values_that_were_found_count_for_the_limit() -> None:
@@ -160,7 +162,7 @@ def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], mo
         except GatewayError as error:
             got = error.kind, error.message, error.code
         assert got == read_without(raw)
-    for known in memos.conversations._known:
+    for known in memos.conversations._known.of("ann"):
         assert [orjson.dumps(each) for each in known.elements] == known.texts, "what is shared was changed"
 
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.gateway.calls.body import _parse_known, parse_object
+from dragoman.gateway.calls.client_memory import MOST_OF_CLIENT, ClientMemory
 from dragoman.gateway.calls.conversation_memo import Memos
-from dragoman.gateway.calls.request_memo import COPIES, LEAST, MOST_OF_CLIENT, RequestMemo
+from dragoman.gateway.calls.request_memo import COPIES, LEAST, RequestMemo
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.seen import Seen
@@ -57,7 +58,8 @@ class Looked:
 
     def __init__(self, most: int = 10**6) -> None:
         self.counts: list[tuple[bool, int]] = []
-        self.memo = RequestMemo(most, lambda found, size: self.counts.append((found, size)))
+        self.memory = ClientMemory(most)
+        self.memo = RequestMemo(self.memory, lambda found, size: self.counts.append((found, size)))
 
     @property
     def found(self) -> list[bool]:
@@ -89,13 +91,13 @@ def test_little_is_not_kept(array: object) -> None:
     for _ in range(2):
         assert read(it.memo, body(array)) == read_without(body(array))
     assert it.counts == []
-    assert it.memo.size == 0
+    assert it.memory.size == 0
 
 
 def test_nothing_is_kept_of_a_body_that_is_refused() -> None:
     it = Looked()
     read(it.memo, body(tools("a"))[:-1])
-    assert it.memo.size == 0
+    assert it.memory.size == 0
 
 
 def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first() -> None:
@@ -103,7 +105,7 @@ def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first(
     it = Looked(3 * size)
     for name in "abcadabc":  # d takes the place of b, then b that of c, and c that of d
         read(it.memo, body(tools(name)))
-        assert it.memo.size <= 3 * size
+        assert it.memory.size <= 3 * size
     assert it.found == [False, False, False, True, False, True, False, False]
 
 
@@ -111,11 +113,11 @@ def test_one_client_keeps_so_many_arrays_at_most() -> None:
     it = Looked(10**9)
     for number in range(2 * MOST_OF_CLIENT):
         read(it.memo, body(tools(f"{number:04}")))
-    assert it.memo.size == MOST_OF_CLIENT * COPIES * len(orjson.dumps(tools("0000")))
+    assert it.memory.size == MOST_OF_CLIENT * COPIES * len(orjson.dumps(tools("0000")))
 
 
 def test_values_that_were_found_count_for_the_limit() -> None:
-    memo, known = RequestMemo(10**6), tools("a")
+    memo, known = RequestMemo(ClientMemory(10**6)), tools("a")
     read(memo, body(known))
     accepted = []
     for count in range(1024 - 20, 1024):
@@ -153,12 +155,12 @@ BODIES = st.lists(MEMBERS, min_size=1, max_size=4).map(lambda each: b"{" + b",".
     st.lists(st.tuples(st.sampled_from(["ann", "bob"]), BODIES), min_size=2, max_size=6), st.sampled_from([15, 10**6])
 )
 def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], most: int) -> None:
-    memo = RequestMemo(most * 1000)
+    memo = RequestMemo(ClientMemory(most * 1000))
     for text in KNOWN[:2]:
         read(memo, b'{"tools":' + text + b"}")
     for owner, raw in bodies:
         assert read(memo, raw, owner) == read_without(raw)
-    for known in memo._known:
+    for known in memo._known.of("ann"):
         assert orjson.dumps(known.array) == known.text, "what is shared was changed"
 
 
