@@ -123,10 +123,16 @@ class ChatDecoder:
     def feed(self, data: bytes) -> list[Event]:
         known = self._known
         for payload in self._sse.feed(data):
-            if (text := known.text(payload)) is None:
-                self._payload(payload)
-            else:
-                self._known_text(text)
+            if payload.startswith(known.head) and payload.endswith(known.tail):
+                try:
+                    text = orjson.loads(payload[len(known.head) : -len(known.tail)])
+                except orjson.JSONDecodeError:  # such as half of a surrogate pair
+                    text = None
+                if type(text) is str and text:
+                    known.credit += 1
+                    self._known_text(text)
+                    continue
+            self._payload(payload)
         return self._parts.take()
 
     def feed_whole(self, answer: object) -> list[Event]:

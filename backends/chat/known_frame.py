@@ -28,34 +28,22 @@ _UNKNOWN = b"\x00"  # no JSON begins with it
 
 
 class KnownFrame:
-    """`text` is what a chunk says in `field` and nowhere else, None for one that has to be decoded in full."""
+    """A chunk that begins with `head` and ends with `tail` says in `field` what stands between them, where that is a
+    string that is not empty, and nothing else. `credit` is to grow with each."""
 
-    __slots__ = ("_credit", "_head", "_tail", "field")
+    __slots__ = ("credit", "field", "head", "tail")
 
     def __init__(self) -> None:
         self.field: Field = "content"
-        self._head = self._tail = _UNKNOWN
-        self._credit = CREDIT
-
-    def text(self, payload: bytes) -> str | None:
-        head, tail = self._head, self._tail
-        if not payload.startswith(head) or not payload.endswith(tail):
-            return None
-        try:
-            text = orjson.loads(payload[len(head) : -len(tail)])
-        except orjson.JSONDecodeError:  # such as half of a surrogate pair
-            return None
-        if type(text) is not str or not text:
-            return None
-        self._credit += 1
-        return text
+        self.head = self.tail = _UNKNOWN
+        self.credit = CREDIT
 
     def learn(self, payload: bytes, chunk: object) -> bool:
         """Whether chunks like this one are recognised from now on."""
         self.forget()
-        if not self._credit or len(payload) > LONGEST or (said := only_text(chunk)) is None:
+        if not self.credit or len(payload) > LONGEST or (said := only_text(chunk)) is None:
             return False
-        self._credit -= 1
+        self.credit -= 1
         self.field, holder = said
         if (found := _PLACES[self.field].search(payload)) is None:
             return False
@@ -63,14 +51,14 @@ class KnownFrame:
         text, holder[self.field] = holder[self.field], 0
         try:
             if orjson.loads(b"%b0%b" % (head, tail)) == chunk:
-                self._head, self._tail = head, tail
+                self.head, self.tail = head, tail
         except orjson.JSONDecodeError:  # the place found lies inside of another string
             pass
         holder[self.field] = text
-        return self._head is head
+        return self.head is head
 
     def forget(self) -> None:
-        self._head = self._tail = _UNKNOWN
+        self.head = self.tail = _UNKNOWN
 
 
 def only_text(chunk: object) -> tuple[Field, Json] | None:

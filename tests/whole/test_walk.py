@@ -38,6 +38,7 @@ BESIDE = {
         "backends/chat/answer.py",
         "backends/chat/call_deltas.py",
         "backends/chat/decoder.py",
+        "backends/chat/known_frame.py",
         "backends/chat/split_characters.py",
         "backends/markup/unread.py",
         "backends/reader.py",
@@ -66,7 +67,12 @@ BESIDE = {
         "translators/thinking.py",
         "translators/tool_names.py",
     },
-    "room for its body, and what was in it before": {"gateway/calls/body_memory.py", "gateway/calls/request_memo.py"},
+    "room for its body, and what was in it before": {
+        "gateway/calls/body_memory.py",
+        "gateway/calls/client_memory.py",
+        "gateway/calls/conversation_memo.py",
+        "gateway/calls/request_memo.py",
+    },
     "the route's own method check, and how the server is": {
         "backends/chat/probe.py",
         "backends/pool/breaker.py",

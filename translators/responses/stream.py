@@ -99,7 +99,8 @@ class ResponsesStream(BufferedStream):
                 self._sequence += 1
             else:
                 self._delta(item, event)
-        return self._take()
+        frames, self._out = self._out, []
+        return frames
 
     def _feed_unseen(self, events: Sequence[Event]) -> list[bytes]:
         for event in events:

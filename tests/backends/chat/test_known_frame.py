@@ -37,17 +37,34 @@ def piece(arguments: str, **call: Any) -> Json:
     return chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}} | call]})
 
 
-def learned(first: Json, payload: bytes | None = None) -> KnownFrame:
-    known = KnownFrame()
-    payload = payload or json.dumps(first).encode()
-    assert known.learn(payload, orjson.loads(payload))
-    return known
+class Learned:
+    """A decoder that has had one chunk."""
+
+    def __init__(self, first: bytes) -> None:
+        self._decoder = ChatDecoder(REQUEST, classify)
+        self._decoder.feed(b"data: " + first + b"\n\n")
+        self._texts: list[str] = []
+        self._in_full: list[bytes] = []
+        self._decoder._known_text = self._texts.append
+        self._decoder._payload = self._in_full.append  # type: ignore[assignment]
+
+    def text(self, payload: bytes) -> str | None:
+        """What it says in a chunk that is recognised; None for one that is decoded in full."""
+        self._decoder.feed(b"data: " + payload + b"\n\n")
+        if self._in_full:
+            assert self._in_full.pop() == payload
+            return None
+        return self._texts.pop()
+
+
+def learned(first: Json) -> Learned:
+    return Learned(json.dumps(first).encode())
 
 
 def decoded(reads: list[bytes], *, remembering: bool) -> tuple[list[Event], str, list[str]]:
     decoder = ChatDecoder(REQUEST, classify)
     if not remembering:
-        decoder._known._credit = 0
+        decoder._known.credit = 0
     events: list[Event] = []
     try:
         for read in reads:
@@ -101,12 +118,12 @@ def test_the_same_chunk_with_another_text_is_recognised(said: Any, text: str, as
 )
 def test_what_is_more_or_less_than_a_text_is_not(between: bytes) -> None:
     first = json.dumps(chunk({"content": "SAME"})).encode()
-    assert learned({}, first).text(first.replace(b'"SAME"', between)) is None
+    assert Learned(first).text(first.replace(b'"SAME"', between)) is None
 
 
 def test_half_a_character_is_not_a_text_by_itself() -> None:
     first = json.dumps(chunk({"content": "SAME"})).encode()
-    assert learned({}, first).text(first.replace(b"SAME", rb"\ud83d")) is None
+    assert Learned(first).text(first.replace(b"SAME", rb"\ud83d")) is None
 
 
 def test_another_frame_is_decoded_in_full() -> None:
@@ -151,29 +168,35 @@ def test_a_chunk_that_says_anything_else_teaches_nothing(said: object) -> None:
 
 def test_a_frame_is_not_learned_from_another_string_of_that_name() -> None:
     after = b'{"choices":[{"delta":{"content":"a"}}],"x":"y","content":"z"}'
-    assert learned({}, after).text(after.replace(b'"a"', b'"c"')) == "c"
+    assert Learned(after).text(after.replace(b'"a"', b'"c"')) == "c"
     before = b'{"note":{"content":"a"},"choices":[{"delta":{"content":"a"}}]}'
     twice = b'{"choices":[{"delta":{"content":"a","content":"a"}}]}'  # the second one counts
     for payload in (before, twice):
         assert not KnownFrame().learn(payload, orjson.loads(payload))
 
 
-def test_it_gives_up_on_a_server_whose_chunks_never_repeat() -> None:
-    known = KnownFrame()
-    for count in range(CREDIT):
-        said = chunk({"content": "a"}, created=count)
-        assert known.text(json.dumps(said).encode()) is None
-        assert known.learn(json.dumps(said).encode(), said)
-    assert not known.learn(json.dumps(said).encode(), said)
+def lessons(chunks: list[Json], monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What came of each chunk that was decoded in full: whether it was learned."""
+    learned: list[bool] = []
+    inner = KnownFrame.learn
+
+    def learn(known: KnownFrame, payload: bytes, said: object) -> bool:
+        learned.append(inner(known, payload, said))
+        return learned[-1]
+
+    monkeypatch.setattr(KnownFrame, "learn", learn)
+    ChatDecoder(REQUEST, classify).feed(read(*chunks))
+    return learned
 
 
-def test_one_that_changes_now_and_then_is_learned_anew() -> None:
-    known = KnownFrame()
-    for second in range(3 * CREDIT):
-        said = json.dumps(chunk({"content": "a"}, created=second)).encode()
-        assert known.text(said) is None
-        assert known.learn(said, orjson.loads(said))
-        assert known.text(said) == "a"
+def test_it_gives_up_on_a_server_whose_chunks_never_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = [chunk({"content": "a"}, created=second) for second in range(2 * CREDIT)]
+    assert lessons(chunks, monkeypatch) == [True] * CREDIT + [False] * CREDIT
+
+
+def test_one_that_changes_now_and_then_is_learned_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = [chunk({"content": "a"}, created=second // 2) for second in range(6 * CREDIT)]
+    assert lessons(chunks, monkeypatch) == [True] * 3 * CREDIT
 
 
 def test_a_large_chunk_is_not_kept() -> None:
