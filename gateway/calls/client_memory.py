@@ -55,6 +55,8 @@ class Shelf(Generic[M]):
         return [*reversed(self._of_client.get(owner, ()))]
 
     def add(self, memo: M) -> None:
+        if memo.size > self.most:
+            return
         kept = self._of_client.setdefault(memo.owner, OrderedDict())
         kept[memo] = None
         if len(kept) > MOST_OF_CLIENT:

@@ -20,12 +20,16 @@ from typing import Any
 import orjson
 
 from dragoman.gateway.calls.client_memory import ClientMemory, Shelf
-from dragoman.gateway.calls.request_memo import COPIES, LEAST, RequestMemo
+from dragoman.gateway.calls.request_memo import LEAST, RequestMemo
 from dragoman.translators.seen import Conversation, Read
 
 MEMBERS = ("input", "messages")
 _TRIES = 4  # places that look like the member's
 _MOST_COMPARED = 40_000  # elements, in one body
+# Bytes of memory: for each byte of text (the text, the strings, and what is made of them), and for what is small.
+COPIES = 4
+ELEMENT = 1024
+VALUE = 96
 _MARK = secrets.token_hex(16)
 _QUOTED = b'"%b"' % _MARK.encode()
 _ENDS = (b",", b"]")  # of an element
@@ -40,13 +44,17 @@ class KnownConversation:
     texts: list[bytes] = field(default_factory=list)
     elements: list[Any] = field(default_factory=list)
     made: list[dict[Hashable, Read]] = field(default_factory=list)
-    values: list[int] = field(default_factory=list)  # how many each of the first elements holds at most
+    values: list[int] = field(default_factory=list)  # how many each element holds at most
     kept: dict[Hashable, Any] = field(default_factory=dict)
-    length: int = 0  # of all texts, in bytes
+
+    @property
+    def length(self) -> int:
+        """Of the texts, in bytes."""
+        return sum(map(len, self.texts))
 
     @property
     def size(self) -> int:
-        return COPIES * self.length
+        return COPIES * self.length + ELEMENT * len(self.texts) + VALUE * sum(self.values)
 
     def shared(self, raw: bytes, at: int, most: int) -> tuple[int, int]:
         """How many of the first elements stand in `raw` from `at` on, and where they end."""
@@ -59,17 +67,8 @@ class KnownConversation:
         return count, at - 1
 
     def beginning(self, count: int) -> KnownConversation:
-        texts = self.texts[:count]
-        length = sum(map(len, texts))
-        return KnownConversation(
-            self.owner, self.member, texts, self.elements[:count], self.made[:count], self.values[:count], length=length
-        )
-
-    def most_values(self, count: int) -> int:
-        """Of the first elements; counted once, and only for bodies that may have too many."""
-        for text in self.texts[len(self.values) : count]:
-            self.values.append(1 + len(text) - len(text.translate(None, b",[{")))
-        return sum(self.values[:count])
+        parts = (self.texts[:count], self.elements[:count], self.made[:count], self.values[:count])
+        return KnownConversation(self.owner, self.member, *parts)
 
     def extend(self, raw: bytes, at: int, elements: list[Any]) -> None:
         """Takes in those whose texts stand in `raw` from `at` on, one after another."""
@@ -80,7 +79,7 @@ class KnownConversation:
             self.texts.append(text)
             self.elements.append(element)
             self.made.append({})
-            self.length += len(text)
+            self.values.append(1 + text.count(b",") + text.count(b"[") + text.count(b"{"))
             at += len(text) + 1
 
     def conversation(self, array: list[Any]) -> Conversation:
@@ -101,7 +100,7 @@ class ConversationCut:
     @property
     def values(self) -> int:
         """How many values the elements hold at most."""
-        return self.known.most_values(self.count)
+        return sum(self.known.values[: self.count])
 
     def restored(self, value: Any) -> bool:
         """Puts the elements back into what the rest was parsed to; False where they did not stand there."""
@@ -142,7 +141,7 @@ class ConversationMemo:
         """Keeps the conversation of a body that was found good. `cut`: its beginning was known, and is in `value`."""
         if cut is not None:
             self._go_on(raw, value, cut)
-        elif 0 < COPIES * len(raw) <= self._known.most:
+        elif COPIES * len(raw) <= self._known.most:
             for member in MEMBERS:
                 if isinstance(array := value.get(member), list):
                     self._begin(KnownConversation(owner, member), raw, array, value)

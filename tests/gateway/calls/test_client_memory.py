@@ -46,11 +46,12 @@ def test_a_client_has_so_many_of_a_kind() -> None:
 
 
 def test_what_is_larger_than_the_memory_is_not_kept() -> None:
-    memory = ClientMemory(5)
-    shelf = Shelf[Thing](memory)
-    shelf.add(Thing("ann"))
-    assert shelf.of("ann") == []
-    assert memory.size == 0
+    memory = ClientMemory(25)
+    shelf, thing = Shelf[Thing](memory), Thing("ann")
+    shelf.add(thing)
+    shelf.add(Thing("ann", 30))
+    assert shelf.of("ann") == [thing]
+    assert memory.size == 10
 
 
 def test_what_was_forgotten_may_be_used_and_dropped() -> None:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dragoman.gateway.calls.body import _parse_known
 from dragoman.gateway.calls.client_memory import MOST_OF_CLIENT, ClientMemory
-from dragoman.gateway.calls.conversation_memo import ConversationMemo, Memos
-from dragoman.gateway.calls.request_memo import COPIES, LEAST
+from dragoman.gateway.calls.conversation_memo import ConversationMemo, KnownConversation, Memos
+from dragoman.gateway.calls.request_memo import LEAST
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.seen import Conversation
@@ -33,6 +33,15 @@ def said(*texts: str, size: int = LEAST) -> list[dict[str, Any]]:
 
 def body(elements: object, member: str = "messages", **more: Any) -> bytes:
     return orjson.dumps({"model": "m", member: elements, **more})
+
+
+def kept(elements: list[dict[str, Any]]) -> int:
+    """How much of the memory they take."""
+    known = KnownConversation("", "")
+    for each in elements:
+        text = orjson.dumps(each)
+        known.extend(text + b"]", 0, [each])
+    return known.size
 
 
 class Looked:
@@ -71,7 +80,7 @@ def test_one_that_changes_at_its_end_is_found_up_to_there() -> None:
     second, _ = it.read(body([*talk[:3], *said("other")]))
     assert second["messages"] == [*talk[:3], *said("other")]
     assert [one is two for one, two in zip(first["messages"], second["messages"], strict=True)] == [True] * 3 + [False]
-    assert it.memory.size == COPIES * sum(len(orjson.dumps(each)) for each in second["messages"])  # it took the place
+    assert it.memory.size == kept(second["messages"])  # it took the place
 
 
 def test_a_short_common_beginning_leaves_the_longer_one_known() -> None:
@@ -105,7 +114,7 @@ def test_nothing_is_kept_of_a_body_that_is_refused_or_written_in_another_way() -
 
 
 def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first() -> None:
-    size = COPIES * len(orjson.dumps(said("a")[0]))
+    size = kept(said("a"))
     it = Looked(3 * size)
     for name in "abcadabc":
         it.read(body(said(name)))
@@ -117,7 +126,7 @@ def test_one_client_keeps_so_many_conversations_at_most() -> None:
     it = Looked(10**9)
     for number in range(2 * MOST_OF_CLIENT):
         it.read(body(said(f"{number:04}")))
-    assert it.memory.size == MOST_OF_CLIENT * COPIES * len(orjson.dumps(said("0000")[0]))
+    assert it.memory.size == MOST_OF_CLIENT * kept(said("0000"))
 
 
 def test_values_that_were_found_count_for_the_limit() -> None:
