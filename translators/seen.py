@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from dragoman.translators.errors import GatewayError
@@ -148,7 +149,13 @@ def _is_text(message: Message) -> bool:
 def reading(tools: list[Any] | None, key: Hashable) -> Hashable:
     """Stands for `key` and the tools of a request, for `read_each`; None where they may be others next time."""
     if not tools:
-        return key
+        return _short(key)
     if type(tools) is not Seen:
         return None
     return once(tools, ("reading", key), lambda notes, unread: object(), [], Unread())
+
+
+@lru_cache(64)
+def _short(key: Hashable) -> object:
+    """Stands for a key that takes long to compare."""
+    return object()
