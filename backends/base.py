@@ -81,11 +81,13 @@ class Prepared:
     """A request as one backend will send it: everything that follows from it, made once. A backend adds what it needs.
 
     `notes`: what has to be dropped, repaired or left unenforced. `tokens`: the size of the rendered prompt, where it
-    fell out or has been counted."""
+    fell out or has been counted. `whole`: the server is asked for the answer in one piece, so that its first event is
+    its last, and comes when all of it is made."""
 
     request: Request
     notes: tuple[Note, ...] = ()
     tokens: int | None = None
+    whole: bool = False
 
     def limit(self, max_tokens: int) -> None:
         """The answer may have at most so many tokens."""

@@ -201,6 +201,7 @@ class Request:
     search: WebSearch | None = None
     truncates: bool = False  # of a conversation that does not fit, the oldest turns may be left out
     prefill: bool = False
+    whole: bool = False  # the client takes its answer in one piece, so that nobody waits for its beginning
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """The reading of a chat completion without I/O: one `received` for each read of the body, one `sink.feed` in it.
 
-The body is an event stream, or, from a server that ignored `stream` or calls its stream JSON, one object: that is read
-to its end and decoded whole. Comments are no progress: a server that only keeps its connection alive is as late as a
-silent one.
+The body is an event stream, or one object, where that was asked for or `stream` was ignored: that is read to its end
+and decoded whole. A stream that its server calls JSON is read to its end too. Comments are no progress: a server that
+only keeps its connection alive is as late as a silent one.
 """
 
 from __future__ import annotations
@@ -10,15 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import orjson
-
 from dragoman.backends.base import ENOUGH, MORE, Flow, Sink
-from dragoman.backends.chat.decoder import MAX_VALUES, ChatDecoder
+from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.reader import CLOSING, RUNNING, WAITING, Reader, Timeouts
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.json_text import is_bulky
 
-MAX_WHOLE = 16 * 1024 * 1024  # bytes of an answer from a server that ignored `stream`
+MAX_WHOLE = 16 * 1024 * 1024  # bytes of an answer in one piece
 _OBJECT = re.compile(rb"\s*\{")
 END_OF_BODY = 0.05  # seconds
 
@@ -89,13 +86,9 @@ class AnswerReader(Reader):
         )
 
     def _decode(self, body: bytes) -> None:
+        decoder = self._decoder
         try:
-            whole = _OBJECT.match(body) is not None and not is_bulky(body, MAX_VALUES)
-            answer = orjson.loads(body) if whole else None
-        except orjson.JSONDecodeError:
-            answer = None
-        try:
-            events = self._decoder.feed(body) if answer is None else self._decoder.feed_whole(answer)
+            events = decoder.feed_whole(body) if _OBJECT.match(body) else decoder.feed(body)
         except GatewayError as error:
             self._fail(error)
             return

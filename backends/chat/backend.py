@@ -58,6 +58,7 @@ log = logging.getLogger(__name__)
 
 UNREAD = "a call stands in the text of an answer, unread by the server: `dragoman doctor` says in whose markup"
 REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
+STALE_SECONDS = 5.0  # a kept connection that had died says so at once; one that dies later has taken the request
 
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
@@ -299,6 +300,8 @@ class ChatCompletions:
         headers = dict(OUTGOING.get())
         if (routing := self._settings.affinity_header) and affinity:
             headers[routing] = header_text(affinity)
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         try:
             return await transport.post(body, headers, fresh=fresh)
         except Unreachable as error:
@@ -307,7 +310,7 @@ class ChatCompletions:
                 Kind.BACKEND_DOWN, "The model server cannot be reached.", retry_after=1.0, source="backend"
             ) from None
         except NoAnswer as error:
-            if error.stale and self._settings.retry_stale:
+            if error.stale and self._settings.retry_stale and clock() - asked < STALE_SECONDS:
                 return None
             log.warning("%s: no answer: %s", self._name, error)
             raise Unanswered from None

@@ -135,9 +135,9 @@ class ChatDecoder:
             self._payload(payload)
         return self._parts.take()
 
-    def feed_whole(self, answer: object) -> list[Event]:
-        """A `chat.completion` object from a server that ignored `stream`."""
-        self._chunk(answer)
+    def feed_whole(self, body: bytes) -> list[Event]:
+        """A `chat.completion` object: one that was asked for, or from a server that ignored `stream`."""
+        self._payload(body)
         return self.finish()
 
     def finish(self) -> list[Event]:

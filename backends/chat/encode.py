@@ -1,8 +1,8 @@
 """A `Request` as the body of one POST to `/chat/completions`.
 
-Only what the server accepts is sent; notes say what is left out. The answer is always streamed and usage always asked
-for. Constraints that the server cannot enforce have been rewritten by `translators.constraints.forced` before; here
-only the form of what it can enforce is chosen.
+Only what the server accepts is sent; notes say what is left out. Usage is always asked for. Constraints that the server
+cannot enforce have been rewritten by `translators.constraints.forced` before; here only the form of what it can enforce
+is chosen.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ CONSTRAINTS = frozenset(  # an answer without them would be a wrong answer
 )
 
 
-def encode(request: Request, settings: Settings, refused: Collection[str] = ()) -> tuple[Json, tuple[Note, ...]]:
-    """The body, and what is left out of it; `refused` are body fields that this server has refused by name."""
+def encode(
+    request: Request, settings: Settings, refused: Collection[str] = (), *, whole: bool = False
+) -> tuple[Json, tuple[Note, ...]]:
+    """The body, and what is left out of it; `refused` are body fields that this server has refused by name. `whole`:
+    the answer is asked for in one piece."""
     fields, notes = optional_fields(request, settings, refused)
-    body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": True}
-    if options := _stream_options(request, settings, refused):
-        body["stream_options"] = options
-    if settings.prompt_progress and PROGRESS not in refused:
-        body[PROGRESS] = True
+    body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": not whole}
+    if not whole:
+        body |= _stream_fields(request, settings, refused)
     if goes_on := _continuation(request, settings, refused):
         body |= goes_on
     elif request.prefill:
@@ -95,11 +96,9 @@ def _unsaid(request: Request, settings: Wire) -> bool:
 def sent_fields(request: Request, settings: Settings, refused: Collection[str] = ()) -> set[str]:
     """The names of all fields that some servers do not accept."""
     fields, _ = optional_fields(request, settings, refused)
-    options = _stream_options(request, settings, refused)
-    goes_on = _continuation(request, settings, refused)
-    progress = {PROGRESS} if settings.prompt_progress and PROGRESS not in refused else set()
-    asked = {"stream_options"} if options else set()
-    return {*fields, *(options.keys() - {"include_usage"}), *asked, *progress, *goes_on}
+    streamed = _stream_fields(request, settings, refused)
+    options = streamed.get("stream_options", {}).keys() - {"include_usage"}
+    return {*fields, *options, *streamed, *_continuation(request, settings, refused)}
 
 
 def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
@@ -199,13 +198,18 @@ def _thinking(request: Request, settings: Wire) -> Iterator[tuple[str, Any]]:
         yield settings.thinking_budget_field, budget
 
 
-def _stream_options(request: Request, settings: Wire, refused: Collection[str]) -> Json:
-    """Continuous usage makes every chunk longer, so it is asked for only where a stage may end the stream early."""
-    if settings.usage != "include_usage" or "stream_options" in refused:
-        return {}
-    early = bool(request.tools) and not request.parallel_tool_calls
-    continuous = early and settings.continuous_usage and "continuous_usage_stats" not in refused
-    return {"include_usage": True, **({"continuous_usage_stats": True} if continuous else {})}
+def _stream_fields(request: Request, settings: Wire, refused: Collection[str]) -> Json:
+    """What only a stream has. Continuous usage makes every chunk longer, so it is asked for only where a stage may end
+    the stream early."""
+    fields: Json = {}
+    if settings.usage == "include_usage" and "stream_options" not in refused:
+        fields["stream_options"] = options = {"include_usage": True}
+        early = bool(request.tools) and not request.parallel_tool_calls
+        if early and settings.continuous_usage and "continuous_usage_stats" not in refused:
+            options["continuous_usage_stats"] = True
+    if settings.prompt_progress and PROGRESS not in refused:
+        fields[PROGRESS] = True
+    return fields
 
 
 def _continuation(request: Request, settings: Wire, refused: Collection[str]) -> Json:

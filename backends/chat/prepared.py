@@ -8,7 +8,7 @@ from typing import Literal
 
 from dragoman.backends.base import Prepared
 from dragoman.backends.chat.encode import Json, encode
-from dragoman.backends.chat.settings import Settings
+from dragoman.backends.chat.settings import Settings, Wire
 from dragoman.backends.markup import FAMILIES
 from dragoman.backends.markup.grammar import optional_tags, structural_tag
 from dragoman.translators.constraints import forced
@@ -47,7 +47,8 @@ class PreparedChat(Prepared):
     ) -> PreparedChat:
         """For another attempt: with another request, or without more fields."""
         asked, refused = asked or self.asked, self.refused.union(refused)
-        return replace(self, asked=asked, body=encode(asked, settings, refused)[0], refused=refused)
+        body, _ = encode(asked, settings, refused, whole=self.whole)
+        return replace(self, asked=asked, body=body, refused=refused)
 
 
 def prepared(
@@ -59,12 +60,21 @@ def prepared(
     tag = _structural_tag(request, settings, markup) if tags else None
     plan = _plan(request, settings, tag)
     asked = plan.request if plan is not None else replace(request, format=tag) if tag else request
-    body, notes = encode(asked, settings, refused)
+    whole = plan is None and markup is None and asks_whole(request, settings)
+    body, notes = encode(asked, settings, refused, whole=whole)
     notes += idle if plan is None else (*idle, *plan.notes)
     limited = settings.parameter_names.get(settings.max_tokens_field, settings.max_tokens_field)
     return PreparedChat(
-        request, notes, asked=asked, body=body, refused=refused, limited=limited, plan=plan, markup=markup
+        request, notes, whole=whole, asked=asked, body=body, refused=refused, limited=limited, plan=plan, markup=markup
     )
+
+
+def asks_whole(request: Request, settings: Wire) -> bool:
+    """Whether nothing needs the stream. Tools do: the parsers of servers are not the same for both, and one call that
+    is cut short or malformed turns all that a whole answer has into text (vLLM's for Hermes), or into an error
+    (LMDeploy, llama.cpp). So do log probabilities and markup, whose reading takes long, a piece in each turn."""
+    plain = not request.tools and request.search is None and request.logprobs is None
+    return request.whole and settings.whole_answers and plain
 
 
 def _plan(request: Request, settings: Settings, tag: Guided | None) -> forced.Plan | None:

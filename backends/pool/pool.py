@@ -249,7 +249,7 @@ class Pool:
             else:
                 if not self._uneven:
                     return made
-                return PreparedForPool(request, made.notes, made.tokens, made={backend.name: made})
+                return PreparedForPool(request, made.notes, made.tokens, made.whole, made={backend.name: made})
         assert refused is not None
         raise refused
 

@@ -326,8 +326,10 @@ class Replica:
 
     async def stream(self, prepared: Prepared, sink: Sink, spare: Callable[[], bool]) -> None:
         """Raises what the backend raises, and `Lost`. What the end says about the server is remembered. `spare` says
-        whether another server could take the request now."""
-        await self._attempted(partial(self.backend.stream, prepared), prepared, sink, spare)
+        whether another server could take the request now. That an answer in one piece is late says nothing about the
+        server."""
+        work = partial(self.backend.stream, prepared)
+        await self._attempted(work, prepared, sink, spare, may_be_late=prepared.whole)
 
     @property
     def forwards(self) -> bool:

@@ -149,13 +149,14 @@ class AccessLog:
         return model if call.known or (call.backend.name, model) in self._answered else None
 
     def _count_answer(self, call: Call, answer: AnswerRecord, now: float) -> None:
-        if call.backend is None or answer.first_event_at is None:
+        if call.backend is None:
             return
         backend, model = call.backend.name, call.model or ""
         if len(self._answered) < 1000:
             self._answered.add((backend, model))
         series = self._metrics.series(call.route, call.kind, backend, model)
-        series.first_event.observe(answer.first_event_at - call.accepted)
+        if (begun := call.begun_at) is not None:
+            series.first_event.observe(begun - call.accepted)
         series.gaps(answer.gaps, answer.gap_seconds)
         if answer.finished is None:
             return
@@ -170,7 +171,6 @@ class AccessLog:
 
     def _facts(self, call: Call, now: float) -> dict[str, Any]:
         answer, error, backend = call.answer, call.error, call.backend
-        first = answer.first_event_at if answer is not None else None
         usage = answer.finished.usage if answer is not None and answer.finished is not None else None
         named = backend is not None and (backend.name, call.model or "") in self._answered
         return {
@@ -186,7 +186,7 @@ class AccessLog:
             "client": call.client.name or None,
             "client_kind": call.kind,
             "model": call.model[:100] if named and call.model is not None else None,
-            "first_event_ms": _ms(first, call.accepted),
+            "first_event_ms": _ms(call.begun_at, call.accepted),
             "queue_ms": _ms(call.asked_at, call.ready_at),
             "overhead_ms": _ms(call.ready_at, call.read_at),
             "cancel_ms": _ms(call.given_up[1], call.given_up[0]) if call.given_up is not None else None,

@@ -77,6 +77,13 @@ class Call:
         return None if self.backend is None or self.backend is self.own_backend else self.backend.name
 
     @property
+    def begun_at(self) -> float | None:
+        """When the model's first event came. An answer in one piece does not say when its model began."""
+        if self.answer is None or (self.prepared is not None and self.prepared.whole):
+            return None
+        return self.answer.first_event_at
+
+    @property
     def finished(self) -> bool:
         return self.answer is not None and self.answer.finished is not None
 

@@ -38,15 +38,15 @@ def request_attributes(request: Request, call: Call) -> dict[str, Any]:
 def answer_attributes(call: Call) -> dict[str, Any]:
     answer = call.answer
     finished = answer.finished if answer is not None else None
-    first = answer.first_event_at if answer is not None else None
+    answered, begun = answer is not None and answer.touched, call.begun_at
     usage = finished.usage if finished is not None else None
     return _known(
         {
             "http.response.status_code": call.status or 499,
             "gen_ai.response.id": call.id,
-            "gen_ai.response.model": call.model[:100] if call.model is not None and first is not None else None,
+            "gen_ai.response.model": call.model[:100] if call.model is not None and answered else None,
             "gen_ai.response.finish_reasons": [finished.reason.value] if finished is not None else None,
-            "gen_ai.response.time_to_first_chunk": first - call.accepted if first is not None else None,
+            "gen_ai.response.time_to_first_chunk": begun - call.accepted if begun is not None else None,
             "gen_ai.usage.input_tokens": usage.input if usage else None,
             "gen_ai.usage.output_tokens": usage.output if usage else None,
             "gen_ai.usage.cache_read.input_tokens": usage.cached if usage else None,

@@ -222,7 +222,9 @@ class ModelRule(Section):
 class Timeouts(Section):
     connect: Seconds = Field(3, description="To open a connection to a backend.")
     first_event: Seconds = Field(
-        600, description="From a request to the model's first event; queueing and reading the prompt count."
+        600,
+        description="From a request to the model's first event; queueing and reading the prompt count. For an answer "
+        "that is asked for in one piece (`whole_answers`), to its end.",
     )
     between_events: Seconds = Field(120, description="Between two events of a running answer.")
     keepalive: Seconds = Field(

@@ -67,6 +67,7 @@ def parse(body: Json, context: Context) -> Turn:
         logprobs=(fields.top_logprobs or 0) if fields.logprobs else None,
         affinity=affinity(fields, context) or fields.user or None,
         prefill=_prefill(fields, conversation, unread),
+        whole=fields.stream is not True,
     )
     stream = ChatStream(context, _options(fields), tools)
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))

@@ -107,6 +107,7 @@ def _request(body: Json, fields: CreateMessage, context: Context) -> tuple[Reque
         affinity=_affinity(fields, context),
         search=catalogue.search,
         prefill=messages[-1].role == "assistant",
+        whole=fields.stream is not True,
     )
     return request, catalogue, [*few([*notes, *unread.notes()])]
 

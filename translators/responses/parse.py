@@ -73,6 +73,7 @@ def parse(body: Json, context: Context) -> Turn:
         logprobs=_logprobs(fields),
         affinity=affinity(fields, context),
         truncates=_truncates(fields),
+        whole=fields.stream is not True,
     )
     request = _shortest(request) if _prewarms(fields) else _searching(request, catalogue, fields.max_tool_calls, notes)
     echo = _echo(fields, text, thinking, context.stored)

@@ -251,7 +251,7 @@ def test_a_message_where_a_delta_belongs() -> None:
     expected = [("text", "a"), CALL_F, CALL_G]
     body = {"choices": [{"message": message, "finish_reason": "tool_calls"}], "usage": {"prompt_tokens": 3}}
     assert plain(whole(frame(body), DONE)) == expected
-    events = decoder().feed_whole(body)
+    events = decoder().feed_whole(json.dumps(body).encode())
     check(events)
     assert plain(events) == expected
     assert events[-1] == Finished(STOP, Usage(3, 0))
@@ -265,15 +265,15 @@ def test_a_message_that_repeats_the_deltas_is_not_said_twice() -> None:
 def test_a_whole_answer_without_a_finish_reason_is_broken_and_not_lost() -> None:
     machine = decoder()
     with pytest.raises(GatewayError):
-        machine.feed_whole({"choices": [{"message": {"content": "a"}}]})
+        machine.feed_whole(b'{"choices": [{"message": {"content": "a"}}]}')
     assert machine.abort() == [Started(), PartStarted("text"), Delta("a")]
 
 
 def test_a_whole_answer_that_is_an_error() -> None:
     with pytest.raises(GatewayError, match="classified"):
-        decoder().feed_whole({"error": {"message": "no"}})
+        decoder().feed_whole(b'{"error": {"message": "no"}}')
     with pytest.raises(GatewayError):
-        decoder().feed_whole([])
+        decoder().feed_whole(b"[]")
 
 
 def test_other_choices_are_not_read() -> None:

@@ -50,7 +50,8 @@ def test_a_call_in_the_text_becomes_a_call() -> None:
 
 def test_a_whole_answer_is_read_the_same_way() -> None:
     message = {"role": "assistant", "content": f"<think>Hm.</think>{CALL}"}
-    events = decoder().feed_whole({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    body = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    events = decoder().feed_whole(orjson.dumps(body))
     assert plain(events) == [("reasoning", "Hm."), SPOKEN]
 
 

@@ -14,10 +14,10 @@ import pytest
 from dragoman.backends.chat import encode
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.prepared import PreparedChat, prepared
-from dragoman.backends.chat.settings import Settings, resolve
+from dragoman.backends.chat.settings import PRESETS, Settings, resolve
 from dragoman.translators.constraints import forced
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import JsonSchema, Message, Named, Note, Request, Sampling, Text, Tool
+from dragoman.translators.ir import JsonSchema, Message, Named, Note, Request, Sampling, Text, Tool, WebSearch
 from tests.recording import Recorder, ask
 from tests.scripted import Script, ScriptedServer, call_stream, text_stream
 
@@ -68,6 +68,47 @@ def test_another_attempt_is_encoded_anew_and_leaves_the_first_as_it_was() -> Non
     assert {"top_p", "seed"}.isdisjoint(second.body)
     assert "top_p" in first.body
     assert second.plan is first.plan
+
+
+# ------------------------------------------------------------------------------------------------- answers in one piece
+
+WHOLE = resolve("generic", {"whole_answers": True, "prompt_progress": True})
+
+
+def test_an_answer_is_asked_for_in_one_piece() -> None:
+    it = prepared(ask(whole=True), WHOLE, NOTHING)
+    assert it.whole
+    assert it.body["stream"] is False
+    assert {"stream_options", "return_progress"}.isdisjoint(it.body)
+    again = it.rewritten(WHOLE, asked=replace(it.asked, max_tokens=9), refused={"seed"})
+    assert again.whole
+    assert again.body == it.body | {"max_tokens": 9}
+
+
+@pytest.mark.parametrize(
+    ("request_", "settings", "markup"),
+    [
+        (ask(), WHOLE, None),
+        (ask(whole=True), resolve("generic"), None),
+        (ask(whole=True, tools=(TOOL,)), WHOLE, None),
+        (ask(whole=True, tools=(TOOL,), tool_choice="none"), WHOLE, None),
+        (ask(whole=True, search=WebSearch("add")), WHOLE, None),
+        (ask(whole=True, logprobs=0), WHOLE, None),
+        (ask(whole=True), WHOLE, "hermes"),
+        (ask(whole=True, format=PERSON), resolve("generic", {"whole_answers": True, "json_schema": "prompt"}), None),
+    ],
+    ids=["streamed", "not set", "tools", "hidden tools", "search", "logprobs", "markup", "a plan"],
+)
+def test_what_needs_the_stream_is_asked_for_it(request_: Request, settings: Settings, markup: str | None) -> None:
+    it = prepared(request_, settings, NOTHING, markup)
+    assert not it.whole
+    assert it.body["stream"] is True
+    assert it.body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_of_servers_whose_whole_answers_are_as_good_as_their_streams(preset: str) -> None:
+    assert prepared(ask(whole=True), resolve(preset), NOTHING).whole is (preset in ("trtllm-serve", "sglang"))
 
 
 async def test_what_cannot_be_asked_is_refused_before_the_server_is() -> None:
