@@ -70,11 +70,17 @@ def prepared(
 
 
 def asks_whole(request: Request, settings: Wire) -> bool:
-    """Whether nothing needs the stream. Tools do: the parsers of servers are not the same for both, and one call that
-    is cut short or malformed turns all that a whole answer has into text (vLLM's for Hermes), or into an error
-    (LMDeploy, llama.cpp). So do log probabilities and markup, whose reading takes long, a piece in each turn."""
-    plain = not request.tools and request.search is None and request.logprobs is None
-    return request.whole and settings.whole_answers and plain
+    """Whether nothing needs the stream. One call alone does, since the rest is not waited for; so do log probabilities,
+    whose reading takes long, a piece in each turn.
+
+    With tools the setting must say so: servers have parsers of their own for whole answers, which at a call that is cut
+    short or malformed drop it (SGLang), take all of the answer for text (vLLM, Hermes) or fail (LMDeploy, llama.cpp).
+    """
+    if not request.whole or settings.whole_answers == "never" or request.logprobs is not None:
+        return False
+    if not request.tools and request.search is None:
+        return True
+    return settings.whole_answers == "always" and request.search is None and request.parallel_tool_calls
 
 
 def _plan(request: Request, settings: Settings, tag: Guided | None) -> forced.Plan | None:

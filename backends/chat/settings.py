@@ -138,12 +138,12 @@ class Wire(Wording):
     )
 
     # ---- answers in one piece
-    whole_answers: bool = Field(
-        False,
-        description="Whether an answer that the client takes in one piece is asked for so (stream: false), where it "
-        "can only be text and reasoning: not with tools, markup, log probabilities, nor constraints that the gateway "
-        "enforces. For servers that stop when such a request's connection closes, and whose whole answers say what "
-        "their streams say.",
+    whole_answers: Literal["never", "text", "always"] = Field(
+        "never",
+        description="Which answers that the client takes in one piece are asked for so (stream: false): those to "
+        "requests without tools (text), or with tools too (always). For servers that stop when such a request's "
+        "connection closes, and say in a whole answer what they say in a stream. Never with markup, log probabilities, "
+        "parallel_tool_calls false or a constraint that the gateway enforces: these need the stream.",
     )
 
     # ---- usage
@@ -237,7 +237,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "force_tool": "schema",  # 400 "tool_choice='required' is not supported for this model."; named is unconstrained
         "strict_tools": True,  # structural tags
         "continuous_usage": True,
-        "whole_answers": True,  # looks once a second whether the client is still there, for them as for streams
+        "whole_answers": "text",  # looks once a second whether the client is still there, for them as for streams
         "health_path": "/health",  # 503 "LLM is unavailable"
         "tokenize": "trtllm-serve",
     },
@@ -276,7 +276,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "strict_tools": True,
         "continue_final_message": True,
         "continuous_usage": True,
-        "whole_answers": True,  # looks every four seconds whether the client is still there
+        "whole_answers": "text",  # looks every four seconds whether the client is still there
         "health_path": "/health",
     },
     "lmdeploy": {

@@ -239,7 +239,9 @@ async def told(it: Served, protocol: str, **more: Any) -> tuple[int, str | None,
 
 
 def serving(*scripts: Script, whole: bool = True, **settings: Any) -> Any:
-    return served(*scripts, backend={"preset": "generic", "settings": {"whole_answers": whole}}, **settings)
+    return served(
+        *scripts, backend={"preset": "generic", "settings": {"whole_answers": "text" if whole else "never"}}, **settings
+    )
 
 
 @pytest.mark.usefixtures("each_http_client")

@@ -72,7 +72,8 @@ def test_another_attempt_is_encoded_anew_and_leaves_the_first_as_it_was() -> Non
 
 # ------------------------------------------------------------------------------------------------- answers in one piece
 
-WHOLE = resolve("generic", {"whole_answers": True, "prompt_progress": True})
+WHOLE = resolve("generic", {"whole_answers": "text", "prompt_progress": True})
+ALWAYS = resolve("generic", {"whole_answers": "always"})
 
 
 def test_an_answer_is_asked_for_in_one_piece() -> None:
@@ -92,18 +93,23 @@ def test_an_answer_is_asked_for_in_one_piece() -> None:
         (ask(whole=True), resolve("generic"), None),
         (ask(whole=True, tools=(TOOL,)), WHOLE, None),
         (ask(whole=True, tools=(TOOL,), tool_choice="none"), WHOLE, None),
-        (ask(whole=True, search=WebSearch("add")), WHOLE, None),
-        (ask(whole=True, logprobs=0), WHOLE, None),
-        (ask(whole=True), WHOLE, "hermes"),
-        (ask(whole=True, format=PERSON), resolve("generic", {"whole_answers": True, "json_schema": "prompt"}), None),
+        (ask(whole=True, tools=(TOOL,), parallel_tool_calls=False), ALWAYS, None),
+        (ask(whole=True, search=WebSearch("add")), ALWAYS, None),
+        (ask(whole=True, logprobs=0), ALWAYS, None),
+        (ask(whole=True), ALWAYS, "hermes"),
+        (ask(whole=True, format=PERSON), resolve("generic", {"whole_answers": "text", "json_schema": "prompt"}), None),
     ],
-    ids=["streamed", "not set", "tools", "hidden tools", "search", "logprobs", "markup", "a plan"],
+    ids=["streamed", "not set", "tools", "hidden tools", "one call", "search", "logprobs", "markup", "a plan"],
 )
 def test_what_needs_the_stream_is_asked_for_it(request_: Request, settings: Settings, markup: str | None) -> None:
     it = prepared(request_, settings, NOTHING, markup)
     assert not it.whole
     assert it.body["stream"] is True
     assert it.body["stream_options"] == {"include_usage": True}
+
+
+def test_with_tools_the_setting_must_say_so() -> None:
+    assert prepared(ask(whole=True, tools=(TOOL,)), ALWAYS, NOTHING).whole
 
 
 @pytest.mark.parametrize("preset", PRESETS)
