@@ -52,6 +52,7 @@ class PlainStream:
         self.text = ""
         self.reason = ""
         self.started = False
+        self.unseen = False
         self.notes: list[Note] = []
 
     def start(self) -> list[bytes]:

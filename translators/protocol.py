@@ -59,10 +59,12 @@ class Stream(Interface):
 
     `start` (optional, once) returns what may be sent before the model has begun; without it, `feed` starts the stream.
     After `Finished` or `fail` nothing more may be fed. Non-streaming answers come from the same machine, through
-    `body`. `notes` grows with what turns out only while answering, such as a part that the protocol has no place for.
+    `body`: where only that is wanted, `unseen` is set before the first event, and no frame is made. `notes` grows with
+    what turns out only while answering, such as a part that the protocol has no place for.
     """
 
     notes: list[Note]
+    unseen: bool
 
     def start(self) -> list[bytes]: ...
 
@@ -88,6 +90,7 @@ class BufferedStream:
 
     def __init__(self, framing: Framing) -> None:
         self.notes: list[Note] = []
+        self.unseen = False
         self._framing = framing
         self._out: list[bytes] = []
         self._final: Json | None = None

@@ -96,6 +96,7 @@ class Answer(AnswerRecord):
     def __init__(self, turn: Turn, give_up: Callable[[], object]) -> None:
         super().__init__(give_up)
         self.stream = turn.stream
+        self.stream.unseen = not turn.streaming
         self.holds = False  # the end is held until `release`
         self.held: list[bytes] | None = None
         self._counted = self._takes_size = turn.counted
@@ -149,7 +150,7 @@ class Answer(AnswerRecord):
         return self.stream.body()
 
     def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
-        """The frames of a whole answer are dropped: `body` gives the result."""
+        """A whole answer has no frames: `body` gives the result."""
         return MORE
 
 

@@ -18,6 +18,7 @@ class ProbeStream:
 
     def __init__(self) -> None:
         self.fold = Fold()
+        self.unseen = True
         self.notes: list[Note] = []
         self.refused: frozenset[str] = frozenset()
         self.first: float | None = None

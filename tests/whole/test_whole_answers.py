@@ -92,11 +92,8 @@ def counts(measured: Usage | None) -> Json | None:
     return None if measured is None else usage(measured.input, measured.output, measured.cached, measured.reasoning)
 
 
-TOLD = {
-    path.stem: (events, body)
-    for path in TRANSCRIPTS
-    if (events := events_of(upstream(path))) is not None and (body := completion(events)) is not None
-}
+ENDED = {path.stem: events for path in TRANSCRIPTS if (events := events_of(upstream(path))) is not None}
+TOLD = {name: (events, body) for name, events in ENDED.items() if (body := completion(events)) is not None}
 
 
 def read(body: bytes, *cuts: int) -> Recorder:
@@ -135,6 +132,17 @@ def test_clients_of_each_protocol_get_the_same(name: str, protocol: str) -> None
         stream.feed(events)
         bodies.append(stream.body())
     assert bodies[0] == bodies[1]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOL)
+@pytest.mark.parametrize("events", ENDED.values(), ids=ENDED)
+def test_a_stream_that_nobody_reads_makes_no_frame_and_the_same_body(events: list[Event], protocol: str) -> None:
+    seen, unseen = (turn(PROTOCOL[protocol], CONTEXT).stream for _ in range(2))
+    unseen.unseen = True
+    assert seen.feed(events)
+    assert unseen.feed(events) == []
+    assert unseen.body() == seen.body()
+    assert unseen.notes == seen.notes
 
 
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from(" \n\U0001f600"), max_size=12)

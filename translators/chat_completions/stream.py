@@ -151,11 +151,15 @@ class ChatStream(BufferedStream):
     # ----------------------------------------------------------------------------------------------------------- chunks
 
     def _delta(self, part: _OpenPart, text: str) -> None:
+        if self.unseen:
+            return
         end = self._delta_end if not self._options.obfuscation else self._padded(self._delta_end, len(text))
         self._out.append(part.prefix + orjson.dumps(text) + part.suffix + end)
 
     def _with_logprobs(self, part: _OpenPart, text: str, logprobs: list[dict[str, Any]]) -> None:
         self._logprobs += logprobs
+        if self.unseen:
+            return
         said = orjson.dumps({"content": logprobs, "refusal": None})
         end = b',"logprobs":' + said + b',"finish_reason":null}]' + self._end
         end = end if not self._options.obfuscation else self._padded(end, len(text))
@@ -166,6 +170,8 @@ class ChatStream(BufferedStream):
         return end.removesuffix(self._tail) + padded + self._tail
 
     def _chunk(self, delta: Json, finish_reason: str | None = None) -> None:
+        if self.unseen:
+            return
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         self._out.append(self._head + b',"choices":[' + orjson.dumps(choice) + b"]" + self._end)
 
@@ -207,9 +213,10 @@ class ChatStream(BufferedStream):
         reason = self._reason(event.reason)
         self._chunk({}, reason)
         usage = _usage(event.usage)
-        if self._options.usage and usage is not None:
+        if self._options.usage and usage is not None and not self.unseen:
             self._out.append(self._head + b',"choices":[],"usage":' + orjson.dumps(usage) + self._tail)
-        self._out += self._framing.done
+        if not self.unseen:
+            self._out += self._framing.done
         logprobs = {"content": self._logprobs, "refusal": None} if self._logprobs else None
         choice = {"index": 0, "message": self._message(), "logprobs": logprobs, "finish_reason": reason}
         self._final = {

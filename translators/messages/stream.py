@@ -190,7 +190,7 @@ class MessagesStream(BufferedStream):
             block = self._block
             if type(event) is Delta and not self._cut:  # nearly all of them
                 assert block is not None
-                if text := block.feed(event.text):
+                if (text := block.feed(event.text)) and not self.unseen:
                     self._out.append(block.delta_head + orjson.dumps(text) + self._delta_tail)
             else:
                 self._event(event)
@@ -264,7 +264,7 @@ class MessagesStream(BufferedStream):
             if not complete:
                 self._cut = True
                 return
-            if rest := block.rest():
+            if (rest := block.rest()) and not self.unseen:
                 self._out.append(block.delta_head + orjson.dumps(rest) + self._delta_tail)
             self._calls += 1
         elif isinstance(block, _Thinking):
@@ -345,6 +345,8 @@ class MessagesStream(BufferedStream):
         return {"web_search_requests": self._searches - self._failed, "web_fetch_requests": 0}
 
     def _emit(self, name: str, **fields: object) -> None:
+        if self.unseen:
+            return
         self._out.append(self._framing.frame(name, orjson.dumps({"type": name, **fields})))
 
 

@@ -130,6 +130,8 @@ class ResponsesStream(BufferedStream):
 
     def _begin(self) -> None:
         self._started = True
+        if self.unseen:
+            return
         self._lifecycle("response.created", "in_progress")
         self._lifecycle("response.in_progress", "in_progress")
 
@@ -192,6 +194,8 @@ class ResponsesStream(BufferedStream):
 
     def _announce(self, item: Item) -> None:
         self._item = item
+        if self.unseen:
+            return
         head = self._framing.head(item.delta_event) if item.delta_event else b""
         self._delta_head = head + item.delta_head
         self._plain = item.passes_on and self._delta_head != b"" and not self._options.obfuscation
@@ -201,15 +205,16 @@ class ResponsesStream(BufferedStream):
 
     def _close(self, item: Item, complete: bool) -> None:
         rest = item.finish(complete)
-        if rest:  # free-form input that only now turned out to be whole
+        if rest and not self.unseen:  # free-form input that only now turned out to be whole
             self._out.append(self._delta_head + orjson.dumps(rest) + self._delta_tail % self._sequence)
             self._sequence += 1
-        for name, fields in item.closing():
-            self._emit(name, fields)
+        if not self.unseen:
+            for name, fields in item.closing():
+                self._emit(name, fields)
         done = item.done(self._context.seal if self._options.encrypted_reasoning else None)
         if item.open_when_cut and not complete:
             self._left_open = True
-        else:
+        elif not self.unseen:
             self._emit("response.output_item.done", {"output_index": item.index, "item": done})
         self._output.append(done)
         self._item = None
@@ -241,7 +246,8 @@ class ResponsesStream(BufferedStream):
     ) -> None:
         completed_at = self._context.clock() if status == "completed" else None
         self._lifecycle(name, status, completed_at=completed_at, error=error, details=details, usage=usage)
-        self._out += self._framing.done
+        if not self.unseen:
+            self._out += self._framing.done
 
     def _lifecycle(
         self,
@@ -261,13 +267,15 @@ class ResponsesStream(BufferedStream):
             "output": self._output,
             "usage": _usage(usage),
         }
+        if status != "in_progress":
+            self._final = own | self._echo
+        if self.unseen:
+            return
         head = self._framing.head(name) + f'{{"type":"{name}","sequence_number":{self._sequence},"response":'.encode()
         tail = b"}}" + self._framing.tail
         # joined once, since an agent's tools are some ten thousand bytes
         self._out.append(b"".join((head, orjson.dumps(own)[:-1], b",", self._encoded_echo, tail)))
         self._sequence += 1
-        if status != "in_progress":
-            self._final = own | self._echo
 
     def _emit(self, name: str, fields: Json) -> None:
         data = orjson.dumps({"type": name, **fields, "sequence_number": self._sequence})
