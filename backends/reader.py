@@ -69,6 +69,7 @@ class ReaderState(IntEnum):
 WAITING: Final = ReaderState.WAITING
 RUNNING: Final = ReaderState.RUNNING  # named for the hot path, as those of `Flow`
 CLOSING: Final = ReaderState.CLOSING
+OVER: Final = ReaderState.OVER
 
 
 class Reader:

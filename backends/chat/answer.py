@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from dragoman.backends.base import ENOUGH, MORE, Flow, Sink
 from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.reader import CLOSING, RUNNING, WAITING, Reader, Timeouts
+from dragoman.backends.reader import CLOSING, OVER, RUNNING, WAITING, Reader, Timeouts
 from dragoman.translators.errors import GatewayError, Kind
 
 MAX_WHOLE = 16 * 1024 * 1024  # bytes of an answer in one piece
@@ -86,12 +86,16 @@ class AnswerReader(Reader):
         )
 
     def _decode(self, body: bytes) -> None:
-        decoder = self._decoder
+        decoder, whole = self._decoder, _OBJECT.match(body) is not None
         try:
-            events = decoder.feed_whole(body) if _OBJECT.match(body) else decoder.feed(body)
+            events = decoder.feed_whole(body) if whole else decoder.feed(body)
         except GatewayError as error:
             self._fail(error)
             return
         flow = self._sink.feed(events) if events else Flow.MORE
-        if self._after(flow, events, progress=True) is not Flow.ENOUGH:
+        if self._after(flow, events, progress=True) is ENOUGH:
+            return
+        if whole:
+            self._state = OVER
+        else:
             super().ended()

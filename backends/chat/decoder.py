@@ -138,12 +138,15 @@ class ChatDecoder:
     def feed_whole(self, body: bytes) -> list[Event]:
         """A `chat.completion` object: one that was asked for, or from a server that ignored `stream`."""
         self._payload(body)
-        return self.finish()
+        return self._ended_events()
 
     def finish(self) -> list[Event]:
         """The stream has ended, or nothing more is awaited."""
         for payload in self._sse.finish():
             self._payload(payload)
+        return self._ended_events()
+
+    def _ended_events(self) -> list[Event]:
         if not self._ended:
             self._end()
         return self._parts.take()

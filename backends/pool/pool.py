@@ -215,6 +215,8 @@ class Pool:
         able = [each for each in left if each.available(model)]
         able = able or [each for each in left if not each.sleeps(model)]
         free = [each for each in able if not each.busy()] or able
+        if len(free) < 2:
+            return free
         if request.affinity is None:
             return sorted(free, key=lambda each: (each.load, rank(request.id, each.identity)))
         ranked = sorted(free, key=lambda each: rank(request.affinity or "", each.identity))
