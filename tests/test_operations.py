@@ -34,7 +34,7 @@ OF_PROMETHEUS: dict[str, set[str] | None] = {"up": set()}
 GRAFANA = {"$__rate_interval": "5m", "$__interval": "1m"}
 # Label values that come from closed sets.
 VALUES = {
-    "outcome": {"completed", "failed", "refused", "disconnected"},
+    "outcome": {"completed", "incomplete_length", "incomplete_content_filter", "failed", "refused", "disconnected"},
     "direction": {"input", "output", "cached", "reasoning"},
     "state": {"ready", "asleep", "down", "open"},
     "status": {"401"},
