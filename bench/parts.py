@@ -207,8 +207,12 @@ class Part:
     takes: Callable[[System], bool]
 
 
+def _whole(system: System) -> bool:
+    return system.process is not None and system.only in ("", "whole")
+
+
 def _proxy(system: System) -> bool:
-    return system.process is not None
+    return _whole(system) and not system.only
 
 
 def _main(system: System) -> bool:
@@ -218,8 +222,8 @@ def _main(system: System) -> bool:
 PARTS = (
     Part("burst", "CPU of a delta of text, unpaced", burst, 3, _proxy),
     Part("paced", "CPU and delay of a delta of text, one each 20 ms", paced, 3, _proxy),
-    Part("first", "time to the first token", first, 5, lambda system: True),
-    Part("whole", "answers that are not streamed", whole, 5, _proxy),
+    Part("first", "time to the first token", first, 5, lambda system: not system.only),
+    Part("whole", "answers that are not streamed", whole, 5, _whole),
     Part("large", "an agent's request of 205 kB", large, 5, _proxy),
     Part("stall", "the longest wait while such a request is handled", stall, 3, _main),
     Part("kinds", "CPU of a delta of tool calls and of reasoning", kinds, 2, lambda system: system.compared),

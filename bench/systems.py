@@ -6,6 +6,7 @@ A process may stand for several systems: the gateway speaks all three protocols 
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class System:
     forwards: bool = False
     """Whether it hands bytes on without a look at them."""
 
+    only: str = ""
+    """The one part that it is measured in, where it differs from another system in nothing else."""
+
     @property
     def compared(self) -> bool:
         """Whether streams of every kind are measured: the pass-through, and the gateway in each protocol."""
@@ -78,9 +82,18 @@ def _state(launch: Launch) -> Mapping[str, str]:
     return {"DRAGOMAN_STORE__URL": f"sqlite:{launch.folder / 'answers.db'}"}
 
 
+def _asking_whole(launch: Launch) -> Mapping[str, str]:
+    """The server is asked for an answer in one piece where the client takes it so, which presets of servers decide."""
+    backend = {"url": launch.upstream, "settings": {"whole_answers": "always"}}
+    return {**_state(launch), "DRAGOMAN_BACKENDS": json.dumps([backend])}
+
+
 _PASSTHROUGH = Process("pass-through", lambda launch: [*PASSTHROUGH, launch.upstream])
 _SPLICE = Process("splice", lambda launch: [*SPLICE, launch.upstream])
 _GATEWAY = Process("dragoman", _serve(GATEWAY), _state)
+_GATEWAY_WHOLE = Process(
+    "dragoman-whole", lambda launch: [*GATEWAY, "serve", "--host", "127.0.0.1", "--port", "0"], _asking_whole
+)
 _GATEWAY_ASYNCIO = Process("dragoman-asyncio", _serve(ON_ASYNCIO), _state)
 
 DIRECT = System("direct", "no gateway", "chat", None)
@@ -94,4 +107,5 @@ OURS = (
     System("messages", "dragoman, Messages", "messages", _GATEWAY),
     System("chat", "dragoman, Chat", "chat", _GATEWAY),
     System("asyncio", "dragoman, Responses, asyncio's loop", "responses", _GATEWAY_ASYNCIO, main=True),
+    System("asked-whole", "dragoman, Responses, asking whole", "responses", _GATEWAY_WHOLE, only="whole"),
 )
