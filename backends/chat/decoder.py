@@ -26,7 +26,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.json_text import is_bulky, without_lone_surrogates
 from dragoman.translators.parts import ANSWER_BYTES, Parts
-from dragoman.translators.sse import EventReader
+from dragoman.translators.sse import MAX_EVENT, EventReader
 from dragoman.translators.steps import at_once
 
 _REASONS = {
@@ -217,6 +217,8 @@ class ChatDecoder:
             if not self._halves.waiting:
                 return chunk
         except orjson.JSONDecodeError:
+            if len(payload) > MAX_EVENT:  # of an answer in one piece: reading it loosely takes a second
+                raise _nonsense() from None
             chunk = _loosely(payload)
         if is_bulky(payload, MAX_MENDED):
             raise _nonsense()

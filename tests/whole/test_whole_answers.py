@@ -167,6 +167,13 @@ def test_what_servers_get_wrong_is_repaired_in_whole_answers_too() -> None:
     assert read(torn).text == "a\ufffd\ufffd"
 
 
+def test_a_large_one_is_not_repaired_since_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = b'{"choices": [{"message": {"content": "\\ud83d"}, "finish_reason": "stop"}]}'
+    monkeypatch.setattr("dragoman.backends.chat.decoder.MAX_EVENT", len(torn) - 1)
+    with pytest.raises(GatewayError, match="not a chat completion"):
+        read(torn)
+
+
 # --------------------------------------------------------------------------------------------------------- the gateway
 
 JSON = {"content-type": "application/json"}
