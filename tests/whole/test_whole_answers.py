@@ -32,8 +32,8 @@ from tests.gateway_fakes import post_bytes
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.recording import Recorder
 from tests.replay import CONTEXT, PROTOCOL, pieces, turn
-from tests.scripted import Script, chunk, sse, usage
-from tests.serving_gateway import PATHS, Served, asking, served
+from tests.scripted import Script, ScriptedServer, chunk, sse, usage
+from tests.serving_gateway import PATHS, Served, asking, over, served
 from tests.waiting import LIMIT, until
 
 Json = dict[str, Any]
@@ -357,3 +357,21 @@ async def test_what_needs_the_stream_gets_it(more: Json) -> None:
         for chat in it.server.chats:
             assert chat.body is not None
             assert chat.body["stream"] is True
+
+
+async def test_a_server_that_goes_down_loses_it_to_another() -> None:
+    held, good = Script(WHOLE, headers=JSON, head_delay=30), Script(WHOLE, headers=JSON)
+    async with (
+        ScriptedServer(held) as one,
+        ScriptedServer(held) as other,
+        over(one.url, other.url, backend={"settings": {"whole_answers": "text"}}, pool={"probe": 0.05}) as it,
+    ):
+        asked = asyncio.create_task(it.answer())
+        await until(lambda: len(one.chats) + len(other.chats) == 1)
+        first, second = (one, other) if one.chats else (other, one)
+        second.queue.clear()
+        second.add(good)
+        first.on("GET", "/v1/models", Script(status=500))
+        assert (await asyncio.wait_for(asked, LIMIT))[0] == 200
+        await first.until(lambda: first.chats[0].outcome == "client_gone")
+        assert len(second.chats) == 1
