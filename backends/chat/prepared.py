@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, assert_never
 
 from dragoman.backends.base import Prepared
 from dragoman.backends.chat.encode import Json, encode
@@ -76,11 +76,17 @@ def asks_whole(request: Request, settings: Wire) -> bool:
     With tools the setting must say so: servers have parsers of their own for whole answers, which at a call that is cut
     short or malformed drop it (SGLang), take all of the answer for text (vLLM, Hermes) or fail (LMDeploy, llama.cpp).
     """
-    if not request.whole or settings.whole_answers == "never" or request.logprobs is not None:
+    if not request.whole or request.logprobs is not None or request.search is not None:
         return False
-    if not request.tools and request.search is None:
-        return True
-    return settings.whole_answers == "always" and request.search is None and request.parallel_tool_calls
+    match settings.whole_answers:
+        case "never":
+            return False
+        case "text":
+            return not request.tools
+        case "always":
+            return not request.tools or request.parallel_tool_calls
+        case _:
+            assert_never(settings.whole_answers)
 
 
 def _plan(request: Request, settings: Settings, tag: Guided | None) -> forced.Plan | None:
