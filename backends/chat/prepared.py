@@ -74,7 +74,7 @@ def asks_whole(request: Request, settings: Wire) -> bool:
     whose reading takes long, a piece in each turn.
 
     With tools the setting must say so: servers have parsers of their own for whole answers, which at a call that is cut
-    short or malformed drop it (SGLang), take all of the answer for text (vLLM, Hermes) or fail (LMDeploy, llama.cpp).
+    short or malformed take all of the answer for text (vLLM, Hermes) or fail (LMDeploy, llama.cpp).
     """
     if not request.whole or request.logprobs is not None or request.search is not None:
         return False
