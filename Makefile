@@ -15,7 +15,7 @@ NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run test test-fast check check-format check-lint check-types format golden bench bench-peers bench-profile
-.PHONY: soak attack conformance local-model real
+.PHONY: soak attack conformance comparison local-model real
 .PHONY: lock sbom audit clean
 
 help: ## what can be said to make
@@ -70,6 +70,11 @@ attack: $(STAMPS)/dev ## cheap inputs that aim at the loop and the memory, each 
 
 conformance: $(STAMPS)/dev real ## run every scenario with every library, then write the table of docs/clients.md
 	$(PY) -m tests.real.libraries $(ARGS)
+
+comparison: $(STAMPS)/dev ## what agents depend on, asked of this gateway, others, and llama.cpp. ARGS="--docs" writes the pages
+	@$(MAKE) -q $(STAMPS)/local-model || $(MAKE) --no-print-directory $(STAMPS)/local-model
+	$(PY) -m tests.real.provision peer-codex-relay peer-switchyard peer-litellm
+	$(PY) -m tests.real.comparison $(ARGS)
 
 local-model: $(STAMPS)/local-model ## install the small model on the CPU
 

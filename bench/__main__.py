@@ -27,13 +27,14 @@ from bench.figures import Results
 from bench.native import Programs, build
 from bench.parts import PARTS, Part
 from bench.plot import svg
-from bench.report import as_json, as_markdown, as_text, described, kinds_table, machine, main_table, pasted
+from bench.report import as_json, as_markdown, as_text, described, kinds_table, machine, main_table, pasted, summary
 from bench.rig import Rig, preferred, rig
 from bench.systems import OURS, System
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "dist" / "bench"
 PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="at most so many rounds of every part (5 to 1, as the part has it)"
     )
-    parser.add_argument("--docs", action="store_true", help="write tables and plot into docs/performance.md as well")
+    parser.add_argument(
+        "--docs", action="store_true", help="write tables and plot into docs/performance.md and the README as well"
+    )
     parser.add_argument("--strict", action="store_true", help="exit code 2 when a figure is not what it should be")
     parser.add_argument("--patient", action="store_true", help="do not come before other work on this machine")
     given = parser.parse_args(words)
@@ -124,7 +127,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def write(results: Results, systems: Sequence[System], facts: dict[str, str], *, docs: bool) -> None:
-    """JSON and plot into dist/bench; with `docs` tables and plot into the page."""
+    """JSON and plot into dist/bench; with `docs` both into the page, and a few rows into the README."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     content = as_json(results, systems, facts)
     (FOLDER / "figures.json").write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
@@ -137,6 +140,8 @@ def write(results: Results, systems: Sequence[System], facts: dict[str, str], *,
         if table:
             page = pasted(page, name, f"{sentence}\n\n{as_markdown(table)}")
     PAGE.write_text(page, "utf-8")
+    if shown := summary(main_table(results, systems)):
+        README.write_text(pasted(README.read_text("utf-8"), "speed", as_markdown(shown)), "utf-8")
     if main_table(results, systems):
         PAGE.with_suffix(".svg").write_text(svg(results, systems), "utf-8")
 

@@ -58,10 +58,17 @@ def _litellm(launch: Launch) -> Sequence[str]:
         for model in MODELS
     ]
     settings = {"telemetry": False, "num_retries": 0}
-    config = {"model_list": models, "litellm_settings": settings, "general_settings": {"disable_spend_logs": True}}
+    config = {
+        "model_list": models,
+        "litellm_settings": settings,
+        "router_settings": {"disable_cooldowns": True},  # an error of one call must not refuse the next
+        "general_settings": {"disable_spend_logs": True},
+    }
     path = launch.folder / "litellm.yaml"
     path.write_bytes(orjson.dumps(config))  # JSON is YAML
-    words = [_program("peer-litellm", "litellm"), "--config", str(path), "--host", "127.0.0.1"]
+    # by its interpreter: the script names the folder in which it was installed, which may have moved since
+    script = [_program("peer-litellm"), _program("peer-litellm", "litellm")]
+    words = [*script, "--config", str(path), "--host", "127.0.0.1"]
     return [*words, "--port", str(launch.port), "--telemetry", "False"]
 
 

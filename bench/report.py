@@ -17,6 +17,14 @@ from bench.systems import DIRECT, System
 Table = list[list[str]]
 KIND_TITLES = {"text": "text", "tools": "tool arguments", "reasoning": "reasoning"}
 LOAD_TITLES = ("1, unpaced", "32, unpaced", "256, unpaced", "20, paced", "200, paced")
+SUMMARY_FIGURES = ("text_burst_32", "text_paced_200", "first_added", "whole_rate", "large_next", "idle")
+SUMMARY_SYSTEMS = (
+    "pass-through",
+    "dragoman, Responses",
+    "codex-relay, Responses",
+    "Switchyard, Responses",
+    "LiteLLM, Responses",
+)
 PACKAGES = ("aiohttp", "httptools", "msgspec", "orjson", "uvloop")
 
 
@@ -48,6 +56,23 @@ def kinds_table(results: Results, systems: Sequence[System]) -> Table:
                 continue
             rows.append([f"{KIND_TITLES[kind]}: {system.title}", *(_cell(results, each, system) for each in figures)])
     return rows
+
+
+def summary(table: Table) -> Table:
+    """The rows and columns of the main table that stand in the README; empty where one of those systems is missing."""
+    head, *rows = table or [[]]
+    if not set(SUMMARY_SYSTEMS) <= set(head):
+        return []
+    places = [head.index(title) for title in SUMMARY_SYSTEMS]
+    titles = [_title(each) for each in FIGURES if each.key in SUMMARY_FIGURES]
+    chosen = [[row[0], *(row[place] for place in places)] for row in rows if row[0] in titles]
+    return [["", *(title.partition(",")[0] for title in SUMMARY_SYSTEMS)], *chosen]
+
+
+def read(markdown: str) -> Table:
+    """What `as_markdown` has written."""
+    lines = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
 
 
 def _title(figure: Figure) -> str:

@@ -2,7 +2,7 @@
 
 Every block of code of the English text stands in the Chinese page, in the same order and with the same characters. A
 table has the same rows: in a cell, what stands in backticks is the same. The tables of measured failures are translated
-by phrases: `--golden` writes them anew, and a phrase that is not known fails with its words.
+by phrases and those of the README by cells: `--golden` writes them anew, and what is not known fails with its words.
 """
 
 # ruff: noqa: RUF001 (Chinese has its own comma and colon)
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from bench.report import as_markdown, pasted
 
 ROOT = Path(__file__).parents[1]
 CHINESE = ROOT / "docs" / "zh_cn"
@@ -35,6 +37,30 @@ PAIRS = [
     Pair("claude-code.md", README, "Claude Code"),
     Pair("servers.md", README, "A real model server"),
 ]
+# The tables of the README between such marks, cell by cell: what is not listed is a name or a number.
+TABLES = ("comparison", "speed")
+CELLS = {
+    "yes": "是",
+    "no": "否",
+    "two calls that share an index": "两个调用共用一个 index",
+    "text, call, text in their order": "文本、调用、文本保持顺序",
+    "`parallel_tool_calls: false` kept": "遵守 `parallel_tool_calls: false`",
+    "a stream cut midway is no success": "中途断开的流不算成功",
+    "an empty 200 is no success": "空的 200 不算成功",
+    "half a call is not called complete": "半个调用不标为完成",
+    "an overflow that agents recognize": "超出窗口的错误可被智能体识别",
+    "usage measured or absent": "用量要么为实测值，要么不给",
+    "tools left out are named": "列出被略去的工具",
+    "a client that leaves ends the work": "客户端离开即终止生成",
+    "pass-through": "字节转发",
+    "CPU of a delta, 32 streams, unpaced, µs": "每个增量的 CPU，32 路流，全速，µs",
+    "CPU of a delta, 200 streams, one each 20 ms, µs": "每个增量的 CPU，200 路流，每 20 ms 一个，µs",
+    "added time to first token, ms": "首个 token 增加的时间，ms",
+    "whole answers, 16 at once, 1/s": "非流式回答，16 路并发，1/s",
+    "CPU of a 205 kB request, next turn, ms": "205 kB 请求的 CPU，后续轮次，ms",
+    "memory, idle, MB": "空闲内存，MB",
+}
+RIGHT = re.compile(r"right in (\d+) cases")
 MEASURED = re.compile(r"(?<=<!-- measured: begin -->\n).*(?=<!-- measured: end -->)", re.DOTALL)
 # Words of the measured tables. What stands in backticks or in quotes is what a program says, and stays.
 PHRASES = {
@@ -97,6 +123,30 @@ def translated(table: str) -> str:
     for phrase, words in PHRASES.items():
         pieces[::2] = [re.sub(phrase, words, piece) for piece in pieces[::2]]
     return "".join(pieces)
+
+
+def marked(page: str, name: str) -> str:
+    found = re.search(rf"(?<=<!-- {name} -->\n).*?(?=<!-- end of {name} -->)", page, re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def in_chinese(cell: str) -> str:
+    words = RIGHT.sub(r"\1 个用例中正确", CELLS.get(cell, cell))
+    left = set(re.findall(r"[a-z]{3,}", re.sub(r"`[^`]*`|codex-relay|dragoman|index|token", "", words), re.I))
+    assert left <= {"LiteLLM", "Switchyard", "CPU"}, f"not translated yet, write it into CELLS: {cell}"
+    return words
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_the_readme_are_the_same_in_both_languages(name: str, rewrite_golden: bool) -> None:
+    path = CHINESE / README
+    lines = marked(text(ROOT / README), name).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (lines[0], *lines[2:])]
+    table = as_markdown([[in_chinese(cell) for cell in row] for row in cells]) + "\n"
+    if rewrite_golden:
+        path.write_text(pasted(text(path), name, table.rstrip()), "utf-8")
+    assert marked(text(path), name) == table
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.chinese)
