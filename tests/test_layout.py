@@ -55,6 +55,7 @@ ELSEWHERE = {
     # seen through the gateway
     "gateway/__main__.py": "tests/test_packaging.py",
     "gateway/factory.py": "tests/gateway/test_cli.py",
+    "gateway/first_prompts.py": "tests/gateway/launch/test_run.py",  # two numbers
     "gateway/nearest.py": "tests/gateway/config/test_faults.py",
     "gateway/calls/access_log.py": "tests/gateway/telemetry/test_logs.py",
     "gateway/calls/answer.py": "tests/gateway/calls/test_handler.py",

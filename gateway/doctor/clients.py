@@ -14,7 +14,8 @@ from dragoman.gateway.doctor.finding import Finding
 from dragoman.gateway.doctor.stream_probes import LEAVING, STREAM
 from dragoman.gateway.doctor.text_probes import SCHEMA, SYSTEM, USAGE
 from dragoman.gateway.doctor.tool_probes import FORCED, TOOL_CALL, TWO_CALLS
-from dragoman.gateway.doctor.window_probes import CLAUDE_PROMPT, CODEX_PROMPT, PROMPT, WINDOW, Windows
+from dragoman.gateway.doctor.window_probes import PROMPT, WINDOW, Windows
+from dragoman.gateway.first_prompts import CLAUDE_PROMPT, CODEX_PROMPT
 
 CODEX, CLAUDE, SDK = "Codex", "Claude Code", "plain SDK"
 CLIENTS: Mapping[str, str] = {"codex": CODEX, "claude": CLAUDE, "sdk": SDK}  # as the command line calls them

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 from dragoman.gateway.doctor.asking import Asker
 from dragoman.gateway.doctor.finding import Finding
+from dragoman.gateway.first_prompts import CLAUDE_PROMPT, CODEX_PROMPT
 from dragoman.translators.errors import GatewayError, Kind
 
 WINDOW, PROMPT, DEEP = "context window", "long prompt", "window in truth"
-CODEX_PROMPT = 4600  # tokens of Codex's first prompt: instructions, tools and environment, measured with 0.169.0
-CLAUDE_PROMPT = 19_500  # of Claude Code's, of which 24 tools take most, measured with 2.1.197
 ASKED = 5000
 READ_AT_LEAST = 0.8  # share of a prompt's words that must be read as tokens; with fewer, the server has cut it
 ROOM = 128  # tokens between the longest prompt and the window: the template's own, and the answer's

@@ -48,12 +48,15 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """`start` gets a folder for temporary files, or None to show what would be started without making any."""
+    """`start` gets a folder for temporary files, or None to show what would be started without making any.
+    `first_prompt` is in tokens, 0 where it was not measured, and `smaller` says what helps where it does not fit."""
 
     program: str
     install: str
     start: Callable[[Served, str, Path | None], Start]
     changes: Callable[[Served, str | None, Mapping[str, str]], list[FileChange]]
+    first_prompt: int = 0
+    smaller: str = ""
 
 
 KEY_REFERENCE = f"${KEY_VARIABLE}"

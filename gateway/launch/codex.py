@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dragoman.gateway.first_prompts import CODEX_PROMPT
 from dragoman.gateway.launch.agent import KEY_VARIABLE, Agent, FileChange, Served, Start, home
 from dragoman.gateway.shipped import shipped
 
@@ -74,4 +75,4 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-CODEX = Agent("codex", "npm install --global @openai/codex", start, changes)
+CODEX = Agent("codex", "npm install --global @openai/codex", start, changes, CODEX_PROMPT)

@@ -81,14 +81,14 @@ def launch(given: Launch, action: str = "run") -> int:
                 return run(given)
     except LaunchError as error:
         for line in str(error).splitlines():
-            print(f"dragoman: {line}", file=sys.stderr)
+            _say(line)
         return 1
 
 
 def run(given: Launch) -> int:
     program = shutil.which(given.agent.program, path=given.environ.get("PATH"))
     if program is None:
-        print(f"dragoman: {given.agent.program} is not installed: {given.agent.install}", file=sys.stderr)
+        _say(f"{given.agent.program} is not installed: {given.agent.install}")
         return NOT_FOUND
     with _served(given) as served, tempfile.TemporaryDirectory(prefix="dragoman-launch-") as folder:
         start = given.agent.start(served, program, Path(folder))
@@ -103,7 +103,7 @@ def _served(given: Launch) -> Iterator[Served]:
         return
     if given.url:
         raise LaunchError(f"no gateway answers on {given.base}")
-    print("dragoman: no gateway runs here; one is started for this client", file=sys.stderr)
+    _say("no gateway runs here; one is started for this client")
     with started(given.serve) as base:
         yield _chosen(given, base, offered(base, given.key) or Offer())
 
@@ -111,11 +111,17 @@ def _served(given: Launch) -> Iterator[Served]:
 def _chosen(given: Launch, base: str, offer: Offer) -> Served:
     served = choose(base, offer, given.key, given.model, given.window)
     if served.window is None:
-        print(
-            f"dragoman: the window of {served.model} is not known; {given.client} will assume one, which --window sets",
-            file=sys.stderr,
+        _say(f"the window of {served.model} is not known; {given.client} will assume one, which --window sets")
+    elif served.window < (needed := given.agent.first_prompt):
+        _say(
+            f"{served.model} has a window of {served.window:,} tokens, and the first prompt of {given.client} "
+            f"{needed:,}: serve a model with a larger one{given.agent.smaller}"
         )
     return served
+
+
+def _say(words: str) -> None:
+    print(f"dragoman: {words}", file=sys.stderr)
 
 
 def _run(start: Start, given: Launch, served: Served) -> int:
@@ -169,5 +175,5 @@ def _now(given: Launch) -> Served:
     """What the gateway's address gives now, without starting one."""
     offer = given.offer()
     if offer is None:
-        print(f"dragoman: no gateway answers on {given.base} yet", file=sys.stderr)
+        _say(f"no gateway answers on {given.base} yet")
     return _chosen(given, given.base, offer or Offer())

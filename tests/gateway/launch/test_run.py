@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[3]
 CLIENTS = ("codex", "claude", "opencode")
 PROGRAM = f"""#!{sys.executable}
 import json, os, sys, time
+if "--version" in sys.argv:
+    sys.exit(print(os.environ.get("FAKE_VERSION", "")))
 settings = [open(each).read() for each in sys.argv if each.endswith("settings.json")]
 print(json.dumps({{"arguments": sys.argv[1:], "environment": dict(os.environ), "settings": settings}}), flush=True)
 if "debug" in sys.argv:
@@ -116,6 +118,41 @@ async def test_claude_code_is_told_by_its_settings_too_since_they_beat_its_envir
         assert place["CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC"] == "1"
         assert place["ANTHROPIC_AUTH_TOKEN"] == "any"
     assert environment["NO_PROXY"] == "127.0.0.1,localhost"
+
+
+WINDOWS = ("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW")
+
+
+@pytest.mark.parametrize(
+    ("version", "window", "given"),
+    [
+        ("2.1.197 (Claude Code)", "65536", WINDOWS),
+        ("2.1.332 (Claude Code)", "65536", WINDOWS[:1]),
+        ("3.0.1 (Claude Code)", "65536", WINDOWS[:1]),
+        ("2.1.332 (Claude Code)", "131072", WINDOWS),
+        ("of its own kind", "65536", WINDOWS),
+        ("2.1.332 (Claude Code)", "8192", ()),
+    ],
+)
+async def test_claude_code_is_told_the_window_in_what_its_version_takes_without_a_warning(
+    home: Path, version: str, window: str, given: Sequence[str]
+) -> None:
+    async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url) as process:
+        words = ("--url", await process.ready(), "--window", window)
+        _, output, errors = await ran(home, "claude", *words, FAKE_VERSION=version)
+    told = report(output)
+    for place in (told["environment"], json.loads(told["settings"][0])["env"]):
+        assert {name: place[name] for name in WINDOWS if name in place} == dict.fromkeys(given, window)
+    assert bool(errors) is not bool(given)
+
+
+@pytest.mark.parametrize(("client", "needed"), [("codex", "4,600"), ("claude", "19,500")])
+async def test_a_window_in_which_the_first_prompt_does_not_fit_is_said(home: Path, client: str, needed: str) -> None:
+    async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url) as process:
+        status, _, errors = await ran(home, client, "--url", await process.ready(), "--window", "4096")
+    (line,) = errors.splitlines()
+    assert status == 7  # it is started all the same
+    assert line.startswith(f"dragoman: m has a window of 4,096 tokens, and the first prompt of {client} {needed}: ")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
