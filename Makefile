@@ -15,7 +15,7 @@ NAMED = $(if $(findstring local:,$(ARGS) $(DRAGOMAN_BACKEND)),,$(or $(findstring
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help run test test-fast check check-format check-lint check-types format golden bench bench-peers bench-profile
-.PHONY: soak attack conformance comparison local-model real
+.PHONY: soak attack conformance comparison tour local-model real
 .PHONY: lock sbom audit clean
 
 help: ## what can be said to make
@@ -75,6 +75,9 @@ comparison: $(STAMPS)/dev ## what agents depend on, asked of this gateway, other
 	@$(MAKE) -q $(STAMPS)/local-model || $(MAKE) --no-print-directory $(STAMPS)/local-model
 	$(PY) -m tests.real.provision peer-codex-relay peer-switchyard peer-litellm
 	$(PY) -m tests.real.comparison $(ARGS)
+
+tour: $(STAMPS)/dev real ## what a new user types, from an empty clone and from the wheel, with its wall times. ARGS="--docs"
+	$(PY) -m tests.real.tour $(ARGS)
 
 local-model: $(STAMPS)/local-model ## install the small model on the CPU
 

