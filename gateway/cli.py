@@ -36,9 +36,14 @@ FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file", "no_auth
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments, _version)
     try:
-        return RUN[options.command](options)
+        status = RUN[options.command](options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads has enough, as `head` does; Python would complain at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a shell says it
     except Exception as error:
         from dragoman.gateway.config import ConfigError
 

@@ -70,9 +70,7 @@ def _tokens(text: str) -> int:
 
 
 def _client(text: str) -> str:
-    if text not in CLIENTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(CLIENTS)}{nearest(text, CLIENTS)}")
-    return text
+    return _one_of(CLIENTS)(text)
 
 
 CONFIG = Option("--config", "YAML; `dragoman config example` explains every key", "FILE", Path)
@@ -167,6 +165,15 @@ COMMANDS = (
 )
 
 
+def _one_of(words: Sequence[str]) -> Callable[[str], str]:
+    def parsed(text: str) -> str:
+        if text not in words:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(words)}{nearest(text, words)}")
+        return text
+
+    return parsed
+
+
 def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=28)
 
@@ -251,7 +258,7 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
 
 def _add(parser: argparse.ArgumentParser, command: Command) -> None:
     if command.words:
-        parser.add_argument("word", metavar=command.word, choices=command.words, help=", ".join(command.words))
+        parser.add_argument("word", metavar=command.word, type=_one_of(command.words), help=", ".join(command.words))
     for option in command.options:
         name = option.name.removeprefix("--").replace("-", "_")
         if not option.metavar:

@@ -81,22 +81,30 @@ def _faults(error: ValidationError) -> Iterator[Fault]:
             yield _fault(key, each)
 
 
-def setting_faults(config: Config) -> Iterator[Fault]:
-    """Wrong presets and settings of chat servers. Those of other kinds show when their backends are opened."""
-    for place, backend in enumerate(config.named_backends):
-        if not backend.url.lower().startswith("http"):
-            continue
-        preset = backend.preset or config.preset or "generic"
-        if preset not in PRESETS:
-            key: Key = ("backends", place, "preset") if backend.preset else ("preset",)
-            hint = nearest(preset, PRESETS) or f"; there are {', '.join(PRESETS)}"
-            yield Fault(key, f"unknown preset {preset!r}{hint}", of_value=True)
-            continue
-        try:
-            Settings.model_validate({**PRESETS[preset], "preset": preset, **backend.settings})
-        except ValidationError as error:
-            for each in error.errors():
-                yield _fault(("backends", place, "settings", *each["loc"]), each)
+def setting_faults(given: Mapping[str, Any]) -> Iterator[Fault]:
+    """Wrong presets and settings of chat servers, in values that may be wrong elsewhere too: all faults are said in one
+    run. Those of other kinds of servers show when their backends are opened."""
+    backends = given.get("backends")
+    for place, backend in enumerate(backends if isinstance(backends, list) else ()):
+        if isinstance(backend, dict) and str(backend.get("url")).lower().startswith("http"):
+            yield from _of_chat_server(place, backend, given.get("preset"))
+
+
+def _of_chat_server(place: int, backend: Mapping[str, Any], default: object) -> Iterator[Fault]:
+    preset = backend.get("preset") or default or "generic"
+    settings = backend.get("settings") or {}
+    if not isinstance(preset, str) or not isinstance(settings, dict):
+        return  # said by the schema
+    if preset not in PRESETS:
+        key: Key = ("backends", place, "preset") if backend.get("preset") else ("preset",)
+        hint = nearest(preset, PRESETS) or f"; there are {', '.join(PRESETS)}"
+        yield Fault(key, f"unknown preset {preset!r}{hint}", of_value=True)
+        return
+    try:
+        Settings.model_validate({**PRESETS[preset], "preset": preset, **settings})
+    except ValidationError as error:
+        for each in error.errors():
+            yield _fault(("backends", place, "settings", *each["loc"]), each)
 
 
 def _fault(key: Key, error: ErrorDetails) -> Fault:

@@ -206,9 +206,9 @@ def load_with_sources(path: Path | None, flags: Mapping[str, Any] | None) -> tup
     given = {key: value for key, value in (flags or {}).items() if value not in (None, [], ())}
     variables = frozenset(each.upper().removeprefix(PREFIX) for each in os.environ)
     sources = Sources(given, environment, file, variables)
+    told += [sources.line(fault) for fault in setting_faults(sources.merged)]
     try:
         config = Config(**sources.merged)
-        told += [sources.line(fault) for fault in setting_faults(config)]
     except ValidationError as error:
         told += [sources.line(fault) for fault in faults(error)]
     if told:

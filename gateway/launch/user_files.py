@@ -144,7 +144,8 @@ def _parse(path: Path, text: str) -> Any:
             return _toml().parse(text)
         content = json.loads(text) if text.strip() else {}
     except ValueError as error:
-        raise LaunchError(f"{path} cannot be read: {error}") from None
+        comments = "; comments would not be kept: change it by hand (--print)" if path.suffix == ".json" else ""
+        raise LaunchError(f"{path} cannot be read: {error}{comments}") from None
     if not isinstance(content, dict):
         raise LaunchError(f"{path} holds no settings")
     return content

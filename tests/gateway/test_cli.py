@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import aiohttp
@@ -205,7 +207,9 @@ def test_the_configuration_is_validated_before_a_port_is_bound(
         (["dance"], "there is no command 'dance'\n"),
         (["chekc"], "there is no command 'chekc'; did you mean `check`?"),
         (["doctor", "--port", "1"], "doctor takes no --port; serve and check do"),
-        (["config", "exmple"], "exmple"),
+        (["config", "exmple"], "'exmple' is none of example, schema, "),
+        (["config", "exmple"], "; did you mean `example`?"),
+        (["launch", "codx"], "; did you mean `codex`?"),
         (["completion"], "SHELL"),
     ],
 )
@@ -214,6 +218,13 @@ def test_wrong_arguments_are_explained(arguments: list[str], told: str, capsys: 
         main(arguments)
     assert ended.value.code == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = f"{sys.executable} -m dragoman.gateway.cli config schema | head -c 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("{", "")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,15 @@ def test_all_faults_of_all_sources_are_reported_at_once(tmp_path: Path, monkeypa
     ]  # fmt: skip
 
 
+def test_what_is_wrong_in_presets_and_settings_is_reported_beside_other_faults(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(GPU + "  preset: vlm\n- url: http://b/v1\n  settings: {usag: never}\n- 5\n- {url: 7}\nprot: 1\n")
+    lines = told(path)
+    assert [line.removeprefix(f"{path}:").split(": ")[0] for line in lines] == ["3:11", "5:14", "6:3", "7:9", "8:1"]
+    path.write_text("preset: vlm\nbackends:\n- {url: http://a/v1, preset: 3, settings: 4}\n- url: http://b/v1\n")
+    assert [": preset: unknown preset" in line for line in told(path)].count(True) == 1
+
+
 def test_a_value_from_which_a_secret_could_be_read_is_not_quoted(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text("backends:\n- url: 5\n  api_key_file: 12\nmodel: " + "1" * 80 + "\n")
