@@ -64,7 +64,7 @@ class ClientVerdict:
         reasons = "; ".join(self.reasons)
         if self.outcome == "does not":
             return f"does not work: {reasons}"
-        works = "works" if self.outcome == "works" else "works with the settings below"
+        works = "works" if self.outcome == "works" else "works with the settings found"
         return f"{works}, but {reasons}" if reasons else works
 
 

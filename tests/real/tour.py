@@ -53,10 +53,12 @@ class Lost(Exception):
 
 @dataclass(slots=True)
 class Walk:
-    """`rows` are the commands so far, with their seconds. `home` holds the home and everything that a walk makes."""
+    """`rows` are the commands so far, with their seconds. `home` holds the home and everything that a walk makes.
+    `variables` stand in its environment beside what every walk has."""
 
     name: str
     home: Path
+    variables: dict[str, str] = field(default_factory=dict)
     rows: list[tuple[str, float]] = field(default_factory=list)
 
     @property
@@ -69,7 +71,7 @@ class Walk:
     def environment(self) -> dict[str, str]:
         nobody = "http://127.0.0.1:9"  # clients ask nobody but the gateway; what installs has settings of its own
         proxies = {"HTTPS_PROXY": nobody, "HTTP_PROXY": nobody, "NO_PROXY": "127.0.0.1"}
-        return {"HOME": str(self.home), "TMPDIR": str(self.home), "PATH": self.path, **proxies}
+        return {"HOME": str(self.home), "TMPDIR": str(self.home), "PATH": self.path, **proxies, **self.variables}
 
     async def types(self, shown: str, *command: str | Path, gives: Expected, online: bool = False) -> str:
         """Runs it and keeps its time; its output and errors. `online`: it installs from a registry."""
@@ -88,7 +90,8 @@ class Walk:
     async def serves(self, shown: str, *command: str | Path) -> AsyncIterator[str]:
         """The address of a gateway that runs meanwhile; its time is that until it is ready."""
         begun = time.monotonic()
-        clean = ["env", "-i", f"HOME={self.home}", f"TMPDIR={self.home}", f"PATH={self.path}"]
+        given = {name: value for name, value in self.environment.items() if "PROXY" not in name}
+        clean = ["env", "-i", *(f"{name}={value}" for name, value in given.items())]
         async with started(shown, [*clean, *map(str, command)], seconds=SECONDS) as child:
             self._done(shown, begun)
             yield child.url
@@ -176,6 +179,7 @@ async def to_mended(walk: Walk) -> None:
     """A vLLM that was started without its tool parser: a request with a tool fails, the doctor writes what helps, and
     the same request gets its call."""
     dragoman = Path(sys.executable).with_name("dragoman")
+    walk.variables["PYTHONPATH"] = str(ROOT / ".dev")  # this tree's code, wherever the command was installed from
     ask = ["curl", "-s", "-d", json.dumps(WEATHER)]
     shown = "curl localhost:8080/v1/responses -d '{…, \"tools\": […]}'"
     async with ScriptedServer(default=without_parser) as server:
