@@ -57,12 +57,16 @@ def unlocked_calls(text: str) -> list[str]:
     return found
 
 
+# Types what a user types, without hashes, into a temporary folder; no test and no CI run takes the walk that installs.
+TOUR = ROOT / "tests" / "real" / "tour.py"
+
+
 def test_everything_that_is_installed_is_asked_for_by_hash() -> None:
     looked_at = 0
     wrong = []
     for path in tracked_files():
         name = path.relative_to(ROOT).as_posix()
-        if not path.is_file() or path == Path(__file__):
+        if not path.is_file() or path in (Path(__file__), TOUR):
             continue
         if path.suffix == ".py":
             found = unlocked_calls(path.read_text("utf-8"))
