@@ -40,10 +40,10 @@ class Attempt(Generic[T]):
         self.verdict: bool | None = None
         self.abandoned = False
         self.left = False
+        self.progressed = False  # the server is further with the prompt
         self.since = 0.0
         self.note: Callable[[Note], None] = sink.note
         self.prompt_size = sink.prompt_size
-        self.prompt_read = sink.prompt_read
         self.feed: Callable[[Sequence[T]], Flow] = sink.feed
         self._sink = sink
         self._on_verdict = on_verdict
@@ -84,6 +84,12 @@ class Attempt(Generic[T]):
 
     def listen(self) -> None:
         self.feed = self._hear
+
+    def prompt_read(self, tokens: int, total: int) -> None:
+        """A server that reads works."""
+        self.progressed = True
+        self._on_heard()
+        self._sink.prompt_read(tokens, total)
 
     def _hear(self, events: Sequence[T]) -> Flow:
         if events:

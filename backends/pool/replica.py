@@ -382,8 +382,8 @@ class Replica:
             self._decide()
 
     def _listen(self, waiting: Attempt[Any]) -> None:
-        """From now on, for `slow` seconds, this request waits for its first event, and any event of any request shows
-        that the server works."""
+        """From now on, for `slow` seconds, this request waits for its first event, or for progress with its prompt, and
+        any event of any request shows that the server works."""
         now = time.monotonic()
         for attempt in self._running:
             attempt.listen()
@@ -391,6 +391,10 @@ class Replica:
 
     def _late(self, attempt: Attempt[Any]) -> None:
         if attempt.touched:
+            return
+        if attempt.progressed:
+            attempt.progressed = False
+            self._listen(attempt)
             return
         attempt.decide(False)
         if self._heard_at < attempt.since:

@@ -148,6 +148,28 @@ async def test_a_long_prefill_beside_a_stream_that_runs_is_no_hang() -> None:
         assert await asyncio.gather(*calls) == [200, 200]
 
 
+async def test_a_server_that_says_how_far_it_is_with_a_prompt_is_no_hang_until_it_says_no_more() -> None:
+    stop = asyncio.Event()
+
+    async def play(request: Request, sink: Sink) -> None:
+        read = 0
+        while not stop.is_set():
+            sink.prompt_read(read := read + 1, 1_000_000)
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(30)
+
+    backend = FakeBackend(play)
+    async with running(backend, pool={"slow": 0.2, "breaker": {"failures": 1}}) as served:
+        waiting = asyncio.create_task(status(served))
+        await until(lambda: backend.running == 1)
+        for looks in range(12):
+            await asyncio.sleep(0.05)
+            assert await readiness(served) == (200, "ready"), looks
+        stop.set()
+        await until(lambda: not ready(served))
+        waiting.cancel()
+
+
 async def test_a_stream_that_falls_silent_while_another_waits_is_a_hang_until_its_next_token() -> None:
     more = asyncio.Event()
 
