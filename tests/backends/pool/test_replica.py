@@ -155,19 +155,22 @@ async def test_a_server_that_says_how_far_it_is_with_a_prompt_is_no_hang_until_i
         read = 0
         while not stop.is_set():
             sink.prompt_read(read := read + 1, 1_000_000)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
         await asyncio.sleep(30)
 
     backend = FakeBackend(play)
-    async with running(backend, pool={"slow": 0.2, "breaker": {"failures": 1}}) as served:
-        waiting = asyncio.create_task(status(served))
-        await until(lambda: backend.running == 1)
-        for looks in range(12):
-            await asyncio.sleep(0.05)
-            assert await readiness(served) == (200, "ready"), looks
-        stop.set()
-        await until(lambda: not ready(served))
-        waiting.cancel()
+    pool = Pool("p", [backend], PoolSettings(slow=0.1, breaker=BreakerRules(failures=1)))
+    await pool.start()
+    await pool.health()
+    call = asyncio.create_task(answered(pool, Request("r", "m", ()), Recorder()))
+    for _ in range(30):
+        await asyncio.sleep(0.01)
+        assert pool.state is ReplicaState.READY
+    stop.set()
+    await until(lambda: pool.state in (ReplicaState.HANGS, ReplicaState.FAILS))
+    call.cancel()
+    await asyncio.wait((call,))
+    await pool.close()
 
 
 async def test_a_stream_that_falls_silent_while_another_waits_is_a_hang_until_its_next_token() -> None:
