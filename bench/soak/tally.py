@@ -3,8 +3,8 @@
 `dragoman_requests_total` is compared by route, status and how the answer ended (`differences`). The rules:
 
 * An answer that its client stayed for is counted once, with the status that the client saw, as completed or as failed.
-* A client that left is counted once, as disconnected or, where its answer had ended before the gateway noticed, by that
-  end. One that left before the head of an answer may have gone before its request was read: then it is counted nowhere.
+* A client that left is counted once, as disconnected or, where the terminal event had been sent before, by that end.
+  One that left before the head of an answer may have gone before its request was read: then it is counted nowhere.
 * So, for each route, what is counted beyond the answers that were stayed for is the number of clients that left, less
   at most those that left before a head. Calls that run in a worker that is killed are of the latter kind.
 """

@@ -101,7 +101,12 @@ class AccessLog:
             self._metrics.prefix(prefix.left_at is None, prefix.lost)
 
     def left(self, call: Call) -> None:
-        """The client disconnected before its answer had ended."""
+        """The client disconnected before its answer had ended. Many do so when they have read the terminal event, ahead
+        of the end of the body: they have been served, well or with a failure."""
+        if call.answer is not None and call.answer.delivered:
+            if call.error is None:
+                call.succeeded()
+            return
         call.outcome = "disconnected"
         state = call.answer.state if call.answer is not None else AnswerState.HELD
         self._metrics.disconnects.labels(call.route, state.value).inc()

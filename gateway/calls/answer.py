@@ -3,7 +3,7 @@
 A streamed answer is *held* (an error can still be an HTTP status), then either *waiting* (head and keepalives are out,
 the model has not begun) or at once *streaming*, then *ended*. Rules: `feed` translates and writes, so the frames of one
 upstream read leave together and no event is split; one timer per answer sends the head and the keepalives, and no
-delta re-arms it; a client that has gone has enough.
+delta re-arms it; a client that has gone has enough; one that leaves once the terminal event was sent has been served.
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ class AnswerRecord:
         self.on_left: Callable[[], object] = give_up
         self.on_prompt_read: Callable[[int, int], object] | None = None
         self.state = AnswerState.HELD
+        self.status = 200
         self.finished: Finished | None = None
         self.first_event_at: float | None = None
         self.gone_at: float | None = None  # when a write found the client gone
+        self.delivered = False  # the terminal event has left: nothing that the client does afterwards takes it back
         self.last_at = 0.0
         self.gaps = [0] * (len(GAPS) + 1)  # between reads, by bucket
         self.gap_seconds = 0.0
@@ -86,6 +88,14 @@ class AnswerRecord:
         """What was found while the answer ran."""
         return self.notes
 
+    def end_written(self, delivery: Delivery) -> None:
+        """The terminal event was written. Whether it was sent shows in the loop's next turn, which is still ahead of
+        whatever the client does about it."""
+        self._loop.call_soon(self._see_end, delivery)
+
+    def _see_end(self, delivery: Delivery) -> None:
+        self.delivered = delivery.sent
+
     def close(self) -> None:
         self.state = AnswerState.ENDED
 
@@ -115,10 +125,12 @@ class Answer(AnswerRecord):
                 if before := events[:-1]:
                     flow = self._deliver(self.stream.feed(before), now)
                 self.held = self.stream.feed([last])
+                self.finished = last
+            elif type(last) is Finished:
+                flow = self._deliver_end(self.stream.feed(events), now)
+                self.finished = last
             else:
                 flow = self._deliver(self.stream.feed(events), now)
-            if type(last) is Finished:
-                self.finished = last
         return ENOUGH if (stage is not None and stage.enough) or self.gone_at is not None else flow
 
     @property
@@ -139,7 +151,7 @@ class Answer(AnswerRecord):
         """Sends the end that was held, or `frames` in place of it."""
         held, self.held = self.held, None
         if held is not None and self.gone_at is None:
-            self._deliver(held if frames is None else frames, self._loop.time())
+            self._deliver_end(held if frames is None else frames, self._loop.time())
 
     def late_notes(self) -> list[Note]:
         """With the drops of the stage, which only counts them."""
@@ -152,6 +164,10 @@ class Answer(AnswerRecord):
     def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:
         """A whole answer has no frames: `body` gives the result."""
         return MORE
+
+    def _deliver_end(self, frames: Sequence[bytes], now: float) -> Flow:
+        """The last of the frames is the terminal event."""
+        return self._deliver(frames, now)
 
 
 class StreamedAnswer(Answer):
@@ -188,6 +204,7 @@ class StreamedAnswer(Answer):
             self._delivery.abort()
             raise
         self._delivery.write(frames)
+        self.end_written(self._delivery)
         await self.finish()
 
     def close(self) -> None:
@@ -207,6 +224,11 @@ class StreamedAnswer(Answer):
             self.gone_at = now
             return ENOUGH
         return MORE if delivery.writable else WAIT
+
+    def _deliver_end(self, frames: Sequence[bytes], now: float) -> Flow:
+        flow = self._deliver(frames, now)
+        self.end_written(self._delivery)
+        return flow
 
     def _writable(self) -> None:
         self.on_writable()

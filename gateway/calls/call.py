@@ -17,7 +17,7 @@ from dragoman.gateway.calls.prompt_prefix import Prefix
 from dragoman.gateway.keys.auth import ANYBODY, Client
 from dragoman.gateway.telemetry.tracing import Span
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.ir import Note, Request
+from dragoman.translators.ir import Note, Request, StopReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,14 @@ class Call:
     @property
     def finished(self) -> bool:
         return self.answer is not None and self.answer.finished is not None
+
+    def succeeded(self) -> None:
+        """The answer is whole."""
+        assert self.answer is not None
+        assert self.answer.finished is not None
+        reason = self.answer.finished.reason
+        self.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
+        self.status = self.answer.status
 
     def end(self, now: float, error: GatewayError | None = None) -> None:
         """The one way to end a call from outside: its client has gone, or the gateway answers it with `error`, as if

@@ -52,6 +52,12 @@ class Delivery(Protocol):
         """Whether the client keeps up."""
         ...
 
+    @property
+    def sent(self) -> bool:
+        """Whether the kernel has taken all that was written, for a client that is there. Some event loops pass a write
+        on at the end of their turn."""
+        ...
+
     def write(self, frames: Sequence[bytes]) -> None:
         """Sends frames, of which each is one event. The first write sends the head."""
         ...
@@ -84,6 +90,12 @@ class ConnectionDelivery:
     @property
     def writable(self) -> bool:
         return not self._connection.writing_paused
+
+    @property
+    def sent(self) -> bool:
+        transport = self._connection.transport
+        there = not self.gone and transport is not None and not transport.is_closing()
+        return there and transport is not None and transport.get_write_buffer_size() == 0
 
     def abort(self) -> None:
         self.gone = True

@@ -16,13 +16,14 @@ from dragoman.backends.base import ENOUGH, MORE, WAIT, Flow, Forwarded, Head, Pi
 from dragoman.backends.usage import count, measured
 from dragoman.gateway.calls.admission import ANSWER_TOKENS
 from dragoman.gateway.calls.answer import STREAMING, AnswerRecord, AnswerState
-from dragoman.gateway.calls.delivery import EventStream
+from dragoman.gateway.calls.delivery import Delivery, EventStream
 from dragoman.gateway.calls.raw_body import RawBody
 from dragoman.translators.ir import Finished, Request, StopReason, Usage
 
 SEEN = 16 * 1024  # bytes at either end of an answer in which its usage may stand
 KEY = '"usage"'
 BYTES_PER_TOKEN = 3.6  # as for model calls, where nothing has counted
+LAST = b"data: [DONE]"  # of a stream
 COMPLETION = 16  # tokens of a completion for which no limit is asked
 
 
@@ -45,7 +46,6 @@ def cost(body: RawBody, path: str) -> int:
 class ForwardedAnswer(AnswerRecord):
     def __init__(self, delivery: EventStream, give_up: Callable[[], object]) -> None:
         super().__init__(give_up)
-        self.status = 0
         self._delivery = delivery
         delivery.on_writable = self._writable
         self._first = self._last = b""
@@ -75,6 +75,8 @@ class ForwardedAnswer(AnswerRecord):
         if delivery.gone:
             self.gone_at = now
             return ENOUGH
+        if self._last[-20:].rstrip().endswith(LAST):
+            self.end_written(delivery)
         return MORE if delivery.writable else WAIT
 
     def _writable(self) -> None:
@@ -84,6 +86,11 @@ class ForwardedAnswer(AnswerRecord):
         if len(self._first) < SEEN:
             self._first += data[: SEEN - len(self._first)]
         self._last = data[-SEEN:] if len(data) >= SEEN else (self._last + data)[-SEEN:]
+
+    def _see_end(self, delivery: Delivery) -> None:
+        super()._see_end(delivery)
+        if self.delivered:
+            self.complete()
 
     def complete(self) -> None:
         """The server has ended its answer, orderly."""

@@ -43,7 +43,6 @@ from dragoman.gateway.telemetry.logs import Redactor, log
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Tracing
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import StopReason
 from dragoman.translators.protocol import Context, Count, Json, Policy, Protocol, Turn
 
 SECRET_HEADERS = frozenset({"authorization", "x-api-key", "cookie", "proxy-authorization"})
@@ -300,10 +299,7 @@ class Handler:
     async def _succeed(self, it: Exchange) -> None:
         call, answer = it.call, it.call.answer
         assert isinstance(answer, Answer)
-        assert answer.finished is not None
-        reason = answer.finished.reason
-        call.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
-        call.status = 200
+        call.succeeded()
         if isinstance(answer, StreamedAnswer):
             await answer.finish()
             await it.streamed()
@@ -313,7 +309,7 @@ class Handler:
     async def _forwarded(self, it: Exchange) -> None:
         call, answer = it.call, it.call.answer
         assert isinstance(answer, ForwardedAnswer)
-        call.outcome, call.status = "completed", answer.status
+        call.succeeded()
         await answer.finish()
         await it.streamed()
 

@@ -14,8 +14,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import aiohttp
 import pytest
 
+from bench.soak.tally import counted
 from tests.real.codex import (
     ADDRESS,
     EACH_CODEX,
@@ -84,7 +86,13 @@ async def test_the_readme_s_configuration_and_command_print_an_answer(codex: Cod
             program, verb, *flags, prompt = shlex.split(readme_block("sh"))
             assert (program, verb) == ("codex", "exec")
             turn = await codex.exec(prompt, *flags)
+            async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as metrics:
+                requests = counted(await metrics.text())
         assert (turn.status, turn.answers, turn.complaints) == (0, ["Hello from upstream."], [])
+        # it closes its connection when it has read the terminal event
+        assert {key: count for key, count in requests.items() if key[0] == "responses"} == {
+            ("responses", 200, "completed"): 1
+        }
         assert turn.usage["input_tokens"] == usage()["prompt_tokens"]
         assert turn.usage["output_tokens"] == usage()["completion_tokens"]
         (asked,) = [seen.body for seen in server.chats]

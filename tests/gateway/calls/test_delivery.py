@@ -13,9 +13,22 @@ from aiohttp.http_writer import StreamWriter
 
 from dragoman.backends.base import Flow, Sink
 from dragoman.gateway.calls.delivery import LARGE, EventStream, at_once
-from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
-from tests.gateway_fakes import FakeBackend, Running, post_bytes, running
+from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    PartEnded,
+    PartStarted,
+    Request,
+    Started,
+    StopReason,
+    Usage,
+)
+from dragoman.translators.registry import PROTOCOLS
+from tests.gateway_fakes import FakeBackend, Play, Running, post_bytes, running
 from tests.recording import feed
+from tests.serving_gateway import PATHS, asking
 from tests.waiting import LIMIT, until
 
 PLAIN = {"route": "plain", "client_kind": "other"}
@@ -177,6 +190,111 @@ async def test_a_receiver_that_has_gone_has_enough() -> None:
         assert backend.cancelled == 0  # who reads the answer ends the work: nothing else is cut off
         gone = {"route": "plain", "client_kind": "other", "status": "499", "outcome": "disconnected"}
         assert served.metric("dragoman_requests_total", **gone) == 1
+
+
+# ------------------------------------------------------------------------------- a client that leaves before the end
+
+TERMINAL = {
+    "responses": b"event: response.completed\n",
+    "messages": b"event: message_stop\n",
+    "chat_completions": b"data: [DONE]\n",
+}
+GREETING: tuple[Event, ...] = (Started(), PartStarted("text"), Delta("hello"), PartEnded())
+GREETED = Finished(StopReason.STOP, Usage(3, 2))
+
+
+def greets_and_lingers(*end: Event) -> Play:
+    """A server that is slow to close after the last of its events."""
+
+    async def play(request: Request, sink: Sink) -> None:
+        sink.feed(GREETING)
+        if end:
+            sink.feed(end)
+        await asyncio.sleep(LIMIT)
+
+    return play
+
+
+async def leaves_after(served: Running, protocol: str, words: bytes) -> None:
+    """A client that closes its connection as soon as it has read these words and the next end of a line."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(post_bytes(asking(protocol, "hi", stream=True), PATHS[protocol]))
+    await asyncio.wait_for(reader.readuntil(words), LIMIT)
+    await asyncio.wait_for(reader.readuntil(b"\n"), LIMIT)
+    writer.close()
+    await until(lambda: not served.gateway.handler.calls)
+
+
+def counted(served: Running, protocol: str, status: int, outcome: str) -> float:
+    return served.metric("dragoman_requests_total", route=protocol, status=str(status), outcome=outcome)
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_who_leaves_after_the_terminal_event_has_been_served(protocol: str) -> None:
+    async with running(FakeBackend(greets_and_lingers(GREETED)), protocols=PROTOCOLS) as served:
+        await leaves_after(served, protocol, TERMINAL[protocol])
+        assert counted(served, protocol, 200, "completed") == 1
+        assert served.metric("dragoman_client_disconnects_total") == 0
+        assert served.metric("dragoman_tokens_total") == 5
+
+
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_who_leaves_one_event_earlier_has_not(protocol: str) -> None:
+    async with running(FakeBackend(greets_and_lingers()), protocols=PROTOCOLS) as served:
+        await leaves_after(served, protocol, b"hello")
+        assert counted(served, protocol, 499, "disconnected") == 1
+        assert served.metric("dragoman_client_disconnects_total", route=protocol) == 1
+
+
+async def test_an_answer_that_was_cut_short_by_its_limit_stays_incomplete() -> None:
+    end = Finished(StopReason.LENGTH, Usage(3, 2))
+    async with running(FakeBackend(greets_and_lingers(end)), protocols=PROTOCOLS) as served:
+        await leaves_after(served, "responses", b"event: response.incomplete\n")
+        assert counted(served, "responses", 200, "incomplete_length") == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "failure"),
+    [("responses", b"event: response.failed\n"), ("messages", b"event: error\n"), ("chat_completions", b'"error"')],
+)
+async def test_who_leaves_after_a_failure_was_sent_has_seen_it(
+    protocol: str, failure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(delivery: EventStream) -> None:
+        await asyncio.sleep(LIMIT)
+
+    async def play(request: Request, sink: Sink) -> None:
+        sink.feed(GREETING)
+        raise GatewayError(Kind.BACKEND_FAILED, "It broke.")
+
+    monkeypatch.setattr(EventStream, "end", late)
+    async with running(FakeBackend(play), protocols=PROTOCOLS) as served:
+        await leaves_after(served, protocol, failure)
+        assert counted(served, protocol, 200, "failed") == 1
+
+
+async def test_a_terminal_event_that_still_waits_for_the_client_was_not_sent() -> None:
+    long = Delta("x" * 30_000_000)
+    backend = FakeBackend(greets_and_lingers(PartStarted("text"), long, PartEnded(), GREETED))
+    async with running(backend, protocols=PROTOCOLS) as served:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
+        writer.write(post_bytes(asking("responses", "hi", stream=True), PATHS["responses"]))
+        await until(lambda: any(call.finished for call in served.gateway.handler.calls))
+        writer.transport.abort()
+        await until(lambda: not served.gateway.handler.calls)
+        assert counted(served, "responses", 499, "disconnected") == 1
+
+
+@pytest.mark.parametrize(("end", "outcome"), [((GREETED,), "completed"), ((), "disconnected")])
+async def test_a_message_is_delivered_as_an_event_is(end: tuple[Event, ...], outcome: str) -> None:
+    async with running(FakeBackend(greets_and_lingers(*end)), protocols=PROTOCOLS) as served:
+        async with served.session.ws_connect(served.url + PATHS["responses"]) as socket:
+            await socket.send_json({"type": "response.create", **asking("responses", "hi", store=False)})
+            last = "response.completed" if end else "response.output_item.done"
+            while (await socket.receive_json(timeout=LIMIT))["type"] != last:
+                pass
+        await until(lambda: not served.gateway.handler.calls)
+        assert counted(served, "responses", 200 if end else 499, outcome) == 1
 
 
 def test_at_once_gives_the_result_and_passes_on_what_is_raised() -> None:

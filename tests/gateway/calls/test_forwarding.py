@@ -7,7 +7,7 @@ import contextlib
 import gzip
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
@@ -129,6 +129,19 @@ async def test_a_client_that_has_gone_ends_the_servers_work() -> None:
         await it.server.until(lambda: posts(it.server)[0].outcome == "client_gone")
         await until(lambda: not it.gateway.handler.calls)
         assert it.metric("dragoman_client_disconnects_total", route="completions", state="streaming") == 1
+
+
+@pytest.mark.parametrize("split", ["given", "bytes"])
+async def test_a_client_that_leaves_after_the_last_frame_has_been_served(split: Literal["given", "bytes"]) -> None:
+    script = Script(STREAM, headers=SSE, split=split, hang_at=sum(map(len, STREAM)))
+    async with serving(script, "completions") as it:
+        async with it.session.post(f"{it.url}/v1/completions", json=COMPLETION) as answer:
+            await answer.content.readexactly(sum(map(len, STREAM)))
+            answer.close()
+        await until(lambda: not it.gateway.handler.calls)
+        assert it.metric("dragoman_requests_total", route="completions", status="200", outcome="completed") == 1
+        assert it.metric("dragoman_client_disconnects_total") == 0
+        assert it.metric("dragoman_tokens_total") == 5
 
 
 async def test_a_client_that_has_gone_before_the_first_byte_ends_the_servers_work() -> None:
