@@ -80,8 +80,11 @@ class Unreadable:
 
     def image(self, media: str, data: str, path: str, place: str, detail: str | None = None) -> Image | Text:
         """An image that came as base64, with the usual name of its type. `path` is that of the whole part, `place` that
-        of the data."""
+        of the data. A document in an image's place, as LiteLLM and with it aider send PDFs, is read as a document."""
         known = _OTHER_NAMES.get(media := plain_type(media), media)
+        if data and (known == _PDF or known.startswith(_TEXTUAL)):
+            read = self.document_text(data, known, place)
+            return read if isinstance(read, Text) else Text(read)
         if known not in IMAGE_TYPES:
             return self.left_out("image", f"image of {_of_type(media)}", path)
         if not data:

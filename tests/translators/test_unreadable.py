@@ -246,6 +246,22 @@ def test_an_image_that_no_server_takes_has_a_text_in_its_place(
 
 
 @every_protocol
+@pytest.mark.parametrize("place", [asked, returned])
+@pytest.mark.parametrize(
+    ("media", "data", "text"),
+    [
+        ("application/pdf", "JVBERi0xLjc=", "[PDF document left out: this gateway cannot read it]"),
+        ("text/plain", "YSBi", "a b"),
+        ("Application/JSON; charset=utf-8", "e30=", "{}"),
+    ],
+)
+def test_a_document_in_the_place_of_an_image_is_read_as_one(
+    protocol: str, place: Any, media: str, data: str, text: str
+) -> None:
+    assert text in shown(parse(protocol, place(protocol, image(protocol, media, data))))
+
+
+@every_protocol
 @pytest.mark.parametrize("media", ["image/jpg", "IMAGE/JPEG", "image/pjpeg", "image/jpeg; quality=1"])
 def test_a_jpeg_has_one_name(protocol: str, media: str) -> None:
     (message,) = parse(protocol, asked(protocol, image(protocol, media))).request.messages
