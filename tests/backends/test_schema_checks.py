@@ -15,6 +15,7 @@ from dragoman.translators.constraints.forced import JsonAnswer
 from dragoman.translators.constraints.schema_check import MAX_SCHEMA
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import JsonObject, JsonSchema
+from tests.child_questions import noted_questions
 from tests.recording import ask
 
 AGE: dict[str, Any] = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
@@ -37,15 +38,7 @@ async def checks() -> AsyncIterator[SchemaChecks]:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The questions that went to a child."""
-    questions: list[bytes] = []
-    original = Children.ask
-
-    async def noted(self: Children, question: bytes, within: float) -> bytes:
-        questions.append(question)
-        return await original(self, question, within)
-
-    monkeypatch.setattr(Children, "ask", noted)
-    return questions
+    return noted_questions(monkeypatch)
 
 
 @pytest.fixture

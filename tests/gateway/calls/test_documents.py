@@ -20,6 +20,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Document, Message, Note, Text, ToolResult
 from dragoman.translators.protocol import Json, Policy
 from tests import pdfs
+from tests.child_questions import noted_questions
 from tests.recording import ask
 from tests.serving_gateway import PATHS, Served
 from tests.translators.test_unreadable import (
@@ -60,15 +61,7 @@ async def make() -> AsyncIterator[Make]:
 @pytest.fixture
 def questions(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What went to child processes of this file's subject."""
-    asked: list[bytes] = []
-    original = Children.ask
-
-    async def noted(self: Children, question: bytes, within: float) -> bytes:
-        asked.append(question)
-        return await original(self, question, within)
-
-    monkeypatch.setattr(Children, "ask", noted)
-    return asked
+    return noted_questions(monkeypatch)
 
 
 def of(data: bytes, name: str | None = None) -> Document:
