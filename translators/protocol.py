@@ -29,6 +29,7 @@ class Policy:
     strict_history: bool = False
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
     unreadable: Literal["note", "reject"] = "note"
+    echo_tools: bool = True
     max_tools: int = 1024
     max_items: int = MOST_OBJECTS
     web_search: bool = False

@@ -364,6 +364,7 @@ def _policy(config: Config, *, documents: bool) -> Policy:
         strict_history=config.policy.strict_history,
         reasoning_events=config.policy.reasoning_events,
         unreadable=config.policy.unreadable,
+        echo_tools=config.policy.echo_tools,
         max_tools=config.limits.tools,
         max_items=config.limits.items,
         web_search=config.search.runs,

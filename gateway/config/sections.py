@@ -399,6 +399,12 @@ class PolicyConfig(Section):
         "(visible in x-dragoman-ignored as item:document, item:file or item:image), since a refusal would come back "
         "with every later turn; reject refuses the request, with words that make Claude Code remove them by itself.",
     )
+    echo_tools: bool = Field(
+        True,
+        description="Whether the response object of the Responses protocol repeats the request's tools, as OpenAI's "
+        "does. An agent's are some 20 kB, in the first two events of a stream, each keepalive and the last event. "
+        "With false the list is empty; no client that the tests run misses it (docs/clients.md).",
+    )
 
 
 class ImagesConfig(Section):

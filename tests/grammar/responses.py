@@ -169,14 +169,19 @@ class _Walk:
 
     def _abandoned(self, item: _OpenItem, response: Json) -> None:
         """A cut call whose input clients execute as soon as it is done has no done event; the last word on it is the
-        final object's."""
+        final object's. The same holds for the text of a failed answer that clients parse as soon as it is done."""
+        parsed = item.kind == "message" and response["text"]["format"]["type"] != "text"
         may = item.kind in _OPEN_WHEN_CUT and response["status"] in ("failed", "incomplete")
+        may = may or (parsed and response["status"] == "failed")
         require(may and len(response["output"]) == len(self.items) + 1, "open", self.where, "an item is still open")
         final = response["output"][-1]
         require(final["id"] == item.added["id"], "identity", self.where, "another item than the open one")
         require(final.get("status") in ("incomplete", "in_progress"), "status", self.where, "a cut item looks done")
         if item.kind == "custom_tool_call":
             require(final["input"] == "".join(item.pieces), "concat", self.where, "the deltas do not add up")
+        if parsed and item.part is not None:
+            said = "".join(item.part.pieces)
+            require(final["content"][0]["text"] == said, "concat", self.where, "the deltas do not add up")
         self.items.append(final)
 
     def _item_added(self, event: Json) -> None:

@@ -9,12 +9,13 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class ResponsesStreamOptions:
     """`refusals_as_text`: Codex silently drops a message with a refusal part. `encrypted_reasoning`: the client asked
-    for `reasoning.encrypted_content`. `prewarm`: only the server's cache was to be filled, so the answer is thrown away
-    and the response is completed without output."""
+    for `reasoning.encrypted_content`. `json`: the answer's text is to be JSON. `prewarm`: only the server's cache was
+    to be filled, so the answer is thrown away and the response is completed without output."""
 
     obfuscation: bool = False
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
     logprobs: bool = False
     encrypted_reasoning: bool = False
     refusals_as_text: bool = False
+    json: bool = False
     prewarm: bool = False

@@ -35,6 +35,7 @@ class Item:
 
     prefix: ClassVar[str]
     open_when_cut = False  # when cut, it must not look done: see the docstring of `stream`
+    open_when_broken = False  # the same, where the answer fails
 
     def __init__(self, id: str, index: int) -> None:
         self.id = f"{self.prefix}_{id}"
@@ -377,7 +378,9 @@ def open_item(
     found, by address."""
     match part.kind:
         case "text":
-            return TextItem(id, index, options.logprobs, titles)
+            text = TextItem(id, index, options.logprobs, titles)
+            text.open_when_broken = options.json
+            return text
         case "refusal":
             return TextItem(id, index, False) if options.refusals_as_text else RefusalItem(id, index)
         case "reasoning":

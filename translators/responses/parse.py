@@ -77,7 +77,7 @@ def parse(body: Json, context: Context) -> Turn:
     )
     request = _shortest(request) if _prewarms(fields) else _searching(request, catalogue, fields.max_tool_calls, notes)
     echo = _echo(fields, text, thinking, context.stored)
-    stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking))
+    stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking, echo))
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
@@ -142,7 +142,9 @@ def _unread(fields: CreateResponse, context: Context) -> Unread:
 # ----------------------------------------------------------------------------------------------------------- translated
 
 
-def _options(fields: CreateResponse, context: Context, thinking: CreateResponse.Reasoning) -> ResponsesStreamOptions:
+def _options(
+    fields: CreateResponse, context: Context, thinking: CreateResponse.Reasoning, echo: Json
+) -> ResponsesStreamOptions:
     summarized = thinking.summary or thinking.generate_summary  # who asks for a summary shows nothing else
     return ResponsesStreamOptions(
         obfuscation=bool(fields.stream_options and fields.stream_options.include_obfuscation),
@@ -151,6 +153,7 @@ def _options(fields: CreateResponse, context: Context, thinking: CreateResponse.
         prewarm=_prewarms(fields),
         encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
         refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts silently
+        json=echo["text"]["format"]["type"] != "text",
     )
 
 

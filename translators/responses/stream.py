@@ -13,7 +13,8 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 
 A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input as soon as the item is done, and half a
 patch must not be applied. The final object has it with status `incomplete`, and nothing follows it; what would have
-followed is noted.
+followed is noted. Where an answer fails, half a JSON text has no done event either: OpenAI's SDK parses a text as soon
+as it is done, and would raise on it ahead of the error.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "
 
 class ResponsesStream(BufferedStream):
     """`echo` holds the fields of the response object that the request decides. They are encoded once, since a request's
-    tools come back in every lifecycle event."""
+    tools come back in every lifecycle event, keepalives included, unless the policy leaves them out of all."""
 
     def __init__(self, context: Context, echo: Json, tools: Catalogue, options: ResponsesStreamOptions) -> None:
         super().__init__(context.framing)
         self._context = context
-        self._echo = echo
-        self._encoded_echo = orjson.dumps(echo)[1:-1]
+        self._echo = echo if context.policy.echo_tools else {**echo, "tools": []}
+        self._encoded_echo = orjson.dumps(self._echo)[1:-1]
         self._tools = tools
         self._options = options
         self._head: Json = {"id": f"resp_{context.id}", "object": "response", "created_at": context.clock()}
@@ -222,7 +223,12 @@ class ResponsesStream(BufferedStream):
     def _close_for_failure(self, item: Item) -> None:
         """The item may be what broke. Then it stays open, and the failure still goes out."""
         try:
-            self._close(item, complete=False)
+            if item.open_when_broken:
+                item.finish(complete=False)
+                self._output.append(item.done(None))
+                self._item = None
+            else:
+                self._close(item, complete=False)
         except Exception:
             self._item = None
 

@@ -11,7 +11,7 @@ import pytest
 
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
-from dragoman.translators.protocol import Json
+from dragoman.translators.protocol import Json, Policy
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.framing import split
 from tests.grammar.responses import check_stream
@@ -48,6 +48,17 @@ def test_a_stream_starts_once() -> None:
     assert stream.feed([Started()]) == []
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_every_event_with_the_response_repeats_the_tools_of_the_request_or_none_does(wanted: bool) -> None:
+    context = replace(CONTEXT, policy=Policy(echo_tools=wanted))
+    tool = {"type": "function", "name": "add", "parameters": {"type": "object", "properties": {}}}
+    stream = RESPONSES.parse({"model": "m", "input": "a", "stream": True, "tools": [tool]}, context).stream
+    frames = [*stream.start(), *stream.keepalive(), *stream.feed([Started(), *TEXT, Finished(StopReason.STOP)])]
+    held = [orjson.loads(split(frame)[0].data) for frame in frames[:-1]]
+    assert [bool(each["response"]["tools"]) for each in held if "response" in each] == [wanted] * 4
+    assert check_stream(b"".join(frames)) == stream.body()
+
+
 def test_what_was_made_before_a_bug_goes_out_with_the_failure() -> None:
     """A lone surrogate cannot be encoded. The frames before it are whole, and none is counted that was not made."""
     stream = turn(RESPONSES).stream
@@ -57,6 +68,29 @@ def test_what_was_made_before_a_bug_goes_out_with_the_failure() -> None:
     assert numbers(frames) == list(range(len(frames)))
     assert [split(frame)[0].event for frame in frames[:2]] == ["response.created", "response.in_progress"]
     assert split(frames[-1])[0].event == "response.failed"
+
+
+@pytest.mark.parametrize(
+    ("format", "done"),
+    [
+        ({"type": "text"}, True),
+        ({"type": "json_object"}, False),
+        ({"type": "json_schema", "name": "a", "schema": {}}, False),
+    ],
+)
+def test_half_a_json_text_of_a_failed_answer_is_never_done(format: Json, done: bool) -> None:
+    """Nor is its part nor its item: OpenAI's SDK parses it then, and would raise on that ahead of the error."""
+    fields: Json = {"model": "m", "input": "a", "stream": True, "text": {"format": format}}
+    stream = RESPONSES.parse(fields, CONTEXT).stream
+    frames = stream.feed([Started(), *TEXT, PartStarted("text"), Delta('{"a": ')])
+    frames += stream.fail(GatewayError(Kind.BACKEND_FAILED, "It broke."))
+    check_stream(b"".join(frames))
+    names = [split(frame)[0].event for frame in frames]
+    for name in ("response.output_text.done", "response.content_part.done", "response.output_item.done"):
+        assert names.count(name) == (2 if done else 1)  # the whole text before it is done
+    last = orjson.loads(split(frames[-2])[0].data)["response"]
+    assert last["output"][1]["status"] == "incomplete"
+    assert last["output"][1]["content"][0]["text"] == '{"a": '
 
 
 @pytest.mark.parametrize("each", [1, 2, 3])
