@@ -68,7 +68,7 @@ soak: $(STAMPS)/dev ## ten minutes of everything at once (streams, departures, a
 attack: $(STAMPS)/dev ## cheap inputs that aim at the loop and the memory, each with what it cost
 	$(PY) -m bench.attack $(ARGS)
 
-conformance: $(STAMPS)/dev real ## run every scenario with every library, then write the table of docs/clients.md
+conformance: $(STAMPS)/dev real ## run every scenario with every client, then write the tables of docs/clients.md and README.md
 	$(PY) -m tests.real.libraries $(ARGS)
 
 comparison: $(STAMPS)/dev ## what agents depend on, asked of this gateway, others, and llama.cpp. ARGS="--docs" writes the pages

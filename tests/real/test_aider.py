@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.program import run
+from tests.real.aider import Aider
 from tests.real.scripted_model import says
 from tests.real.serving import serving
 from tests.scripted import Json, Script, ScriptedServer, text_stream
 
-SECONDS = 180.0
 BLOCK = """greeting.py
 ```python
 <<<<<<< SEARCH
@@ -25,50 +24,6 @@ print("grüß dich")
 SUBJECT = "feat: greet in German"
 ANSWER = text_stream("I will.\n\n", BLOCK)
 CUT = Script(ANSWER, split="frames", cut_at=ANSWER.index(b"greeting.py"))
-QUIET = (
-    *("--no-check-update", "--analytics-disable", "--no-show-release-notes", "--no-show-model-warnings"),
-    *("--no-pretty", "--no-gitignore", "--yes-always"),
-)
-
-
-class Aider:
-    """A home with a repository of one file, and aider in it."""
-
-    def __init__(self, program: Path, home: Path, url: str) -> None:
-        self.program, self.work = program, home / "work"
-        nobody = "http://127.0.0.1:9"  # nothing beside the gateway is asked
-        self.environment = {
-            "HOME": str(home),
-            "TMPDIR": str(home),
-            "HTTPS_PROXY": nobody,
-            "HTTP_PROXY": nobody,
-            "NO_PROXY": "127.0.0.1",
-            "GIT_CONFIG_NOSYSTEM": "1",
-            **{f"GIT_{who}_NAME": "Ann" for who in ("AUTHOR", "COMMITTER")},
-            **{f"GIT_{who}_EMAIL": "ann@example.org" for who in ("AUTHOR", "COMMITTER")},
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "OPENAI_API_BASE": f"{url}/v1",
-            "OPENAI_API_KEY": "any",
-            "ANTHROPIC_API_BASE": url,
-            "ANTHROPIC_API_KEY": "any",
-        }
-        self.work.mkdir()
-        (self.work / "greeting.py").write_text('print("hello")\n', encoding="utf-8")
-        # a list of prices that is fresh, so that aider does not look for one
-        prices = home / ".aider" / "caches" / "model_prices_and_context_window.json"
-        prices.parent.mkdir(parents=True)
-        prices.write_text('{"none": {}}', encoding="utf-8")
-
-    async def git(self, *words: str) -> str:
-        status, output, errors = await run(("git", *words), self.work, self.environment, SECONDS)
-        assert status == 0, errors.decode()
-        return output.decode()
-
-    async def ask(self, model: str, prompt: str) -> tuple[int, str]:
-        command = (str(self.program), "--model", model, "--edit-format", "diff", *QUIET)
-        given = (*command, "--message", prompt, "greeting.py")
-        status, output, errors = await run(given, self.work, self.environment, SECONDS)
-        return status, output.decode() + errors.decode()
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
@@ -78,9 +33,9 @@ async def test_an_edit_is_applied_once_and_committed_although_the_first_answer_w
     def answer(asked: Json) -> Script:
         return says(SUBJECT) if "# Diffs:" in str(asked["messages"][-1]) else Script(ANSWER)
 
-    program = real_component("aider").with_name("aider")
+    python = real_component("aider")
     async with ScriptedServer(CUT, default=answer) as server, serving("--backend", server.url) as url:
-        aider = Aider(program, tmp_path, url)
+        aider = Aider(python, tmp_path, url)
         await aider.git("init", "--quiet")
         await aider.git("add", ".")
         await aider.git("commit", "--quiet", "--message", "one")
@@ -98,9 +53,9 @@ async def test_an_edit_is_applied_once_and_committed_although_the_first_answer_w
 async def test_an_overflow_is_shown_as_one_and_not_repeated(real_component: RealComponent, tmp_path: Path) -> None:
     words = "This model's maximum context length is 32768 tokens. However, your request has 40000 input tokens."
     refusal = Script.json({"object": "error", "message": words, "type": "BadRequestError", "code": 400}, 400)
-    program = real_component("aider").with_name("aider")
+    python = real_component("aider")
     async with ScriptedServer(default=refusal) as server, serving("--backend", server.url) as url:
-        aider = Aider(program, tmp_path, url)
+        aider = Aider(python, tmp_path, url)
         await aider.git("init", "--quiet")
         _, shown = await aider.ask("openai/any", "Greet in German.")
         assert len(server.chats) == 1

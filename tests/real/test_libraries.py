@@ -1,4 +1,4 @@
-"""Libraries as clients, one scenario each; `make conformance` runs all and writes the table of docs/clients.md."""
+"""Clients, one scenario each; `make conformance` runs all and writes the tables of docs/clients.md and README.md."""
 
 from __future__ import annotations
 
@@ -8,23 +8,48 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.libraries.clients import LIBRARIES, Library, Row
+from tests.real.libraries.clients import CLIENTS, Client, Protocol, Row
 from tests.real.libraries.measure import Result, measure, surprises
 from tests.real.libraries.scenarios import PDF_TEXT, READING, SCENARIOS, Outcome
-from tests.real.libraries.table import PAGE, between_the_marks, body, written
+from tests.real.libraries.table import PAGE, README, between_the_marks, body, short, written
 from tests.scripted import Json
 
+RESPONSES: Protocol = "responses"
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 SEEN: Json = {"answers": [], "pieces": [], "reasoning": [], "called": [], "reading": None, "raised": ""}
 
 
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.component)
-async def test_a_library_runs_two_tools_at_once_in_a_stream(library: Library, real_component: RealComponent) -> None:
-    for name in library.components:
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.component)
+async def test_a_client_runs_two_tools_at_once_in_a_stream(client: Client, real_component: RealComponent) -> None:
+    for name in client.components:
         real_component(name)
-    results = await measure(library, [replace(BY_NAME["parallel tools"], ways=("streamed",))])
-    assert len(results) == len(library.rows)
+    results = await measure(client, [replace(BY_NAME["parallel tools"], ways=("streamed",))])
+    assert len(results) == sum("parallel tools" not in row.cannot for row in client.rows)
     assert surprises(results) == []
+
+
+@pytest.mark.parametrize(
+    "client",
+    [each for each in CLIENTS if any(row.protocol == RESPONSES for row in each.rows)],
+    ids=lambda client: client.component,
+)
+async def test_no_client_needs_the_tools_of_its_request_in_the_answer(
+    client: Client, real_component: RealComponent
+) -> None:
+    for name in client.components:
+        real_component(name)
+    client = replace(client, rows=[row for row in client.rows if row.protocol == RESPONSES])
+    scenario = replace(BY_NAME["parallel tools"], ways=("streamed",))
+    results = await measure(client, [scenario], policy__echo_tools="false")
+    assert len(results) == 1
+    assert surprises(results) == []
+
+
+async def test_openai_s_sdk_raises_our_message_where_half_an_object_came(real_component: RealComponent) -> None:
+    (client,) = [each for each in CLIENTS if each.component == "sdk-openai-3"]
+    real_component(client.component)
+    results = await measure(client, [BY_NAME["cut object"]])
+    assert [result.missing for result in results] == [""] * len(client.rows)
 
 
 def test_the_table_is_what_is_declared_with_the_versions_that_are_locked() -> None:
@@ -35,9 +60,17 @@ def test_the_table_is_what_is_declared_with_the_versions_that_are_locked() -> No
     assert inside == written(measured)
 
 
-def test_whatever_a_library_is_said_to_lack_is_a_scenario_or_one_way_of_it() -> None:
+def test_the_readme_has_a_line_for_each_client_of_the_table() -> None:
+    _, inside, _ = between_the_marks(README.read_text("utf-8"))
+    assert inside.strip() == short(), "run `make conformance`"
+    _, _, *lines = inside.strip().splitlines()
+    assert all(any(line.startswith(f"| {client.name} ") for line in lines) for client in CLIENTS)
+    assert len(lines) <= 23  # it is an overview
+
+
+def test_whatever_a_client_is_said_to_lack_is_a_scenario_or_one_way_of_it() -> None:
     known = {*BY_NAME, *(f"{each.name}/{way}" for each in SCENARIOS for way in each.ways)}
-    assert {name for library in LIBRARIES for row in library.rows for name in row.lacks} <= known
+    assert {name for client in CLIENTS for row in client.rows for name in (*row.lacks, *row.cannot)} <= known
 
 
 @pytest.mark.parametrize(
@@ -62,6 +95,7 @@ ANSWER = "It is sunny in Rome."
 DONE = {"answers": [ANSWER], "called": ["Rome"]}
 THOUGHTS = ["I should ask.", "They said so."]
 USER: Json = {"role": "user", "content": [{"type": "text", "text": "What is this?"}]}
+AGENTS_WORDS: Json = {"role": "assistant", "content": "Ok."}  # some agents write turns of their own
 CALLING: Json = {"role": "assistant", "content": None, "reasoning": "I should ask."}
 
 
@@ -83,6 +117,7 @@ CALLING: Json = {"role": "assistant", "content": None, "reasoning": "I should as
         ("two turns", {"answers": ["Answer 1.", "Answer 2."]}, [USER]),
         ("cut stream", {"answers": ["Well, the weather "]}, []),
         ("cut stream", {"raised": "KeyError: 'choices'"}, []),
+        ("cut object", {"raised": "ValidationError: Invalid JSON: EOF while parsing"}, []),
         ("cut call", {"raised": "APIError: The model server broke off.", "called": ["Ro"]}, []),
         ("429", {"answers": [""]}, []),
     ],
@@ -100,7 +135,11 @@ def test_a_judge_notices_what_is_missing(name: str, seen: Json, last_prompt: lis
         ("reasoning shown", {**DONE, "reasoning": ["I should", " ask.", "They said so."]}, []),
         ("reasoning replayed", DONE, [USER, CALLING]),
         ("PDF", {"answers": ["Hello there."]}, [{"role": "user", "content": f"<document>{PDF_TEXT}</document>"}]),
-        ("two turns", {"answers": ["Answer 1.", "Answer 2."]}, [USER, {"role": "assistant", "content": "Answer 1."}]),
+        (
+            "two turns",
+            {"answers": ["Answer 1.", "Answer 2."]},
+            [USER, AGENTS_WORDS, {"role": "assistant", "content": "Answer 1."}],
+        ),
         ("429", {"raised": "RateLimitError: 429 This API key's limit of 1 requests a minute is reached."}, []),
     ],
 )

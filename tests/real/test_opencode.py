@@ -5,49 +5,22 @@ How it is launched, and that its settings stay as they are, is in `test_launch.p
 
 from __future__ import annotations
 
-import os
-import sys
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.components import ROOT
-from tests.real.program import run
+from tests.real.opencode import Opencode
 from tests.real.scripted_model import calls, results, says
 from tests.real.serving import serving
 from tests.scripted import Json, Script, ScriptedServer, text_stream
 
-SECONDS = 180.0
 TITLE = "Computing"
 ANSWER = text_stream("It printed ", "42.")
 CUT = Script(ANSWER, split="frames", cut_at=ANSWER.index(b"42."))
 TOO_LONG = "This model's maximum context length is 32768 tokens. However, your request has 40000 input tokens."
 OVERFLOW = Script.json({"object": "error", "message": TOO_LONG, "type": "BadRequestError", "code": 400}, 400)
-
-
-@dataclass
-class Opencode:
-    """`home` is an empty folder of the test."""
-
-    program: Path
-    home: Path
-
-    async def run(self, url: str, *words: str) -> tuple[int, str, str]:
-        nobody = "http://127.0.0.1:9"  # nothing beside the gateway is asked
-        variables = {
-            "PATH": f"{self.program.parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT / ".dev"),
-            "HOME": str(self.home),
-            "TMPDIR": str(self.home),
-            "HTTPS_PROXY": nobody,
-            "HTTP_PROXY": nobody,
-        }
-        launch = (sys.executable, "-m", "dragoman", "launch", "opencode", "--url", url, "--window", "32768")
-        status, output, errors = await run((*launch, "--", "run", *words), self.home, variables, SECONDS)
-        return status, output.decode(), errors.decode()
 
 
 @pytest.fixture

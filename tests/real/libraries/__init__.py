@@ -1,1 +1,1 @@
-"""Libraries as clients: what a user of each gets through the gateway, and the table of docs/clients.md."""
+"""Clients: what a user of each library and agent gets through the gateway, and the tables that say so."""

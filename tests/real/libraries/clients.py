@@ -1,4 +1,8 @@
-"""The libraries: how each is installed, driven and set, and what does not hold for it by its own doing."""
+"""The clients: how each is installed, driven and set, and what does not hold for it by its own doing.
+
+Most are libraries. An `Agent` is a program of its own, which is run as its user would; it asks in streams alone, and
+some of what libraries do there is no way to ask it for.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tests.real.components import COMPONENTS, ROOT, Environment, Packages
+from tests.real.libraries.programs import Play, aider, claude_code, codex_cli, opencode, played
+from tests.real.libraries.scenarios import SCENARIOS, Scenario, Way
 from tests.scripted import Json
 
 Protocol = Literal["responses", "messages", "chat"]
@@ -19,10 +25,10 @@ DRIVERS = Path(__file__).with_name("drivers")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A protocol that a library speaks. `settings` goes to the driver; `advice` is how its users write the same.
+    """A protocol that a client speaks. `settings` goes to the driver; `advice` is how its users write the same.
 
     `lacks` has the reason for each scenario that does not hold: its name, with `/streamed` or `/whole` where it holds
-    the other way.
+    the other way. `cannot` has it for those that there is no way to ask for, which are not run.
     """
 
     protocol: Protocol
@@ -30,11 +36,12 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     advice: str = ""
     lacks: Mapping[str, str] = field(default_factory=dict)
+    cannot: Mapping[str, str] = field(default_factory=dict)
     model: str = "any"
 
 
 @dataclass(frozen=True, slots=True)
-class Library:
+class Client:
     """`component` is its environment and `driver` what runs there, on Node from PyPI where `newest_node` says so."""
 
     name: str
@@ -42,6 +49,9 @@ class Library:
     driver: str
     rows: Sequence[Row]
     newest_node: bool = False
+
+    def ways(self, scenario: Scenario) -> Sequence[Way]:
+        return scenario.ways
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -74,6 +84,21 @@ class Library:
         return str(version)
 
 
+@dataclass(frozen=True, slots=True)
+class Agent(Client):
+    """`play` runs its program, and there is no driver."""
+
+    play: Play | None = None
+
+    def ways(self, scenario: Scenario) -> Sequence[Way]:
+        return scenario.ways[-1:]
+
+    async def played(self, home: Path, asked: Json) -> Json:
+        """What its user saw of a scenario, with a home that is empty."""
+        assert self.play is not None
+        return await played(self.play, COMPONENTS[self.component].path, home, asked)
+
+
 NO_REASONING = (
     "Its class for Chat Completions reads no `reasoning_content`, so it has none to send back; Responses has it."
 )
@@ -92,12 +117,12 @@ def written(settings: Mapping[str, Any]) -> str:
 
 
 def plain(protocol: Protocol, package: str, settings: Json | None = None, **more: Any) -> Row:
-    """A row whose settings are the library's own arguments."""
+    """A row whose settings are the client's own arguments."""
     settings = settings or {}
     return Row(protocol, package, **{"settings": settings, "advice": written(settings), **more})
 
 
-def ai_sdk(major: int, newest_node: bool) -> Library:
+def ai_sdk(major: int, newest_node: bool) -> Client:
     openai = {**SEALED, "reasoningSummary": "auto", "forceReasoning": True}
     anthropic = {"thinking": {"type": "enabled", "budgetTokens": 1024}}
     rows = (
@@ -105,10 +130,10 @@ def ai_sdk(major: int, newest_node: bool) -> Library:
         Row("messages", "@ai-sdk/anthropic", anthropic, f"`providerOptions: {{anthropic: {json.dumps(anthropic)}}}`"),
         Row("chat", "@ai-sdk/openai", advice="`openai.chat(…)`", lacks=NEITHER),
     )
-    return Library(f"AI SDK {major}", f"ai-sdk-{major}", "ai_sdk_driver.mjs", rows, newest_node)
+    return Client(f"AI SDK {major}", f"ai-sdk-{major}", "ai_sdk_driver.mjs", rows, newest_node)
 
 
-def pydantic_ai(component: str) -> Library:
+def pydantic_ai(component: str) -> Client:
     responses = {"openai_reasoning_summary": "auto"}
     profile = {"openai_supports_encrypted_reasoning_content": True}
     advice = f"{written(responses)}, and `profile={profile}` for the model"
@@ -118,7 +143,7 @@ def pydantic_ai(component: str) -> Library:
         plain("messages", package, {"anthropic_thinking": THINKING["thinking"]}),
         plain("chat", package),
     )
-    return Library("Pydantic AI", component, "pydantic_ai_driver.py", rows)
+    return Client("Pydantic AI", component, "pydantic_ai_driver.py", rows)
 
 
 LANGCHAIN_JS = {"modelKwargs": SUMMARY}
@@ -130,20 +155,80 @@ BLANK = (
 FORGETS = "In streams it leaves its blocks of reasoning out of the next request, whatever `store` says."
 LITELLM: Json = {"reasoning_effort": {"effort": "medium", "summary": "auto"}}
 
-LIBRARIES = (
-    Library(
+
+def codex(component: str) -> Agent:
+    lacks = {
+        "429": "It shows the status in place of our message.",
+        "busy server": "It shows words of its own: the model is at capacity.",
+    }
+    cannot = {"streamed": WHOLE, "PDF": "It attaches images alone, and has no other way to a PDF than its commands."}
+    row = Row("responses", "@openai/codex", advice="[above](#codex-cli-01690-and-01710)", lacks=lacks, cannot=cannot)
+    return Agent("Codex CLI", component, "", (row,), play=codex_cli)
+
+
+def claude(component: str) -> Agent:
+    row = Row("messages", "@anthropic-ai/claude-code", advice="[above](#claude-code-21197-and-21332)")
+    return Agent("Claude Code", component, "", (row,), play=claude_code)
+
+
+def open_code() -> Agent:
+    settings = {
+        "reasoning": True,
+        "options": {"reasoningSummary": "auto"},
+        "attachment": True,
+        "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]},
+    }
+    lacks = {"429": WAITS}
+    cannot = {"streamed": WHOLE, "schema": NO_SCHEMA, "cut object": NO_SCHEMA}
+    advice = f"`dragoman launch opencode`, and of the model {written_json(settings)}"
+    row = Row("responses", "opencode-ai", settings, advice, lacks, cannot, model="m")
+    return Agent("opencode", "opencode", "", (row,), play=opencode)
+
+
+def aider_row(protocol: Protocol) -> Row:
+    settings = {"supports_vision": True, "supports_pdf_input": True, "max_input_tokens": 32768}
+    reason = "It offers no tools: edits are read out of the text."
+    cannot = {"streamed": WHOLE, **{scenario.name: reason for scenario in SCENARIOS if scenario.tools}}
+    cannot |= {"schema": NO_SCHEMA, "cut object": NO_SCHEMA}
+    lacks = {"429": WAITS} if protocol == "chat" else {}
+    return Row(
+        protocol, "aider-chat", settings, f"`--model-metadata-file` with {written_json(settings)}", lacks, cannot
+    )
+
+
+def written_json(settings: Mapping[str, Any]) -> str:
+    return f"`{json.dumps(settings)}`"
+
+
+NO_SCHEMA = "It takes no schema."
+WAITS = "It waits the minute that we name, without a word, and answers then."
+WHOLE = "Without a terminal it prints whole messages."
+CLIENTS = (
+    codex("codex"),
+    codex("codex-0.171"),
+    claude("claude"),
+    claude("claude-2.1.332"),
+    open_code(),
+    Agent("aider", "aider", "", (aider_row("chat"), aider_row("messages")), play=aider),
+    Client(
+        "Claude Agent SDK",
+        "claude-agent-sdk",
+        "claude_agent_sdk_driver.py",
+        (plain("messages", "claude-agent-sdk"),),
+    ),
+    Client(
         "openai for Python",
         "sdk-openai-3",
         "sdk_driver.py",
         (plain("responses", "openai"), plain("chat", "openai")),
     ),
-    Library(
+    Client(
         "anthropic for Python",
         "sdk-anthropic-2",
         "sdk_driver.py",
         (plain("messages", "anthropic", THINKING),),
     ),
-    Library(
+    Client(
         "OpenAI Agents SDK",
         "agents",
         "agents_driver.py",
@@ -154,7 +239,7 @@ LIBRARIES = (
     ),
     ai_sdk(6, newest_node=False),
     ai_sdk(7, newest_node=True),
-    Library(
+    Client(
         "LangChain",
         "langchain-py",
         "langchain_driver.py",
@@ -164,7 +249,7 @@ LIBRARIES = (
             plain("chat", "langchain-openai", lacks=NEITHER),
         ),
     ),
-    Library(
+    Client(
         "LangChain for JavaScript",
         "langchain-js",
         "langchain_js_driver.mjs",
@@ -175,7 +260,7 @@ LIBRARIES = (
     ),
     pydantic_ai("pydantic-ai"),
     pydantic_ai("pydantic-ai-2.38"),
-    Library(
+    Client(
         "Agent Framework",
         "agent-framework",
         "agent_framework_driver.py",
@@ -184,7 +269,7 @@ LIBRARIES = (
             Row("chat", "agent-framework-openai", lacks=NEITHER),
         ),
     ),
-    Library(
+    Client(
         "LlamaIndex",
         "llama-index",
         "llama_index_driver.py",
@@ -204,13 +289,13 @@ LIBRARIES = (
             ),
         ),
     ),
-    Library(
+    Client(
         "Haystack",
         "haystack",
         "haystack_driver.py",
         (plain("responses", "haystack-ai"), plain("chat", "haystack-ai", lacks=NEITHER)),
     ),
-    Library(
+    Client(
         "Agno",
         "agno",
         "agno_driver.py",
@@ -220,7 +305,7 @@ LIBRARIES = (
             plain("chat", "agno", lacks={REPLAYED: NOT_BACK}),
         ),
     ),
-    Library(
+    Client(
         "LiteLLM",
         "litellm",
         "litellm_driver.py",

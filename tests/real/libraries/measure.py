@@ -1,6 +1,7 @@
-"""Runs scenarios through the real gateway with one library: its driver in a process, the model scripted.
+"""Runs scenarios through the real gateway with one client: a client's driver in a process, or an agent's own program.
 
-The gateway keeps no conversations and the libraries do not try again, so that what holds here holds by itself.
+The model is scripted. The gateway keeps no conversations, and who can be told not to try again does not, so that what
+holds here holds by itself.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import IO
 
 import aiohttp
 
-from tests.real.libraries.clients import Library, Row
+from tests.real.libraries.clients import Agent, Client, Row
 from tests.real.libraries.scenarios import SCENARIOS, Outcome, Scenario, Way
 from tests.real.serving import serving
 from tests.scripted import Json, ScriptedServer
@@ -51,8 +54,11 @@ class Result:
         return self.row.lacks.get(self.scenario) or self.row.lacks.get(f"{self.scenario}/{self.way}", "")
 
 
+Ask = Callable[[Json], Awaitable[Json]]
+
+
 class Driver:
-    """A library's driver, which takes one scenario after another."""
+    """A client's driver, which takes one scenario after another."""
 
     def __init__(self, child: asyncio.subprocess.Process, log: IO[bytes]) -> None:
         self._child = child
@@ -72,10 +78,25 @@ class Driver:
 
 
 @contextlib.asynccontextmanager
-async def driving(library: Library) -> AsyncIterator[Driver]:
-    with tempfile.TemporaryDirectory(prefix="dragoman-library-") as home, tempfile.TemporaryFile() as log:
+async def asking(client: Client) -> AsyncIterator[Ask]:
+    """Who takes scenarios and says what the client's user saw."""
+    if isinstance(client, Agent):
+        yield partial(in_a_new_home, client)
+    else:
+        async with driving(client) as driver:
+            yield driver.ask
+
+
+async def in_a_new_home(agent: Agent, scenario: Json) -> Json:
+    with tempfile.TemporaryDirectory(prefix="dragoman-agent-", ignore_cleanup_errors=True) as home:
+        return await agent.played(Path(home), scenario)
+
+
+@contextlib.asynccontextmanager
+async def driving(client: Client) -> AsyncIterator[Driver]:
+    with tempfile.TemporaryDirectory(prefix="dragoman-client-") as home, tempfile.TemporaryFile() as log:
         child = await asyncio.create_subprocess_exec(
-            *library.command(),
+            *client.command(),
             cwd=home,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -100,30 +121,33 @@ def key_file() -> Iterator[str]:
         yield file.name
 
 
-async def measure(library: Library, scenarios: Sequence[Scenario] = SCENARIOS) -> list[Result]:
-    """What came of every scenario, for each protocol of the library and each way of asking."""
+async def measure(client: Client, scenarios: Sequence[Scenario] = SCENARIOS, **changed: str) -> list[Result]:
+    """What came of every scenario, for each protocol of the client and each way of asking. `changed` are settings of
+    the gateway, as its environment variables are called."""
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(ScriptedServer())
-        settings = {"api_keys_file": stack.enter_context(key_file()), "store__url": "off"}
+        settings = {"api_keys_file": stack.enter_context(key_file()), "store__url": "off", **changed}
         url = await stack.enter_async_context(serving("--backend", server.url, "--preset", "vllm", **settings))
-        driver = await stack.enter_async_context(driving(library))
+        ask = await stack.enter_async_context(asking(client))
         results = []
-        for row in library.rows:
+        for row in client.rows:
             for scenario in scenarios:
-                for way in scenario.ways:
-                    missing = await run(row, scenario, way, url, server, driver)
+                if scenario.name in row.cannot:
+                    continue
+                for way in client.ways(scenario):
+                    missing = await run(row, scenario, way, url, server, ask)
                     results.append(Result(row, scenario.name, way, missing))
         return results
 
 
-async def run(row: Row, scenario: Scenario, way: Way, url: str, server: ScriptedServer, driver: Driver) -> str:
+async def run(row: Row, scenario: Scenario, way: Way, url: str, server: ScriptedServer, ask: Ask) -> str:
     server.default = scenario.play
     if scenario.limited:
         await spend(url)
     before = len(server.chats)
     common = {"url": url, "model": row.model, "protocol": row.protocol, "settings": row.settings}
     key = LIMITED if scenario.limited else KEY
-    seen = await driver.ask({**common, "key": key, "streamed": way == "streamed", **scenario.asked()})
+    seen = await ask({**common, "key": key, "streamed": way == "streamed", **scenario.asked()})
     prompts = [each.body for each in server.chats[before:] if each.body is not None]
     return scenario.judge(Outcome(seen, prompts))
 
@@ -140,5 +164,5 @@ async def spend(url: str) -> None:
 
 
 def surprises(results: Collection[Result]) -> list[Result]:
-    """What does not hold and should, or holds although the library is said not to manage it."""
+    """What does not hold and should, or holds although the client is said not to manage it."""
     return [each for each in results if bool(each.missing) != bool(each.excuse)]

@@ -1,6 +1,6 @@
-"""What every library is put through: a scripted model for each scenario, and what its user must have got.
+"""What every client is put through: a scripted model for each scenario, and what its user must have got.
 
-A scenario holds where its judge has nothing to say. Judges look at what the library returned or raised; at the prompts
+A scenario holds where its judge has nothing to say. Judges look at what the client returned or raised; at the prompts
 that reached the model server they look only where the user's input must have arrived there.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ FULL = {"error": {"message": "Too many requests, please try again later.", "type
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the library's user saw (the fields of `Seen` in the drivers) and the bodies that the model server read."""
+    """What the client's user saw (the fields of `Seen` in the drivers) and the bodies that the model server read."""
 
     seen: Json
     prompts: Sequence[Json]
@@ -67,13 +68,15 @@ def in_tools(*cities: str) -> Callable[[Json], Script]:
     """Thinks, asks for the weather in these cities at once, and then says what it was told."""
 
     def play(asked: Json) -> Script:
-        if told := results(asked):
+        if told := re.findall(r"sunny in \w+", " ".join(results(asked))):  # agents put words of theirs around it
             return Script(text_stream("It is ", " and ".join(told), ".", reasoning=["They ", "said so."]))
-        if "weather" not in function_names(asked):
-            return says("I have no tools.")
+        names = function_names(asked)
+        name = next((each for each in names if each.endswith("weather")), "")
+        if not name:
+            return calls(("ToolSearch", SEARCH)) if "ToolSearch" in names else says("I have no tools.")
         deltas: list[Json] = [{"role": "assistant"}, {"reasoning_content": "I "}, {"reasoning_content": "should ask."}]
         for index, city in enumerate(cities):
-            deltas.append(call_delta(index, "weather", "", f"call_{city}"))
+            deltas.append(call_delta(index, name, "", f"call_{city}"))
             deltas.append(call_delta(index, arguments=json.dumps({"city": city})))
         return Script(sse(*map(chunk, deltas), chunk({}, "tool_calls"), chunk(None, usage=usage())))
 
@@ -82,22 +85,43 @@ def in_tools(*cities: str) -> Callable[[Json], Script]:
 
 def reading(asked: Json) -> Script:
     """Keeps to the schema by the way that the client chose: a tool of its own, the format or the prompt."""
-    if names := function_names(asked):
-        return calls((names[0], READING))
+    tools = [tool["function"]["name"] for tool in asked.get("tools", ()) if "celsius" in json.dumps(tool)]
+    if tools and not results(asked):
+        return calls((tools[0], READING))
     if "json_schema" in asked.get("response_format", {}) or "celsius" in str(asked["messages"]):
         return says('{"city": "Rome", ', '"celsius": 21}')
     return says("It is 21 degrees in Rome.")
 
 
 def by_turn(asked: Json) -> Script:
-    turn = sum(message["role"] == "user" for message in asked["messages"])
+    turn = sum(question in str(asked["messages"]) for question in TURNS)
     return says("Answer ", f"{turn}.")
 
 
+def reader(asked: Json) -> Script:
+    """Reads the file that the user names, where that is what the client lets a model do."""
+    path = re.search(r"@(\S+\.pdf)", str(asked["messages"]))
+    if path and "Read" in function_names(asked) and not results(asked):
+        return calls(("Read", {"file_path": path[1]}))
+    return TEXT
+
+
+TURNS = ("First question.", "Second question.")
+SEARCH = {"query": "select:mcp__demo__weather", "max_results": 1}  # as Claude Code's models find a tool
 TEXT = says("Hello", " there.")
 CUT = Script(sse(*(chunk({"content": text}) for text in ("Well, ", "the ", "weather ")), done=False), unterminated=True)
 HALF = (call_delta(0, "weather", "", "call_0"), call_delta(0, arguments='{"city": "Ro'))
 CUT_CALL = Script(sse(*map(chunk, HALF), done=False), unterminated=True)
+HALF_READING = '{"city": "Ro'
+
+
+def cut_reading(asked: Json) -> Script:
+    """Half of what `reading` gives, in the same way."""
+    tools = [tool["function"]["name"] for tool in asked.get("tools", ()) if "celsius" in json.dumps(tool)]
+    half = call_delta(0, tools[0], HALF_READING, "call_0") if tools else {"content": HALF_READING}
+    return Script(sse(chunk(half), done=False), unterminated=True)
+
+
 BUSY = Script.json(FULL, 429, {"retry-after": "1"})
 
 
@@ -149,7 +173,7 @@ def shown(outcome: Outcome) -> str:
 def replayed(outcome: Outcome) -> str:
     if missing := called("Rome")(outcome):
         return missing
-    thoughts = [message.get("reasoning") for message in outcome.messages("assistant")]
+    thoughts = [message["reasoning"] for message in outcome.messages("assistant") if message.get("reasoning")]
     return "" if thoughts == [ASKING] else f"replayed {thoughts}"
 
 
@@ -162,13 +186,14 @@ def arrived_pdf(outcome: Outcome) -> str:
 
 
 def _arrived(text: str, outcome: Outcome) -> str:
-    return "" if text in json.dumps(outcome.messages("user")) else "it did not reach the model"
+    messages = [*outcome.messages("user"), *outcome.messages("tool")]
+    return "" if text in json.dumps(messages) else "it did not reach the model"
 
 
 def two_turns(outcome: Outcome) -> str:
     if missing := said("Answer 1.", "Answer 2.")(outcome):
         return missing
-    answers = [text_of(message) for message in outcome.messages("assistant")]
+    answers = [text for each in outcome.messages("assistant") if (text := text_of(each).strip()).startswith("Answer")]
     return "" if answers == ["Answer 1."] else f"the second turn knew {answers}"
 
 
@@ -207,14 +232,13 @@ def png() -> bytes:
 IMAGE = base64.b64encode(png()).decode()
 PDF_TEXT = "Invoice 4711"
 PDF = base64.b64encode(pdf(PDF_TEXT)).decode()
-TURNS = ("First question.", "Second question.")
 
 SCENARIOS = (
     Scenario("plain", "the whole answer's text is returned.", TEXT, said("Hello there."), ways=("whole",)),
     Scenario("streamed", "the text arrives in pieces that make up the answer.", TEXT, streamed, ways=("streamed",)),
     Scenario(
         "tool",
-        "the library runs a tool, its result reaches the model, and the answer after it is returned.",
+        "the client runs a tool, its result reaches the model, and the answer after it is returned.",
         in_tools("Rome"),
         called("Rome"),
         tools=True,
@@ -229,7 +253,7 @@ SCENARIOS = (
     Scenario("schema", "the answer becomes an object of the user's class.", reading, read_object, schema=True),
     Scenario(
         "reasoning shown",
-        "the library returns what the model thought before the call and before the answer, once each.",
+        "the client returns what the model thought before the call and before the answer, once each.",
         in_tools("Rome"),
         shown,
         tools=True,
@@ -242,7 +266,7 @@ SCENARIOS = (
         tools=True,
     ),
     Scenario("image", "an image of the user's reaches the model.", TEXT, arrived_image, image=IMAGE),
-    Scenario("PDF", "the text of the user's PDF reaches the model.", TEXT, arrived_pdf, pdf=PDF),
+    Scenario("PDF", "the text of the user's PDF reaches the model.", reader, arrived_pdf, pdf=PDF),
     Scenario(
         "two turns",
         "the second question comes after the first one and its answer.",
@@ -252,29 +276,37 @@ SCENARIOS = (
     ),
     Scenario(
         "cut stream",
-        "the server breaks off in the text: the library raises, with our message.",
+        "the server breaks off in the text: the client raises, with our message.",
         CUT,
         failed("broke off"),
         ways=("streamed",),
     ),
     Scenario(
         "cut call",
-        "the server breaks off in a call: the library raises, and no tool runs.",
+        "the server breaks off in a call: the client raises, and no tool runs.",
         CUT_CALL,
         failed("broke off"),
         ways=("streamed",),
         tools=True,
     ),
     Scenario(
+        "cut object",
+        "the server breaks off in an answer that becomes an object: the client raises, with our message.",
+        cut_reading,
+        failed("broke off"),
+        ways=("streamed",),
+        schema=True,
+    ),
+    Scenario(
         "429",
-        "the key has spent its rate: the library raises, with our message.",
+        "the key has spent its rate: the client raises, with our message.",
         TEXT,
         failed("1 requests a minute"),
         limited=True,
     ),
     Scenario(
         "busy server",
-        "the server itself answers 429: the library raises, with our message.",
+        "the server itself answers 429: the client raises, with our message.",
         BUSY,
         failed("model server is busy"),
     ),

@@ -1,6 +1,7 @@
-"""The table of docs/clients.md: a row for each protocol of each library, with what it lacks and why.
+"""The table of docs/clients.md, a row for each protocol of each client, with what it lacks and why, and the short one
+of the README, a line for each client.
 
-It says what `clients.py` declares, and is written once a measurement has found exactly that.
+They say what `clients.py` declares, and are written once a measurement has found exactly that.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import datetime
 
 from tests.real.components import ROOT
-from tests.real.libraries.clients import LIBRARIES, Library, Row
+from tests.real.libraries.clients import CLIENTS, Agent, Client, Row
 from tests.real.libraries.scenarios import SCENARIOS
 
 PAGE = ROOT / "docs" / "clients.md"
-BEGIN, END = "<!-- libraries: begin -->", "<!-- libraries: end -->"
-PROTOCOLS = {"responses": "Responses", "messages": "Messages", "chat": "Chat"}
-HEAD = ("library", "version", "protocol", "settings", "holds", "does not hold")
+README = ROOT / "README.md"
+MARKS = ("<!-- conformance: begin -->", "<!-- conformance: end -->")
+PROTOCOLS: dict[str, str] = {"responses": "Responses", "messages": "Messages", "chat": "Chat"}
+CANNOT = "\N{EN DASH}"
+HEAD = ("client", "version", "protocol", "settings", "holds", "does not hold")
+SHORT_HEAD = ("client", *PROTOCOLS.values(), "does not hold")
 
 
 def written(day: datetime.date) -> str:
@@ -31,18 +35,23 @@ def body() -> str:
 def table() -> str:
     reasons: list[str] = []
     rows = [HEAD, ("---",) * len(HEAD)]
-    rows += [_cells(library, row, reasons) for library in LIBRARIES for row in library.rows]
+    rows += [_cells(client, row, reasons) for client in CLIENTS for row in client.rows]
     lines = [f"| {' | '.join(cells)} |" for cells in rows]
     notes = [f"{number}. {reason}" for number, reason in enumerate(reasons, 1)]
     return "\n".join([*lines, "", *notes])
 
 
-def _cells(library: Library, row: Row, reasons: list[str]) -> tuple[str, ...]:
-    version = f"{row.package} {library.version(row.package)}"
-    left = len(SCENARIOS) - len(row.lacks)
-    lacks = ", ".join(_lack(name, reason, reasons) for name, reason in row.lacks.items())
-    holds = "all" if not row.lacks else f"{left} of {len(SCENARIOS)}"
-    return (library.name, version, PROTOCOLS[row.protocol], row.advice or "none", holds, lacks)
+def _cells(client: Client, row: Row, reasons: list[str]) -> tuple[str, ...]:
+    version = f"{row.package} {client.version(row.package)}"
+    lacks = [_lack(name, reason, reasons) for name, reason in row.lacks.items()]
+    cannot = [f"{CANNOT} {_lack(name, reason, reasons)}" for name, reason in row.cannot.items()]
+    return (client.name, version, PROTOCOLS[row.protocol], row.advice or "none", holds(row), ", ".join(lacks + cannot))
+
+
+def holds(row: Row) -> str:
+    """How many scenarios, of those that the client can be asked for."""
+    asked = len(SCENARIOS) - len(row.cannot)
+    return f"{asked - len(row.lacks)} of {asked}" if row.lacks or row.cannot else "all"
 
 
 def _lack(name: str, reason: str, reasons: list[str]) -> str:
@@ -53,14 +62,39 @@ def _lack(name: str, reason: str, reasons: list[str]) -> str:
     return f"{scenario}{f' ({way})' if way else ''} <sup>{reasons.index(reason) + 1}</sup>"
 
 
+def short() -> str:
+    """The README's table: a line for each client, with the versions of an agent that are alike."""
+    versions: dict[tuple[str, ...], list[str]] = {}
+    for client in CLIENTS:
+        found = versions.setdefault(_line(client), [])
+        if isinstance(client, Agent):
+            found.append(client.version(client.rows[0].package))
+    rows = [SHORT_HEAD, ("---",) * len(SHORT_HEAD)]
+    for (name, *cells), found in versions.items():
+        rows.append((f"{name} {' and '.join(found)}".strip(), *cells))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+
+
+def _line(client: Client) -> tuple[str, ...]:
+    held: dict[str, str] = {row.protocol: holds(row) for row in client.rows}
+    several = len(client.rows) > 1
+    lacks = [f"{PROTOCOLS[row.protocol]}: {lack}" if several else lack for row in client.rows if (lack := _lacked(row))]
+    return (client.name, *(held.get(protocol, "") for protocol in PROTOCOLS), "; ".join(lacks))
+
+
+def _lacked(row: Row) -> str:
+    return ", ".join(f"{name.replace('/', ' (')})" if "/" in name else name for name in row.lacks)
+
+
 def between_the_marks(page: str) -> tuple[str, str, str]:
     """What stands before the first mark's end, between the marks, and from the second on."""
-    before, begin, rest = page.partition(BEGIN)
-    inside, end, after = rest.partition(END)
-    assert "" not in (begin, end), f"{PAGE.name} has lost its marks"
+    before, begin, rest = page.partition(MARKS[0])
+    inside, end, after = rest.partition(MARKS[1])
+    assert "" not in (begin, end), f"a page has lost its marks {MARKS}"
     return before + begin, inside, end + after
 
 
 def write(day: datetime.date) -> None:
-    before, _, after = between_the_marks(PAGE.read_text(encoding="utf-8"))
-    PAGE.write_text(before + written(day) + after, encoding="utf-8")
+    for page, inside in ((PAGE, written(day)), (README, f"\n{short()}\n")):
+        before, _, after = between_the_marks(page.read_text(encoding="utf-8"))
+        page.write_text(before + inside + after, encoding="utf-8")
