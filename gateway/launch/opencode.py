@@ -13,11 +13,12 @@ ANSWER = 32_000  # what opencode leaves for an answer, where the window is large
 
 
 def settings(served: Served) -> dict[tuple[str, ...], Any]:
-    model: dict[str, Any] = {"name": served.model}
+    # What the model thought is shown and sent back only where the model is said to think.
+    model: dict[str, Any] = {"name": served.model, "reasoning": True, "options": {"reasoningSummary": "auto"}}
     if served.window is not None:
         model["limit"] = {"context": served.window, "output": min(ANSWER, served.window // 4)}
     provider = {
-        "npm": "@ai-sdk/openai",  # Responses, with the model's reasoning sealed and sent back
+        "npm": "@ai-sdk/openai",  # Responses
         "name": "dragoman",
         "options": {
             "baseURL": f"{served.base}/v1",
