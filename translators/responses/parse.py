@@ -76,7 +76,7 @@ def parse(body: Json, context: Context) -> Turn:
         whole=fields.stream is not True,
     )
     request = _shortest(request) if _prewarms(fields) else _searching(request, catalogue, fields.max_tool_calls, notes)
-    echo = _echo(fields, text, thinking, context.stored)
+    echo = _echo(fields, tools.echo(declared or []), text, thinking, context.stored)
     stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking, echo))
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
@@ -181,9 +181,11 @@ def _logprobs(fields: CreateResponse) -> int | None:
 # ----------------------------------------------------------------------------------------------------------------- echo
 
 
-def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Reasoning, stored: bool) -> Json:
+def _echo(
+    fields: CreateResponse, shown: list[Any], text: TextConfig, thinking: CreateResponse.Reasoning, stored: bool
+) -> Json:
     """The part of the response object that the request decides. Values that strict readers refuse as null have their
-    defaults. `store` and `background` are what is done, not what was asked."""
+    defaults. `store` and `background` are what is done, not what was asked. `shown` are the tools."""
     out: dict[str, Any] = {
         "background": False,
         "frequency_penalty": _or(fields.frequency_penalty, 0),
@@ -203,7 +205,7 @@ def _echo(fields: CreateResponse, text: TextConfig, thinking: CreateResponse.Rea
         "temperature": _or(fields.temperature, 1.0),
         "text": _text_echo(text),
         "tool_choice": tool_choice.echo(fields.tool_choice),
-        "tools": tools.echo(fields.tools or []),
+        "tools": shown,
         "top_logprobs": fields.top_logprobs or 0,
         "top_p": _or(fields.top_p, 1.0),
         "truncation": "auto" if _truncates(fields) else "disabled",

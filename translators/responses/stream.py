@@ -55,7 +55,7 @@ class ResponsesStream(BufferedStream):
         super().__init__(context.framing)
         self._context = context
         self._echo = echo if context.policy.echo_tools else {**echo, "tools": []}
-        self._encoded_echo = orjson.dumps(self._echo)[1:-1]
+        self._encoded_echo = b""  # once it is sent
         self._tools = tools
         self._options = options
         self._head: Json = {"id": f"resp_{context.id}", "object": "response", "created_at": context.clock()}
@@ -122,7 +122,7 @@ class ResponsesStream(BufferedStream):
         """The end once more, of an answer that could not be kept as the first end says."""
         assert self._ending is not None, "the answer is not finished"
         self._echo = {**self._echo, "store": False}
-        self._encoded_echo = orjson.dumps(self._echo)[1:-1]
+        self._encoded_echo = b""
         self._sequence -= 1
         self._finish(self._ending)
         return self._take()
@@ -279,6 +279,7 @@ class ResponsesStream(BufferedStream):
             return
         head = self._framing.head(name) + f'{{"type":"{name}","sequence_number":{self._sequence},"response":'.encode()
         tail = b"}}" + self._framing.tail
+        self._encoded_echo = self._encoded_echo or orjson.dumps(self._echo)[1:-1]
         # joined once, since an agent's tools are some ten thousand bytes
         self._out.append(b"".join((head, orjson.dumps(own)[:-1], b",", self._encoded_echo, tail)))
         self._sequence += 1

@@ -24,6 +24,7 @@ from dragoman.translators.openai.tools import (
 from dragoman.translators.protocol import Json, Policy
 from dragoman.translators.responses import proxies
 from dragoman.translators.responses.searches import is_live_search, read_search
+from dragoman.translators.seen import once
 from dragoman.translators.web_search import NAME, function
 
 _VERSION = re.compile(r"(_preview)?(_[0-9_]+)?$")
@@ -190,9 +191,10 @@ def _marks_encrypted(parameters: Any) -> bool:
 def echo(tools: list[Any]) -> list[Any]:
     """The declared tools as the response object shows them: as they came, with the keys that strict readers of the
     answer require of functions."""
-    out: list[Any] = []
-    for tool in tools:
-        if tool["type"] == "function":
-            tool = {**tool, **{key: tool.get(key) for key in ("description", "parameters", "strict")}}
-        out.append(tool)
-    return out
+    return once(tools, "echo", lambda notes, unread: [*map(_shown, tools)], [], Unread())
+
+
+def _shown(tool: Json) -> Json:
+    if tool["type"] != "function":
+        return tool
+    return {**tool, **{key: tool.get(key) for key in ("description", "parameters", "strict")}}
