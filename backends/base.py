@@ -76,6 +76,11 @@ class Sink(Receiver[Event], Protocol):
     """Where events go."""
 
 
+def without_content(request: Request) -> Request:
+    """The request without its conversation and its tools."""
+    return replace(request, messages=(), tools=(), format=None)
+
+
 @dataclass(slots=True)
 class Prepared:
     """A request as one backend will send it: everything that follows from it, made once. A backend adds what it needs.
@@ -93,6 +98,11 @@ class Prepared:
         """The answer may have at most so many tokens."""
         self.request = replace(self.request, max_tokens=max_tokens)
 
+    def let_go(self) -> None:
+        """The answer has begun, so nobody asks this again: what only a server reads is no longer kept. A stream may
+        last for minutes, and a conversation has megabytes."""
+        self.request = without_content(self.request)
+
 
 @dataclass(slots=True, kw_only=True)
 class Forwarded(Prepared):
@@ -105,6 +115,10 @@ class Forwarded(Prepared):
     model_at: tuple[int, int]
     model: str
     streaming: bool = False
+
+    def let_go(self) -> None:
+        Prepared.let_go(self)
+        self.body = b""
 
     def named(self, model: str) -> bytes:
         """The body for the server that calls the model by this name."""

@@ -20,7 +20,7 @@ is the other direction.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Mapping
 from io import StringIO
 from itertools import takewhile
@@ -68,7 +68,7 @@ class Parts:
         self._taken = set(taken)  # call ids that the conversation already has
         self._names = {name.casefold(): name for name in reversed([*names])} | {name: name for name in names}
         self._open: PendingPart | None = None
-        self._waiting: deque[PendingPart] = deque()
+        self._waiting: list[PendingPart] = []  # a deque takes 700 bytes, for every open stream
         self._blank: dict[PartKind, PendingPart] = {}  # white space that may yet become the beginning of a part
         self._kinds: set[PartKind] = set()  # kinds that were opened
         self._made = 0
@@ -174,7 +174,7 @@ class Parts:
         arguments, and which were no calls after all. The arguments of those become text in their place."""
         for call, rest in rests.items():
             self._accept(call, rest)
-        waiting, self._waiting = self._waiting, deque()
+        waiting, self._waiting = self._waiting, []
         for part in waiting:
             if not isinstance(part, CallPart) or part not in phantoms:
                 self._waiting.append(part)
@@ -225,7 +225,7 @@ class Parts:
                 self._end(True)
             if not self._waiting[0].ready:
                 return
-            self._start(self._waiting.popleft())
+            self._start(self._waiting.pop(0))
 
     def _start(self, part: PendingPart) -> None:
         if not self._kinds:
@@ -273,7 +273,7 @@ class Parts:
         cut = reason is not StopReason.STOP
         while self._open is not None or self._waiting:
             if self._open is None:
-                self._start(self._waiting.popleft())
+                self._start(self._waiting.pop(0))
             elif isinstance(self._open, CallPart):
                 self._end(self._call_is_complete(self._open, cut))
             else:
@@ -301,12 +301,12 @@ class Parts:
         """The stream broke: what waits is played back up to the first part that is not whole, which stays open. A call
         whose name had yet to come cannot even be opened, so the answer ends before it."""
         whole = len(self._waiting)
-        self._waiting = deque(takewhile(lambda part: not isinstance(part, CallPart) or part.name, self._waiting))
+        self._waiting = list(takewhile(lambda part: not isinstance(part, CallPart) or part.name, self._waiting))
         if len(self._waiting) < whole:
             self.note("drop", "after_break")
         while self._waiting and (self._open is None or self._open.whole):
             if self._open is not None:
                 self._end(True)
-            self._start(self._waiting.popleft())
+            self._start(self._waiting.pop(0))
         if self._waiting:
             self.note("drop", "after_break")

@@ -172,8 +172,11 @@ class ChatCompletions:
             await self._enforced(self._untagged(prepared), sink)
 
     async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
-        original = prepared.asked if prepared.plan is None else prepared.request
-        await enforce(prepared.plan, original, partial(self._generate, prepared), sink, self._schemas.faults)
+        if prepared.plan is None:
+            await self._generate(prepared, prepared.asked, sink)
+        else:
+            work = partial(self._generate, prepared)
+            await enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
 
     def _untagged(self, tagged: PreparedChat) -> PreparedChat:
         return prepared(tagged.request, self._settings, tagged.refused, tagged.markup, tags=False)
@@ -193,9 +196,11 @@ class ChatCompletions:
             answer_bytes=self._answer_bytes,
         )
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
-        await drive(reader, self._opened(attempt, sink))
+        opened, model = self._opened(attempt, sink), self._model or request.model
+        del attempt, request  # a long stream need not keep them
+        await drive(reader, opened)
         if CALL_IN_TEXT in decoder.notes:
-            self._warn_unread(self._model or request.model)
+            self._warn_unread(model)
 
     # ---------------------------------------------------------------------------------------------------------- markup
 
@@ -250,6 +255,7 @@ class ChatCompletions:
     async def _opened(self, attempt: PreparedChat, sink: Sink) -> AsyncIterator[Reply]:
         """The reply whose body is the answer; what is not read to its end ends the connection."""
         reply = await self._ask(attempt, sink)
+        del attempt  # a long stream need not keep it
         try:
             yield reply
         finally:

@@ -42,6 +42,10 @@ class PreparedChat(Prepared):
             self.asked = replace(self.asked, max_tokens=max_tokens)
             self.plan = replace(self.plan, request=self.asked)
 
+    def let_go(self) -> None:
+        Prepared.let_go(self)
+        self.asked, self.body, self.plan = self.request, {}, None
+
     def rewritten(
         self, settings: Settings, *, asked: Request | None = None, refused: Iterable[str] = ()
     ) -> PreparedChat:

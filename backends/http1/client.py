@@ -19,11 +19,15 @@ from dragoman.backends.watch import Watch
 class Http1Reply:
     def __init__(self, connection: Connection, pool: ConnectionPool, keep: bool) -> None:
         self.status = connection.status
-        self.headers: Mapping[str, str] = connection.headers
         self._connection = connection
         self._pool = pool
         self._keep = keep
         self._closed = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Until the body is read into a reader."""
+        return self._connection.headers
 
     @property
     def content_type(self) -> str:

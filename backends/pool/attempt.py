@@ -94,6 +94,7 @@ class Attempt(Generic[T]):
     def _hear(self, events: Sequence[T]) -> Flow:
         if events:
             self.feed = self._sink.feed
+            self._stop_waiting()
             if self._trial:
                 self.decide(True)
             self._on_heard()
@@ -116,8 +117,12 @@ class Attempt(Generic[T]):
             self.abandoned = True
             self._reading()
 
-    def close(self) -> None:
+    def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+
+    def close(self) -> None:
+        self._stop_waiting()
         self.feed = self._sink.feed  # without a cycle it is freed at once, with all that it refers to
         self._sink.on_left = self._outer

@@ -63,6 +63,11 @@ class PreparedForPool(Prepared):
         for each in self.made.values():
             each.limit(max_tokens)
 
+    def let_go(self) -> None:
+        Prepared.let_go(self)
+        for each in self.made.values():
+            each.let_go()
+
 
 class Pool:
     """`identities` (the servers' addresses) are hashed together with a session, so that it finds its server again
@@ -232,10 +237,11 @@ class Pool:
         pairs = zip(self.replicas, lists, strict=True)
         return [each for each, listed in pairs if listed is None or model in listed]
 
-    def _spare(self, request: Request, tried: Sequence[Replica], unable: Sequence[Replica]) -> bool:
+    def _spare(self, prepared: Prepared, tried: Sequence[Replica], unable: Sequence[Replica]) -> bool:
         """Whether a server that was not tried yet could take the request."""
-        more = (each for each in self._serving(request.model) if each not in tried and each not in unable)
-        return len(tried) <= self._settings.retries and any(each.available(request.model) for each in more)
+        model = prepared.request.model
+        more = (each for each in self._serving(model) if each not in tried and each not in unable)
+        return len(tried) <= self._settings.retries and any(each.available(model) for each in more)
 
     async def prepare(self, request: Request) -> Prepared:
         """By the server that will probably be asked; raises when no server of the group can serve it."""
@@ -268,7 +274,7 @@ class Pool:
         async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
             await replica.stream(await self._prepared(replica, prepared), sink, spare)
 
-        await self._tried(ask, prepared.request, sink)
+        await self._tried(ask, prepared, sink)
 
     @property
     def forwards(self) -> bool:
@@ -280,12 +286,12 @@ class Pool:
         async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
             await replica.forward(asked, sink, spare)
 
-        await self._tried(ask, asked.request, sink, [each for each in self.replicas if not each.forwards])
+        await self._tried(ask, asked, sink, [each for each in self.replicas if not each.forwards])
 
     async def _tried(
         self,
         ask: Callable[[Replica, Callable[[], bool]], Awaitable[None]],
-        request: Request,
+        prepared: Prepared,
         sink: Receiver[Any],
         unable: Sequence[Replica] = (),
     ) -> None:
@@ -293,21 +299,21 @@ class Pool:
         tried: list[Replica] = []
         last: GatewayError | None = None
         deaths = 0
-        while len(tried) <= self._settings.retries and (order := self._order(request, [*tried, *unable])):
+        while len(tried) <= self._settings.retries and (order := self._order(prepared.request, [*tried, *unable])):
             replica = order[0]
             tried.append(replica)
             if last is not None:
                 self.retried(tried[-2].name)
-                log.warning("%s: tried on %s in place of %s", request.id, replica.name, tried[-2].name)
+                log.warning("%s: tried on %s in place of %s", prepared.request.id, replica.name, tried[-2].name)
             try:
-                await ask(replica, partial(self._spare, request, tried, unable))
+                await ask(replica, partial(self._spare, prepared, tried, unable))
                 return
             except GatewayError as error:
                 deaths += isinstance(error, Unanswered)
                 if sink.touched or not self._elsewhere(error, deaths):
                     raise
                 last = error
-        raise last or self._unserved(request.model)
+        raise last or self._unserved(prepared.request.model)
 
     def _unserved(self, model: str) -> GatewayError:
         """Why no server was asked."""

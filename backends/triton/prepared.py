@@ -24,6 +24,10 @@ class PreparedPrompt(Prepared):
     prompt: Rendered
     profile: Profile | None
 
+    def let_go(self) -> None:
+        Prepared.let_go(self)
+        self.asked, self.plan = self.request, None
+
     def limit(self, max_tokens: int) -> None:
         Prepared.limit(self, max_tokens)
         if self.plan is None:

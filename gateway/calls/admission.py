@@ -16,6 +16,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from dragoman.gateway.calls.context_window import estimate
@@ -27,6 +28,7 @@ from dragoman.translators.ir import Request
 ANSWER_TOKENS = 2048  # of an answer's limit at most: agents ask for 32,000 and use a few hundred
 LONGEST_HINT = 60.0  # seconds: the longest `Retry-After` of a refused call
 FIRST_GUESS = 2.0  # seconds that a call holds its place, until some have been measured
+_UNLIMITED = contextlib.nullcontext()  # a place where there are no limits
 
 
 @dataclass(eq=False, slots=True)
@@ -64,19 +66,22 @@ class Admission:
     def limited(self) -> bool:
         return self._requests is not None or self._tokens is not None
 
-    @contextlib.asynccontextmanager
-    async def place(
+    def place(
         self, backend: str, model: str, client: str, request: Request, tokens: int | None = None
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Holds a place while the body runs; raises BUSY, with a time to wait, when none is to be had. `tokens`: what
         the call costs, where that does not follow from the request."""
         if not self.limited:
-            yield
-            return
+            return _UNLIMITED
+        if self._tokens is None:
+            tokens = 0
+        return self._place((backend, model), client, cost(request) if tokens is None else tokens)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, key: tuple[str, str], client: str, tokens: int) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        key = (backend, model)
+        backend, _ = key
         line = self._lines.setdefault(key, Line())
-        tokens = (cost(request) if tokens is None else tokens) if self._tokens is not None else 0
         asked = loop.time()
         try:
             await self._enter(line, backend, client, tokens)

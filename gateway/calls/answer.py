@@ -41,6 +41,7 @@ class AnswerRecord:
     def __init__(self, give_up: Callable[[], object]) -> None:
         self.on_writable: Callable[[], object] = nothing
         self.on_left: Callable[[], object] = give_up
+        self.on_begun: Callable[[], object] = nothing  # once, after the first event was sent on
         self.on_prompt_read: Callable[[int, int], object] | None = None
         self.state = AnswerState.HELD
         self.status = 200
@@ -67,6 +68,8 @@ class AnswerRecord:
         """A read of the server's answer came."""
         if self.first_event_at is None:
             self.first_event_at = now
+            self._loop.call_soon(self.on_begun)
+            self.on_begun = nothing
         else:
             gap = now - self.last_at
             self.gaps[bisect_left(GAPS, gap)] += 1

@@ -44,6 +44,7 @@ class Call:
     counts: bool = False  # asks only how long its prompt is; no model answers it
     kind: str = "other"  # of the client
     request: Request | None = None
+    routed: Request | None = None  # as it came to its first backend, for the next one
     backend: Backend | None = None
     model: str | None = None
     known: bool = False  # the model's name is configured or listed
@@ -94,6 +95,14 @@ class Call:
         reason = self.answer.finished.reason
         self.outcome = "completed" if reason is StopReason.STOP else f"incomplete_{reason.value}"
         self.status = self.answer.status
+
+    def let_go(self) -> None:
+        """The answer has begun, so the call goes nowhere else, and what was asked is no longer kept."""
+        self.routed = None
+        if self.prepared is not None:
+            self.prepared.let_go()
+            if self.request is not None and self.request.search is None:  # else it is asked again, with what was found
+                self.request = self.prepared.request
 
     def end(self, now: float, error: GatewayError | None = None) -> None:
         """The one way to end a call from outside: its client has gone, or the gateway answers it with `error`, as if

@@ -151,8 +151,8 @@ class Handler:
         body = await self._receive(it)
         recalled = await self._recalled(it, body)
         turn = it.protocol.parse(body if recalled is None else recalled.body, self._context(it, recalled))
-        del body  # a long stream need not keep it
-        answer = self._answer(it, turn)
+        answer, events, searched = self._answer(it, turn), turn.events, turn.searched
+        del body, turn  # a long stream need not keep them
         if recalled is not None and not (recalled.stores or it.remembers):
             recalled = None  # a long stream need not keep it
         if recalled is not None:
@@ -160,11 +160,11 @@ class Handler:
             if not it.remembers:
                 recalled.earlier = []
             answer.holds = recalled.stores
-        phases.authorize(call, free=bool(turn.events) or turn.searched is not None)
-        if turn.events:
-            answer.feed(turn.events)
-        elif turn.searched is not None:
-            await phases.search(call, turn.searched)
+        phases.authorize(call, free=bool(events) or searched is not None)
+        if events:
+            answer.feed(events)
+        elif searched is not None:
+            await phases.search(call, searched)
         else:
             await phases.route(call)
             await phases.inline(call)
@@ -191,6 +191,7 @@ class Handler:
         call.request, call.streaming = asked.request, asked.streaming
         delivery = it.delivery(partial(self._head, call))
         call.answer = answer = ForwardedAnswer(delivery, call.give_up)
+        answer.on_begun = call.let_go
         del body
         phases.authorize(call, tokens=tokens)
         await phases.route(call, same_model=path == "embeddings")  # those of two models cannot be compared

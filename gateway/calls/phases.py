@@ -23,7 +23,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
 
-from dragoman.backends.base import Backend, Forwarded, Prepared, Sink
+from dragoman.backends.base import Backend, Forwarded, Prepared, Sink, nothing
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer, AnswerRecord
@@ -117,7 +117,7 @@ class Phases:
     async def served(self, call: Call, work: Callable[[], Awaitable[None]]) -> None:
         """Runs `work`, from `prepare` to the end, on the backend that the call was routed to; where that could not
         serve it and has sent nothing, on the next one, with what that one makes of the request as it came."""
-        request, notes = _asked(call), list(call.notes)
+        call.routed, notes = _asked(call), list(call.notes)
         failed: GatewayError | None = None
         while True:
             try:
@@ -131,7 +131,7 @@ class Phases:
                 if not call.others:
                     raise failed from None
                 log.warning("%s: not served by %s: %s", call.request_id, _backend(call).name, error.kind.name)
-            call.request, call.notes[:], call.prepared = request, notes, None
+            call.request, call.notes[:], call.prepared = call.routed, notes, None
             if call.answer is not None:
                 call.answer.start_over()
             await self._go_on(call, failed)
@@ -203,7 +203,13 @@ class Phases:
         assert isinstance(answer, Answer)
         await _others_turn(call)
         try:
-            async with _sizing(_backend(call), _prepared(call), answer):
+            if (tokens := _prepared(call).tokens) is not None:
+                answer.prompt_size(tokens)
+            if answer.wants_size:
+                async with _sizing(call, answer):
+                    await self._turns(call, answer)
+            else:
+                answer.on_begun = call.let_go
                 await self._turns(call, answer)
         except Exception as error:
             if not call.finished:
@@ -221,18 +227,19 @@ class Phases:
 
     async def _turns(self, call: Call, answer: Answer) -> None:
         """Of the model: one, or several with searches in between."""
-        request = _asked(call)
-        if request.search is None or self._searches is None:
-            await self._ask_turn(call, request, answer)
+        search = _asked(call).search
+        if search is None or self._searches is None:
+            await self._ask_turn(call, None, answer)
         else:
-            await self._searches.answer(call, request, request.search, answer, partial(self._ask_turn, call))
+            await self._searches.answer(call, _asked(call), search, answer, partial(self._ask_turn, call))
 
-    async def _ask_turn(self, call: Call, request: Request, sink: Sink) -> None:
+    async def _ask_turn(self, call: Call, request: Request | None, sink: Sink) -> None:
         """One turn of the model. The first one is prepared; a later one, with what was found, is prepared now."""
         backend, prepared = _backend(call), _prepared(call)
-        if request is not _asked(call):
+        if request is not None and request is not _asked(call):
             prepared = await backend.prepare(request)
             call.notes.extend(await fit(backend, prepared, call.window))
+        del request  # a long stream need not keep it
         await self._ask(backend, prepared.request.model, partial(backend.stream, prepared, sink), sink)
 
     async def forward(self, call: Call) -> None:
@@ -267,15 +274,11 @@ def may_fall_back(error: GatewayError) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _sizing(backend: Backend, prepared: Prepared, answer: Answer) -> AsyncIterator[None]:
-    """The prompt's size, for protocols that send it first. Unless it is known already, it is counted while the answer
-    is made, which never waits for it."""
-    if prepared.tokens is not None:
-        answer.prompt_size(prepared.tokens)
-    if not answer.wants_size:
-        yield
-        return
-    task = asyncio.create_task(_size(backend, prepared, answer), name="count")
+async def _sizing(call: Call, answer: Answer) -> AsyncIterator[None]:
+    """The prompt's size, for protocols that send it first and do not know it: counted while the answer is made, which
+    never waits for it."""
+    answer.on_begun = nothing
+    task = asyncio.create_task(_size(call, answer), name="count")
     try:
         yield
     finally:
@@ -284,14 +287,21 @@ async def _sizing(backend: Backend, prepared: Prepared, answer: Answer) -> Async
             await asyncio.wait((task,))
 
 
-async def _size(backend: Backend, prepared: Prepared, answer: Answer) -> None:
+async def _size(call: Call, answer: Answer) -> None:
+    """What was asked is kept until it is counted."""
+    backend = _backend(call)
     try:
-        tokens = await backend.count(prepared)
+        tokens = await backend.count(_prepared(call))
     except GatewayError:
         return  # the answer itself reports what is wrong with the backend
     except Exception:
         log.exception("a prompt could not be counted on %s", backend.name)
         return
+    finally:
+        if answer.touched:
+            call.let_go()
+        else:
+            answer.on_begun = call.let_go
     if tokens is not None:
         answer.prompt_size(tokens)
 

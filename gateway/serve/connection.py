@@ -90,6 +90,7 @@ class _Connection(RequestHandler):
     @on_lost.setter
     def on_lost(self, callback: Callable[[], object]) -> None:
         self._on_lost = callback
+        self._request_line = b""  # a call began: the request could be parsed
         if (self._reading_paused or self._buffer_paused) and self._holds_only_later_requests():
             self._drop_later_requests()
             self._resume_transport_reading()

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import aiohttp
 import pytest
 
+from dragoman.backends.base import Forwarded
 from dragoman.gateway.calls.forwarding import found_usage
 from dragoman.gateway.keys.secrets import Secrets
 from dragoman.translators.errors import GatewayError, Kind
@@ -118,6 +119,9 @@ async def test_the_first_bytes_of_a_stream_are_there_before_the_next_ones_exist(
         it.session.post(f"{it.url}/v1/completions", json=COMPLETION) as answer,
     ):
         assert await answer.content.readexactly(len(STREAM[0])) == STREAM[0]
+        (call,) = it.gateway.handler.calls
+        assert isinstance(call.prepared, Forwarded)
+        assert call.prepared.body == b""  # a long stream does not keep what nobody will ask again
 
 
 async def test_a_client_that_has_gone_ends_the_servers_work() -> None:
