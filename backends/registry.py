@@ -1,6 +1,7 @@
 """From a backend's URL to the backend: one line for each scheme.
 
 Nothing is contacted here. A URL that cannot mean a backend is refused with the reason, before the gateway listens.
+Nearly all servers are chat servers; the modules of the others are loaded where one is opened.
 """
 
 from __future__ import annotations
@@ -14,10 +15,8 @@ from urllib.parse import urlsplit
 from dragoman.backends.base import Backend
 from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
-from dragoman.backends.local.backend import Local
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.address import unusable
-from dragoman.backends.triton.factory import open_triton
 from dragoman.translators.parts import ANSWER_BYTES
 
 
@@ -79,6 +78,8 @@ def _local(url: str, options: Options) -> Backend:
     if url.partition(":")[2]:
         raise unusable(url, "the local model is named by `local:` alone")
     _of_chat_servers(url, options)
+    from dragoman.backends.local.backend import Local
+
     return Local(
         dict(options.settings), timeouts=options.timeouts, answer_bytes=options.answer_bytes, name=options.name
     )
@@ -86,6 +87,8 @@ def _local(url: str, options: Options) -> Backend:
 
 def _triton(url: str, options: Options) -> Backend:
     _of_chat_servers(url, options)
+    from dragoman.backends.triton.factory import open_triton
+
     return open_triton(
         url,
         options.settings,

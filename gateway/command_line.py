@@ -7,7 +7,6 @@ here, so that `--version`, `--help` and a mistyped word cost next to nothing.
 from __future__ import annotations
 
 import argparse
-import difflib
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -218,6 +217,8 @@ def _option_hint(word: str, known: Sequence[str]) -> str:
     takers = [each.name for each in COMMANDS if any(option.name == word for option in each.options)]
     if takers:
         return f"; {' and '.join(takers)} {'do' if len(takers) > 1 else 'does'}"
+    import difflib  # for those who make a mistake
+
     found = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {found[0]}?" if found else ""
 

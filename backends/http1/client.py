@@ -7,6 +7,7 @@ import base64
 import ssl
 from collections.abc import Mapping
 
+from multidict import CIMultiDict
 from yarl import URL
 
 from dragoman.backends.connect_limit import ConnectLimit
@@ -14,6 +15,8 @@ from dragoman.backends.http1.connection import Connection
 from dragoman.backends.http1.pool import CannotConnect, ConnectionPool
 from dragoman.backends.transport import BytesReader, NoAnswer, Unreachable
 from dragoman.backends.watch import Watch
+
+_READ: CIMultiDict[str] = CIMultiDict()  # in place of headers that were read: a stream may be long
 
 
 class Http1Reply:
@@ -37,6 +40,7 @@ class Http1Reply:
         return await self._connection.read(most)
 
     async def into(self, reader: BytesReader, watch: Watch) -> None:
+        self._connection.headers = _READ
         await self._connection.into(reader, watch)
 
     async def close(self) -> None:

@@ -36,9 +36,6 @@ MAX_HELD = 256 * 1024  # bytes of a body that nobody reads yet
 PIECE = 16 * 1024  # bytes handed on in one turn of the loop; some eighty tokens
 
 
-_READ: CIMultiDict[str] = CIMultiDict()  # in place of those of a response whose body is read: its stream may be long
-
-
 class Stage(Enum):
     IDLE = "idle"
     HEAD = "head"  # a request is out, its response's head is awaited
@@ -116,7 +113,6 @@ class Connection(asyncio.Protocol):
     async def into(self, reader: BytesReader, watch: Watch) -> None:
         """Returns when the reader is over; raises ConnectionError when the connection broke first."""
         self._reader, self._watch = reader, watch
-        self.headers = _READ
         watch.on_writable = self._resume
         try:
             self._resume()
