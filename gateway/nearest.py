@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from difflib import get_close_matches
 
 
 def nearest(word: str, known: Collection[str]) -> str:
     """`; did you mean …?`, or nothing where no known word is like it."""
+    from difflib import get_close_matches  # for those who make a mistake
+
     by_folded = {each.lower().replace("-", "_"): each for each in known}
     folded = word.lower().replace("-", "_")
     found = get_close_matches(folded, by_folded, n=1, cutoff=0.6)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -19,8 +19,10 @@ from dragoman.backends.chat.settings import PRESETS, Settings
 from dragoman.gateway.config.fields import Unit
 from dragoman.gateway.config.schema import Config, Inconsistent
 from dragoman.gateway.config.sections import BackendConfig
-from dragoman.gateway.config.yaml_file import Key
 from dragoman.gateway.nearest import nearest
+
+if TYPE_CHECKING:
+    from dragoman.gateway.config.yaml_file import Key
 
 NEVER_HERE = {
     "api_keys": "keys are never written down here; use DRAGOMAN_API_KEYS or api_keys_file",

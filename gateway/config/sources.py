@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -21,8 +21,10 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 from dragoman.gateway.config.faults import DID_YOU_MEAN, Fault, faults, setting_faults
 from dragoman.gateway.config.fields import ConfigError
 from dragoman.gateway.config.schema import PREFIX, Config
-from dragoman.gateway.config.yaml_file import Key, YamlFile, read_yaml
 from dragoman.gateway.nearest import nearest
+
+if TYPE_CHECKING:
+    from dragoman.gateway.config.yaml_file import Key, YamlFile
 
 # Variables that are not keys of the file: secrets, and the short ways to name one backend or the file itself.
 OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CLIENT_KEY", "CONFIG", "SEAL_KEYS"})
@@ -192,10 +194,14 @@ def load_with_sources(path: Path | None, flags: Mapping[str, Any] | None) -> tup
     if path is None and (named := os.environ.get(f"{PREFIX}CONFIG")):
         path = Path(named)
     told: list[str] = []
-    file, environment = None, {}
+    file: YamlFile | None = None
+    environment: dict[str, Any] = {}
     try:
-        file = read_yaml(path) if path is not None else None
-        told += file.faults if file is not None else ()
+        if path is not None:
+            from dragoman.gateway.config.yaml_file import read_yaml  # not every gateway has a file
+
+            file = read_yaml(path)
+            told += file.faults
     except ConfigError as error:
         told.append(str(error))
     told += unknown_variables(os.environ)
