@@ -38,7 +38,7 @@ from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
 from dragoman.gateway.keys.reasoning_seal import Sealer
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from dragoman.gateway.telemetry.logs import Redactor, log
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.tracing import Tracing
@@ -65,7 +65,7 @@ class Handler:
         tracing: Tracing,
         redact: Redactor,
         admission: Admission | None = None,
-        store: Store | None = None,
+        store: LazyStore | None = None,
         search_key: str | None = None,
     ) -> None:
         self._config = config

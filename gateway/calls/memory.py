@@ -17,7 +17,7 @@ from dragoman.gateway.calls.answer import Answer
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.exchange import Remembered
 from dragoman.gateway.store.kept import Kept, StoreDown
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.ir import Note
 from dragoman.translators.protocol import Json, State
@@ -48,7 +48,7 @@ class Recollection:
 class Memory:
     """`store`: None where answers are not kept."""
 
-    def __init__(self, store: Store | None) -> None:
+    def __init__(self, store: LazyStore | None) -> None:
         self._store = store
 
     async def recall(
@@ -75,6 +75,7 @@ class Memory:
         if self._store is None or call.counts or not state.stores(body):
             return False
         if not self._store.down and continues_stored:
+            self._store.expect()  # while the model answers
             return True
         call.notes.append(NOT_STORED)
         return False

@@ -39,7 +39,7 @@ from dragoman.gateway.serve.middleware import Middleware, Next
 from dragoman.gateway.serve.models import ModelRoutes
 from dragoman.gateway.serve.operations import OperationRoutes
 from dragoman.gateway.serve.stored import StoredRoutes
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from dragoman.gateway.telemetry.logs import Redactor
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.gateway.telemetry.process_metrics import ProcessMetrics
@@ -65,7 +65,7 @@ class Opened:
 
     groups: Sequence[Pool]
     tracing: Tracing
-    store: Store | None = None
+    store: LazyStore | None = None
     ingredients: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
 
 
@@ -219,7 +219,7 @@ def build(
     return app
 
 
-def open_store(config: Config, secrets: Secrets, previous: Store | None) -> Store | None:
+def open_store(config: Config, secrets: Secrets, previous: LazyStore | None) -> LazyStore | None:
     """The previous one where it is the same. Unless the configuration says otherwise, answers are kept in the state
     directory by a gateway that only this machine can reach. Raises `ConfigError`."""
     given = config.store
@@ -236,7 +236,7 @@ def open_store(config: Config, secrets: Secrets, previous: Store | None) -> Stor
     if previous is not None and previous.made_of == made_of:
         return previous
     sealer = Sealer(keys, SEALED_STORE, max(MAX_OPENED, 2 * config.limits.body_bytes)) if keys else None
-    return Store(url, age=given.age, size=given.bytes, sealer=sealer, made_of=made_of)
+    return LazyStore(url, age=given.age, size=given.bytes, sealer=sealer, made_of=made_of)
 
 
 def open_all(config: Config, secrets: Secrets, previous: Gateway | None = None) -> Opened:

@@ -35,7 +35,7 @@ from dragoman.gateway.serve.connection import Runner
 from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
 from dragoman.gateway.serve.tls import for_clients
 from dragoman.gateway.serve.watchdog import Watchdog
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from dragoman.gateway.telemetry.logs import Redactor, configure, escaped, log
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -149,7 +149,7 @@ class Server:
         return self.gateway.config
 
     @property
-    def store(self) -> Store | None:
+    def store(self) -> LazyStore | None:
         return self.gateway.store
 
     async def open(self, config: Config, secrets: Secrets) -> None:

@@ -7,14 +7,14 @@ from aiohttp import web
 from dragoman.gateway.calls.handler import CLIENT
 from dragoman.gateway.calls.replies import json_response
 from dragoman.gateway.store.kept import Kept
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from dragoman.translators.protocol import Protocol, StoredAnswers
 
 
 class StoredRoutes:
     """`store`: None where nothing is kept; then every id is unknown."""
 
-    def __init__(self, protocol: Protocol, words: StoredAnswers, store: Store | None) -> None:
+    def __init__(self, protocol: Protocol, words: StoredAnswers, store: LazyStore | None) -> None:
         self._path = f"/v1/{protocol.path}"
         self._words = words
         self._store = store

@@ -1,4 +1,4 @@
-"""Where the store is: from the words of the configuration to an engine of SQLAlchemy, and for people.
+"""From the address of a store to an engine of SQLAlchemy.
 
 SQLite is opened in WAL mode and begins what writes with the lock that it needs, so that two processes wait for each
 other instead of failing halfway. Its file can be read by its owner alone. PostgreSQL's address is libpq's, with all of
@@ -10,35 +10,27 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
-MEMORY = "memory"
+from dragoman.gateway.store.address import MEMORY, POSTGRESQL, file_of
+
 BUSY = 900  # milliseconds that SQLite waits for another process
 CONNECT_LIMIT = 3.0
 CONNECTIONS = 8
 WRITES = "writes"  # the execution option of a transaction that writes
 
 
-def place(url: str) -> str:
-    """Without a name, a password or parameters."""
-    if not url.startswith("postgresql:"):
-        return url
-    parts = urlsplit(url)
-    return f"postgresql at {parts.netloc.rpartition('@')[2] or 'localhost'}{parts.path}"
-
-
 def open_engine(url: str) -> AsyncEngine:
     """Connects to nothing yet. Raises OSError where there can be no file."""
-    if url.startswith("postgresql:"):
+    if url.startswith(POSTGRESQL):
         return _postgresql(url)
     if url == MEMORY:
         path, options = ":memory:", {"poolclass": StaticPool}
     else:
-        path, options = _file(url.removeprefix("sqlite:")), {}
+        path, options = _made(file_of(url)), {}
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=path), connect_args={"isolation_level": None}, **options
     )
@@ -47,8 +39,7 @@ def open_engine(url: str) -> AsyncEngine:
     return engine
 
 
-def _file(name: str) -> str:
-    path = Path(name).expanduser().absolute()
+def _made(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     return str(path)

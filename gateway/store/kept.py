@@ -1,9 +1,9 @@
-"""What is kept of a call, and what can go wrong with it."""
+"""What is kept of a call, what seals it, and what can go wrong with it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -23,6 +23,14 @@ class Kept:
     answer: Json
     asked: list[Json] = field(default_factory=list)
     answered: list[Json] = field(default_factory=list)
+
+
+class Sealing(Protocol):
+    """`gateway.keys.reasoning_seal`; `open` gives None for what no known key has sealed."""
+
+    def seal(self, text: str) -> str: ...
+
+    def open(self, sealed: str) -> str | None: ...
 
 
 class StoreDown(GatewayError):

@@ -14,7 +14,7 @@ import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 import zstandard
@@ -24,8 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from dragoman.backends.background import end, in_background
 from dragoman.backends.base import nothing
 from dragoman.gateway.store import statements
-from dragoman.gateway.store.engine import MEMORY, WRITES, open_engine, place
-from dragoman.gateway.store.kept import Json, Kept, StoreDown
+from dragoman.gateway.store.address import MEMORY, SQLITE, place
+from dragoman.gateway.store.engine import WRITES, open_engine
+from dragoman.gateway.store.kept import Json, Kept, Sealing, StoreDown
 from dragoman.gateway.store.statements import Rows
 from dragoman.gateway.store.tables import TooNew, prepare
 from dragoman.gateway.telemetry.logs import log
@@ -45,30 +46,17 @@ MOST_NAMED = 2_000  # items that one request may name
 FINDABLE = re.compile(r"[!-~]{1,96}")  # the ids by which something is looked for
 
 
-class Sealing(Protocol):
-    """`gateway.keys.reasoning_seal`; `open` gives None for what no known key has sealed."""
-
-    def seal(self, text: str) -> str: ...
-
-    def open(self, sealed: str) -> str | None: ...
-
-
 class Unreadable(Exception):
     """Something was sealed with a key that is no longer known: as good as gone."""
 
 
 class Store:
     """`url`: `memory`, `sqlite:PATH` or `postgresql://…`. `age` in seconds since a conversation was last used, `size`
-    in bytes. `sealer` encrypts what is kept. Two that are `made_of` the same are the same. Generations of a gateway
-    share one: it is open from the first `start` to the last `close`."""
+    in bytes. `sealer` encrypts what is kept. It is open from `start`, or its first use, to `close`."""
 
-    def __init__(
-        self, url: str, *, age: float, size: int, sealer: Sealing | None = None, made_of: object = None
-    ) -> None:
-        self.made_of = made_of
+    def __init__(self, url: str, *, age: float, size: int, sealer: Sealing | None = None) -> None:
         self.place = place(url)
         self.down = False
-        self._users = 0
         self._url = url
         self._age = age
         self._size = size
@@ -83,17 +71,11 @@ class Store:
 
     async def start(self) -> None:
         """A store that is not there yet is no failure: it is looked for again."""
-        self._users += 1
-        if self._users > 1:
-            return
         self._cleaning = in_background(self._keep_clean(), "store")
         with contextlib.suppress(StoreDown):
             await self._ask(_nothing, READ_LIMIT)
 
     async def close(self) -> None:
-        self._users -= 1
-        if self._users > 0:
-            return
         await end(self._cleaning, self._mending)
         if self._working:
             await asyncio.wait(self._working, timeout=WRITE_LIMIT)
@@ -190,7 +172,7 @@ class Store:
 
     async def _in_turn(self, limit: float, writes: bool) -> Callable[[], object]:
         """What ends the turn. A store in which so many write at once is not down, but this question has no room."""
-        if not (self._url == MEMORY or (writes and self._url.startswith("sqlite:"))):
+        if not (self._url == MEMORY or (writes and self._url.startswith(SQLITE))):
             return nothing
         try:
             async with asyncio.timeout(limit):
@@ -217,7 +199,7 @@ class Store:
     async def _opened(self) -> AsyncEngine:
         async with self._starting:
             if self._engine is None:
-                self._engine = open_engine(self._url)
+                self._engine = await asyncio.to_thread(open_engine, self._url)  # imports the database's driver
             if not self._ready:
                 async with self._engine.execution_options(**{WRITES: True}).begin() as connection:
                     await connection.run_sync(prepare)

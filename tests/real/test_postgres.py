@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from tests.real.postgres import Postgres
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import Served, Serving, served
@@ -33,7 +33,7 @@ async def ask(it: Serving, **body: Any) -> Json:
         return {"status": answer.status, "notes": answer.headers.get("x-dragoman-ignored"), **whole}
 
 
-def store_of(it: Served) -> Store:
+def store_of(it: Served) -> LazyStore:
     assert it.gateway.store is not None
     return it.gateway.store
 

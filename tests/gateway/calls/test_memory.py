@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from yarl import URL
 
+from dragoman.backends.background import end
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import read
 from dragoman.gateway.store.kept import StoreDown
-from dragoman.gateway.store.store import Store
+from dragoman.gateway.store.lazy import LazyStore
 from dragoman.translators.errors import GatewayError, Kind
 from tests.grammar import responses as grammar
 from tests.scripted import Script, call_stream, text_stream
 from tests.serving_gateway import Served, Serving, served
+from tests.waiting import until
 
 Json = dict[str, Any]
 KEEPS: Json = {"store": {"url": "memory"}}
@@ -46,7 +48,7 @@ async def get(it: Serving, path: str | URL, status: int = 200, method: str = "GE
         return body
 
 
-def store_of(it: Served) -> Store:
+def store_of(it: Served) -> LazyStore:
     store = it.gateway.store
     assert store is not None
     return store
@@ -95,6 +97,24 @@ async def test_what_is_not_to_be_stored_is_not() -> None:
         assert (await get(it, whole["id"], 404))["error"]["code"] == "response_not_found"
         error = await refused(it, previous_response_id=whole["id"])
         assert error["code"] == "previous_response_not_found"
+
+
+async def test_only_a_call_that_uses_the_store_opens_it_and_does_so_before_the_model_answers() -> None:
+    body = {"type": "response.create", "model": "m", "input": "hi", "store": False}
+    scripts = (Script(text_stream("a")), Script(text_stream("a")), Script(text_stream("a"), hang_at=0))
+    async with served(*scripts, **KEEPS) as it:
+        await ask(it, store=False)
+        async with it.session.ws_connect(it.url + "/v1/responses") as socket:
+            await socket.send_str(json.dumps(body))
+            async for message in socket:
+                if "response.completed" in message.data:
+                    break
+        store = store_of(it)
+        assert (store._store, store._opening) == (None, None)
+        asked = asyncio.create_task(ask(it))
+        await until(lambda: store._store is not None)
+        assert not asked.done()
+        await end(asked)
 
 
 async def test_without_a_store_nothing_is_kept_and_that_is_said() -> None:
@@ -196,12 +216,13 @@ async def test_an_answer_whose_store_fails_says_that_it_is_not_kept(
 async def test_while_the_store_is_down_only_what_needs_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
         first = await ask(it)
-        monkeypatch.setattr(store_of(it), "down", True)
+        store = await store_of(it).opened()
+        monkeypatch.setattr(store, "down", True)
         assert (await ask(it))["store"] is False
         error = await refused(it, 503, previous_response_id=first["id"])
         assert "cannot be reached" in error["message"]
         await get(it, first["id"], 503)
-        monkeypatch.setattr(store_of(it), "down", False)
+        monkeypatch.setattr(store, "down", False)
         await get(it, first["id"])
 
 
