@@ -7,7 +7,10 @@ its parameters (`sslmode=`, `passfile=` …), which asyncpg reads by itself.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,15 @@ from sqlalchemy.pool import StaticPool
 from dragoman.gateway.store.address import MEMORY, POSTGRESQL, file_of
 
 BUSY = 900  # milliseconds that SQLite waits for another process
+MODE_ATTEMPTS = 25
+MODE_REST = 0.02  # seconds
 CONNECT_LIMIT = 3.0
 CONNECTIONS = 8
 WRITES = "writes"  # the execution option of a transaction that writes
 
 
 def open_engine(url: str) -> AsyncEngine:
-    """Connects to nothing yet. Raises OSError where there can be no file."""
+    """Connects to no server yet; may take a while. Raises OSError where there can be no file."""
     if url.startswith(POSTGRESQL):
         return _postgresql(url)
     if url == MEMORY:
@@ -42,7 +47,20 @@ def open_engine(url: str) -> AsyncEngine:
 def _made(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    if path.stat().st_size == 0:
+        _write_ahead(path)
     return str(path)
+
+
+def _write_ahead(path: Path) -> None:
+    """Turns the mode on, which the file keeps. Where two processes do so at the same time, SQLite refuses one of them
+    without waiting."""
+    for _ in range(MODE_ATTEMPTS):
+        with contextlib.suppress(sqlite3.Error):  # what stays wrong is reported by whoever opens it next
+            with contextlib.closing(sqlite3.connect(path, timeout=0)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            return
+        time.sleep(MODE_REST)
 
 
 def _set_up(connection: Any, _record: object) -> None:

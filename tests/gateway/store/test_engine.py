@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from pathlib import Path
 
@@ -21,3 +22,13 @@ async def test_a_file_has_the_name_that_it_was_given_and_is_its_owner_s_alone(na
         for each in beside:
             assert stat.S_IMODE(each.stat().st_mode) == 0o600
     await engine.dispose()
+
+
+async def test_many_that_make_one_file_at_the_same_time_all_can_use_it(tmp_path: Path) -> None:
+    for round in range(10):
+        url = f"sqlite:{tmp_path / f'{round}.db'}"
+        engines = await asyncio.gather(*(asyncio.to_thread(open_engine, url) for _ in range(4)))
+        for engine in engines:
+            async with engine.begin() as connection:
+                assert (await connection.exec_driver_sql("PRAGMA journal_mode")).scalar_one() == "wal"
+            await engine.dispose()
