@@ -5,7 +5,7 @@ decoded in full, and what lies between is a JSON string and nothing else, it say
 is so by JSON's grammar, and not by a guess: `learn` replaces the string by a number and parses the rest once more,
 which must then differ from the chunk in this one place. Whatever does not match is decoded in full.
 
-In bursts this takes a third off a delta (6.5 µs → 4.3 µs; `python -m bench`, part "burst").
+Translation alone takes 1.5 µs of a delta with it and 3.0 without, in bursts (decoder, parts and Responses stream).
 """
 
 from __future__ import annotations
