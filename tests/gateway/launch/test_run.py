@@ -216,7 +216,7 @@ async def test_a_signal_reaches_the_client_and_its_end_is_the_status(home: Path)
         (["codex", "--url", "http://127.0.0.1:9", "--backend", "http://x/v1"], 2, "--url names a gateway that runs"),
         (["codex", "--print", "--undo"], 2, "exclude each other"),
         (["codex", "--undo"], 1, "there is nothing to undo"),
-        (["vim"], 2, "invalid choice: 'vim'"),
+        (["vim"], 2, "'vim' is none of codex, claude, opencode"),
         (["codex", "--window", "32k"], 2, "'32k' is no window"),
         (["codex", "exec"], 2, "launch takes no exec"),
     ],
