@@ -31,6 +31,10 @@ class ClientMemory:
         self.size = 0
         self._all: OrderedDict[Memo, Shelf[Any]] = OrderedDict()  # in the order in which they were last used
 
+    def clear(self) -> None:
+        for memo, shelf in [*self._all.items()]:
+            shelf.drop(memo)
+
     def _add(self, memo: Memo, shelf: Shelf[Any]) -> None:
         self._all[memo] = shelf
         self.size += memo.size

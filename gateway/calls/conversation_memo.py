@@ -17,10 +17,8 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from dragoman.gateway.calls.client_memory import ClientMemory, Shelf
-from dragoman.gateway.calls.request_memo import LEAST, RequestMemo
+from dragoman.gateway.calls.request_memo import LEAST, RequestMemo, text_in
 from dragoman.translators.seen import Conversation, Read
 
 MEMBERS = ("input", "messages")
@@ -73,8 +71,8 @@ class KnownConversation:
     def extend(self, raw: bytes, at: int, elements: list[Any]) -> None:
         """Takes in those whose texts stand in `raw` from `at` on, one after another."""
         for element in elements:
-            text = _text(element)
-            if text is None or not raw.startswith(text, at) or raw[at + len(text) : at + len(text) + 1] not in _ENDS:
+            text = text_in(raw, (at,), element)
+            if text is None or raw[at + len(text) : at + len(text) + 1] not in _ENDS:
                 return
             self.texts.append(text)
             self.elements.append(element)
@@ -170,13 +168,6 @@ class ConversationMemo:
         if known.kept is cut.known.kept:
             self._known.drop(cut.known)  # it goes on in this one
         self._known.add(known)
-
-
-def _text(element: Any) -> bytes | None:
-    try:
-        return orjson.dumps(element)
-    except TypeError:  # nested deeper than the encoder goes
-        return None
 
 
 def _arrays_in(raw: bytes, member: str) -> Iterator[int]:

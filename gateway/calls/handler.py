@@ -67,12 +67,13 @@ class Handler:
         admission: Admission | None = None,
         store: LazyStore | None = None,
         search_key: str | None = None,
+        memos: Memos | None = None,
     ) -> None:
         self._config = config
         self._sealer = sealer
         self._redact = redact
-        memo = Memos(config.limits.memo_bytes, metrics.memo)
-        self._bodies = BodyReader(config.limits, config.timeouts.body, memo)
+        self.memos = memos or Memos(config.limits.memo_bytes, metrics.memo)
+        self._bodies = BodyReader(config.limits, config.timeouts.body, self.memos)
         self._gate = gate
         self._access_log = AccessLog(metrics, tracing)
         reject = config.policy.unreadable == "reject"

@@ -12,7 +12,7 @@ What a client sends is found only for the same client, by its key.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +97,8 @@ class RequestMemo:
         array = value.get(MEMBER)
         if not isinstance(array, list) or len(raw) < LEAST or not self._known.most:
             return
-        try:
-            text = orjson.dumps(array)
-        except TypeError:  # nested deeper than the encoder goes
-            return
-        if len(text) < LEAST or not any(raw.startswith(text, at) for at in _arrays_in(raw)):
+        text = text_in(raw, _arrays_in(raw), array)
+        if text is None or len(text) < LEAST:
             return
         self._counted(False, len(text))
         if COPIES * len(text) > self._known.most or any(known.text == text for known in self._known.of(owner)):
@@ -119,3 +116,14 @@ def _arrays_in(raw: bytes) -> Iterator[int]:
         if at < 0:
             return
         yield at + len(_OPENS) - 1
+
+
+def text_in(raw: bytes, places: Iterable[int], value: Any) -> bytes | None:
+    """The text of a value that stands in `raw` at one of these places, as this process would write it; None for any
+    other."""
+    try:
+        text = orjson.dumps(value)
+    except TypeError:  # nested deeper than the encoder goes
+        return None
+    # cut from the body: what the encoder returns may hold ten times the memory of its length
+    return next((raw[at : at + len(text)] for at in places if raw.startswith(text, at)), None)

@@ -71,7 +71,8 @@ class Opened:
 
 class Gateway:
     """What one process serves from one configuration. From `previous`, the gateway of an older one, come the metrics,
-    the groups of servers that have not changed, what clients have spent, and the queue where its limits are equal."""
+    the groups of servers that have not changed, what clients have spent, and, where their limits are equal, the queue
+    and what is kept of requests."""
 
     def __init__(
         self,
@@ -115,6 +116,9 @@ class Gateway:
         # calls that run beside those of the previous gateway share their limits
         same = previous is not None and previous.config.admission == self.config.admission
         admission = previous.handler.admission if previous is not None and same else None
+        # what is kept of clients' requests was within the limits under which it came
+        kept = previous is not None and previous.config.limits == self.config.limits
+        memos = previous.handler.memos if previous is not None and kept else None
         return Handler(
             self.config,
             self.models,
@@ -126,6 +130,7 @@ class Gateway:
             admission,
             self.store,
             secrets.search_key,
+            memos,
         )
 
     def add_routes(self, router: web.UrlDispatcher) -> None:

@@ -205,6 +205,8 @@ class Server:
             await asyncio.wait(older)
         await _clean_up(runner)
         self._generations.remove(generation)
+        if handler.memos is not self.gateway.handler.memos:  # those of the first generation are never collected
+            handler.memos.memory.clear()
         asyncio.get_running_loop().call_soon(gc.collect)  # its objects refer to each other in circles
 
     async def leave(self, grace: float, hurry: asyncio.Future[int]) -> None:

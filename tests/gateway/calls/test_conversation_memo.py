@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -120,6 +122,31 @@ def test_the_memory_is_bounded_and_what_was_not_sent_for_the_longest_goes_first(
         it.read(body(said(name)))
         assert it.memory.size <= 3 * size
     assert [found for found, _ in it.counts] == [False, False, False, True, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        said(*(str(number) for number in range(4000)), size=0),
+        said(*(str(number) for number in range(40)), size=5000),
+        [{"role": "user", "content": "é" * 20_000}] * 20,
+        [{"role": "user", "content": [{"type": "text", "text": str(number)} for number in range(5000)]}],
+        [{"role": "user", "content": "a", "values": [number + 0.5 for number in range(5000)]}],
+    ],
+    ids=["many", "text", "letters", "parts", "values"],
+)
+def test_no_more_is_taken_than_counted(elements: list[dict[str, Any]]) -> None:
+    it, raw = Looked(10**8), body(elements)
+    it.read(body(said("warm", "up")), limits=Limits())
+    before = it.memory.size
+    tracemalloc.start()
+    try:
+        it.read(raw, limits=Limits())
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert LEAST < taken < it.memory.size - before
 
 
 def test_one_client_keeps_so_many_conversations_at_most() -> None:

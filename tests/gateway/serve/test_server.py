@@ -14,12 +14,15 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 
 from dragoman.backends import registry
 from dragoman.backends.base import Backend, Health
 from dragoman.backends.registry import Options
+from dragoman.gateway.calls.conversation_memo import Memos
+from dragoman.gateway.calls.request_memo import LEAST
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets
 from dragoman.gateway.serve import server as serving
@@ -58,8 +61,8 @@ def opener(monkeypatch: pytest.MonkeyPatch) -> Opener:
     return made
 
 
-def config(number: int) -> Config:
-    return Config(port=0, backends=[{"url": f"fake:{number}", "name": f"b{number}"}])
+def config(number: int, **more: Any) -> Config:
+    return Config(port=0, backends=[{"url": f"fake:{number}", "name": f"b{number}"}], **more)
 
 
 @contextlib.asynccontextmanager
@@ -127,6 +130,34 @@ async def test_an_older_generation_that_has_ended_is_freed(opener: Opener) -> No
             await until(lambda: older() is None)
     finally:
         gc.enable()
+
+
+def remember(server: Server) -> Memos:
+    """As if a client had sent a long conversation."""
+    memos = server.gateway.handler.memos
+    messages = [{"role": "user", "content": "a" * LEAST}]
+    memos.conversations.keep("ann", orjson.dumps({"messages": messages}), {"messages": messages})
+    assert memos.memory.size
+    return memos
+
+
+async def test_what_is_kept_of_requests_outlives_a_reload_under_the_same_limits(opener: Opener) -> None:
+    async with opened(1) as (server, _):
+        memos = remember(server)
+        await server.open(config(2), Secrets())
+        await until(lambda: len(server._generations) == 1)
+        assert server.gateway.handler.memos is memos
+        assert memos.memory.size
+
+
+async def test_what_is_kept_of_requests_goes_with_its_generation_under_other_limits(opener: Opener) -> None:
+    """At once: what was there at the start is never collected."""
+    async with opened(1) as (server, _):
+        memos = remember(server)
+        await server.open(config(2, limits={"json_depth": 20}), Secrets())
+        await until(lambda: len(server._generations) == 1)
+        assert server.gateway.handler.memos is not memos
+        assert not memos.memory.size
 
 
 async def test_an_older_generation_that_cannot_be_ended_is_logged_and_those_after_it_end(
