@@ -3,6 +3,7 @@ ones (`faults`), what is made from their descriptions (`reference`), and the fil
 
 from dragoman.gateway.config.fields import ConfigError
 from dragoman.gateway.config.schema import FIXED, PREFIX, Config, Group
+from dragoman.gateway.config.search_section import SearchConfig, SearchShape
 from dragoman.gateway.config.sections import (
     AdmissionConfig,
     BackendConfig,
@@ -12,8 +13,6 @@ from dragoman.gateway.config.sections import (
     Limits,
     LogConfig,
     ModelRule,
-    SearchConfig,
-    SearchShape,
     Timeouts,
     Tls,
 )

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dragoman.gateway.config.fields import ConfigError, Name, SystemMessages
+from dragoman.gateway.config.search_section import SearchConfig
 from dragoman.gateway.config.sections import (
     AdmissionConfig,
     BackendConfig,
@@ -26,7 +27,6 @@ from dragoman.gateway.config.sections import (
     ModelRule,
     PolicyConfig,
     PoolConfig,
-    SearchConfig,
     StoreConfig,
     Timeouts,
     Tls,

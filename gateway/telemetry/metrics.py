@@ -98,6 +98,14 @@ class Metrics:
         self.backend_ready = self._gauge(
             "dragoman_backend_ready", "1 while a server of the backend is ready, else 0.", "livemax", "backend"
         )
+        self._add_process()
+        self._notes = BoundedNames(PLAIN_NAME, MOST_NAMES)
+        self._models = BoundedNames(MODEL_NAME, MOST_MODELS)
+        self._series: dict[tuple[str, str, str, str], Series] = {}
+        self._clients = BoundedNames(KEY_NAME, MOST_CLIENTS)
+        self._children: dict[tuple[str, ...], Any] = {}
+
+    def _add_process(self) -> None:
         self.loop_lag = self._histogram(
             "dragoman_loop_lag_seconds", "How late the event loop ran a timer, sampled twice a second.", SHORT
         )
@@ -114,11 +122,6 @@ class Metrics:
         self.resident = self._gauge(
             "dragoman_resident_memory_bytes", "Memory of the process, or of all workers together.", "livesum"
         )
-        self._notes = BoundedNames(PLAIN_NAME, MOST_NAMES)
-        self._models = BoundedNames(MODEL_NAME, MOST_MODELS)
-        self._series: dict[tuple[str, str, str, str], Series] = {}
-        self._clients = BoundedNames(KEY_NAME, MOST_CLIENTS)
-        self._children: dict[tuple[str, ...], Any] = {}
 
     def _add_times(self) -> None:
         labels = ("route", "client_kind", "model", "backend")

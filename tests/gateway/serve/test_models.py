@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dragoman.gateway.config.sections import SearchConfig
+from dragoman.gateway.config import SearchConfig
 from tests.gateway_fakes import running
 
 HEADERS: tuple[dict[str, str], ...] = ({}, {"anthropic-version": "2023-06-01"})
