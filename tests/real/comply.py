@@ -14,6 +14,11 @@ REASONS = "gpt-5"
 SUITE_SECONDS = 600.0
 # Some requests say no limit, and the local model now and then rambles until it meets one.
 LOCAL = json.dumps([{"url": "local:", "settings": {"max_tokens_default": 256}}])
+RAMBLED = {
+    "expected status='completed', got 'incomplete'",
+    "finish_reason: expected 'stop', got 'length'",
+    "stop_reason: expected 'end_turn', got 'max_tokens'",
+}
 
 
 async def run(suite: Path, url: str, home: Path, protocol: str, model: str = REASONS) -> dict[str, Json]:
@@ -39,6 +44,11 @@ def capable(asked: Json, counts: Json | None = None) -> Script:
 def failures(results: dict[str, Json]) -> dict[str, list[str]]:
     """What did not pass, skips included, and why."""
     return {name: result.get("errors", []) for name, result in results.items() if result["status"] != "passed"}
+
+
+def failures_of_a_small_model(results: dict[str, Json]) -> dict[str, list[str]]:
+    """The failures but for those whose only fault is that a sampled model talked until its limit and was cut there."""
+    return {name: errors for name, errors in failures(results).items() if not errors or set(errors) - RAMBLED}
 
 
 def warned(results: dict[str, Json]) -> dict[str, list[str]]:

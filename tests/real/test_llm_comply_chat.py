@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import RealComponent
-from tests.real.comply import LOCAL, capable, failures, run, warned
+from tests.real.comply import LOCAL, capable, failures, failures_of_a_small_model, run, warned
 from tests.real.serving import serving
 from tests.scripted import Json, Script, ScriptedServer, usage
 
@@ -51,7 +51,7 @@ async def test_the_local_model_passes_but_for_its_eyes(
     real_component("local-model")
     async with serving(backends=LOCAL) as url:
         results = await run(suite, url, tmp_path, "openai-chat")
-    failed = failures(results)
+    failed = failures_of_a_small_model(results)
     assert set(failed) == {"chat-image-input"}
     assert "400" in " ".join(failed["chat-image-input"])
     assert set(warned(results)) == {"chat-reasoning-summary"}
