@@ -20,7 +20,9 @@ from dragoman.translators.ir import Message, Request, Tool
 MOST_CONVERSATIONS = 1000
 MOST_KEPT = 500_000  # messages of all conversations, of 16 bytes each
 MOST_MESSAGES = 4000  # of a conversation that is followed
-MOST_DECLARED = 64  # sets of tools; those that a client sends again are the same objects
+# Sets of tools, and the bytes of their JSON together; those that a client sends again are the same objects.
+MOST_DECLARED = 64
+MOST_DECLARED_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +45,18 @@ class _Prompt:
 
 class Prefixes:
     def __init__(self) -> None:
-        self._last: OrderedDict[tuple[str | None, ...], _Prompt] = OrderedDict()
+        self._last: OrderedDict[int, _Prompt] = OrderedDict()  # by hashes, since clients choose names of any length
         self._kept = 0  # messages
         # by the identities of the tools, which are kept, so that no others can have them
         self._declared: OrderedDict[tuple[int, ...], tuple[tuple[Tool, ...], tuple[int, int]]] = OrderedDict()
+        self._declared_bytes = 0
 
     def follow(self, owner: str, request: Request) -> Prefix | None:
         """How the prompt goes on from the last one of its conversation; None where that is not known."""
         first = next((message for message in request.messages if message.role == "user"), None)
         if first is None or len(request.messages) > MOST_MESSAGES:
             return None
-        key = (owner, request.affinity, request.model, str(_hash(first)))
+        key = hash((owner, request.affinity, request.model, _hash(first)))
         last = self._last.pop(key, None)
         prompt = self._last[key] = self._prompt(request, last)
         self._kept += len(prompt.messages) - (0 if last is None else len(last.messages))
@@ -71,11 +74,17 @@ class Prefixes:
 
     def _tools(self, tools: tuple[Tool, ...]) -> tuple[int, int]:
         key = tuple(map(id, tools))
-        known = self._declared.pop(key, None) or (tools, _declared(tools))
-        self._declared[key] = known
-        if len(self._declared) > MOST_DECLARED:
-            self._declared.popitem(last=False)
-        return known[1]
+        if (known := self._declared.get(key)) is not None:
+            self._declared.move_to_end(key)
+            return known[1]
+        _, size = made = _declared(tools)
+        if size <= MOST_DECLARED_BYTES:
+            self._declared[key] = tools, made
+            self._declared_bytes += size
+        while len(self._declared) > MOST_DECLARED or self._declared_bytes > MOST_DECLARED_BYTES:
+            _, (_, (_, oldest)) = self._declared.popitem(last=False)
+            self._declared_bytes -= oldest
+        return made
 
 
 def _declared(tools: tuple[Tool, ...]) -> tuple[int, int]:

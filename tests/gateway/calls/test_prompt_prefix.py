@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.gateway.calls.prompt_prefix import MOST_CONVERSATIONS, MOST_KEPT, MOST_MESSAGES, Prefix, Prefixes
+from dragoman.gateway.calls.prompt_prefix import (
+    MOST_CONVERSATIONS,
+    MOST_DECLARED,
+    MOST_DECLARED_BYTES,
+    MOST_KEPT,
+    MOST_MESSAGES,
+    Prefix,
+    Prefixes,
+)
 from dragoman.translators.ir import Message, Request, Role, Text, Tool, ToolReference, ToolResult
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, asking, served
@@ -106,6 +114,25 @@ def test_so_many_messages_are_kept_and_no_more() -> None:
         it.follow("ann", replace(asked(*long), affinity=str(number)))
         assert it._kept == sum(len(each.messages) for each in it._last.values()) <= MOST_KEPT
     assert it.follow("ann", asked(*long, MORE)) is None  # too long to be followed
+
+
+@pytest.mark.parametrize("size", [10, MOST_DECLARED_BYTES // 10, MOST_DECLARED_BYTES])
+def test_so_many_tools_are_kept_and_no_more(size: int) -> None:
+    it = Prefixes()
+    for number in range(MOST_DECLARED + 2):
+        tools = (tool(f"{number:0{size}}"),)
+        it.follow("ann", request := replace(asked(USER, tools=tools), affinity=str(number)))
+        assert it.follow("ann", request) == Prefix()
+        kept = [size for _, (_, size) in it._declared.values()]
+        assert len(kept) <= MOST_DECLARED
+        assert sum(kept) == it._declared_bytes <= MOST_DECLARED_BYTES
+    assert bool(it._declared) == (size < MOST_DECLARED_BYTES)
+
+
+def test_the_name_of_a_conversation_takes_no_memory_whatever_its_length() -> None:
+    it = Prefixes()
+    it.follow("ann", replace(asked(USER), model="m" * 1_000_000))
+    assert all(type(key) is int for key in it._last)
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), max_size=6), min_size=2, max_size=5))
