@@ -5,68 +5,32 @@ from typing import Any
 import pytest
 
 from dragoman.translators.chat_completions import PROTOCOL
-from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import (
     Guided,
     Image,
     JsonObject,
     JsonSchema,
-    Message,
-    Named,
     Reasoning,
     Refusal,
-    Request,
     Sampling,
     Text,
     Thinking,
     ToolCall,
     ToolResult,
 )
-from dragoman.translators.protocol import Context, Json, Policy, Turn
-
-USER: Json = {"role": "user", "content": "Hello"}
-PIXEL = "data:image/png;base64,iVBORw0KGgo="
-
-
-def parse(context: Context | None = None, **fields: Any) -> Turn:
-    body = {"model": "m", "messages": [USER]} | fields
-    return PROTOCOL.parse(body, context or Context(id="0" * 24, clock=lambda: 0))
-
-
-def request(**fields: Any) -> Request:
-    return parse(**fields).request
-
-
-def notes(**fields: Any) -> list[str]:
-    return [f"{note.kind}:{note.name}" for note in parse(**fields).notes]
-
-
-def refused(context: Context | None = None, **fields: Any) -> GatewayError:
-    with pytest.raises(GatewayError) as caught:
-        parse(context, **fields)
-    assert caught.value.kind in (Kind.INVALID, Kind.UNSUPPORTED)
-    return caught.value
-
-
-def function(name: str, **fields: Any) -> Json:
-    return {"type": "function", "function": {"name": name, **fields}}
-
-
-def custom(name: str, **fields: Any) -> Json:
-    return {"type": "custom", "custom": {"name": name, **fields}}
-
-
-def call(id: str, name: str, arguments: str = "{}") -> Json:
-    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def result(id: str, content: Any = "done") -> Json:
-    return {"role": "tool", "tool_call_id": id, "content": content}
-
-
-def said(*messages: Json) -> tuple[Message, ...]:
-    return request(messages=list(messages)).messages
-
+from dragoman.translators.protocol import Context, Json, Policy
+from tests.translators.chat_completions.asked import (
+    PIXEL,
+    USER,
+    call,
+    notes,
+    parse,
+    refused,
+    request,
+    result,
+    said,
+)
 
 # ------------------------------------------------------------------------------------------------------------- messages
 
@@ -207,185 +171,6 @@ def test_what_came_before_tools_is_refused_by_the_name_of_what_came_after() -> N
     assert "'tool_choice'" in refused(function_call="auto").message
     assert "'tool'" in refused(messages=[{"role": "function", "name": "f", "content": "x"}]).message
     assert "'tool_calls'" in refused(messages=[{"role": "assistant", "function_call": {"name": "f"}}]).message
-
-
-# ---------------------------------------------------------------------------------------------------------------- tools
-
-
-def test_functions_pass_in_order() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-    tools = request(tools=[function("b", description="B.", parameters=schema, strict=True), function("a")]).tools
-    assert [(tool.name, tool.description, tool.strict) for tool in tools] == [("b", "B.", True), ("a", "", None)]
-    assert tools[0].parameters == schema
-    assert tools[1].parameters == {"type": "object", "properties": {}}
-
-
-def test_a_free_form_tool_becomes_a_function_with_its_grammar_in_the_description() -> None:
-    grammar = {"type": "grammar", "grammar": {"syntax": "regex", "definition": "[ab]+"}}
-    (tool,) = request(tools=[custom("patch", description="Patches.", format=grammar)]).tools
-    assert tool.name == "patch"
-    assert tool.parameters["required"] == ["input"]
-    assert tool.description.startswith("Patches.")
-    assert "regex" in tool.description
-    assert "[ab]+" in tool.description
-
-
-def test_a_function_and_a_free_form_tool_of_one_name_are_told_apart() -> None:
-    spoken: Json = {
-        "role": "assistant",
-        "tool_calls": [call("c1", "ls"), {"id": "c2", "type": "custom", "custom": {"name": "ls", "input": "a"}}],
-    }
-    asked = request(tools=[function("ls"), custom("ls")], messages=[USER, spoken, result("c1"), result("c2")])
-    names = [tool.name for tool in asked.tools]
-    assert len(set(names)) == 2
-    assert [part.name for part in asked.messages[1].parts if isinstance(part, ToolCall)] == names
-    assert asked.messages[1].parts[1] == ToolCall("c2", names[1], '{"input":"a"}')
-
-
-def test_a_call_whose_kind_changed_is_still_a_call_of_its_tool() -> None:
-    spoken: Json = {
-        "role": "assistant",
-        "tool_calls": [{"id": "c", "type": "custom", "custom": {"name": "ls", "input": ""}}],
-    }
-    asked = request(tools=[function("ls")], messages=[USER, spoken, result("c")])
-    assert asked.messages[1].parts == (ToolCall("c", "ls", '{"input":""}'),)
-
-
-def test_names_that_servers_refuse_are_replaced_the_same_way_everywhere() -> None:
-    long = "x" * 80
-    spoken = {"role": "assistant", "tool_calls": [call("c", "fs.read"), call("d", long)]}
-    tools = [function("fs.read"), function(long)]
-    asked = request(tools=tools, messages=[USER, spoken, result("c"), result("d")], tool_choice=function("fs.read"))
-    names = [tool.name for tool in asked.tools]
-    assert names[0] == "fs_read"
-    assert len(names[1]) == 64
-    assert [part.name for part in asked.messages[1].parts if isinstance(part, ToolCall)] == names
-    assert asked.tool_choice == Named("fs_read")
-
-
-def test_the_same_tool_twice_is_one_tool() -> None:
-    assert len(request(tools=[function("a"), function("a")]).tools) == 1
-    assert notes(tools=[function("a"), function("a")]) == []
-    assert notes(tools=[function("a"), function("a", description="Other.")]) == ["tool:a"]
-
-
-def test_tools_that_cannot_be_run_are_left_out_or_refused() -> None:
-    fields = {"tools": [{"type": "web_search"}, function("a")]}
-    assert [tool.name for tool in request(**fields).tools] == ["a"]
-    assert notes(**fields) == ["tool:web_search"]
-    assert notes(web_search_options={}) == ["tool:web_search"]
-    strict = Context(id="0" * 24, clock=lambda: 0, policy=Policy(hosted_tools="reject"))
-    assert refused(strict, **fields).param == "tools[0].type"
-    assert refused(strict, web_search_options={}).param == "web_search_options"
-
-
-def test_there_is_a_limit_on_tools() -> None:
-    few = Context(id="0" * 24, clock=lambda: 0, policy=Policy(max_tools=1))
-    error = refused(few, tools=[function("a"), function("b")])
-    assert (error.param, error.code) == ("tools[1].function", "array_above_max_length")
-
-
-@pytest.mark.parametrize(
-    ("tools", "param"),
-    [
-        ({}, "tools"),
-        ([1], "tools[0]"),
-        ([{}], "tools[0].type"),
-        ([{"type": "function"}], "tools[0].function"),
-        ([{"type": "function", "name": "flat", "parameters": []}], "tools[0].parameters"),
-        ([{"name": "", "input_schema": {}}], "tools[0].name"),
-        ([function("")], "tools[0].function.name"),
-        ([{"type": "function", "function": {}}], "tools[0].function.name"),
-        ([function("a", parameters=[])], "tools[0].function.parameters"),
-        ([function("a", parameters={"type": "array"})], "tools[0].function.parameters"),
-        ([function("a", strict="yes")], "tools[0].function.strict"),
-        ([{"type": "custom"}], "tools[0].custom"),
-        ([custom("a", format={"type": "grammar"})], "tools[0].custom.format.grammar"),
-        (
-            [custom("a", format={"type": "grammar", "grammar": {"syntax": "lark"}})],
-            "tools[0].custom.format.grammar.definition",
-        ),
-        ([custom("a", format={"type": "xml"})], "tools[0].custom.format.type"),
-    ],
-)
-def test_a_wrong_tool_is_refused_with_its_path(tools: Any, param: str) -> None:
-    assert refused(tools=tools).param == param
-
-
-def allowed(mode: Any, *tools: Json) -> Json:
-    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": list(tools)}}
-
-
-@pytest.mark.parametrize(
-    ("choice", "meant", "offered"),
-    [
-        (None, "auto", ["a", "b", "p"]),
-        ("auto", "auto", ["a", "b", "p"]),
-        ("none", "none", ["a", "b", "p"]),
-        ("required", "required", ["a", "b", "p"]),
-        (function("b"), Named("b"), ["a", "b", "p"]),
-        (custom("p"), Named("p"), ["a", "b", "p"]),
-        (allowed("auto", function("b")), "auto", ["b"]),
-        (allowed("required", custom("p"), function("a")), "required", ["a", "p"]),
-    ],
-)
-def test_every_form_of_a_choice(choice: Any, meant: Any, offered: list[str]) -> None:
-    asked = request(tools=[function("a"), function("b"), custom("p")], tool_choice=choice)
-    assert asked.tool_choice == meant
-    assert [tool.name for tool in asked.tools] == offered
-
-
-@pytest.mark.parametrize(
-    "choice",
-    [
-        "any",
-        1,
-        {"type": 1},
-        {"type": []},
-        {"type": "mcp"},
-        {"type": "file_search"},
-        function("missing"),
-        custom("a"),
-        function("p"),
-        allowed("auto"),
-        allowed("none", function("a")),
-        allowed("auto", function("missing")),
-        allowed("auto", function("a")) | {"allowed_tools": {"tools": ["a"]}},
-    ],
-)
-def test_a_choice_that_cannot_be_kept_is_refused(choice: Any) -> None:
-    tools = [function("a"), custom("p"), {"type": "web_search"}]
-    assert refused(tools=tools, tool_choice=choice).param == "tool_choice"
-
-
-def test_a_tool_of_the_past_cannot_be_chosen() -> None:
-    messages = [USER, {"role": "assistant", "tool_calls": [call("c", "gone")]}, result("c")]
-    assert refused(tools=[function("a")], messages=messages, tool_choice=function("gone")).param == "tool_choice"
-
-
-def test_required_needs_a_tool_that_can_be_called() -> None:
-    assert refused(tool_choice="required").param == "tool_choice"
-
-
-@pytest.mark.parametrize(
-    ("tools", "choice", "offered"),
-    [
-        ([], "required", []),
-        ([function("a")], {"type": "web_search"}, ["a"]),
-        ([function("a")], function("web_search"), ["a"]),
-        ([function("a")], allowed("required", {"type": "web_search"}), []),
-    ],
-)
-def test_a_choice_of_a_tool_that_was_left_out_is_dropped_with_it(tools: list[Json], choice: Any, offered: Any) -> None:
-    fields = {"tools": [*tools, {"type": "web_search"}], "tool_choice": choice}
-    asked = request(**fields)
-    assert (asked.tool_choice, [tool.name for tool in asked.tools]) == ("auto", offered)
-    assert notes(**fields) == ["tool:web_search", "field:tool_choice"]
-
-
-@pytest.mark.parametrize(("value", "parallel"), [(None, True), (True, True), (False, False)])
-def test_parallel_calls_are_the_default(value: bool | None, parallel: bool) -> None:
-    assert request(parallel_tool_calls=value).parallel_tool_calls is parallel
 
 
 # --------------------------------------------------------------------------------------------------------------- fields
@@ -570,97 +355,7 @@ def test_a_constraint_that_cannot_be_kept_is_refused(fields: Json, param: str) -
     assert refused(**fields).param == param
 
 
-# ------------------------------------------------------------------------------------------- shapes of other protocols
-
-
-def test_tools_in_the_shapes_of_other_protocols() -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
-    asked = request(
-        tools=[
-            {"type": "function", "name": "flat", "parameters": schema, "strict": True},
-            {"name": "block", "description": "d", "input_schema": schema},
-            {"type": "custom", "name": "typed", "input_schema": schema},
-        ],
-        tool_choice={"type": "tool", "name": "block"},
-    )
-    assert [(tool.name, tool.parameters, tool.strict) for tool in asked.tools] == [
-        ("flat", schema, True),
-        ("block", schema, None),
-        ("typed", schema, None),
-    ]
-    assert asked.tool_choice == Named("block")
-    assert request(tools=[function("a")], tool_choice={"type": "any"}).tool_choice == "required"
-    assert request(tools=[function("a")], tool_choice={"type": "function", "name": "a"}).tool_choice == Named("a")
-
-
-def test_blocks_of_the_messages_api() -> None:
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
-    url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
-    assert said(
-        {"role": "user", "content": [image]},
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "thinking", "thinking": "hm", "signature": "s"},
-                {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
-                {"type": "tool_use", "id": "u", "name": "f", "input": {}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "and?"},
-                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "one"}, url]},
-                {"type": "tool_result", "tool_use_id": "u", "is_error": True},
-            ],
-        },
-    ) == (
-        Message("user", (Image(PIXEL),)),
-        Message("assistant", (Reasoning("hm"), ToolCall("t", "f", '{"a":1}'), ToolCall("u", "f", "{}"))),
-        Message("tool", (ToolResult("t", (Text("one"), Image("https://x/y.png"))),)),
-        Message("tool", (ToolResult("u", (Text(""),), True),)),
-        Message("user", (Text("and?"),)),
-    )
-
-
-def test_input_in_place_of_messages() -> None:
-    call = {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
-    asked = parse(
-        messages=None,
-        instructions="Be brief.",
-        input=[
-            {"type": "message", "role": "user", "id": "m", "content": [{"type": "input_text", "text": "hi"}]},
-            call,
-            {"type": "function_call_output", "call_id": "c", "output": "done"},
-            {"role": "user", "content": [{"type": "input_image", "image_url": PIXEL, "detail": "low"}]},
-        ],
-    )
-    assert asked.request.messages == (
-        Message("system", (Text("Be brief."),)),
-        Message("user", (Text("hi"),)),
-        Message("assistant", (ToolCall("c", "f", "{}"),)),
-        Message("tool", (ToolResult("c", (Text("done"),)),)),
-        Message("user", (Image(PIXEL, "low"),)),
-    )
-    assert asked.notes == ()
-    assert request(messages=None, input="hi").messages == (Message("user", (Text("hi"),)),)
-    assert notes(input="hi", instructions="x") == ["field:input", "field:instructions"]
-    assert refused(messages=None, input=7).param == "messages"
-    assert refused(messages=None, input=[{"type": "reasoning"}]).param == "messages[0].role"
-
-
-@pytest.mark.parametrize(
-    ("fields", "text"),
-    [
-        ({"reasoning_details": [{"type": "reasoning.summary", "summary": "a"}, {"text": "b"}]}, "ab"),
-        ({"thinking_blocks": [{"type": "thinking", "thinking": "a", "signature": "s"}]}, "a"),
-        ({"reasoning_details": [{"text": "a"}], "thinking_blocks": [{"thinking": "a"}], "reasoning": "c"}, "c"),
-    ],
-)
-def test_reasoning_is_also_read_from_lists(fields: Json, text: str) -> None:
-    turn = parse(messages=[USER, {"role": "assistant", "content": "x", **fields}, USER])
-    assert turn.request.messages[1].parts == (Reasoning(text), Text("x"))
-    assert turn.notes == ()
+# ----------------------------------------------------------------------------------- answers that are begun, and fields
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tools import shown_tools
 from dragoman.translators.ir import Named, Note, Request, Text, Tool, ToolReference, ToolResult
 from dragoman.translators.protocol import Json, Policy
-from tests.translators.messages.test_parse import (
+from tests.translators.messages.asked import (
     REJECTING,
     SEARCH,
     assistant,

@@ -6,7 +6,7 @@ import pytest
 
 from dragoman.translators.ir import Message, Note, Text, ToolResult
 from dragoman.translators.protocol import Json
-from tests.translators.messages.test_parse import (
+from tests.translators.messages.asked import (
     REJECTING,
     assistant,
     context,

@@ -1,4 +1,4 @@
-"""Requests of the Messages API into the representation, and the words in which faults are refused.
+"""Requests of the Messages API into the representation.
 
 What a chat server is sent in the end is frozen in tests/golden/requests/messages; here stand the rules.
 """
@@ -11,81 +11,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import (
-    Image,
-    JsonSchema,
-    Message,
-    Named,
-    Note,
-    Reasoning,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolResult,
-)
+from dragoman.translators.errors import GatewayError
+from dragoman.translators.ir import Image, JsonSchema, Message, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
 from dragoman.translators.messages import PROTOCOL, parse_count
-from dragoman.translators.protocol import Context, Json, Policy, Turn
-from tests.golden_files import request, requests
+from dragoman.translators.protocol import Context, Json
+from tests.golden_files import request
 from tests.grammar.messages import check_error
-
-GOOD = requests("messages")
-PNG: Json = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
-LS: Json = {"name": "ls", "description": "Lists.", "input_schema": {"type": "object", "properties": {}}}
-PWD: Json = {"name": "pwd", "input_schema": {"type": "object"}}
-PDF: Json = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
-SEARCH: Json = {"type": "web_search_20250305", "name": "w"}
-COMPUTER: Json = {"type": "computer_20251124", "name": "computer"}
-REJECTING = Policy(hosted_tools="reject")
-
-
-def context(**fields: Any) -> Context:
-    return Context(**{"id": "0" * 24, "clock": lambda: 0, **fields})
-
-
-def user(content: Any) -> Json:
-    return {"role": "user", "content": content}
-
-
-def assistant(*blocks: Json) -> Json:
-    return {"role": "assistant", "content": [*blocks]}
-
-
-def text(value: str, **more: Any) -> Json:
-    return {"type": "text", "text": value, **more}
-
-
-def image(**source: Any) -> Json:
-    return {"type": "image", "source": source}
-
-
-def use(id: str, name: str = "ls", **arguments: Any) -> Json:
-    return {"type": "tool_use", "id": id, "name": name, "input": arguments}
-
-
-def result(id: str, content: Any = "ok", **more: Any) -> Json:
-    return {"type": "tool_result", "tool_use_id": id, "content": content, **more}
-
-
-def body(*messages: Json, **fields: Any) -> Json:
-    return {"model": "m", "max_tokens": 100, "messages": list(messages) or [user("Hello")], **fields}
-
-
-def parse(*messages: Json, under: Context | None = None, **fields: Any) -> Turn:
-    return PROTOCOL.parse(body(*messages, **fields), under or context())
-
-
-def refusal(*messages: Json, under: Context | None = None, **fields: Any) -> GatewayError:
-    with pytest.raises(GatewayError) as refused:
-        parse(*messages, under=under, **fields)
-    error = refused.value
-    reply = PROTOCOL.error(error, "req_1")
-    check_error(reply.status, reply.body)
-    assert reply.status == 400
-    assert error.param is not None
-    assert reply.body["error"]["message"].startswith(error.param)
-    return error
-
+from tests.translators.messages.asked import (
+    GOOD,
+    LS,
+    PNG,
+    assistant,
+    body,
+    context,
+    image,
+    parse,
+    refusal,
+    result,
+    text,
+    use,
+    user,
+)
 
 # ------------------------------------------------------------------------------------------------------------- messages
 
@@ -319,108 +265,6 @@ def test_words_that_nobody_knows_yet_are_taken_and_noted(fields: Json, expected:
     assert turn.notes == tuple(Note("field", name) for name in notes)
 
 
-# ---------------------------------------------------------------------------------------------------------------- tools
-
-
-def test_custom_tools_pass() -> None:
-    strict = {**LS, "name": "strict", "type": "custom", "strict": True, "cache_control": {"type": "ephemeral"}}
-    tools = parse(tools=[LS, strict, {**PWD, "eager_input_streaming": True}]).request.tools
-    assert [(tool.name, tool.strict) for tool in tools] == [("ls", None), ("strict", True), ("pwd", None)]
-    assert tools[0].parameters == LS["input_schema"]
-
-
-@pytest.mark.parametrize("key", ["strict", "defer_loading"])
-def test_a_switch_of_a_tool_is_a_boolean(key: str) -> None:
-    with pytest.raises(GatewayError, match="valid boolean") as caught:
-        parse(tools=[{**LS, key: 1}])
-    assert caught.value.param == f"tools.0.{key}"
-
-
-def test_examples_are_shown_below_the_description() -> None:
-    examples = [{"a": 10**30}, {"a": "half \ud83d"}]
-    [shown] = parse(tools=[{**LS, "input_examples": examples}]).request.tools
-    assert shown.description.startswith("Lists.\n\nExamples of its input:\n{")
-    assert str(10**30) in shown.description
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "properties", "commands"),
-    [
-        ("bash_20250124", "bash", {"command", "restart"}, None),
-        ("text_editor_20250124", "str_replace_editor", {"new_str", "view_range"}, {"undo_edit", "view"}),
-        ("text_editor_20250728", "str_replace_based_edit_tool", {"insert_text", "view_range"}, {"create", "insert"}),
-        ("memory_20250818", "memory", {"old_path", "new_path", "insert_text"}, {"rename", "delete"}),
-    ],
-)
-def test_client_side_tools_get_their_schema(
-    kind: str, name: str, properties: set[str], commands: set[str] | None
-) -> None:
-    turn = parse(tools=[{"type": kind, "name": name}])
-    [tool] = turn.request.tools
-    assert (tool.name, turn.notes) == (name, ())
-    assert tool.description
-    assert properties <= tool.parameters["properties"].keys()
-    if commands is not None:
-        assert commands <= set(tool.parameters["properties"]["command"]["enum"])
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "web_search_20250305",
-        "web_fetch_20260318",
-        "code_execution_20260521",
-        "computer_20251124",
-        "mcp_toolset",
-        "new_1",
-    ],
-)
-def test_tools_that_cannot_be_run_are_noted_or_refused(kind: str) -> None:
-    turn = parse(tools=[{"type": kind, "name": "x"}, LS])
-    assert [tool.name for tool in turn.request.tools] == ["ls"]
-    assert turn.notes == (Note("tool", kind),)
-    assert refusal(tools=[LS, {"type": kind, "name": "x"}], under=context(policy=REJECTING)).param == "tools.1.type"
-
-
-@pytest.mark.parametrize("nested", [True, False])
-@pytest.mark.parametrize("parameters", [{"type": "object", "properties": {"a": {}}}, None])
-def test_a_function_of_another_protocol_is_a_custom_tool(nested: bool, parameters: Json | None) -> None:
-    function = {"name": "x" * 100, "description": "Does x.", "parameters": parameters, "strict": True}
-    tool = {"type": "function", **({"function": function} if nested else function)}
-    turn = parse(tools=[tool, LS], tool_choice={"type": "tool", "name": "x" * 100})
-    first = turn.request.tools[0]
-    assert (first.description, first.strict, first.parameters) == ("Does x.", True, parameters or {"type": "object"})
-    assert turn.request.tool_choice == Named(first.name)
-    assert turn.notes == ()
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected", "parallel"),
-    [
-        (None, "auto", True),
-        ({"type": "auto"}, "auto", True),
-        ({"type": "auto", "disable_parallel_tool_use": True}, "auto", False),
-        ({"type": "any", "disable_parallel_tool_use": False}, "required", True),
-        ({"type": "any", "disable_parallel_tool_use": True}, "required", False),
-        ({"type": "tool", "name": "pwd"}, Named("pwd"), True),
-        ({"type": "tool", "name": "pwd", "disable_parallel_tool_use": True}, Named("pwd"), False),
-        ({"type": "none"}, "none", True),
-    ],
-)
-def test_tool_choice(choice: Json | None, expected: Any, parallel: bool) -> None:
-    request = parse(tools=[LS, PWD], tool_choice=choice).request
-    assert (request.tool_choice, request.parallel_tool_calls) == (expected, parallel)
-
-
-def test_long_and_odd_names_fit_every_server_and_agree_with_the_history() -> None:
-    name = "mcp__" + "x" * 100
-    turn = parse(user("a"), assistant(use("t1", name)), user([result("t1")]), tools=[{**LS, "name": name}])
-    call = turn.request.messages[1].parts[0]
-    assert isinstance(call, ToolCall)
-    assert call.name == turn.request.tools[0].name != name
-    assert len(call.name) <= 64
-
-
 # --------------------------------------------------------------------------------------------------------- other fields
 
 
@@ -504,119 +348,6 @@ def test_counting_needs_no_answer() -> None:
     assert request.max_tokens is None
     assert request.messages == parse(tools=[LS], system="s").request.messages
     assert request.tools[0].name == "ls"
-
-
-# --------------------------------------------------------------------------------------------------------------- faults
-
-
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"max_tokens": None}, "max_tokens"),
-        ({"max_tokens": 0.5}, "max_tokens"),
-        ({"max_tokens": 1e300}, "max_tokens"),
-        ({"max_tokens": -1}, "max_tokens"),
-        ({"max_tokens": "100"}, "max_tokens"),
-        ({"max_tokens": True}, "max_tokens"),
-        ({"model": ""}, "model"),
-        ({"model": None}, "model"),
-        ({"messages": []}, "messages"),
-        ({"messages": "Hello"}, "messages"),
-        ({"messages": [1]}, "messages.0"),
-        ({"messages": [{"content": "a"}]}, "messages.0.role"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, "messages.0.role"),
-        ({"messages": [{"role": "user"}]}, "messages.0.content"),
-        ({"messages": [user(None)]}, "messages.0.content"),
-        ({"messages": [user([{"text": "a"}])]}, "messages.0.content.0.type"),
-        ({"messages": [user([{"type": "text"}])]}, "messages.0.content.0.text"),
-        ({"messages": [user([{"type": ["audio"]}])]}, "messages.0.content.0.type"),
-        ({"messages": [user([use("t1")])]}, "messages.0.content.0.type"),
-        ({"messages": [assistant(use(""))]}, "messages.0.content.0.id"),
-        ({"messages": [assistant({**use("t1"), "input": "{}"})]}, "messages.0.content.0.input"),
-        ({"messages": [assistant(image(**PNG))]}, "messages.0.content.0.type"),
-        ({"messages": [assistant({"type": "thinking", "signature": "x"})]}, "messages.0.content.0.thinking"),
-        ({"messages": [user([{"type": "tool_result"}])]}, "messages.0.content.0.tool_use_id"),
-        ({"messages": [user([result("t1", 5)])]}, "messages.0.content.0.content"),
-        ({"messages": [user([result("t1", [use("t2")])])]}, "messages.0.content.0.content.0.type"),
-        ({"messages": [user([result("t1", [{"type": "tool_reference"}])])]}, "messages.0.content.0.content.0.name"),
-        ({"messages": [user([{"type": "image"}])]}, "messages.0.content.0.source"),
-        ({"messages": [user([image(data="AA==")])]}, "messages.0.content.0.source.type"),
-        ({"messages": [user([image(type="file")])]}, "messages.0.content.0.source.file_id"),
-        ({"messages": [user([image(**PNG | {"media_type": 5})])]}, "messages.0.content.0.source.media_type"),
-        ({"messages": [user([image(type="url", url=None)])]}, "messages.0.content.0.source.url"),
-        (
-            {"messages": [user([text("a"), {"type": "document", "source": "report.pdf"}])]},
-            "messages.0.content.1.source",
-        ),
-        (
-            {"messages": [user([{"type": "document", "source": PDF, "title": 5}])]},
-            "messages.0.content.0.title",
-        ),
-        ({"messages": [{"role": "system", "content": [image(**PNG)]}]}, "messages.0.content.0.type"),
-        ({"messages": [{"role": "system", "content": [use("t1")]}]}, "messages.0.content.0.type"),
-        ({"messages": [{"role": "system", "content": [{"type": "tool_addition"}]}]}, "messages.0.content.0.tool"),
-        ({"messages": [{"role": "system", "content": "a", "output_config": 5}]}, "messages.0.output_config"),
-        ({"system": 5}, "system"),
-        ({"system": [{"type": "fallback"}]}, "system.0.type"),
-        ({"system": [{"type": "image"}]}, "system.0.type"),
-        ({"temperature": "hot"}, "temperature"),
-        ({"temperature": 3}, "temperature"),
-        ({"stop_sequences": "END"}, "stop_sequences"),
-        ({"stop_sequences": [""]}, "stop_sequences.0"),
-        ({"stream": "yes"}, "stream"),
-        ({"thinking": {"type": "enabled"}}, "thinking.enabled.budget_tokens"),
-        ({"thinking": {"type": 5}}, "thinking.type"),
-        ({"thinking": {"type": "Enabled"}}, "thinking.enabled.budget_tokens"),
-        ({"thinking": {}}, "thinking.type"),
-        ({"thinking": {"type": "adaptive", "display": True}}, "thinking.display"),
-        ({"output_config": {"effort": 3}}, "output_config.effort"),
-        ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
-        ({"tools": {}}, "tools"),
-        ({"tools": [{"name": "ls"}]}, "tools.0.input_schema"),
-        ({"tools": [{**LS, "name": "l s"}]}, "tools.0.name"),
-        ({"tools": [{**LS, "name": "x" * 129}]}, "tools.0.name"),
-        ({"tools": [{**LS, "input_schema": {"type": "string"}}]}, "tools.0.input_schema.type"),
-        ({"tools": [LS, LS]}, "tools.1.name"),
-        ({"tool_choice": "auto"}, "tool_choice"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice"),
-        ({"tool_choice": {"type": "required"}}, "tool_choice.type"),
-        ({"tool_choice": {"type": "tool"}, "tools": [LS]}, "tool_choice.name"),
-        ({"tool_choice": {"type": "tool", "name": "pwd"}, "tools": [LS]}, "tool_choice"),
-        ({"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, "tools.0.type"),
-        ({"tools": [SEARCH, COMPUTER], "tool_choice": {"type": "tool", "name": "computer"}}, "tools.1.type"),
-        ({"tools": [COMPUTER, {"type": "new_1"}], "tool_choice": {"type": "any"}}, "tools.0.type"),
-        ({"tools": [{"type": "function"}]}, "tools.0.name"),
-        ({"tools": [{"type": "function", "function": "ls"}]}, "tools.0.function"),
-        ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
-        ({"tools": [{"type": "function", "function": {"name": "l s"}}]}, "tools.0.function.name"),
-        (
-            {"tools": [{"type": "function", "function": {"name": "ls", "parameters": []}}]},
-            "tools.0.function.parameters",
-        ),
-        ({"thread": {"id": "t"}}, "thread"),
-        ({"container": {"skills": [{"skill_id": "s"}]}}, "container.skills"),
-    ],
-)
-def test_a_fault_is_refused_with_its_place(fields: Json, param: str) -> None:
-    given = {key: value for key, value in body(**fields).items() if value is not None}
-    with pytest.raises(GatewayError) as refused:
-        PROTOCOL.parse(given, context())
-    error = refused.value
-    assert error.param == param
-    assert error.kind in (Kind.INVALID, Kind.UNSUPPORTED)
-    reply = PROTOCOL.error(error, "req_1")
-    check_error(reply.status, reply.body)
-    assert reply.body["error"]["message"].startswith(f"{param}: ")
-
-
-def test_too_many_tools_are_refused() -> None:
-    tools = [{**LS, "name": f"t{number}"} for number in range(3)]
-    assert refusal(tools=tools, under=context(policy=Policy(max_tools=2))).param == "tools"
-
-
-def test_with_strict_history_an_orphan_is_refused() -> None:
-    with pytest.raises(GatewayError):
-        parse(user([result("t1")]), under=context(policy=Policy(strict_history=True)))
 
 
 # ---------------------------------------------------------------------------------------------------------- any request

@@ -1,0 +1,106 @@
+"""Chat completions in the shapes of other protocols, as some editors and libraries send them."""
+
+import pytest
+
+from dragoman.translators.ir import Image, Message, Named, Reasoning, Text, ToolCall, ToolResult
+from dragoman.translators.protocol import Json
+from tests.translators.chat_completions.asked import (
+    PIXEL,
+    USER,
+    function,
+    notes,
+    parse,
+    refused,
+    request,
+    said,
+)
+
+
+def test_tools_in_the_shapes_of_other_protocols() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    asked = request(
+        tools=[
+            {"type": "function", "name": "flat", "parameters": schema, "strict": True},
+            {"name": "block", "description": "d", "input_schema": schema},
+            {"type": "custom", "name": "typed", "input_schema": schema},
+        ],
+        tool_choice={"type": "tool", "name": "block"},
+    )
+    assert [(tool.name, tool.parameters, tool.strict) for tool in asked.tools] == [
+        ("flat", schema, True),
+        ("block", schema, None),
+        ("typed", schema, None),
+    ]
+    assert asked.tool_choice == Named("block")
+    assert request(tools=[function("a")], tool_choice={"type": "any"}).tool_choice == "required"
+    assert request(tools=[function("a")], tool_choice={"type": "function", "name": "a"}).tool_choice == Named("a")
+
+
+def test_blocks_of_the_messages_api() -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    url = {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}
+    assert said(
+        {"role": "user", "content": [image]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+                {"type": "tool_use", "id": "u", "name": "f", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "and?"},
+                {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "one"}, url]},
+                {"type": "tool_result", "tool_use_id": "u", "is_error": True},
+            ],
+        },
+    ) == (
+        Message("user", (Image(PIXEL),)),
+        Message("assistant", (Reasoning("hm"), ToolCall("t", "f", '{"a":1}'), ToolCall("u", "f", "{}"))),
+        Message("tool", (ToolResult("t", (Text("one"), Image("https://x/y.png"))),)),
+        Message("tool", (ToolResult("u", (Text(""),), True),)),
+        Message("user", (Text("and?"),)),
+    )
+
+
+def test_input_in_place_of_messages() -> None:
+    call = {"type": "function_call", "id": "fc", "call_id": "c", "name": "f", "arguments": "{}", "status": "completed"}
+    asked = parse(
+        messages=None,
+        instructions="Be brief.",
+        input=[
+            {"type": "message", "role": "user", "id": "m", "content": [{"type": "input_text", "text": "hi"}]},
+            call,
+            {"type": "function_call_output", "call_id": "c", "output": "done"},
+            {"role": "user", "content": [{"type": "input_image", "image_url": PIXEL, "detail": "low"}]},
+        ],
+    )
+    assert asked.request.messages == (
+        Message("system", (Text("Be brief."),)),
+        Message("user", (Text("hi"),)),
+        Message("assistant", (ToolCall("c", "f", "{}"),)),
+        Message("tool", (ToolResult("c", (Text("done"),)),)),
+        Message("user", (Image(PIXEL, "low"),)),
+    )
+    assert asked.notes == ()
+    assert request(messages=None, input="hi").messages == (Message("user", (Text("hi"),)),)
+    assert notes(input="hi", instructions="x") == ["field:input", "field:instructions"]
+    assert refused(messages=None, input=7).param == "messages"
+    assert refused(messages=None, input=[{"type": "reasoning"}]).param == "messages[0].role"
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"reasoning_details": [{"type": "reasoning.summary", "summary": "a"}, {"text": "b"}]}, "ab"),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "a", "signature": "s"}]}, "a"),
+        ({"reasoning_details": [{"text": "a"}], "thinking_blocks": [{"thinking": "a"}], "reasoning": "c"}, "c"),
+    ],
+)
+def test_reasoning_is_also_read_from_lists(fields: Json, text: str) -> None:
+    turn = parse(messages=[USER, {"role": "assistant", "content": "x", **fields}, USER])
+    assert turn.request.messages[1].parts == (Reasoning(text), Text("x"))
+    assert turn.notes == ()
