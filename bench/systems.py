@@ -84,7 +84,7 @@ def _state(launch: Launch) -> Mapping[str, str]:
 
 def _asking_whole(launch: Launch) -> Mapping[str, str]:
     """The server is asked for an answer in one piece where the client takes it so, which presets of servers decide."""
-    backend = {"url": launch.upstream, "settings": {"whole_answers": "always"}}
+    backend = {"url": launch.upstream, "settings": {"whole_answers": "always", "max_tokens_default": 1000}}
     return {**_state(launch), "DRAGOMAN_BACKENDS": json.dumps([backend])}
 
 

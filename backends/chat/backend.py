@@ -155,7 +155,8 @@ class ChatCompletions:
     # ----------------------------------------------------------------------------------------------------- the request
 
     async def prepare(self, request: Request) -> Prepared:
-        it = prepared(request, self._settings, self._refused_by(request), self._family(request.model))
+        refused, family = self._refused_by(request), self._family(request.model)
+        it = prepared(request, self._settings, refused, family, seconds=self._timeouts.first)
         if it.plan is not None:
             await self._schemas.check(it.plan)
         return it

@@ -11,9 +11,12 @@ from dragoman.backends.chat.encode import Json, encode
 from dragoman.backends.chat.settings import Settings, Wire
 from dragoman.backends.markup import FAMILIES
 from dragoman.backends.markup.grammar import optional_tags, structural_tag
+from dragoman.backends.reader import Timeouts
 from dragoman.translators.constraints import forced
 from dragoman.translators.constraints.guided import is_forced, without_idle_format
 from dragoman.translators.ir import Guided, Request
+
+SLOW = 10  # tokens a second, of a large model on a busy server
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,15 +59,21 @@ class PreparedChat(Prepared):
 
 
 def prepared(
-    request: Request, settings: Settings, refused: frozenset[str], markup: str | None = None, *, tags: bool = True
+    request: Request,
+    settings: Settings,
+    refused: frozenset[str],
+    markup: str | None = None,
+    *,
+    tags: bool = True,
+    seconds: float = Timeouts().first,
 ) -> PreparedChat:
-    """`markup` is the family by which the answer will be read; without `tags` no call is held to its grammar. Raises
-    `GatewayError` where the server cannot be asked this."""
+    """`markup` is the family by which the answer will be read; without `tags` no call is held to its grammar. An answer
+    in one piece has to come within `seconds`. Raises `GatewayError` where the server cannot be asked this."""
     request, idle = without_idle_format(request)
     tag = _structural_tag(request, settings, markup) if tags else None
     plan = _plan(request, settings, tag)
     asked = plan.request if plan is not None else replace(request, format=tag) if tag else request
-    whole = plan is None and markup is None and asks_whole(request, settings)
+    whole = plan is None and markup is None and asks_whole(request, settings, seconds)
     body, notes = encode(asked, settings, refused, whole=whole)
     notes += idle if plan is None else (*idle, *plan.notes)
     limited = settings.parameter_names.get(settings.max_tokens_field, settings.max_tokens_field)
@@ -73,14 +82,18 @@ def prepared(
     )
 
 
-def asks_whole(request: Request, settings: Wire) -> bool:
+def asks_whole(request: Request, settings: Wire, seconds: float) -> bool:
     """Whether nothing needs the stream. One call alone does, since the rest is not waited for; so do log probabilities,
-    whose reading takes long, a piece in each turn.
+    whose reading takes long, a piece in each turn, and an answer that may be so long that a slow server is not done
+    with it within `seconds`, since only a stream shows that it is still at work.
 
     With tools the setting must say so: servers have parsers of their own for whole answers, which at a call that is cut
     short or malformed take all of the answer for text (vLLM, Hermes) or fail (LMDeploy, llama.cpp).
     """
     if not request.whole or request.logprobs is not None or request.search is not None:
+        return False
+    limit = request.max_tokens if request.max_tokens is not None else settings.max_tokens_default
+    if limit is None or limit > SLOW * seconds:
         return False
     match settings.whole_answers:
         case "never":

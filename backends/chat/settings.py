@@ -143,7 +143,9 @@ class Wire(Wording):
         description="Which answers that the client takes in one piece are asked for so (stream: false): those to "
         "requests without tools (text), or with tools too (always). For servers that stop when such a request's "
         "connection closes, and say in a whole answer what they say in a stream. Never with markup, log probabilities, "
-        "parallel_tool_calls false or a constraint that the gateway enforces: these need the stream.",
+        "parallel_tool_calls false or a constraint that the gateway enforces: these need the stream. Nor without a "
+        "limit of tokens, or with one that a slow server (ten tokens a second) does not reach within "
+        "`timeouts.first_event`: only a stream shows that it is still at work.",
     )
 
     # ---- usage

@@ -254,9 +254,8 @@ async def told(it: Served, protocol: str, **more: Any) -> tuple[int, str | None,
 
 
 def serving(*scripts: Script, whole: bool = True, **settings: Any) -> Any:
-    return served(
-        *scripts, backend={"preset": "generic", "settings": {"whole_answers": "text" if whole else "never"}}, **settings
-    )
+    asking_whole = {"whole_answers": "text" if whole else "never", "max_tokens_default": 1000}
+    return served(*scripts, backend={"preset": "generic", "settings": asking_whole}, **settings)
 
 
 @pytest.mark.usefixtures("each_http_client")
@@ -364,7 +363,12 @@ async def test_a_server_that_goes_down_loses_it_to_another() -> None:
     async with (
         ScriptedServer(held) as one,
         ScriptedServer(held) as other,
-        over(one.url, other.url, backend={"settings": {"whole_answers": "text"}}, pool={"probe": 0.05}) as it,
+        over(
+            one.url,
+            other.url,
+            backend={"settings": {"whole_answers": "text", "max_tokens_default": 1000}},
+            pool={"probe": 0.05},
+        ) as it,
     ):
         asked = asyncio.create_task(it.answer())
         await until(lambda: len(one.chats) + len(other.chats) == 1)

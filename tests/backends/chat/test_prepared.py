@@ -74,10 +74,11 @@ def test_another_attempt_is_encoded_anew_and_leaves_the_first_as_it_was() -> Non
 
 WHOLE = resolve("generic", {"whole_answers": "text", "prompt_progress": True})
 ALWAYS = resolve("generic", {"whole_answers": "always"})
+LIMITED = ask(whole=True, max_tokens=100)
 
 
 def test_an_answer_is_asked_for_in_one_piece() -> None:
-    it = prepared(ask(whole=True), WHOLE, NOTHING)
+    it = prepared(LIMITED, WHOLE, NOTHING)
     assert it.whole
     assert it.body["stream"] is False
     assert {"stream_options", "return_progress"}.isdisjoint(it.body)
@@ -89,15 +90,15 @@ def test_an_answer_is_asked_for_in_one_piece() -> None:
 @pytest.mark.parametrize(
     ("request_", "settings", "markup"),
     [
-        (ask(), WHOLE, None),
-        (ask(whole=True), resolve("generic"), None),
-        (ask(whole=True, tools=(TOOL,)), WHOLE, None),
-        (ask(whole=True, tools=(TOOL,), tool_choice="none"), WHOLE, None),
-        (ask(whole=True, tools=(TOOL,), parallel_tool_calls=False), ALWAYS, None),
-        (ask(whole=True, search=WebSearch("add")), ALWAYS, None),
-        (ask(whole=True, logprobs=0), ALWAYS, None),
-        (ask(whole=True), ALWAYS, "hermes"),
-        (ask(whole=True, format=PERSON), resolve("generic", {"whole_answers": "text", "json_schema": "prompt"}), None),
+        (replace(LIMITED, whole=False), WHOLE, None),
+        (LIMITED, resolve("generic"), None),
+        (replace(LIMITED, tools=(TOOL,)), WHOLE, None),
+        (replace(LIMITED, tools=(TOOL,), tool_choice="none"), WHOLE, None),
+        (replace(LIMITED, tools=(TOOL,), parallel_tool_calls=False), ALWAYS, None),
+        (replace(LIMITED, search=WebSearch("add")), ALWAYS, None),
+        (replace(LIMITED, logprobs=0), ALWAYS, None),
+        (LIMITED, ALWAYS, "hermes"),
+        (replace(LIMITED, format=PERSON), resolve("generic", {"whole_answers": "text", "json_schema": "prompt"}), None),
     ],
     ids=["streamed", "not set", "tools", "hidden tools", "one call", "search", "logprobs", "markup", "a plan"],
 )
@@ -109,12 +110,32 @@ def test_what_needs_the_stream_is_asked_for_it(request_: Request, settings: Sett
 
 
 def test_with_tools_the_setting_must_say_so() -> None:
-    assert prepared(ask(whole=True, tools=(TOOL,)), ALWAYS, NOTHING).whole
+    assert prepared(replace(LIMITED, tools=(TOOL,)), ALWAYS, NOTHING).whole
+
+
+@pytest.mark.parametrize(
+    ("limit", "default", "seconds", "whole"),
+    [
+        (None, None, 600, False),
+        (100, None, 600, True),
+        (6000, None, 600, True),
+        (6001, None, 600, False),
+        (100, None, 9, False),
+        (None, 100, 600, True),
+        (None, 6001, 600, False),
+        (100, 6001, 600, True),
+    ],
+)
+def test_an_answer_that_may_take_too_long_is_asked_for_as_a_stream(
+    limit: int | None, default: int | None, seconds: float, whole: bool
+) -> None:
+    settings = resolve("generic", {"whole_answers": "text", "max_tokens_default": default})
+    assert prepared(replace(LIMITED, max_tokens=limit), settings, NOTHING, seconds=seconds).whole is whole
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_of_servers_whose_whole_answers_are_as_good_as_their_streams(preset: str) -> None:
-    assert prepared(ask(whole=True), resolve(preset), NOTHING).whole is (preset in ("trtllm-serve", "sglang"))
+    assert prepared(LIMITED, resolve(preset), NOTHING).whole is (preset in ("trtllm-serve", "sglang"))
 
 
 async def test_what_cannot_be_asked_is_refused_before_the_server_is() -> None:
