@@ -145,6 +145,53 @@ async def test_a_rate_is_that_of_all_workers_together(tmp_path: Path) -> None:
         assert await process.ended() == 0
 
 
+async def test_a_session_stays_with_its_server_whichever_worker_it_comes_to() -> None:
+    async with ScriptedServer(default=Script(BODY)) as one, ScriptedServer(default=Script(BODY)) as other:
+        arguments = ("--backend", one.url, "--backend", other.url, "--workers", "3")
+        async with serving(*arguments) as process, connecting() as session:
+            url = await process.ready()
+            for _ in range(6):
+                for number in range(10):
+                    assert (await ask(session, url, prompt_cache_key=f"thread-{number}"))[0] == 200
+            seen = [{chat.headers["x-session-affinity"] for chat in server.chats} for server in (one, other)]
+            assert seen[0] | seen[1] == {f"thread-{number}" for number in range(10)}
+            assert not seen[0] & seen[1]
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+
+
+async def test_limits_are_shared_out_and_their_figures_are_added_up() -> None:
+    turns = asyncio.Semaphore(0)
+    limits = {"DRAGOMAN_ADMISSION__REQUESTS": "4", "DRAGOMAN_ADMISSION__QUEUE": "6"}
+    async with (
+        ScriptedServer(default=Script(frames(BODY), turns=turns)) as server,
+        serving("--backend", server.url, "--workers", "2", **limits) as process,
+        connecting() as session,
+    ):
+        url = await process.ready()
+
+        async def shows(name: str, value: float) -> bool:
+            return await figure(session, url, name) == value
+
+        # so many that each worker gets more than it has room for
+        asked = [asyncio.create_task(ask(session, url)) for _ in range(80)]
+        await server.until(lambda: len(server.chats) == 4)
+        await until(lambda: sum(each.done() for each in asked) == 70)
+        await until(lambda: shows("dragoman_requests_in_flight", 10))
+        for _ in range(6):  # whichever worker is asked
+            assert await figure(session, url, "dragoman_queue_depth") == 6
+            assert await figure(session, url, "dragoman_queue_refused_total") == 70
+        assert len(server.chats) == 4
+        for _ in range(1_000):
+            turns.release()
+        statuses = [status for status, _ in await asyncio.gather(*asked)]
+        assert (statuses.count(200), len(server.chats)) == (10, 10)
+        await until(lambda: shows("dragoman_requests_total", 80))
+        await until(lambda: shows("dragoman_queue_depth", 0))
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
 async def test_sigterm_lets_the_streams_of_every_worker_finish() -> None:
     async with (
         ScriptedServer(default=Script(frames(BODY), gap=0.15)) as server,
