@@ -27,7 +27,19 @@ from bench.figures import Results
 from bench.native import Programs, build
 from bench.parts import PARTS, Part
 from bench.plot import svg
-from bench.report import as_json, as_markdown, as_text, described, kinds_table, machine, main_table, pasted, summary
+from bench.report import (
+    Table,
+    as_json,
+    as_markdown,
+    as_text,
+    described,
+    kinds_table,
+    machine,
+    main_table,
+    pasted,
+    summary,
+    workers_table,
+)
 from bench.rig import Rig, preferred, rig
 from bench.systems import OURS, System
 
@@ -126,6 +138,12 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
+def tables(results: Results, systems: Sequence[System]) -> dict[str, Table]:
+    """By the names of their places in the page; those of which nothing was measured are empty."""
+    makers = {"figures": main_table, "kinds": kinds_table, "workers": workers_table}
+    return {name: make(results, systems) for name, make in makers.items()}
+
+
 def write(results: Results, systems: Sequence[System], facts: dict[str, str], *, docs: bool) -> None:
     """JSON and plot into dist/bench; with `docs` both into the page, and a few rows into the README."""
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -136,7 +154,7 @@ def write(results: Results, systems: Sequence[System], facts: dict[str, str], *,
         return
     page = PAGE.read_text("utf-8")
     sentence = described(facts, peers.versions([each for each in systems if not each.ours]))
-    for name, table in (("figures", main_table(results, systems)), ("kinds", kinds_table(results, systems))):
+    for name, table in tables(results, systems).items():
         if table:
             page = pasted(page, name, f"{sentence}\n\n{as_markdown(table)}")
     PAGE.write_text(page, "utf-8")
@@ -166,7 +184,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     facts |= {"load at the end": f"{os.getloadavg()[0]:.1f}", "seconds": f"{time.monotonic() - begun:.0f}"}
     _progress("")
-    for table in (main_table(results, plan.systems), kinds_table(results, plan.systems)):
+    for table in tables(results, plan.systems).values():
         if table:
             print(as_text(table), end="\n\n")
     for name, reason in results.missing.items():

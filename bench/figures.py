@@ -1,7 +1,8 @@
 """The figures of a run, what is made of their rounds, and what they should be.
 
 Of CPU the least of the rounds counts and of a rate the most: other work on the machine takes the caches, and so only
-adds to the one and takes from the other. Of delays and memory the median counts. A ratio is to the pass-through.
+adds to the one and takes from the other. Of delays and memory the median counts. A ratio is to the pass-through, and
+that of two workers to one worker.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bench.scripts import KINDS
-from bench.systems import DIRECT, GATEWAY_SYSTEM, UNIT, System
+from bench.systems import DIRECT, GATEWAY_SYSTEM, TWO_WORKERS, UNIT, System
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """What the gateway's figure should be: its ratio to the pass-through, its value, or how much more it is."""
+    """What a figure should be: its ratio to that of `Figure.beside`, its value, or how much more it is."""
 
     of: str  # "ratio", "value" or "excess"
     limit: float
@@ -30,7 +31,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A row of the table. `relative`: its ratio is shown beside it."""
+    """A row of the table. `relative`: its ratio is shown beside it. The bound is that of the system `of`."""
 
     key: str
     title: str
@@ -38,6 +39,8 @@ class Figure:
     scale: float
     relative: bool = False
     bound: Bound | None = None
+    of: System = GATEWAY_SYSTEM
+    beside: System = UNIT
 
 
 def _cpu(key: str, title: str, limit: float | None = None) -> Figure:
@@ -64,6 +67,17 @@ FIGURES = (
     Figure("idle", "memory, idle", "MB", 1e-6, bound=Bound("value", 60)),
     Figure("stream", "memory of an open stream", "kB", 1e-3, bound=Bound("value", 25)),
 )
+WORKERS_FIGURES = tuple(
+    Figure(f"workers_{load}", title, "µs", 1e6, True, Bound("ratio", 1.15), of=TWO_WORKERS, beside=GATEWAY_SYSTEM)
+    for load, title in (
+        ("burst_32", "CPU of a delta, 32 streams, unpaced"),
+        ("burst_256", "CPU of a delta, 256 streams, unpaced"),
+        ("paced_200", "CPU of a delta, 200 streams, one each 20 ms"),
+    )
+)
+"""Of the supervisor and its workers together, which have one CPU."""
+ALL_FIGURES = (*FIGURES, *WORKERS_FIGURES)
+_BESIDE = {figure.key: figure.beside for figure in ALL_FIGURES}
 _CPU = re.compile(r"_burst_|_paced_|_cpu$|^large_")
 LOADS = ("burst_1", "burst_32", "burst_256", "paced_20", "paced_200")
 
@@ -102,16 +116,16 @@ class Results:
         return typical(figure)(values) if values else None
 
     def ratio(self, figure: str, system: str) -> float | None:
-        value, unit = self.value(figure, system), self.value(figure, UNIT.key)
+        value, unit = self.value(figure, system), self.value(figure, _BESIDE.get(figure, UNIT).key)
         return None if value is None or unit is None or unit <= 0 else value / unit
 
     def bounded(self, figure: Figure) -> float | None:
-        """The gateway's figure as its bound is meant; in the figure's unit, or a ratio."""
-        value, unit = self.value(figure.key, GATEWAY_SYSTEM.key), self.value(figure.key, UNIT.key)
+        """The figure as its bound is meant; in the figure's unit, or a ratio."""
+        value, unit = self.value(figure.key, figure.of.key), self.value(figure.key, figure.beside.key)
         if figure.bound is None or value is None:
             return None
         if figure.bound.of == "ratio":
-            return self.ratio(figure.key, GATEWAY_SYSTEM.key)
+            return self.ratio(figure.key, figure.of.key)
         if figure.bound.of == "excess":
             return None if unit is None else (value - unit) * figure.scale
         return value * figure.scale
@@ -119,7 +133,7 @@ class Results:
     def missed(self) -> list[Figure]:
         return [
             each
-            for each in FIGURES
+            for each in ALL_FIGURES
             if each.bound and (found := self.bounded(each)) is not None and not each.bound.met(found)
         ]
 

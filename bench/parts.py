@@ -8,7 +8,7 @@ more than two CPUs for a load is not asked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bench import turns
@@ -28,7 +28,7 @@ from bench.scripts import (
     WHOLE,
     Script,
 )
-from bench.systems import DIRECT, System
+from bench.systems import DIRECT, GATEWAY_SYSTEM, TWO_WORKERS, System
 
 Figures = dict[str, float]
 Measure = Callable[[Rig, System, int], Awaitable[Figures]]
@@ -45,12 +45,12 @@ MOST_STREAMS = 1600
 
 
 async def burst(rig: Rig, system: System, round: int) -> Figures:
-    return await _burst(rig, system, "text")
+    return await _burst(rig, system, "text", BURST_STREAMS)
 
 
-async def _burst(rig: Rig, system: System, kind: str) -> Figures:
+async def _burst(rig: Rig, system: System, kind: str, loads: Mapping[int, int]) -> Figures:
     figures = {}
-    for streams, requests in BURST_STREAMS.items():
+    for streams, requests in loads.items():
         script = BURSTS[kind]
         if requests * script.deltas * rig.pace[system.key] > SLOW_SECONDS:
             script, requests = SLOW_BURSTS[kind], streams
@@ -61,14 +61,14 @@ async def _burst(rig: Rig, system: System, kind: str) -> Figures:
 
 
 async def paced(rig: Rig, system: System, round: int) -> Figures:
-    return await _paced(rig, system, "text")
+    return await _paced(rig, system, "text", PACED_STREAMS)
 
 
-async def _paced(rig: Rig, system: System, kind: str) -> Figures:
+async def _paced(rig: Rig, system: System, kind: str, loads: Sequence[int]) -> Figures:
     """A paced delta costs more than one in a burst: what the first few streams take says whether more can be asked."""
     figures: Figures = {}
     cost, script = rig.pace[system.key], PACED[kind]
-    for streams in PACED_STREAMS:
+    for streams in loads:
         if not manages(cost, streams):
             continue
         load = await rig.load(system, script, streams, streams, ramp=RAMP_SECONDS)
@@ -94,8 +94,15 @@ async def kinds(rig: Rig, system: System, round: int) -> Figures:
     """Fragments of tool calls and reasoning, as text in `burst` and `paced`."""
     figures: Figures = {}
     for kind in KINDS[1:]:
-        figures |= await _burst(rig, system, kind) | await _paced(rig, system, kind)
+        figures |= await _burst(rig, system, kind, BURST_STREAMS) | await _paced(rig, system, kind, PACED_STREAMS)
     return figures
+
+
+async def workers(rig: Rig, system: System, round: int) -> Figures:
+    """Loads of many streams, which the kernel shares out to the workers that there are; all have the one CPU."""
+    bursts = {streams: requests for streams, requests in BURST_STREAMS.items() if streams > 1}
+    figures = await _burst(rig, system, "text", bursts) | await _paced(rig, system, "text", PACED_STREAMS[-1:])
+    return {f"workers{key.removeprefix('text')}": value for key, value in figures.items()}
 
 
 async def first(rig: Rig, system: System, round: int) -> Figures:
@@ -219,6 +226,10 @@ def _main(system: System) -> bool:
     return _proxy(system) and (system.main or not system.ours)
 
 
+def _workers(system: System) -> bool:
+    return system in (GATEWAY_SYSTEM, TWO_WORKERS)
+
+
 PARTS = (
     Part("burst", "CPU of a delta of text, unpaced", burst, 3, _proxy),
     Part("paced", "CPU and delay of a delta of text, one each 20 ms", paced, 3, _proxy),
@@ -227,6 +238,7 @@ PARTS = (
     Part("large", "an agent's request of 205 kB", large, 5, _proxy),
     Part("stall", "the longest wait while such a request is handled", stall, 3, _main),
     Part("kinds", "CPU of a delta of tool calls and of reasoning", kinds, 2, lambda system: system.compared),
+    Part("workers", "CPU of a delta with one worker and with two", workers, 3, _workers),
     Part("held", "streams held", held, 1, _main),
     Part("memory", "memory of a fresh process", memory, 1, _main),
 )

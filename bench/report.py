@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.figures import FIGURES, LOADS, Figure, Results, kinds_measured
+from bench.figures import FIGURES, LOADS, WORKERS_FIGURES, Figure, Results, kinds_measured
 from bench.systems import DIRECT, System
 
 Table = list[list[str]]
@@ -29,8 +29,17 @@ PACKAGES = ("aiohttp", "httptools", "msgspec", "orjson", "uvloop")
 
 
 def main_table(results: Results, systems: Sequence[System]) -> Table:
+    return _table(results, systems, FIGURES)
+
+
+def workers_table(results: Results, systems: Sequence[System]) -> Table:
+    """What a delta costs with one worker and with two, with the ratio to one."""
+    return _table(results, systems, WORKERS_FIGURES)
+
+
+def _table(results: Results, systems: Sequence[System], figures: Sequence[Figure]) -> Table:
     """A head, then a row for each figure that was measured; empty where nothing was."""
-    shown = [each for each in FIGURES if any(results.value(each.key, system.key) is not None for system in systems)]
+    shown = [each for each in figures if any(results.value(each.key, system.key) is not None for system in systems)]
     columns = results.systems(systems, [each.key for each in shown])
     if not shown:
         return []

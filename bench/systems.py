@@ -73,8 +73,8 @@ class System:
         return PATHS[self.protocol]
 
 
-def _serve(command: Sequence[str]) -> Callable[[Launch], Sequence[str]]:
-    return lambda launch: [*command, "serve", "--backend", launch.upstream, "--host", "127.0.0.1", "--port", "0"]
+def _serve(command: Sequence[str], *more: str) -> Callable[[Launch], Sequence[str]]:
+    return lambda launch: [*command, "serve", "--backend", launch.upstream, "--host", "127.0.0.1", "--port", "0", *more]
 
 
 def _state(launch: Launch) -> Mapping[str, str]:
@@ -95,10 +95,12 @@ _GATEWAY_WHOLE = Process(
     "dragoman-whole", lambda launch: [*GATEWAY, "serve", "--host", "127.0.0.1", "--port", "0"], _asking_whole
 )
 _GATEWAY_ASYNCIO = Process("dragoman-asyncio", _serve(ON_ASYNCIO), _state)
+_GATEWAY_WORKERS = Process("dragoman-workers", _serve(GATEWAY, "--workers", "2"), _state)
 
 DIRECT = System("direct", "no gateway", "chat", None)
 UNIT = System("pass-through", "pass-through", "chat", _PASSTHROUGH, main=True, forwards=True)
 GATEWAY_SYSTEM = System("responses", "dragoman, Responses", "responses", _GATEWAY, main=True)
+TWO_WORKERS = System("two-workers", "dragoman, Responses, two workers", "responses", _GATEWAY_WORKERS, only="workers")
 OURS = (
     DIRECT,
     UNIT,
@@ -108,4 +110,5 @@ OURS = (
     System("chat", "dragoman, Chat", "chat", _GATEWAY),
     System("asyncio", "dragoman, Responses, asyncio's loop", "responses", _GATEWAY_ASYNCIO, main=True),
     System("asked-whole", "dragoman, Responses, asking whole", "responses", _GATEWAY_WHOLE, only="whole"),
+    TWO_WORKERS,
 )

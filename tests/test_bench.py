@@ -6,6 +6,7 @@ No figure is compared with a bound here: times belong to `make bench`, on a mach
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
@@ -18,20 +19,20 @@ import pytest
 from bench import bodies, parts, peers, turns
 from bench.__main__ import Plan, main, measure
 from bench.checks import check
-from bench.children import UPSTREAM, Broken, started
+from bench.children import UPSTREAM, Broken, Child, started
 from bench.client import Line, fetch, post
 from bench.figures import FIGURES, Bound, Results
 from bench.native import Programs, build, compiler
 from bench.plot import svg
 from bench.profile import folded
 from bench.profile import table as profile_table
-from bench.report import as_json, as_markdown, as_text, kinds_table, main_table, number, pasted
-from bench.rig import Rig, rig
-from bench.scripts import KINDS, MODELS, SCRIPTS, Script
+from bench.report import as_json, as_markdown, as_text, kinds_table, main_table, number, pasted, workers_table
+from bench.rig import Rig, family, rig
+from bench.scripts import KINDS, MODELS, SCRIPTS, SLOW_BURSTS, Script
 from bench.soak.__main__ import Settings, report, soak
 from bench.soak.tally import percentile
 from bench.state import measured
-from bench.systems import DIRECT, GATEWAY_SYSTEM, OURS, UNIT, Launch, Process, System
+from bench.systems import DIRECT, GATEWAY_SYSTEM, OURS, TWO_WORKERS, UNIT, Launch, Process, System
 from bench.upstream import FIRST_WORD, TOGETHER, WORDS, Recording, text_of
 from bench.upstream import SCRIPTS as SOAK_SCRIPTS
 
@@ -179,6 +180,23 @@ async def test_a_system_that_does_other_work_is_not_measured(place: Rig) -> None
 
 
 @needs_compiler
+async def test_the_cpu_of_two_workers_is_that_of_all_their_processes_on_one_cpu(place: Rig) -> None:
+    assert TWO_WORKERS.process is not None
+    async with place.start(TWO_WORKERS.process) as supervisor:
+        processes = [Child("", pid, "") for pid in family(supervisor.pid)]
+        assert len(processes) == 3
+        assert {frozenset(os.sched_getaffinity(each.pid)) for each in processes} == {
+            frozenset(os.sched_getaffinity(0) if place.gateway_cpu is None else {place.gateway_cpu})
+        }
+        before = [each.cpu() for each in processes]
+        load = await place.load(TWO_WORKERS, SLOW_BURSTS["text"], 64, 64)
+        own, *workers = (each.cpu() - earlier for each, earlier in zip(processes, before, strict=True))
+        assert all(each > own for each in workers)
+        # what they do between the two readings of their clocks is counted here only
+        assert max(workers) < load.cpu <= own + sum(workers) + 1e-9
+
+
+@needs_compiler
 async def test_a_peer_that_does_not_start_is_a_hole_in_the_table_and_ours_ends_the_run(
     programs: Programs, tmp_path: Path
 ) -> None:
@@ -259,6 +277,20 @@ def test_figures_that_are_not_what_they_should_be_are_known() -> None:
     assert made.bounded(excess) == pytest.approx(500.5)
 
 
+def test_the_ratio_of_two_workers_is_to_one() -> None:
+    made = Results()
+    for key, one, two in (("burst_32", 4e-6, 4.4e-6), ("burst_256", 4e-6, 4.8e-6)):
+        for system, seconds in ((UNIT, 1e-6), (GATEWAY_SYSTEM, one), (TWO_WORKERS, two)):
+            made.add(system, 0, {f"workers_{key}": seconds})
+    assert [each.key for each in made.missed()] == ["workers_burst_256"]
+    assert workers_table(made, [GATEWAY_SYSTEM, TWO_WORKERS]) == [
+        ["", GATEWAY_SYSTEM.title, TWO_WORKERS.title, "should be"],
+        ["CPU of a delta, 32 streams, unpaced, µs", "4.00 (1.00 x)", "4.40 (1.10 x)", "at most 1.15 x: yes"],
+        ["CPU of a delta, 256 streams, unpaced, µs", "4.00 (1.00 x)", "4.80 (1.20 x)", "at most 1.15 x: no"],
+    ]
+    assert as_json(made, OURS, {})["figures"]["workers_burst_32"]["two-workers"]["ratio"] == pytest.approx(1.1)
+
+
 def test_the_tables_have_a_row_for_each_figure_and_a_column_for_each_system() -> None:
     table = main_table(results(), OURS)
     assert table[0] == ["", UNIT.title, GATEWAY_SYSTEM.title, "should be"]
@@ -312,7 +344,7 @@ def test_only_what_is_between_its_marks_is_pasted() -> None:
 
 @needs_compiler
 async def test_a_run_in_miniature_yields_every_figure(programs: Programs, tmp_path: Path) -> None:
-    systems = [DIRECT, UNIT, GATEWAY_SYSTEM]
+    systems = [DIRECT, UNIT, GATEWAY_SYSTEM, TWO_WORKERS]
     with small():
         made = await measure(Plan(parts.PARTS, systems, rounds=1), programs, tmp_path)
     assert made.missing == {}
@@ -338,6 +370,8 @@ async def test_a_run_in_miniature_yields_every_figure(programs: Programs, tmp_pa
             assert value is not None
             assert value > 0
     assert made.value("held", GATEWAY_SYSTEM.key) is not None
+    for key in ("workers_burst_4", "workers_paced_2"):
+        assert made.rounds[key].keys() == {GATEWAY_SYSTEM.key, TWO_WORKERS.key}
 
 
 STACKS = """\
