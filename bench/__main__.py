@@ -2,7 +2,8 @@
 
 All parts take less than eight minutes; docs/performance.md explains them. Systems are measured in turns within a
 round, and only figures of one run compare. Prints the tables, and writes JSON and a plot into dist/bench. Exit code 1:
-something broke and the figures do not count; 2: --strict and a figure is not what it should be.
+something broke and the figures do not count; 2: --strict and a figure is not what it should be. `--agree` compares runs
+(`bench/agreement.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import orjson
 
-from bench import peers
+from bench import agreement, peers
 from bench.checks import check
 from bench.children import Broken
 from bench.figures import Results
@@ -131,11 +132,31 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--docs", action="store_true", help="write tables and plot into docs/performance.md and the README as well"
     )
     parser.add_argument("--strict", action="store_true", help="exit code 2 when a figure is not what it should be")
+    parser.add_argument(
+        "--agree",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: in which ratios runs agree whose figures.json were copied to these files",
+    )
     parser.add_argument("--patient", action="store_true", help="do not come before other work on this machine")
     given = parser.parse_args(words)
     if unknown := [name for name in given.parts if name not in names]:
         parser.error(f"no such part: {', '.join(unknown)}; there are {', '.join(names)}")
+    if given.agree and len(given.agree) < 2:
+        parser.error("--agree compares two runs or more")
     return given
+
+
+def agree(files: Sequence[Path], *, strict: bool) -> int:
+    """Prints in how many ratios the runs agree; the exit code."""
+    try:
+        ratios = agreement.compared([agreement.read(each) for each in files])
+    except (Broken, OSError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    print(agreement.report(ratios, len(files)))
+    return 2 if strict and not all(each.agrees for each in ratios) else 0
 
 
 def tables(results: Results, systems: Sequence[System]) -> dict[str, Table]:
@@ -166,6 +187,8 @@ def write(results: Results, systems: Sequence[System], facts: dict[str, str], *,
 
 def main(words: Sequence[str] | None = None) -> int:
     given = _arguments(words)
+    if given.agree:
+        return agree(given.agree, strict=given.strict)
     plan = Plan([part for part in PARTS if not given.parts or part.name in given.parts], OURS, given.rounds)
     if given.peers:
         present, absent = peers.installed()

@@ -79,12 +79,23 @@ WORKERS_FIGURES = tuple(
 ALL_FIGURES = (*FIGURES, *WORKERS_FIGURES)
 _BESIDE = {figure.key: figure.beside for figure in ALL_FIGURES}
 _CPU = re.compile(r"_burst_|_paced_|_cpu$|^large_")
+_RATES = ("whole_rate",)
 LOADS = ("burst_1", "burst_32", "burst_256", "paced_20", "paced_200")
+
+
+def beside(figure: str) -> System:
+    """To which system the ratios of a figure are."""
+    return _BESIDE.get(figure, UNIT)
+
+
+def of_work(figure: str) -> bool:
+    """Whether it is CPU or a rate, and not a delay, memory or a number of streams."""
+    return figure in _RATES or _CPU.search(figure) is not None
 
 
 def typical(figure: str) -> Callable[[Iterable[float]], float]:
     """What is made of the rounds of a figure."""
-    if figure == "whole_rate":
+    if figure in _RATES:
         return max
     return min if _CPU.search(figure) else statistics.median
 
@@ -116,7 +127,7 @@ class Results:
         return typical(figure)(values) if values else None
 
     def ratio(self, figure: str, system: str) -> float | None:
-        value, unit = self.value(figure, system), self.value(figure, _BESIDE.get(figure, UNIT).key)
+        value, unit = self.value(figure, system), self.value(figure, beside(figure).key)
         return None if value is None or unit is None or unit <= 0 else value / unit
 
     def bounded(self, figure: Figure) -> float | None:
