@@ -1,8 +1,9 @@
 """The figures of a run, what is made of their rounds, and what they should be.
 
 Of CPU the least of the rounds counts and of a rate the most: other work on the machine takes the caches, and so only
-adds to the one and takes from the other. Of delays and memory the median counts. A ratio is to the pass-through, and
-that of two workers to one worker.
+adds to the one and takes from the other. Of the CPU of paced deltas the median counts, because deltas that other work
+holds up are read together and take less; so it does of delays and memory. A ratio is to the pass-through, and that of
+two workers to one worker.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def typical(figure: str) -> Callable[[Iterable[float]], float]:
     """What is made of the rounds of a figure."""
     if figure in _RATES:
         return max
-    return min if _CPU.search(figure) else statistics.median
+    return min if of_work(figure) and "_paced_" not in figure else statistics.median
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ BURST_STREAMS = {1: 60, 32: 128, 256: 256}
 """Streams at once, and how many of them there are in all."""
 PACED_STREAMS = (20, 200)
 SLOW_SECONDS = 10.0
+PACED_TRIES = 3
 RAMP_SECONDS = 0.413  # no multiple of the gap, so that streams do not beat together
 LARGE_REQUESTS = 40
 WHOLE_SECONDS = 1.2
@@ -71,13 +72,22 @@ async def _paced(rig: Rig, system: System, kind: str, loads: Sequence[int]) -> F
     for streams in loads:
         if not manages(cost, streams):
             continue
-        load = await rig.load(system, script, streams, streams, ramp=RAMP_SECONDS)
-        _all_came(system, script, load, streams)
+        load = await _in_time(rig, system, script, streams)
         cost = load.cpu / (streams * script.deltas)
         figures[f"{kind}_paced_{streams}"] = cost
         figures[f"{kind}_delay_p50_{streams}"] = load.delay.p50
         figures[f"{kind}_delay_p99_{streams}"] = load.delay.p99
     return figures
+
+
+async def _in_time(rig: Rig, system: System, script: Script, streams: int) -> Load:
+    """Deltas that other work on the machine holds up are read together, which takes less CPU than is asked about. Of
+    several tries the first counts whose deltas are in time, and where none is, the one that comes closest."""
+    tries: list[Load] = []
+    while len(tries) < PACED_TRIES and not (tries and tries[-1].delay.p99 < ADDED_DELAY):
+        tries.append(await rig.load(system, script, streams, streams, ramp=RAMP_SECONDS))
+        _all_came(system, script, tries[-1], streams)
+    return min(tries, key=lambda each: each.delay.p99)
 
 
 def manages(cost: float, streams: int, gap: int = GAP) -> bool:
