@@ -25,7 +25,7 @@ SUMMARY_SYSTEMS = (
     "Switchyard, Responses",
     "LiteLLM, Responses",
 )
-PACKAGES = ("aiohttp", "httptools", "msgspec", "orjson", "uvloop")
+PACKAGES = ("aiohttp", "httptools", "orjson", "uvloop")
 
 
 def main_table(results: Results, systems: Sequence[System]) -> Table:
