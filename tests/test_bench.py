@@ -251,6 +251,32 @@ async def test_a_paced_load_that_was_held_up_is_asked_again(
     assert len(list(left)) == len(delays) - asked
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("pace", "requests", "deltas"),
+    [
+        (1e-6, 60 * 7, 500),
+        (5e-6, 60 * 2, 500),
+        (1e-5, 60, 500),
+        (1e-2, 1, 50),
+    ],
+)
+async def test_a_burst_takes_a_fifth_of_a_second_or_more_and_ten_at_most(
+    place: Rig, monkeypatch: pytest.MonkeyPatch, pace: float, requests: int, deltas: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    async def load(rig: Rig, system: System, script: Script, streams: int, requests: int) -> Load:
+        asked.append((requests, script.deltas))
+        return Load(0, 0, 1.0, Times(0, 0, 0), Times(0, 0, 0), Times(0, 0, 0), requests * script.deltas * pace, 0)
+
+    monkeypatch.setattr(Rig, "load", load)
+    monkeypatch.setattr(parts, "BURST_STREAMS", {1: 60})
+    place.pace[DIRECT.key] = pace
+    assert await parts.burst(place, DIRECT, 0) == {"text_burst_1": pytest.approx(pace)}
+    assert asked == [(requests, deltas)]
+
+
 # ---- arithmetic and what is shown
 
 
@@ -362,55 +388,6 @@ def test_json_holds_every_round() -> None:
     content = as_json(results(), OURS, {"python": "3"})
     assert content["figures"]["text_burst_32"]["responses"]["rounds"] == [2e-6, 12e-6]
     assert orjson.loads(orjson.dumps(content)) == content
-
-
-def run_of(path: Path, gateway: float, *, whole_rate: bool = True) -> Path:
-    """The file of a run in which the gateway takes `gateway` times the unit."""
-    made = Results()
-    for system, times in ((UNIT, 1.0), (GATEWAY_SYSTEM, gateway), (TWO_WORKERS, gateway)):
-        made.add(system, 0, {"text_burst_32": times, "text_delay_p99_20": times, "held": times})
-        made.add(system, 0, {"whole_rate": 2.0} if whole_rate else {})
-        if system is not UNIT:
-            made.add(system, 0, {"workers_burst_32": times})
-    path.write_bytes(orjson.dumps(as_json(made, OURS, {})))
-    return path
-
-
-def test_runs_agree_where_their_ratios_are_within_15_percent(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runs = [str(run_of(tmp_path / f"{gateway}.json", gateway)) for gateway in (2.0, 2.2, 2.29, 2.4)]
-    assert main(["--agree", *runs[:3], "--strict"]) == 0
-    # the pass-through to itself says nothing, delays and streams held are no work, and two workers are to one
-    assert capsys.readouterr().out == "3 runs agree to within 15 % in 5 of 5 ratios of CPU and rates\n"
-    assert main(["--agree", *runs]) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "4 runs agree to within 15 % in 3 of 5 ratios of CPU and rates",
-        "  20 % apart: text_burst_32, responses: 2.00, 2.20, 2.29, 2.40",
-        "  20 % apart: text_burst_32, two-workers: 2.00, 2.20, 2.29, 2.40",
-    ]
-    assert main(["--agree", *runs, "--strict"]) == 2
-
-
-def test_a_ratio_that_a_run_lacks_is_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runs = [str(run_of(tmp_path / f"{each}.json", 2.0, whole_rate=each)) for each in (True, False)]
-    assert main(["--agree", *runs]) == 0
-    assert "in 3 of 3 ratios" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"figures": 7}'])
-def test_a_file_without_figures_is_named(content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "none.json").write_text(content)
-    assert main(["--agree", str(tmp_path / "none.json"), str(tmp_path / "gone.json")]) == 1
-    assert "none.json holds no figures of a run" in capsys.readouterr().err
-
-
-def test_runs_with_nothing_in_common_are_not_said_to_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = str(run_of(tmp_path / "run.json", 2.0))
-    (tmp_path / "none.json").write_text('{"figures": {}}')
-    for runs in ([run, str(tmp_path / "none.json")], [str(tmp_path / "none.json"), run]):
-        assert main(["--agree", *runs]) == 1
-        assert "no ratio" in capsys.readouterr().err
 
 
 def test_the_plot_is_a_picture_with_a_dot_for_each_ratio() -> None:
