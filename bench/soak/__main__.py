@@ -34,6 +34,7 @@ from bench.soak.tally import OTHER, Tally, counted, differences, percentile
 
 # Short limits, so that a hang ends within the run and keepalives flow; and a quiet log.
 TIMEOUTS = {"first_event": 3, "between_events": 2, "head_after": 1, "keepalive": 1, "client": 4, "body": 10}
+MEMO_BYTES = 8 * 1024 * 1024  # full before the warm-up ends, so that what grows after it is not the memo
 RELOAD_SECONDS = 20.0  # until a configuration that was read again must be seen
 
 
@@ -113,6 +114,7 @@ def _configuration(folder: Path, upstream: Child, hostile: Child, workers: int) 
         "metrics_public": True,
         "state_dir": str(folder),
         "timeouts": TIMEOUTS,
+        "limits": {"memo_bytes": MEMO_BYTES},
         "log": {"level": "error"},
     }
 
