@@ -58,12 +58,12 @@ class PromptProgress:
 
 
 class AccessLog:
-    def __init__(self, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, metrics: Metrics, tracing: Tracing, prompts: Prefixes) -> None:
         self._metrics = metrics
         self._tracing = tracing
         self._lengths: dict[str, float] = {}  # mean seconds of finished answers, by backend
         self._answered: set[tuple[str, str]] = set()
-        self._prefixes = Prefixes()
+        self._prompts = prompts
 
     def arrived(self, call: Call) -> None:
         call.kind = client_kind(call.headers)
@@ -96,7 +96,7 @@ class AccessLog:
         prepared = call.prepared
         if call.prefix is not None or prepared is None or not prepared.request.messages:
             return
-        call.prefix = prefix = self._prefixes.follow(call.client.owner, prepared.request)
+        call.prefix = prefix = self._prompts.follow(call.client.owner, prepared.request)
         if prefix is not None:
             self._metrics.prefix(prefix.left_at is None, prefix.lost)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dragoman.gateway.calls.client_memory import ClientMemory, Shelf
+from dragoman.gateway.calls.prompt_prefix import Prefixes
 from dragoman.gateway.calls.request_memo import LEAST, RequestMemo, text_in
 from dragoman.translators.seen import Conversation, Read
 
@@ -182,9 +183,14 @@ def _arrays_in(raw: bytes, member: str) -> Iterator[int]:
 
 
 class Memos:
-    """What clients have sent before, in `most` bytes."""
+    """What clients have sent before: the text in `most` bytes, and of the last prompts their hashes."""
 
     def __init__(self, most: int, counted: Callable[[bool, int], object] = lambda found, size: None) -> None:
         self.memory = ClientMemory(most)
         self.tools = RequestMemo(self.memory, counted)
         self.conversations = ConversationMemo(self.memory, counted)
+        self.prompts = Prefixes()
+
+    def clear(self) -> None:
+        self.memory.clear()
+        self.prompts.clear()

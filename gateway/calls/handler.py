@@ -75,7 +75,7 @@ class Handler:
         self.memos = memos or Memos(config.limits.memo_bytes, metrics.memo)
         self._bodies = BodyReader(config.limits, config.timeouts.body, self.memos)
         self._gate = gate
-        self._access_log = AccessLog(metrics, tracing)
+        self._access_log = AccessLog(metrics, tracing, self.memos.prompts)
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.documents = Documents(config.documents, reject) if can_read(config.documents) else None

@@ -51,6 +51,11 @@ class Prefixes:
         self._declared: OrderedDict[tuple[int, ...], tuple[tuple[Tool, ...], tuple[int, int]]] = OrderedDict()
         self._declared_bytes = 0
 
+    def clear(self) -> None:
+        self._last.clear()
+        self._declared.clear()
+        self._kept = self._declared_bytes = 0
+
     def follow(self, owner: str, request: Request) -> Prefix | None:
         """How the prompt goes on from the last one of its conversation; None where that is not known."""
         first = next((message for message in request.messages if message.role == "user"), None)

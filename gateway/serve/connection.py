@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aiohttp import web
+from aiohttp import web, web_app
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 from aiohttp.web_request import BaseRequest
@@ -46,6 +46,13 @@ class Runner(web.AppRunner):
             loop=asyncio.get_running_loop(),
             **made._kwargs,
         )
+
+
+def forget_applications() -> None:
+    """Of all applications of a process, aiohttp remembers up to 1,024 handlers within their middlewares, and with each
+    its application, so that one that has ended is never freed. What is still served is remembered anew."""
+    if (remembered := getattr(web_app, "_cached_build_middleware", None)) is not None:
+        remembered.cache_clear()
 
 
 def _request(make: Callable[..., BaseRequest], message: RawRequestMessage, *rest: Any) -> BaseRequest:

@@ -31,7 +31,7 @@ from dragoman.gateway.keys.spending import Spending
 from dragoman.gateway.serve.allocator import return_large_blocks
 from dragoman.gateway.serve.app import GATEWAY, RUNNER_OPTIONS, Gateway, Opened, build, open_all
 from dragoman.gateway.serve.client_setup import ClientSetup, client_setup, url
-from dragoman.gateway.serve.connection import Runner
+from dragoman.gateway.serve.connection import Runner, forget_applications
 from dragoman.gateway.serve.sockets import BACKLOG, CannotListen, listen
 from dragoman.gateway.serve.tls import for_clients
 from dragoman.gateway.serve.watchdog import Watchdog
@@ -206,7 +206,8 @@ class Server:
         await _clean_up(runner)
         self._generations.remove(generation)
         if handler.memos is not self.gateway.handler.memos:  # those of the first generation are never collected
-            handler.memos.memory.clear()
+            handler.memos.clear()
+        forget_applications()
         asyncio.get_running_loop().call_soon(gc.collect)  # its objects refer to each other in circles
 
     async def leave(self, grace: float, hurry: asyncio.Future[int]) -> None:

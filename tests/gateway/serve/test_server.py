@@ -22,6 +22,7 @@ from dragoman.backends import registry
 from dragoman.backends.base import Backend, Health
 from dragoman.backends.registry import Options
 from dragoman.gateway.calls.conversation_memo import Memos
+from dragoman.gateway.calls.prompt_prefix import Prefix
 from dragoman.gateway.calls.request_memo import LEAST
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.secrets import Secrets
@@ -29,6 +30,7 @@ from dragoman.gateway.serve import server as serving
 from dragoman.gateway.serve.app import Gateway
 from dragoman.gateway.serve.server import Server, drain
 from dragoman.gateway.serve.sockets import listen
+from dragoman.translators.ir import Message, Request, Text
 from tests.gateway_fakes import FakeBackend
 from tests.waiting import LIMIT, until
 
@@ -124,7 +126,8 @@ async def test_a_reload_reads_its_configuration_and_makes_its_seal_key_in_a_thre
 async def test_an_older_generation_that_has_ended_is_freed(opener: Opener) -> None:
     gc.disable()
     try:
-        async with opened(1) as (server, _):
+        async with opened(1) as (server, url):
+            await readiness(url)
             older = weakref.ref(server.gateway)
             await server.open(config(2), Secrets())
             await until(lambda: older() is None)
@@ -138,7 +141,12 @@ def remember(server: Server) -> Memos:
     messages = [{"role": "user", "content": "a" * LEAST}]
     memos.conversations.keep("ann", orjson.dumps({"messages": messages}), {"messages": messages})
     assert memos.memory.size
+    assert goes_on(memos) is None
     return memos
+
+
+def goes_on(memos: Memos) -> Prefix | None:
+    return memos.prompts.follow("ann", Request("id", "m", (Message("user", (Text("hi"),)),)))
 
 
 async def test_what_is_kept_of_requests_outlives_a_reload_under_the_same_limits(opener: Opener) -> None:
@@ -148,6 +156,7 @@ async def test_what_is_kept_of_requests_outlives_a_reload_under_the_same_limits(
         await until(lambda: len(server._generations) == 1)
         assert server.gateway.handler.memos is memos
         assert memos.memory.size
+        assert goes_on(memos) == Prefix()
 
 
 async def test_what_is_kept_of_requests_goes_with_its_generation_under_other_limits(opener: Opener) -> None:
@@ -158,6 +167,7 @@ async def test_what_is_kept_of_requests_goes_with_its_generation_under_other_lim
         await until(lambda: len(server._generations) == 1)
         assert server.gateway.handler.memos is not memos
         assert not memos.memory.size
+        assert goes_on(memos) is None
 
 
 async def test_an_older_generation_that_cannot_be_ended_is_logged_and_those_after_it_end(
