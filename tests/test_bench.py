@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import resource
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
@@ -124,6 +125,16 @@ async def test_an_answer_that_fails_is_no_figure(place: Rig) -> None:
 async def test_answers_that_do_not_come_in_time_are_missing(place: Rig) -> None:
     with pytest.raises(Broken, match="2 of 2 answers failed"):
         await place.load(DIRECT, Script("text", 50, 200_000), 2, 2, seconds=1)
+
+
+@needs_compiler
+async def test_clients_that_wait_leave_the_cpu_to_others(place: Rig) -> None:
+    """One that does not stands in the way of the server, which has the same CPU."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    load = await place.load(DIRECT, PACED["text"], 4, 4)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert load.seconds > 1
+    assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < load.seconds / 3
 
 
 @needs_compiler

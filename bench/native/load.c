@@ -37,6 +37,7 @@ struct connection {
   size_t sent, left;
   uint64_t starts, asked;
   unsigned deltas;
+  uint32_t watched;
 };
 
 static const char *const DELTAS[][4] = {
@@ -169,17 +170,18 @@ static int head(struct connection *c, const char *bytes, size_t size, uint64_t n
 // ---- connections
 
 static void watch(struct connection *c, int operation, uint32_t events) {
+  if (operation == EPOLL_CTL_MOD && events == c->watched) return;
+  c->watched = events;
   struct epoll_event event = {.events = events, .data.ptr = c};
   epoll_ctl(poller, operation, c->fd, &event);
 }
 
 static void push(struct connection *c) {
   ssize_t sent = send(c->fd, c->request->bytes + c->sent, c->request->size - c->sent, MSG_NOSIGNAL | MSG_DONTWAIT);
-  int blocked = c->sent > 0 || sent < 0 || (size_t)sent < c->request->size;
   if (sent > 0) c->sent += (size_t)sent;
   int complete = c->sent == c->request->size;
   if (complete) c->state = HEAD;
-  if (blocked) watch(c, EPOLL_CTL_MOD, complete ? EPOLLIN : EPOLLIN | EPOLLOUT);
+  watch(c, EPOLL_CTL_MOD, complete ? EPOLLIN : EPOLLIN | EPOLLOUT);
 }
 
 static void ask(struct connection *c) {
