@@ -1,6 +1,6 @@
 """`python -m bench [PART…]`: what the gateway costs, beside a byte pass-through, a splice and gateways of others.
 
-All parts take less than eight minutes; docs/performance.md explains them. Systems are measured in turns within a
+All parts take about ten minutes; docs/performance.md explains them. Systems are measured in turns within a
 round, and only figures of one run compare. Prints the tables, and writes JSON and a plot into dist/bench. Exit code 1:
 something broke and the figures do not count; 2: --strict and a figure is not what it should be. `--agree` compares runs
 (`bench/agreement.py`).
