@@ -107,8 +107,7 @@ def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
         yield "tools", [described(tool, settings) for tool in tools]
         yield "tool_choice", _tool_choice(request, settings)
         yield "parallel_tool_calls", request.parallel_tool_calls
-    limit = request.max_tokens if request.max_tokens is not None else settings.max_tokens_default
-    if limit is not None:
+    if (limit := token_limit(request, settings)) is not None:
         yield settings.max_tokens_field, limit
     for name in SAMPLING:
         value = getattr(request.sampling, name)
@@ -121,6 +120,11 @@ def _wanted(request: Request, settings: Settings) -> Iterator[tuple[str, Any]]:
     if request.logprobs is not None:
         yield "logprobs", True
     yield from _thinking(request, settings)
+
+
+def token_limit(request: Request, settings: Wire) -> int | None:
+    """The most tokens that the answer is asked to have; None leaves it to the server."""
+    return request.max_tokens if request.max_tokens is not None else settings.max_tokens_default
 
 
 def sent_tools(request: Request, settings: Settings) -> tuple[Tool, ...]:

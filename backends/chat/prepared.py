@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
 from dragoman.backends.base import Prepared
-from dragoman.backends.chat.encode import Json, encode
+from dragoman.backends.chat.encode import Json, encode, token_limit
 from dragoman.backends.chat.settings import Settings, Wire
 from dragoman.backends.markup import FAMILIES
 from dragoman.backends.markup.grammar import optional_tags, structural_tag
@@ -92,7 +92,7 @@ def asks_whole(request: Request, settings: Wire, seconds: float) -> bool:
     """
     if not request.whole or request.logprobs is not None or request.search is not None:
         return False
-    limit = request.max_tokens if request.max_tokens is not None else settings.max_tokens_default
+    limit = token_limit(request, settings)
     if limit is None or limit > SLOW * seconds:
         return False
     match settings.whole_answers:

@@ -7,16 +7,11 @@ import pytest
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.messages import PROTOCOL
 from dragoman.translators.protocol import Context, Json, Policy, Turn
-from tests.golden_files import requests
 from tests.grammar.messages import check_error
 
-GOOD = requests("messages")
 PNG: Json = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
 LS: Json = {"name": "ls", "description": "Lists.", "input_schema": {"type": "object", "properties": {}}}
-PWD: Json = {"name": "pwd", "input_schema": {"type": "object"}}
-PDF: Json = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
 SEARCH: Json = {"type": "web_search_20250305", "name": "w"}
-COMPUTER: Json = {"type": "computer_20251124", "name": "computer"}
 REJECTING = Policy(hosted_tools="reject")
 
 

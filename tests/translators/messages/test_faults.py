@@ -7,9 +7,7 @@ from dragoman.translators.messages import PROTOCOL
 from dragoman.translators.protocol import Json, Policy
 from tests.grammar.messages import check_error
 from tests.translators.messages.asked import (
-    COMPUTER,
     LS,
-    PDF,
     PNG,
     SEARCH,
     assistant,
@@ -23,6 +21,9 @@ from tests.translators.messages.asked import (
     use,
     user,
 )
+
+PDF: Json = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+COMPUTER: Json = {"type": "computer_20251124", "name": "computer"}
 
 
 @pytest.mark.parametrize(

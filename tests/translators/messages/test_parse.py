@@ -15,10 +15,9 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Image, JsonSchema, Message, Note, Reasoning, Text, Thinking, ToolCall, ToolResult
 from dragoman.translators.messages import PROTOCOL, parse_count
 from dragoman.translators.protocol import Context, Json
-from tests.golden_files import request
+from tests.golden_files import request, requests
 from tests.grammar.messages import check_error
 from tests.translators.messages.asked import (
-    GOOD,
     LS,
     PNG,
     assistant,
@@ -32,6 +31,8 @@ from tests.translators.messages.asked import (
     use,
     user,
 )
+
+GOOD = requests("messages")
 
 # ------------------------------------------------------------------------------------------------------------- messages
 

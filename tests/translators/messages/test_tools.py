@@ -7,7 +7,9 @@ import pytest
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Named, Note, ToolCall
 from dragoman.translators.protocol import Json
-from tests.translators.messages.asked import LS, PWD, REJECTING, assistant, context, parse, refusal, result, use, user
+from tests.translators.messages.asked import LS, REJECTING, assistant, context, parse, refusal, result, use, user
+
+PWD: Json = {"name": "pwd", "input_schema": {"type": "object"}}
 
 
 def test_custom_tools_pass() -> None:
