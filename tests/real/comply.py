@@ -12,8 +12,9 @@ from tests.scripted import Json, Script, text_stream
 # The suite skips its tests of reasoning unless the model is called like one of OpenAI's that reason.
 REASONS = "gpt-5"
 SUITE_SECONDS = 600.0
-# Some requests say no limit, and the local model now and then rambles until it meets one.
-LOCAL = json.dumps([{"url": "local:", "settings": {"max_tokens_default": 256}}])
+# The local model now and then rambles until it meets a limit, and the suite asks for thousands of tokens or says none:
+# minutes, after which the suite gives up and can use its connection no more. To llama.cpp `n_predict` comes first.
+LOCAL = json.dumps([{"url": "local:", "settings": {"extra_body": {"n_predict": 256}}}])
 RAMBLED = {
     "expected status='completed', got 'incomplete'",
     "finish_reason: expected 'stop', got 'length'",
