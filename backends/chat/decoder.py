@@ -98,6 +98,9 @@ class ChatDecoder:
         self._text = self._text_sink()
         self._known = KnownFrame()
         self._known_text: Callable[[str], object] = self._text  # where the text of such a chunk goes
+        self._joins = request.whole  # what one read says is handed on in one piece: nobody sees the pieces
+        self._joined: list[str] = []
+        self._joined_text: Callable[[str], object] = self._text
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
@@ -133,6 +136,8 @@ class ChatDecoder:
                     self._known_text(text)
                     continue
             self._payload(payload)
+        if self._joined:
+            self._flush()
         return self._parts.take()
 
     def feed_whole(self, body: bytes) -> list[Event]:
@@ -182,7 +187,14 @@ class ChatDecoder:
             self._parts.note(CALL_IN_TEXT.kind, CALL_IN_TEXT.name)
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 
+    def _flush(self) -> None:
+        text = "".join(self._joined)
+        self._joined.clear()
+        self._joined_text(text)
+
     def _payload(self, payload: bytes) -> None:
+        if self._joined:
+            self._flush()
         if self._ended:
             return
         if payload == b"[DONE]":
@@ -206,6 +218,8 @@ class ChatDecoder:
             self._known.forget()
         elif self._known.learn(payload, chunk):
             self._known_text = self._sink_of(chunk)
+            if self._joins and self._known.field != "arguments":  # where a piece begins says whether it is a snapshot
+                self._joined_text, self._known_text = self._known_text, self._joined.append
 
     def _loads(self, payload: bytes) -> object:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and

@@ -1,6 +1,7 @@
 """What surrounds a text is remembered only where nothing else can differ: a decoder says the same with and without."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.backends.chat.known_frame import CREDIT, LONGEST, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Request, Tool
+from dragoman.translators.ir import Delta, Event, Request, Tool
 from tests.golden_files import TRANSCRIPTS, upstream
 
 REQUEST = Request(id="s", model="m", messages=(), tools=(Tool("f", "", {"type": "object"}),))
@@ -61,8 +62,11 @@ def learned(first: Json) -> Learned:
     return Learned(json.dumps(first).encode())
 
 
-def decoded(reads: list[bytes], *, remembering: bool) -> tuple[list[Event], str, list[str]]:
-    decoder = ChatDecoder(REQUEST, classify)
+Said = tuple[list[Event], str, list[str]]
+
+
+def decoded(reads: list[bytes], *, remembering: bool, whole: bool = False) -> Said:
+    decoder = ChatDecoder(replace(REQUEST, whole=whole), classify)
     if not remembering:
         decoder._known.credit = 0
     events: list[Event] = []
@@ -75,8 +79,20 @@ def decoded(reads: list[bytes], *, remembering: bool) -> tuple[list[Event], str,
     return events, "", [note.name for note in decoder.notes]
 
 
+def joined(said: Said) -> Said:
+    events: list[Event] = []
+    for event in said[0]:
+        if isinstance(event, Delta) and events and isinstance(last := events[-1], Delta):
+            events[-1] = Delta(last.text + event.text)
+        else:
+            events.append(event)
+    return events, *said[1:]
+
+
 def both(reads: list[bytes]) -> None:
-    assert decoded(reads, remembering=True) == decoded(reads, remembering=False)
+    in_full = decoded(reads, remembering=False)
+    assert decoded(reads, remembering=True) == in_full
+    assert joined(decoded(reads, remembering=True, whole=True)) == joined(in_full)
 
 
 # ---------------------------------------------------------------------------------------------- what is recognised
@@ -222,6 +238,21 @@ def test_only_the_first_of_many_chunks_is_decoded_in_full(monkeypatch: pytest.Mo
     for text in ("e", "f", "g"):
         decoder.feed(b"data: " + json.dumps(chunk({"reasoning": text})).encode() + b"\n\n")
     assert len(decodings) == 2
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning"])
+def test_where_nobody_sees_the_pieces_those_of_one_read_are_one(field: str) -> None:
+    decoder = ChatDecoder(replace(REQUEST, whole=True), classify)
+    decoder.feed(read(chunk({field: "a"})))
+    assert decoder.feed(read(*(chunk({field: text}) for text in ("b", "c", "d")))) == [Delta("bcd")]
+    assert decoder.feed(read(chunk({field: "e"}), chunk({field: "f"}), STOPPED)) == [Delta("ef")]
+
+
+def test_pieces_of_arguments_stay_apart_since_one_may_be_all_so_far() -> None:
+    decoder = ChatDecoder(replace(REQUEST, whole=True), classify)
+    begun = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": "'}}
+    decoder.feed(read(chunk({"tool_calls": [begun]})))
+    assert decoder.feed(read(piece("b"), piece("c"), piece("d"))) == [Delta("b"), Delta("c"), Delta("d")]
 
 
 def read(*said: object) -> bytes:
