@@ -19,7 +19,7 @@ import orjson
 from dragoman.backends.chat.call_deltas import CallDeltas
 from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.split_characters import SplitCharacters
-from dragoman.backends.markup import open_markup
+from dragoman.backends.markup import Markup, open_markup
 from dragoman.backends.markup.unread import BEGINS, UnreadCalls
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
@@ -317,23 +317,11 @@ class ChatDecoder:
         return "".join(texts)
 
     def _text_sink(self) -> TextSink:
+        """Of an object of its own, since a decoder that referred to its own method would be freed by a collection
+        only."""
         if self._markup is not None:
-            return self._marked
-        return self._parts.text if self._unread is None else self._watched
-
-    def _watched(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
-        unread = self._unread
-        if unread is not None and (BEGINS.search(text) or unread.reading):
-            unread.feed(text)
-        self._parts.text(text, logprobs)
-
-    def _marked(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
-        """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
-        assert self._markup is not None
-        if logprobs:
-            self._parts.note("drop", "logprobs")
-            self._wants_logprobs = False  # noted once
-        self._markup.feed(text)
+            return _MarkedText(self._markup, self._parts).add
+        return self._parts.text if self._unread is None else _WatchedText(self._unread, self._parts).add
 
     def _call(self, call: object, position: int | None) -> None:
         if not isinstance(call, dict):
@@ -364,6 +352,38 @@ class ChatDecoder:
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched
+
+
+class _MarkedText:
+    """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
+
+    __slots__ = ("_markup", "_noted", "_parts")
+
+    def __init__(self, markup: Markup, parts: Parts) -> None:
+        self._markup = markup
+        self._parts = parts
+        self._noted = False
+
+    def add(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        if logprobs and not self._noted:
+            self._parts.note("drop", "logprobs")
+            self._noted = True
+        self._markup.feed(text)
+
+
+class _WatchedText:
+    """Text in which the server has read no call so far, and should have read those that it shows."""
+
+    __slots__ = ("_parts", "_unread")
+
+    def __init__(self, unread: UnreadCalls, parts: Parts) -> None:
+        self._unread = unread
+        self._parts = parts
+
+    def add(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        if BEGINS.search(text) or self._unread.reading:
+            self._unread.feed(text)
+        self._parts.text(text, logprobs)
 
 
 def _prompt_read(progress: Any) -> tuple[int, int] | None:

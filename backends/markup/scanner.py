@@ -14,6 +14,10 @@ Rules that hold for every family:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
 from dragoman.backends.markup.calls import Calls, Form, NotACall
 from dragoman.backends.markup.family import Family
 from dragoman.backends.markup.fences import Fences
@@ -76,24 +80,43 @@ class Markup:
                 self._calls.note("malformed_call")
                 self._calls.end()
                 self._emit(len(self._text.all))
-        self._step = _over  # a bound method here would keep the scanner alive as a cycle
+
+    @property
+    def _step(self) -> Step:
+        """What reads on. One of our own is kept without `self`: a scanner that refers to itself is freed late."""
+        return self._other if self._own is None else MethodType(self._own, self)
+
+    @_step.setter
+    def _step(self, step: Step) -> None:
+        self._own: Callable[[Any], Step | Signal] | None = None
+        self._other = step
+        if isinstance(step, MethodType) and step.__self__ is self:
+            self._own, self._other = step.__func__, _over
 
     def _run(self) -> None:
-        while True:
-            try:
-                outcome = self._step()
-            except NotACall:
-                outcome = Signal.NO_CALL
-            if outcome is Signal.MORE:
-                if not self._text.holding or not (self._text.final or self._calls.too_late(self._text)):
-                    return
-                outcome = Signal.NO_CALL
-            if outcome is Signal.NO_CALL:
-                outcome = self._no_call()
-            elif outcome is Signal.DONE:
-                outcome = self._calls_over()
-            assert callable(outcome)
-            self._step = outcome
+        step = self._step
+        try:
+            while (further := self._after(step)) is not None:
+                step = further
+        finally:
+            self._step = step
+
+    def _after(self, step: Step) -> Step | None:
+        """The step that follows this one; None where more text is needed first."""
+        try:
+            outcome = step()
+        except NotACall:
+            outcome = Signal.NO_CALL
+        if outcome is Signal.MORE:
+            if not self._text.holding or not (self._text.final or self._calls.too_late(self._text)):
+                return None
+            outcome = Signal.NO_CALL
+        if outcome is Signal.NO_CALL:
+            outcome = self._no_call()
+        elif outcome is Signal.DONE:
+            outcome = self._calls_over()
+        assert callable(outcome)
+        return outcome
 
     # ------------------------------------------------------------------------------------------------------------ text
 

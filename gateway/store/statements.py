@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, literal, select, update
+from sqlalchemy import Row, Select, bindparam, delete, func, insert, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from dragoman.gateway.store.tables import answers, conversations, items
 
@@ -32,9 +33,45 @@ class Rows:
     size: int
 
 
+def _growing() -> ReturningUpdate[Any]:
+    """The conversation of an answer `previous` of `of` becomes `more` bytes larger at `now`; gives its id."""
+    found = select(answers.c.conversation).where(
+        answers.c.id == bindparam("previous"), answers.c.owner == bindparam("of")
+    )
+    grown = update(conversations).where(conversations.c.id == found.scalar_subquery())
+    values = {"used_at": bindparam("now"), "size": conversations.c.size + bindparam("more")}
+    return grown.values(values).returning(conversations.c.id)
+
+
+def _listing() -> Select[Any]:
+    """Of an answer `id` of `of`: the pointer of each answer up to the first one, and the bodies of its items."""
+    first = select(answers.c.id, answers.c.previous, literal(0).label("depth"))
+    chain = first.where(answers.c.id == bindparam("id"), answers.c.owner == bindparam("of")).cte(
+        "chain", recursive=True
+    )
+    above = answers.alias("above")
+    further = select(above.c.id, above.c.previous, chain.c.depth + 1).where(
+        above.c.id == chain.c.previous, above.c.owner == bindparam("of"), chain.c.depth < DEEPEST
+    )
+    chain = chain.union_all(further)
+    return (
+        select(chain.c.previous, items.c.body)
+        .select_from(chain.outerjoin(items, items.c.answer == chain.c.id))
+        .order_by(chain.c.depth.desc(), items.c.place)
+    )
+
+
+# Of all calls. Made for each, they would be up to 240 objects that refer to each other and wait for a collection.
+GROWING = _growing()
+LISTING = _listing()
+
+
 async def put(connection: AsyncConnection, rows: Rows) -> None:
     now, id, owner, previous = int(time.time()), rows.answer["id"], rows.answer["owner"], rows.answer["previous"]
-    root = None if previous is None else await _grow(connection, owner, previous, rows.size, now)
+    root: str | None = None
+    if previous is not None:
+        grown = {"previous": previous, "of": owner, "now": now, "more": rows.size}
+        root = (await connection.execute(GROWING, grown)).scalar_one_or_none()
     if root is None:
         root = id
         values = {"id": root, "owner": owner, "used_at": now, "size": rows.size}
@@ -44,31 +81,9 @@ async def put(connection: AsyncConnection, rows: Rows) -> None:
         await connection.execute(insert(items), rows.items)
 
 
-async def _grow(connection: AsyncConnection, owner: str, previous: str, size: int, now: int) -> str | None:
-    """The conversation that an answer belongs to, if it is there."""
-    of = select(answers.c.conversation).where(answers.c.id == previous, answers.c.owner == owner).scalar_subquery()
-    grown = update(conversations).where(conversations.c.id == of)
-    values = {"used_at": now, "size": conversations.c.size + size}
-    found = await connection.execute(grown.values(values).returning(conversations.c.id))
-    root: str | None = found.scalar_one_or_none()
-    return root
-
-
 async def conversation(connection: AsyncConnection, owner: str, id: str) -> list[bytes] | None:
     """The bodies of all items, in order; None where an answer is missing."""
-    first = select(answers.c.id, answers.c.previous, literal(0).label("depth"))
-    chain = first.where(answers.c.id == id, answers.c.owner == owner).cte("chain", recursive=True)
-    above = answers.alias("above")
-    further = select(above.c.id, above.c.previous, chain.c.depth + 1).where(
-        above.c.id == chain.c.previous, above.c.owner == owner, chain.c.depth < DEEPEST
-    )
-    chain = chain.union_all(further)
-    listed = (
-        select(chain.c.previous, items.c.body)
-        .select_from(chain.outerjoin(items, items.c.answer == chain.c.id))
-        .order_by(chain.c.depth.desc(), items.c.place)
-    )
-    found = (await connection.execute(listed)).all()
+    found = (await connection.execute(LISTING, {"id": id, "of": owner})).all()
     if not found or found[0].previous is not None:
         return None
     return [row.body for row in found if row.body is not None]  # an answer may have no items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from dragoman.backends.markup.calls import Calls, Form
 from dragoman.backends.markup.text import MORE, Signal, Step, Text
@@ -18,15 +19,15 @@ class Either:
     skipped: tuple[str, ...] = ()
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step:
-        def choose() -> Step | Signal:
-            if not text.skip_blank():
-                return MORE
-            found = text.literal((*self.skipped, *self.begins))
-            if found is MORE:
-                return MORE
-            if found in self.skipped:
-                text.take(text.at + len(found or ""))
-                return choose
-            return (self.second if found is None else self.first).open(text, calls, opener)
+        return partial(self._choose, text, calls, opener)
 
-        return choose
+    def _choose(self, text: Text, calls: Calls, opener: str) -> Step | Signal:
+        if not text.skip_blank():
+            return MORE
+        found = text.literal((*self.skipped, *self.begins))
+        if found is MORE:
+            return MORE
+        if found in self.skipped:
+            text.take(text.at + len(found or ""))
+            return self.open(text, calls, opener)
+        return (self.second if found is None else self.first).open(text, calls, opener)
