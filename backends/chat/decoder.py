@@ -19,7 +19,7 @@ import orjson
 from dragoman.backends.chat.call_deltas import CallDeltas
 from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.split_characters import SplitCharacters
-from dragoman.backends.markup import Markup, open_markup
+from dragoman.backends.markup import open_markup
 from dragoman.backends.markup.unread import BEGINS, UnreadCalls
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
@@ -276,7 +276,11 @@ class ChatDecoder:
             text = content if isinstance(content, str) else self._text_of(content)
             logprobs = choice.get("logprobs") if self._wants_logprobs else None
             if text:
-                self._text(text, _logprobs(logprobs) if logprobs else None)
+                tokens = _logprobs(logprobs) if logprobs else None
+                if tokens and self._markup is not None:  # they cannot follow text that is read for calls and reasoning
+                    self._parts.note("drop", "logprobs")
+                    self._wants_logprobs = False  # noted once
+                self._text(text, tokens)
         if refusal := delta.get("refusal"):
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
@@ -317,10 +321,9 @@ class ChatDecoder:
         return "".join(texts)
 
     def _text_sink(self) -> TextSink:
-        """Of an object of its own, since a decoder that referred to its own method would be freed by a collection
-        only."""
-        if self._markup is not None:
-            return _MarkedText(self._markup, self._parts).add
+        """No method of our own, since a decoder that refers to itself is freed by a collection only."""
+        if (markup := self._markup) is not None:
+            return lambda text, logprobs=None: markup.feed(text)
         return self._parts.text if self._unread is None else _WatchedText(self._unread, self._parts).add
 
     def _call(self, call: object, position: int | None) -> None:
@@ -352,23 +355,6 @@ class ChatDecoder:
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched
-
-
-class _MarkedText:
-    """Text that is read for calls and reasoning; log probabilities cannot follow it there."""
-
-    __slots__ = ("_markup", "_noted", "_parts")
-
-    def __init__(self, markup: Markup, parts: Parts) -> None:
-        self._markup = markup
-        self._parts = parts
-        self._noted = False
-
-    def add(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
-        if logprobs and not self._noted:
-            self._parts.note("drop", "logprobs")
-            self._noted = True
-        self._markup.feed(text)
 
 
 class _WatchedText:

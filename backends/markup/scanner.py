@@ -80,6 +80,7 @@ class Markup:
                 self._calls.note("malformed_call")
                 self._calls.end()
                 self._emit(len(self._text.all))
+        self._step = _over
 
     @property
     def _step(self) -> Step:

@@ -152,11 +152,13 @@ async def test_a_call(script: str, protocol: str, stream: bool) -> None:
 )
 async def test_a_call_with_tools(script: str, protocol: str, stream: bool, more: dict[str, Any]) -> None:
     body = asking(protocol, "hi", stream=stream, tools=TOOLS[protocol])
+    scripts = [WITH_TOOLS[script], *([WITH_TOOLS["text"]] if script == "a search" else [])] * 20
     async with (
         searching() as service,
-        served(*[WITH_TOOLS[script]] * 40, search={"url": service.url}, backend={"settings": more}) as it,
+        served(*scripts, search={"url": service.url}, backend={"settings": more}) as it,
     ):
         assert not await leftovers(it, partial(asked, it, PATHS[protocol], body))
+        assert len(it.server.chats) <= len(scripts)
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
@@ -185,8 +187,9 @@ async def test_a_conversation_that_is_stored(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", PATHS)
 @pytest.mark.parametrize("script", ["text", "call in the text", "thoughts", "a call"])
-async def test_a_client_that_leaves(script: str, protocol: str) -> None:
-    body = asking(protocol, "hi", stream=True, tools=TOOLS[protocol])
+@pytest.mark.parametrize("with_tools", [False, True], ids=["plain", "with tools"])
+async def test_a_client_that_leaves(with_tools: bool, script: str, protocol: str) -> None:
+    body = asking(protocol, "hi", stream=True) | ({"tools": TOOLS[protocol]} if with_tools else {})
     slow = replace(WITH_TOOLS[script], split="frames", gap=0.03)
     async with served(*[slow] * 20) as it:
         assert not await leftovers(it, partial(left, it, PATHS[protocol], body))
