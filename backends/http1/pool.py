@@ -85,18 +85,28 @@ class ConnectionPool:
 
     async def _open(self) -> Connection:
         loop = asyncio.get_running_loop()
+        if loop.time() >= self._resolved_until:
+            await self._resolve(loop)
+        name = None if self._tls is None else self._host.rstrip(".")
+        if len(self._addresses) == 1 and not any((address := self._addresses[0][4])[3:]):  # no IPv6 scope either
+            # There is nothing to choose from, and the loop's own way takes a third of the time.
+            _, connection = await loop.create_connection(
+                Connection, str(address[0]), address[1], ssl=self._tls, server_hostname=name
+            )
+            return connection
+        connected = await aiohappyeyeballs.start_connection(
+            self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1, loop=loop
+        )
+        _, connection = await loop.create_connection(Connection, sock=connected, ssl=self._tls, server_hostname=name)
+        return connection
+
+    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         async with self._resolving:
             if loop.time() >= self._resolved_until:
                 self._addresses = _numeric(self._address, self._port) or await loop.getaddrinfo(
                     self._address, self._port, type=socket.SOCK_STREAM
                 )
                 self._resolved_until = loop.time() + RESOLVED
-        connected = await aiohappyeyeballs.start_connection(
-            self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1, loop=loop
-        )
-        name = None if self._tls is None else self._host.rstrip(".")
-        _, connection = await loop.create_connection(Connection, sock=connected, ssl=self._tls, server_hostname=name)
-        return connection
 
     def _sweep_at(self, when: float) -> None:
         if self._sweep is None:

@@ -103,12 +103,18 @@ class ConnectionDelivery:
             transport.abort()
 
 
+class _Response(web.StreamResponse):
+    """aiohttp would send the head in a packet of its own, which costs a token's price once more."""
+
+    _send_headers_immediately = False
+
+
 class EventStream(ConnectionDelivery):
     """`headers` are asked for when the head goes out; they may replace those of an event stream."""
 
     def __init__(self, request: web.Request, headers: Callable[[], Mapping[str, str]]) -> None:
         super().__init__(request)
-        self.response = web.StreamResponse(status=200, headers=SSE_HEADERS)
+        self.response = _Response(status=200, headers=SSE_HEADERS)
         self._headers = headers
         self._writer: StreamWriter | None = None
 

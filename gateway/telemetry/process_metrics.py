@@ -1,4 +1,4 @@
-"""Metrics of the process, sampled twice a second: how late the event loop is, and how much memory is in use.
+"""Metrics of the process: how late the event loop is, twice a second, and how much memory is in use, now and then.
 
 The lag is that of a timer, which a task could not measure: it would run one turn of the loop later. The memory is read
 in a thread, since what /proc says may have to wait for the kernel. How long the loop stood still is measured by a timer
@@ -16,6 +16,7 @@ from dragoman.backends.background import end, in_background
 from dragoman.gateway.telemetry.metrics import Metrics
 
 PERIOD = 0.5
+MEMORY_PERIOD = 5.0  # each sample wakes a thread, in a process that has nothing else to do
 STALL_PERIOD = 0.1
 STALL_WINDOW = 60.0  # seconds for which a stall is shown: most scrape more often
 _STATM = Path("/proc/self/statm")  # Linux; elsewhere the memory stays unknown
@@ -56,7 +57,7 @@ class ProcessMetrics:
         while True:
             if (memory := await asyncio.to_thread(resident)) is not None:
                 self._metrics.resident.set(memory)
-            await asyncio.sleep(PERIOD)
+            await asyncio.sleep(MEMORY_PERIOD)
 
 
 class Stalls:

@@ -41,13 +41,29 @@ async def asked(served: Running, version: bytes = b"HTTP/1.1") -> tuple[asyncio.
     return reader, writer
 
 
-async def test_the_head_leaves_with_the_first_frames() -> None:
+async def test_the_head_leaves_with_the_first_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    packets: list[bytes] = []
+
+    def watched(protocol: BaseProtocol, transport: asyncio.BaseTransport) -> None:
+        connected(protocol, transport)
+        write = cast(asyncio.Transport, transport).write
+
+        def keep(data: bytes) -> None:
+            packets.append(bytes(data))
+            write(data)
+
+        monkeypatch.setattr(transport, "write", keep)
+
+    connected = BaseProtocol.connection_made
+    monkeypatch.setattr(BaseProtocol, "connection_made", watched)
     async with running() as served:
         reader, writer = await asked(served)
         first = await asyncio.wait_for(reader.read(65_536), LIMIT)
         head, _, body = first.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\n")
         assert b"created\npart=text\ntext=hel\n" in body
+        assert packets[0].startswith(b"HTTP/1.1 200 OK\r\n")
+        assert packets[0].endswith(b"created\npart=text\ntext=hel\n\r\n")
         writer.close()
 
 

@@ -53,7 +53,7 @@ async def test_a_loop_that_stands_still_is_measured() -> None:
 
 
 async def test_memory_is_read_off_the_loop_and_again_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.PERIOD", 0.001)
+    monkeypatch.setattr("dragoman.gateway.telemetry.process_metrics.MEMORY_PERIOD", 0.001)
     answers: list[int | None] = [None, 7]
     threads: set[int] = set()
 
