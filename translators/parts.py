@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from io import StringIO
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
 from dragoman.translators.call_part import CallPart, PendingPart, Stage
 from dragoman.translators.errors import GatewayError, Kind
@@ -107,6 +107,18 @@ class Parts:
             self._events.append(Delta(text, logprobs))
         else:
             self._add("text", text, logprobs)
+
+    def texts(self, texts: Sequence[str], kind: Literal["text", "reasoning"] = "text") -> None:
+        """As `text` or `reasoning` for each of them."""
+        part = self._open
+        cost = PIECE * len(texts) + _size("".join(texts))
+        if part is not None and part.kind == kind and not self._waiting and cost <= self._left:
+            self._left -= cost
+            self._events += map(Delta, texts)
+            return
+        add = self.text if kind == "text" else self.reasoning
+        for text in texts:
+            add(text)
 
     def reasoning(self, text: str) -> None:
         self._spend(text)
@@ -192,7 +204,7 @@ class Parts:
             self._exceeded(f"{self._limit:.0f} bytes")
 
     def _spend(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
-        self._left -= PIECE + (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass")))
+        self._left -= PIECE + _size(text)
         if logprobs:
             self._left -= LOGPROB * sum(1 + len(each.get("top_logprobs") or ()) for each in logprobs)
         if self._left < 0:
@@ -310,3 +322,8 @@ class Parts:
             self._start(self._waiting.pop(0))
         if self._waiting:
             self.note("drop", "after_break")
+
+
+def _size(text: str) -> int:
+    """In bytes."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))

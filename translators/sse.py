@@ -33,18 +33,21 @@ class EventReader:
         self._cr = False  # the last byte was a CR: an LF that comes next belongs to the same line end
 
     def feed(self, data: bytes) -> list[bytes]:
+        events = self.whole(data)
+        return payloads(events) if events else []
+
+    def whole(self, data: bytes) -> bytes:
+        """The events that these bytes completed, each with its blank line, all line ends as LF."""
         if self._cr or not self._begun or CR in data:
             data = self._plain(data)
         held = self._held
         if not held:
             end = data.rfind(b"\n\n") + 2
             if end == len(data) > 1:
-                if data.find(b"\n") == end - 2 and data.startswith(b"data:"):
-                    return [data[5:].strip()]  # one event of one line, as a token mostly comes
-                return _payloads(data)
+                return data
             if end > 1:
                 held += data[end:]
-                return _payloads(data[:end])
+                return data[:end]
             held += data
         else:
             searched = len(held) - 1  # the end may lie across the cut
@@ -53,10 +56,10 @@ class EventReader:
             if end > 1:
                 events = bytes(held[:end])
                 del held[:end]
-                return _payloads(events)
+                return events
         if len(held) > MAX_EVENT:
             raise _too_large()
-        return []
+        return b""
 
     def _plain(self, data: bytes) -> bytes:
         """With LF as the only end of a line, and without a byte order mark at the beginning of the stream."""
@@ -80,12 +83,14 @@ class EventReader:
         return self.feed(b"\n\n\n")  # a CR before it takes the first
 
 
-def _payloads(events: bytes) -> list[bytes]:
+def payloads(events: bytes) -> list[bytes]:
     """Those of whole events, the last of which ends where `events` does."""
     if events.startswith(b"data:"):
-        payloads = events[5:-2].split(b"\n\ndata:")
-        if events.count(b"\n") == 2 * len(payloads):  # each is one `data` line, as nearly all are
-            return [payload.strip() for payload in payloads]
+        if events.find(b"\n") == len(events) - 2:
+            return [events[5:].strip()]  # one event of one line, as a token mostly comes
+        found = events[5:-2].split(b"\n\ndata:")
+        if b"\n" not in b"".join(found):  # each is one `data` line, as nearly all are
+            return [payload.strip() for payload in found]
     return [payload for block in events[:-2].split(b"\n\n") if (payload := _payload(block)) is not None]
 
 

@@ -10,7 +10,7 @@ ended then, since some servers send their last delta late.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.json_text import is_bulky, without_lone_surrogates
 from dragoman.translators.parts import ANSWER_BYTES, Parts
-from dragoman.translators.sse import MAX_EVENT, EventReader
+from dragoman.translators.sse import MAX_EVENT, EventReader, payloads
 from dragoman.translators.steps import at_once
 
 _REASONS = {
@@ -53,6 +53,7 @@ _FAILURES = {  # trtllm-serve and SGLang end streams with these words
 }
 
 
+SEVERAL = 1024  # bytes of events, from which on it is worth to look at them together
 MAX_VALUES = 2_000_000  # of one event, or of an answer that is read whole
 MAX_MENDED = 100_000  # values of an event that is looked through for what to repair
 MAX_LIST = 1_024  # choices, calls or parts of one delta
@@ -62,7 +63,11 @@ IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible";
 
 
 class TextSink(Protocol):
-    def __call__(self, text: str, logprobs: list[dict[str, Any]] | None = None, /) -> None: ...
+    """Where text goes. `texts` does as `text` for each."""
+
+    def text(self, text: str, logprobs: list[dict[str, Any]] | None = None, /) -> None: ...
+
+    def texts(self, texts: Sequence[str], /) -> None: ...
 
 
 class ChatDecoder:
@@ -95,12 +100,12 @@ class ChatDecoder:
         self._calls = CallDeltas.of(self._parts, request)
         self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
         self._unread = UnreadCalls(tool.name for tool in request.tools) if request.tools and not markup else None
-        self._text = self._text_sink()
+        self._sink = self._text_sink()
         self._known = KnownFrame()
-        self._known_text: Callable[[str], object] = self._text  # where the text of such a chunk goes
+        self._known_sink: TextSink = self._sink  # where the text of such a chunk goes
         self._joins = request.whole  # what one read says is handed on in one piece: nobody sees the pieces
         self._joined: list[str] = []
-        self._joined_text: Callable[[str], object] = self._text
+        self._joined_sink: TextSink = self._sink
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
@@ -124,21 +129,32 @@ class ChatDecoder:
         return None if self._usage is None else self._usage.input
 
     def feed(self, data: bytes) -> list[Event]:
-        known = self._known
-        for payload in self._sse.feed(data):
-            if payload.startswith(known.head) and payload.endswith(known.tail):
-                try:
-                    text = orjson.loads(payload[len(known.head) : -len(known.tail)])
-                except orjson.JSONDecodeError:  # such as half of a surrogate pair
-                    text = None
-                if type(text) is str and text:
-                    known.credit += 1
-                    self._known_text(text)
-                    continue
-            self._payload(payload)
+        if events := self._sse.whole(data):
+            if len(events) < SEVERAL:
+                for payload in payloads(events):
+                    self._feed_one(payload)
+            else:
+                self._feed_many(events)
         if self._joined:
             self._flush()
         return self._parts.take()
+
+    def _feed_one(self, payload: bytes) -> None:
+        if text := self._known.text(payload):
+            self._known_sink.text(text)
+        else:
+            self._payload(payload)
+
+    def _feed_many(self, events: bytes) -> None:
+        at = 0
+        while at < len(events):
+            until, texts = self._known.texts(events, at)
+            if texts:
+                self._known_sink.texts(texts)
+            else:
+                for payload in payloads(events[at:until]):
+                    self._feed_one(payload)
+            at = until
 
     def feed_whole(self, body: bytes) -> list[Event]:
         """A `chat.completion` object: one that was asked for, or from a server that ignored `stream`."""
@@ -190,7 +206,7 @@ class ChatDecoder:
     def _flush(self) -> None:
         text = "".join(self._joined)
         self._joined.clear()
-        self._joined_text(text)
+        self._joined_sink.text(text)
 
     def _payload(self, payload: bytes) -> None:
         if self._joined:
@@ -217,9 +233,9 @@ class ChatDecoder:
         if self._halves.waiting or self._reason is not None:  # what follows is more than its text
             self._known.forget()
         elif self._known.learn(payload, chunk):
-            self._known_text = self._sink_of(chunk)
+            self._known_sink = self._sink_of(chunk)
             if self._joins and self._known.field != "arguments":  # where a piece begins says whether it is a snapshot
-                self._joined_text, self._known_text = self._known_text, self._joined.append
+                self._joined_sink, self._known_sink = self._known_sink, _Joined(self._joined)
 
     def _loads(self, payload: bytes) -> object:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
@@ -280,7 +296,7 @@ class ChatDecoder:
                 if tokens and self._markup is not None:  # they cannot follow text that is read for calls and reasoning
                     self._parts.note("drop", "logprobs")
                     self._wants_logprobs = False  # noted once
-                self._text(text, tokens)
+                self._sink.text(text, tokens)
         if refusal := delta.get("refusal"):
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
@@ -289,19 +305,21 @@ class ChatDecoder:
         elif call := delta.get("function_call"):  # the form before tools, still used by a few
             self._call({"index": 0, "function": call}, None)
 
-    def _sink_of(self, chunk: Any) -> Callable[[str], object]:
+    def _sink_of(self, chunk: Any) -> TextSink:
         """Where the text of chunks like this one goes, as `_delta` and `_call` would have it."""
         if self._known.field == "content":
-            return self._text
+            return self._sink
         if self._known.field != "arguments":
-            return self._parts.reasoning
+            return _Reasoning(self._parts)
         call = chunk["choices"][0]["delta"]["tool_calls"][0]
         index, id, name = call.get("index"), call.get("id"), call["function"].get("name")
-        return partial(
-            self._calls.feed,
-            index if isinstance(index, int) else None,
-            id if isinstance(id, str) else "",
-            name if isinstance(name, str) else "",
+        return _Each(
+            partial(
+                self._calls.feed,
+                index if isinstance(index, int) else None,
+                id if isinstance(id, str) else "",
+                name if isinstance(name, str) else "",
+            )
         )
 
     def _text_of(self, content: object) -> str:
@@ -322,15 +340,15 @@ class ChatDecoder:
 
     def _text_sink(self) -> TextSink:
         """No method of our own, since a decoder that refers to itself is freed by a collection only."""
-        if (markup := self._markup) is not None:
-            return lambda text, logprobs=None: markup.feed(text)
-        return self._parts.text if self._unread is None else _WatchedText(self._unread, self._parts).add
+        if self._markup is not None:
+            return _Each(self._markup.feed)
+        return self._parts if self._unread is None else _WatchedText(self._unread, self._parts)
 
     def _call(self, call: object, position: int | None) -> None:
         if not isinstance(call, dict):
             raise _nonsense()
         if self._unread is not None:  # the server reads calls, so text is text
-            self._unread, self._text = None, self._parts.text
+            self._unread, self._sink = None, self._parts
         function = call.get("function") or {}
         arguments = function.get("arguments")
         whole = not isinstance(arguments, str | None)  # Ollama sends an object
@@ -366,10 +384,63 @@ class _WatchedText:
         self._unread = unread
         self._parts = parts
 
-    def add(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+    def text(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
         if BEGINS.search(text) or self._unread.reading:
             self._unread.feed(text)
         self._parts.text(text, logprobs)
+
+    def texts(self, texts: Sequence[str]) -> None:
+        if self._unread.reading or BEGINS.search("".join(texts)):
+            for text in texts:
+                self.text(text)
+        else:
+            self._parts.texts(texts)
+
+
+class _Reasoning:
+    """What the model thinks."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def text(self, text: str, logprobs: object = None) -> None:
+        self._parts.reasoning(text)
+
+    def texts(self, texts: Sequence[str]) -> None:
+        self._parts.texts(texts, "reasoning")
+
+
+class _Each:
+    """Text that is looked at piece by piece: the arguments of a call, or what is read for markup."""
+
+    __slots__ = ("_feed",)
+
+    def __init__(self, feed: Callable[[str], object]) -> None:
+        self._feed = feed
+
+    def text(self, text: str, logprobs: object = None) -> None:
+        self._feed(text)
+
+    def texts(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            self._feed(text)
+
+
+class _Joined:
+    """Text that is handed on in one piece at the end of a read."""
+
+    __slots__ = ("_pieces",)
+
+    def __init__(self, pieces: list[str]) -> None:
+        self._pieces = pieces
+
+    def text(self, text: str, logprobs: object = None) -> None:
+        self._pieces.append(text)
+
+    def texts(self, texts: Sequence[str]) -> None:
+        self._pieces += texts
 
 
 def _prompt_read(progress: Any) -> tuple[int, int] | None:

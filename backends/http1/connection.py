@@ -63,7 +63,8 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
         self._error: Exception | None = None  # with which it ended: a ConnectionError, or a bug of the reader's
-        self._bodies: list[bytes] = []  # of this read; before there is a reader, all that came
+        self._bodies: list[bytes] = []  # of this read; before there is a reader, all that came; always this list
+        self._taken = 0  # bytes of `_bodies` that were handed on: a long read is not copied for each piece of it
         self._inflater: Inflater | None = None
         self._head = 0  # bytes of fields
         self._framing = 0  # bytes since the last ones of a body
@@ -130,7 +131,7 @@ class Connection(asyncio.Protocol):
         whole = self._stage is ENDED and self._keeps
         if whole and transport is not None and not transport.is_closing() and transport.get_write_buffer_size() == 0:
             self._stage, self.used = Stage.IDLE, True
-            self._bodies.clear()
+            self._drop()
             self._inflater = None
             self._resume()
             return True
@@ -164,6 +165,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its type
+        self.on_body = self._bodies.append  # no method of ours: it is called for each chunk, of which a read holds many
         self._parser = HttpResponseParser(self)
         self._stage = Stage.IDLE
 
@@ -253,8 +255,12 @@ class Connection(asyncio.Protocol):
             self._give_up(bug)
 
     def _give_up(self, error: Exception) -> None:
-        self._bodies.clear()
+        self._drop()
         self.abort(error)
+
+    def _drop(self) -> None:
+        self._bodies.clear()
+        self._taken = 0
 
     def _after(self, flow: Flow) -> None:
         if flow is WAIT:
@@ -268,12 +274,15 @@ class Connection(asyncio.Protocol):
 
     def _piece(self) -> bytes:
         """What has come of the body; of a compressed one the next piece. Empty where more has to come."""
-        bodies = self._bodies
+        bodies, taken = self._bodies, self._taken
         data = bodies[0] if len(bodies) == 1 else b"".join(bodies)
         bodies.clear()
-        if len(data) > PIECE:
-            bodies.append(data[PIECE:])
-            data = data[:PIECE]
+        if taken or len(data) > PIECE:
+            piece = data[taken : taken + PIECE]
+            self._taken = taken + PIECE if len(data) > taken + PIECE else 0
+            if self._taken:
+                bodies.append(data)
+            data = piece
         return data if self._inflater is None else self._inflater.piece(data)
 
     @property
@@ -312,8 +321,9 @@ class Connection(asyncio.Protocol):
         self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
 
     def on_message_begin(self) -> None:
-        if self._stage is HEAD:
-            self.headers = CIMultiDict()
+        if self._stage is not HEAD:
+            raise ValueError("nobody has asked for a second response")  # so that the parser goes no further
+        self.headers = CIMultiDict()
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
@@ -327,12 +337,6 @@ class Connection(asyncio.Protocol):
         self._inflater = None if encoding in ("", "identity") else Inflater(encoding)
         self._stage = BODY
 
-    def on_body(self, body: bytes) -> None:
-        if self._stage is BODY:
-            self._bodies.append(body)
-
     def on_message_complete(self) -> None:
-        if self._stage is BODY:
+        if self._stage is BODY:  # else it is an interim response
             self._stage, self._keeps = ENDED, self._parser.should_keep_alive()
-        else:
-            self._keeps = False  # a response that nobody has asked for

@@ -63,7 +63,7 @@ class ResponsesStream(BufferedStream):
         self._output: list[Json] = []  # finished items, as they were sent
         self._item: Item | None = None
         self._delta_head = b""  # of the open item's deltas; empty where it has none
-        self._plain = False  # such a delta is head, text, tail
+        self._plain = b""  # the frame of such a delta, for its text and its number; empty where there is more in one
         self._delta_tail = b',"sequence_number":%d}' + context.framing.tail
         self._started = False
         self._titles: dict[str, str] = {}  # of pages that were found, by address
@@ -96,7 +96,7 @@ class ResponsesStream(BufferedStream):
                 continue
             elif plain:  # nearly all of them
                 item.pieces.write(event.text)
-                out.append(self._delta_head + orjson.dumps(event.text) + self._delta_tail % self._sequence)
+                out.append(plain % (orjson.dumps(event.text), self._sequence))
                 self._sequence += 1
             else:
                 self._delta(item, event)
@@ -199,7 +199,8 @@ class ResponsesStream(BufferedStream):
             return
         head = self._framing.head(item.delta_event) if item.delta_event else b""
         self._delta_head = head + item.delta_head
-        self._plain = item.passes_on and self._delta_head != b"" and not self._options.obfuscation
+        plain = item.passes_on and self._delta_head and not self._options.obfuscation
+        self._plain = self._delta_head.replace(b"%", b"%%") + b"%b" + self._delta_tail if plain else b""
         self._emit("response.output_item.added", {"output_index": item.index, "item": item.added()})
         for name, fields in item.opening():
             self._emit(name, fields)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.backends.chat.decoder import ChatDecoder
-from dragoman.backends.chat.known_frame import CREDIT, LONGEST, KnownFrame, only_text
+from dragoman.backends.chat.decoder import SEVERAL, ChatDecoder, _Joined
+from dragoman.backends.chat.known_frame import CREDIT, LONGEST, WINDOW, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Event, Request, Tool
+from dragoman.translators.parts import ANSWER_BYTES
 from tests.golden_files import TRANSCRIPTS, upstream
 
 REQUEST = Request(id="s", model="m", messages=(), tools=(Tool("f", "", {"type": "object"}),))
@@ -46,7 +47,7 @@ class Learned:
         self._decoder.feed(b"data: " + first + b"\n\n")
         self._texts: list[str] = []
         self._in_full: list[bytes] = []
-        self._decoder._known_text = self._texts.append
+        self._decoder._known_sink = _Joined(self._texts)
         self._decoder._payload = self._in_full.append  # type: ignore[assignment]
 
     def text(self, payload: bytes) -> str | None:
@@ -65,8 +66,8 @@ def learned(first: Json) -> Learned:
 Said = tuple[list[Event], str, list[str]]
 
 
-def decoded(reads: list[bytes], *, remembering: bool, whole: bool = False) -> Said:
-    decoder = ChatDecoder(replace(REQUEST, whole=whole), classify)
+def decoded(reads: list[bytes], *, remembering: bool, whole: bool = False, limit: int = ANSWER_BYTES) -> Said:
+    decoder = ChatDecoder(replace(REQUEST, whole=whole), classify, answer_bytes=limit)
     if not remembering:
         decoder._known.credit = 0
     events: list[Event] = []
@@ -117,24 +118,35 @@ def test_the_same_chunk_with_another_text_is_recognised(said: Any, text: str, as
     assert known.text(json.dumps(said(text), ensure_ascii=ascii).encode()) == text
 
 
-@pytest.mark.parametrize(
-    "between",
-    [
-        b"null",
-        b"1",
-        b'["a"]',
-        b'{"a":"b"}',
-        b'""',
-        b"",
-        b'"a","refusal":"b"',
-        b'"a"}},{"delta":{"content":"b"',
-        b'"a',
-        b'"\\"',
-    ],
-)
+NO_TEXT = [
+    b"null",
+    b"1",
+    b'["a"]',
+    b'{"a":"b"}',
+    b'""',
+    b"",
+    b'"a","refusal":"b"',
+    b'"a"}},{"delta":{"content":"b"',
+    b'"a',
+    b'"\\"',
+]
+
+
+@pytest.mark.parametrize("between", NO_TEXT)
 def test_what_is_more_or_less_than_a_text_is_not(between: bytes) -> None:
     first = json.dumps(chunk({"content": "SAME"})).encode()
     assert Learned(first).text(first.replace(b'"SAME"', between)) is None
+
+
+@pytest.mark.parametrize(
+    "between", [*NO_TEXT, b'"a","b"', rb'"\ud83d"', b'","', b'a"', b'"],["a"', b' "a"', b'"a"\t', b'"\n"']
+)
+@pytest.mark.parametrize("after", [[], [b'"b"'] * 6, [b'","a"', *[b'"b"'] * 4], [b'b"', *[b'"b"'] * 4], [b"", b'"b"']])
+def test_nor_is_it_among_others_of_the_same_read(between: bytes, after: list[bytes]) -> None:
+    frame = json.dumps(chunk({"content": "SAME"})).encode()
+    said = [frame.replace(b'"SAME"', each) for each in (b'"a"', b'"b"', b'"c"', between, *after)]
+    both([read(*said)])
+    both([read(said[0]), read(*said[1:])])
 
 
 def test_half_a_character_is_not_a_text_by_itself() -> None:
@@ -312,6 +324,51 @@ def test_each_transcript_says_the_same(transcript: Any) -> None:
     data = upstream(transcript)
     both([data])
     both([event + b"\n\n" for event in data.split(b"\n\n")])
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning"])
+@pytest.mark.parametrize("limit", range(30, 400, 10))
+def test_an_answer_ends_at_the_same_byte_however_many_pieces_come_at_once(field: str, limit: int) -> None:
+    said = read(*(chunk({field: text}) for text in ["a", "é", " ", "<", "b" * 40, "c", "d", "e", "f"]))
+    assert decoded([said], remembering=True, limit=limit) == decoded([said], remembering=False, limit=limit)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 30, 300])
+@pytest.mark.parametrize("at", [0, 1, 2, 29, 70, 299])
+def test_one_that_differs_among_many(count: int, at: int) -> None:
+    said: list[object] = [chunk({"content": str(number)}) for number in range(count)]
+    ending = json.dumps(chunk({"content": "x"})).replace('"finish_reason": null', '"finish_reason": "ok"').encode()
+    for other in (chunk({"content": ""}), chunk({"content": "x"}, created=2), chunk({"reasoning": "x"}), ending, b"{}"):
+        both([read(*said[:at], other, *said[at:], STOPPED, b"[DONE]")])
+
+
+@pytest.mark.parametrize("long", [SEVERAL, WINDOW - 300, WINDOW, 3 * WINDOW])
+def test_a_long_text_among_many(long: int) -> None:
+    said = [chunk({"content": text}) for text in ("a", "b", "c", "d" * long, "e", "f", "g" * long, "h" * long, "i")]
+    both([read(*said, STOPPED)])
+
+
+FRAMES = [b"data: %b\n\n", b"data:%b\n\n", b"data: %b \n\n", b"data: %b  \n\n", b"data: %b\r\n\r\n", b"data: %b\n\n\n",
+          b": still here\n\ndata: %b\n\n", b"event: message\ndata: %b\n\n", b"data: %b\nid: 1\n\n"]  # fmt: skip
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("other", FRAMES)
+def test_many_in_whatever_lines(frame: bytes, other: bytes) -> None:
+    said = [json.dumps(chunk({"content": text})).encode() for text in "abcdefghijkl"]
+    lines = [(other if number in (5, 8, 9) else frame) % each for number, each in enumerate(said)]
+    both([b"".join(lines)])
+    both([lines[0], b"".join(lines[1:])])
+
+
+@pytest.mark.parametrize("cut", [b"\n\n", b"\n", b" ", b"\n\ndata: ", b"\n\ndata: {"])
+def test_an_event_that_ends_within_its_frame(cut: bytes) -> None:
+    """Then the rest is an event of its own."""
+    event = read(chunk({"content": "a"}))
+    head, string, tail = event.partition(b'"a"')
+    for broken in (head + string + cut + tail, head + cut + string + tail, head + b'"a' + cut + b'"' + tail):
+        both([event * 4, broken * 2 + event * 6])
+        both([event * 8 + broken + event * 8])
 
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=4)
