@@ -101,7 +101,11 @@ class Parts:
     # ------------------------------------------------------------------------------------------------------------- text
 
     def text(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
-        self._spend(text, logprobs)
+        self._left -= PIECE + (len(text) if text.isascii() else _size(text))  # without a call for each token
+        if logprobs:
+            self._left -= LOGPROB * sum(1 + len(each.get("top_logprobs") or ()) for each in logprobs)
+        if self._left < 0:
+            self._exceeded(f"{self._limit:.0f} bytes")
         part = self._open
         if part is not None and part.kind == "text":  # then nothing waits: whatever came would have ended it
             self._events.append(Delta(text, logprobs))
@@ -203,10 +207,8 @@ class Parts:
         if self._come > self._limit:
             self._exceeded(f"{self._limit:.0f} bytes")
 
-    def _spend(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+    def _spend(self, text: str) -> None:
         self._left -= PIECE + _size(text)
-        if logprobs:
-            self._left -= LOGPROB * sum(1 + len(each.get("top_logprobs") or ()) for each in logprobs)
         if self._left < 0:
             self._exceeded(f"{self._limit:.0f} bytes")
 

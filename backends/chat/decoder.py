@@ -91,6 +91,7 @@ class ChatDecoder:
         answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self.done = False  # [DONE] was seen
+        self.stopping = False  # the finish reason was seen: only usage and [DONE] are awaited
         self.prompt_read: tuple[int, int] | None = None  # tokens of the prompt, and of how many, where a server says so
         self._trusts_done = trusts_done
         self._halves = SplitCharacters()
@@ -115,11 +116,6 @@ class ChatDecoder:
         self._ended = False
 
     @property
-    def stopping(self) -> bool:
-        """The finish reason was seen; only usage and [DONE] are awaited."""
-        return self._reason is not None and not self._ended
-
-    @property
     def notes(self) -> list[Note]:
         return self._parts.notes
 
@@ -129,12 +125,19 @@ class ChatDecoder:
         return None if self._usage is None else self._usage.input
 
     def feed(self, data: bytes) -> list[Event]:
-        if events := self._sse.whole(data):
-            if len(events) < SEVERAL:
-                for payload in payloads(events):
-                    self._feed_one(payload)
-            else:
-                self._feed_many(events)
+        events, known = self._sse.whole(data), self._known
+        if len(events) > SEVERAL:
+            self._feed_many(events)
+        elif (
+            events.startswith(known.opening)
+            and events.endswith(known.closing)
+            and b"\n" not in (string := events[len(known.opening) : -len(known.closing)])
+            and (text := known.text_in(string))
+        ):
+            self._known_sink.text(text)  # one token, as most reads are
+        elif events:
+            for payload in payloads(events):
+                self._feed_one(payload)
         if self._joined:
             self._flush()
         return self._parts.take()
@@ -184,7 +187,7 @@ class ChatDecoder:
         """The receiver has had enough: the last event, with the usage as far as the server has sent it."""
         if self._ended:  # the end came with the same read
             return []
-        self._ended = True
+        self._ended, self.stopping = True, False
         self._known.forget()
         return [Finished(StopReason.STOP, self._usage)]
 
@@ -192,7 +195,7 @@ class ChatDecoder:
         if self._reason is None:
             message = "The model server ended its stream before the answer was complete."
             raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
-        self._ended = True
+        self._ended, self.stopping = True, False
         self._known.forget()
         if self._halves.waiting:
             self._parts.note("drop", "half_character")
@@ -370,6 +373,7 @@ class ChatDecoder:
         if word not in _REASONS:
             self._parts.note("answer", "unknown_finish_reason")
         self._reason = _REASONS.get(word, StopReason.STOP)
+        self.stopping = True
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched

@@ -32,13 +32,14 @@ _UNKNOWN = b"\x00"  # no JSON begins with it
 
 class KnownFrame:
     """A chunk that begins with `head` and ends with `tail` says in `field` what stands between them, where that is a
-    string that is not empty, and nothing else. `credit` is to grow with each."""
+    string that is not empty, and nothing else. `credit` is to grow with each. An event with such a chunk mostly begins
+    with `opening` and ends with `closing`."""
 
-    __slots__ = ("credit", "field", "head", "tail")
+    __slots__ = ("closing", "credit", "field", "head", "opening", "tail")
 
     def __init__(self) -> None:
         self.field: Field = "content"
-        self.head = self.tail = _UNKNOWN
+        self.head = self.tail = self.opening = self.closing = _UNKNOWN
         self.credit = CREDIT
 
     def learn(self, payload: bytes, chunk: object) -> bool:
@@ -55,6 +56,7 @@ class KnownFrame:
         try:
             if orjson.loads(b"%b0%b" % (head, tail)) == chunk:
                 self.head, self.tail = head, tail
+                self.opening, self.closing = b"data: %b" % head, b"%b\n\n" % tail
         except orjson.JSONDecodeError:  # the place found lies inside of another string
             pass
         holder[self.field] = text
@@ -62,15 +64,19 @@ class KnownFrame:
 
     def text(self, payload: bytes) -> str:
         """What a chunk like the known one says; empty for any other chunk."""
-        if payload.startswith(self.head) and payload.endswith(self.tail):
-            try:
-                text = orjson.loads(payload[len(self.head) : -len(self.tail)])
-            except orjson.JSONDecodeError:  # such as half of a surrogate pair
-                return ""
-            if type(text) is str and text:
-                self.credit += 1
-                return text
-        return ""
+        alike = payload.startswith(self.head) and payload.endswith(self.tail)
+        return self.text_in(payload[len(self.head) : -len(self.tail)]) if alike else ""
+
+    def text_in(self, string: bytes) -> str:
+        """What a chunk says with this between head and tail; empty where it is no text."""
+        try:
+            text = orjson.loads(string)
+        except orjson.JSONDecodeError:  # such as half of a surrogate pair
+            return ""
+        if type(text) is not str or not text:
+            return ""
+        self.credit += 1
+        return text
 
     def texts(self, events: bytes, begin: int) -> tuple[int, Sequence[str]]:
         """Of whole server-sent events, from `begin` on: up to where they look like the known chunk, and what they say.
@@ -81,7 +87,7 @@ class KnownFrame:
         after = events.find(b"\n\n", begin) + 2
         if after == 1:  # a line end that is left over
             return len(events), ()
-        opening = (b"data: " if events.startswith(b"data: ", begin) else b"data:") + self.head
+        opening = self.opening if events.startswith(b"data: ", begin) else b"data:" + self.head
         if not (events.startswith(opening, begin) and events.startswith(opening, after)):
             return after, ()  # one event is quicker by itself
         closing = self.tail + (b" " if events.startswith(b" ", after - 3) else b"")  # the space: trtllm-serve
@@ -106,7 +112,7 @@ class KnownFrame:
         return end, texts
 
     def forget(self) -> None:
-        self.head = self.tail = _UNKNOWN
+        self.head = self.tail = self.opening = self.closing = _UNKNOWN
 
 
 def only_text(chunk: object) -> tuple[Field, Json] | None:

@@ -237,13 +237,17 @@ class Connection(asyncio.Protocol):
 
     def _proceed(self) -> None:
         """Hands on what came: one read of the socket. A bug on the way belongs to the task that waits."""
-        reader, watch = self._reader, self._watch
+        reader, watch, bodies = self._reader, self._watch, self._bodies
         try:
-            if not self._paused and reader is not None and watch is not None and (data := self._piece()):
-                flow = reader.received(data)
-                if flow is not MORE or self._bodies or self._inflater is not None:
-                    self._after(flow)
-                watch.follow()
+            if not self._paused and reader is not None and watch is not None:
+                token = len(bodies) == 1 and len(bodies[0]) <= PIECE and self._inflater is None
+                if data := bodies.pop() if token else self._piece():
+                    flow = reader.received(data)
+                    if flow is not MORE or bodies or self._inflater is not None:
+                        self._after(flow)
+                    watch.follow()
+            if self._stage is BODY and self._transport is not None:
+                return
             if self._drained:
                 if self._stage is ENDED:
                     self._end()

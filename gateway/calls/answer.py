@@ -221,12 +221,11 @@ class StreamedAnswer(Answer):
         if not frames:
             return MORE
         self._written_at = now
-        delivery = self._delivery
-        delivery.write(frames)
-        if delivery.gone:
+        keeps_up = self._delivery.write(frames)
+        if self._delivery.gone:
             self.gone_at = now
             return ENOUGH
-        return MORE if delivery.writable else WAIT
+        return MORE if keeps_up else WAIT
 
     def _deliver_end(self, frames: Sequence[bytes], now: float) -> Flow:
         flow = self._deliver(frames, now)

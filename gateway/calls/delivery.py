@@ -28,15 +28,12 @@ SSE_HEADERS = {
 
 
 class ClientConnection(Protocol):
-    """The client's connection: `on_writable` is called when it takes more again after it was `writing_paused`, and
-    `on_lost` when it has gone."""
+    """The client's connection: `on_writable` is called when it `keeps_up` again, and `on_lost` when it has gone."""
 
     on_writable: Callable[[], object]
     on_lost: Callable[[], object]
     transport: asyncio.Transport | None
-
-    @property
-    def writing_paused(self) -> bool: ...
+    keeps_up: bool
 
 
 class Delivery(Protocol):
@@ -58,8 +55,8 @@ class Delivery(Protocol):
         on at the end of their turn."""
         ...
 
-    def write(self, frames: Sequence[bytes]) -> None:
-        """Sends frames, of which each is one event. The first write sends the head."""
+    def write(self, frames: Sequence[bytes]) -> bool:
+        """Sends frames, of which each is one event; whether the client keeps up. The first write sends the head."""
         ...
 
     async def end(self) -> None:
@@ -89,7 +86,7 @@ class ConnectionDelivery:
 
     @property
     def writable(self) -> bool:
-        return not self._connection.writing_paused
+        return self._connection.keeps_up
 
     @property
     def sent(self) -> bool:
@@ -118,31 +115,30 @@ class EventStream(ConnectionDelivery):
         self._headers = headers
         self._writer: StreamWriter | None = None
 
-    def write(self, frames: Sequence[bytes]) -> None:
+    def write(self, frames: Sequence[bytes]) -> bool:
+        connection, writer = self._connection, self._writer
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         if self.gone or not size:  # an empty chunk would be the last one
-            return
-        if (writer := self._writer) is None:
+            return connection.keeps_up
+        if writer is None:
             # after a large one, what follows leaves without being copied
             count = 1 if size > LARGE else len(frames)
             self._write_first(b"".join(frames[:count]))
-            if count < len(frames):
-                self.write(frames[count:])
-            return
-        transport = self._connection.transport
+            return connection.keeps_up if count == len(frames) else self.write(frames[count:])
+        transport = connection.transport
         if transport is None or transport.is_closing():
             self.gone = True
-            return
-        if size > LARGE:
+        elif size > LARGE:
             pieces = (b"%x\r\n" % size, *frames, b"\r\n") if writer.chunked else frames  # whole in HTTP/1.0
             writer.output_size += sum(map(len, pieces))
             transport.writelines(pieces)
-            return
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
-        if writer.chunked:
-            data = b"%x\r\n%b\r\n" % (size, data)
-        writer.output_size += len(data)
-        transport.write(data)
+        else:
+            data = frames[0] if len(frames) == 1 else b"".join(frames)
+            if writer.chunked:
+                data = b"%x\r\n%b\r\n" % (size, data)
+            writer.output_size += len(data)
+            transport.write(data)
+        return connection.keeps_up
 
     async def end(self) -> None:
         try:

@@ -71,13 +71,13 @@ class ForwardedAnswer(AnswerRecord):
             delivery.response.headers["Content-Type"] = head.content_type
         for each in data:
             self._watch(each)
-        delivery.write(data)
+        keeps_up = delivery.write(data)
         if delivery.gone:
             self.gone_at = now
             return ENOUGH
         if self._last[-20:].rstrip().endswith(LAST):
             self.end_written(delivery)
-        return MORE if delivery.writable else WAIT
+        return MORE if keeps_up else WAIT
 
     def _writable(self) -> None:
         self.on_writable()

@@ -153,7 +153,7 @@ class OpenSocket:
             await asyncio.sleep(every)
             if self._loop.time() - self._heard > patience + every and self.request.transport is not None:
                 self.request.transport.abort()
-            elif not connection(self.request).writing_paused:
+            elif connection(self.request).keeps_up:
                 with contextlib.suppress(ConnectionError):
                     await self._socket.ping()
 
@@ -273,13 +273,14 @@ class TextMessages(ConnectionDelivery):
         super().__init__(request)
         self._lane = b'{"stream_id":%b,' % orjson.dumps(lane) if lane else b""
 
-    def write(self, frames: Sequence[bytes]) -> None:
+    def write(self, frames: Sequence[bytes]) -> bool:
         transport = self._request.transport
         if self.gone or transport is None or transport.is_closing():
             self.gone = True
-            return
-        lane = self._lane
-        transport.write(b"".join(_text(lane + frame[1:] if lane else frame) for frame in frames))
+        else:
+            lane = self._lane
+            transport.write(b"".join(_text(lane + frame[1:] if lane else frame) for frame in frames))
+        return self.writable
 
     async def end(self) -> None:
         """Returns when the client has taken nearly all of it."""

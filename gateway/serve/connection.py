@@ -77,14 +77,25 @@ class _ConnectionFactory(web.Server):
 
 
 class _Connection(RequestHandler):
-    """What `gateway.calls.delivery` needs of it: `on_lost` and `on_writable`, which belong to the call that runs."""
+    """What `gateway.calls.delivery` needs of it: `on_lost` and `on_writable`, which belong to the call that runs, and
+    whether the client `keeps_up` with what is written."""
 
-    __slots__ = ("_gateway", "_head_timer", "_on_lost", "_request_line", "_unread_timer", "_wire", "on_writable")
+    __slots__ = (
+        "_gateway",
+        "_head_timer",
+        "_on_lost",
+        "_request_line",
+        "_unread_timer",
+        "_wire",
+        "keeps_up",
+        "on_writable",
+    )
 
     def __init__(self, *arguments: Any, gateway: Gateway, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._gateway = gateway
         self._request_line = b""  # the beginning of what arrived last on the idle connection
+        self.keeps_up = True
         self.on_writable: Callable[[], object] = nothing
         self._on_lost: Callable[[], object] = nothing
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -123,10 +134,12 @@ class _Connection(RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.keeps_up = False
         self._unread_timer = self._loop.call_later(self._gateway.config.timeouts.client, self._unread)
 
     def resume_writing(self) -> None:
         self._read_again()
+        self.keeps_up = True
         super().resume_writing()
         self.on_writable()
 

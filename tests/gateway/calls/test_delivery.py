@@ -119,6 +119,7 @@ class Client:
     def __init__(self, *, chunked: bool) -> None:
         self.transport: Transport | None = Transport()
         self.protocol = self
+        self.keeps_up = True
         self.writer = StreamWriter(cast(BaseProtocol, self), asyncio.get_running_loop())
         self.writer.chunked, self.writer.output_size = chunked, 100
         self.stream = EventStream(cast(web.Request, self), dict)
