@@ -170,6 +170,29 @@ class Parts:
         self._accept(call, piece)
         self._advance()
 
+    def extend_open(self, call: CallPart, pieces: Sequence[str]) -> Sequence[str]:
+        """As `extend_call` for each of these pieces, as far as they are simply the next ones of the part that is open;
+        gives those that are left."""
+        joined = "".join(pieces)
+        cost = PIECE * len(pieces) + _size(joined)
+        if call is not self._open or self._waiting or cost > self._left:
+            return pieces
+        taken, late = call.accept(joined)
+        if not late:
+            self._left -= cost
+            self._events += map(Delta, pieces)
+            return ()
+        left = len(taken)  # the arguments are whole with one of the pieces
+        for at, piece in enumerate(pieces):
+            if left <= 0:
+                return pieces[at:]
+            self._spend(piece)
+            self._events.append(Delta(piece[:left]))
+            if piece[left:].strip():
+                self.note("drop", "late_arguments")
+            left -= len(piece)
+        return ()
+
     def end_call(self, call: CallPart) -> None:
         """Nothing more of it comes, so that one without arguments can be announced."""
         if not call.balance.begun:

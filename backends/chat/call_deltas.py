@@ -281,6 +281,17 @@ class CallDeltas:
         known = self._by_id.get(id)
         self._read(_Delta(index, id, name, arguments, whole, at, known, self._last, self._declared, self._sending))
 
+    def feed_all(self, index: int | None, id: str, name: str, pieces: Sequence[str]) -> None:
+        """As `feed` for each of these pieces of arguments, which came with the same header."""
+        call = self._last if index is None else self._at.get(index)
+        if call is not None and call.is_continued_by(id, name, max(pieces, key=len)):
+            if id:
+                self._by_id[id] = call
+            self._last = call
+            pieces = self._parts.extend_open(call.part, pieces)
+        for piece in pieces:
+            self.feed(index, id, name, piece)
+
     def _read(self, delta: _Delta) -> None:
         address = deciding(ADDRESSES, delta)
         call = address.then(delta) if address is not None else None

@@ -19,7 +19,7 @@ import orjson
 from dragoman.backends.chat.call_deltas import CallDeltas
 from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.split_characters import SplitCharacters
-from dragoman.backends.markup import open_markup
+from dragoman.backends.markup import Markup, open_markup
 from dragoman.backends.markup.unread import BEGINS, UnreadCalls
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
@@ -316,14 +316,12 @@ class ChatDecoder:
             return _Reasoning(self._parts)
         call = chunk["choices"][0]["delta"]["tool_calls"][0]
         index, id, name = call.get("index"), call.get("id"), call["function"].get("name")
-        return _Each(
-            partial(
-                self._calls.feed,
-                index if isinstance(index, int) else None,
-                id if isinstance(id, str) else "",
-                name if isinstance(name, str) else "",
-            )
+        header = (
+            index if isinstance(index, int) else None,
+            id if isinstance(id, str) else "",
+            name if isinstance(name, str) else "",
         )
+        return _Arguments(self._calls, *header)
 
     def _text_of(self, content: object) -> str:
         """Content as a list of parts, as Mistral's servers send it; what the model thought is one of them."""
@@ -344,7 +342,7 @@ class ChatDecoder:
     def _text_sink(self) -> TextSink:
         """No method of our own, since a decoder that refers to itself is freed by a collection only."""
         if self._markup is not None:
-            return _Each(self._markup.feed)
+            return _MarkedText(self._markup)
         return self._parts if self._unread is None else _WatchedText(self._unread, self._parts)
 
     def _call(self, call: object, position: int | None) -> None:
@@ -416,20 +414,30 @@ class _Reasoning:
         self._parts.texts(texts, "reasoning")
 
 
-class _Each:
-    """Text that is looked at piece by piece: the arguments of a call, or what is read for markup."""
+class _Arguments:
+    """The arguments of a call, whose deltas have this header."""
 
-    __slots__ = ("_feed",)
+    __slots__ = ("text", "texts")
 
-    def __init__(self, feed: Callable[[str], object]) -> None:
-        self._feed = feed
+    def __init__(self, calls: CallDeltas, index: int | None, id: str, name: str) -> None:
+        self.text = partial(calls.feed, index, id, name)
+        self.texts = partial(calls.feed_all, index, id, name)
+
+
+class _MarkedText:
+    """Text that is read for calls and reasoning."""
+
+    __slots__ = ("_markup",)
+
+    def __init__(self, markup: Markup) -> None:
+        self._markup = markup
 
     def text(self, text: str, logprobs: object = None) -> None:
-        self._feed(text)
+        self._markup.feed(text)
 
     def texts(self, texts: Sequence[str]) -> None:
         for text in texts:
-            self._feed(text)
+            self._markup.feed(text)
 
 
 class _Joined:

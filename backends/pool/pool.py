@@ -231,6 +231,8 @@ class Pool:
 
     def _serving(self, model: str | None) -> list[Replica]:
         """Those that list the model, where some do: servers of one pool are meant to be alike, but not all are."""
+        if len(self.replicas) < 2:
+            return self.replicas
         lists = [self._served.get(each.name) for each in self.replicas]
         if not any(listed is not None and model in listed for listed in lists):
             return self.replicas

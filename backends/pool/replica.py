@@ -35,6 +35,8 @@ PROBE_LIMIT = 5.0
 RETRY_AFTER = 5.0  # where the server names no time
 LONGEST_WAIT = 10.0  # a server's own time to come back is believed up to this
 WAKE_POLL = 0.2
+LISTEN_EVERY = 1.0
+SHARE = 8  # of a short `slow`, for the same
 MOST_MODELS = 1000  # clients choose their names
 BLAMED = frozenset({Kind.BACKEND_DOWN, Kind.BACKEND_FAILED, Kind.TIMEOUT})
 
@@ -113,6 +115,8 @@ class Replica:
         self._idle.set()
         self._silent = set[Attempt[Any]]()  # have waited too long, and no request has had an event meanwhile
         self._heard_at = -math.inf
+        self._listening: asyncio.TimerHandle | None = None  # until when no request need listen anew
+        self._listens_again = False
         self._rest: asyncio.TimerHandle | None = None
 
     @property
@@ -230,8 +234,9 @@ class Replica:
 
     async def close(self) -> None:
         await end(self._starting, self._probing, self._waking)
-        if self._rest is not None:
-            self._rest.cancel()
+        for timer in (self._rest, self._listening):
+            if timer is not None:
+                timer.cancel()
         await self.backend.close()
 
     # ------------------------------------------------------------------------------------------------------ its health
@@ -384,10 +389,28 @@ class Replica:
     def _listen(self, waiting: Attempt[Any]) -> None:
         """From now on, for `slow` seconds, this request waits for its first event, or for progress with its prompt, and
         any event of any request shows that the server works."""
-        now = time.monotonic()
+        waiting.listen()
+        waiting.wait(time.monotonic(), asyncio.get_running_loop().call_later(self._settings.slow, self._late, waiting))
+        if self._listening is None:
+            self._listen_to_all()
+        else:
+            self._listens_again = True
+
+    def _listen_to_all(self) -> None:
+        """At most once in `LISTEN_EVERY` seconds, and once after the last request that asked for it: with each request,
+        hundreds that run would notice their next events."""
         for attempt in self._running:
             attempt.listen()
-        waiting.wait(now, asyncio.get_running_loop().call_later(self._settings.slow, self._late, waiting))
+        self._listens_again = False
+        if self._listening is not None:
+            self._listening.cancel()
+        every = min(LISTEN_EVERY, self._settings.slow / SHARE)
+        self._listening = asyncio.get_running_loop().call_later(every, self._listened)
+
+    def _listened(self) -> None:
+        self._listening = None
+        if self._listens_again:
+            self._listen_to_all()
 
     def _late(self, attempt: Attempt[Any]) -> None:
         if attempt.touched:
@@ -400,6 +423,7 @@ class Replica:
         if self._heard_at < attempt.since:
             self._silent.add(attempt)
             self._decide()
+            self._listen_to_all()  # the next event ends it
         self._listen(attempt)
 
     def _heard(self) -> None:

@@ -123,14 +123,18 @@ class ConversationMemo:
         left = _MOST_COMPARED
         best: tuple[int, int, int, KnownConversation] | None = None
         for member in {known.member for known in kept}:
+            those = [known for known in kept if known.member == member]
+            longest = max(len(known.texts) for known in those)
             for at in _arrays_in(raw, member):
-                for known in kept:
-                    if known.member != member or left <= 0:
-                        continue
+                for known in those:
+                    if left <= 0:
+                        break
                     count, end = known.shared(raw, at, left)
                     left -= count + 1
                     if count and (best is None or count > best[0]):
                         best = (count, at, end, known)
+                if best is not None and best[0] >= longest:  # nothing further on could have more
+                    break
         if best is None:
             return None
         count, at, end, known = best
@@ -140,7 +144,7 @@ class ConversationMemo:
         """Keeps the conversation of a body that was found good. `cut`: its beginning was known, and is in `value`."""
         if cut is not None:
             self._go_on(raw, value, cut)
-        elif COPIES * len(raw) <= self._known.most:
+        elif LEAST <= len(raw) <= self._known.most // COPIES:
             for member in MEMBERS:
                 if isinstance(array := value.get(member), list):
                     self._begin(KnownConversation(owner, member), raw, array, value)

@@ -273,6 +273,7 @@ def read(*said: object) -> bytes:
     )
 
 
+BEGUN = piece("", id="c", function={"name": "f", "arguments": '{"a": ["'})
 STOPPED = chunk({}, choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
 HALF = json.dumps(chunk({"content": "HALF"})).encode()
 
@@ -391,3 +392,55 @@ SAID = st.one_of(
 @given(st.lists(SAID, max_size=12), st.booleans())
 def test_any_sequence_says_the_same(said: list[object], apart: bool) -> None:
     both([read(each) for each in said] if apart else [read(*said)])
+
+
+@pytest.mark.parametrize(
+    "pieces", ["x" * 9, 'x"]}     ', 'x"] }late!', ['x"', "] } late", *" more"], ['x"]}', *"abcdef"], ['"]}'] * 6]
+)
+@pytest.mark.parametrize("header", [{}, {"id": "c"}, {"id": "c", "type": "function"}])
+@pytest.mark.parametrize("limit", [300, 420, 450, ANSWER_BYTES])
+def test_arguments_are_whole_with_the_same_piece_however_many_come_at_once(
+    pieces: list[str], header: Json, limit: int
+) -> None:
+    said = read(BEGUN, *(piece(each, **header) for each in pieces), STOPPED)
+    assert decoded([said], remembering=True, limit=limit) == decoded([said], remembering=False, limit=limit)
+
+
+def test_arguments_of_a_call_that_waits_for_another_one() -> None:
+    second = piece("", index=1, id="d", function={"name": "f", "arguments": '{"b": ["'})
+    for pieces in ("x" * 9, ['x"]}', *"abcdef"]):
+        both([read(BEGUN, second, *(piece(each, index=1) for each in pieces), piece('"]}'), STOPPED)])
+        both([read(BEGUN, second, *(piece(each) for each in pieces), piece('"]}', index=1), STOPPED)])
+
+
+def test_a_piece_that_is_as_long_as_all_before_it_may_be_a_snapshot() -> None:
+    begun = '{"a": ["'
+    for pieces in (["b", begun + "bc", *"defg"], ["b", "c", begun + "bc" + "d" * 9, *"efg"], [begun, begun, *"abcd"]):
+        both([read(BEGUN, *(piece(each) for each in pieces), piece('"]}'), STOPPED)])
+
+
+HEADERS: list[Json] = [{}, {"id": "c"}, {"id": "c", "function": {"name": "f"}}, {"index": 1, "id": "d"}, {"id": "e"}]
+RUNS = st.one_of(
+    st.builds(
+        lambda texts: [chunk({"content": text}) for text in texts], st.lists(st.text("a<é{", min_size=1, max_size=3))
+    ),
+    st.builds(
+        lambda texts: [chunk({"reasoning": text}) for text in texts], st.lists(st.text("a ", min_size=1, max_size=3))
+    ),
+    st.builds(
+        lambda texts, header: [
+            piece("", **header | {"function": {"arguments": text, **header.get("function", {})}}) for text in texts
+        ],
+        st.lists(st.text('{}[]":,\\ a1', min_size=1, max_size=3), max_size=12),
+        st.sampled_from(HEADERS),
+    ),
+)
+
+
+@given(st.lists(RUNS, max_size=5), st.booleans(), st.integers(100, 900))
+def test_any_runs_say_the_same(runs: list[list[Json]], begun: bool, limit: int) -> None:
+    said = [*([BEGUN] if begun else []), *(each for run in runs for each in run), STOPPED]
+    both([read(*said)])
+    assert decoded([read(*said)], remembering=True, limit=limit) == decoded(
+        [read(*said)], remembering=False, limit=limit
+    )

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from dragoman.backends.base import Health, Sink
+from dragoman.backends.pool.attempt import Attempt
 from dragoman.backends.pool.breaker import BreakerRules
 from dragoman.backends.pool.pool import Pool, rank
 from dragoman.backends.pool.replica import FRESH, PoolSettings, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Delta, Finished, PartEnded, PartStarted, Request, Started, StopReason
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Request, Started, StopReason
 from tests.gateway_fakes import FakeBackend, Running, hello, running
 from tests.recording import Recorder, answered, counted
 from tests.waiting import LIMIT, until
@@ -197,6 +198,41 @@ async def test_a_stream_that_falls_silent_while_another_waits_is_a_hang_until_it
     for call in calls:
         call.cancel()
     await asyncio.wait(calls)
+    await pool.close()
+
+
+@pytest.mark.parametrize("slow", [0.2, 60])
+async def test_a_request_costs_those_that_run_nothing(slow: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events of all are noticed now and then, and not after each new request."""
+    heard = 0
+    listen = Attempt.listen
+
+    def noticing(attempt: Attempt[Event]) -> None:
+        nonlocal heard
+        heard += 1
+        listen(attempt)
+
+    async def play(request: Request, sink: Sink) -> None:
+        if request.id == "waits":
+            await asyncio.Event().wait()
+        sink.feed([Started(), PartStarted("text")])
+        while True:
+            sink.feed([Delta("a")])
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(Attempt, "listen", noticing)
+    pool = Pool("p", [FakeBackend(play)], PoolSettings(slow=slow))
+    await pool.start()
+    await pool.health()
+    calls = [asyncio.create_task(answered(pool, Request(f"r{number}", "m", ()), Recorder())) for number in range(60)]
+    await asyncio.sleep(0.05)
+    assert heard <= 5 * len(calls)
+    waits = asyncio.create_task(answered(pool, Request("waits", "m", ()), Recorder()))
+    await asyncio.sleep(2.5 * slow if slow < 1 else 0)
+    assert pool.state is ReplicaState.READY
+    for call in (*calls, waits):
+        call.cancel()
+    await asyncio.wait((*calls, waits))
     await pool.close()
 
 
