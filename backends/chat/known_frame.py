@@ -22,6 +22,7 @@ Field = Literal["content", "reasoning_content", "reasoning", "arguments"]
 
 CREDIT = 8  # chunks that are learned in vain before it gives up on a server whose chunks never repeat
 LONGEST = 16 * 1024  # bytes of a chunk that is learned
+FEW = 512  # bytes of events that are passed over where they are others
 WINDOW = 16 * 1024  # bytes of events that are looked at together: one that is not what it looks like slows down so many
 _PLACES: dict[Field, re.Pattern[bytes]] = {
     field: re.compile(rb'"%b"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")' % field.encode())
@@ -80,16 +81,16 @@ class KnownFrame:
 
     def texts(self, events: bytes, begin: int) -> tuple[int, Sequence[str]]:
         """Of whole server-sent events, from `begin` on: up to where they look like the known chunk, and what they say.
-        No texts where one of them is another chunk after all; for the first it may show at once.
+        No texts where one of them is another chunk after all; for the first few it may show at once.
 
         What stands between the frames is parsed as one list. A CR separates its elements, which no string can hold and
         no event has: a list of strings, as many as there are events, is one string for each event."""
-        after = events.find(b"\n\n", begin) + 2
-        if after == 1:  # a line end that is left over
-            return len(events), ()
         opening = self.opening if events.startswith(b"data: ", begin) else b"data:" + self.head
-        if not (events.startswith(opening, begin) and events.startswith(opening, after)):
-            return after, ()  # one event is quicker by itself
+        after = events.find(b"\n\n", begin) + 2
+        further = events.find(b"\n\n", begin + FEW) + 2
+        further = further if further > 1 else len(events)
+        if self.head is _UNKNOWN or not (events.startswith(opening, begin) and events.startswith(opening, after)):
+            return further, ()  # one event is quicker by itself
         closing = self.tail + (b" " if events.startswith(b" ", after - 3) else b"")  # the space: trtllm-serve
         end = max(after, events.rfind(b"\n\n", begin, begin + WINDOW) + 2)
         window = events[begin:end]
@@ -98,7 +99,7 @@ class KnownFrame:
         if b"%b%b%b\n\n" % (opening, (closing + b"\n\n" + opening).join(strings), closing) != window:
             alike = sum(1 for _ in takewhile(lambda each: each.startswith(opening) and each.endswith(closing), found))
             if not alike:
-                return after, ()
+                return further, ()
             strings = strings[:alike]
             end = begin + sum(map(len, found[:alike])) + 2 * alike
         joined = b",\r".join(strings)

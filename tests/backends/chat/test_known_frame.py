@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.backends.chat.decoder import SEVERAL, ChatDecoder, _Joined
-from dragoman.backends.chat.known_frame import CREDIT, LONGEST, WINDOW, KnownFrame, only_text
+from dragoman.backends.chat.known_frame import CREDIT, FEW, LONGEST, WINDOW, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Event, Request, Tool
 from dragoman.translators.parts import ANSWER_BYTES
@@ -347,6 +347,26 @@ def test_one_that_differs_among_many(count: int, at: int) -> None:
 def test_a_long_text_among_many(long: int) -> None:
     said = [chunk({"content": text}) for text in ("a", "b", "c", "d" * long, "e", "f", "g" * long, "h" * long, "i")]
     both([read(*said, STOPPED)])
+
+
+@pytest.mark.parametrize("event", [b"\n", b":\n\n", b"data:\n\n", b"data: {}\n\n"])
+@pytest.mark.parametrize("begun", [True, False])
+def test_events_of_no_size_are_not_looked_at_one_by_one(
+    event: bytes, begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    inner = KnownFrame.texts
+
+    def texts(known: KnownFrame, events: bytes, begin: int) -> tuple[int, Any]:
+        nonlocal looks
+        looks += 1
+        return inner(known, events, begin)
+
+    monkeypatch.setattr(KnownFrame, "texts", texts)
+    decoder = ChatDecoder(REQUEST, classify)
+    decoder.feed(read(*[chunk({"content": "a"})] * begun))
+    decoder.feed(event * (WINDOW // len(event)))
+    assert looks <= 1 + WINDOW // FEW
 
 
 FRAMES = [b"data: %b\n\n", b"data:%b\n\n", b"data: %b \n\n", b"data: %b  \n\n", b"data: %b\r\n\r\n", b"data: %b\n\n\n",
