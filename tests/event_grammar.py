@@ -8,11 +8,12 @@ empty, their names are not blank, other parts have neither, and an answer has at
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     PartEnded,
@@ -49,6 +50,10 @@ def violations(events: Sequence[Event], *, ended: bool) -> list[str]:
                 allowed = ("inside",)
                 if not event.text:
                     wrong.append(f"{at}: an empty delta")
+            case Deltas():
+                allowed = ("inside",)
+                if not all(event.texts) or "".join(event.texts) != event.text:
+                    wrong.append(f"{at}: deltas that are not what they are together")
             case PartEnded():
                 allowed, state = ("inside",), "outside"
             case SearchStarted():
@@ -74,6 +79,14 @@ def _part_faults(part: PartStarted, ids: set[str]) -> list[str]:
     if not part.id.strip() or part.id in ids:
         faults.append(f"the id {part.id!r} is empty or taken")
     return faults
+
+
+def apart(events: Iterable[Event]) -> list[Event]:
+    """With one delta after the other where several came together."""
+    said: list[Event] = []
+    for event in events:
+        said += map(Delta, event.texts) if isinstance(event, Deltas) else [event]
+    return said
 
 
 def fold(events: Sequence[Event]) -> Fold:

@@ -22,6 +22,7 @@ from dragoman.gateway.serve.app import build
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     Message,
@@ -69,6 +70,9 @@ class PlainStream:
                 case Delta(text=text):
                     self.text += text
                     out.append(f"text={text}\n".encode())
+                case Deltas(texts=texts):
+                    self.text += "".join(texts)
+                    out += [f"text={text}\n".encode() for text in texts]
                 case PartStarted(kind=kind, name=name):
                     out.append(f"part={kind}{name}\n".encode())
                 case Finished(reason=reason):

@@ -6,7 +6,19 @@ from typing import Any
 
 from dragoman.backends.base import Backend, Flow, Sink, nothing
 from dragoman.translators.fold import Fold
-from dragoman.translators.ir import Delta, Event, Finished, Message, Note, Reasoning, Refusal, Request, Text, ToolCall
+from dragoman.translators.ir import (
+    Delta,
+    Deltas,
+    Event,
+    Finished,
+    Message,
+    Note,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    ToolCall,
+)
 from tests.waiting import LIMIT
 
 
@@ -60,7 +72,7 @@ class Recorder:
 
     @property
     def text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, Delta))
+        return "".join(event.text for event in self.events if isinstance(event, Delta | Deltas))
 
     @property
     def finished(self) -> Finished:

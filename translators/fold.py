@@ -7,6 +7,7 @@ from io import StringIO
 
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     PartEnded,
@@ -35,7 +36,7 @@ class Fold:
     def feed(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
-                case Delta():
+                case Delta() | Deltas():
                     self._pieces.write(event.text)
                 case PartStarted():
                     self._open = event

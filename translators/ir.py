@@ -7,7 +7,8 @@ it.
 
 The stream grammar is the contract between the two halves:
 
-    Started (PartStarted Delta* PartEnded | SearchStarted SearchEnded)* Finished    or, at any point, a GatewayError
+    Started (PartStarted (Delta | Deltas)* PartEnded | SearchStarted SearchEnded)* Finished
+    or, at any point, a GatewayError
 
 Strictly one part or search is open at a time, so no delta carries an index. `translators.parts` is the only producer
 of that order, but for searches, which the gateway puts between the model's parts. Events are values: nothing changes
@@ -16,7 +17,7 @@ one after it was made. They are not frozen only because that would double the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -278,6 +279,15 @@ class Delta:
 
 
 @dataclass(slots=True)
+class Deltas:
+    """Several that came with one read and have nothing but their `texts`, which are together `text`: what is done for
+    each of them can be done once. A client gets the same bytes as for each alone."""
+
+    texts: Sequence[str]
+    text: str
+
+
+@dataclass(slots=True)
 class PartEnded:
     """`complete` is False for a part that the end of the answer cut short."""
 
@@ -320,4 +330,4 @@ class SearchEnded:
     error: SearchError | None = None
 
 
-Event = Started | PartStarted | Delta | PartEnded | SearchStarted | SearchEnded | Finished
+Event = Started | PartStarted | Delta | Deltas | PartEnded | SearchStarted | SearchEnded | Finished

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from io import StringIO
 from typing import Any, ClassVar
@@ -21,7 +21,16 @@ import orjson
 from dragoman.translators.steps import Steps
 
 MOST_VALUES = 200_000
+_BETWEEN = "\x7f"  # JSON leaves it as it is
 _IN_STRING = re.compile(r'\\.?|"', re.DOTALL)
+
+
+def encoded(texts: Sequence[str]) -> list[bytes]:
+    """Each as a JSON string without its quotes; there is at least one."""
+    joined = _BETWEEN.join(texts)
+    if joined.count(_BETWEEN) < len(texts):  # no text has one itself
+        return orjson.dumps(joined)[1:-1].split(_BETWEEN.encode())
+    return [orjson.dumps(text)[1:-1] for text in texts]
 
 
 class JsonScanner:

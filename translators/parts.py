@@ -30,6 +30,7 @@ from dragoman.translators.call_part import CallPart, PendingPart, Stage
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     Note,
@@ -112,16 +113,15 @@ class Parts:
         else:
             self._add("text", text, logprobs)
 
-    def texts(self, texts: Sequence[str], kind: Literal["text", "reasoning"] = "text") -> None:
+    def texts(self, several: Deltas, kind: Literal["text", "reasoning"] = "text") -> None:
         """As `text` or `reasoning` for each of them."""
-        part = self._open
-        cost = PIECE * len(texts) + _size("".join(texts))
+        part, cost = self._open, _cost(several)
         if part is not None and part.kind == kind and not self._waiting and cost <= self._left:
             self._left -= cost
-            self._events += map(Delta, texts)
+            self._events.append(several)
             return
         add = self.text if kind == "text" else self.reasoning
-        for text in texts:
+        for text in several.texts:
             add(text)
 
     def reasoning(self, text: str) -> None:
@@ -170,17 +170,16 @@ class Parts:
         self._accept(call, piece)
         self._advance()
 
-    def extend_open(self, call: CallPart, pieces: Sequence[str]) -> Sequence[str]:
+    def extend_open(self, call: CallPart, several: Deltas) -> Sequence[str]:
         """As `extend_call` for each of these pieces, as far as they are simply the next ones of the part that is open;
         gives those that are left."""
-        joined = "".join(pieces)
-        cost = PIECE * len(pieces) + _size(joined)
+        pieces, cost = several.texts, _cost(several)
         if call is not self._open or self._waiting or cost > self._left:
             return pieces
-        taken, late = call.accept(joined)
+        taken, late = call.accept(several.text)
         if not late:
             self._left -= cost
-            self._events += map(Delta, pieces)
+            self._events.append(several)
             return ()
         left = len(taken)  # the arguments are whole with one of the pieces
         for at, piece in enumerate(pieces):
@@ -347,6 +346,10 @@ class Parts:
             self._start(self._waiting.pop(0))
         if self._waiting:
             self.note("drop", "after_break")
+
+
+def _cost(several: Deltas) -> int:
+    return PIECE * len(several.texts) + _size(several.text)
 
 
 def _size(text: str) -> int:

@@ -23,7 +23,7 @@ _BOM = b"\xef\xbb\xbf"
 class EventReader:
     """`feed` returns the payloads that these bytes completed, `finish` a last one that had no blank line after it.
 
-    The work is linear in the bytes, however they are cut: what is held of an event is searched for its end once."""
+    The work is linear in the bytes, however they are cut: what is held of an event is not searched again."""
 
     __slots__ = ("_begun", "_cr", "_held")
 
@@ -41,25 +41,21 @@ class EventReader:
         if self._cr or not self._begun or CR in data:
             data = self._plain(data)
         held = self._held
-        if not held:
-            end = data.rfind(b"\n\n") + 2
-            if end == len(data) > 1:
-                return data
-            if end > 1:
-                held += data[end:]
-                return data[:end]
-            held += data
-        else:
-            searched = len(held) - 1  # the end may lie across the cut
-            held += data
-            end = held.rfind(b"\n\n", searched) + 2
-            if end > 1:
-                events = bytes(held[:end])
-                del held[:end]
-                return events
-        if len(held) > MAX_EVENT:
-            raise _too_large()
-        return b""
+        end = data.rfind(b"\n\n") + 2
+        if end < 2:
+            if not (held.endswith(b"\n") and data.startswith(b"\n")):
+                held += data
+                if len(held) > MAX_EVENT:
+                    raise _too_large()
+                return b""
+            end = 1  # the blank line lies across the cut
+        events = data[:end]
+        if held:
+            events = b"".join((held, events))
+            held.clear()
+        if end < len(data):
+            held += data[end:]
+        return events
 
     def _plain(self, data: bytes) -> bytes:
         """With LF as the only end of a line, and without a byte order mark at the beginning of the stream."""

@@ -18,7 +18,7 @@ from itertools import takewhile
 from typing import Generic, ParamSpec, TypeVar
 
 from dragoman.translators.call_part import CallPart
-from dragoman.translators.ir import Note, Request
+from dragoman.translators.ir import Deltas, Note, Request
 from dragoman.translators.json_text import Balance
 from dragoman.translators.parts import Parts
 
@@ -281,14 +281,15 @@ class CallDeltas:
         known = self._by_id.get(id)
         self._read(_Delta(index, id, name, arguments, whole, at, known, self._last, self._declared, self._sending))
 
-    def feed_all(self, index: int | None, id: str, name: str, pieces: Sequence[str]) -> None:
+    def feed_all(self, index: int | None, id: str, name: str, several: Deltas) -> None:
         """As `feed` for each of these pieces of arguments, which came with the same header."""
+        pieces = several.texts
         call = self._last if index is None else self._at.get(index)
         if call is not None and call.is_continued_by(id, name, max(pieces, key=len)):
             if id:
                 self._by_id[id] = call
             self._last = call
-            pieces = self._parts.extend_open(call.part, pieces)
+            pieces = self._parts.extend_open(call.part, several)
         for piece in pieces:
             self.feed(index, id, name, piece)
 

@@ -10,7 +10,7 @@ ended then, since some servers send their last delta late.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,10 +20,10 @@ from dragoman.backends.chat.call_deltas import CallDeltas
 from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.split_characters import SplitCharacters
 from dragoman.backends.markup import Markup, open_markup
-from dragoman.backends.markup.unread import BEGINS, UnreadCalls
+from dragoman.backends.markup.unread import BEGINS, UnreadCalls, may_begin
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.ir import Deltas, Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.json_text import is_bulky, without_lone_surrogates
 from dragoman.translators.parts import ANSWER_BYTES, Parts
 from dragoman.translators.sse import MAX_EVENT, EventReader, payloads
@@ -53,7 +53,7 @@ _FAILURES = {  # trtllm-serve and SGLang end streams with these words
 }
 
 
-SEVERAL = 1024  # bytes of events, from which on it is worth to look at them together
+SEVERAL = 600  # bytes of events, from which on it is worth to look at them together: three of them
 MAX_VALUES = 2_000_000  # of one event, or of an answer that is read whole
 MAX_MENDED = 100_000  # values of an event that is looked through for what to repair
 MAX_LIST = 1_024  # choices, calls or parts of one delta
@@ -63,11 +63,11 @@ IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible";
 
 
 class TextSink(Protocol):
-    """Where text goes. `texts` does as `text` for each."""
+    """Where text goes. `texts` does as `text` for each of them."""
 
     def text(self, text: str, logprobs: list[dict[str, Any]] | None = None, /) -> None: ...
 
-    def texts(self, texts: Sequence[str], /) -> None: ...
+    def texts(self, several: Deltas, /) -> None: ...
 
 
 class ChatDecoder:
@@ -104,9 +104,6 @@ class ChatDecoder:
         self._sink = self._text_sink()
         self._known = KnownFrame()
         self._known_sink: TextSink = self._sink  # where the text of such a chunk goes
-        self._joins = request.whole  # what one read says is handed on in one piece: nobody sees the pieces
-        self._joined: list[str] = []
-        self._joined_sink: TextSink = self._sink
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
@@ -138,8 +135,6 @@ class ChatDecoder:
         elif events:
             for payload in payloads(events):
                 self._feed_one(payload)
-        if self._joined:
-            self._flush()
         return self._parts.take()
 
     def _feed_one(self, payload: bytes) -> None:
@@ -151,9 +146,9 @@ class ChatDecoder:
     def _feed_many(self, events: bytes) -> None:
         at = 0
         while at < len(events):
-            until, texts = self._known.texts(events, at)
-            if texts:
-                self._known_sink.texts(texts)
+            until, several = self._known.texts(events, at)
+            if several is not None:
+                self._known_sink.texts(several)
             else:
                 for payload in payloads(events[at:until]):
                     self._feed_one(payload)
@@ -206,14 +201,7 @@ class ChatDecoder:
             self._parts.note(CALL_IN_TEXT.kind, CALL_IN_TEXT.name)
         self._parts.finish(self._reason, self._usage, self._stop_sequence)
 
-    def _flush(self) -> None:
-        text = "".join(self._joined)
-        self._joined.clear()
-        self._joined_sink.text(text)
-
     def _payload(self, payload: bytes) -> None:
-        if self._joined:
-            self._flush()
         if self._ended:
             return
         if payload == b"[DONE]":
@@ -237,8 +225,6 @@ class ChatDecoder:
             self._known.forget()
         elif self._known.learn(payload, chunk):
             self._known_sink = self._sink_of(chunk)
-            if self._joins and self._known.field != "arguments":  # where a piece begins says whether it is a snapshot
-                self._joined_sink, self._known_sink = self._known_sink, _Joined(self._joined)
 
     def _loads(self, payload: bytes) -> object:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
@@ -391,12 +377,12 @@ class _WatchedText:
             self._unread.feed(text)
         self._parts.text(text, logprobs)
 
-    def texts(self, texts: Sequence[str]) -> None:
-        if self._unread.reading or BEGINS.search("".join(texts)):
-            for text in texts:
+    def texts(self, several: Deltas) -> None:
+        if self._unread.reading or may_begin(several.text):
+            for text in several.texts:
                 self.text(text)
         else:
-            self._parts.texts(texts)
+            self._parts.texts(several)
 
 
 class _Reasoning:
@@ -410,8 +396,8 @@ class _Reasoning:
     def text(self, text: str, logprobs: object = None) -> None:
         self._parts.reasoning(text)
 
-    def texts(self, texts: Sequence[str]) -> None:
-        self._parts.texts(texts, "reasoning")
+    def texts(self, several: Deltas) -> None:
+        self._parts.texts(several, "reasoning")
 
 
 class _Arguments:
@@ -435,24 +421,9 @@ class _MarkedText:
     def text(self, text: str, logprobs: object = None) -> None:
         self._markup.feed(text)
 
-    def texts(self, texts: Sequence[str]) -> None:
-        for text in texts:
+    def texts(self, several: Deltas) -> None:
+        for text in several.texts:
             self._markup.feed(text)
-
-
-class _Joined:
-    """Text that is handed on in one piece at the end of a read."""
-
-    __slots__ = ("_pieces",)
-
-    def __init__(self, pieces: list[str]) -> None:
-        self._pieces = pieces
-
-    def text(self, text: str, logprobs: object = None) -> None:
-        self._pieces.append(text)
-
-    def texts(self, texts: Sequence[str]) -> None:
-        self._pieces += texts
 
 
 def _prompt_read(progress: Any) -> tuple[int, int] | None:

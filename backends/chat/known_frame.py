@@ -5,18 +5,20 @@ decoded in full, and what lies between is a JSON string and nothing else, it say
 is so by JSON's grammar, and not by a guess: `learn` replaces the string by a number and parses the rest once more,
 which must then differ from the chunk in this one place. Whatever does not match is decoded in full.
 
-Of many chunks that came with one read all texts are parsed at once: a stream of 500 that come so takes the gateway 9.9
-million instructions with it, and 13.3 where each is taken by itself.
+Of many chunks that came with one read all texts are parsed at once and stay together: a stream of 500 that come so
+takes the gateway 5.2 million instructions, and 10.7 where each is taken by itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from itertools import takewhile
+from operator import itemgetter
 from typing import Any, Literal
 
 import orjson
+
+from dragoman.translators.ir import Deltas
 
 Json = dict[str, Any]
 Field = Literal["content", "reasoning_content", "reasoning", "arguments"]
@@ -25,6 +27,7 @@ CREDIT = 8  # chunks that are learned in vain before it gives up on a server who
 LONGEST = 16 * 1024  # bytes of a chunk that is learned
 FEW = 512  # bytes of events that are passed over where they are others
 WINDOW = 16 * 1024  # bytes of events that are looked at together: one that is not what it looks like slows down so many
+ENDING = 3  # bytes of a chunk's end: with them the end of an event is found in half the time
 _PLACES: dict[Field, re.Pattern[bytes]] = {
     field: re.compile(rb'"%b"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")' % field.encode())
     for field in ("content", "reasoning_content", "reasoning", "arguments")
@@ -47,7 +50,7 @@ class KnownFrame:
     def learn(self, payload: bytes, chunk: object) -> bool:
         """Whether chunks like this one are recognised from now on."""
         self.forget()
-        if not self.credit or len(payload) > LONGEST or (said := only_text(chunk)) is None:
+        if not self.credit or len(payload) > LONGEST or b"\n" in payload or (said := only_text(chunk)) is None:
             return False
         self.credit -= 1
         self.field, holder = said
@@ -80,38 +83,45 @@ class KnownFrame:
         self.credit += 1
         return text
 
-    def texts(self, events: bytes, begin: int) -> tuple[int, Sequence[str]]:
+    def texts(self, events: bytes, begin: int) -> tuple[int, Deltas | None]:
         """Of whole server-sent events, from `begin` on: up to where they look like the known chunk, and what they say.
-        No texts where one of them is another chunk after all; for the first few it may show at once.
+        None where one of them is another chunk after all; for the first few it may show at once.
 
         What stands between the frames is parsed as one list. A CR separates its elements, which no string can hold and
-        no event has: a list of strings, as many as there are events, is one string for each event."""
+        no event has: where a quote follows each of them, and the list has as many values as there are events, it is one
+        string for each event."""
         opening = self.opening if events.startswith(b"data: ", begin) else b"data:" + self.head
         after = events.find(b"\n\n", begin) + 2
         further = events.find(b"\n\n", begin + FEW) + 2
         further = further if further > 1 else len(events)
         if self.head is _UNKNOWN or not (events.startswith(opening, begin) and events.startswith(opening, after)):
-            return further, ()  # one event is quicker by itself
+            return further, None  # one event is quicker by itself
         closing = self.tail + (b" " if events.startswith(b" ", after - 3) else b"")  # the space: trtllm-serve
+        closing, separator = closing[:-ENDING], closing[-ENDING:] + b"\n\n"
         end = max(after, events.rfind(b"\n\n", begin, begin + WINDOW) + 2)
-        window = events[begin:end]
-        found = window[:-2].split(b"\n\n")
-        strings = [each[len(opening) : -len(closing)] for each in found]
-        if b"%b%b%b\n\n" % (opening, (closing + b"\n\n" + opening).join(strings), closing) != window:
-            alike = sum(1 for _ in takewhile(lambda each: each.startswith(opening) and each.endswith(closing), found))
-            if not alike:
-                return further, ()
-            strings = strings[:alike]
-            end = begin + sum(map(len, found[:alike])) + 2 * alike
-        joined = b",\r".join(strings)
+        found = events[begin:end].split(separator)[:-1]
+        strings = [*map(itemgetter(slice(len(opening), -len(closing))), found)]
+        said = (closing + separator + opening).join(strings)
+        end = begin + len(opening) + len(said)
+        if events.startswith(said, begin + len(opening)) and events.startswith(closing + separator, end):
+            end += len(closing) + len(separator)
+        else:
+            found = [*takewhile(lambda each: each.startswith(opening) and each.endswith(closing), found)]
+            if not found:
+                return further, None
+            strings = strings[: len(found)]
+            end = begin + sum(map(len, found)) + len(separator) * len(found)
+        joined = b"\r" + b",\r".join(strings)
+        if b"\n" in joined or joined.count(b'\r"') != len(strings):
+            return end, None
         try:
             texts = orjson.loads(b"[%b]" % joined)
         except orjson.JSONDecodeError:
-            return end, ()
-        if b"\n" in joined or len(texts) != len(strings) or not all(texts) or {*map(type, texts)} != {str}:
-            return end, ()
+            return end, None
+        if len(texts) != len(strings) or not all(texts):
+            return end, None
         self.credit += len(texts)
-        return end, texts
+        return end, Deltas(texts, "".join(texts))
 
     def forget(self) -> None:
         self.head = self.tail = self.opening = self.closing = _UNKNOWN

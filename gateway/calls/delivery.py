@@ -19,6 +19,7 @@ from aiohttp.http_writer import StreamWriter
 T = TypeVar("T")
 
 LARGE = 256 * 1024  # bytes that are not copied once more to leave in one piece
+MANY = 16  # frames, which are mostly deltas: sooner joined than measured
 
 SSE_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -117,6 +118,8 @@ class EventStream(ConnectionDelivery):
 
     def write(self, frames: Sequence[bytes]) -> bool:
         connection, writer = self._connection, self._writer
+        if len(frames) > MANY:
+            frames = (b"".join(frames),)
         size = len(frames[0]) if len(frames) == 1 else sum(map(len, frames))
         if self.gone or not size:  # an empty chunk would be the last one
             return connection.keeps_up

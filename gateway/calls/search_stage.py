@@ -23,6 +23,7 @@ from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     Message,
@@ -87,7 +88,7 @@ class ModelTurn:
 
     def feed(self, events: Sequence[Event]) -> Flow:
         self.touched = self.touched or bool(events)
-        if self.before is None and all(type(event) is Delta for event in events):  # nearly always
+        if self.before is None and all(type(event) in (Delta, Deltas) for event in events):  # nearly always
             self.fold.feed(events)
             return self._outer.feed(events)
         passed: list[Event] = []

@@ -27,6 +27,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.framing import padding
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     PartEnded,
@@ -37,7 +38,7 @@ from dragoman.translators.ir import (
     StopReason,
     Usage,
 )
-from dragoman.translators.json_text import StringReader
+from dragoman.translators.json_text import StringReader, encoded
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import BufferedStream, Context, Json
 
@@ -156,6 +157,18 @@ class ChatStream(BufferedStream):
         end = self._delta_end if not self._options.obfuscation else self._padded(self._delta_end, len(text))
         self._out.append(part.prefix + orjson.dumps(text) + part.suffix + end)
 
+    def _deltas(self, part: _OpenPart, event: Deltas) -> None:
+        reader, texts = part.reader, event.texts
+        if reader is not None:
+            texts = [text for each in texts if (text := reader.feed(each))]
+        part.pieces.writelines(texts)
+        if self._options.obfuscation:
+            for text in texts:
+                self._delta(part, text)
+        elif texts and not self.unseen:
+            head, tail = part.prefix + b'"', b'"' + part.suffix + self._delta_end
+            self._out += [head + text + tail for text in encoded(texts)]
+
     def _with_logprobs(self, part: _OpenPart, text: str, logprobs: list[dict[str, Any]]) -> None:
         self._logprobs += logprobs
         if self.unseen:
@@ -188,6 +201,9 @@ class ChatStream(BufferedStream):
                 self._part = None
             case Finished():
                 self._finish(event)
+            case Deltas():
+                assert self._part is not None
+                self._deltas(self._part, event)
             case Started() | Delta() | SearchStarted() | SearchEnded():  # no tool of this protocol is a search
                 pass
 

@@ -11,6 +11,7 @@ from enum import Enum
 
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     PartEnded,
@@ -57,7 +58,9 @@ class FirstCallOnly:
                 self._state = _State.CALL
             case PartEnded() if self._state is _State.CALL:
                 self._state, self._complete = _State.AFTER, event.complete
-            case Started() | PartStarted() | Delta() | PartEnded() | SearchStarted() | SearchEnded() | Finished():
+            case Started() | PartStarted() | Delta() | Deltas() | PartEnded():
+                pass
+            case SearchStarted() | SearchEnded() | Finished():
                 pass
 
     def _drop(self, event: Event) -> None:

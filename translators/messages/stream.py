@@ -27,6 +27,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.history import object_text
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     Note,
@@ -38,6 +39,7 @@ from dragoman.translators.ir import (
     StopReason,
     Usage,
 )
+from dragoman.translators.json_text import encoded
 from dragoman.translators.messages import searches
 from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
@@ -82,6 +84,11 @@ class _Block:
         self.pieces.write(text)
         return text
 
+    def feed_all(self, deltas: Deltas) -> Sequence[str]:
+        """As `feed` for each of them, without those of which nothing is sent."""
+        self.pieces.write(deltas.text)
+        return deltas.texts
+
     def opening(self) -> Json:
         """`citations` is never null: AI SDK 5 and 6 would refuse the whole answer."""
         return {"type": "text", "text": "", "citations": []}
@@ -102,6 +109,10 @@ class _Thinking(_Block):
     def feed(self, text: str) -> str:
         self.pieces.write(text)
         return text if self._shown else ""
+
+    def feed_all(self, deltas: Deltas) -> Sequence[str]:
+        super().feed_all(deltas)
+        return deltas.texts if self._shown else ()
 
     def opening(self) -> Json:
         return {"type": "thinking", "thinking": "", "signature": ""}
@@ -133,6 +144,11 @@ class _ToolUse(_Block):
             self._wrapped = begun[0] != "{"
             return '{"arguments":"' + _escaped(text) if self._wrapped else text
         return _escaped(text) if self._wrapped else text
+
+    def feed_all(self, deltas: Deltas) -> Sequence[str]:
+        if self._wrapped is False:
+            return super().feed_all(deltas)
+        return [text for each in deltas.texts if (text := self.feed(each))]
 
     def rest(self) -> str:
         return '"}' if self._wrapped else ""
@@ -229,8 +245,17 @@ class MessagesStream(BufferedStream):
                 self._known(searches.result_block(self._search_id(), event))
             case Finished():
                 self._finish(event)
+            case Deltas():
+                assert self._block is not None
+                self._deltas(self._block, event)
             case Started() | Delta():
                 pass
+
+    def _deltas(self, block: _Block, event: Deltas) -> None:
+        texts = block.feed_all(event)
+        if texts and not self.unseen:
+            head, tail = block.delta_head + b'"', b'"' + self._delta_tail
+            self._out += [head + text + tail for text in encoded(texts)]
 
     def _search_id(self) -> str:
         return f"srvtoolu_{self._context.id[:24]}{self._searches:02d}"

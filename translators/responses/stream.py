@@ -20,6 +20,7 @@ as it is done, and would raise on it ahead of the error.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import count
 
 import orjson
 
@@ -27,6 +28,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.framing import padding
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     Note,
@@ -38,6 +40,7 @@ from dragoman.translators.ir import (
     StopReason,
     Usage,
 )
+from dragoman.translators.json_text import encoded
 from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
@@ -89,17 +92,18 @@ class ResponsesStream(BufferedStream):
             return self._feed_unseen(events)
         item, plain, out = self._item, self._plain, self._out
         for event in events:
-            if type(event) is not Delta:
+            if type(event) is Delta:
+                if item is None:
+                    continue
+                if plain:  # nearly all of them
+                    item.pieces.write(event.text)
+                    out.append(plain % (orjson.dumps(event.text)[1:-1], self._sequence))
+                    self._sequence += 1
+                else:
+                    self._delta(item, event)
+            else:
                 self._event(event)
                 item, plain = self._item, self._plain
-            elif item is None:
-                continue
-            elif plain:  # nearly all of them
-                item.pieces.write(event.text)
-                out.append(plain % (orjson.dumps(event.text), self._sequence))
-                self._sequence += 1
-            else:
-                self._delta(item, event)
         frames, self._out = self._out, []
         return frames
 
@@ -150,8 +154,23 @@ class ResponsesStream(BufferedStream):
             self._out.append(self._delta_head + orjson.dumps(text) + tail)
             self._sequence += 1
 
+    def _deltas(self, item: Item, event: Deltas) -> None:
+        plain, first = self._plain, self._sequence
+        if plain:
+            item.pieces.write(event.text)
+            self._out += map(plain.__mod__, zip(encoded(event.texts), count(first)))
+            self._sequence += len(event.texts)
+        elif self.unseen:
+            self._delta(item, Delta(event.text))
+        else:
+            for text in event.texts:
+                self._delta(item, Delta(text))
+
     def _event(self, event: Event) -> None:
         match event:
+            case Deltas():
+                if self._item is not None:
+                    self._deltas(self._item, event)
             case PartStarted():
                 if self._left_open:
                     self.notes.append(Note("drop", "after_cut_call"))
@@ -200,7 +219,7 @@ class ResponsesStream(BufferedStream):
         head = self._framing.head(item.delta_event) if item.delta_event else b""
         self._delta_head = head + item.delta_head
         plain = item.passes_on and self._delta_head and not self._options.obfuscation
-        self._plain = self._delta_head.replace(b"%", b"%%") + b"%b" + self._delta_tail if plain else b""
+        self._plain = self._delta_head.replace(b"%", b"%%") + b'"%b"' + self._delta_tail if plain else b""
         self._emit("response.output_item.added", {"output_index": item.index, "item": item.added()})
         for name, fields in item.opening():
             self._emit(name, fields)

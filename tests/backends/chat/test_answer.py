@@ -22,7 +22,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Delta, Event, Finished, StopReason, Usage
-from tests.event_grammar import violations
+from tests.event_grammar import apart, violations
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.recording import Moody, Recorder
 from tests.replay import PROTOCOL, pieces, turn
@@ -78,8 +78,8 @@ class Reading:
         try:
             self.reader.check()
         except GatewayError as error:
-            return Outcome(self.sink.events, error.kind, error.message, isinstance(error, Unanswered))
-        return Outcome(self.sink.events)
+            return Outcome(apart(self.sink.events), error.kind, error.message, isinstance(error, Unanswered))
+        return Outcome(apart(self.sink.events))
 
 
 @dataclass(frozen=True)
@@ -99,8 +99,8 @@ def alone(data: bytes) -> Outcome:
         events += it.finish()
     except GatewayError as error:
         events += it.abort()
-        return Outcome(events, error.kind, error.message)
-    return Outcome(events)
+        return Outcome(apart(events), error.kind, error.message)
+    return Outcome(apart(events))
 
 
 def cut_short(data: bytes, how: str) -> Outcome:
@@ -111,14 +111,14 @@ def cut_short(data: bytes, how: str) -> Outcome:
     except GatewayError as error:
         return Outcome(it.abort(), error.kind, error.message)
     if it.done or how == "left":
-        return Outcome(events)
+        return Outcome(apart(events))
     if it.stopping:
-        return Outcome(events + it.finish())
+        return Outcome(apart(events) + it.finish())
     events += it.abort()
     if how == "late":
-        return Outcome(events, Kind.TIMEOUT, "The model server did not answer in time.")
+        return Outcome(apart(events), Kind.TIMEOUT, "The model server did not answer in time.")
     message = "The model server broke off in the middle of its answer."
-    return Outcome(events, Kind.BACKEND_FAILED, message, unanswered=not events)
+    return Outcome(apart(events), Kind.BACKEND_FAILED, message, unanswered=not events)
 
 
 def cuts(name: str, count: int) -> list[int]:

@@ -30,7 +30,7 @@ from dragoman.translators.ir import (
     ToolCall,
     Usage,
 )
-from tests.event_grammar import check, fold, plain
+from tests.event_grammar import apart, check, fold, plain
 from tests.golden_files import TRANSCRIPTS, upstream
 
 STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
@@ -80,9 +80,9 @@ def decode(reads: Iterable[bytes], **fields: Any) -> tuple[list[Event], GatewayE
     except GatewayError as error:
         events += machine.abort()
         check(events, ended=False)
-        return events, error
+        return apart(events), error
     check(events)
-    return events, None
+    return apart(events), None
 
 
 def whole(*data: bytes, **fields: Any) -> list[Event]:

@@ -1,7 +1,6 @@
 """What surrounds a text is remembered only where nothing else can differ: a decoder says the same with and without."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -9,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.backends.chat.decoder import SEVERAL, ChatDecoder, _Joined
+from dragoman.backends.chat.decoder import SEVERAL, ChatDecoder
 from dragoman.backends.chat.known_frame import CREDIT, FEW, LONGEST, WINDOW, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Delta, Event, Request, Tool
+from dragoman.translators.ir import Deltas, Event, Request, Tool
 from dragoman.translators.parts import ANSWER_BYTES
+from tests.event_grammar import apart
 from tests.golden_files import TRANSCRIPTS, upstream
 
 REQUEST = Request(id="s", model="m", messages=(), tools=(Tool("f", "", {"type": "object"}),))
@@ -39,6 +39,19 @@ def piece(arguments: str, **call: Any) -> Json:
     return chunk({"tool_calls": [{"index": 0, "function": {"arguments": arguments}} | call]})
 
 
+class Heard:
+    """Where text goes that is only listened to."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._heard = texts
+
+    def text(self, text: str, logprobs: object = None) -> None:
+        self._heard.append(text)
+
+    def texts(self, several: Deltas) -> None:
+        self._heard += several.texts
+
+
 class Learned:
     """A decoder that has had one chunk."""
 
@@ -47,7 +60,7 @@ class Learned:
         self._decoder.feed(b"data: " + first + b"\n\n")
         self._texts: list[str] = []
         self._in_full: list[bytes] = []
-        self._decoder._known_sink = _Joined(self._texts)
+        self._decoder._known_sink = Heard(self._texts)
         self._decoder._payload = self._in_full.append  # type: ignore[assignment]
 
     def text(self, payload: bytes) -> str | None:
@@ -66,8 +79,8 @@ def learned(first: Json) -> Learned:
 Said = tuple[list[Event], str, list[str]]
 
 
-def decoded(reads: list[bytes], *, remembering: bool, whole: bool = False, limit: int = ANSWER_BYTES) -> Said:
-    decoder = ChatDecoder(replace(REQUEST, whole=whole), classify, answer_bytes=limit)
+def decoded(reads: list[bytes], *, remembering: bool, limit: int = ANSWER_BYTES) -> Said:
+    decoder = ChatDecoder(REQUEST, classify, answer_bytes=limit)
     if not remembering:
         decoder._known.credit = 0
     events: list[Event] = []
@@ -76,24 +89,12 @@ def decoded(reads: list[bytes], *, remembering: bool, whole: bool = False, limit
             events += decoder.feed(read)
         events += decoder.finish()
     except GatewayError as error:
-        return [*events, *decoder.abort()], error.message, [note.name for note in decoder.notes]
-    return events, "", [note.name for note in decoder.notes]
+        return apart([*events, *decoder.abort()]), error.message, [note.name for note in decoder.notes]
+    return apart(events), "", [note.name for note in decoder.notes]
 
 
-def joined(said: Said) -> Said:
-    events: list[Event] = []
-    for event in said[0]:
-        if isinstance(event, Delta) and events and isinstance(last := events[-1], Delta):
-            events[-1] = Delta(last.text + event.text)
-        else:
-            events.append(event)
-    return events, *said[1:]
-
-
-def both(reads: list[bytes]) -> None:
-    in_full = decoded(reads, remembering=False)
-    assert decoded(reads, remembering=True) == in_full
-    assert joined(decoded(reads, remembering=True, whole=True)) == joined(in_full)
+def both(reads: list[bytes], limit: int = ANSWER_BYTES) -> None:
+    assert decoded(reads, remembering=True, limit=limit) == decoded(reads, remembering=False, limit=limit)
 
 
 # ---------------------------------------------------------------------------------------------- what is recognised
@@ -253,18 +254,17 @@ def test_only_the_first_of_many_chunks_is_decoded_in_full(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning"])
-def test_where_nobody_sees_the_pieces_those_of_one_read_are_one(field: str) -> None:
-    decoder = ChatDecoder(replace(REQUEST, whole=True), classify)
+def test_what_comes_together_goes_on_together(field: str) -> None:
+    decoder = ChatDecoder(REQUEST, classify)
     decoder.feed(read(chunk({field: "a"})))
-    assert decoder.feed(read(*(chunk({field: text}) for text in ("b", "c", "d")))) == [Delta("bcd")]
-    assert decoder.feed(read(chunk({field: "e"}), chunk({field: "f"}), STOPPED)) == [Delta("ef")]
+    assert decoder.feed(read(*(chunk({field: text}) for text in ("b", "c", "d", "e")))) == [Deltas([*"bcde"], "bcde")]
+    assert decoder.feed(read(*(chunk({field: text}) for text in "fghi"), STOPPED)) == [Deltas([*"fghi"], "fghi")]
 
 
-def test_pieces_of_arguments_stay_apart_since_one_may_be_all_so_far() -> None:
-    decoder = ChatDecoder(replace(REQUEST, whole=True), classify)
-    begun = {"index": 0, "id": "c", "function": {"name": "f", "arguments": '{"a": "'}}
-    decoder.feed(read(chunk({"tool_calls": [begun]})))
-    assert decoder.feed(read(piece("b"), piece("c"), piece("d"))) == [Delta("b"), Delta("c"), Delta("d")]
+def test_pieces_of_arguments_too() -> None:
+    decoder = ChatDecoder(REQUEST, classify)
+    decoder.feed(read(BEGUN, piece("b")))
+    assert decoder.feed(read(*(piece(each) for each in "cdef"))) == [Deltas([*"cdef"], "cdef")]
 
 
 def read(*said: object) -> bytes:
@@ -331,7 +331,7 @@ def test_each_transcript_says_the_same(transcript: Any) -> None:
 @pytest.mark.parametrize("limit", range(30, 400, 10))
 def test_an_answer_ends_at_the_same_byte_however_many_pieces_come_at_once(field: str, limit: int) -> None:
     said = read(*(chunk({field: text}) for text in ["a", "é", " ", "<", "b" * 40, "c", "d", "e", "f"]))
-    assert decoded([said], remembering=True, limit=limit) == decoded([said], remembering=False, limit=limit)
+    both([said], limit)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 30, 300])
@@ -423,7 +423,7 @@ def test_arguments_are_whole_with_the_same_piece_however_many_come_at_once(
     pieces: list[str], header: Json, limit: int
 ) -> None:
     said = read(BEGUN, *(piece(each, **header) for each in pieces), STOPPED)
-    assert decoded([said], remembering=True, limit=limit) == decoded([said], remembering=False, limit=limit)
+    both([said], limit)
 
 
 def test_arguments_of_a_call_that_waits_for_another_one() -> None:
@@ -461,6 +461,4 @@ RUNS = st.one_of(
 def test_any_runs_say_the_same(runs: list[list[Json]], begun: bool, limit: int) -> None:
     said = [*([BEGUN] if begun else []), *(each for run in runs for each in run), STOPPED]
     both([read(*said)])
-    assert decoded([read(*said)], remembering=True, limit=limit) == decoded(
-        [read(*said)], remembering=False, limit=limit
-    )
+    both([read(*said)], limit)
