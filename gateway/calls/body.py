@@ -27,7 +27,7 @@ from dragoman.gateway.calls.raw_body import RawBody, checked
 from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import Note
-from dragoman.translators.json_text import blocks, separators, without_lone_surrogates
+from dragoman.translators.json_text import blocks, deeper_than, separators, without_lone_surrogates
 from dragoman.translators.steps import Steps, T
 
 Body = tuple[dict[str, Any], tuple[Note, ...]]
@@ -258,21 +258,6 @@ def _in_all(raw: bytes) -> Iterator[int]:
 def _is_shallow(raw: bytes, depth: int) -> bool:
     """Whether too few brackets open in a small body for it to be deeper, which is quicker to see than by its values."""
     return len(raw) <= SMALL and len(raw) - len(raw.translate(None, b"[{")) <= depth
-
-
-def deeper_than(value: Any, depth: int) -> bool:
-    """Level by level, over containers only: a fraction of the cost of parsing, and no recursion."""
-    level = [value]
-    for _ in range(depth):
-        level = [
-            child
-            for container in level
-            for child in (container.values() if type(container) is dict else container)
-            if type(child) is dict or type(child) is list
-        ]
-        if not level:
-            return False
-    return True
 
 
 def _where(error: orjson.JSONDecodeError) -> str:

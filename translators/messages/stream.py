@@ -39,7 +39,7 @@ from dragoman.translators.ir import (
     StopReason,
     Usage,
 )
-from dragoman.translators.json_text import encoded
+from dragoman.translators.json_text import DEEPEST, deeper_than, encoded
 from dragoman.translators.messages import searches
 from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
@@ -157,7 +157,8 @@ class _ToolUse(_Block):
         return self._with({})
 
     def done(self) -> Json:
-        return self._with(orjson.loads(object_text(self.text)[0]))
+        given = orjson.loads(object_text(self.text)[0])
+        return self._with({"arguments": self.text} if deeper_than(given, DEEPEST) else given)
 
     def _with(self, input: Json) -> Json:
         return {"type": "tool_use", "id": self._id, "name": self._name, "input": input, "caller": {"type": "direct"}}

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, assert_never
 import orjson
 
 from dragoman.translators.ir import PartStarted, SearchEnded
-from dragoman.translators.json_text import StringReader
+from dragoman.translators.json_text import DEEPEST, StringReader, deeper_than
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import Json
 from dragoman.translators.responses.options import ResponsesStreamOptions
@@ -362,6 +362,8 @@ def _arguments(text: str) -> Json:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError:
+        return {"input": text}
+    if deeper_than([value], DEEPEST):
         return {"input": text}
     return value if isinstance(value, dict) else {"input": value}
 

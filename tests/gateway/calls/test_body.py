@@ -18,13 +18,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from dragoman.gateway.calls.body import LOADS, MENDED, BodyReader, _encodings, deeper_than, parse_object
+from dragoman.gateway.calls.body import LOADS, MENDED, BodyReader, _encodings, parse_object
 from dragoman.gateway.calls.body_memory import Share
 from dragoman.gateway.calls.decoding import GIVEN
 from dragoman.gateway.config import Limits
 from dragoman.gateway.telemetry.process_metrics import resident
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.json_text import separators
+from dragoman.translators.json_text import deeper_than, separators
 from dragoman.translators.steps import Steps, at_once
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, Served, asking, served

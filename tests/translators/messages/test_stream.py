@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 
 from dragoman.translators.errors import GatewayError, Kind
@@ -142,6 +143,15 @@ def test_broken_arguments_are_streamed_as_they_are_and_wrapped_in_the_whole() ->
     streamed, whole = answer(call("toolu_1", '{"a": ', "b}"))
     assert streamed["content"][0]["input"] is None
     assert whole["content"][0]["input"] == {"arguments": '{"a": b}'}
+
+
+@pytest.mark.parametrize("levels", [190, 260, 1000, 2000])
+def test_arguments_that_are_nested_too_deep_to_be_written_are_wrapped_in_the_whole(levels: int) -> None:
+    text = '{"a": %s}' % ("[" * levels + "]" * levels)
+    asked = stream()
+    asked.feed([Started(), *call("toolu_1", text), Finished(STOP)])
+    given = orjson.loads(orjson.dumps(asked.body()))["content"][0]["input"]
+    assert given == ({"arguments": text} if levels > 200 else orjson.loads(text))
 
 
 def test_long_names_come_back_as_they_were_declared() -> None:

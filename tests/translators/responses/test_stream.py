@@ -129,3 +129,22 @@ def test_reasoning_is_sealed_only_where_the_client_asks_for_it(
     final = check_stream(b"".join(frames))
     assert final["output"][0].get("encrypted_content") == ("sealed hm" if sealed else None)
     assert (b'encrypted_content":"sealed' in b"".join(frames)) is sealed
+
+
+@pytest.mark.parametrize("levels", [100, 190, 200, 260, 1000, 2000])
+@pytest.mark.parametrize("form", ['{"query": %s}', "%s"])
+@pytest.mark.parametrize("kind", ["tool_search", "shell"])
+def test_arguments_that_are_nested_too_deep_to_be_written_are_a_text(kind: str, form: str, levels: int) -> None:
+    text = form % ("[" * levels + "]" * levels)
+    tool = {"type": kind, "execution": "client"} if kind == "tool_search" else {"type": kind}
+    stream = RESPONSES.parse({"model": "m", "input": "a", "stream": True, "tools": [tool]}, CONTEXT).stream
+    call: list[Event] = [PartStarted("call", "call_1", kind), Delta(text), PartEnded()]
+    frames = stream.feed([Started(), *call, Finished(StopReason.STOP)])
+    check_stream(b"".join(frames))
+    (item,) = stream.body()["output"]
+    given = item["arguments" if kind == "tool_search" else "action"]
+    if levels > 200:
+        assert given["input"] == text
+    elif levels < 200:
+        assert given["input" if form == "%s" else "query"] == orjson.loads("[" * levels + "]" * levels)
+    assert orjson.loads(orjson.dumps(stream.body())) == stream.body()
