@@ -110,7 +110,7 @@ class ResponsesStream(BufferedStream):
     def _feed_unseen(self, events: Sequence[Event]) -> list[bytes]:
         for event in events:
             if isinstance(event, Finished):
-                self._terminal("response.completed", "completed", usage=event.usage)
+                self._finish(event)
         return self._take()
 
     def fail(self, error: GatewayError) -> list[bytes]:
@@ -254,7 +254,8 @@ class ResponsesStream(BufferedStream):
 
     def _finish(self, event: Finished) -> None:
         self._ending = event
-        if (reason := _REASONS.get(event.reason)) is not None:
+        reason = None if self._options.prewarm else _REASONS.get(event.reason)
+        if reason is not None:
             self._terminal("response.incomplete", "incomplete", details={"reason": reason}, usage=event.usage)
         else:
             self._terminal("response.completed", "completed", usage=event.usage)

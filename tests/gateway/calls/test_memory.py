@@ -196,8 +196,9 @@ async def test_another_key_finds_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("more", [{}, {"prompt_cache_options": {"prewarm": True}}], ids=["answer", "prewarm"])
 async def test_an_answer_whose_store_fails_says_that_it_is_not_kept(
-    stream: bool, monkeypatch: pytest.MonkeyPatch
+    more: Json, stream: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def put(_kept: Any) -> None:
         await asyncio.sleep(0.05)
@@ -205,11 +206,11 @@ async def test_an_answer_whose_store_fails_says_that_it_is_not_kept(
 
     async with served(Script(text_stream("a", "b")), **KEEPS) as it:
         monkeypatch.setattr(store_of(it), "put", put)
-        async with it.ask(stream=stream) as answer:
+        async with it.ask(stream=stream, **more) as answer:
             raw = await answer.read()
         whole = grammar.check_stream(raw) if stream else json.loads(raw)
         assert whole is not None
-        assert whole["store"] is False
+        assert (whole["status"], whole["store"]) == ("completed", False)
         assert it.metric("dragoman_notes_total", kind="answer", name="not_stored") == 1
 
 
