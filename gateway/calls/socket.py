@@ -231,8 +231,7 @@ class SocketExchange:
         self.call = call
         self.protocol = socket.protocol
         self.remembers = True
-        # forgotten until this call has been answered
-        self.last, socket.remembered = socket.remembered, None
+        self.last = socket.remembered
         self._socket = socket
         self._message = message
         self._lane = ""
@@ -243,6 +242,9 @@ class SocketExchange:
         words = self._socket.words
         self._lane = words.lane(message) or ""
         body = words.request(message)
+        state = self.protocol.state
+        if self.last is not None and state is not None and state.previous(body) == self.last.id:
+            self._socket.remembered = None  # forgotten until this call has been answered
         return body, notes
 
     def when_lost(self, callback: Callable[[], object]) -> None:

@@ -134,6 +134,24 @@ async def test_a_refusal_leaves_the_connection_open_and_a_failed_continuation_is
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "{",
+        '{"type": "response.steer", "input": []}',
+        '{"type": "response.create", "input": "x"}',
+        '{"type": "response.create", "model": "m", "input": 5, "store": false}',
+        '{"type": "response.create", "model": "m", "input": "x", "previous_response_id": "resp_other"}',
+    ],
+)
+async def test_a_refusal_of_something_else_leaves_the_last_answer_remembered(message: str) -> None:
+    async with talking(*(Script(text_stream(word)) for word in ("a", "b"))) as (talk, _):
+        first = await talk.ask(input="1")
+        await talk.socket.send_str(message)
+        assert (await talk.event())["type"] == "error"
+        assert (await talk.ask(previous_response_id=first["id"], input="2"))["status"] == "completed"
+
+
+@pytest.mark.parametrize(
     ("message", "param", "code"),
     [
         ('{"type": "response.cancel"}', "type", "invalid_value"),
