@@ -33,7 +33,7 @@ from dragoman.translators.responses import proxies
 from dragoman.translators.responses.content import joined_text, message_parts, output_parts
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
 from dragoman.translators.responses.searches import earlier_query, earlier_result, is_stripped, read_carried
-from dragoman.translators.responses.state import item_words
+from dragoman.translators.responses.state import is_bare_reference, item_words
 from dragoman.translators.responses.tools import ResponsesCatalogue
 from dragoman.translators.seen import read_each
 from dragoman.translators.web_search import NAME, SearchCount, call_of, result_of
@@ -371,7 +371,7 @@ def _untyped(item: Given, path: str) -> str:
     """The two forms that may omit `type`: the easy message and the reference."""
     if "role" in item:
         return "message"
-    if "id" in item and item.keys() <= {"id", "type"}:
+    if is_bare_reference(item):
         return "item_reference"
     raise missing(f"{path}.type")
 

@@ -8,6 +8,7 @@ carried on; a request that continues another one brings its own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.openai.refusals import unsupported
@@ -73,16 +74,25 @@ def _input(body: Json) -> list[Json]:
 
 
 def references(body: Json) -> list[str]:
-    return [str(item.get("id")) for item in _input(body) if _is_reference(item)]
+    return [item["id"] for item in _input(body) if _is_reference(item)]
 
 
 def resolved(body: Json, found: Mapping[str, Json]) -> Json:
     """An item that was not found stays a reference, which `parse` refuses by its id."""
-    return {**body, "input": [found.get(str(i.get("id")), i) if _is_reference(i) else i for i in _input(body)]}
+    return {**body, "input": [found.get(i["id"], i) if _is_reference(i) else i for i in _input(body)]}
 
 
 def _is_reference(item: object) -> bool:
-    return isinstance(item, dict) and item.get("type") == "item_reference"
+    return (
+        isinstance(item, dict)
+        and isinstance(item.get("id"), str)
+        and (item.get("type") == "item_reference" or is_bare_reference(item))
+    )
+
+
+def is_bare_reference(item: Mapping[str, Any]) -> bool:
+    """Whether it names another item without saying that it does: a reference may omit its type, or have null there."""
+    return item.get("type") is None and "id" in item and item.keys() <= {"id", "type"}
 
 
 def unstored(stream: Stream) -> list[bytes]:

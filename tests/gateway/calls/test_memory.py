@@ -136,6 +136,23 @@ async def test_a_stored_item_can_be_named() -> None:
         assert "msg_other" in error["message"]
 
 
+@pytest.mark.parametrize("type", [{}, {"type": None}, {"type": "item_reference"}])
+async def test_a_stored_item_is_named_by_its_id_alone_too(type: Json) -> None:
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
+        first = await ask(it, input="1")
+        await ask(it, input=[{**type, "id": first["output"][0]["id"]}, {"role": "user", "content": "2"}])
+        assert it.server.chats[1].body is not None
+        assert [m["content"] for m in it.server.chats[1].body["messages"]] == ["a", "2"]
+        error = await refused(it, 404, input=[{**type, "id": "msg_other"}])
+        assert "msg_other" in error["message"]
+
+
+async def test_a_reference_without_an_id_is_refused_for_that() -> None:
+    async with served(**KEEPS) as it:
+        for reference in ({"type": "item_reference"}, {"type": "item_reference", "id": 7}):
+            assert (await refused(it, input=[reference]))["param"] == "input[0].id"
+
+
 async def test_the_request_s_own_items_are_listed_in_pages() -> None:
     items = [{"type": "message", "role": "user", "content": str(number)} for number in range(5)]
     async with served(Script(text_stream("a")), **KEEPS) as it:
