@@ -34,7 +34,7 @@ from dragoman.translators.responses.content import joined_text, message_parts, o
 from dragoman.translators.responses.schema import CreateResponse, TextConfig, overridden
 from dragoman.translators.responses.searches import earlier_query, earlier_result, is_stripped, read_carried
 from dragoman.translators.responses.state import is_bare_reference, item_words
-from dragoman.translators.responses.tools import ResponsesCatalogue
+from dragoman.translators.responses.tools import ResponsesCatalogue, is_local
 from dragoman.translators.seen import read_each
 from dragoman.translators.web_search import NAME, SearchCount, call_of, result_of
 
@@ -286,6 +286,8 @@ class Items:
         self._result(self._shell_calls.get(item_id, item_id), expect_text(item, "output", path))
 
     def _shell_call(self, item: Given, path: str) -> None:
+        if is_local(item.peek("environment")):
+            item.pass_over("environment")
         arguments = _chosen(given_object(item, "action", path), proxies.SHELL_FIELDS)
         self._call(_call_id(item, path), self._tools.name("shell", "shell"), arguments)
 

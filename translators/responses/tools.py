@@ -63,7 +63,7 @@ class ResponsesCatalogue(Catalogue):
                 return self._proxy("tool_search", description, shown, path)
             case "local_shell":
                 return self._proxy("local_shell", proxies.LOCAL_SHELL_DESCRIPTION, proxies.LOCAL_SHELL_PARAMETERS, path)
-            case "shell" if _is_local(tool.get("environment")):
+            case "shell" if is_local(tool.get("environment")):
                 description = proxies.shell_description((tool.get("environment") or {}).get("skills"))
                 return self._proxy("shell", description, proxies.SHELL_PARAMETERS, path)
             case "apply_patch":
@@ -177,7 +177,7 @@ def _family(kind: str) -> str:
     return _VERSION.sub("", kind[:64])  # OpenAI has no longer one, and the pattern backtracks
 
 
-def _is_local(environment: object) -> bool:
+def is_local(environment: object) -> bool:
     return environment is None or (isinstance(environment, dict) and environment.get("type", "local") == "local")
 
 

@@ -293,6 +293,21 @@ def test_a_shell_call() -> None:
 
 
 @pytest.mark.parametrize(
+    ("environment", "notes"),
+    [
+        ({"type": "local"}, []),
+        (None, []),
+        ({"type": "container_reference", "container_id": "c"}, ["field:input.environment"]),
+    ],
+)
+def test_a_shell_call_says_where_it_ran(environment: Json | None, notes: list[str]) -> None:
+    """As the gateway's own answers do."""
+    call = {"type": "shell_call", "call_id": "c", "action": {"commands": ["pwd"]}, "environment": environment}
+    turn = parse(input=[call, {"type": "shell_call_output", "call_id": "c", "output": "/w"}])
+    assert [f"{note.kind}:{note.name}" for note in turn.notes] == notes
+
+
+@pytest.mark.parametrize(
     ("status", "output", "text"), [("completed", None, "completed"), ("completed", "ok", "ok"), ("failed", "no", "no")]
 )
 def test_an_apply_patch_call(status: str, output: str | None, text: str) -> None:
