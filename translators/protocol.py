@@ -50,6 +50,7 @@ class Context:
     open: Callable[[str], str | None] | None = None
     framing: Framing = SSE
     continues: bool = False  # the earlier answer that the body names is in its input already
+    earlier: int = 0  # items in its input that the client has not sent with it
     stored: bool = False  # the answer will be kept
 
 

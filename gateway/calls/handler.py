@@ -251,6 +251,7 @@ class Handler:
             open=self._sealer.open,
             framing=it.framing,
             continues=recalled is not None and recalled.previous is not None,
+            earlier=0 if recalled is None else len(recalled.earlier),
             stored=recalled is not None and recalled.stores,
         )
 

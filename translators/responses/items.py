@@ -86,6 +86,7 @@ class Items:
         self._tools = tools
         self.unread = unread
         self._key = key
+        self._place = 0  # of the item that is read, in the whole conversation
         self._opens = 0  # how often sealed text was looked at, which only its key can open
         self._left_out = Tally("item")
         self._context = context
@@ -106,7 +107,9 @@ class Items:
             raise wrong_type("input", "a string or an array of input items", value)
 
     def element(self, value: Any, index: int) -> None:
-        self._item(value, f"input[{index}]")
+        """Its place in an error is that in the request's own items; those that it continues have none there."""
+        self._place, own = index, index - self._context.earlier
+        self._item(value, f"input[{own}]" if own >= 0 else "input")
 
     def state(self) -> object:
         return len(self.notes), self.unread.total, self._tools.size, self._opens
@@ -322,7 +325,7 @@ class Items:
             return
         call_id = item.get("call_id")
         if call_id is None:
-            call_id = f"tool_search_{path[6:-1]}"  # its place in `input`, which nothing that is appended changes
+            call_id = f"tool_search_{self._place}"  # which nothing that is appended changes
             self._searches.append(call_id)
         elif not isinstance(call_id, str):
             raise wrong_type(f"{path}.call_id", "a string", call_id)

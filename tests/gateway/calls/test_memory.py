@@ -298,6 +298,35 @@ async def test_a_call_may_add_nothing_to_what_it_continues() -> None:
             assert answer.status == 200, await answer.text()
 
 
+@pytest.mark.parametrize(
+    ("item", "param"),
+    [
+        ("x", "input[1]"),
+        ({"type": "function_call", "call_id": "c", "name": "add"}, "input[1].arguments"),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "input[1].content[0].type"),
+        (
+            {"role": "user", "content": [{"type": "input_image", "image_url": "https://a/b"}]},
+            "input[1].content[0].image_url",
+        ),
+    ],
+)
+async def test_what_is_wrong_is_named_by_its_place_in_what_the_client_has_sent(item: Any, param: str) -> None:
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        first = await ask(it, input=[{"role": "user", "content": str(number)} for number in range(3)])
+        error = await refused(it, input=[{"role": "user", "content": "4"}, item], previous_response_id=first["id"])
+        assert error["param"] == param
+
+
+async def test_searches_without_an_id_are_told_apart_by_their_place_in_the_whole_conversation() -> None:
+    search: Json = {"type": "tool_search_call", "execution": "client", "arguments": {}}
+    found: Json = {"type": "tool_search_output", "execution": "client", "tools": []}
+    async with served(*[Script(text_stream("a"))] * 3, **KEEPS) as it:
+        first = await ask(it, input=[search, found])
+        await ask(it, input=[search, found], previous_response_id=first["id"])
+        await ask(it, input=[search, found, *first["output"], search, found])
+        assert it.server.chats[1].raw == it.server.chats[2].raw
+
+
 async def test_an_incomplete_answer_is_kept() -> None:
     async with served(Script(text_stream("a", finish="length")), **KEEPS) as it:
         whole = await ask(it, metadata={"a": "b"})
