@@ -27,8 +27,8 @@ def endpoints(client: openai.OpenAI) -> dict[str, Any]:
         "retrieved": [responses.retrieve(each.id).to_dict() == each.to_dict() for each in (first, third)],
         "metadata": responses.retrieve(first.id).metadata,
         # the SDK asks for page after page
-        "listed": [item.content for item in responses.input_items.list(first.id, order="asc", limit=20)],
-        "newest": next(iter(responses.input_items.list(first.id))).content,
+        "listed": [item.content[0].text for item in responses.input_items.list(first.id, order="asc", limit=20)],
+        "newest": next(iter(responses.input_items.list(first.id))).content[0].text,
         "counted": responses.input_tokens.count(model="m", input="x", previous_response_id=second.id).input_tokens,
     }
     responses.delete(first.id)

@@ -17,6 +17,9 @@ from dragoman.translators.responses.stream import ResponsesStream
 
 PAGE = 20  # items of a list, unless the client says otherwise
 MOST = 100
+_WITH_STATUS = frozenset(
+    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+)
 
 
 def previous(body: Json) -> str | None:
@@ -118,7 +121,7 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
         if not places:
             raise invalid(f"Item with id '{after[:64]}' not found.", "after", "invalid_value")
         ordered = ordered[places[0] + 1 :]
-    data = ordered[:limit]
+    data = [*map(_listed, ordered[:limit])]
     return {
         "object": "list",
         "data": data,
@@ -126,6 +129,21 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
         "last_id": data[-1]["id"] if data else None,
         "has_more": len(ordered) > limit,
     }
+
+
+def _listed(item: Json) -> Json:
+    """An item with what a request may omit and the type of its list requires: a message's type, its content as parts,
+    and the status that items have once they are kept."""
+    if item.get("type") is None and "role" in item:
+        item = {**item, "type": "message"}
+    if item.get("type") not in _WITH_STATUS:
+        return item
+    if item["type"] == "message" and isinstance(text := item.get("content"), str):
+        part: Json = {"type": "input_text", "text": text}
+        if item.get("role") == "assistant":
+            part = {"type": "output_text", "text": text, "annotations": []}
+        item = {**item, "content": [part]}
+    return item if item.get("status") is not None else {**item, "status": "completed"}
 
 
 def _limit(given: str | None) -> int:

@@ -48,6 +48,11 @@ async def get(it: Serving, path: str | URL, status: int = 200, method: str = "GE
         return body
 
 
+def texts(page: Json) -> list[str]:
+    """Those of the messages of a list."""
+    return [item["content"][0]["text"] for item in page["data"]]
+
+
 def store_of(it: Served) -> LazyStore:
     store = it.gateway.store
     assert store is not None
@@ -159,12 +164,12 @@ async def test_the_request_s_own_items_are_listed_in_pages() -> None:
         whole = await ask(it, input=items)
         path = f"{whole['id']}/input_items"
         newest = await get(it, path, params={"limit": "2"})
-        assert [item["content"] for item in newest["data"]] == ["4", "3"]
+        assert texts(newest) == ["4", "3"]
         assert newest["has_more"] is True
         more = await get(it, path, params={"limit": "2", "after": newest["last_id"]})
-        assert [item["content"] for item in more["data"]] == ["2", "1"]
+        assert texts(more) == ["2", "1"]
         oldest = await get(it, path, params={"order": "asc", "limit": "100"})
-        assert [item["content"] for item in oldest["data"]] == list("01234")
+        assert texts(oldest) == list("01234")
         assert (oldest["first_id"], oldest["has_more"]) == (oldest["data"][0]["id"], False)
         for query in ({"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"order": "up"}, {"after": "none"}):
             assert (await get(it, path, 400, params=query))["error"]["param"] == next(iter(query))

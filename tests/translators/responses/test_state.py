@@ -112,3 +112,52 @@ def test_items_get_ids_that_no_other_call_gives() -> None:
     assert [item["id"] for item in state.own_items({"input": items}, "abc")] == ["msg_abci000", "own", "msg_abci002"]
     assert state.own_items({"input": "hi"}, "abc")[0]["id"] == "msg_abci000"
     assert state.own_items({}, "abc") == []
+
+
+@pytest.mark.parametrize(
+    ("item", "shown"),
+    [
+        (
+            {"role": "user", "content": "hi"},
+            {
+                "role": "user",
+                "type": "message",
+                "status": "completed",
+                "content": [{"type": "input_text", "text": "hi"}],
+            },
+        ),
+        (
+            {"type": "message", "role": "assistant", "content": "hi", "phase": "commentary"},
+            {
+                "type": "message",
+                "role": "assistant",
+                "phase": "commentary",
+                "status": "completed",
+                "content": [{"type": "output_text", "text": "hi", "annotations": []}],
+            },
+        ),
+        (
+            {"type": None, "role": "user", "status": "incomplete", "content": []},
+            {"type": "message", "role": "user", "status": "incomplete", "content": []},
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": "3"},
+            {"type": "function_call_output", "call_id": "c", "output": "3", "status": "completed"},
+        ),
+        (
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "3", "status": None},
+            {"type": "custom_tool_call_output", "call_id": "c", "output": "3", "status": "completed"},
+        ),
+        ({"type": "reasoning", "summary": []}, {"type": "reasoning", "summary": []}),
+        (
+            {"type": "additional_tools", "role": "developer", "tools": []},
+            {"type": "additional_tools", "role": "developer", "tools": []},
+        ),
+    ],
+)
+def test_items_are_listed_in_the_form_that_the_type_of_the_list_has(item: Json, shown: Json) -> None:
+    """OpenAI's SDK gives a message's content the type of a list, and its status that of a word."""
+    given = {"id": "i", **item}
+    before = json.dumps(given)
+    assert state.page([given], {})["data"] == [{"id": "i", **shown}]
+    assert json.dumps(given) == before
