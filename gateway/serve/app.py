@@ -237,11 +237,12 @@ def open_store(config: Config, secrets: Secrets, previous: LazyStore | None) -> 
     if given.sealed and not secrets.seal_keys:
         raise ConfigError("store.sealed: there is no key to seal with (seal_keys_file)")
     keys = secrets.seal_keys if given.sealed else ()
-    made_of = (url, given, keys)
+    most = config.limits.body_bytes
+    made_of = (url, given, keys, most)
     if previous is not None and previous.made_of == made_of:
         return previous
-    sealer = Sealer(keys, SEALED_STORE, max(MAX_OPENED, 2 * config.limits.body_bytes)) if keys else None
-    return LazyStore(url, age=given.age, size=given.bytes, sealer=sealer, made_of=made_of)
+    sealer = Sealer(keys, SEALED_STORE, max(MAX_OPENED, 2 * most)) if keys else None
+    return LazyStore(url, age=given.age, size=given.bytes, most=most, sealer=sealer, made_of=made_of)
 
 
 def open_all(config: Config, secrets: Secrets, previous: Gateway | None = None) -> Opened:

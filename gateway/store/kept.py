@@ -39,3 +39,11 @@ class StoreDown(GatewayError):
     def __init__(self) -> None:
         message = "Stored conversations cannot be reached now; try again, or send the whole conversation."
         super().__init__(Kind.BUSY, message, code="store_unavailable", retry_after=5)
+
+
+class TooMuch(GatewayError):
+    """What a request continues or names in the store is more than a request may bring."""
+
+    def __init__(self, most: float) -> None:
+        message = f"What this request continues is larger than {most:.0f} bytes, as a whole request may not be."
+        super().__init__(Kind.TOO_LARGE, message, code="request_too_large")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -31,13 +32,20 @@ class LazyStore:
     gateway share one: it may be open from the first `start` to the last `close`."""
 
     def __init__(
-        self, url: str, *, age: float, size: int, sealer: Sealing | None = None, made_of: object = None
+        self,
+        url: str,
+        *,
+        age: float,
+        size: int,
+        most: float = math.inf,
+        sealer: Sealing | None = None,
+        made_of: object = None,
     ) -> None:
         self.made_of = made_of
         self.place = place(url)
         self._url = url
         self._users = 0
-        self._load: Callable[[], Store] = lambda: _load(url, age, size, sealer)
+        self._load: Callable[[], Store] = lambda: _load(url, age, size, most, sealer)
         self._store: Store | None = None
         self._opening: asyncio.Task[None] | None = None
         self._rests_until = 0.0
@@ -105,7 +113,7 @@ class LazyStore:
         return await (await self.opened()).delete(owner, id)
 
 
-def _load(url: str, age: float, size: int, sealer: Sealing | None) -> Store:
+def _load(url: str, age: float, size: int, most: float, sealer: Sealing | None) -> Store:
     from dragoman.gateway.store.store import Store
 
-    return Store(url, age=age, size=size, sealer=sealer)
+    return Store(url, age=age, size=size, most=most, sealer=sealer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -26,7 +27,7 @@ from dragoman.backends.base import nothing
 from dragoman.gateway.store import statements
 from dragoman.gateway.store.address import MEMORY, SQLITE, place
 from dragoman.gateway.store.engine import WRITES, open_engine
-from dragoman.gateway.store.kept import Json, Kept, Sealing, StoreDown
+from dragoman.gateway.store.kept import Json, Kept, Sealing, StoreDown, TooMuch
 from dragoman.gateway.store.statements import Rows
 from dragoman.gateway.store.tables import TooNew, prepare
 from dragoman.gateway.telemetry.logs import log
@@ -52,14 +53,18 @@ class Unreadable(Exception):
 
 class Store:
     """`url`: `memory`, `sqlite:PATH` or `postgresql://…`. `age` in seconds since a conversation was last used, `size`
-    in bytes. `sealer` encrypts what is kept. It is open from `start`, or its first use, to `close`."""
+    in bytes. `most`: bytes of JSON in what one request continues or names. `sealer` encrypts what is kept. It is open
+    from `start`, or its first use, to `close`."""
 
-    def __init__(self, url: str, *, age: float, size: int, sealer: Sealing | None = None) -> None:
+    def __init__(
+        self, url: str, *, age: float, size: int, most: float = math.inf, sealer: Sealing | None = None
+    ) -> None:
         self.place = place(url)
         self.down = False
         self._url = url
         self._age = age
         self._size = size
+        self._most = most
         self._sealer = sealer
         self._engine: AsyncEngine | None = None
         self._ready = False
@@ -98,7 +103,8 @@ class Store:
         await self._ask(lambda connection: statements.put(connection, rows), WRITE_LIMIT, writes=True)
 
     async def conversation(self, owner: str, id: str) -> list[Json] | None:
-        """The items of an answer and of all that it continues, in order; None where one of them is missing."""
+        """The items of an answer and of all that it continues, in order; None where one of them is missing. Raises
+        `TooMuch`."""
         if not FINDABLE.fullmatch(id):
             return None
         bodies = await self._ask(lambda connection: statements.conversation(connection, owner, id), READ_LIMIT)
@@ -111,7 +117,7 @@ class Store:
         if found is None:
             return None
         row, items = found
-        decoded = await self._decoded([row.body, *(body for _, body in items)])
+        decoded = await self._decoded([row.body, *(body for _, body in items)], bounded=False)
         if decoded is None:
             return None
         both = list(zip((asked for asked, _ in items), decoded[1:], strict=True))
@@ -119,7 +125,7 @@ class Store:
         return Kept(id, owner, row.previous, row.created_at, decoded[0], asked, answered)
 
     async def items(self, owner: str, ids: Iterable[str]) -> dict[str, Json]:
-        """Those that are found, of any answer, by their own ids."""
+        """Those that are found, of any answer, by their own ids. Raises `TooMuch`."""
         wanted = [id for id in dict.fromkeys(ids) if FINDABLE.fullmatch(id)][:MOST_NAMED]
         if not wanted:
             return {}
@@ -256,24 +262,34 @@ class Store:
         # most of an answer is the list of tools that each turn brings again
         return zstandard.compress(data, 1) if len(data) > SHORT else data
 
-    async def _decoded(self, bodies: list[bytes]) -> list[Json] | None:
-        """None where one of them cannot be read."""
+    async def _decoded(self, bodies: list[bytes], *, bounded: bool = True) -> list[Json] | None:
+        """None where one of them cannot be read; raises `TooMuch`."""
         try:
-            return await asyncio.to_thread(lambda: [self._decode(body) for body in bodies])
+            return await asyncio.to_thread(self._decode, bodies, self._most if bounded else math.inf)
         except Unreadable:
             log.warning("something in the store was sealed with a key that is not known here")
             return None
 
-    def _decode(self, data: bytes) -> Json:
+    def _decode(self, bodies: list[bytes], most: float) -> list[Json]:
+        """What is kept may have taken a thousandth of its size."""
+        values = list[Json]()
+        for body in bodies:
+            data = self._plain(body)
+            most -= len(data)
+            if most < 0:
+                raise TooMuch(self._most)
+            values.append(orjson.loads(data))
+        return values
+
+    def _plain(self, data: bytes) -> bytes:
         if data.startswith(zstandard.FRAME_HEADER):
-            data = zstandard.decompress(data)
-        elif not data.startswith(b"{"):
-            opened = None if self._sealer is None else self._sealer.open(data.decode())
-            if opened is None:
-                raise Unreadable
-            data = opened.encode()
-        value: Json = orjson.loads(data)
-        return value
+            return zstandard.decompress(data)
+        if data.startswith(b"{"):
+            return data
+        opened = None if self._sealer is None else self._sealer.open(data.decode())
+        if opened is None:
+            raise Unreadable
+        return opened.encode()
 
 
 def _findable(id: object) -> str:

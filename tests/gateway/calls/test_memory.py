@@ -175,6 +175,22 @@ async def test_the_request_s_own_items_are_listed_in_pages() -> None:
             assert (await get(it, path, 400, params=query))["error"]["param"] == next(iter(query))
 
 
+async def test_a_conversation_that_no_request_could_bring_is_not_continued() -> None:
+    """What is kept takes little room in the store, whatever its size."""
+    large = {"role": "user", "content": "1", "ignored": "x" * 30_000}
+    async with served(*[Script(text_stream("a"))] * 3, limits={"body_bytes": 50_000}, **KEEPS) as it:
+        first = await ask(it, input=[large])
+        second = await ask(it, input=[large], previous_response_id=first["id"])
+        for names in (
+            {"previous_response_id": second["id"]},
+            {"input": [{"id": (await get(it, f"{each['id']}/input_items"))["last_id"]} for each in (first, second)]},
+        ):
+            error = await refused(it, **names)
+            assert (error["code"], "50000 bytes" in error["message"]) == ("request_too_large", True)
+        await get(it, second["id"])
+        await ask(it, previous_response_id=first["id"])
+
+
 async def test_a_deleted_answer_is_gone() -> None:
     async with served(Script(text_stream("a")), **KEEPS) as it:
         whole = await ask(it)

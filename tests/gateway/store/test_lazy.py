@@ -34,12 +34,12 @@ class Loading:
         self.go = threading.Event()
         self.go.set()
 
-    def __call__(self, url: str, age: float, size: int, sealer: Sealing | None) -> Store:
+    def __call__(self, url: str, age: float, size: int, most: float, sealer: Sealing | None) -> Store:
         self.threads.append(threading.current_thread())
         self.go.wait()
         if len(self.threads) <= self.failures:
             raise ImportError("a library that is broken")
-        self.stores.append(Store(url, age=age, size=size, sealer=sealer))
+        self.stores.append(Store(url, age=age, size=size, most=most, sealer=sealer))
         return self.stores[-1]
 
 
