@@ -37,7 +37,7 @@ from dragoman.gateway.calls.search_client import SearchClient
 from dragoman.gateway.calls.search_stage import SearchStage
 from dragoman.gateway.config import Config
 from dragoman.gateway.keys.auth import Client
-from dragoman.gateway.keys.reasoning_seal import Sealer
+from dragoman.gateway.keys.reasoning_seal import Opener, Sealer
 from dragoman.gateway.store.lazy import LazyStore
 from dragoman.gateway.telemetry.logs import Redactor, log
 from dragoman.gateway.telemetry.metrics import Metrics
@@ -248,7 +248,7 @@ class Handler:
             headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
             policy=self._policy,
             seal=self._sealer.seal,
-            open=self._sealer.open,
+            open=Opener(self._sealer, self._config.limits.body_bytes).open,
             framing=it.framing,
             continues=recalled is not None and recalled.previous is not None,
             earlier=0 if recalled is None else len(recalled.earlier),

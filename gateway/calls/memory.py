@@ -23,6 +23,7 @@ from dragoman.translators.ir import Note
 from dragoman.translators.protocol import Json, State
 
 NOT_STORED = Note("answer", "not_stored")
+NAMED_AGAIN = Note("repair", "duplicate_reference")
 
 
 @dataclass(slots=True)
@@ -57,6 +58,9 @@ class Memory:
         """`last` is what the connection remembers, and `remembers` whether it will remember this call. Raises for what
         cannot be found, and `StoreDown`."""
         if named := state.references(body):
+            if len(unique := dict.fromkeys(named)) < len(named):
+                call.notes.append(NAMED_AGAIN)
+                named = [*unique]
             body = state.resolved(body, await self._items(call, state, named, last))
         previous, earlier = state.previous(body), list[Json]()
         stored, size = True, 0 if previous is None else None

@@ -22,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from dragoman.gateway.telemetry.logs import log
+from dragoman.translators.errors import GatewayError, Kind
 
 PREFIX = "dragoman1."
 MAX_OPENED = 4 * 1024 * 1024  # bytes of one thought
@@ -58,6 +59,27 @@ class Sealer:
             except (InvalidTag, ValueError, zlib.error):
                 continue
         return None
+
+
+class Opener:
+    """Opens what one request holds, `most` bytes of it together: sealed text is compressed, and a small request could
+    hold very much of it."""
+
+    __slots__ = ("_left", "_most", "_sealer")
+
+    def __init__(self, sealer: Sealer, most: int) -> None:
+        self._sealer = sealer
+        self._left = self._most = most
+
+    def open(self, blob: str) -> str | None:
+        """As `Sealer.open`; raises TOO_LARGE for what is too much."""
+        text = self._sealer.open(blob)
+        if text is not None:
+            self._left -= len(text)
+            if self._left < 0:
+                message = f"The reasoning that this request holds sealed is larger than {self._most} bytes."
+                raise GatewayError(Kind.TOO_LARGE, message, code="request_too_large")
+        return text
 
 
 def _inflated(data: bytes, most: int) -> str:

@@ -67,11 +67,12 @@ BESIDE = {
         "translators/thinking.py",
         "translators/tool_names.py",
     },
-    "room for its body, and what was in it before": {
+    "room for its body and what is sealed in it, and what was in it before": {
         "gateway/calls/body_memory.py",
         "gateway/calls/client_memory.py",
         "gateway/calls/conversation_memo.py",
         "gateway/calls/request_memo.py",
+        "gateway/keys/reasoning_seal.py",
     },
     "the route's own method check, and how the server is": {
         "backends/chat/probe.py",

@@ -81,8 +81,17 @@ def references(body: Json) -> list[str]:
 
 
 def resolved(body: Json, found: Mapping[str, Json]) -> Json:
-    """An item that was not found stays a reference, which `parse` refuses by its id."""
-    return {**body, "input": [found.get(i["id"], i) if _is_reference(i) else i for i in _input(body)]}
+    """An item that was not found stays a reference, which `parse` refuses by its id. One that is named again is left
+    out there: OpenAI refuses that, and a small request could hold a large item very often."""
+    items, named = list[Json](), set[str]()
+    for item in _input(body):
+        if _is_reference(item):
+            if (id := item["id"]) in named:
+                continue
+            named.add(id)
+            item = found.get(id, item)
+        items.append(item)
+    return {**body, "input": items}
 
 
 def _is_reference(item: object) -> bool:

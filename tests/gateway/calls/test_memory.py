@@ -152,6 +152,19 @@ async def test_a_stored_item_is_named_by_its_id_alone_too(type: Json) -> None:
         assert "msg_other" in error["message"]
 
 
+@pytest.mark.parametrize("types", [("item_reference", "item_reference"), ("item_reference", None)])
+async def test_an_item_that_is_named_twice_stands_there_once(types: tuple[str | None, ...]) -> None:
+    """OpenAI refuses it, and a small request could hold a large item very often."""
+    async with served(Script(text_stream("a")), Script(text_stream("b")), **KEEPS) as it:
+        first = await ask(it, input="1")
+        named = [{"type": type, "id": first["output"][0]["id"]} for type in types]
+        async with it.ask(input=[named[0], {"role": "user", "content": "2"}, named[1]]) as answer:
+            assert answer.status == 200, await answer.text()
+            assert answer.headers["x-dragoman-ignored"] == "repair:duplicate_reference"
+        assert it.server.chats[1].body is not None
+        assert [m["content"] for m in it.server.chats[1].body["messages"]] == ["a", "2"]
+
+
 async def test_a_reference_without_an_id_is_refused_for_that() -> None:
     async with served(**KEEPS) as it:
         for reference in ({"type": "item_reference"}, {"type": "item_reference", "id": 7}):

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.gateway.keys.reasoning_seal import PREFIX, Sealer, own_key
+from dragoman.gateway.keys.reasoning_seal import PREFIX, Opener, Sealer, own_key
+from dragoman.translators.errors import GatewayError, Kind
+from tests.scripted import Script, text_stream
+from tests.serving_gateway import PATHS, asking, served
 
 
 @given(st.text())
@@ -52,3 +55,37 @@ def test_one_key_for_all_workers_that_nobody_else_reads(tmp_path: Path) -> None:
 def test_a_state_directory_that_cannot_be_written_costs_only_the_restart(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert len(own_key(tmp_path / "file")) == 64
+
+
+def test_what_one_request_holds_is_opened_up_to_a_limit() -> None:
+    sealer = Sealer(["k"])
+    thought = sealer.seal("a" * 1000)
+    assert len(thought) < 100
+    opener = Opener(sealer, 3500)
+    assert [opener.open(each) for each in (thought, "foreign", thought, thought)] == [
+        "a" * 1000,
+        None,
+        *["a" * 1000] * 2,
+    ]
+    with pytest.raises(GatewayError, match="3500 bytes") as caught:
+        opener.open(thought)
+    assert caught.value.kind is Kind.TOO_LARGE
+    assert Opener(sealer, 3500).open(thought) == "a" * 1000
+
+
+@pytest.mark.parametrize(("protocol", "too_large"), [("responses", 400), ("messages", 413)])
+async def test_a_small_request_cannot_hold_very_much_sealed(protocol: str, too_large: int) -> None:
+    async with served(Script(text_stream("a")), limits={"body_bytes": 20_000}) as it:
+        thought = it.gateway.handler._sealer.seal("a" * 10_000)
+        for count, status in ((1, 200), (3, too_large)):
+            if protocol == "responses":
+                item = {"type": "reasoning", "summary": [], "encrypted_content": thought}
+                body = asking(protocol, "") | {"input": [*[item] * count, {"role": "user", "content": "x"}]}
+            else:
+                block = {"type": "thinking", "thinking": "", "signature": thought}
+                said = {"role": "assistant", "content": [*[block] * count, {"type": "text", "text": "b"}]}
+                user = {"role": "user", "content": "x"}
+                body = asking(protocol, "") | {"messages": [user, said, user]}
+            async with it.session.post(it.url + PATHS[protocol], json=body) as answer:
+                assert answer.status == status, await answer.text()
+                assert status == 200 or "20000 bytes" in (await answer.json())["error"]["message"]
