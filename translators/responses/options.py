@@ -9,8 +9,9 @@ from typing import Literal
 @dataclass(frozen=True, slots=True)
 class ResponsesStreamOptions:
     """`refusals_as_text`: Codex silently drops a message with a refusal part. `encrypted_reasoning`: the client asked
-    for `reasoning.encrypted_content`. `json`: the answer's text is to be JSON. `prewarm`: only the server's cache was
-    to be filled, so the answer is thrown away and the response is completed without output."""
+    for `reasoning.encrypted_content`. `json`: the answer's text is to be JSON, and with `calls` the model may call a
+    tool before it answers. `prewarm`: only the server's cache was to be filled, so the answer is thrown away and the
+    response is completed without output."""
 
     obfuscation: bool = False
     reasoning_events: Literal["openai", "open_responses", "summary"] = "openai"
@@ -18,4 +19,5 @@ class ResponsesStreamOptions:
     encrypted_reasoning: bool = False
     refusals_as_text: bool = False
     json: bool = False
+    calls: bool = False
     prewarm: bool = False

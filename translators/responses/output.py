@@ -85,15 +85,17 @@ class Item:
 
 
 class MessageItem(Item):
-    """A message of one content part."""
+    """A message of one content part. `phase` is left out where it is not known."""
 
     prefix = "msg"
+    phase: str | None = None
 
     def _part(self) -> Json:
         raise AssertionError("every kind of part has its own shape")
 
     def added(self) -> Json:
-        return {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
+        item = {"id": self.id, "type": "message", "role": "assistant", "status": self.status, "content": []}
+        return item if self.phase is None else item | {"phase": self.phase}
 
     def opening(self) -> Iterator[ItemEvent]:
         yield "response.content_part.added", self._at(content_index=0, part=self._part())

@@ -77,7 +77,7 @@ def parse(body: Json, context: Context) -> Turn:
     )
     request = _shortest(request) if _prewarms(fields) else _searching(request, catalogue, fields.max_tool_calls, notes)
     echo = _echo(fields, tools.echo(declared or []), text, thinking, context.stored)
-    stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking, echo))
+    stream = ResponsesStream(context, echo, catalogue, _options(fields, context, thinking, echo, request))
     return Turn(request, fields.stream is True, stream, few([*notes, *unread.notes()]))
 
 
@@ -143,7 +143,7 @@ def _unread(fields: CreateResponse, context: Context) -> Unread:
 
 
 def _options(
-    fields: CreateResponse, context: Context, thinking: CreateResponse.Reasoning, echo: Json
+    fields: CreateResponse, context: Context, thinking: CreateResponse.Reasoning, echo: Json, request: Request
 ) -> ResponsesStreamOptions:
     summarized = thinking.summary or thinking.generate_summary  # who asks for a summary shows nothing else
     return ResponsesStreamOptions(
@@ -154,6 +154,7 @@ def _options(
         encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
         refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts silently
         json=echo["text"]["format"]["type"] != "text",
+        calls=bool(request.tools) and request.tool_choice != "none",
     )
 
 

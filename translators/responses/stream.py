@@ -15,6 +15,10 @@ A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input a
 patch must not be applied. The final object has it with status `incomplete`, and nothing follows it; what would have
 followed is noted. Where an answer fails, half a JSON text has no done event either: OpenAI's SDK parses a text as soon
 as it is done, and would raise on it ahead of the error.
+
+Where the answer must be JSON, models still say what they are about to do before they call a tool. The SDK would raise
+on that text, unless its message is `commentary` from the beginning. So text that does not begin like JSON is held until
+what comes after it says which it is.
 """
 
 from __future__ import annotations
@@ -45,8 +49,9 @@ from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
 from dragoman.translators.responses.options import ResponsesStreamOptions
-from dragoman.translators.responses.output import CarriedSearchItem, Item, WebSearchItem, open_item
+from dragoman.translators.responses.output import CarriedSearchItem, Item, MessageItem, WebSearchItem, open_item
 
+_JSON = ("{", "[", '"', "`")  # also in a fence
 _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
 
 
@@ -72,6 +77,7 @@ class ResponsesStream(BufferedStream):
         self._titles: dict[str, str] = {}  # of pages that were found, by address
         self._ending: Finished | None = None
         self._left_open = False  # a cut call has no done event, so no other item may follow it
+        self._held: list[Event] | None = None  # a text that may be commentary
 
     # ------------------------------------------------------------------------------------------------------- the stream
 
@@ -92,18 +98,15 @@ class ResponsesStream(BufferedStream):
             return self._feed_unseen(events)
         item, plain, out = self._item, self._plain, self._out
         for event in events:
-            if type(event) is Delta:
-                if item is None:
-                    continue
-                if plain:  # nearly all of them
-                    item.pieces.write(event.text)
-                    out.append(plain % (orjson.dumps(event.text)[1:-1], self._sequence))
-                    self._sequence += 1
-                else:
-                    self._delta(item, event)
-            else:
+            if type(event) is not Delta or item is None:
                 self._event(event)
                 item, plain = self._item, self._plain
+            elif plain:  # nearly all of them
+                item.pieces.write(event.text)
+                out.append(plain % (orjson.dumps(event.text)[1:-1], self._sequence))
+                self._sequence += 1
+            else:
+                self._delta(item, event)
         frames, self._out = self._out, []
         return frames
 
@@ -116,6 +119,7 @@ class ResponsesStream(BufferedStream):
     def fail(self, error: GatewayError) -> list[bytes]:
         if not self._started:
             self._begin()
+        self._let_go()
         if self._item is not None:
             self._close_for_failure(self._item)
         self._emit("error", error_event(error))
@@ -167,6 +171,8 @@ class ResponsesStream(BufferedStream):
                 self._delta(item, Delta(text))
 
     def _event(self, event: Event) -> None:
+        if self._held is not None and self._holds(event):
+            return
         match event:
             case Deltas():
                 if self._item is not None:
@@ -174,6 +180,8 @@ class ResponsesStream(BufferedStream):
             case PartStarted():
                 if self._left_open:
                     self.notes.append(Note("drop", "after_cut_call"))
+                elif event.kind == "text" and self._options.json and self._options.calls:
+                    self._held = [event]
                 else:
                     self._open(event)
             case PartEnded():
@@ -193,9 +201,33 @@ class ResponsesStream(BufferedStream):
             case Started() | Delta():
                 pass
 
-    def _open(self, part: PartStarted) -> None:
+    def _holds(self, event: Event) -> bool:
+        """Of an event after those that are held: whether it is held too, or says what they are."""
+        assert self._held is not None
+        if isinstance(event, Delta | Deltas | PartEnded):
+            self._held.append(event)
+            if len(self._held) == 2 and isinstance(event, Delta | Deltas) and event.text.lstrip().startswith(_JSON):
+                self._let_go()
+            return True
+        acts = isinstance(event, SearchStarted) or (isinstance(event, PartStarted) and event.kind == "call")
+        self._let_go("commentary" if acts else None)
+        return False
+
+    def _let_go(self, phase: str | None = None) -> None:
+        held, self._held = self._held, None
+        for event in held or ():
+            if type(event) is PartStarted:
+                self._open(event, phase)
+            elif self._item is not None and type(event) is Delta:
+                self._delta(self._item, event)
+            else:
+                self._event(event)
+
+    def _open(self, part: PartStarted, phase: str | None = None) -> None:
         id, index = self._next()
         item = open_item(part, id, index, self._tools, self._options, self._titles)
+        if phase is not None and isinstance(item, MessageItem):
+            item.phase = phase
         self._announce(item)
 
     def _search(self, event: SearchStarted) -> None:

@@ -10,7 +10,17 @@ import orjson
 import pytest
 
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason
+from dragoman.translators.ir import (
+    Delta,
+    Event,
+    Finished,
+    PartEnded,
+    PartStarted,
+    SearchEnded,
+    SearchStarted,
+    Started,
+    StopReason,
+)
 from dragoman.translators.protocol import Json, Policy
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.grammar.framing import split
@@ -148,3 +158,95 @@ def test_arguments_that_are_nested_too_deep_to_be_written_are_a_text(kind: str, 
     elif levels < 200:
         assert given["input" if form == "%s" else "query"] == orjson.loads("[" * levels + "]" * levels)
     assert orjson.loads(orjson.dumps(stream.body())) == stream.body()
+
+
+ADD: Json = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+CALL: list[Event] = [PartStarted("call", "call_1", "add"), Delta("{}"), PartEnded()]
+SEARCH: list[Event] = [SearchStarted("q"), SearchEnded(error="unavailable")]
+
+
+def spoken(*pieces: str, complete: bool = True) -> list[Event]:
+    return [PartStarted("text"), *map(Delta, pieces), PartEnded(complete)]
+
+
+def json_answer(events: list[Event], *, each: bool = False, **fields: object) -> tuple[list[bytes], Json]:
+    """The frames and the whole answer, where the text must be JSON and a tool may be called. `each`: every event comes
+    alone."""
+    body: Json = {
+        "model": "m",
+        "input": "a",
+        "stream": True,
+        "tools": [ADD],
+        "text": {"format": {"type": "json_object"}},
+    }
+    stream = RESPONSES.parse(body | fields, CONTEXT).stream
+    frames = [frame for batch in ([one] for one in events) for frame in stream.feed(batch)] if each else None
+    frames = stream.feed(events) if frames is None else frames
+    whole = check_stream(b"".join(frames))
+    assert whole == stream.body()
+    return frames, whole
+
+
+@pytest.mark.parametrize("each", [True, False])
+@pytest.mark.parametrize("act", [CALL, SEARCH], ids=["call", "search"])
+def test_what_is_said_before_an_act_is_commentary_where_the_answer_must_be_json(act: list[Event], each: bool) -> None:
+    """From the beginning: OpenAI's SDK parses every other text, and raises on one that is no JSON."""
+    events = [Started(), *spoken("I look", " it up."), *act, *spoken('{"a"', ": 1}"), Finished(StopReason.STOP)]
+    frames, whole = json_answer(events, each=each)
+    phases = [item.get("phase") for item in whole["output"]]
+    assert phases == ["commentary", None, None]
+    added = [orjson.loads(split(frame)[0].data)["item"] for frame in frames if b"output_item.added" in frame]
+    assert [item.get("phase") for item in added] == phases
+    assert whole["output"][0]["content"][0]["text"] == "I look it up."
+
+
+@pytest.mark.parametrize(
+    ("more", "fields"),
+    [
+        ([], {}),
+        ([PartStarted("reasoning"), Delta("hm"), PartEnded()], {}),
+        (CALL, {"text": {"format": {"type": "text"}}}),
+        (CALL, {"tools": []}),
+        (CALL, {"tool_choice": "none"}),
+    ],
+)
+@pytest.mark.parametrize("each", [True, False])
+def test_no_other_text_is_called_commentary(more: list[Event], fields: Json, each: bool) -> None:
+    events = [Started(), *spoken("I think", " not."), *more, Finished(StopReason.STOP)]
+    _, whole = json_answer(events, each=each, **fields)
+    assert all("phase" not in item for item in whole["output"])
+    assert whole["output"][0]["content"][0]["text"] == "I think not."
+
+
+@pytest.mark.parametrize("begins", ["{", '\n {"a"', "[", '"', "```json\n"])
+def test_text_that_begins_like_json_leaves_as_it_comes(begins: str) -> None:
+    body: Json = {
+        "model": "m",
+        "input": "a",
+        "stream": True,
+        "tools": [ADD],
+        "text": {"format": {"type": "json_object"}},
+    }
+    stream = RESPONSES.parse(body, CONTEXT).stream
+    stream.feed([Started(), PartStarted("text")])
+    deltas = [stream.feed([Delta(piece)])[-1] for piece in (begins, "b", "c")]
+    assert [orjson.loads(split(frame)[0].data)["delta"] for frame in deltas] == [begins, "b", "c"]
+    assert stream.feed([Delta("d"), Delta("e")]) != []
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_text_that_is_held_when_the_answer_fails_goes_out(ended: bool) -> None:
+    body: Json = {
+        "model": "m",
+        "input": "a",
+        "stream": True,
+        "tools": [ADD],
+        "text": {"format": {"type": "json_object"}},
+    }
+    stream = RESPONSES.parse(body, CONTEXT).stream
+    frames = stream.feed([Started(), *spoken("I look", " it up.")[: 4 if ended else 3]])
+    frames += stream.keepalive() + stream.fail(GatewayError(Kind.BACKEND_FAILED, "It broke."))
+    assert numbers(frames[:-1]) == list(range(len(frames) - 1))
+    (item,) = check_stream(b"".join(frames))["output"]
+    assert (item["content"][0]["text"], item["status"]) == ("I look it up.", "completed" if ended else "incomplete")
+    assert "phase" not in item
