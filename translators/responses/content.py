@@ -14,7 +14,7 @@ from dragoman.translators.openai.content import Media
 from dragoman.translators.openai.reading import expect_text
 from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_value
 
-_INERT = INERT | {"logprobs"}  # of an earlier answer
+_INERT = INERT | {"logprobs", "parsed"}  # of an earlier answer; the second is what OpenAI's SDK made of it
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 
 

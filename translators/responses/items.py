@@ -67,7 +67,16 @@ _PLAIN = frozenset(
     }
 )
 # What the client or an earlier answer wrote about an item, and no model is told.
-_INERT = frozenset({"id", "status", "phase", "encrypted_function_args", "internal_chat_message_metadata_passthrough"})
+_INERT = frozenset(
+    {
+        "id",
+        "status",
+        "phase",
+        "encrypted_function_args",
+        "internal_chat_message_metadata_passthrough",
+        "parsed_arguments",  # what OpenAI's SDK made of an answer, as LangChain sends it back
+    }
+)
 UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be read here.]"
 
 

@@ -445,3 +445,11 @@ def test_a_text_file_is_read() -> None:
 )
 def test_wrong_files_are_named(part: Json, key: str) -> None:
     assert refused(input=[user([{"type": "input_file", **part}])]).param == f"input[0].content[0].{key}"
+
+
+def test_what_openais_sdk_made_of_an_answer_is_no_news() -> None:
+    part = {"type": "output_text", "text": '{"a": 1}', "annotations": [], "parsed": {"a": 1}}
+    call = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}", "parsed_arguments": {"a": 1}}
+    result = {"type": "function_call_output", "call_id": "c", "output": "3"}
+    turn = parse(input=[{"type": "message", "role": "assistant", "content": [part]}, call, result])
+    assert turn.notes == ()
