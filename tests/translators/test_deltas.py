@@ -21,10 +21,12 @@ from tests.replay import CONTEXT, PROTOCOL, turn
 ASKED: dict[str, list[dict[str, Any]]] = {
     "responses": [
         {},
+        {"include": []},
         {"stream_options": {"include_obfuscation": True}},
         {"include": ["message.output_text.logprobs"]},
         {"stream": False},
         {"generate": False},
+        {"include": [], "text": {"format": {"type": "json_object"}}},
     ],
     "messages": [{}, {"thinking": {"type": "adaptive", "display": "omitted"}}, {"stream": False}],
     "chat_completions": [
