@@ -19,9 +19,11 @@ class ChatParts(Parts):
     ) -> None:
         self.deltas.feed(index, id, name, arguments, whole=whole)
 
-    def finish(self, reason: StopReason, usage: Usage | None, stop_sequence: str | None = None) -> None:
+    def finish(
+        self, reason: StopReason, usage: Usage | None, stop_sequence: str | None = None, *, in_call: bool = False
+    ) -> None:
         self.deltas.finish()
-        super().finish(reason, usage, stop_sequence)
+        super().finish(reason, usage, stop_sequence, in_call=in_call)
 
     def abort(self) -> None:
         self.deltas.abort()

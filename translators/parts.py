@@ -304,14 +304,18 @@ class Parts:
 
     # -------------------------------------------------------------------------------------------------------------- end
 
-    def finish(self, reason: StopReason, usage: Usage | None, stop_sequence: str | None = None) -> None:
-        """The answer is over: everything that waits is played back, then `Finished` follows."""
+    def finish(
+        self, reason: StopReason, usage: Usage | None, stop_sequence: str | None = None, *, in_call: bool = False
+    ) -> None:
+        """The answer is over: everything that waits is played back, then `Finished` follows. `in_call`: an answer that
+        was cut ended in its last call, whatever its arguments look like."""
         cut = reason is not StopReason.STOP
         while self._open is not None or self._waiting:
             if self._open is None:
                 self._start(self._waiting.pop(0))
             elif isinstance(self._open, CallPart):
-                self._end(self._call_is_complete(self._open, cut))
+                last = not self._waiting
+                self._end(self._call_is_complete(self._open, cut) and not (cut and in_call and last))
             else:
                 self._end(not cut or bool(self._waiting))
         if not self._kinds:

@@ -32,7 +32,7 @@ from dragoman.backends.chat.aiohttp_transport import AiohttpTransport, connector
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
-from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools
+from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
 from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
@@ -196,8 +196,9 @@ class ChatCompletions:
             trusts_done=self._settings.trust_done,
             answer_bytes=self._answer_bytes,
         )
+        decoder.limit = token_limit(request, self._settings)
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
-        opened, model = self._opened(attempt, sink), self._model or request.model
+        opened, model = self._opened(attempt, sink, decoder), self._model or request.model
         del attempt, request  # a long stream need not keep them
         await drive(reader, opened)
         if CALL_IN_TEXT in decoder.notes:
@@ -253,16 +254,16 @@ class ChatCompletions:
     # ------------------------------------------------------------------------------------------------------ connection
 
     @contextlib.asynccontextmanager
-    async def _opened(self, attempt: PreparedChat, sink: Sink) -> AsyncIterator[Reply]:
+    async def _opened(self, attempt: PreparedChat, sink: Sink, decoder: ChatDecoder) -> AsyncIterator[Reply]:
         """The reply whose body is the answer; what is not read to its end ends the connection."""
-        reply = await self._ask(attempt, sink)
+        reply = await self._ask(attempt, sink, decoder)
         del attempt  # a long stream need not keep it
         try:
             yield reply
         finally:
             await reply.close()
 
-    async def _ask(self, attempt: PreparedChat, sink: Sink) -> Reply:
+    async def _ask(self, attempt: PreparedChat, sink: Sink, decoder: ChatDecoder) -> Reply:
         fresh = self._settings.fresh_connection
         clamped = False
         while True:
@@ -295,6 +296,7 @@ class ChatCompletions:
             if smaller is None:
                 raise error
             attempt, clamped = attempt.rewritten(self._settings, asked=smaller), True
+            decoder.limit = smaller.max_tokens
             sink.note(Note("repair", "max_tokens"))
 
     async def _post(

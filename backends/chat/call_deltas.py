@@ -263,6 +263,11 @@ class CallDeltas:
     def of(cls, parts: Parts, request: Request) -> CallDeltas:
         return cls(parts, [tool.name for tool in request.tools])
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether the newest call is not whole yet, as far as its arguments show it."""
+        return bool(self._all) and not self._all[-1].done and not self._all[-1].part.balance.bare
+
     def feed(
         self, index: int | None, id: str = "", name: str = "", arguments: str = "", *, whole: bool = False
     ) -> None:

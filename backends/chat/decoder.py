@@ -5,6 +5,10 @@ tests/golden/streams/chat_completions), strict about the end: without a finish r
 else arrived. The finish reason's word is trusted for stop, length and content_filter only; whether the answer has
 tool calls is decided by the calls. After the finish reason the stream may still bring usage and [DONE]; the parts are
 ended then, since some servers send their last delta late.
+
+vLLM says `tool_calls` of every stream that has calls, also where the token limit cut one (vllm#53269), and may then
+complete its JSON in the same chunk (vllm#53739). What it has counted shows it: an answer that was in a call and has used
+up its limit was cut.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ _REASONS = {
     "content_filter": StopReason.CONTENT_FILTER,
     "sensitive": StopReason.CONTENT_FILTER,  # GLM
 }
+_OF_CALLS = ("tool_calls", "function_call")
 _FAILURES = {  # trtllm-serve and SGLang end streams with these words
     "timeout": (Kind.TIMEOUT, "The model server gave up on the answer after its own time limit."),
     "cancelled": (Kind.BACKEND_FAILED, "The model server cancelled the answer."),
@@ -104,10 +109,13 @@ class ChatDecoder:
         self._sink = self._text_sink()
         self._known = KnownFrame()
         self._known_sink: TextSink = self._sink  # where the text of such a chunk goes
+        self.limit = request.max_tokens  # tokens that the server was allowed, None where that is not known
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
         self._classify = classify
         self._reason: StopReason | None = None
+        self._said_calls = False  # as its finish reason
+        self._call_was_open = False  # when that came
         self._stop_sequence: str | None = None
         self._usage: Usage | None = None
         self._ended = False
@@ -199,7 +207,13 @@ class ChatDecoder:
         self._calls.finish()
         if self._unread is not None and self._unread.found:
             self._parts.note(CALL_IN_TEXT.kind, CALL_IN_TEXT.name)
-        self._parts.finish(self._reason, self._usage, self._stop_sequence)
+        if self._said_calls and self._call_was_open and self._limit_reached:
+            self._reason = StopReason.LENGTH
+        self._parts.finish(self._reason, self._usage, self._stop_sequence, in_call=self._call_was_open)
+
+    @property
+    def _limit_reached(self) -> bool:
+        return self._usage is not None and self.limit is not None and self._usage.output >= self.limit
 
     def _payload(self, payload: bytes) -> None:
         if self._ended:
@@ -263,6 +277,8 @@ class ChatDecoder:
             raise _nonsense() from error
 
     def _choice(self, choice: dict[str, Any]) -> None:
+        if choice.get("finish_reason") and self._reason is None:
+            self._call_was_open = self._calls.unfinished
         if delta := choice.get("delta"):
             self._delta(delta, choice)
         elif (message := choice.get("message")) and not self._parts.begun:  # else it repeats what the deltas said
@@ -357,6 +373,7 @@ class ChatDecoder:
         if word not in _REASONS:
             self._parts.note("answer", "unknown_finish_reason")
         self._reason = _REASONS.get(word, StopReason.STOP)
+        self._said_calls = word in _OF_CALLS
         self.stopping = True
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:

@@ -16,7 +16,19 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.registry import Options, open_backend
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Image, Message, Note, Sampling, StopReason, Text, Thinking, Tool, ToolCall, Usage
+from dragoman.translators.ir import (
+    Image,
+    Message,
+    Note,
+    PartEnded,
+    Sampling,
+    StopReason,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    Usage,
+)
 from tests.backends.http1.test_pool import deaf
 from tests.recording import Recorder, answered, ask, counted
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
@@ -397,6 +409,29 @@ async def test_too_large_a_limit_is_asked_again_with_the_room_that_is_left() -> 
         await answered(backend, ask(max_tokens=32000), sink)
         assert [(seen.body or {})["max_tokens"] for seen in server.chats] == [32000, 32768 - 17459]
         assert sink.notes == [Note("repair", "max_tokens")]
+
+
+SMALLER = "This model's maximum context length is 1000 tokens and your request has 700 input tokens."
+
+
+@pytest.mark.parametrize(
+    ("scripts", "asked", "limit"),
+    [
+        ([], 16, None),
+        ([], None, 16),
+        ([Script.json({"error": {"message": SMALLER}}, 400)], 900, None),
+    ],
+    ids=["the client's", "the default", "the room that was left"],
+)
+async def test_a_server_that_hides_a_used_up_limit_behind_a_call(
+    scripts: list[Script], asked: int | None, limit: int | None
+) -> None:
+    cut = call_stream(("add", '{"a": 1'), counts=usage(700, 300 if scripts else 16))
+    async with serving(*scripts, Script(cut), overrides={"max_tokens_default": limit}) as (_, backend):
+        sink = Recorder()
+        await answered(backend, ask(max_tokens=asked, tools=(TOOL,)), sink)
+        assert sink.finished.reason is StopReason.LENGTH
+        assert PartEnded(complete=False) in sink.events
 
 
 @pytest.mark.parametrize("asked", [None, 32000], ids=["no limit asked", "no room left"])

@@ -108,6 +108,10 @@ def first_only(events: list[Event]) -> list[Event]:
     return FirstCallOnly().feed(events)
 
 
+def spent(tokens: int) -> bytes:
+    return frame({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": tokens}}) + DONE
+
+
 # -------------------------------------------------------------------------------------- the cases that others get wrong
 
 F, G = '{"a":1}', '{"b":2}'
@@ -162,6 +166,55 @@ def test_t6_t9_a_limit_or_a_filter(content: list[bytes], cut: set[int], word: st
     assert events[-1] == Finished(reason)
     assert fold(events).cut == cut
     assert first_only(events) == events
+
+
+LIMITED = {"max_tokens": 16}
+HALF = calls(call('{"a":', "f", "x"))
+CUT_CALLS: dict[str, list[bytes]] = {  # as vLLM sends them
+    "in its arguments": [HALF, chunk("tool_calls")],
+    "in its arguments, which the end completes": [HALF, chunk("tool_calls", tool_calls=[call("0}")])],
+    "before its arguments": [calls(call("", "f", "x")), chunk("tool_calls")],
+    "before its arguments, which the end says are none": [
+        calls(call("", "f", "x")),
+        chunk("tool_calls", tool_calls=[call("{}")]),
+    ],
+    "after a whole one": [calls(call(G, "g", "y", 0)), calls(call('{"a', "f", "x", 1)), chunk("tool_calls")],
+}
+
+
+@pytest.mark.parametrize("content", CUT_CALLS.values(), ids=CUT_CALLS)
+def test_t6_a_call_that_the_limit_cut_is_not_whole_although_the_server_says_that_the_answer_ended_in_calls(
+    content: list[bytes],
+) -> None:
+    folded = fold(whole(*content, spent(16), **LIMITED))
+    assert folded.finished == Finished(LENGTH, Usage(5, 16))
+    assert folded.cut == {len(folded.parts) - 1}
+
+
+@pytest.mark.parametrize("word", ["tool_calls", "function_call"])
+def test_t6_an_answer_in_calls_that_has_used_up_its_limit_is_cut_after_the_last_whole_call(word: str) -> None:
+    folded = fold(whole(calls(call(F, "f", "x")), chunk(word), spent(16), **LIMITED))
+    assert folded.finished == Finished(LENGTH, Usage(5, 16))
+    assert not folded.cut
+
+
+@pytest.mark.parametrize(
+    ("content", "end", "limit"),
+    [
+        ([calls(call(F, "f", "x")), chunk("tool_calls")], spent(15), 16),
+        ([calls(call(F, "f", "x")), chunk("tool_calls")], spent(16), None),
+        ([calls(call(F, "f", "x")), chunk("tool_calls")], DONE, 16),
+        ([calls(call(F, "f", "x")), chunk("stop")], spent(16), 16),
+        ([chunk(content="a"), chunk("stop")], spent(16), 16),
+        ([HALF, chunk("tool_calls", tool_calls=[call("0}")])], spent(15), 16),
+    ],
+    ids=["room left", "no limit", "nothing counted", "stop", "text", "arguments end with the answer"],
+)
+def test_t6_no_other_answer_is_cut_by_what_was_counted(content: list[bytes], end: bytes, limit: int | None) -> None:
+    folded = fold(whole(*content, end, max_tokens=limit))
+    assert folded.finished is not None
+    assert folded.finished.reason is STOP
+    assert not folded.cut
 
 
 def test_t6_a_limit_within_the_second_call_is_not_reported_when_that_is_swallowed() -> None:
