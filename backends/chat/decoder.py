@@ -112,6 +112,8 @@ class ChatDecoder:
         self.limit = request.max_tokens  # tokens that the server was allowed, None where that is not known
         self._stops = request.sampling.stop or ()
         self._wants_logprobs = request.logprobs is not None
+        # Log probabilities of tokens whose text is still to come; None where they may be of something that is no text.
+        self._early: list[dict[str, Any]] | None = []
         self._classify = classify
         self._reason: StopReason | None = None
         self._said_calls = False  # as its finish reason
@@ -289,26 +291,35 @@ class ChatDecoder:
     def _delta(self, delta: dict[str, Any], choice: dict[str, Any], whole: bool = False) -> None:
         # vLLM renamed reasoning_content to reasoning; some servers send both with the same text
         if reasoning := delta.get("reasoning_content") or delta.get("reasoning"):
-            self._reasons_plainly = True
+            self._reasons_plainly, self._early = True, None
             self._parts.reasoning(str(reasoning))
         elif (details := delta.get("reasoning_details")) and not self._reasons_plainly:
             self._parts.reasoning(_joined(details))  # OpenRouter
         if content := delta.get("content"):
             text = content if isinstance(content, str) else self._text_of(content)
-            logprobs = choice.get("logprobs") if self._wants_logprobs else None
             if text:
-                tokens = _logprobs(logprobs) if logprobs else None
+                tokens = self._tokens(choice) if self._wants_logprobs else None
                 if tokens and self._markup is not None:  # they cannot follow text that is read for calls and reasoning
                     self._parts.note("drop", "logprobs")
                     self._wants_logprobs = False  # noted once
                 self._sink.text(text, tokens)
+        elif content == "" and self._wants_logprobs and self._early is not None:
+            self._early = _bounded([*self._early, *_logprobs(choice.get("logprobs") or {})])
         if refusal := delta.get("refusal"):
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
+            self._early = None
             for position, call in enumerate(_short(calls)):
                 self._call(call, position if whole else None)
         elif call := delta.get("function_call"):  # the form before tools, still used by a few
             self._call({"index": 0, "function": call}, None)
+
+    def _tokens(self, choice: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """The log probabilities of the text that a choice brings: its own, and those of tokens that came before their
+        text. vLLM and trtllm-serve send such a token with an empty text: the beginning of a character, or what might
+        be that of a stop string."""
+        early, self._early = self._early or [], []
+        return [*early, *_logprobs(choice.get("logprobs") or {})] or None
 
     def _sink_of(self, chunk: Any) -> TextSink:
         """Where the text of chunks like this one goes, as `_delta` and `_call` would have it."""
@@ -487,6 +498,12 @@ def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:
     return [
         _token(entry) | {"top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()]} for entry in entries
     ]
+
+
+def _bounded(tokens: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """None where there are too many to wait for their text."""
+    few = len(tokens) <= MAX_LIST and sum(1 + len(token["top_logprobs"]) for token in tokens) <= MAX_LOGPROBS
+    return tokens if few else None
 
 
 def _token(entry: dict[str, Any]) -> dict[str, Any]:

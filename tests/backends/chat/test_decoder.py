@@ -383,6 +383,47 @@ def test_log_probabilities() -> None:
     assert whole(frame({"choices": [choice]}), END)[2] == Delta("ab")  # nobody asked
 
 
+def told(tokens: str | list[bytes], text: str | None, finish: str | None = None, **delta: Any) -> bytes:
+    """A chunk with log probabilities of tokens."""
+    content = [{"token": "t", "logprob": -1.0, "bytes": [*token], "top_logprobs": []} for token in tokens]
+    choice = {"delta": {"content": text, **delta}, "logprobs": {"content": content}, "finish_reason": finish}
+    return frame({"choices": [choice]})
+
+
+SMILE = "😀".encode()
+REASONS = chunk(reasoning="hm")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        ([told([SMILE[:2]], ""), told([SMILE[2:]], "😀")], [SMILE[:2], SMILE[2:]]),
+        ([told([b"a"], "a"), told([SMILE[:1]], ""), told([SMILE[1:2]], ""), told([SMILE[2:]], "😀")],
+         [b"a", SMILE[:1], SMILE[1:2], SMILE[2:]]),
+        ([told([b"EN"], ""), told([b"O", b"!"], "ENO!", "stop")], [b"EN", b"O", b"!"]),
+        ([told([b"a"], "a"), told([b"</s>"], "", "stop")], [b"a"]),
+        ([told([b"hm"], "", reasoning="hm"), told([b"</think>"], ""), told([b"a"], "a")], [b"a"]),
+        ([REASONS, told([b"a"], "a"), told([SMILE[:2]], ""), told([SMILE[2:]], "😀")], [b"a", SMILE[:2], SMILE[2:]]),
+        ([told([b"{"], "", tool_calls=[call(F, "f", "x")]), told([b"</c>"], ""), told([b"a"], "a")], [b"a"]),
+        ([told([b"a"], "a"), told([], None), told([b"<c>"], None), told([b"b"], "b")], [b"a", b"b"]),
+    ],
+    ids=["a character", "a later one", "perhaps a stop string", "the end", "a thought's end", "after a thought",
+         "a call's end", "no text"],
+)  # fmt: skip
+def test_a_token_whose_text_comes_with_the_next_chunk(chunks: list[bytes], expected: list[bytes]) -> None:
+    events = whole(*chunks, chunk("stop"), DONE, logprobs=0)
+    tokens = [bytes(each["bytes"]) for event in events if isinstance(event, Delta) for each in event.logprobs or ()]
+    assert tokens == expected
+
+
+def test_no_endless_number_of_tokens_waits_for_its_text() -> None:
+    machine = decoder(logprobs=0)
+    for _ in range(2000):
+        machine.feed(told([b"x"], ""))
+    (delta,) = [event for event in machine.feed(told([b"a"], "a")) if isinstance(event, Delta)]
+    assert [each["bytes"] for each in delta.logprobs or ()] == [[97]]
+
+
 def test_names_are_those_of_the_request() -> None:
     events = whole(calls(call('{"a":', "F", "x")), calls(call("1}", "F")), END)
     assert fold(events).parts == [ToolCall("x", "f", F)]
