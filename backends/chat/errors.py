@@ -1,8 +1,9 @@
 """What a chat server's refusal means: its status, its fields and its words as a `GatewayError`.
 
 Servers agree on nothing here: overflows come in a dozen wordings, and trtllm-serve answers 400 to everything that fails
-before the stream. Recognised are an overflow with its numbers, an unknown model, a sleeping or loading engine, a
-refused key and a full server. The wordings are from the servers' sources and from issue threads.
+before the stream. Recognised are an overflow with its numbers, an unknown model, a sleeping or loading engine, a model
+that sees no images, a conversation that the template refuses, a refused key and a full server. The wordings are from
+the servers' sources and from issue threads.
 
 Words may quote a client's prompt, so they decide about the answer to that client alone. Where the status and the fields
 do not say the same by themselves, the error is not `certain`, and nothing is learned from it.
@@ -14,7 +15,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from dragoman.backends.chat.settings import Wording
-from dragoman.backends.refusal import Refusal, Words, read, redact
+from dragoman.backends.refusal import Refusal, Words, cut, read, redact
 from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -76,6 +77,14 @@ _NO_MODEL = re.compile(
     r"|\bmodel not found|(?:unknown|no such) model",
     re.IGNORECASE,
 )
+# vLLM; llama.cpp, with status 500; Ollama
+_NO_VISION = re.compile(
+    r"image input is not supported|\bis not a multimodal model|at most 0 image|\bsupport image input"
+    r"|unsupported content part type: .{0,2}image_url",
+    re.IGNORECASE,
+)
+# llama.cpp has status 500 for what a chat template refuses, such as two messages of one role, in a frame of its own
+_TEMPLATE = re.compile(r"Jinja Exception: ")
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
 # Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
 _MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
@@ -105,6 +114,8 @@ def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
         return Kind.ASLEEP
     if status in (200, 400, 404, 422) and _found(_NO_MODEL, said):
         return Kind.MODEL_NOT_FOUND
+    if status in (200, 400, 404, 422, 500) and _found(_NO_VISION, said):
+        return Kind.UNSUPPORTED
     if status in (429, 503, 529):
         return Kind.BUSY
     if status in (408, 504):
@@ -112,6 +123,8 @@ def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
     if status == 413:
         return Kind.TOO_LARGE
     if status in (400, 422) and not _found(_INTERNAL, said):
+        return Kind.INVALID
+    if status == 500 and _found(_TEMPLATE, said):
         return Kind.INVALID
     return Kind.BACKEND_FAILED
 
@@ -132,11 +145,20 @@ def _error(
             message = "The model server did not answer in time."
         case Kind.TOO_LARGE:
             message, retry_after = "The request is too large for the model server.", None
+        case Kind.UNSUPPORTED:
+            message = "This model does not see images."
+            return GatewayError(kind, message, code="invalid_value", source="backend", content="image")
         case Kind.INVALID:
-            message, retry_after = f"The model server refused the request: {redact(said[0])}", None
+            message, retry_after = f"The model server refused the request: {redact(_unframed(said[0]))}", None
         case _:
             message, retry_after = _failure(status, said[0]), None
     return GatewayError(kind, message, retry_after=retry_after, source="backend")
+
+
+def _unframed(words: Words) -> Words:
+    """Without the piece of a template that stands before its refusal."""
+    hit = _TEMPLATE.search(words)
+    return words if hit is None else cut(words[hit.end() :])
 
 
 def _failure(status: int, words: Words) -> str:

@@ -176,6 +176,41 @@ def test_an_overflow_in_a_wording_of_the_operators_own_server() -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (500, said("image input is not supported - hint: if this is unexpected, you may need to provide the mmproj")),
+        (500, said('Failed to parse messages: Unsupported content part type: "image_url"; messages = []')),
+        (400, {"object": "error", "message": "/models/text is not a multimodal model None", "code": 400}),
+        (400, said("At most 0 image(s) may be provided in one prompt.")),
+        (400, {"error": "this model does not support image input"}),
+        (404, said("No endpoints found that support image input")),
+        (200, {"error": {"code": 500, "message": "image input is not supported by this server"}}),
+    ],
+    ids=["llama.cpp", "llama.cpp, earlier", "vllm", "vllm, a limit", "ollama", "openrouter", "in a stream"],
+)
+def test_a_model_that_sees_no_images_is_not_a_server_that_failed(status: int, body: object) -> None:
+    error = meaning(status, body)
+    assert (error.kind, error.content, error.certain) == (Kind.UNSUPPORTED, "image", False)
+    assert (error.message, error.source) == ("This model does not see images.", "backend")
+
+
+FRAME = """
+------------
+While executing CallExpression at line 189, column 32 in source:
+...== 0) %}↵            {{- raise_exception('After the optional system message, con...
+                                           ^
+Error: Jinja Exception: """
+
+
+@pytest.mark.parametrize("frame", [FRAME, "Jinja Exception: "], ids=["in a frame", "alone"])
+def test_what_a_template_refuses_is_not_a_server_that_failed(frame: str) -> None:
+    refused = "After the optional system message, conversation roles must alternate user and assistant roles."
+    error = meaning(500, {"error": {"code": 500, "message": frame + refused, "type": "server_error"}})
+    assert (error.kind, error.certain) == (Kind.INVALID, False)
+    assert error.message == f"The model server refused the request: {refused}"
+
+
+@pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
         (401, said("Incorrect API key provided: sk-abcdefgh"), Kind.BACKEND_FAILED),
