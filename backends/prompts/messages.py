@@ -88,7 +88,7 @@ def _placed(messages: Sequence[Message], settings: Rendering) -> list[Message]:
     start = next((i for i, message in enumerate(roles) if not _is_system(message)), len(roles))
     rest = list(roles[start:])
     if policy == "user":
-        rest = [_as_user(message) if _is_system(message) else message for message in rest]
+        rest = _as_users(rest)
     return _merged(roles[:start]) + rest
 
 
@@ -107,6 +107,23 @@ def _merged(messages: Sequence[Message]) -> list[Message]:
         return []
     role = messages[0].role if len({message.role for message in messages}) == 1 else "system"
     return [Message(role, (Text("\n\n".join(texts)),))]
+
+
+def _as_users(messages: Sequence[Message]) -> list[Message]:
+    """System messages as user messages, each in one with those beside it: templates that take no later system message
+    mostly refuse two of the user's in a row too (Gemma's, Mistral's)."""
+    out: list[Message] = []
+    marked = False  # the last one holds a system message
+    for message in messages:
+        is_system = _is_system(message)
+        said = _as_user(message) if is_system else message
+        if (is_system or marked) and said.role == "user" and out and out[-1].role == "user":
+            out[-1] = Message("user", (*out[-1].parts, *said.parts))
+            marked = True
+        else:
+            out.append(said)
+            marked = is_system
+    return out
 
 
 def _as_user(message: Message) -> Message:

@@ -54,11 +54,41 @@ CONVERSATION = (say("system", "a"), say("developer", "b"), say("user", "hi"), sa
         ("leading", [("system", "a\n\nb"), ("user", "hi"), ("system", "late")]),
         ("keep", [("system", "a"), ("system", "b"), ("user", "hi"), ("system", "late")]),
         ("hoist", [("system", "a\n\nb\n\nlate"), ("user", "hi")]),
-        ("user", [("system", "a\n\nb"), ("user", "hi"), ("user", "<system-message>\nlate\n</system-message>")]),
+        ("user", [("system", "a\n\nb"), ("user", "hi\n<system-message>\nlate\n</system-message>")]),
     ],
 )
 def test_system_messages_go_where_the_policy_says(policy: str, expected: list[tuple[str, str]]) -> None:
     assert roles(*CONVERSATION, system_messages=policy) == expected
+
+
+LATE = "<system-message>\nlate\n</system-message>"
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ("us", ["user: hi\nlate"]),
+        ("su", ["system: late", "user: hi"]),
+        ("usu", ["user: hi\nlate\nhi"]),
+        ("ussu", ["user: hi\nlate\nlate\nhi"]),
+        ("uasu", ["user: hi", "assistant: well", "user: late\nhi"]),
+        ("uasau", ["user: hi", "assistant: well", "user: late", "assistant: well", "user: hi"]),
+        ("uasua", ["user: hi", "assistant: well", "user: late\nhi", "assistant: well"]),
+        ("uuasuu", ["user: hi", "user: hi", "assistant: well", "user: late\nhi\nhi"]),
+    ],
+)
+def test_a_system_message_as_the_users_is_one_with_those_beside_it(messages: str, expected: list[str]) -> None:
+    kinds: dict[str, tuple[Role, str]] = {"u": ("user", "hi"), "s": ("system", "late"), "a": ("assistant", "well")}
+    shown = roles(*(say(*kinds[each]) for each in messages), system_messages="user")
+    assert [f"{role}: {content}" for role, content in shown] == [
+        each if each.startswith("system") else each.replace("late", LATE) for each in expected
+    ]
+
+
+def test_a_system_message_as_the_users_stands_beside_an_image() -> None:
+    [message] = rendered(say("user", "see", Image(PIXEL)), say("system", "late"), system_messages="user")
+    image = {"type": "image_url", "image_url": {"url": PIXEL}}
+    assert message["content"] == [{"type": "text", "text": "see"}, image, {"type": "text", "text": LATE}]
 
 
 def test_developer_is_kept_where_the_server_knows_it() -> None:
