@@ -12,10 +12,18 @@ from typing import Any
 
 from dragoman.backends.base import Flow, Sink, nothing
 from dragoman.backends.usage import total
-from dragoman.translators.constraints.forced import Accepted, Plan, Rejected, Unchecked, again, reasoning_text
+from dragoman.translators.constraints.forced import (
+    Accepted,
+    Plan,
+    Rejected,
+    Unchecked,
+    again,
+    answer_text,
+    reasoning_text,
+)
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
-from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.ir import Delta, Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.parts import Parts
 
 Run = Callable[[Request, Sink], Awaitable[None]]
@@ -84,6 +92,8 @@ async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink, fa
             _failed(plan, sink)
             break
         request = again(plan, held.fold, verdict.fault)
+    if _is_changed(verdict, held.fold) and any(type(each) is Delta and each.logprobs for each in held.events):
+        sink.note(Note("drop", "logprobs"))
     sink.feed(_played_back(original, held, finished, verdict, total(usages)))
 
 
@@ -106,11 +116,19 @@ def _failed(plan: Plan, sink: Sink) -> None:
     sink.note(Note("unenforced", f"{plan.name}_failed"))
 
 
+def _is_changed(verdict: Accepted | Rejected, fold: Fold) -> bool:
+    """Whether the answer is another than the one that came."""
+    if isinstance(verdict, Rejected):
+        return False
+    return verdict.call is not None or verdict.text not in (None, answer_text(fold))
+
+
 def _played_back(
     original: Request, held: Withheld, finished: Finished, verdict: Accepted | Rejected, usage: Usage | None
 ) -> list[Event]:
-    if isinstance(verdict, Rejected) or (verdict.call is None and verdict.text is None):
+    if not _is_changed(verdict, held.fold):
         return [*held.events[:-1], Finished(finished.reason, usage, finished.stop_sequence)]
+    assert isinstance(verdict, Accepted)
     parts = Parts.of(original)
     if thought := reasoning_text(held.fold):
         parts.reasoning(thought)

@@ -100,7 +100,8 @@ class Wire(Wording):
     )
     json_schema: Literal["enforced", "prompt"] = Field(
         "enforced",
-        description="Whether response_format constrains decoding; prompt: instruction, validation, one retry.",
+        description="Whether response_format constrains decoding; prompt: instruction, validation, one retry. So it is "
+        "beside tools that may be called, too, which a constraint would forbid; the retry is then constrained.",
     )
     schema_shape: Literal["openai", "flat"] = Field(
         "openai", description="response_format with the schema in json_schema.schema (openai) or in schema (flat)."

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -171,6 +172,52 @@ async def test_an_empty_answer_is_shown_as_nothing_in_the_second_attempt() -> No
     assert isinstance(sink.parts[0], ToolCall)
 
 
+MAY_CALL = ask(tools=TOOLS, format=PERSON)
+SERVERS = pytest.mark.parametrize("preset", ["generic", "vllm", "sglang", "trtllm-serve", "lmdeploy", "llama.cpp"])
+
+
+@SERVERS
+async def test_a_format_keeps_no_model_from_calling_a_tool(preset: str) -> None:
+    sink, (body,) = await run(MAY_CALL, Script(call_stream(("add", '{"a": 1}'))), preset=preset)
+    assert "response_format" not in body
+    assert [tool["function"]["name"] for tool in body["tools"]] == ["add", "sub"]
+    assert [part.name for part in sink.parts if isinstance(part, ToolCall)] == ["add"]
+    assert sink.notes == []
+
+
+@SERVERS
+@pytest.mark.parametrize("text", ["Mr. Smith is 41.", '{"age": "41"}'])
+async def test_a_text_beside_tools_that_does_not_fit_is_asked_for_again_and_enforced(preset: str, text: str) -> None:
+    sink, (first, second) = await run(MAY_CALL, answer(text), answer('{"age": 41}'), preset=preset)
+    assert '"age"' in first["messages"][-1]["content"]
+    assert second["response_format"]["json_schema"]["name"] == "person"
+    assert second.get("tool_choice", "none") == "none"
+    assert sink.parts == [Text('{"age": 41}')]
+    assert sink.notes == []
+
+
+async def test_a_text_beside_tools_that_fits_is_asked_for_once() -> None:
+    sink, bodies = await run(MAY_CALL, answer('```json\n{"age": 41}\n```'), preset="vllm")
+    assert len(bodies) == 1
+    assert sink.parts == [Text('{"age": 41}')]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [ask(format=PERSON), replace(MAY_CALL, tool_choice="none")],
+    ids=["no tools", "none may be called"],
+)
+async def test_a_format_is_enforced_where_no_tool_can_be_called(request_: Request) -> None:
+    sink, (body,) = await run(request_, answer('{"age": 41}'), preset="vllm")
+    assert body["response_format"]["json_schema"]["name"] == "person"
+    assert sink.parts == [Text('{"age": 41}')]
+
+
+async def test_a_format_is_enforced_where_tools_are_not_shown() -> None:
+    _, (body,) = await run(MAY_CALL, answer('{"age": 41}'), preset="vllm", tools="forced_only")
+    assert "response_format" in body
+
+
 async def test_the_prompts_size_and_the_clients_leaving_pass_the_stage() -> None:
     async def server(request: Request, sink: Sink) -> None:
         sink.on_left = left.set
@@ -200,6 +247,22 @@ async def test_a_stop_string_is_in_the_answer_that_was_played_back() -> None:
         plan = forced.plan(request, force_tool="prompt", json_schema="prompt")
         await enforce(plan, request, server, sink)
         assert sink.finished.stop_sequence == "###"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept", "notes"),
+    [('{"a":1}', True, []), ('```json\n{"a":1}\n```', False, [Note("drop", "logprobs")])],
+    ids=["as it came", "without its fence"],
+)
+async def test_log_probabilities_stay_with_a_text_that_stays(text: str, kept: bool, notes: list[Note]) -> None:
+    async def server(request: Request, sink: Sink) -> None:
+        sink.feed([Started(), PartStarted("text"), Delta(text, tokens), PartEnded(), Finished(StopReason.STOP)])
+
+    tokens: list[dict[str, Any]] = [{"token": "x", "logprob": -1.0, "bytes": None, "top_logprobs": []}]
+    sink, request = Recorder(), ask(format=JsonObject(), logprobs=0)
+    await enforce(forced.plan(request, force_tool="native", json_schema="prompt"), request, server, sink)
+    assert Delta('{"a":1}', tokens if kept else None) in sink.events
+    assert sink.notes == notes
 
 
 async def test_the_second_attempt_shows_the_first_and_usage_is_the_sum() -> None:

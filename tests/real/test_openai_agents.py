@@ -23,7 +23,7 @@ TOOLS_AND_ANSWER = ["ToolCallItem", "ToolCallItem", "ToolCallOutputItem", "ToolC
 
 def model(asked: Json) -> Script:
     """Asks for both cities, then says what the tools returned; a question with a schema gets an object."""
-    if "response_format" in asked:
+    if '"warm"' in str(asked["messages"][-1]["content"]):
         return says('{"warm": true, ', '"why": "sun"}')
     if told := results(asked):
         return says("It is ", " and ".join(told), ".")
@@ -65,4 +65,5 @@ async def test_an_agent_runs_its_loop_of_tools_to_the_end(python: Path) -> None:
     said = second["messages"][len(first["messages"])]
     assert [call["id"] for call in said["tool_calls"]] == ["call_0", "call_1"]
     assert results(second) == ["sunny in Rome", "sunny in Oslo"]
-    assert set(last["response_format"]["json_schema"]["schema"]["properties"]) == {"warm", "why"}
+    assert "response_format" not in last  # it would keep the model from calling the tool
+    assert function_names(last) == ["weather"]

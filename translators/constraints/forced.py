@@ -97,15 +97,17 @@ class ForcedTool:
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """The text must be JSON and fit `wanted`. An answer that calls tools is not checked."""
+    """The text must be JSON and fit `wanted`. An answer that calls tools is not checked. `enforceable`: the server can
+    enforce it, but would then keep the model from calling a tool, so that only the second attempt asks for that."""
 
     request: Request
     wanted: JsonObject | JsonSchema
+    enforceable: bool = False
     name = "format"
 
     @property
     def notes(self) -> tuple[Note, ...]:
-        return (Note("unenforced", self.name),)
+        return () if self.enforceable else (Note("unenforced", self.name),)
 
     @property
     def fails_loudly(self) -> bool:
@@ -136,7 +138,8 @@ def plan(
     shows_tools: bool = True,
 ) -> Plan | None:
     """None where the server enforces everything that was asked. `shows_tools`: the model's template renders tools;
-    `guided`: the server takes a `Guided`, for which there is no other way."""
+    `guided`: the server takes a `Guided`, for which there is no other way. A format that is enforced holds from the
+    first token on, so that no tool can be called beside it (vllm#39929, sglang#25777)."""
     if force_tool in ("schema", "prompt") and is_forced(request):
         allowed = allowed_tools(request)
         by: Literal["schema", "prompt"] = "schema" if force_tool == "schema" and json_schema == "enforced" else "prompt"
@@ -145,15 +148,16 @@ def plan(
         if not guided:
             raise unenforceable(request.format)
         return None
-    if request.format is not None and json_schema == "prompt":
-        messages = instructed(request.messages, _json_instruction(request.format))
-        return JsonAnswer(replace(request, format=None, messages=messages), request.format)
+    may_call = bool(request.tools) and request.tool_choice == "auto" and shows_tools
+    if request.format is not None and (json_schema == "prompt" or may_call):
+        asked = replace(request, format=None, messages=instructed(request.messages, _json_instruction(request.format)))
+        return JsonAnswer(asked, request.format, enforceable=json_schema == "enforced")
     return None
 
 
 def checked_schema(plan: Plan) -> Mapping[str, Any] | None:
-    """The schema that answers will be checked against here; it must be usable before the server is asked."""
-    if isinstance(plan, JsonAnswer) and isinstance(plan.wanted, JsonSchema):
+    """The schema that answers will be checked against here alone; it must be usable before the server is asked."""
+    if isinstance(plan, JsonAnswer) and isinstance(plan.wanted, JsonSchema) and not plan.enforceable:
         return plan.wanted.schema
     return None
 
@@ -181,7 +185,10 @@ def again(plan: Plan, fold: Fold, fault: str) -> Request:
         Message("assistant", (Text(said.strip() or "(nothing)"),)),
         Message("user", (Text(f"{fault} Try again."),)),
     )
-    return replace(plan.request, messages=plan.request.messages + turns)
+    request = replace(plan.request, messages=plan.request.messages + turns)
+    if isinstance(plan, JsonAnswer) and plan.enforceable:  # it has decided against a call
+        return replace(request, format=plan.wanted, tool_choice="none")
+    return request
 
 
 def answer_text(fold: Fold) -> str:

@@ -291,7 +291,7 @@ def test_strict_tools_keep_their_schema_where_calls_are_free() -> None:
     tag = orjson.loads(wire("vllm", strict)["structured_outputs"]["structural_tag"])
     assert tag["format"]["type"] == "triggered_tags"
     assert "structured_outputs" not in wire("vllm", replace(strict, tools=(TOOL,)))
-    assert wire("vllm", replace(strict, format=PERSON))["response_format"]["type"] == "json_schema"
+    assert not {"structured_outputs", "response_format"} & wire("vllm", replace(strict, format=PERSON)).keys()
 
 
 @pytest.mark.parametrize(
