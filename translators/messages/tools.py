@@ -178,7 +178,10 @@ def _custom(tool: Given, path: str) -> Tool:
     if isinstance(examples, list) and examples:
         shown = "\n".join(map(dumps, examples))
         description = f"{description}\n\nExamples of its input:\n{shown}".strip()
-    return Tool(upstream_name(name), description, {"type": "object", **schema}, strict, _is_deferred(tool, path))
+    parameters = {"type": "object", **schema}
+    if not isinstance(schema.get("properties"), dict):  # as MCP has it for no arguments; LM Studio refuses less
+        parameters["properties"] = {}
+    return Tool(upstream_name(name), description, parameters, strict, _is_deferred(tool, path))
 
 
 def dumps(value: object) -> str:

@@ -143,7 +143,7 @@ def test_additions_join_the_list_and_are_said_in_their_place() -> None:
         tools=TOOLS,
     )
     assert (names(turn.request), turn.notes) == ([*SHOWN, "mail", "made"], ())
-    made = Tool("made", "Does made.", {"type": "object"}, deferred=True)
+    made = Tool("made", "Does made.", {"type": "object", "properties": {}}, deferred=True)
     assert turn.request.tools[-1] == made
     assert turn.request.messages[1].parts == (
         Text("New:\n\ntools."),

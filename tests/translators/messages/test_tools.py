@@ -19,6 +19,12 @@ def test_custom_tools_pass() -> None:
     assert tools[0].parameters == LS["input_schema"]
 
 
+@pytest.mark.parametrize("more", [{}, {"additionalProperties": False}, {"properties": None}, {"properties": []}])
+def test_a_tool_without_arguments_has_an_empty_object_of_them(more: Json) -> None:
+    [shown] = parse(tools=[{"name": "pwd", "input_schema": {"type": "object", **more}}]).request.tools
+    assert shown.parameters == {"type": "object", **more, "properties": {}}
+
+
 @pytest.mark.parametrize("key", ["strict", "defer_loading"])
 def test_a_switch_of_a_tool_is_a_boolean(key: str) -> None:
     with pytest.raises(GatewayError, match="valid boolean") as caught:
@@ -79,7 +85,8 @@ def test_a_function_of_another_protocol_is_a_custom_tool(nested: bool, parameter
     tool = {"type": "function", **({"function": function} if nested else function)}
     turn = parse(tools=[tool, LS], tool_choice={"type": "tool", "name": "x" * 100})
     first = turn.request.tools[0]
-    assert (first.description, first.strict, first.parameters) == ("Does x.", True, parameters or {"type": "object"})
+    assert (first.description, first.strict) == ("Does x.", True)
+    assert first.parameters == (parameters or {"type": "object", "properties": {}})
     assert turn.request.tool_choice == Named(first.name)
     assert turn.notes == ()
 
