@@ -5,7 +5,8 @@ again for fewer tokens when it reads "input length and `max_tokens` exceed conte
 over a minute unless `x-should-retry` is false; a full server is 529. Where it reads `capability_rejected: CLASS` it
 removes that kind of content from the conversation, informs the model and asks again (2.1.332); the token ends at the
 first character that is not a letter, digit, `_`, `:`, `.` or `-`. Inside a stream only the type matters:
-`overloaded_error` before the first event is retried as a stream.
+`overloaded_error` before the first event is retried as a stream. Anthropic's SDKs keep their conversations in a thread
+and send the whole one instead where `details` say that there is none (anthropic 2.14, `tool_runner`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import assert_never
 from dragoman.translators.errors import Content, GatewayError, Kind
 from dragoman.translators.protocol import ErrorReply, Json
 
+NO_THREADS = "thread_unsupported_request"  # as the code of an error
 _ROOM = 4000  # with less room for an answer Claude Code gives up instead of asking for fewer tokens (2.1.197)
 _CLASSES: dict[Content, str] = {"document": "document_block", "image": "image_block", "media": "media_budget"}
 _SUM = re.compile(r"input length and `max_tokens` exceed context limit: \d+ \+ \d+ > \d+")
@@ -29,7 +31,10 @@ def error(err: GatewayError, request_id: str) -> ErrorReply:
         headers["retry-after"] = str(err.wait)
     if err.kind.final or err.kind is Kind.UNAUTHENTICATED:
         headers["x-should-retry"] = "false"
-    return ErrorReply(status, _body(kind, message(err), request_id), headers)
+    body = _body(kind, message(err), request_id)
+    if err.code == NO_THREADS:
+        body["error"]["details"] = {"error_code": NO_THREADS, "unsupported": ["thread"]}
+    return ErrorReply(status, body, headers)
 
 
 def stream_error(err: GatewayError, request_id: str, asked: int | None = None) -> Json:

@@ -16,12 +16,14 @@ from typing import Any
 import orjson
 
 from dragoman.translators import ir, soft_words
+from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fields import Unread, few, noted, sampling, unusual
 from dragoman.translators.guided import constrained
 from dragoman.translators.history import repair
 from dragoman.translators.ir import Note, Request, Thinking
 from dragoman.translators.messages import hosted, schema
 from dragoman.translators.messages.content import MessagesConversation, system_text
+from dragoman.translators.messages.errors import NO_THREADS
 from dragoman.translators.messages.reading import refused, unsupported
 from dragoman.translators.messages.schema import CreateMessage
 from dragoman.translators.messages.searches import searched
@@ -124,7 +126,8 @@ def _warming(request: Request) -> Request:
 def _ignored(fields: CreateMessage) -> list[Note]:
     """Fields that are accepted and change nothing, although the client may have meant them to."""
     if fields.thread is not None:
-        raise unsupported("thread", "Threads are not supported by this gateway: send the whole conversation.")
+        message = "thread: Threads are not supported by this gateway: send the whole conversation."
+        raise GatewayError(Kind.UNSUPPORTED, message, "thread", code=NO_THREADS)
     if isinstance(fields.container, dict) and fields.container.get("skills"):
         raise unsupported("container.skills", "Skills are not supported by this gateway.")
     names = unusual(fields, _ORDINARY)

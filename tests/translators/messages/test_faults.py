@@ -3,7 +3,7 @@
 import pytest
 
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.messages import PROTOCOL
+from dragoman.translators.messages import PROTOCOL, parse_count
 from dragoman.translators.protocol import Json, Policy
 from tests.grammar.messages import check_error
 from tests.translators.messages.asked import (
@@ -124,6 +124,21 @@ def test_a_fault_is_refused_with_its_place(fields: Json, param: str) -> None:
     reply = PROTOCOL.error(error, "req_1")
     check_error(reply.status, reply.body)
     assert reply.body["error"]["message"].startswith(f"{param}: ")
+
+
+@pytest.mark.parametrize("thread", [{"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, {}])
+def test_sdks_are_told_to_send_the_whole_conversation_in_place_of_a_thread(thread: Json) -> None:
+    for parsed in (PROTOCOL.parse, parse_count):
+        with pytest.raises(GatewayError) as refused:
+            parsed(body(thread=thread), context())
+        reply = PROTOCOL.error(refused.value, "req_1")
+        check_error(reply.status, reply.body)
+        assert (reply.status, reply.body["error"]["type"]) == (400, "invalid_request_error")
+        assert reply.body["error"]["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+
+
+def test_no_other_refusal_speaks_of_threads() -> None:
+    assert "details" not in PROTOCOL.error(refusal(container={"skills": [{"skill_id": "s"}]}), "req_1").body["error"]
 
 
 def test_too_many_tools_are_refused() -> None:
