@@ -7,7 +7,7 @@ producer of the stream grammar.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dragoman.backends.base import Flow, Sink, nothing
@@ -23,7 +23,7 @@ from dragoman.translators.constraints.forced import (
 )
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
-from dragoman.translators.ir import Delta, Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.ir import Delta, Event, Finished, Note, PartEnded, PartStarted, Request, StopReason, Usage
 from dragoman.translators.parts import Parts
 
 Run = Callable[[Request, Sink], Awaitable[None]]
@@ -92,6 +92,8 @@ async def enforce(plan: Plan | None, original: Request, run: Run, sink: Sink, fa
             _failed(plan, sink)
             break
         request = again(plan, held.fold, verdict.fault)
+    if isinstance(verdict, Accepted) and verdict.silent:
+        sink.note(Note("drop", "text"))
     if _is_changed(verdict, held.fold) and any(type(each) is Delta and each.logprobs for each in held.events):
         sink.note(Note("drop", "logprobs"))
     sink.feed(_played_back(original, held, finished, verdict, total(usages)))
@@ -123,9 +125,22 @@ def _is_changed(verdict: Accepted | Rejected, fold: Fold) -> bool:
     return verdict.call is not None or verdict.text not in (None, answer_text(fold))
 
 
+def _without_text(events: Sequence[Event]) -> Iterator[Event]:
+    inside = False
+    for event in events:
+        if type(event) is PartStarted:
+            inside = event.kind == "text"
+        if not inside:
+            yield event
+        elif type(event) is PartEnded:
+            inside = False
+
+
 def _played_back(
     original: Request, held: Withheld, finished: Finished, verdict: Accepted | Rejected, usage: Usage | None
 ) -> list[Event]:
+    if isinstance(verdict, Accepted) and verdict.silent:
+        return [*_without_text(held.events[:-1]), Finished(finished.reason, usage, finished.stop_sequence)]
     if not _is_changed(verdict, held.fold):
         return [*held.events[:-1], Finished(finished.reason, usage, finished.stop_sequence)]
     assert isinstance(verdict, Accepted)

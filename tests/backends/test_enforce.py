@@ -40,6 +40,7 @@ from dragoman.translators.ir import (
     ToolResult,
     Usage,
 )
+from tests.event_grammar import check
 from tests.recording import Recorder, answered, ask
 from tests.scripted import Script, ScriptedServer, call_stream, text_stream, usage
 
@@ -194,6 +195,24 @@ async def test_a_text_beside_tools_that_does_not_fit_is_asked_for_again_and_enfo
     assert second.get("tool_choice", "none") == "none"
     assert sink.parts == [Text('{"age": 41}')]
     assert sink.notes == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "notes"),
+    [
+        ("Let me add these.", [], [Note("drop", "text")]),
+        ('{"age": 41}', [Text('{"age": 41}')], []),
+        (" \n", [], []),
+    ],
+    ids=["prose", "JSON", "blank"],
+)
+async def test_prose_beside_a_call_is_no_json_answer(text: str, shown: list[Text], notes: list[Note]) -> None:
+    said = Script(call_stream(("add", '{"a": 1}'), ("sub", "{}"), text=text))
+    sink, _ = await run(MAY_CALL, said, preset="vllm")
+    calls = [ToolCall("call_0", "add", '{"a": 1}'), ToolCall("call_1", "sub", "{}")]
+    assert sink.parts == [*shown, *calls]
+    check(sink.events)
+    assert sink.notes == notes
 
 
 async def test_a_text_beside_tools_that_fits_is_asked_for_once() -> None:

@@ -37,10 +37,12 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A call that came as text, or JSON text without its code fence. With neither, the answer stays as it came."""
+    """A call that came as text, or JSON text without its code fence. With neither, the answer stays as it came, but for
+    its text where it is to be `silent`."""
 
     call: tuple[str, str] | None = None
     text: str | None = None
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,9 @@ class ForcedTool:
 
 @dataclass(frozen=True, slots=True)
 class JsonAnswer:
-    """The text must be JSON and fit `wanted`. An answer that calls tools is not checked. `enforceable`: the server can
-    enforce it, but would then keep the model from calling a tool, so that only the second attempt asks for that."""
+    """The text must be JSON and fit `wanted`. An answer that calls tools is not checked, but prose beside the calls is
+    left out: SDKs parse every text of such an answer as JSON (anthropic 2.14, openai 3.57). `enforceable`: the server
+    can enforce it, but would then keep the model from calling a tool, so that only the second attempt asks for that."""
 
     request: Request
     wanted: JsonObject | JsonSchema
@@ -114,13 +117,14 @@ class JsonAnswer:
         return False
 
     def judge(self, fold: Fold) -> Accepted | Rejected | Unchecked:
-        if any(isinstance(part, ToolCall) for part in fold.parts):
-            return Accepted()
+        calls = any(isinstance(part, ToolCall) for part in fold.parts)
         text = unwrapped(answer_text(fold))
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            return Rejected("The answer is not JSON.")
+            return Accepted(silent=bool(text)) if calls else Rejected("The answer is not JSON.")
+        if calls:
+            return Accepted()
         if isinstance(self.wanted, JsonSchema):
             return Unchecked(text, self.wanted.schema)
         return Accepted(text=text) if isinstance(value, dict) else Rejected("The answer is not a JSON object.")
