@@ -194,6 +194,7 @@ class ChatCompletions:
             markup=prepared.markup,
             markup_prompt=self._settings.markup_prompt,
             trusts_done=self._settings.trust_done,
+            completes_cut_calls=self._settings.completes_cut_calls,
             answer_bytes=self._answer_bytes,
         )
         decoder.limit = token_limit(request, self._settings)

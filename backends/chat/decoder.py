@@ -82,7 +82,7 @@ class ChatDecoder:
     `classify` turns an in-band error (its status where it has one, and its object) into the error for the client.
     `markup` names the family by which calls and reasoning are read out of the text, for a server whose own parser
     fails; `markup_prompt` is what that server's template ends its prompt with. `trusts_done`: [DONE] alone ends an
-    answer that has no finish reason.
+    answer that has no finish reason. `completes_cut_calls`: the server makes a call whole that the limit cut.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class ChatDecoder:
         markup: str | None = None,
         markup_prompt: str = "",
         trusts_done: bool = False,
+        completes_cut_calls: bool = False,
         answer_bytes: int = ANSWER_BYTES,
     ) -> None:
         self.done = False  # [DONE] was seen
@@ -118,6 +119,7 @@ class ChatDecoder:
         self._reason: StopReason | None = None
         self._said_calls = False  # as its finish reason
         self._call_was_open = False  # when that came
+        self._completes_cut_calls = completes_cut_calls and not markup
         self._stop_sequence: str | None = None
         self._usage: Usage | None = None
         self._ended = False
@@ -211,7 +213,8 @@ class ChatDecoder:
             self._parts.note(CALL_IN_TEXT.kind, CALL_IN_TEXT.name)
         if self._said_calls and self._call_was_open and self._limit_reached:
             self._reason = StopReason.LENGTH
-        self._parts.finish(self._reason, self._usage, self._stop_sequence, in_call=self._call_was_open)
+        in_call = self._call_was_open or self._completes_cut_calls
+        self._parts.finish(self._reason, self._usage, self._stop_sequence, in_call=in_call)
 
     @property
     def _limit_reached(self) -> bool:

@@ -138,6 +138,12 @@ class Wire(Wording):
         "since a stream that was cut by a proxy may look the same.",
     )
 
+    completes_cut_calls: bool = Field(
+        False,
+        description="Whether the server completes the JSON of a call that the token limit cuts; then the last call of "
+        "such an answer counts as cut, whatever it looks like.",
+    )
+
     # ---- answers in one piece
     whole_answers: Literal["never", "text", "always"] = Field(
         "never",
@@ -279,6 +285,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "strict_tools": True,
         "continue_final_message": True,
         "continuous_usage": True,
+        "completes_cut_calls": True,  # sends what its parser has not yet sent of the arguments, and closes them
         "whole_answers": "text",  # looks every four seconds whether the client is still there
         "health_path": "/health",
     },

@@ -434,6 +434,16 @@ async def test_a_server_that_hides_a_used_up_limit_behind_a_call(
         assert PartEnded(complete=False) in sink.events
 
 
+@pytest.mark.parametrize(("preset", "whole"), [("sglang", False), ("generic", True)])
+async def test_a_server_that_completes_the_call_that_the_limit_cut(preset: str, whole: bool) -> None:
+    completed = Script(call_stream(("add", '{"a": 1}'), finish="length"))
+    async with serving(completed, preset=preset) as (_, backend):
+        sink = Recorder()
+        await answered(backend, ask(tools=(TOOL,)), sink)
+        assert sink.finished.reason is StopReason.LENGTH
+        assert PartEnded(complete=whole) in sink.events
+
+
 @pytest.mark.parametrize("asked", [None, 32000], ids=["no limit asked", "no room left"])
 async def test_a_prompt_that_fills_the_window_is_an_overflow(asked: int | None) -> None:
     said = "This model's maximum context length is 8192 tokens. However, your messages resulted in 8100 tokens."

@@ -191,6 +191,33 @@ def test_t6_a_call_that_the_limit_cut_is_not_whole_although_the_server_says_that
     assert folded.cut == {len(folded.parts) - 1}
 
 
+@pytest.mark.parametrize(
+    ("content", "cut"),
+    [
+        ([HALF, calls(call("0}")), chunk("length")], {0}),
+        ([calls(call("", "f", "x")), calls(call("{}")), chunk("length")], {0}),
+        (
+            [
+                calls(call(G, "g", "y", 0)),
+                calls(call('{"a":', "f", "x", 1)),
+                calls(call("0}", index=1)),
+                chunk("length"),
+            ],
+            {1},
+        ),
+        ([HALF, calls(call("0}")), chunk(content="So"), chunk("length")], {1}),
+        ([HALF, calls(call("0}")), chunk("tool_calls")], set()),
+        ([chunk(content="So"), chunk("length")], {0}),
+    ],
+    ids=["its arguments", "no arguments", "the second", "the text after it", "no limit", "a text"],
+)
+def test_t6_a_server_that_completes_the_call_that_the_limit_cut(content: list[bytes], cut: set[int]) -> None:
+    machine = ChatDecoder(REQUEST, classify, completes_cut_calls=True)
+    events = [*machine.feed(b"".join([*content, DONE])), *machine.finish()]
+    check(events)
+    assert fold(events).cut == cut
+
+
 @pytest.mark.parametrize("word", ["tool_calls", "function_call"])
 def test_t6_an_answer_in_calls_that_has_used_up_its_limit_is_cut_after_the_last_whole_call(word: str) -> None:
     folded = fold(whole(calls(call(F, "f", "x")), chunk(word), spent(16), **LIMITED))
