@@ -7,8 +7,8 @@ tool calls is decided by the calls. After the finish reason the stream may still
 ended then, since some servers send their last delta late.
 
 vLLM says `tool_calls` of every stream that has calls, also where the token limit cut one (vllm#53269), and may then
-complete its JSON in the same chunk (vllm#53739). What it has counted shows it: an answer that was in a call and has used
-up its limit was cut.
+complete its JSON in the same chunk (vllm#53739). What it has counted shows it: an answer that was in a call and has
+used up its limit was cut.
 """
 
 from __future__ import annotations

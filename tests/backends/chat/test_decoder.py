@@ -218,16 +218,11 @@ def test_t6_a_server_that_completes_the_call_that_the_limit_cut(content: list[by
     assert fold(events).cut == cut
 
 
-@pytest.mark.parametrize("word", ["tool_calls", "function_call"])
-def test_t6_an_answer_in_calls_that_has_used_up_its_limit_is_cut_after_the_last_whole_call(word: str) -> None:
-    folded = fold(whole(calls(call(F, "f", "x")), chunk(word), spent(16), **LIMITED))
-    assert folded.finished == Finished(LENGTH, Usage(5, 16))
-    assert not folded.cut
-
-
 @pytest.mark.parametrize(
     ("content", "end", "limit"),
     [
+        ([calls(call(F, "f", "x")), chunk("tool_calls")], spent(16), 16),
+        ([calls(call(F, "f", "x")), chunk("function_call")], spent(16), 16),
         ([calls(call(F, "f", "x")), chunk("tool_calls")], spent(15), 16),
         ([calls(call(F, "f", "x")), chunk("tool_calls")], spent(16), None),
         ([calls(call(F, "f", "x")), chunk("tool_calls")], DONE, 16),
@@ -235,7 +230,16 @@ def test_t6_an_answer_in_calls_that_has_used_up_its_limit_is_cut_after_the_last_
         ([chunk(content="a"), chunk("stop")], spent(16), 16),
         ([HALF, chunk("tool_calls", tool_calls=[call("0}")])], spent(15), 16),
     ],
-    ids=["room left", "no limit", "nothing counted", "stop", "text", "arguments end with the answer"],
+    ids=[
+        "whole before the end",
+        "in the old form",
+        "room left",
+        "no limit",
+        "nothing counted",
+        "stop",
+        "text",
+        "arguments end with the answer",
+    ],
 )
 def test_t6_no_other_answer_is_cut_by_what_was_counted(content: list[bytes], end: bytes, limit: int | None) -> None:
     folded = fold(whole(*content, end, max_tokens=limit))
