@@ -2,7 +2,7 @@
 own, in which nothing is escaped.
 
 Strings stream; other values are read once they are whole. A bare word is what the schema says, else what it looks like.
-What stands in JSON's quotes is JSON: all arguments, or one value.
+What stands in JSON's quotes is JSON: all arguments, or one value, also within an object or a list, and a key.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
+from dragoman.backends.markup.model_json import ModelJson
 from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
 from dragoman.backends.markup.values import VALUE_LIMIT, as_json, broken_off, types_of_parameter
 
 DEPTH_LIMIT = 64
 _NAME = re.compile(r"\s*([\w.:/-]+?)\s*")
+_JSON_STRING = r'"(?:[^"\\]|\\.)*+(?:"(?=\s*(?:[,:}\]]|\Z))|\\?\Z)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +42,14 @@ class _BraceReader(CallReader):
         super().__init__(text, calls)
         self._form = form
         self._quote = markers_of((form.quote,))
-        self._ends = markers_of((form.quote, form.closer, ",", "{", "}", "[", "]"))
+        self._ends = markers_of((form.quote, form.closer, ",", "{", "}", "[", "]", '"', r"\"", r"\\"))
         self._tool = self._key = ""
         self._written = False  # a member has been
         self._argument = Argument(calls.extend, None)
         self._pieces: list[str] = []
         self._depth = 0
-        self._quoted = False
+        self._quoted = self._in_json = False
+        self._before = ""  # the last character of a bare value, other than white space
 
     def begin(self) -> Step | Signal:
         text = self.text
@@ -109,7 +112,8 @@ class _BraceReader(CallReader):
         end = text.until(":")
         if end is MORE or end is None:
             return MORE if end is MORE else self.broken()
-        self._key = text.all[text.at : end].strip().removeprefix(self._form.quote).removesuffix(self._form.quote)
+        key = text.all[text.at : end].strip().removeprefix(self._form.quote).removesuffix(self._form.quote)
+        self._key = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
         text.at = end + 1
         self.calls.extend(f"{', ' if self._written else ''}{json.dumps(self._key, ensure_ascii=False)}: ")
         self._written = True
@@ -126,7 +130,7 @@ class _BraceReader(CallReader):
             self.begin_json(self._form.closer)
             return self._json_value
         if found is None:
-            self._pieces, self._depth, self._quoted = [], 0, False
+            self._pieces, self._depth, self._quoted, self._in_json, self._before = [], 0, False, False, ""
             return self._bare
         text.at += len(found)
         types = types_of_parameter(self.calls.schema(self._tool), self._key)
@@ -155,21 +159,29 @@ class _BraceReader(CallReader):
         text = self.text
         while (match := self._ends.find(text.all, text.at)) is not None:
             mark = match[0]
+            if mark == '"' and not text.final and self._ends.held(text.all, text.at) < match.start():
+                break  # it may belong to a delimiter
+            self._bare_piece(match.start())
             if mark == self._form.closer:  # brackets or quotes were forgotten
-                self._pieces.append(text.take(match.start()))
                 return self._bare_ends()
-            if mark == self._form.quote:
+            if mark == self._form.quote and not self._in_json:
                 self._quoted = not self._quoted
-            elif not self._quoted:
+            elif mark == '"' and not self._quoted:
+                self._in_json = not self._in_json and self._depth > 0 and self._before in "{[,:"
+            elif not self._quoted and not self._in_json:
                 if mark in ",}" and not self._depth:
-                    self._pieces.append(text.take(match.start()))
                     return self._bare_ends()
                 self._depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark, 0)
-            self._pieces.append(text.take(match.end()))
-        self._pieces.append(text.take(len(text.all) if text.final else self._ends.held(text.all, text.at)))
+            self._bare_piece(match.end())
+        self._bare_piece(len(text.all) if text.final else self._ends.held(text.all, text.at))
         if text.cut:
             self.calls.extend(broken_off(self._bare_json()))
         return self._bare_ends() if text.final and not text.cut else MORE
+
+    def _bare_piece(self, end: int) -> None:
+        piece = self.text.take(end)
+        self._pieces.append(piece)
+        self._before = piece.rstrip()[-1:] or self._before
 
     def _bare_ends(self) -> Step | Signal:
         self.calls.extend(self._bare_json())
@@ -200,7 +212,8 @@ class _Nested:
     def __init__(self, text: str, quote: str) -> None:
         mark = re.escape(quote)
         pieces = re.finditer(
-            rf"\s*(?:{mark}(?P<string>.*?)(?:{mark}|\Z)|(?P<mark>[{{}}\[\],:])|(?P<bare>.+?)(?=[{{}}\[\],:]|{mark}|\Z))",
+            rf"\s*(?:{mark}(?P<string>.*?)(?:{mark}|\Z)|(?P<mark>[{{}}\[\],:])"
+            rf"|(?P<json>{_JSON_STRING})|(?P<bare>.+?)(?=[{{}}\[\],:]|{mark}|\Z))",
             text,
             re.DOTALL,
         )
@@ -211,6 +224,8 @@ class _Nested:
         kind, text = self._next()
         if kind == "string" or depth > DEPTH_LIMIT:
             return text
+        if kind == "json":
+            return _string(text)
         if kind == "mark" and text == "[":
             items = []
             while self._more("]"):
@@ -242,3 +257,10 @@ class _Nested:
             self._at += 1
             return False
         return bool(self._peek()[0])
+
+
+def _string(text: str) -> str:
+    """What a JSON string says that may break off."""
+    found = ModelJson()
+    _, written = found.read(text, 0, final=True)
+    return str(json.loads(written if found.complete else f'{written}"'))
