@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from dragoman.backends.markup.values import WORD_LIMIT, Types, as_json, given_as_json, may_be_other
+from dragoman.backends.markup.values import WORD_LIMIT, Types, as_json, begun_as_json, given_as_json, may_be_other
 
 
 class Argument:
@@ -53,5 +53,6 @@ class Argument:
             self._write(as_json(text, self._types))
 
     def cut(self) -> None:
-        if text := "".join(self._pieces):
-            self._write(text)
+        """The answer was cut in the value."""
+        if not self._started:
+            self._write(begun_as_json("".join(self._pieces), None if self._tagged else self._types))

@@ -2,8 +2,9 @@
 
 Valid JSON passes as it is, byte for byte. What models get wrong is put right where only one meaning is left:
 
-* in strings: line ends and other control characters, backslashes that begin no escape, quotes that are not escaped (a
-  quote ends a string only where what follows may follow a string), Python's quotes;
+* in strings: line ends and other control characters, backslashes that begin no escape, halves of surrogate pairs that
+  stand alone, quotes that are not escaped (a quote ends a string only where what follows may follow a string), Python's
+  quotes;
 * outside: commas before a closing bracket, missing commas and colons, brackets that close in the wrong order, words of
   Python, text and keys without quotes, comments.
 
@@ -19,11 +20,15 @@ import re
 from dragoman.backends.markup.closing import Expected
 from dragoman.backends.markup.text import BLANK_LIMIT, HEADER_LIMIT
 
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # halves of surrogate pairs
 # of a string: what is valid JSON as it stands
 _PLAIN = {
-    quote: re.compile(rf"""(?:[^{quote[0]}"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u[0-9a-fA-F]{{4}})+""")
+    quote: re.compile(
+        rf"""(?:[^{quote[0]}"\\\x00-\x1f]+|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{{4}}|{_HIGH}{_LOW})+"""
+    )
     for quote in ('"', "'", '"""', "'''")
 }
+_MAY_BE_PAIR = re.compile(rf"{_HIGH}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?\Z")
 _BLANK = re.compile(r"\s+")
 _ODD_BLANK = re.compile(r"[^ \t\r\n]")
 _WORD = re.compile(r"""[^"'{}\[\],:<\n]+""")  # of a key
@@ -110,13 +115,22 @@ class ModelJson:
         if size:
             digits = _HEX.match(text, at + 2, at + 2 + size)
             assert digits is not None
+            if len(digits[0]) == size == 4:
+                return self._half_of_pair(text, at, digits.end(), final)
             if len(digits[0]) == size:
-                self._written.append(text[at : at + 6] if size == 4 else f"\\u00{digits[0]}")
+                self._written.append(f"\\u00{digits[0]}")
                 return digits.end()
             if digits.end() == len(text) and not final:
                 return None
         self._mend("\\\\")
         return at + 1
+
+    def _half_of_pair(self, text: str, at: int, end: int, final: bool) -> int | None:
+        """Of an escape that is not valid by itself, and that no other half has followed so far."""
+        if not final and _MAY_BE_PAIR.match(text, at):
+            return None
+        self._mend("\ufffd")
+        return end
 
     def _quote_in_string(self, text: str, at: int, final: bool) -> int | None:
         quote = self._quote

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dragoman.backends.markup.model_json import ModelJson
+from dragoman.translators.json_text import joined_halves, without_lone_surrogates
+from dragoman.translators.steps import at_once
 
 Types = frozenset[str] | None  # None: nothing is said about it
 
@@ -93,6 +95,11 @@ def types_of_parameter(tool: Mapping[str, Any] | None, key: str) -> Types:
 # -------------------------------------------------------------------------------------------------------------- values
 
 _NUMBER = re.compile(r"-?\d*\.?\d*(?:[eE][+-]?\d*)?")
+# of JSON's numbers and words, as far as they came
+_BEGUN_SCALAR = re.compile(
+    r"-?(?:0|[1-9]\d*)(?:\.(?:\d+(?:[eE][+-]?\d*)?)?|[eE][+-]?\d*)?|-\Z"
+    r"|(?:t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?)(?!\w)"
+)
 
 
 def may_be_other(text: str, types: Types) -> bool:
@@ -118,23 +125,40 @@ def as_json(text: str, types: Types) -> str:
     if types is not None and "string" in types:
         value, found = _from_json(stripped)
         other = found and not isinstance(value, str) and _fits(value, types)
-        return stripped if other else json.dumps(text, ensure_ascii=False)
+        return in_pairs(stripped) if other else json.dumps(text, ensure_ascii=False)
     for read in (_from_json, _from_python):
         value, found = read(stripped)
         if found and _fits(value, types):
-            return stripped if read is _from_json else json.dumps(value, ensure_ascii=False)
+            return in_pairs(stripped) if read is _from_json else joined_halves(json.dumps(value, ensure_ascii=False))
     mended = _mended(stripped) if types is not None and types & {"object", "array"} else None
     return json.dumps(text, ensure_ascii=False) if mended is None else mended
 
 
 def given_as_json(text: str) -> str:
     """A value whose tag says that it is JSON, or text where it is none."""
-    return text.strip() if _from_json(text.strip())[1] else _mended(text.strip()) or as_json(text, None)
+    stripped = text.strip()
+    return in_pairs(stripped) if _from_json(stripped)[1] else _mended(stripped) or as_json(text, None)
+
+
+def begun_as_json(text: str, types: Types) -> str:
+    """What the JSON of a value begins with whose answer was cut, as far as that is certain: a string stays open."""
+    stripped = text.strip()
+    if stripped[:1] in ("{", "[") and (types is None or types & {"object", "array"}):
+        return ModelJson().read(stripped[:VALUE_LIMIT], 0, final=False)[1]
+    if types is None or "string" in types:
+        return json.dumps(text, ensure_ascii=False)[:-1] if stripped else ""
+    begun = _BEGUN_SCALAR.match(stripped)
+    return begun[0] if begun else ""
 
 
 def broken_off(written: str) -> str:
     """JSON that does not end, of a value whose answer was cut."""
     return written.rstrip('"]}')
+
+
+def in_pairs(text: str) -> str:
+    """JSON without halves of surrogate pairs that stand alone, which few parsers take."""
+    return at_once(without_lone_surrogates(text.encode())).decode() if "\\u" in text else text
 
 
 def _mended(text: str) -> str | None:

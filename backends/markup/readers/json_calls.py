@@ -16,6 +16,7 @@ import orjson
 
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Signal, Step, Text
+from dragoman.backends.markup.values import in_pairs
 from dragoman.translators.json_text import is_object
 
 _KEY = re.compile(r"""\"((?:[^"\\]|\\.)*)\"|'((?:[^'\\]|\\.)*)'""", re.DOTALL)
@@ -227,7 +228,7 @@ class _JsonReader(CallReader):
 
     def _odd_arguments(self, value: Any) -> Step | Signal:
         """Arguments that are a string of JSON, or nothing."""
-        written = value if isinstance(value, str) and value.strip() else "{}"
+        written = in_pairs(value) if isinstance(value, str) and value.strip() else "{}"
         if value not in (None, "", False) and not is_object(written):
             return self.broken()
         self._whole = True

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.backends.markup import FAMILIES
-from dragoman.translators.ir import StopReason
+from dragoman.backends.markup.closing import closing
+from dragoman.translators.ir import Request, StopReason, Tool
 from tests.backends.markup.test_families import parse, told
 from tests.backends.markup.writers import WRITINGS
 from tests.event_grammar import plain
@@ -120,6 +121,26 @@ def test_arguments_are_json_unless_the_answer_was_cut(family: str) -> None:
         for cut_part in told(*parse(family, [written[:end]], reason=StopReason.LENGTH))["parts"]:
             if cut_part["kind"] == "call" and cut_part.get("complete", True) and not WRITINGS[family].flat:
                 assert json.loads(cut_part["text"]) in [arguments for _, arguments in FIXED]
+
+
+_LOOSE_TOOL = Tool("run", "", {"type": "object", "properties": {"any": {}, "list": {"type": "array"}}})
+LOOSE: list[dict[str, Any]] = [{"any": "if a { b[0] = c } }"}, {"any": "two words"}, {"list": ["a", True, {"b": None}]}]
+
+
+@every_writing
+@pytest.mark.parametrize("python", [False, True])
+def test_what_there_is_of_a_cut_call_is_the_beginning_of_json(family: str, python: bool) -> None:
+    """Clients read it while it comes, and some raise where nothing that followed could make JSON of it."""
+    request = Request(id="r1", model="m", messages=(), tools=(_LOOSE_TOOL,))
+    for arguments in LOOSE:
+        text = WRITINGS[family].write(("run", arguments))
+        if python:
+            text = text.replace("true", "True").replace("null", "None").replace('"a"', "'a'")
+        for end in range(len(text)):
+            events, _ = parse(family, [text[:end]], request=request, reason=StopReason.LENGTH)
+            for part in plain(events):
+                if part[0] == "call":
+                    assert isinstance(json.loads(part[2] + closing(part[2])), dict), text[:end]
 
 
 _PIECE = re.compile(r"<[^<>]{0,40}>|\[[A-Z_/]{2,}\]|[\w ]+|\n|.", re.DOTALL)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ values = st.recursive(
     max_leaves=8,
 )
 FRAGMENTS = ["{", "}", "[", "]", '"', "'", '"""', ",", ":", " ", "\n", "\\", "u00", "a", "1", "-", "true", "None"]
+FRAGMENTS += [r"\ud83d", r"\ude00", r"\u00e9"]
 FRAGMENTS += ["x y", "\u00e9\U0001f642", "<", "</tool_call>", "//", "#", "\t", "\x0b"]
 
 
@@ -49,7 +51,7 @@ def test_valid_json_passes_byte_for_byte(value: dict[str, Any], indent: int | No
 def test_whatever_is_written_becomes_an_object_however_it_is_cut(fragments: list[str]) -> None:
     text = "{" + "".join(fragments)
     written, unread, found = read([text], "</tool_call>")
-    assert isinstance(json.loads(written), dict)
+    assert isinstance(orjson.loads(written), dict)  # which refuses halves of surrogate pairs, as clients do
     again, rest, same = read([*text], "</tool_call>")
     assert (again, rest, same.mended) == (written, unread, found.mended)
 
@@ -75,6 +77,8 @@ def test_whatever_is_written_becomes_an_object_however_it_is_cut(fragments: list
         ('{"a", "b": 1}', {"a": None, "b": 1}),
         ('{{"a": 1}', {"a": 1}),
         ('{"a": 1, // why\n "b": 2}', {"a": 1, "b": 2}),
+        (r'{"a": "\ud83d", "b": "\ude00 x"}', {"a": "\ufffd", "b": "\ufffd x"}),
+        (r'{"a": "\ud83d\ud83d\ude00\ud83d\n\ud83d\u0041"}', {"a": "\ufffd\U0001f600\ufffd\n\ufffdA"}),
     ],
 )
 def test_what_has_one_meaning_is_mended(text: str, value: dict[str, Any]) -> None:
@@ -91,6 +95,14 @@ def test_a_tag_ends_what_has_forgotten_its_brackets(text: str) -> None:
     assert json.loads(written)
     assert unread == "</tool_call>x"
     assert found.broken
+
+
+@pytest.mark.parametrize("begun", [r"\ud83d", r"\ud83d\u", r"\ud83d\ude0"])
+def test_half_of_a_pair_waits_for_the_other(begun: str) -> None:
+    found = ModelJson()
+    assert found.read(f'{{"a": "x{begun}', 0, final=False) == (8, '{"a": "x')
+    rest = r"\ud83d\ude00"
+    assert found.read(rest, 0, final=False) == (12, rest)
 
 
 def test_strings_leave_as_they_come() -> None:
