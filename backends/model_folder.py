@@ -12,6 +12,8 @@ import asyncio
 import importlib
 import json
 import logging
+import os
+import stat
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -71,8 +73,8 @@ def read_template(folder: Path) -> ChatTemplate:
         ("default", "chat_template.jinja"),
         ("tool_use", "additional_chat_templates/tool_use.jinja"),
     ):
-        if (folder / file).is_file():
-            templates[name] = (folder / file).read_text(encoding="utf-8")
+        if (text := _read_text(folder / file)) is not None:
+            templates[name] = text
     tool_use = templates.get("tool_use")
     source = templates.get("default", tool_use)
     if source is None:
@@ -84,8 +86,8 @@ def read_template(folder: Path) -> ChatTemplate:
 def read_tokenizer(folder: Path) -> Tokenizer:
     """Raises `GatewayError` INVALID where there is no readable tokenizer.json."""
     file = folder / "tokenizer.json"
-    if not file.is_file():
-        raise unusable(f"there is no tokenizer.json in {folder}")
+    if reason := why_unreadable(file, f"there is no tokenizer.json in {folder}"):
+        raise unusable(reason)
     ends = [id for name in ("generation_config.json", "config.json") for id in eos_ids(read_json(folder / name))]
     eos_token = special_tokens(read_json(folder / "tokenizer_config.json")).get("eos_token")
     tokenizer: Tokenizer = module("tokenizer").Tokenizer.from_json(file.read_bytes(), ends, eos_token)
@@ -94,15 +96,43 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object in a file; {} where there is none. Raises `GatewayError` INVALID for anything else."""
-    if not path.is_file():
+    text = _read_text(path)
+    if text is None:
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(text)
     except ValueError as error:
         raise unusable(f"{path.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise unusable(f"{path.name} is not a JSON object")
     return value
+
+
+def _read_text(path: Path) -> str | None:
+    """None where there is no such file."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError:
+        raise unusable(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise unusable(f"{path} cannot be read: {error.strerror}") from None
+
+
+def why_unreadable(path: Path, missing: str) -> str:
+    """Why a file or a folder cannot be read, `missing` where there is none; "" where it can be."""
+    try:
+        mode = path.stat().st_mode  # `is_dir` and `is_file` raise for some reasons and give False for others
+        if stat.S_ISDIR(mode):
+            os.scandir(path).close()
+        elif stat.S_ISREG(mode):
+            path.open("rb").close()
+        else:
+            return missing
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of a path with a zero byte
+        return missing
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    return ""
 
 
 # -------------------------------------------------------------------------------------------------- off the event loop
@@ -150,8 +180,9 @@ class PromptCounter:
 
     def __init__(self, folder: Path, settings: Rendering) -> None:
         require_packages()
-        if not folder.is_dir():
-            raise GatewayError(Kind.INVALID, f"setting tokenizer: there is no folder {folder}", "tokenizer")
+        missing = f"there is no folder {folder}"
+        if reason := why_unreadable(folder, missing) or ("" if folder.is_dir() else missing):
+            raise GatewayError(Kind.INVALID, f"setting tokenizer: {reason}", "tokenizer")
         self._folder = folder.resolve()
         self._settings = settings
         self._prompt: Prompt | None = None

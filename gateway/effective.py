@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,15 +43,22 @@ def effective(config: Config, secrets: Secrets | None) -> str:
 
 
 def without_secrets(config: Config) -> Config:
-    """The part of a configuration that can be tried on another machine than its own: without certificates, and
-    without the servers whose model's folder is not here."""
-    backends = tuple(each.model_copy(update={"tls": None}) for each in config.named_backends if not _needs_folder(each))
+    """The part of a configuration that can be tried on another machine than its own: without certificates, without the
+    Triton servers whose model's folder is not here, and without that setting of chat servers."""
+    backends = tuple(_without_files(each) for each in config.named_backends if not _needs_folder(each))
     return config.model_copy(update={"tls": Tls(), "backends": backends or (BackendConfig(url="local:"),)})
 
 
 def _needs_folder(backend: BackendConfig) -> bool:
     named = TOKENIZER.search(backend.url)
-    return bool(named and backend.url.partition(":")[0] in SCHEMES and not Path(named[1]).expanduser().is_dir())
+    return bool(named and backend.url.partition(":")[0] in SCHEMES and not os.path.isdir(os.path.expanduser(named[1])))
+
+
+def _without_files(backend: BackendConfig) -> BackendConfig:
+    folder, settings = backend.settings.get("tokenizer"), dict(backend.settings)
+    if isinstance(folder, str) and not os.path.isdir(folder):
+        del settings["tokenizer"]
+    return backend.model_copy(update={"tls": None, "settings": settings})
 
 
 def mask_settings(value: Any, key: str = "") -> Any:

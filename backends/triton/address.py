@@ -7,11 +7,13 @@ metrics; else port 8002 of its host). Every mistake is refused with its reason.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from dragoman.backends.model_folder import why_unreadable
 from dragoman.translators.errors import GatewayError, Kind
 
 PORTS = {"grpc": 8001, "http": 8000}
@@ -66,9 +68,9 @@ def _with_query(url: str, parts: SplitResult, transport: Literal["grpc", "http"]
             "Triton takes a prompt, not messages: name the folder of the model's tokenizer.json and chat template "
             "with ?tokenizer=DIR",
         )
-    folder = Path(query["tokenizer"]).expanduser()
-    if not (folder / "tokenizer.json").is_file():
-        raise unusable(url, f"there is no tokenizer.json in {query['tokenizer']}")
+    folder = Path(os.path.expanduser(query["tokenizer"]))
+    if reason := why_unreadable(folder / "tokenizer.json", f"there is no tokenizer.json in {query['tokenizer']}"):
+        raise unusable(url, reason)
     if query.get("via") not in (None, "text", "ids"):
         raise unusable(url, "via must be text or ids")
     window = query.get("window")

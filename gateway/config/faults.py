@@ -35,7 +35,10 @@ SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86
 BYTES = {"b": 1, "k": 2**10, "kb": 10**3, "kib": 2**10, "m": 2**20, "mb": 10**6, "mib": 2**20, "g": 2**30, "gb": 10**9,
          "gib": 2**30}  # fmt: skip
 TOKENS = {"k": 2**10, "m": 2**20}
-SCALES: Mapping[str, Mapping[str, float]] = {"seconds": SECONDS, "bytes": BYTES, "tokens": TOKENS}
+CHARACTERS = {"k": 10**3, "m": 10**6}
+SCALES: Mapping[str, Mapping[str, float]] = {
+    "seconds": SECONDS, "bytes": BYTES, "tokens": TOKENS, "characters": CHARACTERS, "pages": {},
+}  # fmt: skip
 AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*?)(?:onds?|utes?|ours?|ays?|ytes?)?\s*")
 PRIVATE = re.compile(r"(?i)url|key|secret|token|passw|authorization|cookie|bearer|credential|env$")
 LONGEST_QUOTE = 60

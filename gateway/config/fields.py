@@ -22,7 +22,7 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a number counts: seconds, bytes or tokens."""
+    """What a number counts; `faults.SCALES` has the words for more of each."""
 
     name: str
 

@@ -296,8 +296,8 @@ class Config(BaseSettings):
     def as_running(self, running: Config) -> Config:
         """This configuration with the `FIXED` keys of the running one; raises `ConfigError` if they contradict it."""
         effective = self.model_copy(update={name: getattr(running, name) for name in FIXED})
-        for key, reason in effective._one_local_model():
-            raise ConfigError(f"configuration: {key[0]}: {reason}")
+        for key, reason in (*effective._one_local_model(), *effective._one_memory()):
+            raise ConfigError(f"configuration: {'.'.join(map(str, key))}: {reason}")
         return effective
 
     def _room_for_one_body(self) -> Iterator[tuple[tuple[str | int, ...], str]]:

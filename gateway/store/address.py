@@ -21,7 +21,7 @@ def place(url: str) -> str:
 
 def file_of(url: str) -> Path:
     """The file of `sqlite:PATH`."""
-    return Path(url.removeprefix(SQLITE)).expanduser().absolute()
+    return Path(os.path.expanduser(url.removeprefix(SQLITE))).absolute()
 
 
 def is_new(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import errno
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,43 @@ async def test_a_long_prompt_is_refused_with_its_true_size(folder: Path) -> None
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(GatewayError, match="there is no folder"):
         counting(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(("name", "said"), [("loop", "symbolic links"), ("x" * 300, "too long"), ("a\0b", "no folder")])
+def test_a_folder_that_cannot_be_read_is_named_with_the_reason(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(GatewayError, match=f"setting tokenizer: .*{said}"):
+        counting(tmp_path / name)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "tokenizer.json"])
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(
+    file: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that belongs to another user."""
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    real_text, real_open = Path.read_text, Path.open
+
+    def read_text(path: Path, *args: Any, **named: Any) -> str:
+        if path.name == file:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_text(path, *args, **named)
+
+    def open_file(path: Path, *args: Any, **named: Any) -> Any:
+        if path.name == file:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real_open(path, *args, **named)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "open", open_file)
+    with pytest.raises(GatewayError, match=rf"{file} cannot be read: Permission denied"):
+        read(folder)
+
+
+def test_a_template_that_is_not_text_is_named(folder: Path) -> None:
+    (folder / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(GatewayError, match=r"chat_template\.jinja is not UTF-8 text"):
+        read(folder)
 
 
 def test_a_missing_extra_is_named_with_what_installs_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

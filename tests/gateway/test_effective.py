@@ -46,3 +46,10 @@ def test_what_another_machine_has_is_left_out_before_the_rest_is_tried(tmp_path:
     assert tried.tls == Tls()
     assert [each.url for each in tried.backends] == [present, "http://h/v1"]
     assert "were not read" in effective(config, None)
+
+
+def test_a_folder_that_another_machine_has_is_left_out_of_the_settings(tmp_path: Path) -> None:
+    given = [{"tokenizer": str(tmp_path / "absent"), "images": False}, {"tokenizer": str(tmp_path)}]
+    config = Config(backends=tuple(BackendConfig(url="http://h/v1", settings=settings) for settings in given))
+    assert [each.settings for each in without_secrets(config).backends] == [{"images": False}, given[1]]
+    assert config.backends[0].settings == given[0]

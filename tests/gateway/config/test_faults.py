@@ -72,6 +72,9 @@ BROKEN = [
      "may never find room"),
     ("limits: {body_bytes: 64MiB}", "1:22: limits.body_bytes: '64MiB' is not a number of bytes; write 67108864"),
     (GPU + "  window: 32k", "3:11: backends.0.window: '32k' is not a number of tokens; write 32768"),
+    ("documents: {characters: 100k}", "1:25: documents.characters: '100k' is not a number of characters; write 100000"),
+    ("documents: {pages: many}", "1:20: documents.pages: 'many' is not a number of pages"),
+    ("search: {text: 0.5M}", "1:16: search.text: '0.5M' is not a number of characters; write 500000"),
     # words
     ("log: {level: warn}", "1:14: log.level: 'warn' is not one of debug, info, warning, error; did you mean "
      "`warning`?"),
@@ -192,3 +195,12 @@ def test_an_alias_of_yaml_that_holds_itself_ends(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     path.write_text("backends: &a\n- url: x\n  settings: {a: *a}\nprot: 1\n")
     assert told(path) == [f"{path}:4:1: prot: unknown key; did you mean `port`?"]
+
+
+def test_a_reload_is_checked_with_the_workers_that_run(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(GPU + "workers: 2\n")
+    running = load(path)
+    path.write_text(GPU + "store: {url: memory}\n")
+    with pytest.raises(ConfigError, match=r"store\.url: workers do not share their memory"):
+        load(path).as_running(running)
