@@ -86,8 +86,7 @@ class Admission:
         try:
             await self._enter(line, backend, client, tokens)
         finally:
-            if line.idle:
-                self._lines.pop(key, None)
+            self._forget_idle(key, line)
         begun = loop.time()
         self._metrics.child(self._metrics.queue_wait, backend).observe(begun - asked)
         try:
@@ -97,8 +96,12 @@ class Admission:
             line.running -= 1
             line.tokens -= tokens
             self._serve(line)
-            if line.idle:
-                self._lines.pop(key, None)
+            self._forget_idle(key, line)
+
+    def _forget_idle(self, key: tuple[str, str], line: Line) -> None:
+        """A waiter that has left may notice it when its line has been forgotten and another one has begun."""
+        if line.idle and self._lines.get(key) is line:
+            del self._lines[key]
 
     async def _enter(self, line: Line, backend: str, client: str, tokens: int) -> None:
         if not line.waiting and self._fits(line, tokens):

@@ -324,6 +324,19 @@ async def test_a_place_that_comes_as_the_wait_ends_is_not_lost(clock: Clock, lat
         assert it.order[1:] == ["3" if it.tasks["2"].done() else "2"]
 
 
+async def test_a_call_that_leaves_late_takes_no_line_with_it_that_is_not_its_own() -> None:
+    """The last one that runs ends, a new one comes, and one that has left the queue notices it: in one turn."""
+    async with bench(requests=1) as it:
+        await it.call("a")
+        await it.call("b")
+        it.gates["a"].set()
+        it.begin("c", "c")
+        it.tasks["b"].cancel()
+        await it.turn()
+        await it.call("d")
+        assert it.order == ["a", "c"]
+
+
 async def test_waiting_is_bounded() -> None:
     async with bench(requests=1, wait=0.05) as it:
         await it.call("a", "1")
