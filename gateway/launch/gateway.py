@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import http.client
 import os
 import re
 import signal
@@ -12,10 +12,12 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
+
+import orjson
 
 from dragoman.gateway.launch.agent import KEY_VARIABLE, LaunchError, Served
 
@@ -31,7 +33,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Offer:
     """What a gateway lists: its models, and the tools that it runs itself."""
 
-    models: Sequence[Any] = ()
+    models: Sequence[Mapping[str, Any]] = ()
     runs: frozenset[str] = frozenset()
 
 
@@ -56,14 +58,17 @@ def offered(base: str, key: str | None, named: bool = True) -> Offer | None:
             return Offer()  # it runs, but its servers do not answer
     except TimeoutError:
         raise LaunchError(f"{base} did not answer within {SECONDS:.0f} s") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # the last of what does not speak HTTP
         return None
 
 
 def _read(answer: Any) -> Offer | None:
-    content = json.load(answer)
+    content = orjson.loads(answer.read())
     runs = (answer.headers.get(RUNS) or "").split(",")
-    return Offer(content.get("data") or [], frozenset(map(str.strip, runs))) if isinstance(content, dict) else None
+    listed = (content.get("data") or []) if isinstance(content, dict) else None
+    if not isinstance(listed, list):
+        return None
+    return Offer([each for each in listed if isinstance(each, dict)], frozenset(map(str.strip, runs)))
 
 
 def _is_gateway(answer: Any, named: bool) -> bool:
@@ -74,7 +79,8 @@ def choose(base: str, offer: Offer, key: str | None, name: str | None, window: i
     """The model of that name, or the first one that is listed."""
     listed = {str(each.get("id")): each.get("context_window") for each in offer.models}
     chosen = name or next(iter(listed), "any")
-    return Served(base, chosen, window or listed.get(chosen), key, WEB_SEARCH in offer.runs)
+    known = listed.get(chosen)
+    return Served(base, chosen, window or (known if isinstance(known, int) else None), key, WEB_SEARCH in offer.runs)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,9 @@ def launch(given: Launch, action: str = "run") -> int:
         for line in str(error).splitlines():
             _say(line)
         return 1
+    except OSError as error:  # a program that is none, a folder that may not be written
+        _say(f"{error.filename or given.agent.program}: {error.strerror or error}")
+        return 1
 
 
 def run(given: Launch) -> int:

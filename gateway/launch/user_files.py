@@ -20,7 +20,8 @@ Content = MutableMapping[str, Any]
 
 
 def write(changes: Sequence[FileChange], record: Path) -> list[str]:
-    """Makes the changes, after undoing earlier ones of the same record; returns what was done, a line for each."""
+    """Makes the changes, all of them or none, after undoing earlier ones of the same record; returns what was done, a
+    line for each."""
     if record.exists():
         undo(record)
     prepared = [(change.path, _read(change.path), _changed(change)) for change in changes]
@@ -30,9 +31,13 @@ def write(changes: Sequence[FileChange], record: Path) -> list[str]:
         saved.append({"path": str(path), "before": before, "after": after, "keys": keys})
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _replace(record, json.dumps({"files": saved}, indent=1), 0o600)  # first: a change without a record has no way back
-    for path, _, after in prepared:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, after)
+    try:
+        for path, _, after in prepared:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, after)
+    except (OSError, UnicodeEncodeError) as error:
+        undo(record)
+        raise LaunchError(f"{path} cannot be written: {error}") from None
     return [f"{'wrote' if before is None else 'changed'} {path}" for path, before, _ in prepared]
 
 
@@ -43,8 +48,8 @@ def undo(record: Path) -> list[str]:
     for each in json.loads(record.read_text("utf-8"))["files"]:
         path, before = Path(each["path"]), each["before"]
         now = _read(path)
-        if now is None:
-            told.append(f"{path} is gone already")
+        if now is None or now == before:
+            told.append(f"{path} is gone already" if now is None else f"{path} is as it was")
             continue
         if now != each["after"]:
             before = _without(path, now, each["keys"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dragoman.gateway.launch import user_files
 from dragoman.gateway.launch.agent import FileChange, LaunchError
 from dragoman.gateway.launch.user_files import undo, write
 
@@ -126,4 +127,30 @@ def test_a_file_that_cannot_be_changed_safely_is_left(
     with pytest.raises(LaunchError, match=told):
         write([FileChange(path, ENV if name.endswith("json") else KEYS)], record)
     assert path.read_text() == text
+    assert not record.exists()
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), UnicodeEncodeError("utf-8", "x", 0, 1, "no")]
+)
+def test_where_one_file_cannot_be_written_none_is_changed(
+    error: Exception, tmp_path: Path, record: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, made, locked = tmp_path / "config.toml", tmp_path / "models.json", tmp_path / "locked.json"
+    changed.write_text(TOML)
+    locked.write_text('{"a":1}')
+    replace = user_files._replace
+
+    def refuse(path: Path, text: str, mode: int | None = None) -> None:
+        if path == locked:
+            raise error
+        replace(path, text, mode)
+
+    monkeypatch.setattr(user_files, "_replace", refuse)
+    changes = [FileChange(changed, KEYS), FileChange(made, whole="[]"), FileChange(locked, ENV)]
+    with pytest.raises(LaunchError, match=r"locked\.json cannot be written"):
+        write(changes, record)
+    assert changed.read_text() == TOML
+    assert locked.read_text() == '{"a":1}'
+    assert not made.exists()
     assert not record.exists()
