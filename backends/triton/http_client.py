@@ -93,7 +93,7 @@ class HttpClient:
         listed = await self._json("POST", "repository/index")
         return [
             ModelState(str(model.get("name", "")), str(model.get("state", "")), str(model.get("reason", "")))
-            for model in listed
+            for model in (listed if isinstance(listed, list) else ())
             if isinstance(model, Mapping)
         ]
 

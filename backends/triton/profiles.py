@@ -67,7 +67,15 @@ class PromptRequest:
 
 
 async def discover(client: Client, model: str, *, via_text: bool) -> Profile:
-    """Raises `GatewayError` UNSUPPORTED for a model with other tensors."""
+    """Raises `GatewayError` UNSUPPORTED for a model with other tensors, and for a server that is no Triton."""
+    try:
+        return await _discovered(client, model, via_text)
+    except (AttributeError, KeyError, TypeError, ValueError):  # whatever answers in JSON may listen there
+        message = f"what the server says about the model {model} is not what a Triton server says"
+        raise GatewayError(Kind.UNSUPPORTED, message, "backend", source="backend") from None
+
+
+async def _discovered(client: Client, model: str, via_text: bool) -> Profile:
     served, config = await client.describe(model)
     names = served.inputs.keys()
     decoupled = is_decoupled(config)

@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from dragoman.backends.triton.client import InferRequest, Metadata, Outputs, Tensor
 from dragoman.backends.triton.http_client import HttpClient
+from dragoman.backends.triton.profiles import discover
 from dragoman.translators.errors import GatewayError, Kind
 
 MODEL = Metadata("m", {"text_input": "BYTES"}, {}, batched=False)
@@ -113,3 +114,32 @@ async def test_a_model_that_is_unknown_or_not_loaded() -> None:
 async def test_an_empty_stream_has_no_outputs() -> None:
     async with answering(200) as client:
         assert await read(client) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"{}",
+        b"[1]",
+        b"5",
+        b'{"inputs": null, "outputs": null}',
+        b'{"inputs": [{"name": "text_input"}], "outputs": []}',
+        b'{"inputs": {"text_input": "BYTES"}, "outputs": []}',
+        b'{"inputs": [], "outputs": [], "max_batch_size": "many"}',
+    ],
+)
+async def test_whatever_else_answers_in_json_is_no_triton(said: bytes) -> None:
+    """It may be another server's port, or a proxy in front of one that is still to come."""
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=said, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        client = HttpClient(str(server.make_url("")).rstrip("/"), connect=2.0)
+        with pytest.raises(GatewayError, match="not what a Triton server says") as caught:
+            await discover(client, "m", via_text=False)
+        assert await client.index() == []
+        await client.close()
+    assert caught.value.kind is Kind.UNSUPPORTED

@@ -67,6 +67,21 @@ async def found(model: str, via_text: bool = False, **models: tuple[dict[str, st
     return await discover(server, model, via_text=via_text)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"parameters": [1]},
+        {"parameters": "none"},
+        {"model_transaction_policy": "decoupled"},
+        {"platform": "ensemble", "ensemble_scheduling": [1]},
+        {"platform": "ensemble", "ensemble_scheduling": {"step": ["m"]}},
+    ],
+)
+async def test_a_configuration_of_another_shape_is_no_tritons(config: Config) -> None:
+    with pytest.raises(GatewayError, match="not what a Triton server says"):
+        await found("m", m=(OLDER, config))
+
+
 def steps(*names: str) -> dict[str, Any]:
     return {"platform": "ensemble", "ensemble_scheduling": {"step": [{"model_name": name} for name in names]}}
 
