@@ -45,8 +45,11 @@ def open_engine(url: str) -> AsyncEngine:
 
 
 def _made(path: Path) -> str:
+    """A file that is there is not opened: closing it would give up the locks that this process holds on it, since POSIX
+    counts none by descriptor, and then another process deletes the log to which this one goes on writing."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     if path.stat().st_size == 0:
         _write_ahead(path)
     return str(path)
