@@ -13,6 +13,7 @@ and their limits are divided equally.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -57,6 +58,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     _try_out(config, secrets)  # before a port is bound
     try:
         figures = tempfile.mkdtemp(prefix="dragoman-figures-")
+        _keep(figures)
     except OSError as error:
         raise ConfigError(f"configuration: workers: several need a directory for their figures: {error}") from None
     os.environ[METRICS_DIRECTORY] = figures  # the library reads it when it is imported
@@ -72,6 +74,15 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
         return Supervisor(config, with_seal_key(config, secrets), reread, workers).run()
     finally:
         shutil.rmtree(figures, ignore_errors=True)
+
+
+def _keep(directory: str) -> None:
+    """What cleans up /tmp on many systems (systemd-tmpfiles) leaves a directory alone that is locked, as long as this
+    process or a worker runs."""
+    import fcntl
+
+    with contextlib.suppress(OSError):  # not every file system has such locks
+        fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
 
 
 async def _bind(config: Config) -> list[Worker]:
@@ -122,6 +133,8 @@ class Supervisor:
     def _start(self, worker: Worker) -> None:
         speak, self._spoken = not self._spoken, True
         worker.due, worker.started = None, time.monotonic()
+        with contextlib.suppress(OSError):  # where somebody has removed it, a worker could not count, and would not run
+            os.makedirs(os.environ[METRICS_DIRECTORY], 0o700, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
         worker.pid = os.fork()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 from pathlib import Path
@@ -102,6 +104,31 @@ async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
         assert "a worker was lost" in process.errors()
+
+
+async def test_a_worker_is_replaced_although_the_directory_of_the_figures_is_gone(tmp_path: Path) -> None:
+    """Somebody has emptied /tmp. Cleaners that respect locks do not."""
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, "--workers", "2", TMPDIR=str(tmp_path)) as process,
+        connecting() as session,
+    ):
+        url = await process.ready()
+        (name,) = (name for name in os.listdir(tmp_path) if name.startswith("dragoman-figures-"))
+        figures = os.open(tmp_path / name, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(figures, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(figures)
+        shutil.rmtree(tmp_path / name)
+        before = workers_of(process)
+        for victim in before:
+            os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(workers_of(process)) == 2 and not before & workers_of(process))
+        answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), LIMIT)
+        assert [status for status, _ in answers] == [200] * 20
+        assert await figure(session, url, "dragoman_requests_total") == 20
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
 
 
 async def test_a_rate_is_that_of_all_workers_together(tmp_path: Path) -> None:
