@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -201,6 +202,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def serve(options: argparse.Namespace) -> int:
+    if hasattr(signal, "SIGHUP"):  # it would end the process before there is anything to reload
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     config, sources = _read(options)
     reread = partial(_read_all, options)
     if config.workers > 1:

@@ -14,7 +14,7 @@ import pytest
 
 from dragoman.gateway.config import Config
 from tests.scripted import Script, ScriptedServer, text_stream
-from tests.serving_command import KEPT, serving
+from tests.serving_command import KEPT, READ_AGAIN, serving
 from tests.serving_gateway import ASK
 from tests.waiting import until
 
@@ -257,6 +257,26 @@ async def test_a_signal_during_a_reload_drains_the_old_generation_too(tmp_path: 
                 process.child.send_signal(signal.SIGTERM)
                 assert b"response.completed" in await answer.content.read()
             assert await process.ended() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_reload_while_it_starts_is_one(workers: str) -> None:
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, "--workers", workers) as process,
+    ):
+
+        def blocks_sighup() -> bool:
+            blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{process.child.pid}/status").read_text())
+            assert blocked is not None
+            return bool(int(blocked[1], 16) & 1 << signal.SIGHUP - 1)
+
+        await until(blocks_sighup)
+        process.child.send_signal(signal.SIGHUP)
+        await process.ready()
+        await process.logged(READ_AGAIN)
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
 
 
 async def test_without_leaks_over_many_reloads(tmp_path: Path) -> None:
