@@ -15,7 +15,7 @@ from functools import partial
 
 from dragoman.backends.base import Backend, Health
 from dragoman.backends.pool.pool import Pool, asleep
-from dragoman.backends.pool.replica import RETRY_AFTER, Replica
+from dragoman.backends.pool.replica import RETRY_AFTER, Replica, ReplicaState
 from dragoman.gateway.config import Timeouts
 from dragoman.gateway.telemetry.logs import log
 from dragoman.gateway.telemetry.metrics import Metrics
@@ -127,6 +127,15 @@ class Gate:
     async def states(self) -> dict[str, Health]:
         found = await asyncio.gather(*(group.health() for group in self.groups.values()))
         return dict(zip(self.groups, found, strict=True))
+
+    def able(self) -> list[str]:
+        """The groups that calls may be sent to, as last known: those that are ready, and those that sleep until a call
+        wakes them, which none could do that is kept away until they are ready."""
+        return [
+            name
+            for name, group in self.groups.items()
+            if group.state.ready or (group.state is ReplicaState.ASLEEP and self.wakes(group))
+        ]
 
     def replicas(self) -> dict[str, dict[str, str]]:
         """The state of each server, by its name, of the groups that find their servers themselves."""

@@ -36,7 +36,7 @@ class OperationRoutes:
     async def _ready(self, request: web.Request) -> web.Response:
         words = await self._gate.words()
         leaving = self._handler.leaving or self._handler.draining
-        ready = "ready" in words.values() and not leaving
+        ready = bool(self._gate.able()) and not leaving
         body: dict[str, Any] = {"ready": ready, "draining": leaving, "backends": words}
         if replicas := self._gate.replicas():
             ready_ones = {name: list(each.values()).count("ready") for name, each in replicas.items()}

@@ -294,7 +294,7 @@ async def announce(
         errors = [group.start_error for group in serving.gate.groups.values()]
         if all(errors):
             return f"the backend cannot be started: {' '.join(str(errors[0]).split())}"
-        if ready := [name for name, health in states.items() if health.state == "ready"]:
+        if ready := serving.gate.able():
             break
         if not silent and loop.time() > end:
             silent = True

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dragoman.backends.pool import replica
+from dragoman.gateway.serve.server import announce
 from tests.scripted import Script, ScriptedServer, text_stream
 from tests.serving_gateway import Serving, over
 from tests.waiting import LIMIT
@@ -67,6 +68,28 @@ async def test_it_is_woken_once_however_many_wait(preset: str) -> None:
         assert [status for status, _ in answers] == [200] * 8
         assert sleeper.calls() == 1
         assert len(sleeper.server.chats) == 8
+
+
+@pytest.mark.parametrize(("wake", "status"), [("wake", 200), ("refuse", 503)])
+async def test_ready_is_who_can_be_woken_by_a_call(wake: str, status: int) -> None:
+    """Kubernetes sends no call to a gateway that is not ready, and so none would ever wake it."""
+    async with sleeping(wake=wake) as (it, sleeper):
+        async with it.session.get(f"{it.url}/readyz") as answer:
+            said = await answer.json()
+            assert (answer.status, said["ready"], set(said["backends"].values())) == (
+                status,
+                wake == "wake",
+                {"asleep"},
+            )
+        assert sleeper.calls() == 0
+        if wake == "wake":
+            assert (await it.answer())[0] == 200
+
+
+async def test_the_start_is_announced_where_a_call_will_wake_the_engine(capsys: pytest.CaptureFixture[str]) -> None:
+    async with sleeping() as (it, _):
+        assert await asyncio.wait_for(announce(it.gateway, "http://here"), LIMIT) is None
+    assert capsys.readouterr().out.startswith("dragoman is ready on http://here (backend: b0). ")
 
 
 async def test_the_call_can_be_configured() -> None:
