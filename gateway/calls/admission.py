@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -54,10 +53,12 @@ class Line:
 
 
 class Admission:
-    def __init__(self, config: AdmissionConfig, metrics: Metrics, workers: int = 1) -> None:
-        self._requests = _share(config.requests, workers)
-        self._tokens = _share(config.tokens, workers)
-        self._queue = config.queue if workers == 1 else math.ceil(config.queue / workers)
+    """The limits of one of several `workers`, of which this is the one with that number, from 0 on."""
+
+    def __init__(self, config: AdmissionConfig, metrics: Metrics, workers: int = 1, number: int = 0) -> None:
+        self._requests = None if config.requests is None else max(1, share(config.requests, workers, number))
+        self._tokens = None if config.tokens is None else max(1, share(config.tokens, workers, number))
+        self._queue = share(config.queue, workers, number)
         self._patience = config.wait
         self._metrics = metrics
         self._lines: dict[tuple[str, str], Line] = {}
@@ -195,5 +196,7 @@ def cost(request: Request) -> int:
     return estimate(request) + min(request.max_tokens or ANSWER_TOKENS, ANSWER_TOKENS)
 
 
-def _share(limit: int | None, workers: int) -> int | None:
-    return None if limit is None else max(1, math.ceil(limit / workers))
+def share(limit: int, workers: int, number: int) -> int:
+    """Of a limit: those of all workers add up to it."""
+    each, rest = divmod(limit, workers)
+    return each + (number < rest)

@@ -22,6 +22,7 @@ from aiohttp import web
 from dragoman.backends.background import end, in_background
 from dragoman.backends.base import Backend
 from dragoman.backends.pool.pool import Pool
+from dragoman.gateway.calls.admission import Admission
 from dragoman.gateway.calls.handler import Handler
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
@@ -82,8 +83,10 @@ class Gateway:
         protocols: Sequence[Protocol],
         previous: Gateway | None = None,
         spending: Spending | None = None,
+        worker: int = 0,
     ) -> None:
         self.config = config
+        self._worker = worker
         self.metrics: Metrics = Metrics() if previous is None else previous.metrics
         self.ingredients = opened.ingredients
         self.gate: Gate = self._open_gate(opened.groups, previous)
@@ -116,6 +119,8 @@ class Gateway:
         # calls that run beside those of the previous gateway share their limits
         same = previous is not None and previous.config.admission == self.config.admission
         admission = previous.handler.admission if previous is not None and same else None
+        if admission is None:
+            admission = Admission(self.config.admission, self.metrics, self.config.workers, self._worker)
         # what is kept of clients' requests was within the limits under which it came
         kept = previous is not None and previous.config.limits == self.config.limits
         memos = previous.handler.memos if previous is not None and kept else None
@@ -203,10 +208,11 @@ def build(
     protocols: Sequence[Protocol] | None = None,
     previous: Gateway | None = None,
     spending: Spending | None = None,
+    worker: int = 0,
 ) -> web.Application:
     """`backends` and `protocols` default to those of the configuration and of the registry. With `previous`, the
     gateway of an older configuration, backends that have not changed go on running. `spending` is that of several
-    workers."""
+    workers, `worker` the number of this one."""
     secrets = secrets or Secrets()
     if backends is None:
         backends = open_all(config, secrets, previous)
@@ -214,7 +220,7 @@ def build(
     if not isinstance(opened, Opened):
         opened = Opened(as_groups(config, opened), open_tracing(os.environ))
     chosen = PROTOCOLS if protocols is None else protocols
-    gateway = Gateway(config, opened, secrets, chosen, previous, spending)
+    gateway = Gateway(config, opened, secrets, chosen, previous, spending, worker)
     middlewares = [gateway.middleware.before_all]
     app = web.Application(middlewares=middlewares, client_max_size=config.limits.body_bytes)
     app[GATEWAY] = gateway

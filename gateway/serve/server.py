@@ -64,11 +64,12 @@ async def run_on(
     reread: Reread | None,
     speak: bool = True,
     spending: Spending | None = None,
+    worker: int = 0,
 ) -> int:
     """Serves on bound sockets until a signal ends it, and closes them; with `speak`, it reports on standard output.
-    `spending` is that of several workers."""
+    `spending` is that of several workers, `worker` the number of this one."""
     return_large_blocks()
-    server = Server(sockets, spending)
+    server = Server(sockets, spending, worker)
     try:
         configure(config.log, secrets.all())
         await server.open(config, secrets)
@@ -127,9 +128,10 @@ class Generation:
 class Server:
     """The generations of the gateway: the last one takes new connections, older ones finish their calls."""
 
-    def __init__(self, sockets: Sequence[socket.socket], spending: Spending | None = None) -> None:
+    def __init__(self, sockets: Sequence[socket.socket], spending: Spending | None = None, worker: int = 0) -> None:
         self._sockets = sockets
         self._spending = spending
+        self._worker = worker
         self._generations: list[Generation] = []
 
     @property
@@ -157,7 +159,7 @@ class Server:
         previous = self._generations[-1] if self._generations else None
         older = previous.gateway if previous else None
         tls, opened = await asyncio.to_thread(_open_files, config, secrets, older)
-        app = build(config, opened, secrets, previous=older, spending=self._spending)
+        app = build(config, opened, secrets, previous=older, spending=self._spending, worker=self._worker)
         generation = Generation(app[GATEWAY], Runner(app, shutdown_timeout=1.0, **RUNNER_OPTIONS))
         try:
             await generation.runner.setup()

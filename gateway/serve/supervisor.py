@@ -229,7 +229,7 @@ class Supervisor:
 def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool, spending: Spending) -> int:
     from dragoman.gateway.serve.server import in_loop, run_on
 
-    return in_loop(run_on(worker.sockets, config, secrets, reread, speak, spending))
+    return in_loop(run_on(worker.sockets, config, secrets, reread, speak, spending, worker.number))
 
 
 def _try_out(config: Config, secrets: Secrets) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientPayloadError, ServerDisconnectedError
 
-from dragoman.gateway.calls.admission import Admission, cost
+from dragoman.gateway.calls.admission import Admission, cost, share
 from dragoman.gateway.config import AdmissionConfig
 from dragoman.gateway.telemetry.metrics import Metrics
 from dragoman.translators.errors import GatewayError, Kind
@@ -358,6 +358,13 @@ async def test_with_workers_each_takes_its_share(
         for number in range(8):
             await it.call("a", str(number))
         assert (len(it.order), it.depth) == (runs, waits)
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(10, 4), (5, 2), (7, 3), (8, 4), (3, 5), (0, 2)])
+def test_the_shares_of_all_workers_add_up_to_the_limit(limit: int, workers: int) -> None:
+    shares = [share(limit, workers, number) for number in range(workers)]
+    assert sum(shares) == limit
+    assert max(shares) - min(shares) <= 1
 
 
 async def test_the_time_in_the_queue_is_measured(clock: Clock) -> None:

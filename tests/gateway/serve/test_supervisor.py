@@ -189,7 +189,7 @@ async def test_a_session_stays_with_its_server_whichever_worker_it_comes_to() ->
 
 async def test_limits_are_shared_out_and_their_figures_are_added_up() -> None:
     turns = asyncio.Semaphore(0)
-    limits = {"DRAGOMAN_ADMISSION__REQUESTS": "4", "DRAGOMAN_ADMISSION__QUEUE": "6"}
+    limits = {"DRAGOMAN_ADMISSION__REQUESTS": "5", "DRAGOMAN_ADMISSION__QUEUE": "7"}
     async with (
         ScriptedServer(default=Script(frames(BODY), turns=turns)) as server,
         serving("--backend", server.url, "--workers", "2", **limits) as process,
@@ -202,17 +202,17 @@ async def test_limits_are_shared_out_and_their_figures_are_added_up() -> None:
 
         # so many that each worker gets more than it has room for
         asked = [asyncio.create_task(ask(session, url)) for _ in range(80)]
-        await server.until(lambda: len(server.chats) == 4)
-        await until(lambda: sum(each.done() for each in asked) == 70)
-        await until(lambda: shows("dragoman_requests_in_flight", 10))
+        await server.until(lambda: len(server.chats) == 5)
+        await until(lambda: sum(each.done() for each in asked) == 68)
+        await until(lambda: shows("dragoman_requests_in_flight", 12))
         for _ in range(6):  # whichever worker is asked
-            assert await figure(session, url, "dragoman_queue_depth") == 6
-            assert await figure(session, url, "dragoman_queue_refused_total") == 70
-        assert len(server.chats) == 4
+            assert await figure(session, url, "dragoman_queue_depth") == 7
+            assert await figure(session, url, "dragoman_queue_refused_total") == 68
+        assert len(server.chats) == 5
         for _ in range(1_000):
             turns.release()
         statuses = [status for status, _ in await asyncio.gather(*asked)]
-        assert (statuses.count(200), len(server.chats)) == (10, 10)
+        assert (statuses.count(200), len(server.chats)) == (12, 12)
         await until(lambda: shows("dragoman_requests_total", 80))
         await until(lambda: shows("dragoman_queue_depth", 0))
         process.child.send_signal(signal.SIGTERM)
