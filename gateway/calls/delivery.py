@@ -164,6 +164,8 @@ class EventStream(ConnectionDelivery):
         self.response.headers.update(self._headers())
         writer = await self.response.prepare(self._request)
         assert isinstance(writer, StreamWriter), "the head of this answer went out already"
+        if not writer.chunked:  # HTTP/1.0: the end of the connection is that of the body; aiohttp only leaves it unsaid
+            self.response.force_close()
         self._writer = writer
         return writer
 

@@ -67,11 +67,14 @@ async def test_the_head_leaves_with_the_first_frames(monkeypatch: pytest.MonkeyP
         writer.close()
 
 
-async def test_a_client_of_http_1_0_gets_the_frames_without_chunks_and_the_end_of_the_connection() -> None:
+@pytest.mark.parametrize("wish", [b"", b"\r\nConnection: keep-alive", b"\r\nConnection: Keep-Alive\r\nKeep-Alive: 60"])
+async def test_a_client_of_http_1_0_gets_the_frames_without_chunks_and_the_end_of_the_connection(wish: bytes) -> None:
+    """Also one that would keep the connection: nothing else ends such a body."""
     async with running() as served:
-        reader, writer = await asked(served, b"HTTP/1.0")
+        reader, writer = await asked(served, b"HTTP/1.0" + wish)
         head, _, body = (await asyncio.wait_for(reader.read(), LIMIT)).partition(b"\r\n\r\n")
         assert b"chunked" not in head
+        assert b"keep-alive" not in head.lower()
         assert body == b"created\npart=text\ntext=hel\ntext=lo\nfinished=stop\n"
         writer.close()
 
