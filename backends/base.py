@@ -67,6 +67,10 @@ class Receiver(Protocol[T_contra]):
         """How much of its prompt the server has read so far, from one that says so; before the first event."""
         ...
 
+    def at_work(self) -> None:
+        """The server makes an answer that is withheld until it can be judged."""
+        ...
+
     def note(self, note: Note) -> None:
         """A drop or a repair that was found only while the answer was running; it goes into the metric."""
         ...

@@ -59,7 +59,11 @@ class Withheld:
     def on_left(self, callback: Callable[[], object]) -> None:
         self._outer.on_left = callback
 
+    def at_work(self) -> None:
+        self._outer.at_work()
+
     def feed(self, events: Sequence[Event]) -> Flow:
+        self._outer.at_work()
         self.events += events
         self.fold.feed(events)
         return Flow.MORE

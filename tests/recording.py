@@ -35,6 +35,7 @@ class Recorder:
         self.read: list[tuple[int, int]] = []
         self.held = False
         self.waits = 0
+        self.works = 0  # how often it was said of the server
         self._enough = enough
         self._changed = asyncio.Event()
 
@@ -57,6 +58,9 @@ class Recorder:
 
     def prompt_read(self, tokens: int, total: int) -> None:
         self.read.append((tokens, total))
+
+    def at_work(self) -> None:
+        self.works += 1
 
     def release(self) -> None:
         self.held = False

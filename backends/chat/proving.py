@@ -59,6 +59,9 @@ class FoldSink:
     def prompt_read(self, tokens: int, total: int) -> None:
         pass
 
+    def at_work(self) -> None:
+        pass
+
     def note(self, note: Note) -> None:
         pass
 

@@ -40,7 +40,7 @@ class Attempt(Generic[T]):
         self.verdict: bool | None = None
         self.abandoned = False
         self.left = False
-        self.progressed = False  # the server is further with the prompt
+        self.progressed = False  # the server is further with the prompt, or with an answer that is withheld
         self.since = 0.0
         self.note: Callable[[Note], None] = sink.note
         self.prompt_size = sink.prompt_size
@@ -87,9 +87,12 @@ class Attempt(Generic[T]):
 
     def prompt_read(self, tokens: int, total: int) -> None:
         """A server that reads works."""
+        self.at_work()
+        self._sink.prompt_read(tokens, total)
+
+    def at_work(self) -> None:
         self.progressed = True
         self._on_heard()
-        self._sink.prompt_read(tokens, total)
 
     def _hear(self, events: Sequence[T]) -> Flow:
         if events:

@@ -80,6 +80,9 @@ class AnswerRecord:
         if self.on_prompt_read is not None:
             self.on_prompt_read(tokens, total)
 
+    def at_work(self) -> None:
+        """For whoever looks after the server."""
+
     def note(self, note: Note) -> None:
         self.notes.append(note)
 

@@ -61,6 +61,7 @@ class ModelTurn:
         self.touched = False  # of this turn: until then it may be asked for elsewhere
         self.note: Callable[[Note], None] = outer.note
         self.prompt_read = outer.prompt_read
+        self.at_work = outer.at_work
         self._outer = outer
         self._tool = tool
         self._usages = usages

@@ -102,6 +102,13 @@ async def test_nothing_reaches_the_client_before_the_answer_is_judged() -> None:
     assert len(sink.feeds) == 1
 
 
+async def test_with_each_event_that_is_withheld_it_is_said_that_the_server_works() -> None:
+    whole = text_stream('{"name":"add","arguments":{"a":1}}', reasoning=[*"abc"])
+    sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), Script(whole, split="frames", gap=0.01))
+    assert len(sink.feeds) == 1
+    assert sink.works >= 4
+
+
 async def test_a_native_call_is_accepted_as_it_is() -> None:
     sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), Script(call_stream(("add", '{"a": 1}'))))
     assert sink.parts == [ToolCall("call_0", "add", '{"a": 1}')]

@@ -293,6 +293,27 @@ async def test_late_first_events_open_the_breaker_without_ending_the_answer() ->
         assert (len(slow.chats), len(good.chats)) == (2, 1)
 
 
+async def test_an_answer_that_is_withheld_for_long_says_nothing_against_its_server() -> None:
+    """Not that it hangs, and not that it fails."""
+    rules = {"failures": 1, "slow": 0.2, "rest": 60, "probe": 600}
+    slow = Script(text_stream('{"a": 1}', reasoning=["hm"] * 40), split="frames", gap=0.02)
+    asked = {"text": {"format": {"type": "json_object"}}}
+    async with (
+        ScriptedServer(default=slow) as server,
+        over(server.url, backend={"settings": {"json_schema": "prompt"}}, pool=rules) as it,
+    ):
+        (replica,) = it.gateway.gate.groups["b0"].replicas
+        seen = set[ReplicaState]()
+        call = asyncio.create_task(it.answer(**asked))
+        while not call.done():
+            await asyncio.sleep(0.02)
+            seen.add(replica.state)
+        status, answer = await call
+        assert (status, COMPLETED in answer) == (200, True)
+        assert seen <= {ReplicaState.READY, ReplicaState.UNKNOWN}
+        assert replica.state in seen
+
+
 async def test_when_every_breaker_is_open_requests_are_tried_all_the_same() -> None:
     failing = Script.json({"error": {"message": "boom"}}, 500)
     async with (

@@ -149,13 +149,14 @@ async def test_a_long_prefill_beside_a_stream_that_runs_is_no_hang() -> None:
         assert await asyncio.gather(*calls) == [200, 200]
 
 
-async def test_a_server_that_says_how_far_it_is_with_a_prompt_is_no_hang_until_it_says_no_more() -> None:
+@pytest.mark.parametrize("works", [lambda sink: sink.prompt_read(1, 1_000_000), lambda sink: sink.at_work()])
+async def test_a_server_whose_work_shows_without_an_event_is_no_hang_until_it_shows_no_more(works: Any) -> None:
+    """That is how far it is with a prompt, or an answer that is withheld."""
     stop = asyncio.Event()
 
     async def play(request: Request, sink: Sink) -> None:
-        read = 0
         while not stop.is_set():
-            sink.prompt_read(read := read + 1, 1_000_000)
+            works(sink)
             await asyncio.sleep(0.01)
         await asyncio.sleep(30)
 
