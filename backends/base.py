@@ -68,7 +68,7 @@ class Receiver(Protocol[T_contra]):
         ...
 
     def at_work(self) -> None:
-        """The server makes an answer that is withheld until it can be judged."""
+        """The server makes an answer of which nothing can be fed yet."""
         ...
 
     def note(self, note: Note) -> None:

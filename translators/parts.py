@@ -88,6 +88,11 @@ class Parts:
         """Something other than white space has come."""
         return bool(self._kinds or self._waiting)
 
+    @property
+    def markup_size(self) -> int:
+        """Of the text that came to be read for calls, certain or not; it grows with each piece."""
+        return self._come
+
     def take(self) -> list[Event]:
         """What became certain since it was last taken."""
         events, self._events = self._events, []

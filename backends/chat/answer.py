@@ -27,6 +27,7 @@ class AnswerReader(Reader):
         self._body: bytearray | None = None  # of an answer that is read whole
         self._begun = False
         self._prompt_read = -1
+        self._markup_size = 0
 
     def head(self, content_type: str) -> None:
         """The head of a successful answer came."""
@@ -45,8 +46,8 @@ class AnswerReader(Reader):
             return self._fail(error)
         if events and self._state is WAITING and (size := decoder.prompt_tokens) is not None:
             self._sink.prompt_size(size)
-        if not events and decoder.prompt_read is not None and self._state is WAITING:
-            self._report(*decoder.prompt_read)
+        if not events and self._state is WAITING:
+            self._say_that_it_works()
         flow = self._sink.feed(events) if events else MORE
         ending = decoder.stopping or decoder.done
         if events and flow is MORE and self._state is RUNNING and not ending:
@@ -56,12 +57,16 @@ class AnswerReader(Reader):
         flow = self._after(flow, events, progress=bool(events) or (begun and not data.startswith(b":")))
         return self._await_end(END_OF_BODY) if decoder.done and flow is not ENOUGH else flow
 
-    def _report(self, read: int, total: int) -> None:
-        """The server is further with the prompt than it was."""
+    def _say_that_it_works(self) -> None:
+        """Where it does without an event: it is further with the prompt than it was, or writes what may be a call."""
+        read, total = self._decoder.prompt_read or (-1, 0)
         if read > self._prompt_read:
             self._prompt_read = read
             self._sink.prompt_size(total)
             self._sink.prompt_read(read, total)
+        if (size := self._decoder.markup_size) > self._markup_size:
+            self._markup_size = size
+            self._sink.at_work()
 
     def ended(self) -> None:
         if self._body is not None and self._state < CLOSING:

@@ -133,6 +133,11 @@ class ChatDecoder:
         """The prompt's size, where the server has said it so far."""
         return None if self._usage is None else self._usage.input
 
+    @property
+    def markup_size(self) -> int:
+        """Of the text that is read for calls: it grows while the model writes, even where no event shows it."""
+        return self._parts.markup_size
+
     def feed(self, data: bytes) -> list[Event]:
         events, known = self._sse.whole(data), self._known
         if len(events) > SEVERAL:

@@ -27,6 +27,8 @@ class ResponseReader(Reader):
             events = self._decoder.feed(batch)
         except GatewayError as error:
             return self._reported(error)
+        if not events:  # a part of what may be a call, as a rule
+            self._sink.at_work()
         flow = self._sink.feed(events) if events else Flow.MORE
         flow = self._after(flow, events, progress=True)
         if flow is Flow.ENOUGH or not self._decoder.done:

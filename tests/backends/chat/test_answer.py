@@ -21,7 +21,7 @@ from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Delta, Event, Finished, StopReason, Usage
+from dragoman.translators.ir import Delta, Event, Finished, StopReason, ToolCall, Usage
 from tests.event_grammar import apart, violations
 from tests.golden_files import TRANSCRIPTS, upstream
 from tests.recording import Moody, Recorder
@@ -39,17 +39,19 @@ SHORT = {name: data for name, data in STREAMS.items() if len(data) < 20_000}
 every_stream = pytest.mark.parametrize("name", STREAMS)
 
 
-def decoder() -> ChatDecoder:
-    return ChatDecoder(REQUEST, lambda status, body: classify(status, body, resolve()))
+def decoder(markup: str | None = None) -> ChatDecoder:
+    return ChatDecoder(REQUEST, lambda status, body: classify(status, body, resolve()), markup=markup)
 
 
 class Reading:
     """A reader as a driver uses it: it reads no more after ENOUGH, and after WAIT not before it may."""
 
-    def __init__(self, sink: Recorder | None = None, content_type: str = "text/event-stream") -> None:
+    def __init__(
+        self, sink: Recorder | None = None, content_type: str = "text/event-stream", markup: str | None = None
+    ) -> None:
         self.now = 0.0
         self.sink = sink or Recorder()
-        self.reader = AnswerReader(decoder(), self.sink, LIMITS, lambda: self.now)
+        self.reader = AnswerReader(decoder(markup), self.sink, LIMITS, lambda: self.now)
         self.reader.head(content_type)
 
     def reads(self, *reads: bytes) -> Flow:
@@ -426,6 +428,22 @@ def test_progress_that_makes_no_sense_is_not_reported(said: dict[str, object]) -
     reading.reads(progress(**said), HELLO)
     assert reading.end() == alone(HELLO)
     assert reading.sink.read == []
+
+
+def test_of_a_call_that_is_withheld_up_to_its_end_it_is_said_that_the_server_works() -> None:
+    """A call in Python's form gives no event before it is whole."""
+    reading = Reading(markup="pythonic")
+    reading.reads(sse(chunk({"role": "assistant"}), done=False))
+    assert reading.sink.works == 0
+    for number, piece in enumerate(["[read_file(", 'path="', "a", '.py", ']):
+        reading.reads(sse(chunk({"content": piece}), done=False), b": still here\n\n", b": and here\n\n")
+        assert reading.sink.works == number + 1
+    assert not reading.sink.events
+    assert reading.reader.deadline == LIMITS.first
+    reading.reads(sse(chunk({"content": "lines=1)]"}), chunk({}, "stop")))
+    assert [part.arguments for part in reading.sink.parts if isinstance(part, ToolCall)] == [
+        '{"path": "a.py", "lines": 1}'
+    ]
 
 
 @pytest.mark.parametrize("odd", [5, [1], "half"])

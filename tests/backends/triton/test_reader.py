@@ -213,6 +213,14 @@ def test_after_the_end_nothing_is_fed() -> None:
 # ------------------------------------------------------------------------------------------------------------ deadlines
 
 
+def test_a_response_of_which_nothing_can_be_fed_yet_shows_that_the_server_works() -> None:
+    reading = Reading()
+    reading.reads([ids("<")], [ids("thi")])
+    assert (reading.sink.works, reading.sink.events) == (2, [])
+    reading.reads([ids("s")])
+    assert (reading.sink.works, reading.end().events[2:3]) == (2, [Delta("<this")])
+
+
 def test_the_limits_of_an_answer_by_ids() -> None:
     reading = Reading()
     assert reading.due == 100.0
