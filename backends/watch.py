@@ -70,6 +70,7 @@ class Watch:
             self._end(self._loop.time())
         else:
             self.on_writable()
+            self.follow()  # while the sink was full there was no deadline, and nothing may come that is followed
 
     def _look(self) -> None:
         now = self._loop.time()

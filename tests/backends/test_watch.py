@@ -103,6 +103,25 @@ async def test_it_waits_without_a_limit_until_the_sink_can_take_more() -> None:
         assert reader.deadline < float("inf")
 
 
+@pytest.mark.parametrize("looked", [False, True])
+async def test_a_server_that_sends_nothing_more_after_the_sink_was_full_is_late_in_time(looked: bool) -> None:
+    """Also where the old deadline has passed meanwhile: then nobody would look for long."""
+
+    async def wait() -> None:
+        async with Watch(reader):
+            reader.deadline = float("inf")
+            if looked:
+                await asyncio.sleep(0.1)
+            reader.writable()
+            await asyncio.sleep(LIMIT)
+
+    limits = Timeouts(first=0.05 if looked else 60, between=0.1)
+    reader, begun = Reader(Nothing(), Recorder(), limits, now), now()
+    with pytest.raises(TimeoutError):
+        await wait()
+    assert now() - begun < LIMIT / 2
+
+
 async def test_a_receiver_that_left_ends_the_block_at_once() -> None:
     reader = reading(60)
     asyncio.get_running_loop().call_later(0.02, reader.left)
