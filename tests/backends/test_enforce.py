@@ -15,7 +15,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.child_process import Children, NoReply
 from dragoman.backends.enforce import enforce
 from dragoman.translators.constraints import forced
-from dragoman.translators.constraints.forced import call_schema, instructed, unwrapped
+from dragoman.translators.constraints.forced import call_schema, instructed, instructed_first, unwrapped
 from dragoman.translators.constraints.schema_check import faults, usable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.fold import Fold
@@ -197,7 +197,9 @@ async def test_a_format_keeps_no_model_from_calling_a_tool(preset: str) -> None:
 @pytest.mark.parametrize("text", ["Mr. Smith is 41.", '{"age": "41"}'])
 async def test_a_text_beside_tools_that_does_not_fit_is_asked_for_again_and_enforced(preset: str, text: str) -> None:
     sink, (first, second) = await run(MAY_CALL, answer(text), answer('{"age": 41}'), preset=preset)
-    assert '"age"' in first["messages"][-1]["content"]
+    assert [message["role"] for message in first["messages"]] == ["system", "user"]
+    assert first["messages"][0]["content"].startswith("Call tools as you need them. Then answer with one JSON value")
+    assert '"age"' in first["messages"][0]["content"]
     assert second["response_format"]["json_schema"]["name"] == "person"
     assert second.get("tool_choice", "none") == "none"
     assert sink.parts == [Text('{"age": 41}')]
@@ -458,6 +460,14 @@ def test_an_instruction_stands_at_the_end_whatever_came_last() -> None:
     result = Message("tool", (ToolResult("c", (Text("42"),)),))
     assert instructed((user,), "do") == (Message("user", (Text("hi"), Text("do"))),)
     assert instructed((user, result), "do") == (user, result, Message("user", (Text("do"),)))
+
+
+def test_one_that_holds_for_all_steps_stands_where_the_prompt_goes_on_from() -> None:
+    first, rules, user = (Message(role, (Text(role),)) for role in ("system", "developer", "user"))
+    late = Message("system", (Text("late"),))
+    said = Message("system", (Text("do"),))
+    assert instructed_first((first, rules, user, late), "do") == (first, rules, said, user, late)
+    assert instructed_first((user,), "do") == (said, user)
 
 
 def test_references_move_with_the_parameters() -> None:

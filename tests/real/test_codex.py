@@ -268,4 +268,4 @@ async def test_an_answer_after_a_schema(codex: Codex) -> None:
     assert asked is not None
     assert "response_format" not in asked
     assert function_names(asked)
-    assert json.loads(asked["messages"][-1]["content"].rpartition("\n")[2]) == schema
+    assert json.loads(asked["messages"][0]["content"].rpartition("\n")[2]) == schema

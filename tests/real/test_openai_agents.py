@@ -23,7 +23,7 @@ TOOLS_AND_ANSWER = ["ToolCallItem", "ToolCallItem", "ToolCallOutputItem", "ToolC
 
 def model(asked: Json) -> Script:
     """Asks for both cities, then says what the tools returned; a question with a schema gets an object."""
-    if '"warm"' in str(asked["messages"][-1]["content"]):
+    if '"warm"' in str(asked["messages"][0]["content"]):
         return says('{"warm": true, ', '"why": "sun"}')
     if told := results(asked):
         return says("It is ", " and ".join(told), ".")

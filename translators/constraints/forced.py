@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Literal
 
 from dragoman.translators.constraints.guided import is_forced, unenforceable
@@ -154,7 +155,9 @@ def plan(
         return None
     may_call = bool(request.tools) and request.tool_choice == "auto" and shows_tools
     if request.format is not None and (json_schema == "prompt" or may_call):
-        asked = replace(request, format=None, messages=instructed(request.messages, _json_instruction(request.format)))
+        instruction = _json_instruction(request.format, may_call)
+        messages = (instructed_first if may_call else instructed)(request.messages, instruction)
+        asked = replace(request, format=None, messages=messages)
         return JsonAnswer(asked, request.format, enforceable=json_schema == "enforced")
     return None
 
@@ -214,6 +217,13 @@ def instructed(messages: Sequence[Message], instruction: str) -> tuple[Message, 
     return (*messages, Message("user", (Text(instruction),)))
 
 
+def instructed_first(messages: Sequence[Message], instruction: str) -> tuple[Message, ...]:
+    """Added to the first system messages, where it stands the same in every step of an agent: the prompt goes on as it
+    was, and after results no user message begins another turn, for which templates leave out what was thought."""
+    leading = sum(1 for _ in takewhile(lambda message: message.role in ("system", "developer"), messages))
+    return (*messages[:leading], Message("system", (Text(instruction),)), *messages[leading:])
+
+
 def _forced(request: Request, tools: tuple[Tool, ...], by: Literal["schema", "prompt"], shows_tools: bool) -> Request:
     if by == "prompt" and shows_tools:
         text = f"Answer with a call of {_one_of(tools)} now, and with nothing else."
@@ -233,14 +243,15 @@ def _one_of(tools: Sequence[Tool]) -> str:
     return f"the tool {names[0]}" if len(names) == 1 else f"one of the tools {', '.join(names)}"
 
 
-def _json_instruction(wanted: JsonObject | JsonSchema) -> str:
+def _json_instruction(wanted: JsonObject | JsonSchema, may_call: bool) -> str:
+    begin = "Call tools as you need them. Then answer" if may_call else "Answer"
     if isinstance(wanted, JsonSchema):
         described = f" ({wanted.description})" if wanted.description else ""
         return (
-            "Answer with one JSON value that fits the following JSON schema and with nothing else: "
+            f"{begin} with one JSON value that fits the following JSON schema and with nothing else: "
             f"no prose, no code fence.{described}\n{_dumps(wanted.schema)}"
         )
-    return "Answer with one JSON object and with nothing else: no prose, no code fence."
+    return f"{begin} with one JSON object and with nothing else: no prose, no code fence."
 
 
 # -------------------------------------------------------------------------------------------------------------- schemas
