@@ -15,6 +15,7 @@ from dragoman.translators.errors import GatewayError
 from dragoman.translators.fields import MOST_OBJECTS
 from dragoman.translators.framing import SSE, Framing
 from dragoman.translators.ir import Event, Note, Request
+from dragoman.translators.json_text import encoded
 from dragoman.translators.rate_headers import RateHeaders, openai
 
 Json = dict[str, Any]
@@ -100,6 +101,11 @@ class BufferedStream:
     def body(self) -> Json:
         assert self._final is not None, "the answer is not finished"
         return self._final
+
+    def _append_each(self, head: bytes, texts: Sequence[str], tail: bytes) -> None:
+        """A frame for each of these texts, which stand between `head` and `tail` as JSON strings."""
+        head, tail = head + b'"', b'"' + tail
+        self._out += [head + text + tail for text in encoded(texts)]
 
     def _take(self) -> list[bytes]:
         frames = self._out

@@ -24,7 +24,7 @@ BEGINS = re.compile(f"[{re.escape(''.join(_FIRST))}]")  # what an opener begins 
 
 
 def may_begin(text: str) -> bool:
-    """As `BEGINS` says, of a long text in a tenth of the time."""
+    """As `BEGINS` says, of a long text in a fifth of the time."""
     return any(first in text for first in _FIRST)
 
 

@@ -38,7 +38,7 @@ from dragoman.translators.ir import (
     StopReason,
     Usage,
 )
-from dragoman.translators.json_text import StringReader, encoded
+from dragoman.translators.json_text import StringReader
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import BufferedStream, Context, Json
 
@@ -166,8 +166,7 @@ class ChatStream(BufferedStream):
             for text in texts:
                 self._delta(part, text)
         elif texts and not self.unseen:
-            head, tail = part.prefix + b'"', b'"' + part.suffix + self._delta_end
-            self._out += [head + text + tail for text in encoded(texts)]
+            self._append_each(part.prefix, texts, part.suffix + self._delta_end)
 
     def _with_logprobs(self, part: _OpenPart, text: str, logprobs: list[dict[str, Any]]) -> None:
         self._logprobs += logprobs

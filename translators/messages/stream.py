@@ -39,7 +39,7 @@ from dragoman.translators.ir import (
     StopReason,
     Usage,
 )
-from dragoman.translators.json_text import DEEPEST, deeper_than, encoded
+from dragoman.translators.json_text import DEEPEST, deeper_than
 from dragoman.translators.messages import searches
 from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
@@ -255,8 +255,7 @@ class MessagesStream(BufferedStream):
     def _deltas(self, block: _Block, event: Deltas) -> None:
         texts = block.feed_all(event)
         if texts and not self.unseen:
-            head, tail = block.delta_head + b'"', b'"' + self._delta_tail
-            self._out += [head + text + tail for text in encoded(texts)]
+            self._append_each(block.delta_head, texts, self._delta_tail)
 
     def _search_id(self) -> str:
         return f"srvtoolu_{self._context.id[:24]}{self._searches:02d}"

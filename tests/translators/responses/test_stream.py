@@ -161,6 +161,13 @@ def test_arguments_that_are_nested_too_deep_to_be_written_are_a_text(kind: str, 
 
 
 ADD: Json = {"type": "function", "name": "add", "parameters": {"type": "object"}}
+WANTS_JSON: Json = {
+    "model": "m",
+    "input": "a",
+    "stream": True,
+    "tools": [ADD],
+    "text": {"format": {"type": "json_object"}},
+}
 CALL: list[Event] = [PartStarted("call", "call_1", "add"), Delta("{}"), PartEnded()]
 SEARCH: list[Event] = [SearchStarted("q"), SearchEnded(error="unavailable")]
 
@@ -172,14 +179,7 @@ def spoken(*pieces: str, complete: bool = True) -> list[Event]:
 def json_answer(events: list[Event], *, each: bool = False, **fields: object) -> tuple[list[bytes], Json]:
     """The frames and the whole answer, where the text must be JSON and a tool may be called. `each`: every event comes
     alone."""
-    body: Json = {
-        "model": "m",
-        "input": "a",
-        "stream": True,
-        "tools": [ADD],
-        "text": {"format": {"type": "json_object"}},
-    }
-    stream = RESPONSES.parse(body | fields, CONTEXT).stream
+    stream = RESPONSES.parse(WANTS_JSON | fields, CONTEXT).stream
     frames = [frame for batch in ([one] for one in events) for frame in stream.feed(batch)] if each else None
     frames = stream.feed(events) if frames is None else frames
     whole = check_stream(b"".join(frames))
@@ -220,14 +220,7 @@ def test_no_other_text_is_called_commentary(more: list[Event], fields: Json, eac
 
 @pytest.mark.parametrize("begins", ["{", '\n {"a"', "[", '"', "```json\n"])
 def test_text_that_begins_like_json_leaves_as_it_comes(begins: str) -> None:
-    body: Json = {
-        "model": "m",
-        "input": "a",
-        "stream": True,
-        "tools": [ADD],
-        "text": {"format": {"type": "json_object"}},
-    }
-    stream = RESPONSES.parse(body, CONTEXT).stream
+    stream = RESPONSES.parse(WANTS_JSON, CONTEXT).stream
     stream.feed([Started(), PartStarted("text")])
     deltas = [stream.feed([Delta(piece)])[-1] for piece in (begins, "b", "c")]
     assert [orjson.loads(split(frame)[0].data)["delta"] for frame in deltas] == [begins, "b", "c"]
@@ -236,14 +229,7 @@ def test_text_that_begins_like_json_leaves_as_it_comes(begins: str) -> None:
 
 @pytest.mark.parametrize("ended", [True, False])
 def test_text_that_is_held_when_the_answer_fails_goes_out(ended: bool) -> None:
-    body: Json = {
-        "model": "m",
-        "input": "a",
-        "stream": True,
-        "tools": [ADD],
-        "text": {"format": {"type": "json_object"}},
-    }
-    stream = RESPONSES.parse(body, CONTEXT).stream
+    stream = RESPONSES.parse(WANTS_JSON, CONTEXT).stream
     frames = stream.feed([Started(), *spoken("I look", " it up.")[: 4 if ended else 3]])
     frames += stream.keepalive() + stream.fail(GatewayError(Kind.BACKEND_FAILED, "It broke."))
     assert numbers(frames[:-1]) == list(range(len(frames) - 1))
