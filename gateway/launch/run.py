@@ -161,8 +161,10 @@ def show(given: Launch) -> int:
     if start.without:
         print(f"unset {' '.join(start.without)}")
     for name, value in start.environment.items():
-        if name != KEY_VARIABLE:
-            print(f"export {name}={f'{chr(34)}{value}{chr(34)}' if value == KEY_REFERENCE else shlex.quote(value)}")
+        if value == KEY_REFERENCE:
+            print(f"export {name}" if name == KEY_VARIABLE else f'export {name}="{value}"')
+        else:
+            print(f"export {name}={shlex.quote(value)}")
     print(shlex.join([*start.command, *given.arguments]))
     return 0
 

@@ -35,9 +35,16 @@ ASK = {
 MINE = {
     ".codex/config.toml": "# mine\nmodel = 'gpt-5'\nmodel_provider = 'other'\n[model_providers.other]\nname = 'other'\n"
     "base_url = 'http://127.0.0.1:9/v1'\n",
-    ".claude/settings.json": '{"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_AUTH_TOKEN": "x"}, '
-    '"model": "sonnet"}',
+    ".claude/settings.json": '{"env": {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_AUTH_TOKEN": "x", '
+    '"CLAUDE_CODE_USE_MANTLE": "1"}, "apiKeyHelper": "touch ../helped; echo mine", "model": "sonnet"}',
     ".config/opencode/opencode.json": '{"$schema": "https://opencode.ai/config.json", "model": "other/model"}',
+}
+# What a shell may hold that leads Claude Code elsewhere, or gives it another key.
+ELSEWHERE = {
+    "ANTHROPIC_API_KEY": "mine",
+    "ANTHROPIC_AUTH_TOKEN": "mine",
+    "CLAUDE_CODE_OAUTH_TOKEN": "mine",
+    "CLAUDE_CODE_USE_BEDROCK": "1",
 }
 
 
@@ -65,13 +72,16 @@ class Home:
             "HOME": str(self.path),
             "HTTPS_PROXY": nobody,
             "HTTP_PROXY": nobody,
+            **ELSEWHERE,
             **environment,
         }
         status, output, errors = await run(command, self.path / "work", variables, SECONDS)
         return status, output.decode(), errors.decode()
 
     def is_as_it_was(self) -> bool:
-        return all((self.path / name).read_text(encoding="utf-8") == text for name, text in MINE.items())
+        helped = self.path / "helped"  # what the user's own helper leaves, which is not to be asked
+        kept = all((self.path / name).read_text(encoding="utf-8") == text for name, text in MINE.items())
+        return kept and not helped.exists()
 
 
 @pytest.fixture(params=PROGRAMS)
@@ -88,7 +98,7 @@ async def test_a_launched_client_gets_its_answer_and_changes_no_settings(home: H
             words = ("--url", url, "--model", "second", "--window", str(WINDOW), "--", *ASK[home.program.name])
             status, output, errors = await home.launch(*words, **given)
         asked = {str(seen.body["model"]) for seen in server.chats if seen.body}
-    assert (status, "Hello." in output) == (0, True), errors
+    assert (status, "Hello." in output) == (0, True), (output, errors)
     assert asked == {"second"}
     assert home.is_as_it_was()
     assert KEY not in output + errors
@@ -97,7 +107,7 @@ async def test_a_launched_client_gets_its_answer_and_changes_no_settings(home: H
 async def test_without_a_gateway_one_serves_the_client_and_ends_with_it(home: Home) -> None:
     async with ScriptedServer(default=says("Hello.")) as server:
         status, output, errors = await home.launch("--backend", server.url, "--", *ASK[home.program.name])
-    assert (status, "Hello." in output) == (0, True), errors
+    assert (status, "Hello." in output) == (0, True), (output, errors)
     assert home.is_as_it_was()
 
 
@@ -111,13 +121,12 @@ async def test_what_is_printed_and_what_is_written_do_the_same(home: Home) -> No
         status, printed, errors = await home.launch(*given, "--print", "--", *ask, DRAGOMAN_CLIENT_KEY=KEY)
         assert (status, KEY in printed) == (0, False), errors
         key = {"DRAGOMAN_CLIENT_KEY": KEY, "NO_PROXY": "127.0.0.1"}
-        if name != "claude":  # whose own settings, with another token, beat the environment that is printed
-            status, output, errors = await home.run("sh", "-c", printed, **key)
-            assert (status, "Hello." in output) == (0, True), errors
+        status, output, errors = await home.run("sh", "-c", printed, **key)
+        assert (status, "Hello." in output) == (0, True), (output, errors)
         status, _, errors = await home.launch(*given, "--write", DRAGOMAN_CLIENT_KEY=KEY)
         assert (status, home.is_as_it_was()) == (0, False), errors
         status, output, errors = await home.run(name, *ask, **key)
-        assert (status, "Hello." in output) == (0, True), errors
+        assert (status, "Hello." in output) == (0, True), (output, errors)
     status, _, errors = await home.launch("--undo")
     assert (status, home.is_as_it_was()) == (0, True), errors
 

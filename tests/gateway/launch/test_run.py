@@ -103,15 +103,19 @@ async def test_a_client_gets_the_address_the_model_and_the_window_and_its_status
     assert files(home) == before
 
 
+ELSEWHERE = ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CODE_USE_MANTLE", "ANTHROPIC_UNIX_SOCKET")
+
+
 async def test_claude_code_is_told_by_its_settings_too_since_they_beat_its_environment(home: Path) -> None:
     async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url) as process:
         url = await process.ready()
-        _, output, _ = await ran(
-            home, "claude", "--url", url, "--window", "65536", ANTHROPIC_API_KEY="sk-ant-mine", HTTP_PROXY="http://p:1"
-        )
+        theirs = {**dict.fromkeys(ELSEWHERE, "mine"), "HTTP_PROXY": "http://p:1"}
+        _, output, _ = await ran(home, "claude", "--url", url, "--window", "65536", **theirs)
     told = report(output)
     environment, settings = told["environment"], json.loads(told["settings"][0])
-    assert "ANTHROPIC_API_KEY" not in environment
+    assert "mine" not in environment.values()
+    assert {settings["env"].get(name) for name in ELSEWHERE} == {"", None}
+    assert settings["apiKeyHelper"] == ""
     for place in (environment, settings["env"]):
         assert place["ANTHROPIC_BASE_URL"] == url
         assert place["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == place["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] == "65536"
@@ -249,6 +253,21 @@ async def test_what_is_written_can_be_undone_to_the_byte(home: Path, client: str
     status, output, _ = await ran(home, client, "--undo")
     assert (status, "restored" in output or "removed" in output) == (0, True)
     assert files(home) == before
+
+
+async def test_claude_code_finds_one_key_in_what_is_written_whatever_was_there(home: Path) -> None:
+    """Two are sent both, or one alone when the helper is slow, and the gateway then answers 401."""
+    path = home / ".claude" / "settings.json"
+    for mine in ({"env": {"ANTHROPIC_AUTH_TOKEN": "mine"}}, {"apiKeyHelper": "echo mine"}):
+        for keys, given in (({}, {}), ({"DRAGOMAN_API_KEYS": "canary"}, {"DRAGOMAN_CLIENT_KEY": "canary"})):
+            path.write_text(json.dumps(mine), encoding="utf-8")
+            async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url, **keys) as process:
+                words = ("claude", "--url", await process.ready(), "--write")
+                assert (await ran(home, *words, **given))[0] == 0
+            settings = json.loads(path.read_text(encoding="utf-8"))
+            told = (settings["env"]["ANTHROPIC_AUTH_TOKEN"], settings["apiKeyHelper"])
+            assert told == (("", "printenv DRAGOMAN_CLIENT_KEY") if keys else ("any", ""))
+            assert (await ran(home, "claude", "--undo"))[0] == 0
 
 
 async def test_a_key_is_never_written_down(home: Path) -> None:
