@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -83,6 +84,10 @@ class BodyReader:
             raise _no_room() from None
         return await self._in_turns(_parse_known(raw, self._limits, self._memo, owner), share)
 
+    def room(self, share: Share) -> CallRoom:
+        """For what a call continues or names in the store, beside its body."""
+        return CallRoom(share, self.memory, self._within)
+
     async def _receive(self, request: web.Request, share: Share) -> bytes:
         limit = self._limits.body_bytes
         length = request.content_length
@@ -125,6 +130,25 @@ class BodyReader:
         """Before a step of a large body, as long as the last one took: others have half of the loop's time."""
         spent, self._spent = self._spent, 0.0
         await asyncio.sleep(spent if spent > 2 * SLICE else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRoom:
+    """A `gateway.store.kept.Room`: what is found counts as a body does. `within`: seconds to wait for it."""
+
+    share: Share
+    memory: BodyMemory
+    within: float | None
+
+    def takes(self, size: int) -> bool:
+        return self.share.adds(size, self.memory)
+
+    async def wait(self, size: int) -> None:
+        try:
+            async with asyncio.timeout(self.within):
+                await self.share.add(size, self.memory)
+        except TimeoutError:
+            raise _no_room() from None
 
 
 def _advance(steps: Steps[Any]) -> int:

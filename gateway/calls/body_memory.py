@@ -1,4 +1,4 @@
-"""The memory that the bodies of all running calls may take together.
+"""The memory that the bodies of all running calls may take together, and what they continue of kept conversations.
 
 One large body takes about three times its size while its call runs: as it came, as values, and as the backend is sent
 it. Their number is what admission limits, if it does; their sum is limited here. A body that finds no room waits for
@@ -18,7 +18,7 @@ class BodyMemory:
     """`most` is in bytes, and no less than the largest body."""
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self._taken = 0
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
@@ -26,9 +26,14 @@ class BodyMemory:
     def taken(self) -> int:
         return self._taken
 
+    def takes(self, size: int) -> bool:
+        """At once, where nobody waits."""
+        fits = not self._waiting and self._taken + size <= self.most
+        self._taken += size if fits else 0
+        return fits
+
     async def take(self, size: int) -> None:
-        if not self._waiting and self._taken + size <= self._most:
-            self._taken += size
+        if self.takes(size):
             return
         place = asyncio.get_running_loop().create_future()
         self._waiting.append((place, size))
@@ -47,7 +52,7 @@ class BodyMemory:
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._taken + self._waiting[0][1] <= self._most:
+        while self._waiting and self._taken + self._waiting[0][1] <= self.most:
             place, size = self._waiting.popleft()
             self._taken += size
             place.set_result(None)
@@ -71,6 +76,22 @@ class Share:
         self._memory, self.waits = memory, True
         await memory.take(size - self._size)
         self._size, self.waits = size, False
+
+    def adds(self, more: int, memory: BodyMemory) -> bool:
+        """Whether there is room for `more` bytes beside what was taken, without waiting."""
+        size = self._with(more, memory)
+        if size > self._size:
+            if not memory.takes(size - self._size):
+                return False
+            self._memory, self._size = memory, size
+        return True
+
+    async def add(self, more: int, memory: BodyMemory) -> None:
+        await self.grow(self._with(more, memory), memory)
+
+    def _with(self, more: int, memory: BodyMemory) -> int:
+        """No more than there can ever be room for."""
+        return min(self._size + more, memory.most) if more > UNCOUNTED else self._size
 
     def free(self) -> None:
         size, self._size = self._size, 0

@@ -73,14 +73,14 @@ class Handler:
         self._sealer = sealer
         self._redact = redact
         self.memos = memos or Memos(config.limits.memo_bytes, metrics.memo)
-        self._bodies = BodyReader(config.limits, config.timeouts.body, self.memos)
+        self.bodies = BodyReader(config.limits, config.timeouts.body, self.memos)
         self._gate = gate
         self._access_log = AccessLog(metrics, tracing, self.memos.prompts)
         reject = config.policy.unreadable == "reject"
         self.images = Images(config.images, total=config.limits.body_bytes, reject=reject)
         self.documents = Documents(config.documents, reject) if can_read(config.documents) else None
         self.admission = admission or Admission(config.admission, metrics, config.workers)
-        self._memory = Memory(store)
+        self._memory = Memory(store, self.bodies)
         self.search = SearchClient(config.search, search_key) if config.search.runs else None
         searches = SearchStage(self.search, metrics) if self.search is not None else None
         self._phases = Phases(models, gate, self.images, self.admission, searches, self.documents)
@@ -185,7 +185,7 @@ class Handler:
     async def _forward(self, it: HttpExchange) -> None:
         call, phases, path = it.call, self._phases, it.protocol.path
         self._refuse_while_draining()
-        body = await it.raw(self._bodies)
+        body = await it.raw(self.bodies)
         call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()
         asked, tokens = forwarded(body, call.id, path), cost(body, path)
@@ -229,7 +229,7 @@ class Handler:
 
     async def _receive(self, it: Exchange) -> Json:
         self._refuse_while_draining()
-        body, mended = await it.body(self._bodies)
+        body, mended = await it.body(self.bodies)
         it.call.notes.extend(mended)
         it.call.read_at = asyncio.get_running_loop().time()
         await self._gate.admit_any()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import orjson
 
 from dragoman.gateway.calls.answer import Answer
+from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.exchange import Remembered
 from dragoman.gateway.store.kept import Kept, StoreDown
@@ -47,10 +48,11 @@ class Recollection:
 
 
 class Memory:
-    """`store`: None where answers are not kept."""
+    """`store`: None where answers are not kept. `bodies` has the memory for what is found there."""
 
-    def __init__(self, store: LazyStore | None) -> None:
+    def __init__(self, store: LazyStore | None, bodies: BodyReader) -> None:
         self._store = store
+        self._bodies = bodies
 
     async def recall(
         self, call: Call, state: State, body: Json, last: Remembered | None = None, remembers: bool = False
@@ -93,14 +95,16 @@ class Memory:
         if self._store is None:
             return found
         if missing := [id for id in named if id not in found]:
-            found |= await self._store.items(call.client.owner, missing)
+            found |= await self._store.items(call.client.owner, missing, self._bodies.room(call.share))
         for id in named:
             if id not in found:
                 raise state.unknown_item(id)
         return found
 
     async def _conversation(self, call: Call, state: State, id: str) -> list[Json]:
-        found = None if self._store is None else await self._store.conversation(call.client.owner, id)
+        found = None
+        if self._store is not None:
+            found = await self._store.conversation(call.client.owner, id, self._bodies.room(call.share))
         if found is None:
             raise state.not_found(id)
         return found

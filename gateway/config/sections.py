@@ -272,8 +272,9 @@ class Limits(Section):
     body_bytes: Bytes = Field(64 * 1024 * 1024, description="Size of a request's body, decompressed.")
     bodies_bytes: Bytes = Field(
         512 * 1024 * 1024,
-        description="Size of the bodies larger than 1 MiB of all running calls together, for each worker; further ones "
-        "wait before they are received. They take about three times their size of memory.",
+        description="Size of the bodies larger than 1 MiB of all running calls together, with the stored conversations "
+        "that they continue, for each worker; further ones wait before they are received. They take about three times "
+        "their size of memory.",
     )
     json_depth: Annotated[int, Field(ge=4, le=500)] = Field(
         64, description="How deep the JSON of a request may be nested."

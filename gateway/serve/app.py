@@ -143,7 +143,7 @@ class Gateway:
         for path, protocol in self._endpoints.protocols.items():
             router.add_route("*", path, self._call(protocol))
             if protocol.state is not None:
-                StoredRoutes(protocol, protocol.state.resource, self.store).add_to(router)
+                StoredRoutes(protocol, protocol.state.resource, self.store, self.handler.bodies).add_to(router)
             if protocol.count is not None:
                 count = _post(partial(self.handler.count, protocol, protocol.count))
                 router.add_route("*", f"/v1/{protocol.count.path}", count)

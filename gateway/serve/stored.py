@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
+
 from aiohttp import web
 
+from dragoman.gateway.calls.body import BodyReader
+from dragoman.gateway.calls.body_memory import Share
 from dragoman.gateway.calls.handler import CLIENT
 from dragoman.gateway.calls.replies import json_response
 from dragoman.gateway.store.kept import Kept
@@ -12,12 +17,13 @@ from dragoman.translators.protocol import Protocol, StoredAnswers
 
 
 class StoredRoutes:
-    """`store`: None where nothing is kept; then every id is unknown."""
+    """`store`: None where nothing is kept; then every id is unknown. `bodies` has the memory for what is found."""
 
-    def __init__(self, protocol: Protocol, words: StoredAnswers, store: LazyStore | None) -> None:
+    def __init__(self, protocol: Protocol, words: StoredAnswers, store: LazyStore | None, bodies: BodyReader) -> None:
         self._path = f"/v1/{protocol.path}"
         self._words = words
         self._store = store
+        self._bodies = bodies
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         one = f"{self._path}/{{id:[^/]+}}"
@@ -29,8 +35,8 @@ class StoredRoutes:
 
     async def _get(self, request: web.Request) -> web.Response:
         self._words.refused(request.query)
-        kept = await self._kept(request)
-        return json_response(200, self._words.shown(kept.answer, kept.answered), {})
+        async with self._kept(request) as kept:
+            return json_response(200, self._words.shown(kept.answer, kept.answered), {})
 
     async def _delete(self, request: web.Request) -> web.Response:
         id = request.match_info["id"]
@@ -39,20 +45,26 @@ class StoredRoutes:
         return json_response(200, self._words.deleted(id), {})
 
     async def _input_items(self, request: web.Request) -> web.Response:
-        kept = await self._kept(request)
-        return json_response(200, self._words.page(kept.asked, request.query), {})
+        async with self._kept(request) as kept:
+            return json_response(200, self._words.page(kept.asked, request.query), {})
 
     async def _nothing(self, _request: web.Request) -> web.Response:
         """Clients tell by a 404 that an endpoint of this name (`compact`) is not served."""
         raise web.HTTPNotFound
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        kept = await self._kept(request)
-        raise self._words.cancelled(kept.id)
+        async with self._kept(request) as kept:
+            raise self._words.cancelled(kept.id)
 
-    async def _kept(self, request: web.Request) -> Kept:
-        id = request.match_info["id"]
-        kept = None if self._store is None else await self._store.get(request[CLIENT].owner, id)
-        if kept is None:
-            raise self._words.unknown(id)
-        return kept
+    @contextlib.asynccontextmanager
+    async def _kept(self, request: web.Request) -> AsyncIterator[Kept]:
+        """With room for it, until it is let go."""
+        id, share, kept = request.match_info["id"], Share(), None
+        try:
+            if self._store is not None:
+                kept = await self._store.get(request[CLIENT].owner, id, self._bodies.room(share))
+            if kept is None:
+                raise self._words.unknown(id)
+            yield kept
+        finally:
+            share.free()

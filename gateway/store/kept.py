@@ -33,6 +33,18 @@ class Sealing(Protocol):
     def open(self, sealed: str) -> str | None: ...
 
 
+class Room(Protocol):
+    """The memory that what is found may take, in bytes."""
+
+    def takes(self, size: int) -> bool:
+        """At once; False where it is to be waited for."""
+        ...
+
+    async def wait(self, size: int) -> None:
+        """Raises a `GatewayError` when there is none in time."""
+        ...
+
+
 class StoreDown(GatewayError):
     """The store cannot be reached now. What needs it is refused at once; everything else goes on."""
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from dragoman.backends.background import end
 from dragoman.gateway.store.address import is_new, place
-from dragoman.gateway.store.kept import Json, Kept, Sealing, StoreDown
+from dragoman.gateway.store.kept import Json, Kept, Room, Sealing, StoreDown
 from dragoman.gateway.telemetry.logs import log
 
 if TYPE_CHECKING:
@@ -100,14 +100,14 @@ class LazyStore:
     async def put(self, kept: Kept) -> None:
         await (await self.opened()).put(kept)
 
-    async def conversation(self, owner: str, id: str) -> list[Json] | None:
-        return await (await self.opened()).conversation(owner, id)
+    async def conversation(self, owner: str, id: str, room: Room | None = None) -> list[Json] | None:
+        return await (await self.opened()).conversation(owner, id, room)
 
-    async def get(self, owner: str, id: str) -> Kept | None:
-        return await (await self.opened()).get(owner, id)
+    async def get(self, owner: str, id: str, room: Room | None = None) -> Kept | None:
+        return await (await self.opened()).get(owner, id, room)
 
-    async def items(self, owner: str, ids: Iterable[str]) -> dict[str, Json]:
-        return await (await self.opened()).items(owner, ids)
+    async def items(self, owner: str, ids: Iterable[str], room: Room | None = None) -> dict[str, Json]:
+        return await (await self.opened()).items(owner, ids, room)
 
     async def delete(self, owner: str, id: str) -> bool:
         return await (await self.opened()).delete(owner, id)

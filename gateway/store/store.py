@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import orjson
 import zstandard
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -27,7 +28,7 @@ from dragoman.backends.base import nothing
 from dragoman.gateway.store import statements
 from dragoman.gateway.store.address import MEMORY, SQLITE, place
 from dragoman.gateway.store.engine import WRITES, open_engine
-from dragoman.gateway.store.kept import Json, Kept, Sealing, StoreDown, TooMuch
+from dragoman.gateway.store.kept import Json, Kept, Room, Sealing, StoreDown, TooMuch
 from dragoman.gateway.store.statements import Rows
 from dragoman.gateway.store.tables import TooNew, prepare
 from dragoman.gateway.telemetry.logs import log
@@ -102,34 +103,34 @@ class Store:
             raise StoreDown
         await self._ask(lambda connection: statements.put(connection, rows), WRITE_LIMIT, writes=True)
 
-    async def conversation(self, owner: str, id: str) -> list[Json] | None:
+    async def conversation(self, owner: str, id: str, room: Room | None = None) -> list[Json] | None:
         """The items of an answer and of all that it continues, in order; None where one of them is missing. Raises
         `TooMuch`."""
         if not FINDABLE.fullmatch(id):
             return None
-        bodies = await self._ask(lambda connection: statements.conversation(connection, owner, id), READ_LIMIT)
+        bodies = await self._read(partial(statements.conversation, owner=owner, id=id), _as_they_are, room)
         return None if bodies is None else await self._decoded(bodies)
 
-    async def get(self, owner: str, id: str) -> Kept | None:
+    async def get(self, owner: str, id: str, room: Room | None = None) -> Kept | None:
         if not FINDABLE.fullmatch(id):
             return None
-        found = await self._ask(lambda connection: statements.answer(connection, owner, id), READ_LIMIT)
+        found = await self._read(partial(statements.answer, owner=owner, id=id), _bodies_of_answer, room)
         if found is None:
             return None
         row, items = found
-        decoded = await self._decoded([row.body, *(body for _, body in items)], bounded=False)
+        decoded = await self._decoded(_bodies_of_answer(found), bounded=False)
         if decoded is None:
             return None
         both = list(zip((asked for asked, _ in items), decoded[1:], strict=True))
         asked, answered = ([item for was_asked, item in both if was_asked == part] for part in (1, 0))
         return Kept(id, owner, row.previous, row.created_at, decoded[0], asked, answered)
 
-    async def items(self, owner: str, ids: Iterable[str]) -> dict[str, Json]:
+    async def items(self, owner: str, ids: Iterable[str], room: Room | None = None) -> dict[str, Json]:
         """Those that are found, of any answer, by their own ids. Raises `TooMuch`."""
         wanted = [id for id in dict.fromkeys(ids) if FINDABLE.fullmatch(id)][:MOST_NAMED]
         if not wanted:
             return {}
-        found = await self._ask(lambda connection: statements.named(connection, owner, wanted), READ_LIMIT)
+        found = await self._read(partial(statements.named, owner=owner, ids=wanted), _values, room)
         decoded = await self._decoded(list(found.values()))
         return {} if decoded is None else dict(zip(found, decoded, strict=True))
 
@@ -154,6 +155,16 @@ class Store:
             await self.clean()
 
     # ----------------------------------------------------------------------------------------------------------- asking
+
+    async def _read(self, work: Work[T], bodies: Callable[[T], list[bytes]], room: Room | None) -> T:
+        """What is found, when there is room for it: what has to wait is let go and asked for again, since many may."""
+        found = await self._ask(work, READ_LIMIT)
+        size = sum(map(_plain_size, bodies(found)))
+        if room is None or room.takes(size):
+            return found
+        del found
+        await room.wait(size)
+        return await self._ask(work, READ_LIMIT)
 
     async def _ask(self, work: Work[T], limit: float, *, writes: bool = False) -> T:
         """In one transaction, within `limit` seconds, in a task of its own: the caller is not held up by how long an
@@ -290,6 +301,23 @@ class Store:
         if opened is None:
             raise Unreadable
         return opened.encode()
+
+
+def _plain_size(body: bytes) -> int:
+    """At most, in bytes."""
+    return zstandard.frame_content_size(body) if body.startswith(zstandard.FRAME_HEADER) else len(body)
+
+
+def _as_they_are(found: list[bytes] | None) -> list[bytes]:
+    return found or []
+
+
+def _values(found: dict[str, bytes]) -> list[bytes]:
+    return list(found.values())
+
+
+def _bodies_of_answer(found: tuple[Row[Any], list[tuple[int, bytes]]] | None) -> list[bytes]:
+    return [] if found is None else [found[0].body, *(body for _, body in found[1])]
 
 
 def _findable(id: object) -> str:

@@ -521,11 +521,11 @@ async def test_a_large_body_waits_until_there_is_room_and_small_ones_do_not(
         data = gzip.compress(body) if packed else body
         second = asyncio.ensure_future(sent_as(it, data, "gzip" if packed else "identity"))
         assert (await sent_as(it, orjson.dumps(asking("responses", "hi")), "identity"))[0] == 200
-        await until(lambda: it.gateway.handler._bodies.memory._waiting)
+        await until(lambda: it.gateway.handler.bodies.memory._waiting)
         assert len(it.server.chats) == 2
         first.cancel()
         assert (await second)[0] == 200
-        assert it.gateway.handler._bodies.memory.taken == 0
+        assert it.gateway.handler.bodies.memory.taken == 0
 
 
 async def test_a_body_that_finds_no_room_in_time_is_told_to_try_again() -> None:
@@ -536,7 +536,7 @@ async def test_a_body_that_finds_no_room_in_time_is_told_to_try_again() -> None:
         assert "as many large requests as it has memory for" in said
         first.cancel()
         await it.gateway.handler.idle.wait()
-        assert it.gateway.handler._bodies.memory.taken == 0
+        assert it.gateway.handler.bodies.memory.taken == 0
 
 
 async def test_a_body_that_has_arrived_already_waits_for_room_no_longer_than_others() -> None:

@@ -51,6 +51,23 @@ async def test_those_who_wait_go_in_turn_also_where_a_later_one_would_fit() -> N
     assert not callers.shares["large"].waits
 
 
+async def test_what_is_added_to_a_body_finds_room_beside_it_or_waits() -> None:
+    memory, one, other = BodyMemory(MOST), Share(), Share()
+    await one.grow(4 * UNCOUNTED, memory)
+    assert one.adds(2 * UNCOUNTED, memory)
+    assert other.adds(UNCOUNTED, memory)  # too little to be counted
+    assert not other.adds(5 * UNCOUNTED, memory)
+    waiting = asyncio.ensure_future(other.add(5 * UNCOUNTED, memory))
+    await turn()
+    assert not one.adds(2 * UNCOUNTED, memory)  # nobody passes those who wait
+    one.free()
+    await waiting
+    assert other.adds(MOST, memory)  # what is more than there can ever be room for takes all of it
+    assert memory.taken == MOST
+    other.free()
+    assert memory.taken == 0
+
+
 async def test_small_bodies_are_not_counted() -> None:
     callers = Callers()
     await callers.wants("first", MOST)

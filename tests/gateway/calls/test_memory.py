@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -411,3 +412,33 @@ async def test_a_conversation_that_is_too_long_is_cut_where_the_request_says_so(
         assert sent == [f"question {number}" for number in range(4, 8)]
         error = await refused(it, input=items)
         assert error["code"] == "context_length_exceeded"
+
+
+# ----------------------------------------------------------------------------------------------- the memory for them
+
+MIB = 1024 * 1024
+LARGE = json.dumps({"model": "m", "input": "word " * (3 * MIB // 5)}).encode()
+
+
+@pytest.mark.parametrize("names", ["previous_response_id", "item_reference"])
+async def test_a_small_request_for_a_large_conversation_waits_as_a_large_request_does(names: str) -> None:
+    limits = {"body_bytes": 4 * MIB, "bodies_bytes": 5 * MIB}
+    async with served(Script(text_stream("ok")), **KEEPS, limits=limits, timeouts={"body": 0.3}) as it:
+        async with it.session.post(f"{it.url}/v1/responses", data=io.BytesIO(LARGE)) as answer:
+            stored = await answer.json()
+        item = (await get(it, f"{stored['id']}/input_items"))["data"][0]["id"]
+        more: Json = {"previous_response_id": stored["id"]}
+        if names == "item_reference":
+            more = {"input": [{"type": "item_reference", "id": item}]}
+        it.server.default = Script(text_stream("ok"), head_delay=60.0)
+        first = asyncio.ensure_future(ask(it, **more))
+        await it.server.until(lambda: len(it.server.chats) == 2)
+        it.server.default = Script(text_stream("ok"))
+        assert (await refused(it, 503, **more))["message"].startswith("The gateway holds as many large requests")
+        await get(it, stored["id"], 503)
+        second = asyncio.ensure_future(ask(it, **more))
+        await until(lambda: it.gateway.handler.bodies.memory._waiting)
+        first.cancel()
+        await second
+        assert (await get(it, stored["id"]))["id"] == stored["id"]
+        await until(lambda: it.gateway.handler.bodies.memory.taken == 0)
