@@ -1,8 +1,8 @@
 """What a gateway loads that uses nothing but its defaults: no library of a feature that is not used.
 
 Each of them would take memory in every gateway, a sidecar beside a model server too. And what a feature needs is there
-when the gateway is ready: no call waits for an import, and with it every stream. The store alone is loaded later, in a
-thread, where nothing has been kept in it yet.
+when the gateway is ready: no call waits for an import, and with it every stream. Two are loaded later: the store, in a
+thread, where nothing has been kept in it yet, and the library of ciphers, with the first thought.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tests.waiting import LIMIT
 UNUSED = (
     "aiosqlite",
     "asyncpg",  # PostgreSQL
+    "cryptography",  # sealed thoughts
     "difflib",  # words that were misspelt
     "grpc",  # Triton
     "huggingface_hub",
