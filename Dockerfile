@@ -75,7 +75,7 @@ STOPSIGNAL SIGTERM
 
 # Whether the process answers; whether a model server does is what /readyz tells.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
-    CMD ["/opt/dragoman/bin/python", "-I", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('DRAGOMAN_PORT') or 8080), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["/opt/dragoman/bin/python", "-I", "-c", "import http.client, os, sys; e = os.environ.get; h = '::1' if ':' in e('DRAGOMAN_HOST', '') else '127.0.0.1'; c = http.client.HTTPConnection(h, int(e('DRAGOMAN_PORT') or 8080), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
 
 ENTRYPOINT ["/opt/dragoman/bin/python", "-I", "-m", "dragoman"]
 CMD ["serve"]

@@ -16,6 +16,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import distributions
@@ -30,6 +31,7 @@ from tests.conftest import RealComponent
 from tests.container_build import Build, Ignore, Image, Instruction, base_python, read
 from tests.lock_files import canonical
 from tests.scripted import Script, ScriptedServer, text_stream
+from tests.serving_command import serving
 
 pytestmark = pytest.mark.slow
 
@@ -74,6 +76,20 @@ def test_nothing_at_run_time_needs_a_shell() -> None:
     assert health.name == "CMD"
     assert (health.exec_form or [""])[0] == entrypoint[0]
     assert not [each for each in last_stage(read(TEXT)) if each.name in ("RUN", "SHELL")]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_the_check_asks_where_the_gateway_listens(host: str) -> None:
+    command = read(told("HEALTHCHECK").value)[0].exec_form
+    assert command is not None
+    async with (
+        ScriptedServer(models=("m",)) as server,
+        serving("--backend", server.url, "--host", host, "--no-auth") as process,
+    ):
+        port = (await process.ready()).rpartition(":")[2]
+        environment = {"DRAGOMAN_HOST": host, "DRAGOMAN_PORT": port}
+        check = await asyncio.create_subprocess_exec(sys.executable, *command[1:], env=environment)
+        assert await asyncio.wait_for(check.wait(), 20) == 0
 
 
 def test_the_port_the_signal_and_the_place_to_write_are_declared() -> None:

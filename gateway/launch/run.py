@@ -27,6 +27,7 @@ AGENTS = {"codex": CODEX, "claude": CLAUDE_CODE, "opencode": OPENCODE}
 PORT = "8080"
 # An agent runs what its model writes: it needs no key but its own.
 SECRETS = (API_KEYS, BACKEND_API_KEY, SEAL_KEYS)
+NO_PROXY = ("NO_PROXY", "no_proxy")
 NOT_FOUND = 127  # as a shell says it
 
 
@@ -146,10 +147,10 @@ def _environment(start: Start, given: Launch, served: Served) -> dict[str, str]:
     left_out = {*start.without, *SECRETS}
     environment = {name: value for name, value in given.environ.items() if name not in left_out}
     environment |= {name: value.replace(KEY_REFERENCE, served.key or "") for name, value in start.environment.items()}
-    for name in ("NO_PROXY", "no_proxy"):  # a proxy does not know this machine's loopback
-        around = [each for each in given.environ.get(name, "").split(",") if each]
-        environment[name] = ",".join(dict.fromkeys([*around, *LOOPBACK[:2]]))
-    return environment
+    # A proxy does not know this machine's loopback. Some programs read one spelling alone, some the first one set.
+    around = ",".join(given.environ.get(name, "") for name in NO_PROXY).split(",")
+    hosts = ",".join(dict.fromkeys([*filter(None, map(str.strip, around)), *LOOPBACK[:2]]))
+    return environment | dict.fromkeys(NO_PROXY, hosts)
 
 
 # --------------------------------------------------------------------------------------------------- print, write, undo

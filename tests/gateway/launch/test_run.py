@@ -124,6 +124,14 @@ async def test_claude_code_is_told_by_its_settings_too_since_they_beat_its_envir
     assert environment["NO_PROXY"] == "127.0.0.1,localhost"
 
 
+async def test_hosts_that_no_proxy_is_asked_for_are_named_in_both_spellings(home: Path) -> None:
+    async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url) as process:
+        url = await process.ready()
+        _, output, _ = await ran(home, "claude", "--url", url, HTTP_PROXY="http://p:1", no_proxy="a.corp, .b.corp")
+    environment = report(output)["environment"]
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "a.corp,.b.corp,127.0.0.1,localhost"
+
+
 WINDOWS = ("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW")
 
 

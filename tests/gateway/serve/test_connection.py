@@ -95,6 +95,21 @@ async def test_a_client_with_a_key_is_asked_for_its_body(protocol: str) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize("protocol", PATHS)
+async def test_a_client_that_leaves_before_it_is_asked_for_its_body_has_only_left(
+    protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clients = 20
+    async with served(secrets=SECRETS) as it:
+        for _ in range(clients):
+            _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+            lines = ("Content-Length: 10", f"x-api-key: {KEY}", "Expect: 100-continue")
+            writer.write(head(f"POST {PATHS[protocol]} HTTP/1.1", *lines))
+            writer.close()
+        await until(lambda: it.metric("dragoman_requests_total", outcome="disconnected") == clients)
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 @pytest.mark.parametrize(
     ("line", "status"),
     [("POST /nothing HTTP/1.1", 404), ("PUT /v1/responses HTTP/1.1", 405), ("GET /healthz HTTP/1.1", 200)],
