@@ -14,7 +14,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from aiohttp.client_proto import ResponseHandler
+
+from dragoman.backends.name_lookup import Resolver
 
 REST = 1.0  # seconds after the limit in which nobody waits anew
 
@@ -53,8 +56,8 @@ class ConnectLimit:
 class Connector(aiohttp.TCPConnector):
     """aiohttp's connections within that limit."""
 
-    def __init__(self, limit: ConnectLimit, **options: Any) -> None:
-        super().__init__(limit=0, **options)
+    def __init__(self, limit: ConnectLimit, *, resolver: AbstractResolver | None = None, **options: Any) -> None:
+        super().__init__(limit=0, resolver=resolver or Resolver(), **options)
         self._limit_of_server = limit
 
     async def _create_connection(self, *request: Any) -> ResponseHandler:

@@ -17,6 +17,7 @@ import aiohappyeyeballs
 
 from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.http1.connection import Connection
+from dragoman.backends.name_lookup import addresses
 
 KEEPALIVE = 15.0  # seconds that an unused connection is kept
 RESOLVED = 10.0  # seconds that a name's addresses are remembered
@@ -103,9 +104,7 @@ class ConnectionPool:
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         async with self._resolving:
             if loop.time() >= self._resolved_until:
-                self._addresses = _numeric(self._address, self._port) or await loop.getaddrinfo(
-                    self._address, self._port, type=socket.SOCK_STREAM
-                )
+                self._addresses = _numeric(self._address, self._port) or await addresses(self._address, self._port)
                 self._resolved_until = loop.time() + RESOLVED
 
     def _sweep_at(self, when: float) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 
 from dragoman.backends.background import end, in_background
 from dragoman.backends.base import Backend
+from dragoman.backends.name_lookup import addresses
 from dragoman.backends.pool.replica import PoolSettings, Replica
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,7 @@ class Source:
 
 async def resolve(host: str, port: int) -> list[str]:
     """Every IPv4 and IPv6 address; raises OSError or UnicodeError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    found = await addresses(host, port, flags=socket.AI_ADDRCONFIG)
     return list(dict.fromkeys(str(where[0]) for *_, where in found))
 
 

@@ -75,12 +75,9 @@ class Names:
         self.asked: list[tuple[str, int]] = []
         self.error = error
         self.answers = answers
-        self._others = asyncio.get_running_loop().getaddrinfo
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", self.resolve)
+        monkeypatch.setattr(pool_module, "addresses", self.resolve)
 
-    async def resolve(self, host: str, port: int, **options: Any) -> list[Any]:
-        if host == "127.0.0.1":  # uvloop asks so for every address
-            return await self._others(host, port, **options)
+    async def resolve(self, host: str, port: int) -> list[Any]:
         self.asked.append((host, port))
         await asyncio.sleep(0)
         if self.error is not None:
@@ -213,7 +210,7 @@ async def test_an_address_is_no_name_that_is_asked_for(
     host: str, family: socket.AddressFamily, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with pool_to(port := refusing(), host) as pool:
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", None)
+        monkeypatch.setattr(pool_module, "addresses", None)
         with pytest.raises(CannotConnect):
             await pool.take()
         assert [(each[0], each[4][:2]) for each in pool._addresses] == [(family, (host, port))]
