@@ -107,7 +107,7 @@ class AccessLog:
             if call.error is None:
                 call.succeeded()
             return
-        call.outcome = "disconnected"
+        call.outcome, call.status = "disconnected", GONE
         state = call.answer.state if call.answer is not None else AnswerState.HELD
         self._metrics.disconnects.labels(call.route, state.value).inc()
         if call.given_up is None or call.backend is None or call.asked_at is None:

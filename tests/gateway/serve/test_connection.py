@@ -288,4 +288,6 @@ async def test_a_client_that_does_not_read_is_cut_off_in_its_own_time(play: Any,
         assert server is not None
         await until(lambda: not server.connections)
         await until(lambda: not it.gateway.handler.calls)
+        counted = it.metric("dragoman_requests_total", status="499", outcome="disconnected")
+        assert counted == stream  # what became of a whole answer is not known
         writer.transport.abort()
