@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dragoman.gateway.config.fields import ConfigError, Name, SystemMessages
@@ -215,6 +215,14 @@ class Config(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)  # `load` merges the sources itself, because it reports where a bad value came from
+
+    @field_validator("host")
+    @classmethod
+    def _host_alone(cls, value: str) -> str:
+        bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value  # as in a URL
+        if "/" in bare or bare.count(":") == 1 or "]" in bare:
+            raise ValueError("must be an address or a name alone; the port has a key of its own")
+        return bare
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

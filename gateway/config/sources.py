@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -31,11 +31,12 @@ OTHER_VARIABLES = frozenset({"API_KEYS", "BACKEND", "BACKEND_API_KEY", "CLIENT_K
 # Kubernetes sets these in every container next to a Service called dragoman; they are not settings.
 SERVICE_LINKS = re.compile(r"SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*")
 SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
+SHORT = {"store": "url"}  # sections that may be written as one word, and the key that it stands for
 COMMAND_LINE, ENVIRONMENT = "command line", "environment"
 
 
 class Environment(EnvSettingsSource):
-    """Variables with our prefix. A list may be written as JSON or with commas."""
+    """Variables with our prefix. A list may be written as JSON or with commas; what is no list stays a text."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         found = super()._load_env_vars()
@@ -45,7 +46,7 @@ class Environment(EnvSettingsSource):
         text = str(value).strip()
         if text.startswith(("[", "{")):
             return super().decode_complex_value(field_name, field, value)
-        return split_commas(text)
+        return split_commas(text) if get_origin(field.annotation) is tuple else _written_out(field_name, text)
 
 
 def _is_service_link(variable: str, value: str) -> bool:
@@ -104,7 +105,7 @@ class Sources:
     def merged(self) -> dict[str, Any]:
         merged: dict[str, Any] = {}
         for values in (self.file.content if self.file else {}, self.environment, self.flags):
-            merged = _merge(merged, values)
+            merged = _merge(merged, {key: _written_out(key, value) for key, value in values.items()})
         return merged
 
     def line(self, fault: Fault) -> str:
@@ -176,7 +177,7 @@ def _gives(values: Mapping[str, Any], key: Key) -> bool:
         if listed or (isinstance(current, dict) and step in current):
             current = current[step]
         else:
-            return depth > 0 and isinstance(values.get(str(key[0])), list | tuple)
+            return depth > 0 and not isinstance(values.get(str(key[0])), dict)
     return bool(key)
 
 
@@ -231,6 +232,11 @@ def _ordered(lines: Iterable[str]) -> list[str]:
         return (0, int(match[2]), int(match[3])) if match else (1, 0, 0)
 
     return sorted(dict.fromkeys(lines), key=place)
+
+
+def _written_out(section: str, value: Any) -> Any:
+    """A section that is one word with the key that it stands for, so that other sources can give its other keys."""
+    return {SHORT[section]: value} if section in SHORT and (value is False or isinstance(value, str)) else value
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

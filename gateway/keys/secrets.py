@@ -161,6 +161,8 @@ def _numbered_lines(path: Path, where: str) -> list[tuple[int, str]]:
         raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{where}: {path} is not UTF-8 text") from None
+    except ValueError as error:  # a path that can be none
+        raise ConfigError(f"{where}: {path} cannot be read: {error}") from None
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
     keys = [(number, line) for number, line in lines if line and not line.startswith("#")]
     if not keys:

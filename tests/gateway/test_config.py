@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +178,55 @@ def test_the_servers_of_a_pool_are_replicas_of_one_model(
 def test_servers_of_two_pools_may_have_different_models() -> None:
     backends = [{"url": f"http://{name}/v1", "pool": name, "model": name} for name in ("a", "b")]
     assert [group.model for group in Config(backends=backends).groups] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("file", "environment", "url", "age"),
+    [
+        ("", {"STORE": "off"}, "off", 86_400),
+        ("", {"STORE": "memory", "STORE__AGE": "5"}, "memory", 5),
+        ("store: {age: 7}", {"STORE": "off"}, "off", 7),
+        ("store: off", {"STORE__AGE": "5"}, "off", 5),
+        ("store: memory", {"STORE": "sqlite:/x.db"}, "sqlite:/x.db", 86_400),
+    ],
+)
+def test_a_store_may_be_named_by_one_word_in_each_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, environment: dict[str, str], url: str, age: float
+) -> None:
+    path = write(tmp_path, file)
+    for name, value in environment.items():
+        monkeypatch.setenv(f"DRAGOMAN_{name}", value)
+    store = load(path).store
+    assert (store.url, store.age) == (url, age)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("TIMEOUTS", "5", "'5' is not a section; write keys below it: connect, first_event, between_events …"),
+        ("LOG", "debug", "'debug' is not a section; write keys below it: level, format, begins …"),
+        ("STORE", "of", "url: must be off, memory, sqlite:PATH or postgresql://HOST/DATABASE"),
+        ("HOST", "localhost:8080", "must be an address or a name alone; the port has a key of its own"),
+        ("HOST", "[::1]:8080", "must be an address or a name alone; the port has a key of its own"),
+        ("HOST", "http://127.0.0.1", "must be an address or a name alone; the port has a key of its own"),
+    ],
+)
+def test_a_variable_with_a_value_of_another_kind_is_told_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, told: str
+) -> None:
+    monkeypatch.setenv(f"DRAGOMAN_{variable}", value)
+    with pytest.raises(ConfigError) as raised:
+        load()
+    assert str(raised.value) == f"environment: DRAGOMAN_{variable}: {told}"
+
+
+def test_a_wrong_word_for_a_section_has_its_place_in_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "port: 1\nstore: of\n")
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(file))}:2:1: store\.url: must be off"):
+        load(file)
+
+
+def test_an_address_of_ipv6_may_be_written_as_in_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRAGOMAN_HOST", "[::1]")
+    assert load().host == "::1"
+    assert load().loopback
