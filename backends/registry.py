@@ -56,6 +56,8 @@ def _chat(url: str, options: Options) -> Backend:
         ) from None
     if not parts.hostname or port == 0:
         raise unusable(url, "it names no host and port")
+    if any(each.isspace() or each == "\\" for each in url.strip()):
+        raise unusable(url, "it holds a blank or a backslash; each of several servers needs a URL of its own")
     if parts.username is not None or parts.password is not None:
         raise unusable(url, "keys belong into the environment or a file, not into the URL")
     if parts.query or parts.fragment:

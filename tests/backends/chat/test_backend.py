@@ -624,6 +624,9 @@ async def test_a_url_opens_a_backend(url: str, asked: str) -> None:
         ("http://host:99999/v1", "Port out of range"),
         ("http://user:hunter2@host/v1", "keys belong"),
         ("http://host/v1?x=1", "query"),
+        ("http://one/v1, http://two/v1", "a blank"),
+        ("http://gpu host/v1", "a blank"),
+        ("http://host\\v1", "a backslash"),
     ],
 )
 def test_a_url_that_means_no_backend_is_refused_with_the_reason(url: str, words: str) -> None:
