@@ -35,6 +35,7 @@ FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file", "no_auth
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    _hold_standard_streams()
     options = parse(sys.argv[1:] if arguments is None else arguments, _version)
     try:
         status = RUN[options.command](options)
@@ -53,6 +54,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             print(f"dragoman: {line}", file=sys.stderr)
         return 2
+
+
+def _hold_standard_streams() -> None:
+    """Where whoever starts the command has closed one of them, a connection would get its number, and be sent what is
+    printed."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _version() -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import signal
 import socket
 import ssl
@@ -301,15 +302,24 @@ async def announce(
         if not silent and loop.time() > end:
             silent = True
             waiting = ", ".join(f"{name} is {health.state} ({health.detail})" for name, health in states.items())
-            print(f"dragoman listens on {address} and waits for its backend: {escaped(waiting)}", flush=True)
+            _say(f"dragoman listens on {address} and waits for its backend: {escaped(waiting)}")
         await asyncio.sleep(READY_POLL)
     if speak:
         setup = clients or ClientSetup(address)
         lines = setup.text(await serving.models.example())
-        print(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {lines}", flush=True)
+        _say(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {lines}")
         if (store := serving.store) is not None:
-            print(f"What clients keep here is in {store.place}.", flush=True)
+            _say(f"What clients keep here is in {store.place}.")
     return None
+
+
+def _say(words: str) -> None:
+    """To whoever has started the gateway; it serves on where nobody reads that any longer (`| grep -m1 ready`), or
+    where it cannot be written."""
+    try:
+        print(words, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def drain(gateway: Gateway, runner: web.AppRunner, hurry: asyncio.Future[int] | None = None) -> None:

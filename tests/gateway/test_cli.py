@@ -394,3 +394,61 @@ async def test_a_backend_that_cannot_be_started_ends_the_start_with_its_reason()
         assert (
             await announce(served.gateway, "http://here") == "the backend cannot be started: no weights; install them"
         )
+
+
+# ------------------------------------------------------------------------------------------------- its standard streams
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "<&- 1>&- 2>&-", "1>/dev/full"])
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_gateway_serves_whatever_became_of_its_standard_streams(
+    closed: str, workers: int, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with ScriptedServer(models=("m",)) as server, aiohttp.ClientSession() as session:
+        serve = f"serve --port {port} --workers {workers} --backend {server.url}"
+        child = await asyncio.create_subprocess_shell(
+            f"exec {sys.executable} -m dragoman.gateway.cli {serve} {closed}",
+            env={**os.environ, "DRAGOMAN_STORE__URL": "off"},
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            async with asyncio.timeout(LIMIT):
+                while not await is_ready(session, port):
+                    assert child.returncode is None
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(0.3)  # it has told so since
+            assert await is_ready(session, port)
+            child.send_signal(signal.SIGINT)
+            assert await asyncio.wait_for(child.wait(), LIMIT) == 0
+        finally:
+            if child.returncode is None:
+                child.kill()
+            await child.wait()
+
+
+async def is_ready(session: aiohttp.ClientSession, port: int) -> bool:
+    try:
+        async with session.get(f"http://127.0.0.1:{port}/readyz") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+async def test_nobody_need_read_further_than_that_it_is_ready() -> None:
+    async with ScriptedServer(models=("m",)) as server, serving("--backend", server.url) as process:
+        assert process.child.stdout is not None
+        process.child.stdout._transport.close()  # type: ignore[attr-defined]
+        await process.logged('"state":"ready"')
+        await asyncio.sleep(0.5)
+        process.child.send_signal(signal.SIGINT)
+        assert await process.ended() == 0
+
+
+def test_a_command_whose_output_is_closed_ends_as_otherwise() -> None:
+    command = f"{sys.executable} -m dragoman.gateway.cli check --backend http://127.0.0.1:9/v1 1>&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "the configuration is valid\n")
