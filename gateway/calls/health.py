@@ -105,6 +105,8 @@ class Gate:
 
     async def admit_any(self) -> None:
         """For a request of which nothing is known yet: raises only if every backend is asleep."""
+        if len(self.groups) > 1 and any(group.state.ready for group in self.groups.values()):
+            return  # without a wait for one that hangs; how the call's own is now, `admit` asks
         health = Health("asleep")
         for group in self.groups.values():
             if group.starting or self.wakes(group) or (health := await group.health()).state != "asleep":

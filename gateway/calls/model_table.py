@@ -51,31 +51,41 @@ class Listing:
         self._models: list[ModelInfo] | None = None
         self._named: list[ModelInfo] | None = None  # whose names these are
         self._names: dict[str, None] = {}
-        self._asked = False
+        self.asked = False  # whether it was ever read, or could not be
         self._until = 0.0
         self._read_at = -RELOAD_UNKNOWN
         self._task: asyncio.Task[None] | None = None
 
-    async def models(self, fresh: bool = False) -> list[ModelInfo] | None:
-        """A known list is returned at once and renewed afterwards; `fresh` waits for one that is a few seconds old."""
+    def renew(self, fresh: bool = False) -> asyncio.Task[None] | None:
+        """The reading of the list, where that is due; `fresh`: where it is a few seconds old."""
         now = time.monotonic()
-        known = self._models is not None
         if now < self._until and not (fresh and now - self._read_at >= RELOAD_UNKNOWN):
-            return self._models
+            return None
         if self._task is None:
             self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
-        if fresh or not known:
-            await asyncio.wait((self._task,))
+        return self._task
+
+    async def models(self, fresh: bool = False) -> list[ModelInfo] | None:
+        """A known list is returned at once and renewed afterwards; `fresh` waits for one that is a few seconds old."""
+        reading = self.renew(fresh)
+        if reading is not None and (fresh or self._models is None):
+            await asyncio.wait((reading,))
         return self._models
 
-    async def names(self, fresh: bool) -> Collection[str] | None:
-        """What calls of this backend may be sent as."""
+    @property
+    def known_names(self) -> Collection[str] | None:
+        """What calls of this backend may be sent as, as far as that is known now."""
         if self.fixed is not None:
             return (self.fixed,)
-        models = await self.models(fresh)
+        models = self._models
         if models is not self._named:
             self._named, self._names = models, dict.fromkeys(model.id for model in models or ())
         return None if models is None else self._names
+
+    async def names(self, fresh: bool) -> Collection[str] | None:
+        if self.fixed is None:
+            await self.models(fresh)
+        return self.known_names
 
     async def window(self, model: str) -> int | None:
         """As configured, else as listed. Only the very first question waits, and not for long: a list that hangs must
@@ -84,7 +94,7 @@ class Listing:
             return self._window
         if self._task is None and time.monotonic() >= self._until:
             self._task = asyncio.create_task(self._read(), name=f"models of {self.backend.name}")
-        if self._task is not None and not self._asked:
+        if self._task is not None and not self.asked:
             await asyncio.wait((self._task,), timeout=FIRST_PATIENCE)
         known = self._models or []
         listed = known if len(known) == 1 else [each for each in known if each.id == model]
@@ -105,7 +115,7 @@ class Listing:
             log.exception("the model list of backend %s could not be read", self.backend.name)
             self._until = time.monotonic() + FRESH_FAILURE
         finally:
-            self._asked = True
+            self.asked = True
             self._read_at = time.monotonic()
             self._task = None
 
@@ -160,13 +170,11 @@ class Models:
             names = [name for name in self._exact if client.may_use(name)]
             return [ModelInfo(name, window=(await self.resolve(name, client)).window) for name in names]
         found: dict[str, ModelInfo] = {}
-        readable = False
-        for listing in self._listings:
-            models = [ModelInfo(listing.fixed)] if listing.fixed else await listing.models()
-            readable = readable or models is not None
+        lists = await asyncio.gather(*map(_list, self._listings))
+        for models in lists:
             for model in models or ():
                 found.setdefault(model.id, model)
-        if not readable:
+        if all(models is None for models in lists):
             raise GatewayError(
                 Kind.BACKEND_DOWN, "The backend's list of models cannot be read.", retry_after=5, source="backend"
             )
@@ -210,14 +218,32 @@ class Models:
 
     async def _by_lists(self, name: str) -> Target | list[str]:
         """Where `name` goes by the backends' lists, or the valid names."""
+        if (known := self._known_target(name)) is not None:
+            return known
         target = await self._listed_target(name, fresh=False)
         if isinstance(target, list):  # a model may have been added since the list was read
             target = await self._listed_target(name, fresh=True)
         return target
 
+    def _known_target(self, name: str) -> Target | None:
+        """By the lists that are known. One that could not be read is asked for again meanwhile, and keeps nobody
+        waiting whose model another backend has."""
+        for listing in self._listings:
+            names = listing.known_names
+            if listing.fixed is None:
+                listing.renew()
+            if names is None and not listing.asked:
+                return None
+            if names is not None and name in names:
+                return Target(listing.backend, name)
+        return None
+
     async def _listed_target(self, name: str, fresh: bool) -> Target | list[str]:
         valid: dict[str, Backend] = {}
         unreadable: Backend | None = None
+        for listing in self._listings:
+            if listing.fixed is None:
+                listing.renew(fresh)
         for listing in self._listings:
             names = await listing.names(fresh)
             if names is None:
@@ -232,6 +258,10 @@ class Models:
         if not valid:
             return Target(self._default, name, known=False)
         return Target(next(iter(valid.values())), next(iter(valid))) if len(valid) == 1 else list(valid)
+
+
+async def _list(listing: Listing) -> list[ModelInfo] | None:
+    return [ModelInfo(listing.fixed)] if listing.fixed else await listing.models()
 
 
 def _not_found(name: str, valid: list[str]) -> GatewayError:

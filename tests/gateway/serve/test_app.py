@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
@@ -313,6 +314,43 @@ async def test_each_of_several_backends_gets_the_models_it_lists() -> None:
                 assert answer.status == 200
         assert [request.model for request in first.requests] == ["a"]
         assert [request.model for request in second.requests] == ["b"]
+
+
+@pytest.mark.parametrize("hanging", [1, 3])
+async def test_a_list_that_hangs_keeps_no_call_of_another_backend_waiting(
+    hanging: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hangs(FakeBackend):
+        async def models(self) -> list[ModelInfo]:
+            await asyncio.Event().wait()
+            return []
+
+        async def health(self) -> Health:
+            await asyncio.Event().wait()
+            return Health("down")
+
+    monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", 0.1)
+    monkeypatch.setattr("dragoman.gateway.calls.model_table.LIST_LIMIT", 0.3)
+    monkeypatch.setattr("dragoman.gateway.calls.model_table.FRESH_FAILURE", 0.1)
+    silent = [Hangs(name=f"silent-{number}") for number in range(hanging)]
+    last = FakeBackend(name="last", served=[ModelInfo("a"), ModelInfo("b")])
+    async with running(*silent, last) as served:
+        begun = time.monotonic()
+        async with served.post({**ASK, "model": "a"}) as answer:
+            assert answer.status == 200
+        assert time.monotonic() - begun < 0.3 * 2  # at first all are waited for, together
+        monkeypatch.setattr("dragoman.gateway.calls.model_table.LIST_LIMIT", 2.0)
+        monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", 2.0)
+        monkeypatch.setattr("dragoman.backends.pool.pool.PATIENCE", 2.0)
+        await asyncio.sleep(0.15)  # after which they are asked again
+        for name in ("b", "a", "b"):
+            async with asyncio.timeout(1.0), served.post({**ASK, "model": name}) as answer:
+                assert answer.status == 200
+        assert [request.model for request in last.requests] == ["a", "b", "a", "b"]
+        begun = time.monotonic()
+        async with served.session.get(served.url + "/v1/models") as answer:
+            assert [model["id"] for model in (await answer.json())["data"]] == ["a", "b"]
+        assert time.monotonic() - begun < 2.0 * 1.5
 
 
 # --------------------------------------------------------------------------------------------------------------- keys
