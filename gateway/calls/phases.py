@@ -83,17 +83,22 @@ class Phases:
         target = await self._models.resolve(request.model, call.client)
         call.own_backend = target.backend
         others = [each for each in target.fallbacks if not same_model or each.model == target.model]
-        call.others = await self._ready_first([target, *others]) if others else [target]
+        call.others = await self._ready_first([target, *others])
         if not request.affinity:
             call.request = replace(request, affinity=session(request, call.client.name))
         await self._go_on(call)
 
     async def _ready_first(self, targets: list[Target]) -> list[Target]:
+        """How the later ones are is asked only where the first is not ready: one that hangs takes a while to say so."""
+        if len(targets) < 2 or await self._gate.ready(targets[0].backend, targets[0].model):
+            return targets
         ready = await asyncio.gather(*(self._gate.ready(each.backend, each.model) for each in targets))
         return sorted(targets, key=lambda each: not ready[targets.index(each)])
 
     async def _go_on(self, call: Call, failed: GatewayError | None = None) -> None:
         """To the next backend that may be asked; raises what has failed before where there is none."""
+        if failed is not None:
+            call.others = await self._ready_first(call.others)
         while True:
             if not call.others:
                 assert failed is not None, "the call was not routed"

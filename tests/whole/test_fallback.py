@@ -17,7 +17,7 @@ from dragoman.gateway.keys.secrets import Secrets
 from dragoman.gateway.serve.app import build
 from tests.scripted import Script, ScriptedServer, model_list, text_stream, usage
 from tests.serving_gateway import PATHS, Serving, asking, listening
-from tests.waiting import until
+from tests.waiting import LIMIT, until
 
 BODY = text_stream("hel", "lo", counts=usage(11, 2))
 FALLBACK = "x-dragoman-fallback"
@@ -91,6 +91,36 @@ async def test_a_server_that_is_down_is_not_asked_first() -> None:
         for _ in range(3):
             assert (await it.ask())[:2] == (200, "b")
         assert it.fallbacks == 3
+
+
+async def test_a_fallback_that_hangs_costs_a_call_nothing_that_its_own_backend_serves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with two() as it:
+        for path in ("/v1/models", "/health"):
+            it.b.on("GET", path, Script(hang_at=0))
+        await it.ask()
+        monkeypatch.setattr("dragoman.backends.pool.pool.PATIENCE", LIMIT)
+        monkeypatch.setattr("dragoman.backends.pool.pool.FIRST_PATIENCE", LIMIT)
+        async with asyncio.timeout(3.0):  # its health is given up after five
+            assert (await it.ask())[:2] == (200, None)
+
+
+async def test_of_several_fallbacks_one_that_is_down_is_asked_last() -> None:
+    async with ScriptedServer(default=Script(BODY)) as c, two(BUSY) as it:
+        refuse(it.b)
+        config = Config(
+            backends=[{"url": each.url, "name": name} for each, name in ((it.a, "a"), (it.b, "b"), (c, "c"))],
+            models=[{"name": "m", "backend": "a", "fallback": ["b", "c"]}],
+            store={"url": "off"},
+        )
+        body = asking("chat_completions", "hi")
+        async with (
+            listening(build(config, secrets=Secrets())) as gateway,
+            gateway.session.post(gateway.url + PATHS["chat_completions"], json=body) as answer,
+        ):
+            assert (answer.status, answer.headers[FALLBACK]) == (200, "c")
+        assert [len(each.chats) for each in (it.a, it.b, c)] == [1, 0, 1]
 
 
 async def test_a_call_goes_back_to_its_own_backend_when_that_is_there_again() -> None:
