@@ -37,7 +37,7 @@ class Cors:
         if request.method != "OPTIONS" or "Access-Control-Request-Method" not in headers or not self._may(request):
             return None
         response = web.Response(status=204)
-        response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
         asked = headers.get("Access-Control-Request-Headers", "")
         if _NAMES.fullmatch(asked):  # clients' libraries send dozens of their own
             response.headers["Access-Control-Allow-Headers"] = asked

@@ -24,7 +24,7 @@ async def test_a_preflight_needs_no_key(origins: tuple[str, ...]) -> None:
     ):
         assert (answer.status, await answer.read()) == (204, b"")
         assert answer.headers["Access-Control-Allow-Origin"] == PAGE
-        assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST"
+        assert answer.headers["Access-Control-Allow-Methods"] == "GET, POST, DELETE"
         assert answer.headers["Access-Control-Allow-Headers"] == QUESTION["Access-Control-Request-Headers"]
         assert answer.headers["Vary"] == "Origin"
 
