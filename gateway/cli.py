@@ -215,7 +215,10 @@ def doctor(options: argparse.Namespace) -> int:
 def serve(options: argparse.Namespace) -> int:
     if hasattr(signal, "SIGHUP"):  # it would end the process before there is anything to reload
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    from dragoman.gateway.serve.descriptors import allow_many_connections
+
     config, sources = _read(options)
+    allow_many_connections()
     reread = partial(_read_all, options)
     if config.workers > 1:
         from dragoman.gateway.config import ConfigError
