@@ -59,9 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _hold_standard_streams() -> None:
     """Where whoever starts the command has closed one of them, a connection would get its number, and be sent what is
     printed."""
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(opened, True)
-    os.close(opened)
+    try:
+        while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(opened, True)
+        os.close(opened)
+    except OSError:  # a root without devices
+        return
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
