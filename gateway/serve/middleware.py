@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
 from dragoman.gateway.calls.body import EXPECTS
 from dragoman.gateway.calls.client_kind import client_kind
@@ -31,6 +31,7 @@ from dragoman.translators.registry import claimant
 
 Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SERVER = "dragoman"  # without the version of what it is made of
+TOO_MANY = "Too many headers"  # aiohttp's words; it has no exception for it
 PLAIN_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -86,6 +87,8 @@ class Middleware:
         message = "The request is not valid HTTP/1.1." if status < 500 else "Internal error."
         if isinstance(failure, LineTooLong):
             status, message = 431, "A line of the request's head is too long."
+        elif isinstance(failure, BadHttpMessage) and TOO_MANY in failure.message:
+            status, message = 431, "The request's head has too many lines."
         request_id = _new_id()
         error = HttpError(status, message)
         self._account(headers, request_id, error, failure=type(failure).__name__ if failure is not None else None)
