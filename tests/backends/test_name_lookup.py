@@ -51,7 +51,7 @@ async def test_a_name_without_an_answer_keeps_no_other_server_from_being_reached
             silent._connect = ConnectLimit(0.02)  # whoever asks a while later
             with pytest.raises(CannotConnect):
                 await silent.take()
-        pool = ConnectionPool("known.example", server.port, tls=None, connect=ConnectLimit(1.0))
+        pool = ConnectionPool("known.example", server.port, tls=None, connect=ConnectLimit(5.0))
         pool.give_back(await pool.take(), keep=False)
         for each in (silent, pool):
             await each.close()
