@@ -151,6 +151,11 @@ def test_backend_keys_are_referenced_by_variable_file_or_the_common_variable(tmp
         secrets(config)
 
 
+def test_a_path_that_can_be_none_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"^api_keys_file: a.b cannot be read: embedded null byte$"):
+        read(Config(api_keys_file=Path("a\0b")), {})
+
+
 def test_an_empty_or_missing_key_file_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     with pytest.raises(ConfigError, match=r"api_keys_file: .*keys cannot be read"):
