@@ -1,10 +1,11 @@
 """Answers that are messages with headers: the scanner for families with `Headers`.
 
 The prompt ends in `<|start|>assistant`, or further on where the channel is forced: what follows is the rest of that
-header. A message to a tool is a call of it, whatever its channel. A channel of thoughts is reasoning whatever else the
-header says, and of two channels the last counts; a message to another recipient is a call of it; all other messages,
-and what stands outside of any, are text. It wants the special tokens as text: a detokenizer that skips them leaves
-nothing to read.
+header. A message to a tool is a call of it, whatever its channel; so is one without a recipient whose first channel of
+two is a tool, as gpt-oss writes at times. A channel of thoughts is reasoning whatever else the header says, and of two
+channels or recipients the last counts; a message to another recipient is a call of it; all other messages, and what
+stands outside of any, are text. It wants the special tokens as text: a detokenizer that skips them leaves nothing to
+read.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Messages(Markup):
         headers = family.headers
         assert headers is not None
         self._headers: Headers = headers
-        self._channel = re.compile(rf"{re.escape(headers.channel)}\s*(\w+)")
+        self._channel = re.compile(rf"{re.escape(headers.channel)}\s*([\w-]+)")
         self._stops = markers_of((*headers.stops, headers.start, headers.channel, *family.ends))
         self._reasons = False  # this message is reasoning
         self._name = ""
@@ -73,9 +74,10 @@ class Messages(Markup):
             return Signal.NO_CALL
         header = text.held + text.all[text.at : end]
         text.take(end + len(headers.message))
-        recipient, channels = _RECIPIENT.search(header), self._channel.findall(header)
-        name = recipient[1].removeprefix("functions.") if recipient else ""
-        to_tool = recipient is not None and (recipient[1] != name or self._calls.is_tool(name))
+        recipients, channels = _RECIPIENT.findall(header), self._channel.findall(header)
+        recipient = recipients[-1] if recipients else next(filter(self._calls.is_tool, channels[:-1]), "")
+        name = recipient.removeprefix("functions.")
+        to_tool = recipient != name or self._calls.is_tool(name)
         self._reasons = (channels[-1:] != [] and channels[-1] in headers.thoughts) or name in headers.to_self
         self._reasons = self._reasons and not to_tool
         if name and not self._reasons and name not in headers.to_user:

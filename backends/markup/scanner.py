@@ -9,7 +9,8 @@ Rules that hold for every family:
   after a back-tick or in a Markdown fence. In the text, a marker after a back-tick is text, and in Markdown's code,
   where markup is shown as an example, only a call of a declared tool is one.
 * Newlines beside the tags of a thought belong to the tags. A tag that is written once more, or closes what is not open
-  any more, is dropped; after a back-tick it is spoken of. An end-of-turn token counts only where nothing follows it.
+  any more, is dropped; after a back-tick, and in a Markdown fence in the text, it is spoken of. An end-of-turn token
+  counts only where nothing follows it.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Markup:
         self._before = ""  # the last character of text or of a thought
         self._fences = Fences()  # of the text or the thought
         self._reasoned = False
+        self._quoted = False  # a tag that opens thoughts
         self._begins = family.bare is not None  # only blanks, thoughts or calls have come
         self._lead = False  # newlines that follow a tag are skipped
         self._closer = ""
@@ -148,8 +150,8 @@ class Markup:
         """A tag of thoughts or of frames."""
         family, text = self._family, self._text
         unframed = marker in family.answer_frames and not self._reasoned
-        if unframed or (self._before == "`" and marker not in family.frames):
-            self._emit(end)  # quoted, not meant
+        if unframed or (marker not in family.frames and self._spoken_of(marker)):
+            self._emit(end)
             return self._outside
         text.at = end
         if marker in family.thinking:
@@ -159,8 +161,18 @@ class Markup:
         if self._reasoned:  # closes what is not open any more
             return self._outside
         self._reasoned = True  # opened by a prompt that is not known here: what came before has left as text
+        self._fences = Fences()
         self._calls.note("unopened_reasoning")
         return self._after_tag
+
+    def _spoken_of(self, tag: str) -> bool:
+        """Whether the tag of a thought is quoted, not meant. One that closes may close a thought that has left as text,
+        with a fence in it that stayed open, unless its opener was quoted too."""
+        opens, fences = tag in self._family.thinking, self._fences
+        spoken = self._before == "`" or (fences.open and (opens or self._reasoned or self._quoted))
+        spoken = spoken or (fences.in_line and self._quoted and not opens)
+        self._quoted |= spoken and opens
+        return spoken
 
     def _bare(self) -> Step | Signal | None:
         """The step that reads calls without an opener, where they may begin here."""

@@ -15,5 +15,5 @@ FAMILY = Family(
     names=("gemma-4",),
     markup="`<|tool_call>call:NAME{key:value}<tool_call|>`",
     field="reasoning, reasoning_content",
-    recovers="strings and braces that are not closed",
+    recovers="strings and braces that are not closed; parentheses and other quotes",
 )

@@ -18,5 +18,5 @@ FAMILY = Family(
     written=Written("<|channel|>commentary to=functions.", " <|constrain|>json<|message|>", "<|call|>", single=True),
     markup="`<|channel|>commentary to=functions.NAME<|message|>{…}<|call|>`",
     field="thinking",
-    recovers="recipients before the channel, or in the role's header; bodies that are no JSON",
+    recovers="recipients before the channel, in its place or in the role's header; bodies that are no JSON",
 )

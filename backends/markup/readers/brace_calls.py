@@ -2,7 +2,8 @@
 own, in which nothing is escaped.
 
 Strings stream; other values are read once they are whole. A bare word is what the schema says, else what it looks like.
-What stands in JSON's quotes is JSON: all arguments, or one value, also within an object or a list, and a key.
+What stands in JSON's quotes is JSON: all arguments, or one value, also within an object or a list, and a key. All
+arguments, one value and a key may stand in Python's quotes too, and the arguments in parentheses: `call:f(floor=2)`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.model_json import ModelJson
-from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
+from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Signal, Step, Text, markers_of
 from dragoman.backends.markup.values import VALUE_LIMIT, as_json, broken_off, types_of_parameter
 
 DEPTH_LIMIT = 64
-_NAME = re.compile(r"\s*([\w.:/-]+?)\s*")
+_DEPTHS = {**dict.fromkeys("{[(", 1), **dict.fromkeys("}])", -1)}
+_HEADER = re.compile(r"\s*([\w.:/-]+)\s*([{(])")
+_MAY_BE_HEADER = re.compile(r"\s*[\w.:/-]*\s*")
 _JSON_STRING = r'"(?:[^"\\]|\\.)*+(?:"(?=\s*(?:[,:}\]]|\Z))|\\?\Z)'
 
 
@@ -42,7 +45,8 @@ class _BraceReader(CallReader):
         super().__init__(text, calls)
         self._form = form
         self._quote = markers_of((form.quote,))
-        self._ends = markers_of((form.quote, form.closer, ",", "{", "}", "[", "]", '"', r"\"", r"\\"))
+        self._ends = markers_of(self._marks("{}[]"))
+        self._sets, self._last = ":", "}"  # what stands between key and value, and after all of them
         self._tool = self._key = ""
         self._written = False  # a member has been
         self._argument = Argument(calls.extend, None)
@@ -58,17 +62,23 @@ class _BraceReader(CallReader):
         found = text.literal((self._form.word,))
         if found is MORE:
             return MORE
-        end = text.until("{") if found is not None else None
-        if end is MORE:
-            return MORE
-        name = _NAME.fullmatch(text.all, text.at + len(self._form.word), end) if end is not None else None
-        if end is None or name is None:
-            return self.broken()
-        text.take(end + 1)
-        self._tool = name[1]
+        begin = text.at + len(self._form.word)
+        header = _HEADER.match(text.all, begin, begin + HEADER_LIMIT) if found is not None else None
+        if header is None:
+            may_come = found is not None and _MAY_BE_HEADER.fullmatch(text.all, begin) is not None
+            return MORE if may_come and len(text.all) - begin < HEADER_LIMIT else self.broken()
+        text.take(header.end())
+        if header[2] == "(":
+            self._ends = markers_of(self._marks("{}[]()"))
+            self._sets, self._last = "=", ")"
+        self._tool = header[1]
         self.announce(self._tool)
         self.calls.extend("{")
         return self._member
+
+    def _marks(self, brackets: str) -> tuple[str, ...]:
+        """Those in a bare value that decide where it ends."""
+        return (self._form.quote, self._form.closer, ",", *brackets, '"', r"\"", r"\\")
 
     def _member(self) -> Step | Signal:
         text = self.text
@@ -79,19 +89,18 @@ class _BraceReader(CallReader):
             return MORE
         if closes is not None:
             return self._end()
-        match text.all[text.at]:
-            case ",":
-                text.at += 1
-                return self._member
-            case '"' if not self._written:
-                self.begin_json(self._form.closer)
-                self._json.read("{", 0, final=False)
-                return self._json_body
-            case "}":
-                text.at += 1
-                return self._end()
-            case _:
-                return self._key_begins
+        first = text.all[text.at]
+        if first == ",":
+            text.at += 1
+            return self._member
+        if first in "\"'" and not self._written and self._last == "}":
+            self.begin_json(self._form.closer)
+            self._json.read("{", 0, final=False)
+            return self._json_body
+        if first == self._last:
+            text.at += 1
+            return self._end()
+        return self._key_begins
 
     def _end(self) -> Step:
         self.calls.extend("}")
@@ -109,11 +118,11 @@ class _BraceReader(CallReader):
 
     def _key_begins(self) -> Step | Signal:
         text = self.text
-        end = text.until(":")
+        end = text.until(self._sets)
         if end is MORE or end is None:
             return MORE if end is MORE else self.broken()
         key = text.all[text.at : end].strip().removeprefix(self._form.quote).removesuffix(self._form.quote)
-        self._key = key[1:-1] if len(key) > 1 and key[0] == key[-1] == '"' else key
+        self._key = key[1:-1] if len(key) > 1 and key[0] == key[-1] and key[0] in "\"'" else key
         text.at = end + 1
         self.calls.extend(f"{', ' if self._written else ''}{json.dumps(self._key, ensure_ascii=False)}: ")
         self._written = True
@@ -126,7 +135,7 @@ class _BraceReader(CallReader):
         found = text.literal((self._form.quote,))
         if found is MORE:
             return MORE
-        if found is None and text.all[text.at] == '"':
+        if found is None and text.all[text.at] in "\"'":
             self.begin_json(self._form.closer)
             return self._json_value
         if found is None:
@@ -169,9 +178,9 @@ class _BraceReader(CallReader):
             elif mark == '"' and not self._quoted:
                 self._in_json = not self._in_json and self._depth > 0 and self._before in "{[,:"
             elif not self._quoted and not self._in_json:
-                if mark in ",}" and not self._depth:
+                if mark in (",", self._last) and not self._depth:
                     return self._bare_ends()
-                self._depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(mark, 0)
+                self._depth = max(0, self._depth + _DEPTHS.get(mark, 0))
             self._bare_piece(match.end())
         self._bare_piece(len(text.all) if text.final else self._ends.held(text.all, text.at))
         if text.cut:
