@@ -11,15 +11,17 @@ tests/backends/chat/test_call_deltas.py holds that none is there without need.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from io import StringIO
 from itertools import takewhile
 from typing import Generic, ParamSpec, TypeVar
 
 from dragoman.translators.call_part import CallPart
 from dragoman.translators.ir import Deltas, Note, Request
-from dragoman.translators.json_text import Balance
+from dragoman.translators.json_text import Balance, JsonScanner, is_object, joined_halves
 from dragoman.translators.parts import Parts
 
 Facts = ParamSpec("Facts")
@@ -36,6 +38,7 @@ class Row(Generic[Facts, Decision]):
 
 
 MAX_IDS = 16_384  # that are remembered: some servers send a new one with each delta
+MOST_CUT = 7  # characters of a cut escape, and one more
 
 
 class Verdict(Enum):
@@ -61,17 +64,53 @@ class Sending(Enum):
     SNAPSHOTS = 1
 
 
+class _Quoted:
+    """Arguments that come as a JSON string. Where it holds an object, that is what they are: models write them so, and
+    vLLM's Hermes parser encodes what they wrote once more (vllm#54964)."""
+
+    __slots__ = ("_scanner", "_text")
+
+    def __init__(self) -> None:
+        self._text = StringIO()
+        self._scanner = JsonScanner()
+
+    def feed(self, piece: str) -> str:
+        """The arguments, once they are whole."""
+        end = self._scanner.scan(piece, 0)
+        self._text.write(piece[:end])
+        return self.arguments + piece[end:] if self._scanner.complete else ""
+
+    @property
+    def arguments(self) -> str:
+        """As far as they came."""
+        text = self._text.getvalue()
+        if self._scanner.complete:
+            inner = _unquoted(text)
+            return inner if is_object(inner) else text
+        ends = (_unquoted(f'{text[: len(text) - cut]}"') for cut in range(MOST_CUT))
+        inner = next(filter(None, ends), "")
+        return inner if inner.lstrip().startswith("{") else text
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return joined_halves(json.loads(text, strict=False))
+    except ValueError:
+        return ""
+
+
 class _Call:
     """`repeats` is the name of the call before it at the same index: this may be that one's header again. `held` is a
-    piece that either continues the arguments or repeats them as a snapshot."""
+    piece that either continues the arguments or repeats them as a snapshot, `quoted` a string that may hold them."""
 
-    __slots__ = ("held", "index", "part", "repeats")
+    __slots__ = ("held", "index", "part", "quoted", "repeats")
 
     def __init__(self, part: CallPart, index: int, repeats: str) -> None:
         self.part = part
         self.index = index
         self.repeats = repeats
         self.held = ""
+        self.quoted: _Quoted | None = None
 
     @property
     def id(self) -> str:
@@ -84,7 +123,7 @@ class _Call:
     @property
     def begun(self) -> bool:
         """Its arguments have begun."""
-        return self.part.balance.begun
+        return self.part.balance.begun or self.quoted is not None
 
     @property
     def done(self) -> bool:
@@ -153,6 +192,10 @@ class _Delta:
         """Its arguments can be the next piece of the call's."""
         return not call.done and not (call.begun and self.begins)
 
+    def goes_on(self, call: _Call) -> bool:
+        """They are more of the call's than came so far."""
+        return not call.done and len(self.arguments) > call.part.size and self.repeats(call)
+
     def same_id(self, call: _Call) -> bool:
         return bool(self.id) and self.id == call.id
 
@@ -201,6 +244,7 @@ ADDRESSES: Sequence[Row[[_Delta], Callable[[_Delta], _Call | None]]] = (
         lambda d: d.index is not None and d.headless and d.last and d.continues(d.last),
         lambda d: d.last,
     ),
+    Row("call-snapshots-at-another-index", lambda d: d.headless and d.last and d.goes_on(d.last), lambda d: d.last),
 )
 # Whether it continues that call; it does, where no row holds.
 VERDICTS: Sequence[Row[[_Delta, _Call], Verdict]] = (
@@ -325,6 +369,11 @@ class CallDeltas:
 
     def _piece(self, delta: _Delta, call: _Call) -> str:
         """What of the delta's arguments is new."""
+        if call.quoted is None and not call.begun and delta.arguments.lstrip().startswith('"'):
+            call.quoted = _Quoted()
+        if call.quoted is not None and not call.part.balance.begun:
+            self._parts.came(delta.arguments)
+            return call.quoted.feed(delta.arguments)
         row = deciding(MEANINGS, delta, call)
         match row.then if row is not None else None:
             case None:
@@ -363,7 +412,9 @@ def _rests(calls: Iterable[_Call]) -> dict[CallPart, str]:
     snapshot."""
     rests = {}
     for call in calls:
-        if call.held:
+        if call.quoted is not None and not call.part.balance.begun:
+            rests[call.part] = call.quoted.arguments
+        elif call.held:
             snapshot = Balance()
             snapshot.feed(call.held)
             rests[call.part] = call.held[call.part.size :] if snapshot.complete else call.held

@@ -44,6 +44,7 @@ _REASONS = {
     "length": StopReason.LENGTH,
     "max_tokens": StopReason.LENGTH,
     "model_length": StopReason.LENGTH,  # Mistral: the window, not the request's limit
+    "repetition": StopReason.LENGTH,  # vLLM: the server cut a text that repeated itself
     "content_filter": StopReason.CONTENT_FILTER,
     "sensitive": StopReason.CONTENT_FILTER,  # GLM
 }
