@@ -4,9 +4,9 @@ One read of the upstream is one `decoder.feed` and one `sink.feed`, in the same 
 are separate: connecting, the first event (which the server's head does not end: trtllm-serve sends that before the
 first token), and between reads; after the finish reason two seconds are left for usage. Nothing is retried once an
 event was fed; before that, at most once each: a pooled connection that died without a byte, each parameter that the
-server refuses by name, and a token limit that leaves no room. Whatever ends the work early, a receiver that has
-enough, a time limit or cancellation, aborts the connection before `stream` returns, which is what frees the server's
-GPU.
+server refuses by name, a token limit that leaves no room, and a grammar that the server cannot compile. Whatever ends
+the work early, a receiver that has enough, a time limit or cancellation, aborts the connection before `stream` returns,
+which is what frees the server's GPU.
 
 The client's key never goes upstream. Redirects, cookies and proxies from the environment are not followed.
 """
@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -50,6 +51,7 @@ from dragoman.backends.refusal import MAX_BODY, Refusal, for_log, read
 from dragoman.backends.schema_checks import SchemaChecks
 from dragoman.backends.trace_headers import OUTGOING
 from dragoman.backends.transport import NoAnswer, Reply, Transport, Unreachable
+from dragoman.translators.constraints.guided import is_forced
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
 from dragoman.translators.parts import ANSWER_BYTES
@@ -62,6 +64,8 @@ STALE_SECONDS = 5.0  # a kept connection that had died says so at once; one that
 
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
+
+_GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 
 TRANSPORTS: dict[str, type[Http1Transport] | type[AiohttpTransport]] = {
     "direct": Http1Transport,
@@ -164,13 +168,14 @@ class ChatCompletions:
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
         assert isinstance(prepared, PreparedChat)
         await self._refuse_when_asleep()
-        try:
-            await self._enforced(prepared, sink)
-        except GatewayError as error:
-            if not prepared.tagged or error.kind is not Kind.INVALID or sink.touched:
-                raise
-            log.warning("%s: refuses a structural tag: asked without (setting `structural_tags`)", self._name)
-            await self._enforced(self._untagged(prepared), sink)
+        while True:
+            try:
+                return await self._enforced(prepared, sink)
+            except GatewayError as error:
+                looser = None if sink.touched or error.kind is not Kind.INVALID else self._looser(prepared, error, sink)
+                if looser is None:
+                    raise
+            prepared = looser
 
     async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
         if prepared.plan is None:
@@ -179,8 +184,26 @@ class ChatCompletions:
             work = partial(self._generate, prepared)
             await enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
 
-    def _untagged(self, tagged: PreparedChat) -> PreparedChat:
-        return prepared(tagged.request, self._settings, tagged.refused, tagged.markup, tags=False)
+    def _looser(self, refused: PreparedChat, error: GatewayError, sink: Sink) -> PreparedChat | None:
+        """What to ask instead of a request whose grammar the server refuses; None where that is not the matter. Servers
+        compile grammars of strict tools and of forced calls, and no server knows all of JSON schema (vllm#55152)."""
+        request = refused.request
+        if refused.tagged:
+            log.warning("%s: refuses a structural tag: asked without (setting `structural_tags`)", self._name)
+            return prepared(request, self._settings, refused.refused, refused.markup, tags=False)
+        strict = any(tool.strict for tool in request.tools)
+        forced = is_forced(request) and not refused.by_prompt
+        if not (strict or forced) or not _GRAMMAR.search(error.message):
+            return None
+        log.warning("%s: refuses a grammar: asked without (settings `strict_tools`, `force_tool`)", self._name)
+        if strict:
+            request = replace(request, tools=tuple(replace(tool, strict=None) for tool in request.tools))
+            sink.note(Note("unenforced", "strict"))
+        settings = self._settings.model_copy(update={"force_tool": "prompt"}) if forced else self._settings
+        looser = prepared(request, settings, refused.refused, refused.markup, tags=False)
+        for note in looser.plan.notes if looser.plan is not None else ():
+            sink.note(note)
+        return looser
 
     async def _generate(self, prepared: PreparedChat, request: Request, sink: Sink) -> None:
         """One attempt: with what was prepared, or with the second request of a plan, and without what the server has

@@ -36,6 +36,11 @@ class PreparedChat(Prepared):
         """Whether decoding is held to the family's markup."""
         return isinstance(self.asked.format, Guided) and self.asked.format.kind == "tag"
 
+    @property
+    def by_prompt(self) -> bool:
+        """Whether a forced call is asked for in words alone."""
+        return isinstance(self.plan, forced.ForcedTool) and self.plan.by == "prompt"
+
     def limit(self, max_tokens: int) -> None:
         Prepared.limit(self, max_tokens)
         self.body[self.limited] = max_tokens

@@ -19,7 +19,7 @@ from dragoman.translators.constraints import forced
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import JsonSchema, Message, Named, Note, Request, Sampling, Text, Tool, WebSearch
 from tests.recording import Recorder, ask
-from tests.scripted import Script, ScriptedServer, call_stream, text_stream
+from tests.scripted import Script, ScriptedServer, call_stream, sse, text_stream
 
 TOOL = Tool("add", "Adds.", {"type": "object", "properties": {"a": {"type": "integer"}}})
 PERSON = JsonSchema("person", {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]})
@@ -326,6 +326,51 @@ async def test_a_server_that_refuses_the_tag_is_asked_without() -> None:
         assert plain["tool_choice"] == {"type": "function", "function": {"name": "add"}}
         assert (tagged["max_tokens"], plain["max_tokens"]) == (70, 70)
         assert sink.text == '{"a": 1}'
+
+
+NO_GRAMMAR = {"error": {"message": "Invalid grammar specification: 'triggers'", "type": "BadRequestError", "code": 400}}
+
+
+@pytest.mark.parametrize(
+    "play", [Script.json(NO_GRAMMAR, 400), Script(sse(NO_GRAMMAR))], ids=["refused", "in the stream"]
+)
+async def test_a_server_that_knows_no_grammar_for_strict_tools_is_asked_without(play: Script) -> None:
+    strict = replace(FORCED, tool_choice="auto", tools=(replace(TOOL, strict=True),))
+    async with ScriptedServer(play, Script(call_stream(("add", '{"a": 1}')))) as server:
+        backend = ChatCompletions(server.url, settings=resolve("vllm"))
+        sink = Recorder()
+        await backend.stream(await backend.prepare(strict), sink)
+        await backend.close()
+        first, second = (seen.body or {} for seen in server.chats)
+        assert first["tools"][0]["function"].pop("strict") is True
+        assert second == first
+        assert sink.text == '{"a": 1}'
+        assert sink.notes == [Note("unenforced", "strict")]
+
+
+@pytest.mark.parametrize("preset", ["vllm", "trtllm-serve"])
+async def test_a_call_that_no_grammar_can_force_is_asked_for_in_words(preset: str) -> None:
+    refusal = Script.json({"message": "The provided JSON schema contains features not supported by xgrammar."}, 400)
+    async with ScriptedServer(refusal, Script(call_stream(("add", '{"a": 1}')))) as server:
+        backend = ChatCompletions(server.url, settings=resolve(preset))
+        sink = Recorder()
+        await backend.stream(await backend.prepare(FORCED), sink)
+        await backend.close()
+        _, second = (seen.body or {} for seen in server.chats)
+        assert second["tool_choice"] == "auto"
+        assert "response_format" not in second
+        assert sink.text == '{"a": 1}'
+        assert sink.notes == [Note("unenforced", "tool_choice")]
+
+
+async def test_a_grammar_is_not_what_every_refusal_is_about() -> None:
+    strict = replace(FORCED, tools=(replace(TOOL, strict=True),))
+    async with ScriptedServer(Script.json({"message": "Conversation roles must alternate."}, 400)) as server:
+        backend = ChatCompletions(server.url, settings=resolve("vllm"))
+        with pytest.raises(GatewayError, match="roles must alternate"):
+            await backend.stream(await backend.prepare(strict), Recorder())
+        await backend.close()
+        assert len(server.chats) == 1
 
 
 @pytest.mark.parametrize("request_", [FORCED, replace(FORCED, tool_choice="auto", tools=(replace(TOOL, strict=True),))])
