@@ -3,7 +3,8 @@
 The JSON of the arguments is written here. Strings stream as they come; other values are converted once they are whole
 (`values`). Where a value ends:
 
-* at its closing tag, if a tag follows that may; so a closing tag may occur in a value;
+* at its closing tag, if a tag follows that may; so a closing tag may occur in a value. One that is written twice counts
+  once (llama.cpp#24807), unless the value is empty without it or holds an opening tag that it may close;
 * where that is forgotten, at the next opening tag of a parameter that the tool declares and that was not given yet, at
   the beginning of a line where the family writes one parameter a line;
 * else at a closing tag of the call which only closing tags, calls or the end of the answer follow.
@@ -23,7 +24,8 @@ from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Markers, Open, Signal, Step, Text, markers_of
 from dragoman.backends.markup.values import types_of_parameter
 
-CHAIN_LIMIT = 8  # closing tags that may follow each other at the end of a call
+CHAIN_LIMIT = 8  # closing tags that may follow each other at the end of a value or a call
+TAG_LENGTH = 64
 _NAME = re.compile(r"\s*([\w.:/-]+)\s*")
 _MAY_BE_NAME = re.compile(r"\s{0,256}[\w.:/-]{0,256}\s{0,256}")
 _CDATA = ("<![CDATA[", "]]>")
@@ -84,6 +86,9 @@ class _TaggedReader(CallReader):
         self._given: set[str] = set()
         self._value = Argument(self.calls.extend, None)
         self._trimmed = False  # the value began with a newline
+        self._openings = tuple(tag.replace("/", "", 1).removesuffix(">") for tag in form.value_ends)
+        self._filled = self._opened = False  # the value holds something, and a tag that a closing one may close
+        self._tail = ""  # of the value, where such a tag may begin
 
     # ------------------------------------------------------------------------------------------------------------ calls
 
@@ -121,7 +126,7 @@ class _TaggedReader(CallReader):
         if match is None:
             return self.broken()
         text.take(match.end())
-        self._begin(self._unescaped(match[1]))
+        self._begin(self._unescaped(match[1]).rstrip("/"))
         return self._end() if match[0].endswith(f"/{form.tag_end}") else self._parameters
 
     def name(self) -> Step | Signal:
@@ -224,7 +229,8 @@ class _TaggedReader(CallReader):
         self.calls.extend(f"{', ' if self._given else '{'}{json.dumps(key, ensure_ascii=False)}: ")
         self._given.add(key)
         self._value = Argument(self.calls.extend, types, None if not tagged else tagged == "true")
-        self._trimmed = False
+        self._trimmed = self._filled = self._opened = False
+        self._tail = ""
         if self._form.trims or self._form.cdata:
             return self._value_begins
         return self._value_text
@@ -263,34 +269,44 @@ class _TaggedReader(CallReader):
         self._piece(match.start())
         tag = match[0].lstrip("\n")
         start = match.end() - len(tag)
+        end: int | Open | None
         if tag in form.value_ends:
-            over = self._may_follow(match.end())
-        elif tag in form.parameter_opens:
-            over = self._next_parameter(start, by_line=tag != match[0] or not self._value.begun)
+            end = self._value_end(match.end(), tag)
         else:
-            over = self._ends_call(start)
-        if over is MORE:
+            by_line = tag != match[0] or not self._value.begun
+            opens = tag in form.parameter_opens
+            over = self._next_parameter(start, by_line=by_line) if opens else self._ends_call(start)
+            end = over if over is MORE else start if over else None
+        if end is MORE:
             return MORE
-        if not over:  # the tag is a piece of the value
+        if end is None:  # the tag is a piece of the value
             self._piece(match.end())
             return self._value_text
         if tag in form.value_ends and form.both_or_none and not self._trimmed:
             self._piece(start)
-        text.at = match.end() if tag in form.value_ends else start
+        text.at = end
         self._value.end()
         return self._parameters
 
-    def _may_follow(self, at: int) -> bool | Open:
-        """Whether what may follow a value begins at `at`, after white space."""
+    def _value_end(self, at: int, tag: str) -> int | Open | None:
+        """Where the closing tags of a value end, the first of them at `at`, if what may follow a value begins there
+        after white space."""
         text, form = self.text, self._form
-        begin = text.past_blank(at)
-        if begin is MORE:
-            return MORE
-        if text.final and begin == len(text.all):
-            return True
-        ends = (*form.call_ends, *form.section_ends)
-        found = text.literal((*form.parameter_opens, *ends, *form.call_opens, *form.follows), begin)
-        return MORE if found is MORE else found is not None
+        follows = (*form.parameter_opens, *form.call_ends, *form.section_ends, *form.call_opens, *form.follows)
+        again = (tag,) if self._filled and not self._opened else ()
+        for _ in range(CHAIN_LIMIT):
+            begin = text.past_blank(at)
+            if begin is MORE:
+                return MORE
+            if text.final and begin == len(text.all):
+                return at
+            found = text.literal((*follows, *again), begin)
+            if found is MORE:
+                return MORE
+            if found != tag:
+                return None if found is None else at
+            at = begin + len(tag)
+        return None
 
     def _next_parameter(self, at: int, *, by_line: bool) -> bool | Open:
         if self._form.by_line and not by_line:
@@ -321,8 +337,16 @@ class _TaggedReader(CallReader):
 
     def _piece(self, end: int) -> None:
         if end > self.text.at:
-            self._value.add(self.text.all[self.text.at : end])
+            piece = self.text.all[self.text.at : end]
+            self._value.add(piece)
             self.text.at = end
+            self._watch(piece)
+
+    def _watch(self, piece: str) -> None:
+        seen = self._tail + piece
+        self._filled = self._filled or not piece.isspace()
+        self._opened = self._opened or any(opening in seen for opening in self._openings)
+        self._tail = seen[-TAG_LENGTH:]
 
     def _answer_ends(self) -> Step | Signal:
         """The answer ends in the value. What there is of it goes out, unclosed where the answer was cut."""
