@@ -298,8 +298,10 @@ class Parts:
         return id
 
     def _declared(self, name: str) -> str:
-        """The name as the request declares it. Models and servers change its case, pad it or prefix it."""
-        for candidate in (name, name.strip(), name.strip().removeprefix("functions.")):
+        """The name as the request declares it. Models and servers change its case, pad it or prefix it, and leave
+        markup after it."""
+        plain = name.partition("<")[0].strip()
+        for candidate in (name, plain, plain.removeprefix("functions.")):
             declared = self._names.get(candidate) or self._names.get(candidate.casefold())
             if declared is not None:
                 if declared != name:

@@ -89,6 +89,15 @@ class Calls:
         tool = self._tools.get(name)
         return tool.parameters if tool is not None else None
 
+    def tool_and_parameter(self, written: str) -> tuple[str, str] | None:
+        """A tool and one of its parameters, whose names stand together."""
+        found = [
+            (name, rest)
+            for name, tool in self._tools.items()
+            if (rest := written.removeprefix(name).strip()) in properties_of(tool.parameters) and rest != written
+        ]
+        return max(found, key=lambda pair: len(pair[0]), default=None)
+
     def named_by_keys(self, keys: frozenset[str]) -> str | None:
         """The one tool that takes arguments of these names."""
         fitting = [

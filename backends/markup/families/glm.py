@@ -22,8 +22,10 @@ def keyed(
     """Calls of a bare name and pairs of keys and values, each in its own tag."""
     return TaggedCalls(
         parameter_opens=(key[0],),
-        parameter_tag=re.compile(rf"{re.escape(key[0])}(?P<key>[^<]*){re.escape(key[1])}\s*{re.escape(value[0])}"),
-        parameter_tag_end=value[0],
+        parameter_tag=re.compile(rf"{re.escape(key[0])}(?P<key>[^<]*){re.escape(key[1])}"),
+        parameter_tag_end=key[1],
+        key_end=key[1],
+        value_opens=(value[0],),
         value_ends=(value[1],),
         call_ends=(closer,),
         call_opens=(opener,) if sections else (),
@@ -53,5 +55,5 @@ FAMILY = Family(
     written=Written("<tool_call>", "", "</tool_call>", separator="\n", style="glm_xml"),
     markup="`<tool_call>NAME<arg_key>…</arg_key><arg_value>…</arg_value></tool_call>`",
     field="reasoning_content",
-    recovers="forgotten closing tags; values by their types; JSON instead of parameters or of all",
+    recovers="forgotten tags of either end; values by their types; JSON instead of parameters or of all",
 )

@@ -27,6 +27,7 @@ from dragoman.backends.markup.values import types_of_parameter
 CHAIN_LIMIT = 8  # closing tags that may follow each other at the end of a value or a call
 TAG_LENGTH = 64
 _NAME = re.compile(r"\s*([\w.:/-]+)\s*")
+_NAME_AND_KEY = re.compile(r"\s{0,256}([\w.:/-]{1,256}(?:\s{1,8}[\w.-]{1,256})?)")
 _MAY_BE_NAME = re.compile(r"\s{0,256}[\w.:/-]{0,256}\s{0,256}")
 _CDATA = ("<![CDATA[", "]]>")
 
@@ -41,7 +42,8 @@ class TaggedCalls:
     after it. `skipped` is written around calls without a meaning. `body_opens` and `body_ends` surround arguments that
     are given as one JSON object, where `body` allows that. `trims`: one newline at each end of a value belongs to its
     tags, `both_or_none`: if it begins with one; `by_line`: each parameter begins a line. `cdata`: values may stand in
-    `<![CDATA[…]]>`; `escaped`: names and keys are escaped as in HTML."""
+    `<![CDATA[…]]>`; `escaped`: names and keys are escaped as in HTML. `value_opens` begin a value after its key's tags,
+    `key_end` closes a key; models forget the former (vllm#49248) and the tag before the first key (vllm#47190)."""
 
     parameter_opens: tuple[str, ...]
     parameter_tag: re.Pattern[str]
@@ -63,6 +65,8 @@ class TaggedCalls:
     by_line: bool = False
     cdata: bool = False
     escaped: bool = False
+    value_opens: tuple[str, ...] = ()
+    key_end: str = ""
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step:
         reader = _TaggedReader(self, text, calls)
@@ -136,11 +140,33 @@ class _TaggedReader(CallReader):
         if match.end() == len(text.all) and match.end() - text.at < HEADER_LIMIT // 2:
             return MORE
         name = _NAME.fullmatch(text.all, text.at, match.end())
-        if name is None or text.all[match.end() : match.end() + 1] not in ("<", "{" if self._form.body else "<"):
+        follows = text.all[match.end() : match.end() + 1] in ("<", "{" if self._form.body else "<")
+        if name is None or not follows or not self.calls.declared(name[1]):
+            key = self._key_without_tag()
+            if key is not None:
+                return key
+        if name is None or not follows:
             return self.broken()
         text.take(match.end())
         self._begin(name[1])
         return self._parameters
+
+    def _key_without_tag(self) -> Step | Open | None:
+        """The first value, where the name and the first key stand together."""
+        text, end = self.text, self._form.key_end
+        match = _NAME_AND_KEY.match(text.all, text.at)
+        if not end or match is None:
+            return None
+        if match.end() == len(text.all):
+            return None if text.final else MORE
+        found = text.literal((end,), match.end())
+        if found is MORE or found is None:
+            return found
+        if (both := self.calls.tool_and_parameter(match[1])) is None:
+            return None
+        text.take(match.end() + len(end))
+        self._begin(both[0])
+        return self._begin_value(both[1], None)
 
     def _unescaped(self, text: str) -> str:
         return unescape(text) if self._form.escaped else text
@@ -172,7 +198,8 @@ class _TaggedReader(CallReader):
             return self._body_begins
         body = form.body_opens if text.holding else form.body_ends
         overs = (*form.section_ends, *form.call_opens, *form.follows)
-        found = text.literal((*form.call_ends, *body, *form.parameter_opens, *overs, *form.skipped))
+        skipped = (*form.skipped, *form.value_ends)
+        found = text.literal((*form.call_ends, *body, *form.parameter_opens, *overs, *skipped))
         if found is MORE:
             return MORE
         if found is None:
@@ -191,7 +218,9 @@ class _TaggedReader(CallReader):
         if match is None:
             return self.broken()
         self.text.take(match.end())
-        return self._begin_value(match)
+        said = match.groupdict()
+        tagged = said.get("string") or {None: "", "string": "true"}.get(said.get("type"), "false")
+        return self._begin_value(self._unescaped(match["key"].strip()), tagged == "true" if tagged else None)
 
     def _tag_at(self, at: int) -> re.Match[str] | Open | None:
         """The opening tag of a parameter."""
@@ -219,20 +248,33 @@ class _TaggedReader(CallReader):
 
     # ----------------------------------------------------------------------------------------------------------- values
 
-    def _begin_value(self, match: re.Match[str]) -> Step:
-        key = self._unescaped(match["key"].strip())
-        said = match.groupdict()
+    def _begin_value(self, key: str, is_string: bool | None) -> Step:
         types = types_of_parameter(self.calls.schema(self._tool), key)
-        tagged = said.get("string") or {None: "", "string": "true"}.get(said.get("type"), "false")
         if self.text.holding:
             self.announce(self._tool)
         self.calls.extend(f"{', ' if self._given else '{'}{json.dumps(key, ensure_ascii=False)}: ")
         self._given.add(key)
-        self._value = Argument(self.calls.extend, types, None if not tagged else tagged == "true")
+        self._value = Argument(self.calls.extend, types, is_string)
         self._trimmed = self._filled = self._opened = False
         self._tail = ""
+        if self._form.value_opens:
+            return self._value_opens
         if self._form.trims or self._form.cdata:
             return self._value_begins
+        return self._value_text
+
+    def _value_opens(self) -> Step | Signal:
+        text = self.text
+        begin = text.past_blank(text.at)
+        if begin is MORE:
+            return MORE
+        found = text.literal(self._form.value_opens, begin)
+        if found is MORE:
+            return MORE
+        if found is not None:
+            text.at = begin + len(found)
+        elif text.all[text.at : text.at + 1] == "\n":
+            text.at += 1
         return self._value_text
 
     def _value_begins(self) -> Step | Signal:
