@@ -81,6 +81,11 @@ class Calls:
         """Whether a tool has that name, as far as the tools are known."""
         return not self._closed_world or name in self._tools
 
+    @property
+    def without_tools(self) -> bool:
+        """No tool is declared, so that a client expects no call."""
+        return self._closed_world and not self._tools
+
     def is_tool(self, name: str) -> bool:
         return name in self._tools
 
@@ -127,13 +132,16 @@ class Form(Protocol):
 class CallReader:
     """What all forms do at the end of a call, and with JSON in it."""
 
+    only_declared = False  # what stands here may be no call, unless it is one of a declared tool
+
     def __init__(self, text: Text, calls: Calls) -> None:
         self.text = text
         self.calls = calls
         self._json = ModelJson()
 
     def announce(self, name: str, id: str = "") -> None:
-        if self.calls.too_late(self.text) or (self.calls.in_code and not self.calls.declared(name)):
+        doubtful = self.only_declared or self.calls.in_code or self.calls.without_tools
+        if self.calls.too_late(self.text) or (doubtful and not self.calls.declared(name)):
             raise NotACall
         self.text.release()
         self.calls.begin(name, id)

@@ -9,7 +9,7 @@ from dragoman.backends.markup.readers.json_calls import JsonCalls
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 
-def functions(section: str, *, by_line: bool = True) -> TaggedCalls:
+def functions(section: str, *, by_line: bool = True, skipped: tuple[str, ...] = ()) -> TaggedCalls:
     """Calls of `<function=NAME>` and `<parameter=KEY>` within `<section>`. `by_line`: each tag on its own line."""
     return TaggedCalls(
         call_tag=re.compile(r"""\s*["']?([\w.:/-]+)["']?\s*>"""),
@@ -21,13 +21,14 @@ def functions(section: str, *, by_line: bool = True) -> TaggedCalls:
         call_opens=("<function=",),
         section_ends=(f"</{section}>",),
         follows=(f"<{section}>",),
+        skipped=skipped,
         trims=True,
         both_or_none=not by_line,
         by_line=by_line,
     )
 
 
-_FORM = functions("tool_call")
+_FORM = functions("tool_call", skipped=("</function_invocation>",))  # which Qwen 3.6 writes at times (Qwen3.8#178)
 _SECTION = Either(JsonCalls(("</tool_call>",)), _FORM, begins=("{", "["))
 
 FAMILY = Family(

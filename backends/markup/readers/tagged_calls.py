@@ -72,6 +72,7 @@ class TaggedCalls:
         reader = _TaggedReader(self, text, calls)
         if opener.strip("\n") in self.section_opens:
             return reader.between_calls
+        reader.only_declared = bool(self.section_opens)  # its section was forgotten, or it is an example in the text
         return reader.name if self.call_tag is None else reader.call_tag
 
     def value_marks(self) -> Markers:
@@ -100,7 +101,8 @@ class _TaggedReader(CallReader):
         text, form = self.text, self._form
         if not text.skip_blank():
             return MORE
-        found = text.literal((*form.section_ends, *form.call_opens, *form.skipped))
+        skipped = (*form.skipped, *form.call_ends)  # the end of a call may be written twice
+        found = text.literal((*form.section_ends, *form.call_opens, *skipped))
         if found is MORE:
             return MORE
         if found is None:
@@ -108,7 +110,7 @@ class _TaggedReader(CallReader):
         if found in form.section_ends:
             return self._section_ends(found)
         text.take(text.at + len(found))
-        if found in form.skipped:
+        if found in skipped:
             if self._called:
                 text.hold()
             return self.between_calls

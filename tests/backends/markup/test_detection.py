@@ -93,11 +93,12 @@ tells, calls come back as text, a line at the start says so, and requests with t
 `x-dragoman-ignored`.
 
 All families: re-cutting never changes what is read; a thought that the prompt has opened is one; tags of thoughts that
-are repeated, and tokens that end a turn, are dropped; what turns out to be no call is text. A call in an open thought
-ends it where the third column says so. Markup after a back-tick is text, and so are tags of thoughts in a Markdown
-fence of the text; in Markdown's code only a call of a declared tool is one. Arguments are valid JSON unless the answer
-was cut: line ends, quotes and backslashes that are not escaped, commas too many or too few, words and quotes of Python
-and forgotten brackets are put right.
+are repeated, and tokens that end a turn, are dropped; what turns out to be no call is text, and so is all markup of
+calls where no tool is declared. A call in an open thought ends it where the third column says so. Markup after a
+back-tick is text, and so are tags of thoughts in a Markdown fence of the text; in Markdown's code, and where the tag
+around calls is missing, only a call of a declared tool is one. Arguments are valid JSON unless the answer was cut: line
+ends, quotes and backslashes that are not escaped, commas too many or too few, words and quotes of Python and forgotten
+brackets are put right.
 
 For a chat server whose own tool parser is missing or fails, `dragoman doctor` asks for two calls and names the family
 that reads both out of the text. With `markup: probe` the gateway does the same at start, for each model that the server

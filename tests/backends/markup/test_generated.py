@@ -123,6 +123,15 @@ def test_arguments_are_json_unless_the_answer_was_cut(family: str) -> None:
                 assert json.loads(cut_part["text"]) in [arguments for _, arguments in FIXED]
 
 
+@every_writing
+def test_where_no_tool_is_declared_nothing_is_a_call(family: str) -> None:
+    written = WRITINGS[family].write(("write_file", {"path": "a b", "content": "words"}))
+    request = Request(id="r1", model="m", messages=())
+    kinds = [part[0] for part in plain(parse(family, [written], request=request)[0])]
+    assert "call" not in kinds
+    assert "words" in "".join(part[1] for part in plain(parse(family, written, request=request)[0]))
+
+
 _LOOSE_TOOL = Tool("run", "", {"type": "object", "properties": {"any": {}, "list": {"type": "array"}}})
 LOOSE: list[dict[str, Any]] = [{"any": "if a { b[0] = c } }"}, {"any": "two words"}, {"list": ["a", True, {"b": None}]}]
 
