@@ -168,14 +168,20 @@ class ChatCompletions:
     async def stream(self, prepared: Prepared, sink: Sink) -> None:
         assert isinstance(prepared, PreparedChat)
         await self._refuse_when_asleep()
+        limited = False
         while True:
             try:
                 return await self._enforced(prepared, sink)
             except GatewayError as error:
-                looser = None if sink.touched or error.kind is not Kind.INVALID else self._looser(prepared, error, sink)
-                if looser is None:
+                room = None if limited or sink.touched else self._room_left(prepared.asked, error)
+                looser = None if room or sink.touched else self._looser(prepared, error, sink)
+                if room is None and looser is None:
                     raise
-            prepared = looser
+            if room is not None:  # refused within the stream, as SGLang does (sglang#19996)
+                prepared.limit(room)
+                sink.note(Note("repair", "max_tokens"))
+                limited = True
+            prepared = looser or prepared
 
     async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
         if prepared.plan is None:
@@ -188,6 +194,8 @@ class ChatCompletions:
         """What to ask instead of a request whose grammar the server refuses; None where that is not the matter. Servers
         compile grammars of strict tools and of forced calls, and no server knows all of JSON schema (vllm#55152)."""
         request = refused.request
+        if error.kind is not Kind.INVALID:
+            return None
         if refused.tagged:
             log.warning("%s: refuses a structural tag: asked without (setting `structural_tags`)", self._name)
             return prepared(request, self._settings, refused.refused, refused.markup, tags=False)
@@ -316,11 +324,11 @@ class ChatCompletions:
                 sink.note(Note("field", "reasoning_effort"))
                 continue
             error = classify(reply.status, refusal, self._settings, reply.headers)
-            smaller = None if clamped else self._with_room_left(asked, error)
-            if smaller is None:
+            room = None if clamped else self._room_left(asked, error)
+            if room is None:
                 raise error
-            attempt, clamped = attempt.rewritten(self._settings, asked=smaller), True
-            decoder.limit = smaller.max_tokens
+            attempt, clamped = attempt.rewritten(self._settings, asked=replace(asked, max_tokens=room)), True
+            decoder.limit = room
             sink.note(Note("repair", "max_tokens"))
 
     async def _post(
@@ -369,11 +377,10 @@ class ChatCompletions:
             log.warning(message, self._name, ", ".join(sorted(named)))
         return named
 
-    def _with_room_left(self, request: Request, error: GatewayError) -> Request | None:
-        if not self._settings.clamp_max_tokens:
-            return None
-        room = room_left(error.limit, error.tokens, request.max_tokens)
-        return None if room is None else replace(request, max_tokens=room)
+    def _room_left(self, request: Request, error: GatewayError) -> int | None:
+        """The token limit with which the request is worth another try."""
+        clamps = self._settings.clamp_max_tokens
+        return room_left(error.limit, error.tokens, request.max_tokens) if clamps else None
 
     # ------------------------------------------------------------------------------------------------------ the server
 

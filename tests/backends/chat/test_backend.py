@@ -411,6 +411,23 @@ async def test_too_large_a_limit_is_asked_again_with_the_room_that_is_left() -> 
         assert sink.notes == [Note("repair", "max_tokens")]
 
 
+async def test_too_large_a_limit_that_is_refused_within_the_stream() -> None:
+    said = (
+        "Requested token count exceeds the model's maximum context length of 32768 tokens. You requested a total of "
+        "49459 tokens: 17459 tokens from the input messages and 32000 tokens for the completion."
+    )
+    refusal = {"object": "error", "message": said, "type": "BadRequestError", "param": None, "code": 400}
+    scripts = [Script(sse({"error": refusal})), Script(HELLO)]
+    async with serving(*scripts, preset="sglang") as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(max_tokens=32000), sink)
+        assert [(seen.body or {})["max_tokens"] for seen in server.chats] == [32000, 32768 - 17459]
+        assert sink.notes == [Note("repair", "max_tokens")]
+    async with serving(*[Script(sse({"error": refusal}))] * 2, preset="sglang") as (server, backend):
+        assert (await failure(answered(backend, ask(max_tokens=32000), Recorder()))).kind is Kind.OVERFLOW
+        assert len(server.chats) == 2
+
+
 SMALLER = "This model's maximum context length is 1000 tokens and your request has 700 input tokens."
 
 
