@@ -27,6 +27,7 @@ _OVERFLOW = re.compile(
     r"|exceeds? the (?:maximum )?context (?:size|window|length)|prompt is too long"
     r"|should not exceed max_(?:num_tokens|seq_len|input_len)|default_max_tokens`? \(-?\d+\) must be greater than 0"
     r"|prompt length \(\d+(?:\.0)?\) exceeds|exceeds? maximum (?:input|sequence) length"
+    r"|exceeds the maximum allowed length \(\d+ tokens|context size has been exceeded"
     r"|(?:must be|exceeds?|larger than|greater than|longer than)\b.{0,40}\bsession_len"
     r"|`inputs` tokens \+ `max_new_tokens` must be|input length and `max_tokens` exceed context limit",
     re.IGNORECASE,
@@ -40,11 +41,12 @@ _TOKENS = [
         rf"{_N} tokens? from the input",  # SGLang
         rf"(?:messages resulted in|request has|passed|given:?) {_N} (?:input |`inputs` )?tokens",  # vLLM, TGI
         rf"contains at least {_N} input tokens",  # vLLM counts only as far as it must
-        rf"input \({_N} tokens\)",  # SGLang
+        rf"input(?: length)? \({_N} tokens\)",  # SGLang
         rf"request \({_N} tokens\)",  # llama.cpp
         rf"prompt \(length {_N}\)",  # vLLM's engine
         rf"prompt is too long: {_N} tokens",
         rf"context limit: {_N} \+ \d+ > \d+",
+        rf"splited_prompt_len` \({_N}\)",  # trtllm-serve from 1.3; before, another length was added
         rf"(?:n_prompt_tokens|input_tokens|input_length|input length)\W{{1,4}}{_N}",
     )
 ]
@@ -58,6 +60,7 @@ _LIMIT = [
         rf"maximum context length (?:is|of) {_N}",
         rf"context length is only {_N}",
         rf"context length \({_N} tokens\)",
+        rf"maximum allowed length \({_N} tokens",
         rf"context size \({_N}",
         rf"maximum model length (?:of |\(){_N}",
         rf"max_new_tokens` must be <= {_N}",

@@ -106,6 +106,38 @@ OVERFLOWS: dict[str, tuple[object, int | None, int | None]] = {
         9351,
         8192,
     ),
+    "sglang without room for it in the cache": (
+        {
+            "error": {
+                "object": "error",
+                "message": "Input length (9351 tokens) exceeds the maximum allowed length (8186 tokens). Use a shorter "
+                "input or enable --allow-auto-truncate.",
+                "type": "BadRequestError",
+                "param": None,
+                "code": 400,
+            }
+        },
+        9351,
+        8186,
+    ),
+    "trtllm-serve 1.3": (
+        said("The prompt length (9351) should not exceed max_num_tokens (8192)"),
+        9351,
+        8192,
+    ),
+    "trtllm-serve 1.3 default": (
+        said(
+            "`default_max_tokens` (0) must be greater than 0, `default_max_tokens` (0) = max_seq_len (8192) - "
+            "`splited_prompt_len` (8192)"
+        ),
+        8192,
+        8192,
+    ),
+    "llama.cpp without room for it in the cache": (
+        {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}},
+        None,
+        None,
+    ),
     "sglang total": (
         said(
             "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of "
