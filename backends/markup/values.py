@@ -126,12 +126,20 @@ def as_json(text: str, types: Types) -> str:
         value, found = _from_json(stripped)
         other = found and not isinstance(value, str) and _fits(value, types)
         return in_pairs(stripped) if other else json.dumps(text, ensure_ascii=False)
+    if not stripped and (empty := _empty(types)):
+        return empty
     for read in (_from_json, _from_python):
         value, found = read(stripped)
         if found and _fits(value, types):
             return in_pairs(stripped) if read is _from_json else joined_halves(json.dumps(value, ensure_ascii=False))
     mended = _mended(stripped) if types is not None and types & {"object", "array"} else None
     return json.dumps(text, ensure_ascii=False) if mended is None else mended
+
+
+def _empty(types: Types) -> str:
+    """What no text at all stands for, where that may be no string."""
+    words = {"array": "[]", "object": "{}", "null": "null"}
+    return next((words[kind] for kind in words if types is not None and kind in types), "")
 
 
 def given_as_json(text: str) -> str:

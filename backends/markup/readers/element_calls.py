@@ -195,8 +195,6 @@ def _as_json(element: _Element, schema: object, root: Mapping[str, Any]) -> str:
     schema = schema if isinstance(schema, Mapping) else None
     types = types_of(schema, root)
     if not element.children:
-        if not element.text.strip() and types is not None and types & {"array", "object"}:
-            return "[]" if "array" in types else "{}"
         return as_json(element.text, types)
     if all(name == "item" for name, _ in element.children) and (types is None or "object" not in types):
         items = schema.get("items") if schema is not None else None

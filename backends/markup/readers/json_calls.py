@@ -205,8 +205,9 @@ class _JsonReader(CallReader):
         if self._key in _ARGUMENTS and not self._whole:
             return self._odd_arguments(value)
         if self._key == "function" and isinstance(value, dict):
-            inner: Any = next((value[key] for key in _ARGUMENTS if key in value), {})
-            self._early = [orjson.dumps(inner).decode()]
+            inner: Any = next((value[key] for key in _ARGUMENTS if key in value), None) or {}
+            text = inner if isinstance(inner, str) and is_object(inner) else orjson.dumps(inner).decode()
+            self._early = [in_pairs(text)]
             self._whole = True
             value = value.get("name")
         if self._key in self._form.name_keys and isinstance(value, str) and not self._name:
