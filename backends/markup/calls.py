@@ -141,7 +141,7 @@ class CallReader:
 
     def announce(self, name: str, id: str = "") -> None:
         doubtful = self.only_declared or self.calls.in_code or self.calls.without_tools
-        if self.calls.too_late(self.text) or (doubtful and not self.calls.declared(name)):
+        if not name.strip() or self.calls.too_late(self.text) or (doubtful and not self.calls.declared(name)):
             raise NotACall
         self.text.release()
         self.calls.begin(name, id)

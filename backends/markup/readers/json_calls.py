@@ -146,6 +146,8 @@ class _JsonReader(CallReader):
         self.begin_json(*self._ends)
         first = text.all[text.at]
         if self._form.name_is_key and not self._name and first not in "\"'":
+            if not self._key:
+                return self.broken()
             self._name, self._key = self._key, "arguments"
         if self._key in _ARGUMENTS and not self._whole and first in "{[":
             begins = text.object_begins()

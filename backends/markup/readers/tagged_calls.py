@@ -89,6 +89,7 @@ class _TaggedReader(CallReader):
         self._called = False  # the section holds a call
         self._tool = ""
         self._given: set[str] = set()
+        self._whole = False  # the arguments were one object
         self._value = Argument(self.calls.extend, None)
         self._trimmed = False  # the value began with a newline
         self._openings = tuple(tag.replace("/", "", 1).removesuffix(">") for tag in form.value_ends)
@@ -175,7 +176,7 @@ class _TaggedReader(CallReader):
 
     def _begin(self, name: str) -> None:
         self._tool = name
-        self._given = set()
+        self._given, self._whole = set(), False
 
     def _end(self) -> Step | Signal:
         """The call is over, whether its closing tag stood there or not."""
@@ -207,7 +208,7 @@ class _TaggedReader(CallReader):
         if found is None:
             return self.broken()
         if found in form.parameter_opens:
-            return self._parameter_tag
+            return self.broken() if self._whole else self._parameter_tag
         if found in overs:
             return self.broken() if text.holding and found not in form.section_ends else self._end()
         text.take(text.at + len(found))
@@ -246,6 +247,7 @@ class _TaggedReader(CallReader):
     def _body(self) -> Step | Signal:
         if not self.stream_object():
             return MORE
+        self._whole = True
         return self.broken() if self.broken_json else self._parameters
 
     # ----------------------------------------------------------------------------------------------------------- values
