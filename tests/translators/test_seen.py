@@ -150,6 +150,18 @@ def test_what_was_read_before_is_not_read_again(monkeypatch: pytest.MonkeyPatch)
     assert read == [*range(7), 3, 4, 5]  # what is sealed, what has keys that nobody reads, what names a tool
 
 
+@pytest.mark.parametrize("content", [{"content": "b"}, {"content": [{"type": "text", "text": "b"}]}, {}])
+def test_what_a_later_message_clears_is_not_kept(content: dict[str, Any]) -> None:
+    said = {"role": "system", "clear_at": "next_user_message", "output_config": {"effort": "low"}, **content}
+    user = {"role": "user", "content": "a"}
+    talk = [user, said, said, {"role": "assistant", "content": "c"}, user]
+    made: list[dict[Any, Any]] = [{} for _ in talk]
+    for count in (3, 3, 4, 5):
+        plain = {"model": "m", "max_tokens": 1, "messages": copy.deepcopy(talk[:count])}
+        known = {**plain, "messages": Conversation(talk[:count], made[:count], {})}
+        assert parsed(PROTOCOLS[1], known, Policy()) == parsed(PROTOCOLS[1], plain, Policy())
+
+
 @pytest.mark.parametrize("changed", [Policy(max_items=100), Policy(hosted_tools="reject")])
 def test_what_was_read_with_another_policy_or_other_tools_is_read_again(changed: Policy) -> None:
     call = {"role": "assistant", "tool_calls": [{"id": "c", "function": {"name": "f.g", "arguments": "{}"}}]}

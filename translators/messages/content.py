@@ -84,6 +84,7 @@ class MessagesConversation:
         self.unread = unread
         self._key = key
         self._opens = 0  # how often sealed text was looked at, which only its key can open
+        self._last_user = -1  # index of the user's last message
         self._unreadable = Unreadable(context.policy, notes, "document")
         self._tools = ToolChanges(catalogue, context.policy, notes)
         self._foreign = ForeignBlocks(context.policy)
@@ -92,6 +93,7 @@ class MessagesConversation:
 
     def read(self, messages: list[Any]) -> None:
         deferred = tuple(self._catalogue.deferred)
+        self._last_user = _last_user(messages)
         read_each(messages, self, None if self._key is None else (self._key, deferred))
         self._tools.chosen()
         self._notes.extend(self._foreign.notes())
@@ -108,7 +110,7 @@ class MessagesConversation:
             case "assistant":
                 self._assistant(given, path)
             case "system":
-                self._system(given, path)
+                self._system(given, path, index)
             case None if "role" not in given:
                 raise refused(f"{path}.role", "Field required")
             case _:
@@ -124,8 +126,9 @@ class MessagesConversation:
         )  # fmt: skip
 
     def plain(self, value: Any) -> bool:
-        content = value["content"]
-        return isinstance(content, str) or all(block.get("type") in _PLAIN for block in content)
+        content = value.get("content", "")
+        plain = isinstance(content, str) or all(block.get("type") in _PLAIN for block in content)
+        return plain and value.get("clear_at") is None
 
     def system(self, text: str) -> None:
         if text:
@@ -133,15 +136,19 @@ class MessagesConversation:
 
     # ----------------------------------------------------------------------------------------------------------- system
 
-    def _system(self, message: Given, path: str) -> None:
-        """A system message in the conversation; what it says about effort counts from there on."""
-        if message.get("output_config") is not None:
+    def _system(self, message: Given, path: str, index: int) -> None:
+        """A system message in the conversation; what it says about effort counts from there on, and without anything
+        else it says only that. Its text may be meant for one turn alone."""
+        configures = message.get("output_config") is not None
+        if configures:
             config = given_object(message, "output_config", path)
             self.effort = optional_text(config, "effort", f"{path}.output_config") or self.effort
             config.close()
+        cleared = _clears(message) and index < self._last_user
         parts: list[Part] = []
-        for block, place in _blocks(message, path):
-            if (part := self._system_part(block, place)) is not None:
+        for block, place in _blocks(message, path) if "content" in message or not configures else ():
+            part = self._system_part(block, place)
+            if part is not None and not (cleared and block["type"] == "text"):
                 parts.append(part)
             block.close(INERT)
         if parts:
@@ -278,6 +285,21 @@ class MessagesConversation:
                 raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
 
 
+def _last_user(messages: list[Any]) -> int:
+    last = len(messages) - 1
+    while last >= 0 and not (isinstance(messages[last], dict) and messages[last].get("role") == "user"):
+        last -= 1
+    return last
+
+
+def _clears(message: Given) -> bool:
+    """Whether the next message of the user's takes the place of this one's text."""
+    when = message.peek("clear_at")
+    if when in ("never", _NEXT_USER):
+        message.pass_over("clear_at")
+    return bool(when == _NEXT_USER)
+
+
 def _joined(messages: Iterable[Message]) -> list[Message]:
     """Consecutive user messages as one, whose last alone is asked about. Consecutive assistant ones become one in
     `translators.history`."""
@@ -306,6 +328,7 @@ def _paragraphs(parts: Iterable[Part]) -> tuple[Part, ...]:
 _PLAIN = frozenset({"text", "thinking", "tool_use", "tool_result"})
 _DIRECT = {"type": "direct"}  # as in every answer of ours
 _STATE_KEYS = ("tabs", "state_changes")
+_NEXT_USER = "next_user_message"
 
 
 def _blocks(message: Given, path: str) -> Iterator[tuple[Given, str]]:

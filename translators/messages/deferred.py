@@ -52,18 +52,25 @@ class ToolChanges:
             case "tool_definition":
                 said = self._defined(tool, place)
             case _:
-                tool.pass_over(*tool)
-                self._notes.append(noted("item", "tool_addition"))
+                self._left_out(tool, "tool_addition")
                 said = None
         tool.close()
         return said
 
-    def removal(self, block: Given, path: str) -> Text:
+    def removal(self, block: Given, path: str) -> Text | None:
+        """What is said at the place of a `tool_removal`, None for tools of MCP servers, which are not shown here."""
         tool, place = given_object(block, "tool", path), f"{path}.tool"
-        name = _name(tool, place)
-        tool.pass_over("type")
+        said: Text | None = None
+        if tool.get("type") in (None, "tool_reference"):
+            said = Text(GONE.format(name=_name(tool, place)))
+        else:
+            self._left_out(tool, "tool_removal")
         tool.close()
-        return Text(GONE.format(name=name))
+        return said
+
+    def _left_out(self, tool: Given, kind: str) -> None:
+        tool.pass_over(*tool)
+        self._notes.append(noted("item", kind))
 
     def chosen(self) -> None:
         """The request itself names a tool that must be called."""

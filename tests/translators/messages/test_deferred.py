@@ -57,6 +57,10 @@ def removal(name: str) -> Json:
     return {"type": "tool_removal", "tool": {"type": "tool_reference", "name": name}}
 
 
+def of_server(change: str, kind: str, **more: str) -> Json:
+    return {"type": change, "tool": {"type": kind, "server_name": "docs", **more}}
+
+
 def system(*blocks: Json) -> Json:
     return {"role": "system", "content": [*blocks]}
 
@@ -177,11 +181,25 @@ def test_a_definition_whose_name_is_taken_changes_nothing(given: Json, notes: tu
     [
         (definition(SEARCH), Note("tool", "web_search_20250305")),
         ({"type": "tool_addition", "tool": {"type": "toolset", "name": "x"}}, Note("item", "tool_addition")),
+        (of_server("tool_addition", "mcp_toolset_reference"), Note("item", "tool_addition")),
+        (of_server("tool_removal", "mcp_toolset_reference"), Note("item", "tool_removal")),
+        (of_server("tool_removal", "mcp_tool_reference", name="x"), Note("item", "tool_removal")),
     ],
 )
 def test_what_cannot_be_called_here_is_noted(added: Json, note: Note) -> None:
     turn = parse(user("a"), system(added), user("b"), tools=TOOLS)
     assert (names(turn.request), turn.notes) == (SHOWN, (note,))
+    assert turn.request.messages == parse(user("a"), user("b"), tools=TOOLS).request.messages
+
+
+def test_what_changes_the_tools_outlives_the_text_beside_it() -> None:
+    changes = {**system(text("New:"), addition("mail"), removal("ls")), "clear_at": "next_user_message"}
+    request = parse(user("a"), changes, user("b"), tools=TOOLS).request
+    assert names(request) == [*SHOWN, "mail"]
+    assert request.messages[1].parts == (
+        ToolReference("Tool that can be called now: mail", request.tools[-1]),
+        Text("Tool that can no longer be called: ls"),
+    )
 
 
 def test_faults_in_definitions_have_their_path() -> None:

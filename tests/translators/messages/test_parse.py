@@ -158,6 +158,39 @@ def test_the_effort_of_a_system_message_counts_from_there_on(later: list[Json | 
     assert parse(user("a"), *said, user("b"), output_config={"effort": "high"}).request.thinking == Thinking(effort)
 
 
+@pytest.mark.parametrize("content", [{}, {"content": []}])
+def test_a_system_message_may_say_nothing_but_an_effort(content: Json) -> None:
+    """Claude Code 2.1.332 sends it with an empty content, the API also takes none."""
+    said: Json = {"role": "system", "output_config": {"effort": "low"}, **content}
+    turn = parse(user("a"), assistant(text("b")), said, user("c"))
+    assert turn.request.thinking == Thinking("low")
+    assert turn.request.messages == parse(user("a"), assistant(text("b")), user("c")).request.messages
+    assert turn.notes == ()
+
+
+def test_a_system_message_that_says_nothing_at_all_is_refused() -> None:
+    assert refusal(user("a"), {"role": "system"}).param == "messages.1.content"
+
+
+@pytest.mark.parametrize("content", ["Be quick.", [text("Be"), text("quick.")]])
+def test_a_system_message_may_be_meant_for_one_turn_alone(content: Any) -> None:
+    reminder: Json = {"role": "system", "content": content, "clear_at": "next_user_message"}
+    first = [user("a"), reminder]
+    later = [*first, assistant(use("t1")), user([result("t1")])]
+    turns = [parse(*first), parse(*later), parse(*later, reminder)]
+    systems = [[each for each in turn.request.messages if each.role == "system"] for turn in turns]
+    assert [len(each) for each in systems] == [1, 0, 1]
+    assert turns[2].request.messages[-1].role == "system"
+    assert all(turn.notes == () for turn in turns)
+
+
+@pytest.mark.parametrize(("when", "notes"), [("never", ()), ("tomorrow", (Note("field", "messages.clear_at"),))])
+def test_any_other_system_message_stays(when: str, notes: tuple[Note, ...]) -> None:
+    turn = parse(user("a"), {"role": "system", "content": "b", "clear_at": when}, user("c"))
+    assert [each.role for each in turn.request.messages] == ["user", "system", "user"]
+    assert turn.notes == notes
+
+
 @pytest.mark.parametrize("fields", [{"max_tokens": 64.0}, {"top_k": 64.0}, {"seed": 64.0}])
 def test_a_whole_number_may_be_written_as_a_float(fields: Json) -> None:
     request = parse(**fields).request
