@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -27,6 +28,11 @@ TEXTS = frozenset({
     "passages", "prompt", "prompt_cache_key", "queries", "query", "request_id", "role", "stop", "suffix", "system",
     "text", "text_1", "text_2", "texts", "title", "user",
 })  # fmt: skip
+CONSTRAINTS = frozenset({
+    "ebnf", "grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema", "regex",
+    "response_format", "structured_outputs",
+})  # fmt: skip
+REFERENCES = frozenset({"$dynamicRef", "$recursiveRef", "$ref"})
 MEDIA = re.compile(r"image|video|audio|media|file|url|uri", re.IGNORECASE)
 ADDRESS = re.compile(r"[\s\x00-\x1f]*[a-z][a-z0-9+.\-]*:[\s\x00-\x1f]*[/\\]", re.IGNORECASE)
 INLINE = re.compile(r"[\s\x00-\x1f]*data:", re.IGNORECASE)
@@ -91,7 +97,10 @@ def _is_model(token: bytes) -> bool:
 
 
 def _refuse_addresses(value: Json) -> Steps[None]:
-    for number, (path, key, text) in enumerate(_strings(value, "", "")):
+    rules = {name: each for name, each in value.items() if name in CONSTRAINTS}
+    rest = {name: each for name, each in value.items() if name not in CONSTRAINTS}
+    references = ((path, key, text if key in REFERENCES else None) for path, key, text in _strings(rules, "", ""))
+    for number, (path, key, text) in enumerate(chain(_strings(rest, "", ""), references)):
         if number % STEP == STEP - 1:
             yield
         if text is not None and key not in TEXTS and _leads_elsewhere(key, text):

@@ -84,6 +84,8 @@ def test_a_model_that_is_missing_or_given_twice_is_refused(raw: bytes) -> None:
         ({"input": [[{"audio": "file:/etc/x"}]]}, "input[0][0].audio"),
         ({"input_audio": "..\\secret"}, "input_audio"),
         ({"mediaUri": "gs:x"}, "mediaUri"),
+        ({"guided_json": {"items": {"$ref": "https://x/schema.json"}}}, "guided_json.items.$ref"),
+        ({"more": {"guided_json": {"$id": "https://x/schema.json"}}}, "more.guided_json.$id"),
     ],
 )
 def test_what_a_server_would_fetch_is_refused_and_named(more: dict[str, Any], path: str) -> None:
@@ -104,6 +106,9 @@ def test_what_a_server_would_fetch_is_refused_and_named(more: dict[str, Any], pa
         {"messages": [{"role": "user", "content": "http://a"}]},
         {"input": [[1, 2], [3]], "encoding_format": "float", "dimensions": 8, "profile": None},
         {"prompt": "a", "guided_regex": "\\d+/x", "logit_bias": {"50256": -100}},
+        {"prompt": "a", "guided_json": {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a"}},
+        {"prompt": "a", "guided_choice": ["https://a", "c:\\d"]},
+        {"prompt": "a", "response_format": {"json_schema": {"schema": {"properties": {"url": {"default": "a.org"}}}}}},
     ],
 )
 def test_texts_may_be_addresses_and_content_may_stand_in_the_request(more: dict[str, Any]) -> None:
