@@ -2,8 +2,9 @@
 
 Each role has its own content: text for system and developer; text, images and files for user and tool; text, refusals,
 reasoning and calls for the assistant. Reasoning is taken from `reasoning_content` or `reasoning`, the two names that
-servers use for it, or from lists of it, never from two of them. Blocks of the Messages API
-are read too. What the API had before `tools` is refused with the name of its replacement.
+servers use for it, or from lists of it, never from two of them. Blocks of the Messages API are read too; a call or a
+thought that this API's own field has as well is taken once. What the API had before `tools` is refused with the name of
+its replacement.
 `translators.history` puts calls and results into turns.
 """
 
@@ -134,14 +135,16 @@ class ChatConversation:
             raise _legacy(f"{path}.function_call", "'function_call' is not supported: use 'tool_calls'.")
         if message.get("audio") is not None:
             raise unsupported(f"{path}.audio", "Audio is not supported by this gateway.")
+        said = self._content(message, path, "assistant") if message.get("content") is not None else ()
         parts: list[Part] = []
-        if reasoning := _reasoning(message, path):
+        if (reasoning := _reasoning(message, path)) and not any(isinstance(part, Reasoning) for part in said):
             parts.append(Reasoning(reasoning))
-        if message.get("content") is not None:
-            parts += self._content(message, path, "assistant")
+        parts += said
         if refusal := text_or_null(message, "refusal", path):
             parts.append(Refusal(refusal))
-        parts += self._calls(message.get("tool_calls"), f"{path}.tool_calls")
+        known = {part.id for part in said if isinstance(part, ToolCall)}
+        calls = self._calls(message.get("tool_calls"), f"{path}.tool_calls")
+        parts += [call for call in calls if call.id not in known]
         return tuple(parts) or (Text(""),)
 
     def _calls(self, calls: object, path: str) -> list[ToolCall]:
@@ -179,7 +182,8 @@ class ChatConversation:
     def _result(self, message: Given, path: str) -> ToolResult:
         id = filled_text(message, "tool_call_id", path)
         message.pass_over("name")  # of the tool, which the call has
-        parts = self._content(message, path, "tool")
+        empty = "content" in message and message.get("content") is None  # of a tool that returned nothing
+        parts: tuple[Part, ...] = (Text(""),) if empty else self._content(message, path, "tool")
         return ToolResult(id, tuple(part for part in parts if isinstance(part, Text | Image)))
 
     # ---------------------------------------------------------------------------------------------------------- parts

@@ -7,11 +7,13 @@ from dragoman.translators.protocol import Json
 from tests.translators.chat_completions.asked import (
     PIXEL,
     USER,
+    call,
     function,
     notes,
     parse,
     refused,
     request,
+    result,
     said,
 )
 
@@ -34,6 +36,32 @@ def test_tools_in_the_shapes_of_other_protocols() -> None:
     assert asked.tool_choice == Named("block")
     assert request(tools=[function("a")], tool_choice={"type": "any"}).tool_choice == "required"
     assert request(tools=[function("a")], tool_choice={"type": "function", "name": "a"}).tool_choice == Named("a")
+
+
+def test_what_stands_in_a_block_and_in_a_field_is_taken_once() -> None:
+    blocks: list[Json] = [
+        {"type": "thinking", "thinking": "hm", "signature": "s"},
+        {"type": "text", "text": "Looking."},
+        {"type": "tool_use", "id": "t", "name": "f", "input": {"a": 1}},
+    ]
+    turn = parse(
+        messages=[
+            USER,
+            {
+                "role": "assistant",
+                "content": blocks,
+                "reasoning_content": "hm",
+                "tool_calls": [call("t", "f", '{"a": 1}'), call("u", "f")],
+            },
+            result("t"),
+            result("u"),
+        ]
+    )
+    assert turn.request.messages[1] == Message(
+        "assistant", (Reasoning("hm"), Text("Looking."), ToolCall("t", "f", '{"a":1}'), ToolCall("u", "f", "{}"))
+    )
+    assert [message.role for message in turn.request.messages] == ["user", "assistant", "tool", "tool"]
+    assert turn.notes == ()
 
 
 def test_blocks_of_the_messages_api() -> None:

@@ -81,6 +81,12 @@ def test_results_are_moved_after_their_calls() -> None:
     assert "repair:reordered_output" in notes(messages=[USER, spoken, result("c2"), result("c1")])
 
 
+@pytest.mark.parametrize("content", [None, "", []])
+def test_a_tool_may_have_returned_nothing(content: Any) -> None:
+    *_, last = said(USER, {"role": "assistant", "tool_calls": [call("c", "f")]}, result("c", content))
+    assert last.parts == (ToolResult("c", (Text(""),)),)
+
+
 def test_strict_history_refuses_what_would_be_repaired() -> None:
     context = Context(id="0" * 24, clock=lambda: 0, policy=Policy(strict_history=True))
     assert refused(context, messages=[USER, {"role": "assistant", "tool_calls": [call("c1", "ls")]}, USER])
