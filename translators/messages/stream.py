@@ -16,6 +16,7 @@ is stopped either: where Claude Code has seen no finished block it asks again on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
@@ -45,6 +46,7 @@ from dragoman.translators.messages.errors import stream_error
 from dragoman.translators.protocol import BufferedStream, Context, Json
 
 PING = b'{"type":"ping"}'
+_LONG_NUMBER = re.compile("[0-9]{20}")  # perhaps a whole number beyond 64 bits, whose digits would be lost
 SIGNATURE = "ZHJhZ29tYW4tdW5zZWFsZWQ"  # some clients drop a thinking block without one
 
 
@@ -157,10 +159,13 @@ class _ToolUse(_Block):
         return self._with({})
 
     def done(self) -> Json:
-        given = orjson.loads(object_text(self.text)[0])
-        return self._with({"arguments": self.text} if deeper_than(given, DEEPEST) else given)
+        text = object_text(self.text)[0]
+        given = orjson.loads(text)
+        if deeper_than(given, DEEPEST):
+            return self._with({"arguments": self.text})
+        return self._with(orjson.Fragment(text) if _LONG_NUMBER.search(text) else given)
 
-    def _with(self, input: Json) -> Json:
+    def _with(self, input: Json | orjson.Fragment) -> Json:
         return {"type": "tool_use", "id": self._id, "name": self._name, "input": input, "caller": {"type": "direct"}}
 
 

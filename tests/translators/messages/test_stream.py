@@ -154,6 +154,14 @@ def test_arguments_that_are_nested_too_deep_to_be_written_are_wrapped_in_the_who
     assert given == ({"arguments": text} if levels > 200 else orjson.loads(text))
 
 
+@pytest.mark.parametrize("digits", [str(2**64 - 1), str(2**64), "-1" + "0" * 30, "1" + "0" * 300])
+def test_whole_numbers_keep_their_digits(digits: str) -> None:
+    asked = stream()
+    frames = asked.feed([Started(), *call("toolu_1", f'{{"wei": {digits}}}'), Finished(STOP)])
+    for written in (b"".join(frames), orjson.dumps(asked.body())):
+        assert digits.encode() in written
+
+
 def test_long_names_come_back_as_they_were_declared() -> None:
     name = "mcp__" + "x" * 100
     tools = [{"name": name, "input_schema": {"type": "object"}}]
