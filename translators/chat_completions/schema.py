@@ -5,13 +5,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from dragoman.translators.fields import INT32, Lenient
+from dragoman.translators.fields import INT32, Lenient, Whole
 from dragoman.translators.openai.fields import CreateFields
 from dragoman.translators.soft_words import Effort
+
+
+def _limited(value: object) -> object:
+    """-1 is no limit: llama.cpp and LM Studio have it so, and their clients send it."""
+    return None if value == -1 else value
+
+
+Limit = Annotated[Whole | None, Field(ge=1, le=INT32), BeforeValidator(_limited)]
 
 
 class CreateChatCompletion(CreateFields):
@@ -27,14 +35,14 @@ class CreateChatCompletion(CreateFields):
 
         effort: Effort | None = None
         enabled: bool | None = None
-        max_tokens: int | None = Field(None, ge=0, le=INT32)
+        max_tokens: Whole | None = Field(None, ge=0, le=INT32)
 
     messages: Any = None
     input: Any = None  # instead of `messages`
     instructions: str | None = None  # with `input`
-    max_completion_tokens: int | None = Field(None, ge=1, le=INT32)
-    max_tokens: int | None = Field(None, ge=1, le=INT32)
-    n: int | None = Field(None, ge=1, le=128)
+    max_completion_tokens: Limit = None
+    max_tokens: Limit = None
+    n: Whole | None = Field(None, ge=1, le=128)
     logprobs: bool | None = None
     response_format: dict[str, Any] | None = None
     reasoning_effort: Effort | None = None
@@ -44,7 +52,7 @@ class CreateChatCompletion(CreateFields):
     reasoning: Reasoning | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
-    thinking_token_budget: int | None = Field(None, ge=0, le=INT32)
+    thinking_token_budget: Whole | None = Field(None, ge=0, le=INT32)
     # Refused as soon as they hold anything: see `parse`.
     functions: Any = None
     function_call: Any = None

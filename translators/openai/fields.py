@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from dragoman.translators import fields as every_protocol
 from dragoman.translators import ir
-from dragoman.translators.fields import INT32, Given, Lenient, RequestFields, Unread
+from dragoman.translators.fields import INT32, Given, Lenient, RequestFields, Unread, Whole
 from dragoman.translators.openai.reading import (
     bool_or_null,
     expect_object,
@@ -43,7 +43,7 @@ class CreateFields(RequestFields):
     tools: Any = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(None, ge=0, le=20)
     stream: bool | None = None
     metadata: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]] | None = Field(
         None, max_length=16
@@ -61,7 +61,7 @@ class CreateFields(RequestFields):
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=16), BeforeValidator(_as_list)
     ] = None
-    min_tokens: int | None = Field(None, ge=0, le=INT32)
+    min_tokens: Whole | None = Field(None, ge=0, le=INT32)
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None

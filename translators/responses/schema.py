@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field
 
 from dragoman.translators import soft_words
-from dragoman.translators.fields import INT32, Lenient
+from dragoman.translators.fields import INT32, Lenient, Whole
 from dragoman.translators.ir import Note
 from dragoman.translators.openai.fields import CreateFields
 
@@ -48,8 +48,8 @@ class CreateResponse(CreateFields):
 
     input: Any = None
     instructions: str | None = None
-    max_output_tokens: int | None = Field(None, ge=16, le=INT32)
-    max_tool_calls: int | None = Field(None, ge=1, le=INT32)
+    max_output_tokens: Whole | None = Field(None, ge=16, le=INT32)
+    max_tool_calls: Whole | None = Field(None, ge=1, le=INT32)
     stream_options: StreamFields | None = None
     text: TextConfig | None = None
     reasoning: Reasoning | None = None

@@ -206,10 +206,19 @@ def test_sampling_and_engine_extensions() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_either_name_limits_the_answer(name: str) -> None:
-    right, too_small, text = ({name: value} for value in (1, 0, "9"))
-    assert request(**right).max_tokens == 1
-    assert refused(None, **too_small).param == name
-    assert refused(None, **text).code == "invalid_type"
+    for given, limit in ((1, 1), (64.0, 64), (None, None), (-1, None)):
+        assert request(**{name: given}).max_tokens == limit
+    wrong: Any
+    for wrong, code in (
+        (0, "integer_below_min_value"),
+        (-2, "integer_below_min_value"),
+        (2**31, "integer_above_max_value"),
+        ("9", "invalid_type"),
+        (0.5, "invalid_type"),
+        (True, "invalid_type"),
+    ):
+        error = refused(None, **{name: wrong})
+        assert (error.param, error.code) == (name, code)
 
 
 def test_two_limits_must_agree() -> None:

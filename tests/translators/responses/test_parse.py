@@ -239,7 +239,7 @@ def test_parallel_tool_calls(asked: bool | None, kept: bool) -> None:
 
 
 def test_limits_model_and_streaming() -> None:
-    turn = parse(model="some/model", max_output_tokens=99, stream=True)
+    turn = parse(model="some/model", max_output_tokens=99.0, stream=True)
     assert (turn.request.model, turn.request.max_tokens, turn.streaming) == ("some/model", 99, True)
     assert parse().streaming is False
     assert turn.request.id == "0" * 24
