@@ -143,6 +143,8 @@ async def test_a_call_is_read_in_the_forms_that_models_give_it(text: str) -> Non
         ('{"name":"add","arguments":null,"parameters":{"a":1}}', "not a JSON object"),
         ('{"name":"add","arguments":"{}"}', "not a JSON object"),
         ('{"name":"add","arguments":[1]}', "not a JSON object"),
+        ('{"name":"add","arguments":{"a":NaN}}', "no tool call"),
+        ('{"name":"add","arguments":{"a":1e999}}', "no tool call"),
     ],
 )
 async def test_what_is_no_call_of_one_of_the_tools_is_asked_for_again(text: str, fault: str) -> None:
@@ -170,6 +172,16 @@ async def test_arguments_keep_their_letters() -> None:
         ask(tools=TOOLS, tool_choice="required"), answer('{"name":"add","arguments":{"a":"größer 😀"}}')
     )
     assert [part.arguments for part in sink.parts if isinstance(part, ToolCall)] == ['{"a":"größer 😀"}']
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(r"\ud83d\ude00", "😀"), (r"a\ud83d", "a\ufffd"), (r"\ude00\ud83d", "\ufffd\ufffd")],
+)
+async def test_half_of_a_pair_of_escapes_ends_no_answer(written: str, read: str) -> None:
+    text = f'{{"name":"add","arguments":{{"a":"{written}"}}}}'
+    sink, _ = await run(ask(tools=TOOLS, tool_choice="required"), answer(text))
+    assert [part.arguments for part in sink.parts if isinstance(part, ToolCall)] == [f'{{"a":"{read}"}}']
 
 
 async def test_an_empty_answer_is_shown_as_nothing_in_the_second_attempt() -> None:
@@ -402,7 +414,7 @@ async def test_json_by_prompt_is_freed_of_its_fence() -> None:
     assert sink.notes == [Note("unenforced", "format")]
 
 
-@pytest.mark.parametrize("text", ["[1]", "3", '"x"', "```json\n{}", "```json\n{}xyz", "{} ```"])
+@pytest.mark.parametrize("text", ["[1]", "3", '"x"', "```json\n{}", "```json\n{}xyz", "{} ```", '{"a": NaN}'])
 async def test_what_is_no_json_object_is_asked_for_again(text: str) -> None:
     sink, bodies = await run(ask(format=JsonObject()), answer(text), answer('{"a": 1}'), preset="triton-openai")
     assert len(bodies) == 2

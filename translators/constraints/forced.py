@@ -10,6 +10,7 @@ checks schemas and what must fit them.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -31,7 +32,7 @@ from dragoman.translators.ir import (
     Tool,
     ToolCall,
 )
-from dragoman.translators.json_text import is_object
+from dragoman.translators.json_text import is_object, joined_halves
 
 Json = dict[str, Any]
 
@@ -121,7 +122,7 @@ class JsonAnswer:
         calls = any(isinstance(part, ToolCall) for part in fold.parts)
         text = unwrapped(answer_text(fold))
         try:
-            value = json.loads(text)
+            value = _loads(text)
         except (ValueError, RecursionError):
             return Accepted(silent=bool(text)) if calls else Rejected("The answer is not JSON.")
         if calls:
@@ -301,7 +302,7 @@ def unwrapped(text: str) -> str:
 
 def _call_in_text(text: str, names: set[str], tools: Sequence[Tool]) -> Accepted | Rejected:
     try:
-        value = json.loads(unwrapped(text))
+        value = _loads(unwrapped(text))
     except (ValueError, RecursionError):
         return Rejected(f"There is no tool call in the answer; call {_one_of(tools)}.")
     if isinstance(value, list) and len(value) == 1:
@@ -313,7 +314,18 @@ def _call_in_text(text: str, names: set[str], tools: Sequence[Tool]) -> Accepted
         return Rejected(f"The tool {value['name']} may not be called now; call {_one_of(tools)}.")
     if not isinstance(arguments, dict):
         return Rejected("The arguments of the call are not a JSON object.")
-    return Accepted(call=(value["name"], _dumps(arguments)))
+    return Accepted(call=(value["name"], joined_halves(_dumps(arguments))))
+
+
+def _loads(text: str) -> Any:
+    """Raises ValueError for what Python takes for JSON and no other reader does (NaN, Infinity)."""
+    return json.loads(text, parse_constant=_finite, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:32]} is no JSON number")
+    return number
 
 
 def _dumps(value: Any) -> str:
