@@ -192,8 +192,12 @@ class PromptCounter:
         async with self._reading:
             if self._prompt is None:
                 template, tokenizer = await asyncio.to_thread(read, self._folder)
-                # the server's name for a thought is not the template's; where system messages go is as it is sent
-                told = {"reasoning_field": None, "system_messages": self._settings.system_messages}
+                # the server's name for a thought is not the template's; where messages go is as it is sent
+                told = {
+                    "reasoning_field": None,
+                    "system_messages": self._settings.system_messages,
+                    "turns": self._settings.turns,
+                }
                 settings = self._settings.model_copy(update=told)
                 thoughts = self._settings.reasoning_field is not None
                 self._prompt = module("prompt").Prompt(settings, template, tokenizer, thoughts=thoughts)

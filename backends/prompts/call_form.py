@@ -141,6 +141,11 @@ def without_text(message: Json, content: Content) -> Json:
             assert_never(content)
 
 
+def result_turn() -> list[Json]:
+    """A question, a call and its result."""
+    return _turn(_WRITTEN, "null")
+
+
 def _turn(arguments: str | Json, content: Content, text: str = "") -> list[Json]:
     call = {"id": ID, "type": "function", "function": {"name": NAME, "arguments": arguments}}
     calling: Json = {"role": "assistant", "content": text, "tool_calls": [call]}

@@ -1,16 +1,17 @@
 """The conversation as chat messages: the one rendering that the chat backend and every prompt template start from.
 
 Pure, deterministic and append-only: the rendering of a conversation is a list prefix of the rendering of the same
-conversation continued by the assistant's next turn, so that the server's prefix cache keeps working (only the setting
-`system_messages: hoist` gives that up). Text is always one plain string, parts joined by a newline, which is what the
-servers themselves do with a list. Base64 never becomes text. Repairing a conversation is `translators.history`'s
-work, done before.
+conversation continued by the assistant's next turn, so that the server's prefix cache keeps working (the setting
+`system_messages: hoist` gives that up, and `turns: alternate` where a turn broke off in thoughts that are not sent).
+Text is always one plain string, parts joined by a newline, which is what the servers themselves do with a list. Base64
+never becomes text. Repairing a conversation is `translators.history`'s work, done before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, assert_never
 
 from dragoman.backends.prompts.rendering import Rendering
@@ -20,6 +21,7 @@ from dragoman.translators.unreadable import UNSEEN_IMAGE, asked_about, unseen
 
 Json = dict[str, Any]
 
+BRIDGE = "I have the results."
 LATER_SYSTEM = ("<system-message>\n", "\n</system-message>")
 
 
@@ -52,7 +54,7 @@ def render(messages: Sequence[Message], settings: Rendering) -> list[Json]:
                 assert_never(message.role)
     if waiting:
         out.append({"role": "user", "content": waiting})
-    return out
+    return _alternating(out, settings) if settings.turns == "alternate" else out
 
 
 def has_unseen_images(messages: Sequence[Message], settings: Rendering) -> bool:
@@ -132,6 +134,28 @@ def _as_user(message: Message) -> Message:
 
 
 # ------------------------------------------------------------------------------------------------------ other messages
+
+
+def _alternating(messages: Sequence[Json], settings: Rendering) -> list[Json]:
+    """Turns of the user and of the assistant in alternation. Mistral's own tokenizer and templates, and Gemma's, refuse
+    what a user says right after results (mistral-common#169), the templates two messages of the user's in a row too."""
+    out: list[Json] = []
+    for message in messages:
+        before = out[-1]["role"] if out else ""
+        if message["role"] != "user" or before not in ("user", "tool"):
+            out.append(message)
+        elif before == "tool":
+            out += [_assistant((Text(BRIDGE),), settings), message]
+        else:
+            out[-1] = {"role": "user", "content": _together(out[-1]["content"], message["content"])}
+    return out
+
+
+def _together(first: str | list[Json], second: str | list[Json]) -> str | list[Json]:
+    if isinstance(first, str) and isinstance(second, str):
+        return f"{first}\n{second}"
+    parts = ([{"type": "text", "text": each}] if isinstance(each, str) else each for each in (first, second))
+    return [*chain.from_iterable(parts)]
 
 
 def _text(parts: Sequence[Part]) -> str:

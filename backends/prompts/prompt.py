@@ -34,6 +34,9 @@ class Template(Protocol):
     @property
     def refuses_late_system(self) -> bool: ...
 
+    @property
+    def alternates(self) -> bool: ...
+
     def calls_as_text(self, tools: bool) -> bool: ...
 
     def render(
@@ -62,8 +65,8 @@ class Rendered:
 
 class Prompt:
     """One model's prompts. What the settings leave open is as the template has it: the name of earlier thoughts, and
-    whether later system messages become user messages because it refuses them. `thoughts` is False where the server
-    that renders for real is sent none."""
+    whether, because it refuses them otherwise, later system messages become user messages and turns alternate.
+    `thoughts` is False where the server that renders for real is sent none."""
 
     def __init__(self, settings: Rendering, template: Template, tokenizer: Encoder, *, thoughts: bool = True) -> None:
         self._template = template
@@ -72,6 +75,8 @@ class Prompt:
         found: dict[str, Any] = {"reasoning_field": field if thoughts else None}
         if "system_messages" not in settings.model_fields_set and template.refuses_late_system:
             found["system_messages"] = "user"
+        if "turns" not in settings.model_fields_set and template.alternates:
+            found["turns"] = "alternate"
         self._settings = settings.model_copy(update=found)
 
     def notes(self, request: Request) -> tuple[Note, ...]:

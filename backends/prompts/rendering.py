@@ -32,6 +32,11 @@ class Rendering(BaseModel):
         description="leading: the first ones merged, later ones in place; keep: none merged; hoist: all merged to the "
         "front (costs the prefix cache); user: later ones in place as marked user messages.",
     )
+    turns: Literal["as_sent", "alternate"] = Field(
+        "as_sent",
+        description="alternate: user messages in a row become one, and before one that follows tool results, as agents "
+        "send reminders, stands a short turn of the assistant; for templates that refuse both (Mistral's, Gemma's).",
+    )
     reasoning_field: ThoughtField | None = Field(
         None, description="Field that carries earlier reasoning back, on every assistant turn; null sends none."
     )

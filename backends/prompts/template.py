@@ -28,6 +28,7 @@ from dragoman.backends.prompts.call_form import (
     find_call_form,
     find_thought_field,
     prints_thought_blocks,
+    result_turn,
 )
 from dragoman.backends.prompts.earlier_turns import EarlierTurns
 from dragoman.backends.prompts.sandbox import Ranges, Refused, Sandbox, TooMuch, collected
@@ -91,9 +92,12 @@ class ChatTemplate:
         """`messages` as `backends.prompts.messages` renders them, `tools` as in chat completions, `kwargs` what users
         call `chat_template_kwargs`. `strftime_now` formats the date for templates that print it; without it they have
         none. Raises `GatewayError` UNSUPPORTED in the template's words."""
-        turns = EarlierTurns(self._call_form(bool(tools)), self._short_ids, self.source, self._thought_blocks)
         declared = list(tools) if tools else self._no_tools
-        return self._rendered(turns.prepared(messages), declared, add_generation_prompt, kwargs, strftime_now)
+        prepared = self._turns(bool(tools)).prepared(messages)
+        return self._rendered(prepared, declared, add_generation_prompt, kwargs, strftime_now)
+
+    def _turns(self, tools: bool) -> EarlierTurns:
+        return EarlierTurns(self._call_form(tools), self._short_ids, self.source, self._thought_blocks)
 
     def _rendered(
         self,
@@ -145,6 +149,20 @@ class ChatTemplate:
         asked, late = [USER, {"role": "assistant", "content": TEXT}], {"role": "system", "content": LATE}
         told = self._shown([*asked, late], self._no_tools)
         return LATE not in told and LATE in self._shown([*asked, late | {"role": "user"}], self._no_tools)
+
+    @cached_property
+    def alternates(self) -> bool:
+        """Whether what a user says right after a result, or after another message of the user's, fails or is dropped,
+        where it is shown after an answer."""
+        return self._wants_answer([USER], self._no_tools) or self._wants_answer(result_turn(), [TOOL])
+
+    def _wants_answer(self, messages: Sequence[Json], tools: Sequence[Json] | None) -> bool:
+        late = USER | {"content": LATE}
+        direct, answered = (
+            self._shown(self._turns(bool(tools)).prepared([*messages, *between, late]), tools)
+            for between in ([], [{"role": "assistant", "content": TEXT}])
+        )
+        return LATE not in direct and LATE in answered
 
     @property
     def thinks(self) -> bool:

@@ -15,6 +15,7 @@ from dragoman.backends.prompts.rendering import PROBE, Rendering, checked, wrong
 OBEYED = {
     "developer_role": "yes",
     "system_messages": "yes; not given: `user` where the template refuses later ones",
+    "turns": "yes; not given: `alternate` where the template refuses others",
     "reasoning_field": "yes; not given: as the template calls it",
     "strict_tools": "yes",
     "deferred_tools": "yes",

@@ -13,7 +13,7 @@ from typing import Literal
 from dragoman.gateway.doctor.finding import Finding
 from dragoman.gateway.doctor.stream_probes import LEAVING, STREAM
 from dragoman.gateway.doctor.text_probes import SCHEMA, SYSTEM, USAGE
-from dragoman.gateway.doctor.tool_probes import FORCED, TOOL_CALL, TWO_CALLS
+from dragoman.gateway.doctor.tool_probes import FORCED, TOOL_CALL, TURNS, TWO_CALLS
 from dragoman.gateway.doctor.window_probes import PROMPT, WINDOW, Windows
 from dragoman.gateway.first_prompts import CLAUDE_PROMPT, CODEX_PROMPT
 
@@ -23,7 +23,7 @@ AGENTS = (CODEX, CLAUDE)
 FIRST_PROMPT = {CODEX: CODEX_PROMPT, CLAUDE: CLAUDE_PROMPT, SDK: 0}
 Outcome = Literal["works", "works with settings", "does not"]
 
-_OF_AGENTS = frozenset({TOOL_CALL, FORCED, TWO_CALLS, SYSTEM})  # whose failure an agent does not survive
+_OF_AGENTS = frozenset({TOOL_CALL, FORCED, TWO_CALLS, SYSTEM, TURNS})  # whose failure an agent does not survive
 _OF_WINDOW = frozenset({WINDOW, PROMPT})
 NOT_READ = "a prompt of 5,000 tokens is not answered"
 _MISSED: Mapping[str, Mapping[str, str]] = {
@@ -44,6 +44,7 @@ _MISSED: Mapping[str, Mapping[str, str]] = {
         TOOL_CALL: "tools do not work",
         FORCED: "a forced tool is not called",
         SYSTEM: "a later system message is refused",
+        TURNS: "turns that do not alternate are refused",
         USAGE: "there is no usage",
         SCHEMA: "JSON schemas are not kept",
         STREAM: "answers come all at once",

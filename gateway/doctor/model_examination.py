@@ -27,6 +27,7 @@ PROBES: tuple[tuple[Probe, str], ...] = (
     (tool_probes.tool_call, "a tool call"),
     (tool_probes.forced_tool, "a forced tool call"),
     (tool_probes.two_calls, "two tool calls at once"),
+    (tool_probes.turns, "an answer to turns as agents send them"),
     (text_probes.schema, "an answer by a JSON schema"),
     (tool_probes.parameters, "an answer with the parameters of agents"),
 )

@@ -115,6 +115,10 @@ def _system(trial: Trial, settings: Settings, asker: Asker, finding: Finding) ->
         yield _settings(trial, system_messages=value)
 
 
+def _turns(trial: Trial, settings: Settings, asker: Asker, finding: Finding) -> Iterator[Changes]:
+    yield _settings(trial, turns="alternate")
+
+
 def _forced(trial: Trial, settings: Settings, asker: Asker, finding: Finding) -> Iterator[Changes]:
     for value in FORCING:
         if value != settings.force_tool:
@@ -133,6 +137,7 @@ OF_CHAT: dict[str, Callable[[Trial, Settings, Asker, Finding], Iterator[Changes]
     text_probes.COUNTING: _counting,
     text_probes.SYSTEM: _system,
     text_probes.SCHEMA: _schema,
+    tool_probes.TURNS: _turns,
     tool_probes.FORCED: _forced,
     tool_probes.PARAMETERS: _parameters,
 }

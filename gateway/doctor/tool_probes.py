@@ -15,10 +15,11 @@ from dragoman.gateway.doctor.probe_stream import ProbeStream
 from dragoman.gateway.doctor.text_probes import LIMITED
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.fold import Fold
-from dragoman.translators.ir import Request, Thinking, ToolCall
+from dragoman.translators.ir import Message, Request, Text, Thinking, ToolCall, ToolResult
 from dragoman.translators.json_text import is_object
 
 TOOL_CALL, FORCED, TWO_CALLS, PARAMETERS = "tool call", "forced tool", "two calls at once", "parameters"
+TURNS = "turns of agents"
 WEATHER = TOOLS[0]
 NO_TOOLS = "start the server with its tool parser, or serve a model that was trained to call tools"
 WRONG_PARSER = "the server's tool parser does not fit the model: start the server with the right one"
@@ -83,6 +84,24 @@ async def two_calls(asker: Asker) -> Finding:
     count = len(answer.calls)
     called = Finding("ok" if count > 1 else "weak", TWO_CALLS, f"{count} calls" if count != 1 else "1 call")
     return (_fault(TWO_CALLS, answer) if answer.calls else None) or called
+
+
+async def turns(asker: Asker) -> Finding:
+    """Two messages of the user's in a row, as Codex begins, and one right after a result, as Claude Code sends
+    reminders, and as whoever interrupts a tool goes on."""
+    if not asker.calls_tools:
+        return Finding("ok", TURNS, "not asked, for want of a call")
+    asked = asker.request(("user", "I am in Paris."), ("user", "What is the weather?"))
+    call = ToolCall("callabc12", WEATHER.name, '{"city":"Paris"}')  # the length that Mistral's templates demand
+    turns = (
+        Message("assistant", (call,)),
+        Message("tool", (ToolResult(call.id, (Text("Sunny."),)),)),
+        Message("user", (Text("Answer in one word."),)),
+    )
+    answer = await asker.ask(replace(asked, messages=(*asked.messages, *turns), tools=(WEATHER,)))
+    if isinstance(answer, GatewayError):
+        return Finding("FAIL", TURNS, asker.reason(answer), "set `turns: alternate`")
+    return Finding("ok", TURNS, "accepted")
 
 
 async def parameters(asker: Asker) -> Finding:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragoman.backends.chat.settings import Settings
-from dragoman.backends.prompts.messages import render
+from dragoman.backends.prompts.messages import BRIDGE, render
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Image,
@@ -147,6 +147,39 @@ def test_images_of_tool_results_follow_all_results_of_the_turn() -> None:
     assert "base64" not in messages[1]["content"] + messages[2]["content"]
 
 
+CALLED = (say("user", "go"), say("assistant", ToolCall("a", "shot", "{}")))
+
+
+@pytest.mark.parametrize(
+    ("later", "expected"),
+    [
+        ([result("a", "r")], ["tool r"]),
+        ([result("a", "r"), say("assistant", "done")], ["tool r", "assistant done"]),
+        ([result("a", "r"), say("user", "and?")], ["tool r", f"assistant {BRIDGE}", "user and?"]),
+        (
+            [result("a", "r"), say("user", "one"), say("user", "two"), say("assistant", "x"), say("user", "y")],
+            ["tool r", f"assistant {BRIDGE}", "user one\ntwo", "assistant x", "user y"],
+        ),
+        (
+            [result("a", "r"), say("system", "late"), say("user", "and?")],
+            ["tool r", f"assistant {BRIDGE}", "user <system-message>\nlate\n</system-message>\nand?"],
+        ),
+    ],
+)
+def test_turns_alternate_where_the_template_wants_it(later: list[Message], expected: list[str]) -> None:
+    shown = roles(*CALLED, *later, turns="alternate", system_messages="user")
+    assert [f"{role} {content}" for role, content in shown[2:]] == expected
+
+
+def test_images_and_what_is_said_about_them_are_one_message_where_turns_alternate() -> None:
+    image: dict[str, Any] = {"type": "image_url", "image_url": {"url": PIXEL}}
+    said = [*CALLED, result("a", Image(PIXEL)), say("user", "and?"), say("user", "see", Image(PIXEL))]
+    *_, bridge, last = rendered(*said, turns="alternate", reasoning_field="reasoning")
+    assert bridge == {"role": "assistant", "content": BRIDGE, "reasoning": ""}
+    assert last["role"] == "user"
+    assert [part.get("text", part) for part in last["content"]][1:] == [image, "and?", "see", image]
+
+
 def test_images_of_tool_results_are_a_note_where_the_model_sees_none() -> None:
     messages = rendered(result("a", "text", Image(PIXEL)), images=False)
     assert messages == [{"role": "tool", "tool_call_id": "a", "content": f"text\n{UNSEEN_IMAGE}"}]
@@ -263,6 +296,7 @@ def test_a_result_of_references_alone_is_one_message() -> None:
     st.sampled_from([None, "reasoning"]),
     st.sampled_from(["user", "inside"]),
     st.booleans(),
+    st.sampled_from(["as_sent", "alternate"]),
 )
 def test_the_next_turn_only_appends(
     first: list[Message],
@@ -273,9 +307,15 @@ def test_the_next_turn_only_appends(
     field: Any,
     where: Any,
     sees: bool,
+    turns: Any,
 ) -> None:
     settings = Settings(
-        system_messages=policy, developer_role=developer, reasoning_field=field, tool_images=where, images=sees
+        system_messages=policy,
+        developer_role=developer,
+        reasoning_field=field,
+        tool_images=where,
+        images=sees,
+        turns=turns if field else "as_sent",  # a turn of thoughts that are not sent leaves two of the user's in a row
     )
     conversation = [*first, user]
     before = "]"

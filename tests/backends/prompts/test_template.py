@@ -14,6 +14,7 @@ import pytest
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.markup import detect, open_markup
 from dragoman.backends.model_folder import build, read_template, today
+from dragoman.backends.prompts.messages import BRIDGE
 from dragoman.backends.prompts.prompt import Prompt
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.template import ChatTemplate
@@ -361,6 +362,33 @@ def test_later_system_messages_become_user_messages_where_the_template_takes_non
     else:
         assert "Be kind." not in kept.text(LATE, strftime_now=today)
     assert "<system>Be kind." in Prompt(Rendering(), ChatTemplate(SOURCE), Letters()).text(LATE, strftime_now=today)
+
+
+STRICT = (
+    "{% set ns = namespace(last='') %}{% for m in messages %}"
+    "{% if m.role == 'user' and ns.last in ('user', 'tool') %}REFUSED{% else %}<{{ m.role }}>{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call | tojson }}{% endfor %}{% endif %}"
+    "{% set ns.last = m.role %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("refusal", ["{{ raise_exception('roles must alternate') }}", ""])
+def test_turns_alternate_where_the_template_wants_it(refusal: str) -> None:
+    answered = ToolResult("call_1", (Text("sunny"),))
+    said = (Message("user", (Text("Weather?"),)), Message("assistant", (ToolCall("call_1", "get_weather", "{}"),)))
+    later = (Message("tool", (answered,)), Message("user", (Text("And"),)), Message("user", (Text("now?"),)))
+    request = replace(REQUEST, messages=(*said, *later))
+    template = ChatTemplate(STRICT.replace("REFUSED", refusal))
+    text = Prompt(Rendering(), template, Letters()).text(request, strftime_now=today)
+    assert text.endswith(f"<tool>sunny<assistant>{BRIDGE}<user>And\nnow?")
+    kept = Prompt(Rendering(turns="as_sent"), template, Letters())
+    if refusal:
+        with pytest.raises(GatewayError, match="must alternate"):
+            kept.text(request, strftime_now=today)
+    else:
+        assert "now?" not in kept.text(request, strftime_now=today)
+    free = Prompt(Rendering(), ChatTemplate(STRICT.replace("m.role == 'user'", "false")), Letters())
+    assert free.text(request, strftime_now=today).endswith("<tool>sunny<user>And<user>now?")
 
 
 def test_thinking_reaches_the_template_by_its_own_switch() -> None:

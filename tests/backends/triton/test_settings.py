@@ -17,7 +17,7 @@ from dragoman.backends.registry import Options, open_backend
 from dragoman.backends.triton.model_files import loader
 from dragoman.backends.triton.settings import OBEYED, prompt_settings
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Message, Reasoning, Request, Text, Tool, ToolCall, ToolReference
+from dragoman.translators.ir import Message, Reasoning, Request, Text, Tool, ToolCall, ToolReference, ToolResult
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.reasoning }}{{ m.content }}{% endfor %}"
@@ -31,6 +31,8 @@ CONVERSATION = Request(
         Message("developer", (Text("Be brief."),)),
         Message("user", (Text("Hi."),)),
         Message("assistant", (Reasoning("Hm."), ToolCall("c", "add", "{}"))),
+        Message("tool", (ToolResult("c", (Text("3"),)),)),
+        Message("user", (Text("And?"),)),
         Message("system", (Text("Be kind."), ToolReference("There is sub.", SUB))),
     ),
     tools=(Tool("add", "", {"type": "object"}, strict=True), SUB),
@@ -39,6 +41,7 @@ CONVERSATION = Request(
 VALUES: dict[str, Any] = {
     "developer_role": True,
     "system_messages": "user",
+    "turns": "alternate",
     "reasoning_field": "thinking",
     "strict_tools": True,
     "deferred_tools": "in_place",

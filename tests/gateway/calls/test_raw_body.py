@@ -106,7 +106,7 @@ def test_what_a_server_would_fetch_is_refused_and_named(more: dict[str, Any], pa
         {"messages": [{"role": "user", "content": "http://a"}]},
         {"input": [[1, 2], [3]], "encoding_format": "float", "dimensions": 8, "profile": None},
         {"prompt": "a", "guided_regex": "\\d+/x", "logit_bias": {"50256": -100}},
-        {"prompt": "a", "guided_json": {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs/a"}},
+        {"prompt": "a", "guided_json": {"$schema": "https://json-schema.org/draft/2020-12/schema", "$ref": "#/$defs"}},
         {"prompt": "a", "guided_choice": ["https://a", "c:\\d"]},
         {"prompt": "a", "response_format": {"json_schema": {"schema": {"properties": {"url": {"default": "a.org"}}}}}},
     ],

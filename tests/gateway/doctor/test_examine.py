@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ def has(field: str) -> Any:
 
 def later_system(body: Json) -> bool:
     return "system" in [message["role"] for message in body["messages"][1:]]
+
+
+def turns_in_a_row(body: Json) -> bool:
+    roles = [message["role"] for message in body["messages"]]
+    return any(later == "user" and before in ("user", "tool") for before, later in pairwise(roles))
 
 
 def extra(field: str) -> Play:
@@ -117,6 +123,9 @@ CASES = (
          (*SETTINGS, "works with settings"), says="Unknown parameter: stream_options"),
     Case("a later system message is refused", refuses("System message must be at the beginning.", later_system),
          {"late system message": "FAIL"}, {"settings.system_messages": "user"}, (*SETTINGS, "works")),
+    Case("turns in a row are refused", refuses("conversation roles must alternate", turns_in_a_row),
+         {"turns of agents": "FAIL"}, {"settings.turns": "alternate"}, (*SETTINGS, "works"),
+         says="must alternate"),
     Case("a forced tool is refused", refuses("'required' is not supported.",
          lambda body: body.get("tool_choice") == "required"), {"forced tool": "weak"},
          {"settings.force_tool": "schema"},
