@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any, assert_never
 
 import orjson
@@ -19,7 +20,7 @@ from dragoman.backends.prompts.messages import has_unseen_images, has_unsent_rea
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tools import described, shown_tools
 from dragoman.translators.constraints.guided import regex_of, unenforceable
-from dragoman.translators.ir import Guided, JsonObject, JsonSchema, Named, Note, Request, Sampling, Text, Tool
+from dragoman.translators.ir import Guided, JsonObject, JsonSchema, Named, Note, Request, Sampling, Text, Thinking, Tool
 from dragoman.translators.soft_words import EFFORTS
 from dragoman.translators.thinking import SWITCHES
 
@@ -28,6 +29,7 @@ Json = dict[str, Any]
 SAMPLING = tuple(Sampling.__slots__)
 CONTINUATION: Json = {"continue_final_message": True, "add_generation_prompt": False}
 PROGRESS = "return_progress"
+GO_ON = "Go on."
 CONSTRAINTS = frozenset(  # an answer without them would be a wrong answer
     {"response_format", "structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "regex", "ebnf"}
 )
@@ -38,14 +40,23 @@ def encode(
 ) -> tuple[Json, tuple[Note, ...]]:
     """The body, and what is left out of it; `refused` are body fields that this server has refused by name. `whole`:
     the answer is asked for in one piece."""
+    messages = render(request.messages, settings)
+    last = messages[-1]["role"] if messages else ""
+    unasked = settings.last_assistant == "continued" and last == "assistant"
+    begun = unasked and request.prefill and _may_go_on(request)
+    if unasked and not begun:
+        messages.append({"role": "user", "content": GO_ON})
+    thinking, request = request.thinking.effort, _without_thought(request, settings) if begun else request
     fields, notes = optional_fields(request, settings, refused)
-    body: Json = {"model": request.model, "messages": render(request.messages, settings), **fields, "stream": not whole}
+    body: Json = {"model": request.model, "messages": messages, **fields, "stream": not whole}
     if not whole:
         body |= _stream_fields(request, settings, refused)
     if goes_on := _continuation(request, settings, refused):
         body |= goes_on
-    elif request.prefill:
+    elif request.prefill and not begun:
         notes += (Note("item", "prefill"),)
+    if begun and thinking not in (None, "none"):
+        notes += (Note("field", "reasoning_effort"),)
     return body, notes
 
 
@@ -221,10 +232,21 @@ def _continuation(request: Request, settings: Wire, refused: Collection[str]) ->
     forced to be: the server would begin that anew. vLLM refuses one field without the other."""
     if not (request.prefill and settings.continue_final_message) or not CONTINUATION.keys().isdisjoint(refused):
         return {}
+    return dict(CONTINUATION) if _may_go_on(request) else {}
+
+
+def _may_go_on(request: Request) -> bool:
     last = request.messages[-1]  # no longer the answer's beginning where an instruction was added
     said = last.role == "assistant" and any(isinstance(part, Text) and part.text.strip() for part in last.parts)
-    free = request.format is None and request.tool_choice in ("auto", "none")
-    return dict(CONTINUATION) if said and free else {}
+    return said and request.format is None and request.tool_choice in ("auto", "none")
+
+
+def _without_thought(request: Request, settings: Wire) -> Request:
+    """Of an answer that has begun, what comes before it has been thought."""
+    if settings.thinking == "none":
+        return request
+    kwargs = {name: value for name, value in request.template_kwargs.items() if name not in SWITCHES}
+    return replace(request, thinking=Thinking("none"), template_kwargs=kwargs)
 
 
 def _with_extra(body: Json, settings: Rendering) -> Json:

@@ -131,6 +131,13 @@ class Wire(Wording):
         "is sent as a turn of its own and noted.",
     )
 
+    last_assistant: Literal["turn", "continued"] = Field(
+        "turn",
+        description="What the server takes a last assistant message for, unasked. turn: one like any other; continued: "
+        "the beginning of its answer, which it refuses where the model thinks. Then thinking is off for a prefill, and "
+        "any other such message is followed by one of the user's.",
+    )
+
     # ---- the end
     trust_done: bool = Field(
         False,
@@ -312,6 +319,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "chat_template_kwargs": True,
         "thinking_budget_field": "reasoning_budget_tokens",
         "prompt_progress": True,
+        "last_assistant": "continued",  # opencode#27920: 400 "prefill is incompatible with enable_thinking"
         # no whole_answers: in 4 of 19 tries one whose client had left was generated to its end
         "force_tool": "required",  # a named choice is silently taken as auto (b11549)
         "health_path": "/health",  # 503 "Loading model"

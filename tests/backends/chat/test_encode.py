@@ -289,6 +289,36 @@ def continues(request: Request, **options: Any) -> bool:
     return "continue_final_message" in sent
 
 
+LLAMA = resolve("llama.cpp")
+
+
+def test_a_server_that_goes_on_unasked_does_not_think() -> None:
+    for thinking in (Thinking(), Thinking("high"), Thinking("none")):
+        request = begun(thinking=thinking, template_kwargs={"enable_thinking": True, "greeting": "Hi"})
+        sent = body(request, LLAMA)
+        assert sent["messages"][-1]["role"] == "assistant"
+        assert sent["chat_template_kwargs"] == {"enable_thinking": False, "greeting": "Hi"}
+        assert notes(request, LLAMA) == (["field:reasoning_effort"] if thinking.effort == "high" else [])
+    assert "chat_template_kwargs" not in body(begun(), resolve("llama.cpp", {"thinking": "none"}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "noted"),
+    [({"prefill": False}, []), ({"format": JsonObject()}, ["item:prefill"]), ({"said": " "}, ["item:prefill"])],
+)
+def test_a_last_message_that_is_not_to_be_continued_is_followed_by_one_of_the_users(
+    changes: dict[str, Any], noted: list[str]
+) -> None:
+    """As opencode's, which tells the model in the assistant's name that it has no steps left."""
+    request = begun(**changes)
+    sent = body(request, LLAMA)
+    assert [message["role"] for message in sent["messages"][-2:]] == ["assistant", "user"]
+    assert "chat_template_kwargs" not in sent
+    assert notes(request, LLAMA) == noted
+    kept = body(request, resolve("llama.cpp", {"last_assistant": "turn"}))
+    assert kept["messages"] == sent["messages"][:-1]
+
+
 def test_a_server_that_can_goes_on_with_the_last_message() -> None:
     assert continues(begun())
     assert continues(begun(tools=(TOOL,)))
