@@ -2,9 +2,9 @@
 
 Each role has its own content: text for system and developer; text, images and files for user and tool; text, refusals,
 reasoning and calls for the assistant. Reasoning is taken from `reasoning_content` or `reasoning`, the two names that
-servers use for it, or from lists of it, never from two of them. Blocks of the Messages API are read too; a call or a
-thought that this API's own field has as well is taken once. What the API had before `tools` is refused with the name of
-its replacement.
+servers use for it, or from lists of it, never from two of them. Blocks of the Messages API and parts of Responses are
+read too; a call or a thought that this API's own field has as well is taken once. What the API had before `tools` is
+refused with the name of its replacement.
 `translators.history` puts calls and results into turns.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from dragoman.translators.chat_completions.foreign_shapes import part_of
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
@@ -43,6 +44,7 @@ _KINDS: dict[Role, tuple[str, ...]] = {
 _BLOCKS = frozenset(
     {
         ("assistant", "thinking"),
+        ("assistant", "reasoning"),
         ("assistant", "tool_use"),
         ("user", "tool_result"),
         ("user", "image"),
@@ -194,7 +196,7 @@ class ChatConversation:
         if isinstance(content, str):
             return (Text(content),)
         if isinstance(content, list):
-            parts = [self._part(message, part, f"{path}[{index}]", role) for index, part in enumerate(content)]
+            parts = [self._part(message, part_of(part), f"{path}[{index}]", role) for index, part in enumerate(content)]
             return tuple(parts) or (Text(""),)
         if "content" not in message:
             raise missing(path)
@@ -228,8 +230,11 @@ class ChatConversation:
                 return _image(part, path, self._media)
 
     def _block(self, part: Given, kind: str, path: str) -> Part:
-        """A block of the Messages API."""
+        """A block of the Messages API, or an item of Responses among the parts, as LangChain has them."""
         match kind:
+            case "reasoning":
+                text = _item_thoughts(part)
+                return Reasoning(text) if text else Text("")
             case "thinking":
                 part.pass_over("signature")
                 return Reasoning(expect_text(part, "thinking", path))
@@ -273,6 +278,14 @@ def _thoughts(message: Given, key: str, path: str) -> str:
             texts += found
             given.close(_OF_DETAILS)
     return "".join(texts)
+
+
+def _item_thoughts(item: Given) -> str:
+    """The texts of a `reasoning` item; what is encrypted has none."""
+    item.pass_over("id", "status", "index", "encrypted_content")
+    lists = [item.get(key) for key in ("content", "summary")]
+    found = [each.get("text") for texts in lists if _are_objects(texts) for each in texts]
+    return "\n\n".join(text for text in (item.get("text"), *found) if isinstance(text, str) and text)
 
 
 def _image(part: Given, path: str, media: Media) -> Image | Text:

@@ -1,6 +1,7 @@
 """Shapes of other protocols that clients send to chat completions (Cursor's agent sends all of them).
 
-Tools as Responses and Messages declare them, `input` in place of `messages`, blocks of the Messages API in `content`.
+Tools as Responses and Messages declare them, `input` in place of `messages`, blocks of the Messages API and parts of
+Responses in `content`.
 Each becomes what this protocol has for the same thing; the readers in `content` and `tools` do the rest.
 """
 
@@ -43,10 +44,11 @@ _CALL = ("type", "call_id", "name", "arguments", *_OWN)
 
 
 def _content(content: Any) -> Any:
-    return [_part(part) for part in content] if isinstance(content, list) else content
+    return [part_of(part) for part in content] if isinstance(content, list) else content
 
 
-def _part(part: Any) -> Any:
+def part_of(part: Any) -> Any:
+    """A part of Responses' content as this protocol has it; any other as it is."""
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(kind, str) or kind not in _PARTS:
         return part

@@ -38,6 +38,41 @@ def test_tools_in_the_shapes_of_other_protocols() -> None:
     assert request(tools=[function("a")], tool_choice={"type": "function", "name": "a"}).tool_choice == Named("a")
 
 
+def test_parts_of_responses_in_messages() -> None:
+    """As LangChain sends what another model answered to its class for Responses."""
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]}
+    turn = parse(
+        messages=[
+            {"role": "system", "content": [{"type": "input_text", "text": "s"}]},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "q"},
+                    {"type": "input_image", "image_url": PIXEL, "detail": "low"},
+                    {"type": "input_file", "filename": "a.txt", "file_data": "data:text/plain;base64,aGk="},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    thought,
+                    {"type": "reasoning", "summary": [], "encrypted_content": "x"},
+                    {"type": "output_text", "text": "a", "annotations": [], "logprobs": []},
+                ],
+                "tool_calls": [call("t", "f")],
+            },
+            {"role": "tool", "tool_call_id": "t", "content": [{"type": "output_text", "text": "r"}]},
+        ]
+    )
+    assert turn.request.messages == (
+        Message("system", (Text("s"),)),
+        Message("user", (Text("q"), Image(PIXEL, "low"), Text("[File: a.txt]\nhi"))),
+        Message("assistant", (Reasoning("hm"), Text("a"), ToolCall("t", "f", "{}"))),
+        Message("tool", (ToolResult("t", (Text("r"),)),)),
+    )
+    assert turn.notes == ()
+
+
 def test_what_stands_in_a_block_and_in_a_field_is_taken_once() -> None:
     blocks: list[Json] = [
         {"type": "thinking", "thinking": "hm", "signature": "s"},
