@@ -319,6 +319,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "chat_template_kwargs": True,
         "thinking_budget_field": "reasoning_budget_tokens",
         "prompt_progress": True,
+        "tool_schemas": "plain",  # 400 "failed to parse grammar", for one tool of many
         "last_assistant": "continued",  # opencode#27920: 400 "prefill is incompatible with enable_thinking"
         # no whole_answers: in 4 of 19 tries one whose client had left was generated to its end
         "force_tool": "required",  # a named choice is silently taken as auto (b11549)

@@ -52,6 +52,11 @@ class Rendering(BaseModel):
     tool_choice_none: Literal["drop", "send"] = Field(
         "drop", description="With tool_choice none: drop the tools, or send them with none (keeps the prefix cache)."
     )
+    tool_schemas: Literal["as_sent", "plain"] = Field(
+        "as_sent",
+        description="plain: patterns and long bounds stand in descriptions, for servers that make a grammar of all "
+        "tools and refuse every request where they cannot (llama.cpp, and so LM Studio and Ollama).",
+    )
     strict_tools: bool = Field(False, description="Whether strict is accepted on a tool's function.")
     deferred_tools: Literal["listed", "in_place", "native"] = Field(
         "listed",

@@ -10,6 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from dragoman.backends.prompts.plain_schemas import plain_schema
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.translators.ir import Image, Message, Named, Part, Request, Text, Tool, ToolReference, ToolResult
 
@@ -27,6 +28,8 @@ def shown_tools(request: Request, settings: Rendering) -> tuple[Tool, ...]:
 def described(tool: Tool, settings: Rendering) -> Json:
     """Description and parameters are always there: NVIDIA NIM refuses tools without them (9router#276)."""
     parameters = dict(tool.parameters) or {"type": "object", "properties": {}}
+    if settings.tool_schemas == "plain":
+        parameters = plain_schema(parameters)
     function: Json = {"name": tool.name, "description": tool.description, "parameters": parameters}
     if tool.strict and settings.strict_tools:
         function["strict"] = True
