@@ -34,7 +34,7 @@ from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
-from dragoman.backends.chat.errors import classify
+from dragoman.backends.chat.errors import classify, is_about_order
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -62,6 +62,7 @@ UNREAD = "a call stands in the text of an answer, unread by the server: `dragoma
 REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
 STALE_SECONDS = 5.0  # a kept connection that had died says so at once; one that dies later has taken the request
 
+IN_TURNS = Note("repair", "turns")  # asked again in an order of roles that the template takes
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
 
@@ -296,7 +297,7 @@ class ChatCompletions:
             await reply.close()
 
     async def _ask(self, attempt: PreparedChat, sink: Sink, decoder: ChatDecoder) -> Reply:
-        fresh = self._settings.fresh_connection
+        fresh, settings = self._settings.fresh_connection, self._settings
         clamped = False
         while True:
             asked = attempt.asked
@@ -313,21 +314,25 @@ class ChatCompletions:
                 log.error("%s: the server refuses the gateway's key: check the backend's api key", self._name)
             refusal = read(said)
             if found := self._refused_now(attempt, reply.status, refusal):
-                attempt = attempt.rewritten(self._settings, refused=found)
+                attempt = attempt.rewritten(settings, refused=found)
                 for name in sorted(found):
                     sink.note(Note("field", name))
                 continue
             if asked.thinking.effort is not None and refusal.mentions("reasoning_effort"):
                 # the value is refused: trtllm-serve 1.x knows three, and which ones changes with the version
                 silent = replace(asked, thinking=replace(asked.thinking, effort=None))
-                attempt = attempt.rewritten(self._settings, asked=silent)
+                attempt = attempt.rewritten(settings, asked=silent)
                 sink.note(Note("field", "reasoning_effort"))
+                continue
+            if settings is self._settings and (ordered := self._in_turns(attempt, reply.status, refusal)) is not None:
+                attempt, settings = ordered
+                sink.note(IN_TURNS)
                 continue
             error = classify(reply.status, refusal, self._settings, reply.headers)
             room = None if clamped else self._room_left(asked, error)
             if room is None:
                 raise error
-            attempt, clamped = attempt.rewritten(self._settings, asked=replace(asked, max_tokens=room)), True
+            attempt, clamped = attempt.rewritten(settings, asked=replace(asked, max_tokens=room)), True
             decoder.limit = room
             sink.note(Note("repair", "max_tokens"))
 
@@ -376,6 +381,19 @@ class ChatCompletions:
             message = "%s: seems not to accept %s: left out of this request; the setting `parameters` can leave it out"
             log.warning(message, self._name, ", ".join(sorted(named)))
         return named
+
+    def _in_turns(self, attempt: PreparedChat, status: int, refusal: Refusal) -> tuple[PreparedChat, Settings] | None:
+        """The attempt in the order of roles that the strictest templates take, where this refusal is about that order.
+        Nothing is learned, since the words may be a client's."""
+        if not self._settings.retry_stale or not is_about_order(status, refusal):
+            return None
+        settings = self._settings.model_copy(update={"turns": "alternate", "system_messages": "user"})
+        other = attempt.rewritten(settings)
+        if other.body["messages"] == attempt.body["messages"]:
+            return None
+        message = "%s: refuses the order of the messages: asked again in another; the settings %s save that"
+        log.warning(message, self._name, "`turns: alternate` and `system_messages: user`")
+        return other, settings
 
     def _room_left(self, request: Request, error: GatewayError) -> int | None:
         """The token limit with which the request is worth another try."""

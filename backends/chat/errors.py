@@ -88,6 +88,12 @@ _NO_VISION = re.compile(
 )
 # llama.cpp has status 500 for what a chat template refuses, such as two messages of one role, in a frame of its own
 _TEMPLATE = re.compile(r"Jinja Exception: ")
+# Mistral's tokenizer and templates, Gemma's, Qwen 3.5's
+_ORDER = re.compile(
+    r"roles must alternate|unexpected role '\w{1,20}' after role"
+    r"|system messages? (?:must|should|can only) (?:be|come|stand|appear) (?:at the (?:beginning|start)|first)",
+    re.IGNORECASE,
+)
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
 # Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
 _MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
@@ -108,6 +114,11 @@ def classify(status: int, body: object, settings: Wording, headers: Mapping[str,
     by_fields = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
     error.certain = by_fields and not (kind is Kind.BACKEND_FAILED and status in _MAYBE_THE_REQUEST)
     return error
+
+
+def is_about_order(status: int, refusal: Refusal) -> bool:
+    """Whether a chat template refuses the order of the messages' roles."""
+    return status in (400, 422, 500) and _ORDER.search(refusal.words) is not None
 
 
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:

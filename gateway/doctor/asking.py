@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 
+from dragoman.backends.chat.backend import IN_TURNS
 from dragoman.gateway.doctor.probe_stream import ProbeStream
 from dragoman.gateway.doctor.road import Road
 from dragoman.gateway.doctor.words import Words
@@ -66,6 +67,7 @@ class Asker:
             late = call.answer.late_notes() if call.answer is not None else []
             answer.refused = frozenset(note.name for note in late if note.kind == "field")
             self.refused |= answer.refused
+            answer.in_turns = IN_TURNS in late
         answer.notes += call.notes
         self.seconds = (answer.first or time.monotonic()) - began
         return self.error or answer

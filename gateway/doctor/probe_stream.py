@@ -14,13 +14,14 @@ from dragoman.translators.protocol import Json
 
 class ProbeStream:
     """`notes`: what was left out or not enforced for the answer; `refused`: the parameters that the server has refused
-    by name, without which it was asked again."""
+    by name, without which it was asked again; `in_turns`: it was asked again in another order of roles."""
 
     def __init__(self) -> None:
         self.fold = Fold()
         self.unseen = True
         self.notes: list[Note] = []
         self.refused: frozenset[str] = frozenset()
+        self.in_turns = False
         self.first: float | None = None
         self.begun = asyncio.Event()
 

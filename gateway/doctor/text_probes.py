@@ -12,6 +12,7 @@ from dragoman.translators.ir import JsonSchema, Role
 
 TEXT, USAGE, COUNTING, SYSTEM = "text", "usage", "counting", "late system message"
 REASONING, SCHEMA = "reasoning", "JSON schema"
+TWICE = "refused, and taken in another order: calls are asked twice"
 LIMITED = f"{TOKENS} tokens were allowed: look for a limit of the server's own, or a model that does not come to an end"
 NUMBER = JsonSchema(
     "number", {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, strict=True
@@ -77,6 +78,8 @@ async def late_system(asker: Asker) -> Finding:
     answer = await asker.ask(asker.request(*turns))
     if isinstance(answer, GatewayError):
         return Finding("FAIL", SYSTEM, asker.reason(answer), "set `system_messages: user`")
+    if answer.in_turns:
+        return Finding("weak", SYSTEM, TWICE, "set `system_messages: user`")
     return Finding("ok", SYSTEM, "accepted")
 
 

@@ -12,7 +12,7 @@ from dragoman.backends.markup.proof import TOOLS, Proof, prove
 from dragoman.gateway.doctor.asking import Asker
 from dragoman.gateway.doctor.finding import Finding
 from dragoman.gateway.doctor.probe_stream import ProbeStream
-from dragoman.gateway.doctor.text_probes import LIMITED
+from dragoman.gateway.doctor.text_probes import LIMITED, TWICE
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.fold import Fold
 from dragoman.translators.ir import Message, Request, Text, Thinking, ToolCall, ToolResult
@@ -101,6 +101,8 @@ async def turns(asker: Asker) -> Finding:
     answer = await asker.ask(replace(asked, messages=(*asked.messages, *turns), tools=(WEATHER,)))
     if isinstance(answer, GatewayError):
         return Finding("FAIL", TURNS, asker.reason(answer), "set `turns: alternate`")
+    if answer.in_turns:
+        return Finding("weak", TURNS, TWICE, "set `turns: alternate`")
     return Finding("ok", TURNS, "accepted")
 
 

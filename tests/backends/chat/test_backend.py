@@ -27,6 +27,7 @@ from dragoman.translators.ir import (
     Thinking,
     Tool,
     ToolCall,
+    ToolResult,
     Usage,
 )
 from tests.backends.http1.test_pool import deaf
@@ -386,6 +387,46 @@ async def test_an_effort_whose_value_is_refused_is_left_out_of_this_request_only
         assert sink.notes == [Note("field", "reasoning_effort")]
         await answered(backend, request, Recorder())
         assert ["reasoning_effort" in (seen.body or {}) for seen in server.chats] == [True, False, True]
+
+
+ORDERS = [
+    (400, "After the optional system message, conversation roles must alternate user and assistant roles"),
+    (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    (400, "Unexpected role 'user' after role 'tool'"),
+    (500, "Jinja Exception: System message must be at the beginning."),
+]
+INTERRUPTED = (
+    Message("user", (Text("go"),)),
+    Message("assistant", (ToolCall("c", "add", "{}"),)),
+    Message("tool", (ToolResult("c", (Text("3"),)),)),
+    Message("system", (Text("Be brief."),)),
+    Message("user", (Text("And?"),)),
+)
+
+
+@pytest.mark.parametrize(("status", "words"), ORDERS)
+async def test_a_refused_order_of_roles_becomes_one_that_every_template_takes(status: int, words: str) -> None:
+    refusal = Script.json({"error": {"message": words}}, status)
+    async with serving(refusal, Script(HELLO), refusal, Script(HELLO), preset="vllm") as (server, backend):
+        for _ in range(2):  # the words may be a client's, so nothing is learned from them
+            sink = Recorder()
+            await answered(backend, ask(messages=INTERRUPTED, tools=(TOOL,)), sink)
+            assert sink.notes == [Note("repair", "turns")]
+        orders = [[message["role"] for message in (seen.body or {})["messages"]] for seen in server.chats]
+    assert orders[:2] == [
+        ["user", "assistant", "tool", "system", "user"],
+        ["user", "assistant", "tool", "assistant", "user"],
+    ]
+    assert orders[2:] == orders[:2]
+
+
+@pytest.mark.parametrize("overrides", [{}, {"turns": "alternate", "system_messages": "user"}, {"retry_stale": False}])
+async def test_an_order_that_is_strict_already_or_is_to_stay_is_asked_once(overrides: dict[str, Any]) -> None:
+    messages = INTERRUPTED if overrides else INTERRUPTED[:1]
+    refusal = Script.json({"error": {"message": ORDERS[2][1]}}, 400)
+    async with serving(refusal, Script(HELLO), overrides=overrides) as (server, backend):
+        assert (await failure(answered(backend, ask(messages=messages), Recorder()))).kind is Kind.INVALID
+        assert len(server.chats) == 1
 
 
 async def test_a_refused_value_or_an_essential_field_is_not_left_out() -> None:
