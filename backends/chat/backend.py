@@ -387,7 +387,8 @@ class ChatCompletions:
         Nothing is learned, since the words may be a client's."""
         if not self._settings.retry_stale or not is_about_order(status, refusal):
             return None
-        settings = self._settings.model_copy(update={"turns": "alternate", "system_messages": "user"})
+        strict = {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
+        settings = self._settings.model_copy(update=strict)
         other = attempt.rewritten(settings)
         if other.body["messages"] == attempt.body["messages"]:
             return None

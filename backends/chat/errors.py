@@ -88,9 +88,9 @@ _NO_VISION = re.compile(
 )
 # llama.cpp has status 500 for what a chat template refuses, such as two messages of one role, in a frame of its own
 _TEMPLATE = re.compile(r"Jinja Exception: ")
-# Mistral's tokenizer and templates, Gemma's, Qwen 3.5's
+# Mistral's tokenizer and templates, Gemma's, Qwen 3.5's; llama.cpp
 _ORDER = re.compile(
-    r"roles must alternate|unexpected role '\w{1,20}' after role"
+    r"roles must alternate|unexpected role '\w{1,20}' after role|expected last role|prefill is incompatible"
     r"|system messages? (?:must|should|can only) (?:be|come|stand|appear) (?:at the (?:beginning|start)|first)",
     re.IGNORECASE,
 )

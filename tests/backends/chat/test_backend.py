@@ -420,6 +420,23 @@ async def test_a_refused_order_of_roles_becomes_one_that_every_template_takes(st
     assert orders[2:] == orders[:2]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
+        "Assistant response prefill is incompatible with enable_thinking.",
+    ],
+)
+async def test_a_last_message_of_the_assistants_that_is_refused_is_followed_by_one_of_the_users(words: str) -> None:
+    messages = (*INTERRUPTED[:1], Message("assistant", (Text("No steps are left."),)))
+    async with serving(Script.json({"error": {"message": words}}, 400), Script(HELLO)) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(messages=messages), sink)
+        assert sink.notes == [Note("repair", "turns")]
+        roles = [message["role"] for message in (server.chats[1].body or {})["messages"]]
+    assert roles == ["user", "assistant", "user"]
+
+
 @pytest.mark.parametrize("overrides", [{}, {"turns": "alternate", "system_messages": "user"}, {"retry_stale": False}])
 async def test_an_order_that_is_strict_already_or_is_to_stay_is_asked_once(overrides: dict[str, Any]) -> None:
     messages = INTERRUPTED if overrides else INTERRUPTED[:1]
