@@ -34,7 +34,7 @@ from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
-from dragoman.backends.chat.errors import classify, is_about_order
+from dragoman.backends.chat.errors import classify, other_rendering
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -62,7 +62,7 @@ UNREAD = "a call stands in the text of an answer, unread by the server: `dragoma
 REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
 STALE_SECONDS = 5.0  # a kept connection that had died says so at once; one that dies later has taken the request
 
-IN_TURNS = Note("repair", "turns")  # asked again in an order of roles that the template takes
+IN_TURNS = Note("repair", "turns")  # asked again in an order of roles that every template takes
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
 
@@ -324,9 +324,9 @@ class ChatCompletions:
                 attempt = attempt.rewritten(settings, asked=silent)
                 sink.note(Note("field", "reasoning_effort"))
                 continue
-            if settings is self._settings and (ordered := self._in_turns(attempt, reply.status, refusal)) is not None:
-                attempt, settings = ordered
-                sink.note(IN_TURNS)
+            if (found_other := self._rendered_otherwise(attempt, settings, reply.status, refusal)) is not None:
+                attempt, settings, note = found_other
+                sink.note(note)
                 continue
             error = classify(reply.status, refusal, self._settings, reply.headers)
             room = None if clamped else self._room_left(asked, error)
@@ -382,19 +382,18 @@ class ChatCompletions:
             log.warning(message, self._name, ", ".join(sorted(named)))
         return named
 
-    def _in_turns(self, attempt: PreparedChat, status: int, refusal: Refusal) -> tuple[PreparedChat, Settings] | None:
-        """The attempt in the order of roles that the strictest templates take, where this refusal is about that order.
-        Nothing is learned, since the words may be a client's."""
-        if not self._settings.retry_stale or not is_about_order(status, refusal):
+    def _rendered_otherwise(
+        self, attempt: PreparedChat, settings: Settings, status: int, refusal: Refusal
+    ) -> tuple[PreparedChat, Settings, Note] | None:
+        """The attempt as the strictest servers take it, where this refusal is about its order of roles, or about its
+        tools' schemas. Nothing is learned, since the words may be a client's."""
+        changes = other_rendering(status, refusal) if self._settings.retry_stale else {}
+        other = settings.model_copy(update=changes)
+        if not changes or (rewritten := attempt.rewritten(other)).body == attempt.body:
             return None
-        strict = {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
-        settings = self._settings.model_copy(update=strict)
-        other = attempt.rewritten(settings)
-        if other.body["messages"] == attempt.body["messages"]:
-            return None
-        message = "%s: refuses the order of the messages: asked again in another; the settings %s save that"
-        log.warning(message, self._name, "`turns: alternate` and `system_messages: user`")
-        return other, settings
+        first, said = next(iter(changes)), ", ".join(f"`{name}: {value}`" for name, value in changes.items())
+        log.warning("%s: refuses how the request is written: asked again; what saves that: %s", self._name, said)
+        return rewritten, other, Note("repair", first)
 
     def _room_left(self, request: Request, error: GatewayError) -> int | None:
         """The token limit with which the request is worth another try."""

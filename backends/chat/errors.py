@@ -94,6 +94,8 @@ _ORDER = re.compile(
     r"|system messages? (?:must|should|can only) (?:be|come|stand|appear) (?:at the (?:beginning|start)|first)",
     re.IGNORECASE,
 )
+# llama.cpp, LM Studio and Ollama, of the grammar that they make of the tools
+_GRAMMAR = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
 # Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
 _MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
@@ -116,9 +118,14 @@ def classify(status: int, body: object, settings: Wording, headers: Mapping[str,
     return error
 
 
-def is_about_order(status: int, refusal: Refusal) -> bool:
-    """Whether a chat template refuses the order of the messages' roles."""
-    return status in (400, 422, 500) and _ORDER.search(refusal.words) is not None
+def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str]:
+    """The settings with which the same request may be taken, where its order of roles or its tools' schemas are
+    refused; else none."""
+    if status not in (400, 422, 500):
+        return {}
+    if _ORDER.search(refusal.words):
+        return {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
+    return {"tool_schemas": "plain"} if _GRAMMAR.search(refusal.words) else {}
 
 
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:

@@ -188,8 +188,9 @@ class Wire(Wording):
     fresh_connection: bool = Field(False, description="A new connection for every stream.")
     retry_stale: bool = Field(
         True,
-        description="Ask once more when a reused connection dies without a byte, or a parameter is refused by name, or "
-        "the order of the roles is refused, which is then as with turns: alternate and system_messages: user.",
+        description="Ask once more when a reused connection dies without a byte, a parameter is refused by name, or "
+        "the order of the roles or a tool's schema is refused; these are then as with turns: alternate, "
+        "system_messages: user and tool_schemas: plain.",
     )
 
     @field_validator("parameters")

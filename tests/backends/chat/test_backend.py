@@ -437,6 +437,20 @@ async def test_a_last_message_of_the_assistants_that_is_refused_is_followed_by_o
     assert roles == ["user", "assistant", "user"]
 
 
+async def test_schemas_of_tools_that_a_grammar_cannot_hold_are_plain_the_second_time() -> None:
+    words = "Failed to initialize samplers: failed to parse grammar"
+    tool = Tool("find", "", {"type": "object", "properties": {"day": {"type": "string", "pattern": r"^\d+$"}}})
+    refusal = Script.json({"error": {"message": words}}, 400)
+    async with serving(refusal, Script(HELLO), refusal) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(tools=(tool,)), sink)
+        assert sink.notes == [Note("repair", "tool_schemas")]
+        sent = [str((seen.body or {})["tools"][0]["function"]["parameters"]) for seen in server.chats]
+        assert ["'pattern'" in each for each in sent] == [True, False]
+        assert (await failure(answered(backend, ask(tools=(TOOL,)), Recorder()))).kind is Kind.INVALID
+        assert len(server.chats) == 3
+
+
 @pytest.mark.parametrize("overrides", [{}, {"turns": "alternate", "system_messages": "user"}, {"retry_stale": False}])
 async def test_an_order_that_is_strict_already_or_is_to_stay_is_asked_once(overrides: dict[str, Any]) -> None:
     messages = INTERRUPTED if overrides else INTERRUPTED[:1]
