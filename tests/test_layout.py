@@ -33,7 +33,6 @@ ELSEWHERE = {
     "translators/responses/": f"tests/translators/responses/{PARSE}",
     "translators/responses/output.py": "tests/translators/responses/test_cut_calls.py",
     "translators/responses/tool_choice.py": "tests/translators/responses/test_tools.py",
-    "translators/responses/proxies.py": "tests/translators/responses/test_tools.py",
     # seen through a backend over a socket
     "backends/base.py": "tests/gateway_fakes.py",  # declarations, which the fake backend keeps
     "backends/child_main.py": "tests/backends/test_child_process.py",  # seen through its parent

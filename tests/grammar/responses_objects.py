@@ -58,6 +58,24 @@ def _item(kind: str, required: Mapping[str, Check], optional: Mapping[str, Check
     return record({"type": one_of(kind), "id": text, **required}, optional)
 
 
+_LOCAL_SHELL_ACTION = record(
+    {"type": one_of("exec"), "command": array(string), "env": mapping},
+    {"timeout_ms": integer, "user": string, "working_directory": string},
+    open_ended=True,
+)
+_SHELL_ACTION = record(
+    {"commands": array(string), "timeout_ms": nullable(integer), "max_output_length": nullable(integer)},
+    open_ended=True,
+)
+_CHANGE = {"path": string, "diff": string}
+_OPERATION = tagged(
+    {
+        "create_file": record({"type": one_of("create_file"), **_CHANGE}, open_ended=True),
+        "update_file": record({"type": one_of("update_file"), **_CHANGE}, open_ended=True),
+        "delete_file": record({"type": one_of("delete_file"), "path": string}, {"diff": string}, open_ended=True),
+    }
+)
+
 ITEM = tagged(
     {
         "message": _item(
@@ -72,9 +90,9 @@ ITEM = tagged(
         ),
         "custom_tool_call": _item(
             "custom_tool_call",
-            {"call_id": text, "name": text, "input": string},
-            # The types know no status here, the service sends one; both are accepted.
-            {**ASYNC_AND_CALLER, "status": ITEM_STATUS},
+            # The SDK's type knows no status here; the service sends one, and AI SDK refuses an item without it.
+            {"call_id": text, "name": text, "input": string, "status": ITEM_STATUS},
+            ASYNC_AND_CALLER,
         ),
         "reasoning": _item(
             "reasoning",
@@ -86,15 +104,17 @@ ITEM = tagged(
             {"call_id": text, "execution": one_of("client"), "arguments": mapping, "status": ITEM_STATUS},
             {"created_by": text},
         ),
-        "local_shell_call": _item("local_shell_call", {"call_id": text, "action": mapping, "status": ITEM_STATUS}, {}),
+        "local_shell_call": _item(
+            "local_shell_call", {"call_id": text, "action": _LOCAL_SHELL_ACTION, "status": ITEM_STATUS}, {}
+        ),
         "shell_call": _item(
             "shell_call",
-            {"call_id": text, "action": mapping, "status": ITEM_STATUS},
+            {"call_id": text, "action": _SHELL_ACTION, "status": ITEM_STATUS},
             {"environment": nullable(mapping), "caller": CALLER, "created_by": text},
         ),
         "apply_patch_call": _item(
             "apply_patch_call",
-            {"call_id": text, "operation": mapping, "status": one_of("in_progress", "completed")},
+            {"call_id": text, "operation": _OPERATION, "status": one_of("in_progress", "completed")},
             {"caller": CALLER, "created_by": text},
         ),
         "web_search_call": _item(

@@ -28,7 +28,7 @@ EXTRA_EVERYWHERE = {
     "Response.presence_penalty": "required by Open Responses",
     "Response.store": "required by Open Responses",
     "ResponseErrorEvent.error": "the object by which the SDK raises; without it libraries take the failure for success",
-    "ResponseCustomToolCall.status": "only as `incomplete`: a call that was cut must not look whole",
+    "ResponseCustomToolCall.status": "OpenAI sends it, and AI SDK refuses an item without it",
     "Logprob.bytes": "Open Responses requires the bytes of a token",
     "LogprobTopLogprob.bytes": "Open Responses requires the bytes of a token",
 }

@@ -20,6 +20,12 @@ from dragoman.translators.json_text import DEEPEST, StringReader, deeper_than
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import Json
 from dragoman.translators.responses.options import ResponsesStreamOptions
+from dragoman.translators.responses.proxies import (
+    APPLY_PATCH_PARAMETERS,
+    LOCAL_SHELL_PARAMETERS,
+    SHELL_PARAMETERS,
+    fitting,
+)
 from dragoman.translators.responses.searches import carried_text, citations, result_shown
 
 ItemEvent = tuple[str, Json]  # its name and its fields
@@ -252,8 +258,8 @@ class CustomCallItem(CallItem):
         return rest
 
     def added(self) -> Json:
-        status = {"status": self.status} if self.status == "incomplete" else {}
-        return self._named("custom_tool_call") | status | {"input": self.text}
+        """The SDK's type has no status, but OpenAI sends one, and AI SDK 6 and 7 refuse a finished item without it."""
+        return self._named("custom_tool_call") | {"status": self.status, "input": self.text}
 
     def closing(self) -> Iterator[ItemEvent]:
         if self.status == "completed":
@@ -281,14 +287,16 @@ class ProxiedCallItem(CallItem):
             case "local_shell":
                 command = given.get("command", [])
                 line = ["bash", "-lc", command] if isinstance(command, str) else command
-                return {"action": {"type": "exec", "env": {}, **given, "command": line}}
+                action = {"env": {}, "command": [], **fitting({**given, "command": line}, LOCAL_SHELL_PARAMETERS)}
+                return {"action": {**action, "type": "exec"}}
             case "shell":
                 commands = given.get("commands", [])
-                limits: Json = {"timeout_ms": None, "max_output_length": None}
                 lines = [commands] if isinstance(commands, str) else commands
-                return {"action": {**limits, **given, "commands": lines}, "environment": {"type": "local"}}
+                limits: Json = {"timeout_ms": None, "max_output_length": None}
+                action = {"commands": [], **fitting({**given, "commands": lines}, SHELL_PARAMETERS)}
+                return {"action": limits | action, "environment": {"type": "local"}}
             case "apply_patch":
-                operation: Json = {"type": "update_file", "path": "", **given}
+                operation: Json = {"type": "update_file", "path": "", **fitting(given, APPLY_PATCH_PARAMETERS)}
                 return {"operation": operation if operation["type"] == "delete_file" else {"diff": "", **operation}}
             case "function" | "custom" | "web_search":
                 raise AssertionError("these have classes of their own")

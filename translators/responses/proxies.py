@@ -7,6 +7,10 @@ answer is restored without guessing, and a call in the history reads as the mode
 
 from __future__ import annotations
 
+from typing import Any
+
+import orjson
+
 from dragoman.translators.protocol import Json
 
 # Field names of the items that become arguments, in the order in which they are rendered in the history.
@@ -93,3 +97,28 @@ def shell_description(skills: object) -> str:
         if isinstance(skill, dict)
     ]
     return "\n".join([SHELL_DESCRIPTION, "Skills on that machine:", *lines]) if lines else SHELL_DESCRIPTION
+
+
+def fitting(given: Json, parameters: Json) -> Json:
+    """What a model wrote as arguments, without null and without values of other types than `parameters` says: clients
+    read the fields of an item by its type, and one that breaks it ends their run (AI SDK 7, openai-agents 0.24), where
+    one that is missing is told to the model."""
+    shapes = parameters["properties"]
+    fitted = {name: _fitted(value, shapes[name]) if name in shapes else value for name, value in given.items()}
+    return {name: value for name, value in fitted.items() if value is not None}
+
+
+def _fitted(value: Any, shape: Json) -> Any:
+    match shape["type"]:
+        case "string":
+            return value if isinstance(value, str) and value in shape.get("enum", (value,)) else None
+        case "integer":
+            return int(value) if type(value) is int or (type(value) is float and value.is_integer()) else None
+        case "array":
+            return [*map(_text, value)] if isinstance(value, list) else None
+        case _:
+            return {name: _text(each) for name, each in value.items()} if isinstance(value, dict) else None
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
