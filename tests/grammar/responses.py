@@ -14,6 +14,7 @@ unique, open, part, concat, status, verdict, output, parallel, usage, leak, http
 missing, unknown-key, type.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,6 +81,14 @@ class _OpenItem:
 _OPEN_WHEN_CUT = frozenset(
     {"custom_tool_call", "tool_search_call", "local_shell_call", "shell_call", "apply_patch_call"}
 )
+
+
+def _can_run(arguments: str) -> bool:
+    """Whether clients would run a function with these arguments."""
+    try:
+        return not arguments.strip() or isinstance(json.loads(arguments), dict)
+    except ValueError:
+        return False
 
 
 class _Walk:
@@ -171,12 +180,15 @@ class _Walk:
         """A cut call whose input clients execute as soon as it is done has no done event; the last word on it is the
         final object's. The same holds for the text of a failed answer that clients parse as soon as it is done."""
         parsed = item.kind == "message" and response["text"]["format"]["type"] != "text"
-        may = item.kind in _OPEN_WHEN_CUT and response["status"] in ("failed", "incomplete")
+        runs = item.kind in _OPEN_WHEN_CUT or (item.kind == "function_call" and _can_run("".join(item.pieces)))
+        may = runs and response["status"] in ("failed", "incomplete")
         may = may or (parsed and response["status"] == "failed")
         require(may and len(response["output"]) == len(self.items) + 1, "open", self.where, "an item is still open")
         final = response["output"][-1]
         require(final["id"] == item.added["id"], "identity", self.where, "another item than the open one")
         require(final.get("status") in ("incomplete", "in_progress"), "status", self.where, "a cut item looks done")
+        if item.kind == "function_call":
+            require(final["arguments"] == "".join(item.pieces), "concat", self.where, "the deltas do not add up")
         if item.kind == "custom_tool_call":
             require(final["input"] == "".join(item.pieces), "concat", self.where, "the deltas do not add up")
         if parsed and item.part is not None:
@@ -305,6 +317,8 @@ class _Walk:
             wanted = whole if done["status"] == "completed" else whole[:2]
             require(item.steps == wanted, "part", self.where, f"a {done['status']} search went through {item.steps}")
             require(("results" in done) == (done["status"] == "completed"), "part", self.where, "results of no search")
+        cut = item.kind == "function_call" and done["status"] == "incomplete"
+        require(not (cut and _can_run(done["arguments"])), "status", self.where, "a cut call looks done")
         if item.kind in _PAYLOADS:
             key = _PAYLOADS[item.kind][0]
             require(item.payload is not None, "part", self.where, f"the {key} were never done")

@@ -173,6 +173,17 @@ async def test_half_a_command_is_not_run(codex: Codex, ending: str) -> None:
         assert (turn.status, len(asked)) == (1, 1)
 
 
+async def test_half_a_command_that_the_server_has_completed_is_not_run(codex: Codex) -> None:
+    """SGLang closes the JSON of a call that the limit cut."""
+    half = _cut_call("exec_command", '{"cmd": "touch ran.txt"}', "length")
+    async with ScriptedServer(half) as server, serving("--backend", server.url, "--preset", "sglang") as url:
+        codex.configure(configuration(url))
+        turn = await codex.exec("Run.", sandbox="workspace-write")
+        assert len(server.chats) == 1
+    assert list(codex.work.iterdir()) == []
+    assert (turn.status, turn.complaints[-1]) == (1, "Incomplete response returned, reason: max_output_tokens")
+
+
 @EACH_CODEX
 async def test_a_call_that_was_whole_is_run_although_the_stream_broke_after_it(codex: Codex) -> None:
     """Codex runs a call when it is done and keeps its result, so the retry goes on where the stream broke."""

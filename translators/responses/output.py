@@ -16,7 +16,7 @@ from typing import Any, ClassVar, assert_never
 import orjson
 
 from dragoman.translators.ir import PartStarted, SearchEnded
-from dragoman.translators.json_text import DEEPEST, StringReader, deeper_than
+from dragoman.translators.json_text import DEEPEST, StringReader, deeper_than, is_object
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.protocol import Json
 from dragoman.translators.responses.options import ResponsesStreamOptions
@@ -40,8 +40,7 @@ class Item:
     it. Log probabilities are appended to `logprobs`, where they are wanted at all."""
 
     prefix: ClassVar[str]
-    open_when_cut = False  # when cut, it must not look done: see the docstring of `stream`
-    open_when_broken = False  # the same, where the answer fails
+    open_when_broken = False  # where the answer fails, it must not look done: see the docstring of `stream`
 
     def __init__(self, id: str, index: int) -> None:
         self.id = f"{self.prefix}_{id}"
@@ -57,6 +56,16 @@ class Item:
         """Ends the item; returns a last piece of text that became certain only now."""
         self.status = "completed" if complete else "incomplete"
         return ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing can be missing of it, where the answer fails before its end."""
+        return False
+
+    @property
+    def open_when_cut(self) -> bool:
+        """Whether it must not look done when it was cut: see the docstring of `stream`."""
+        return False
 
     @property
     def passes_on(self) -> bool:
@@ -235,20 +244,34 @@ class FunctionCallItem(CallItem):
         extra: Json = {"encrypted_function_args": []} if self._tool.encrypted else {}
         return self._named("function_call") | {"arguments": self.text, "status": self.status} | extra
 
+    @property
+    def whole(self) -> bool:
+        return is_object(self.text)
+
+    @property
+    def open_when_cut(self) -> bool:
+        """Half JSON is refused by whoever runs calls. What reads as the whole arguments is not: none at all, or those
+        that a server has completed (SGLang)."""
+        return self.whole or not self.text.strip()
+
     def closing(self) -> Iterator[ItemEvent]:
-        yield "response.function_call_arguments.done", self._at(name=self._tool.name, arguments=self.text)
+        if self.status == "completed" or not self.open_when_cut:
+            yield "response.function_call_arguments.done", self._at(name=self._tool.name, arguments=self.text)
 
 
 class CustomCallItem(CallItem):
     """A free-form tool: the model writes {"input": "..."}, and the client gets the text as it comes."""
 
     prefix = "ctc"
-    open_when_cut = True
 
     def __init__(self, id: str, index: int, call_id: str, tool: DeclaredTool) -> None:
         super().__init__(id, index, call_id, tool)
         self.reader = StringReader()
         self._head("response.custom_tool_call_input.delta")
+
+    @property
+    def open_when_cut(self) -> bool:
+        return True
 
     def finish(self, complete: bool) -> str:
         super().finish(complete)
@@ -271,7 +294,10 @@ class ProxiedCallItem(CallItem):
     when it is done. Its arguments are the fields of the item (`translators.responses.proxies`)."""
 
     prefix = "tc"
-    open_when_cut = True
+
+    @property
+    def open_when_cut(self) -> bool:
+        return True
 
     def added(self) -> Json:
         status = self.status

@@ -11,10 +11,12 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 * Frame i of the whole stream has `sequence_number` i, keepalives included; only `[DONE]` has none.
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
-A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input as soon as the item is done, and half a
-patch must not be applied. The final object has it with status `incomplete`, and nothing follows it; what would have
-followed is noted. Where an answer fails, half a JSON text has no done event either: OpenAI's SDK parses a text as soon
-as it is done, and would raise on it ahead of the error.
+A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input as soon as the item is done, whatever its
+status says, and half a patch must not be applied. Nor does a function call that was cut although its arguments read as
+whole ones. The final object has such an item with status `incomplete`, and nothing follows it; what would have followed
+is noted. Where an answer fails, half a JSON text has no done event either: OpenAI's SDK parses a text as soon as it is
+done, and would raise on it ahead of the error. A function call whose arguments are whole is done then, and Codex goes
+on from it when it asks again.
 
 Where the answer must be JSON, models still say what they are about to do before they call a tool. The SDK would raise
 on that text, unless its message is `commentary` from the beginning. So text that does not begin like JSON is held until
@@ -280,7 +282,7 @@ class ResponsesStream(BufferedStream):
                 self._output.append(item.done(None))
                 self._item = None
             else:
-                self._close(item, complete=False)
+                self._close(item, complete=item.whole)
         except Exception:
             self._item = None
 
