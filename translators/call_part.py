@@ -40,9 +40,10 @@ class PendingPart:
 
 class CallPart(PendingPart):
     """A call, as the caller that began it may read it: `id` and `name` as they were given, which are not always those
-    that the client gets; `balance` and `size` of the arguments so far."""
+    that the client gets; `balance` and `size` of the arguments so far, and `closing`, the last bracket while it is
+    held."""
 
-    __slots__ = ("_sent", "balance", "id", "name", "size")
+    __slots__ = ("_sent", "balance", "closing", "id", "name", "size")
 
     def __init__(self, id: str, name: str) -> None:
         super().__init__("call")
@@ -50,6 +51,7 @@ class CallPart(PendingPart):
         self.name = name
         self.balance = Balance()
         self.size = 0
+        self.closing = ""
         self._sent = StringIO()
 
     @property

@@ -6,6 +6,8 @@
 * A call is announced once its name and a first byte of its arguments (or its end) are known.
 * It ends when something else begins *and* its arguments are complete JSON, otherwise with the answer. What begins
   in the meantime waits and is played back in order; everything else leaves in the same call of a method.
+* Where a server may complete the JSON of a call that the limit cut (`holds_closing`), the last bracket of a call leaves
+  with its end, and one that was cut has none: whoever reads it as a whole call would run half of it.
 * Text for a call that has ended is dropped and noted. Blank text never opens a part: it precedes the next text or
   vanishes beside a call.
 * An upstream id is kept when it is not empty and new to the conversation; otherwise one is made from the seed.
@@ -60,6 +62,7 @@ class Parts:
     def __init__(
         self, seed: str, *, taken: Collection[str] = (), names: Collection[str] = (), limit: float = math.inf
     ) -> None:
+        self.holds_closing = False
         self._notes: list[Note] = []
         self._more: Counter[tuple[NoteKind, str]] = Counter()  # what `MAX_NOTES` leaves no room for, by kind and name
         self._limit = self._left = limit
@@ -179,7 +182,7 @@ class Parts:
         """As `extend_call` for each of these pieces, as far as they are simply the next ones of the part that is open;
         gives those that are left."""
         pieces, cost = several.texts, _cost(several)
-        if call is not self._open or self._waiting or cost > self._left:
+        if call is not self._open or self._waiting or cost > self._left or self.holds_closing:
             return pieces
         taken, late = call.accept(several.text)
         if not late:
@@ -207,6 +210,8 @@ class Parts:
         taken, late = call.accept(piece)
         if late.strip():
             self.note("drop", "late_arguments")
+        if taken and call.whole and self.holds_closing:
+            taken, call.closing = taken[:-1], taken[-1]
         if taken and call is self._open:
             self._events.append(Delta(taken))
         elif taken:
@@ -224,6 +229,7 @@ class Parts:
             elif part.balance.begun:
                 text = PendingPart("text")
                 text.pieces = part.pieces
+                text.pieces.write(part.closing)
                 self._waiting.append(text)
 
     # ----------------------------------------------------------------------------------------------------------- bounds
@@ -284,9 +290,16 @@ class Parts:
 
     def _end(self, complete: bool) -> None:
         assert self._open is not None
+        if complete:
+            self._close_brackets(self._open)
         self._events.append(PartEnded(complete))
         self._open.stage = Stage.ENDED
         self._open = None
+
+    def _close_brackets(self, part: PendingPart) -> None:
+        if isinstance(part, CallPart) and part.closing:
+            self._events.append(Delta(part.closing))
+            part.closing = ""
 
     def _call_id(self, id: str) -> str:
         if id in self._taken:
@@ -357,6 +370,8 @@ class Parts:
             self._start(self._waiting.pop(0))
         if self._waiting:
             self.note("drop", "after_break")
+        if self._open is not None:  # no server completes what it breaks off
+            self._close_brackets(self._open)
 
 
 def _cost(several: Deltas) -> int:

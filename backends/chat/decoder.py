@@ -120,7 +120,7 @@ class ChatDecoder:
         self._reason: StopReason | None = None
         self._said_calls = False  # as its finish reason
         self._call_was_open = False  # when that came
-        self._completes_cut_calls = completes_cut_calls and not markup
+        self._completes_cut_calls = self._parts.holds_closing = completes_cut_calls and not markup
         self._stop_sequence: str | None = None
         self._usage: Usage | None = None
         self._ended = False
@@ -290,6 +290,7 @@ class ChatDecoder:
     def _choice(self, choice: dict[str, Any]) -> None:
         if choice.get("finish_reason") and self._reason is None:
             self._call_was_open = self._calls.unfinished
+            self._parts.holds_closing |= self._call_was_open  # vLLM may complete the call with the same chunk
         if delta := choice.get("delta"):
             self._delta(delta, choice)
         elif (message := choice.get("message")) and not self._parts.begun:  # else it repeats what the deltas said

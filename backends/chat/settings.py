@@ -148,7 +148,7 @@ class Wire(Wording):
     completes_cut_calls: bool = Field(
         False,
         description="Whether the server completes the JSON of a call that the token limit cuts; then the last call of "
-        "such an answer counts as cut, whatever it looks like.",
+        "such an answer counts as cut, whatever it looks like, and its last bracket is left out.",
     )
 
     # ---- answers in one piece

@@ -8,6 +8,7 @@ from dragoman.translators.call_part import CallPart
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Delta,
+    Deltas,
     Event,
     Finished,
     Message,
@@ -451,3 +452,56 @@ def test_many_notes_are_counted() -> None:
         parts.note("drop", "content_part")
     assert len(parts.notes) == MAX_NOTES + 1
     assert sum(note.count for note in parts.notes) == MAX_NOTES + 7
+
+
+# ------------------------------------------------------------------------- where a server completes calls that were cut
+
+
+def holding() -> Parts:
+    parts = Parts("s")
+    parts.holds_closing = True
+    return parts
+
+
+def test_the_last_bracket_of_a_call_leaves_with_its_end() -> None:
+    parts = holding()
+    call(parts, "x", "f", '{"a": ', '{"b": 1}}\n')
+    assert parts.take() == [Started(), PartStarted("call", "x", "f"), Delta('{"a": '), Delta('{"b": 1}')]
+    parts.finish(STOP, None)
+    assert parts.take() == [Delta("}"), PartEnded(), Finished(STOP, None)]
+
+
+def test_something_else_ends_it_too() -> None:
+    parts = holding()
+    call(parts, "x", "f", "{}")
+    parts.text("a")
+    assert plain(end(parts, LENGTH)) == [("call", "f", "{}"), ("text", "a")]
+
+
+@pytest.mark.parametrize("written", ["{}", '{"a": 1}', '{"a": {}}', "[{}]"])
+def test_a_call_that_was_cut_never_reads_as_a_whole_one(written: str) -> None:
+    parts = holding()
+    call(parts, "x", "f", written)
+    parts.finish(LENGTH, None, in_call=True)
+    assert parts.take()[2:] == [Delta(written[:-1]), PartEnded(False), Finished(LENGTH, None)]
+
+
+def test_pieces_that_come_together_are_looked_at_one_by_one_there() -> None:
+    parts = holding()
+    begun = call(parts, "x", "f", '{"a"')
+    assert parts.extend_open(begun, Deltas((":", "1}"), ":1}")) == (":", "1}")
+
+
+def test_a_call_that_is_whole_where_the_answer_breaks_off_keeps_its_bracket() -> None:
+    """No server completes what it breaks off."""
+    parts = holding()
+    call(parts, "x", "f", "{}")
+    parts.abort()
+    assert parts.take() == [Started(), PartStarted("call", "x", "f"), Delta("{"), Delta("}")]
+
+
+def test_what_was_no_call_keeps_its_bracket_as_text() -> None:
+    parts = holding()
+    nameless = call(parts, "x", "", "{}")
+    parts.settle({}, [nameless])
+    assert plain(end(parts)) == [("text", "{}")]

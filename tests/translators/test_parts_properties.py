@@ -45,9 +45,12 @@ def test_what_nothing_holds_back_leaves_at_once(deltas: list[tuple[str, str]]) -
 
 
 @settings(max_examples=300, deadline=None)
-@given(steps=STEPS, reason=st.sampled_from([STOP, LENGTH, FILTER, None]))
-def test_any_order_obeys_the_grammar_and_loses_nothing(steps: list[tuple[Any, ...]], reason: StopReason | None) -> None:
+@given(steps=STEPS, reason=st.sampled_from([STOP, LENGTH, FILTER, None]), holds=st.booleans())
+def test_any_order_obeys_the_grammar_and_loses_nothing(
+    steps: list[tuple[Any, ...]], reason: StopReason | None, holds: bool
+) -> None:
     parts, calls, written = Parts("s", taken=["old"]), list[CallPart](), list[str]()
+    parts.holds_closing = holds
     for step in steps:
         match step:
             case "begin", str(id):

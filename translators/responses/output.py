@@ -251,7 +251,7 @@ class FunctionCallItem(CallItem):
     @property
     def open_when_cut(self) -> bool:
         """Half JSON is refused by whoever runs calls. What reads as the whole arguments is not: none at all, or those
-        that a server has completed (SGLang)."""
+        that a server has completed (`Parts.holds_closing`) unseen."""
         return self.whole or not self.text.strip()
 
     def closing(self) -> Iterator[ItemEvent]:

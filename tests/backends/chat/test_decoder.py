@@ -30,6 +30,7 @@ from dragoman.translators.ir import (
     ToolCall,
     Usage,
 )
+from dragoman.translators.json_text import is_object
 from tests.event_grammar import apart, check, fold, plain
 from tests.golden_files import TRANSCRIPTS, upstream
 
@@ -189,6 +190,9 @@ def test_t6_a_call_that_the_limit_cut_is_not_whole_although_the_server_says_that
     folded = fold(whole(*content, spent(16), **LIMITED))
     assert folded.finished == Finished(LENGTH, Usage(5, 16))
     assert folded.cut == {len(folded.parts) - 1}
+    last = folded.parts[-1]
+    assert isinstance(last, ToolCall)
+    assert not is_object(last.arguments)  # many clients run any call that they can read
 
 
 @pytest.mark.parametrize(
@@ -215,7 +219,10 @@ def test_t6_a_server_that_completes_the_call_that_the_limit_cut(content: list[by
     machine = ChatDecoder(REQUEST, classify, completes_cut_calls=True)
     events = [*machine.feed(b"".join([*content, DONE])), *machine.finish()]
     check(events)
-    assert fold(events).cut == cut
+    folded = fold(events)
+    assert folded.cut == cut
+    for at, part in enumerate(folded.parts):
+        assert not isinstance(part, ToolCall) or is_object(part.arguments) is (at not in cut)
 
 
 @pytest.mark.parametrize(

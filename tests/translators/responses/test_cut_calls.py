@@ -65,7 +65,7 @@ def run_stream(arguments: str) -> tuple[Stream, list[bytes]]:
 @pytest.mark.parametrize("reason", [StopReason.LENGTH, StopReason.CONTENT_FILTER])
 def test_a_cut_function_call_that_reads_as_a_whole_one_is_never_done(arguments: str, reason: StopReason) -> None:
     """Codex and AI SDK run a call as soon as it is done, whatever its status: one without arguments as it is, and one
-    that the server has completed (SGLang) with half of its command."""
+    that the server has completed with half of its command."""
     stream, sent = run_stream(arguments)
     sent += stream.feed([PartEnded(False), Finished(reason)])
     final = check_stream(b"".join(sent))
