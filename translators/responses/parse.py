@@ -6,6 +6,7 @@ also built here, in a form that both OpenAI's types and the Open Responses schem
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -152,10 +153,15 @@ def _options(
         logprobs=_logprobs(fields) is not None,
         prewarm=_prewarms(fields),
         encrypted_reasoning=_ENCRYPTED in (fields.include or ()),
-        refusals_as_text=context.headers.get("originator", "").startswith("codex"),  # it drops refusal parts silently
+        refusals_as_text=_is_codex(context.headers),  # it drops refusal parts silently
         json=echo["text"]["format"]["type"] != "text",
         calls=bool(request.tools) and request.tool_choice != "none",
     )
+
+
+def _is_codex(headers: Mapping[str, str]) -> bool:
+    """Its originator is the name of what runs it: `codex_exec`, `Codex Desktop`, an editor of another vendor."""
+    return "x-codex-turn-metadata" in headers or headers.get("originator", "").casefold().startswith("codex")
 
 
 def _truncates(fields: CreateResponse) -> bool:

@@ -236,3 +236,21 @@ def test_text_that_is_held_when_the_answer_fails_goes_out(ended: bool) -> None:
     (item,) = check_stream(b"".join(frames))["output"]
     assert (item["content"][0]["text"], item["status"]) == ("I look it up.", "completed" if ended else "incomplete")
     assert "phase" not in item
+
+
+@pytest.mark.parametrize(
+    ("headers", "shown"),
+    [
+        ({}, "refusal"),
+        ({"originator": "opencode"}, "refusal"),
+        ({"originator": "codex_exec"}, "output_text"),
+        ({"originator": "Codex Desktop"}, "output_text"),
+        ({"originator": "zed", "x-codex-turn-metadata": "{}"}, "output_text"),  # an editor that runs Codex's server
+    ],
+)
+def test_codex_gets_a_refusal_as_text_whatever_runs_it(headers: dict[str, str], shown: str) -> None:
+    """It shows no message with a refusal part: its turn would end with nothing."""
+    stream = turn(RESPONSES, replace(CONTEXT, headers=headers)).stream
+    events: list[Event] = [Started(), PartStarted("refusal"), Delta("No."), PartEnded(), Finished(StopReason.STOP)]
+    [message] = check_stream(b"".join(stream.feed(events)))["output"]
+    assert [part["type"] for part in message["content"]] == [shown]
