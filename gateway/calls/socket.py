@@ -207,7 +207,7 @@ class OpenSocket:
             self._sockets.identify(self.request)
         except GatewayError as error:
             reply = error_reply(self.protocol, error, self.request[REQUEST_ID])
-            TextMessages(self.request, "").write([orjson.dumps(self.words.error(reply.status, reply.body))])
+            TextMessages(self.request, "").write([orjson.dumps(self.words.error(reply.status, reply.body, {}))])
             await self._close(WSCloseCode.POLICY_VIOLATION, b"The key is no longer valid.")
             return
         try:
@@ -234,6 +234,7 @@ class SocketExchange:
         self.last = socket.remembered
         self._socket = socket
         self._message = message
+        self._asked: Json = {}  # while it may turn out to ask for no call
         self._lane = ""
 
     async def body(self, bodies: BodyReader) -> Body:
@@ -241,7 +242,9 @@ class SocketExchange:
         self._message = b""
         words = self._socket.words
         self._lane = words.lane(message) or ""
+        self._asked = message
         body = words.request(message)
+        self._asked = {}
         state = self.protocol.state
         if self.last is not None and state is not None and state.previous(body) == self.last.id:
             self._socket.remembered = None  # forgotten until this call has been answered
@@ -264,7 +267,7 @@ class SocketExchange:
 
     async def whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
         delivery = TextMessages(self._socket.request, self._lane)
-        delivery.write([orjson.dumps(self._socket.words.error(status, body))])
+        delivery.write([orjson.dumps(self._socket.words.error(status, body, self._asked))])
 
 
 class TextMessages(ConnectionDelivery):

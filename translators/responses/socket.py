@@ -1,6 +1,7 @@
 """The Responses API over a WebSocket: each text message asks for one response, each event is one text message.
 
-Lanes (`stream_id`) are echoed and served one after another. Of `response.steer` only a refusal is served.
+Lanes (`stream_id`) are echoed and served one after another. Of `response.steer` only a refusal is served, as the event
+that brings what could not be said back to the client: an `error` would be taken for one of the next response.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ def lane(message: Json) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def error(status: int, body: Json) -> Json:
-    """A refusal before the response has begun; the connection stays open."""
+def error(status: int, body: Json, message: Json) -> Json:
+    """A refusal before the response has begun; the connection stays open. `message` is what was refused, where it could
+    be read and asked for no response."""
+    if message.get("type") == "response.steer":
+        told = {name: body["error"][name] for name in ("type", "code", "message")}
+        steer = {name: message[name] for name in ("previous_response_id", "input") if name in message}
+        return {"type": "response.steer.failed", "sequence_number": 0, "error": told, "steer": steer}
     return {"type": "error", "status": status, **body}
