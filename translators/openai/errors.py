@@ -12,6 +12,8 @@ from typing import assert_never
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import ErrorReply
 
+OVERLOADED = "server_is_overloaded"
+
 
 def error(err: GatewayError, request_id: str) -> ErrorReply:
     """Status, `{"error": {message, type, param, code}}` and the headers that control the clients' retries. The gateway
@@ -57,7 +59,7 @@ def _words(err: GatewayError) -> tuple[int, str, str | None]:
         case Kind.BACKEND_FAILED:
             return 502, "server_error", err.code or "server_error"
         case Kind.BUSY | Kind.DRAINING:
-            return 503, "server_error", "server_is_overloaded"
+            return 503, "server_error", OVERLOADED
         case Kind.ASLEEP | Kind.BACKEND_DOWN:
             return 503, "server_error", err.code or "service_unavailable"
         case Kind.TIMEOUT:

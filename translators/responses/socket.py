@@ -7,6 +7,7 @@ that brings what could not be said back to the client: an `error` would be taken
 from __future__ import annotations
 
 from dragoman.translators.errors import invalid
+from dragoman.translators.openai.errors import OVERLOADED
 from dragoman.translators.protocol import Json
 
 _OF_HTTP = ("stream", "stream_options", "background")  # these have no meaning here, and OpenAI ignores them too
@@ -39,4 +40,7 @@ def error(status: int, body: Json, message: Json) -> Json:
         told = {name: body["error"][name] for name in ("type", "code", "message")}
         steer = {name: message[name] for name in ("previous_response_id", "input") if name in message}
         return {"type": "response.steer.failed", "sequence_number": 0, "error": told, "steer": steer}
-    return {"type": "error", "status": status, **body}
+    refusal = body["error"]
+    if refusal["code"] == OVERLOADED:  # Codex asks again after it over HTTP, but gives up at once over a connection
+        refusal = {**refusal, "code": "service_unavailable"}
+    return {"type": "error", "status": status, "error": refusal}

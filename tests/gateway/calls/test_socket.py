@@ -168,6 +168,13 @@ async def test_a_message_that_asks_for_nothing_is_refused(message: str, param: s
         assert (error["error"]["param"], error["error"]["code"]) == (param, code)
 
 
+async def test_a_full_server_is_in_words_after_which_codex_asks_again() -> None:
+    """Over HTTP that is `server_is_overloaded`, which is final here."""
+    async with talking(Script.json({"error": "the queue is full"}, 503)) as (talk, _):
+        error = await talk.refused(input="1")
+        assert (error["status"], error["error"]["code"]) == (503, "service_unavailable")
+
+
 @pytest.mark.parametrize("steer", [{"previous_response_id": "resp_1", "input": "Stop."}, {}])
 async def test_what_should_steer_a_response_comes_back(steer: Json) -> None:
     """As an event of its own: an `error` would belong to the response that is asked for next."""
