@@ -11,6 +11,9 @@ from dragoman.translators.openai.errors import OVERLOADED
 from dragoman.translators.protocol import Json
 
 _OF_HTTP = ("stream", "stream_options", "background")  # these have no meaning here, and OpenAI ignores them too
+# A connection has no retries of the transport, so clients go by the code: Codex gives up at the first of these, and
+# openai-agents asks again after a `server_error` that has none.
+_PASSING = frozenset({OVERLOADED, "server_error", "service_unavailable"})
 
 
 def request(message: Json) -> Json:
@@ -41,6 +44,6 @@ def error(status: int, body: Json, message: Json) -> Json:
         steer = {name: message[name] for name in ("previous_response_id", "input") if name in message}
         return {"type": "response.steer.failed", "sequence_number": 0, "error": told, "steer": steer}
     refusal = body["error"]
-    if refusal["code"] == OVERLOADED:  # Codex asks again after it over HTTP, but gives up at once over a connection
-        refusal = {**refusal, "code": "service_unavailable"}
+    if status in (502, 503) and refusal["code"] in _PASSING:
+        refusal = {**refusal, "code": None}
     return {"type": "error", "status": status, "error": refusal}
