@@ -182,22 +182,25 @@ class Parts:
         """As `extend_call` for each of these pieces, as far as they are simply the next ones of the part that is open;
         gives those that are left."""
         pieces, cost = several.texts, _cost(several)
-        if call is not self._open or self._waiting or cost > self._left or self.holds_closing:
+        if call is not self._open or self._waiting or cost > self._left:
             return pieces
         taken, late = call.accept(several.text)
-        if not late:
+        going = self._without_closing(call, taken)
+        if not late and going == taken:
             self._left -= cost
             self._events.append(several)
             return ()
-        left = len(taken)  # the arguments are whole with one of the pieces
+        begin = 0  # the arguments are whole with one of the pieces
         for at, piece in enumerate(pieces):
-            if left <= 0:
+            if begin >= len(taken):
                 return pieces[at:]
+            end = begin + len(piece)
             self._spend(piece)
-            self._events.append(Delta(piece[:left]))
-            if piece[left:].strip():
+            if begin < len(going):
+                self._events.append(Delta(going[begin:end]))
+            if end > len(taken) and piece[len(taken) - begin :].strip():
                 self.note("drop", "late_arguments")
-            left -= len(piece)
+            begin = end
         return ()
 
     def end_call(self, call: CallPart) -> None:
@@ -210,12 +213,17 @@ class Parts:
         taken, late = call.accept(piece)
         if late.strip():
             self.note("drop", "late_arguments")
-        if taken and call.whole and self.holds_closing:
-            taken, call.closing = taken[:-1], taken[-1]
+        taken = self._without_closing(call, taken)
         if taken and call is self._open:
             self._events.append(Delta(taken))
         elif taken:
             call.pieces.write(taken)
+
+    def _without_closing(self, call: CallPart, taken: str) -> str:
+        """What has come of the arguments, without the last bracket where that is held."""
+        if self.holds_closing and taken and call.whole:
+            taken, call.closing = taken[:-1], taken[-1]
+        return taken
 
     def settle(self, rests: Mapping[CallPart, str], phantoms: Collection[CallPart]) -> None:
         """What was decided about calls when the answer was over, before `finish` or `abort`: the last pieces of

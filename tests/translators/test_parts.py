@@ -486,10 +486,15 @@ def test_a_call_that_was_cut_never_reads_as_a_whole_one(written: str) -> None:
     assert parts.take()[2:] == [Delta(written[:-1]), PartEnded(False), Finished(LENGTH, None)]
 
 
-def test_pieces_that_come_together_are_looked_at_one_by_one_there() -> None:
+def test_pieces_that_come_together_stay_so_until_the_bracket_comes() -> None:
     parts = holding()
     begun = call(parts, "x", "f", '{"a"')
-    assert parts.extend_open(begun, Deltas((":", "1}"), ":1}")) == (":", "1}")
+    parts.take()
+    assert parts.extend_open(begun, Deltas((":", "1"), ":1")) == ()
+    assert parts.extend_open(begun, Deltas(("2", "3}", "\n"), "23}\n")) == ("\n",)
+    assert parts.take() == [Deltas((":", "1"), ":1"), Delta("2"), Delta("3")]
+    parts.finish(STOP, None)
+    assert parts.take() == [Delta("}"), PartEnded(), Finished(STOP, None)]
 
 
 def test_a_call_that_is_whole_where_the_answer_breaks_off_keeps_its_bracket() -> None:

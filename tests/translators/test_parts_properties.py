@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.translators.call_part import CallPart
-from dragoman.translators.ir import Delta, Note, PartStarted, StopReason, ToolCall
+from dragoman.translators.ir import Delta, Deltas, Note, PartStarted, StopReason, ToolCall
 from dragoman.translators.parts import Parts
 from tests.event_grammar import check, fold
 
@@ -77,3 +77,30 @@ def test_any_order_obeys_the_grammar_and_loses_nothing(
     if reason is not None and Note("drop", "late_arguments") not in parts.notes:
         nothing = "{}" if reason is STOP else ""
         assert [part.arguments.strip() or nothing for part in came] == [text.strip() or nothing for text in written]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    first=PIECES,
+    reads=st.lists(st.lists(PIECES.filter(bool), min_size=1, max_size=5), max_size=4),
+    reason=st.sampled_from([STOP, LENGTH]),
+    holds=st.booleans(),
+)
+def test_pieces_of_one_read_are_what_they_are_one_by_one(
+    first: str, reads: list[list[str]], reason: StopReason, holds: bool
+) -> None:
+    def made(together: bool) -> tuple[list[Any], list[Note]]:
+        parts = Parts("s")
+        parts.holds_closing = holds
+        call = parts.begin_call("x", "f")
+        parts.extend_call(call, first)
+        for read in reads:
+            left = parts.extend_open(call, Deltas(tuple(read), "".join(read))) if together else read
+            for piece in left:
+                parts.extend_call(call, piece)
+        parts.finish(reason, None)
+        events = parts.take()
+        singly = [[*map(Delta, event.texts)] if isinstance(event, Deltas) else [event] for event in events]
+        return [each for some in singly for each in some], parts.notes
+
+    assert made(together=True) == made(together=False)
