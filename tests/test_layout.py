@@ -27,7 +27,6 @@ ELSEWHERE = {
     "translators/tool_names.py": "tests/translators/responses/test_tools.py",
     "translators/registry.py": "tests/test_layering.py",
     "translators/chat_completions/": f"tests/translators/chat_completions/{PARSE}",
-    "translators/constraints/forced.py": "tests/backends/test_enforce.py",
     "translators/messages/": f"tests/translators/messages/{PARSE}",
     "translators/openai/": f"tests/translators/responses/{PARSE}",  # what both OpenAI protocols share
     "translators/responses/": f"tests/translators/responses/{PARSE}",
@@ -37,7 +36,7 @@ ELSEWHERE = {
     "backends/base.py": "tests/gateway_fakes.py",  # declarations, which the fake backend keeps
     "backends/child_main.py": "tests/backends/test_child_process.py",  # seen through its parent
     "backends/schema_worker.py": "tests/backends/test_schema_checks.py",  # the same
-    "backends/max_tokens.py": "tests/backends/chat/test_backend.py",
+    "backends/max_tokens.py": "tests/backends/chat/test_retries.py",
     "backends/sensitive.py": "tests/backends/test_refusal.py",
     "backends/registry.py": "tests/backends/triton/test_factory.py",
     "backends/transport.py": "tests/backends/http1/test_client.py",  # declarations, which both clients keep

@@ -1,5 +1,5 @@
-"""The decoder of chat streams: T1 to T9 and T14 of what other gateways get wrong, each tolerance, each way to end, and
-every golden transcript cut anywhere."""
+"""The decoder of chat streams: T1 to T9 and T14 of what other gateways get wrong, each tolerance, and every golden
+transcript cut anywhere. How answers end is in `test_decoder_ends`."""
 
 import json
 from collections.abc import Iterable
@@ -12,111 +12,39 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.backends.chat.call_deltas import MAX_IDS
-from dragoman.backends.chat.decoder import ChatDecoder, read_usage
+from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import (
-    Delta,
-    Event,
-    Finished,
-    Note,
-    PartEnded,
-    PartStarted,
-    Request,
-    Sampling,
-    Started,
-    StopReason,
-    Tool,
-    ToolCall,
-    Usage,
-)
+from dragoman.translators.ir import Delta, Event, Finished, PartEnded, PartStarted, Started, StopReason, ToolCall, Usage
 from dragoman.translators.json_text import is_object
-from tests.event_grammar import apart, check, fold, plain
+from tests.backends.chat.decoding import (
+    CALL_F,
+    CALL_G,
+    DONE,
+    END,
+    FILTER,
+    LENGTH,
+    REQUEST,
+    STOP,
+    T3,
+    F,
+    G,
+    broken,
+    call,
+    calls,
+    chunk,
+    classify,
+    decode,
+    decoder,
+    first_only,
+    frame,
+    spent,
+    whole,
+)
+from tests.event_grammar import check, fold, plain
 from tests.golden_files import TRANSCRIPTS, upstream
 
-STOP, LENGTH, FILTER = StopReason.STOP, StopReason.LENGTH, StopReason.CONTENT_FILTER
-TOOLS = tuple(Tool(name, "", {"type": "object"}) for name in ("f", "g"))
-REQUEST = Request(id="s", model="m", messages=(), tools=TOOLS)
-
-
-def classify(status: int, error: object) -> GatewayError:
-    assert status == 200
-    return GatewayError(Kind.BACKEND_FAILED, "classified", source="backend")
-
-
-def decoder(**fields: Any) -> ChatDecoder:
-    known = {"id": "s", "model": "m", "messages": (), "tools": TOOLS}
-    return ChatDecoder(Request(**(known | fields)), classify)
-
-
-def frame(payload: object) -> bytes:
-    return b"data: " + json.dumps(payload).encode() + b"\n\n"
-
-
-def chunk(finish: object = None, /, **delta: Any) -> bytes:
-    return frame({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
-
-
-def call(
-    arguments: object = None, /, name: str | None = None, id: str | None = None, index: int | None = 0
-) -> dict[str, Any]:
-    return {"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def calls(*deltas: dict[str, Any]) -> bytes:
-    return chunk(tool_calls=list(deltas))
-
-
-DONE = b"data: [DONE]\n\n"
-END = chunk("stop") + DONE
-
-
-def decode(reads: Iterable[bytes], **fields: Any) -> tuple[list[Event], GatewayError | None]:
-    """All events of a stream, and the error that broke it."""
-    machine, events = decoder(**fields), list[Event]()
-    try:
-        for data in reads:
-            events += machine.feed(data)
-        events += machine.finish()
-    except GatewayError as error:
-        events += machine.abort()
-        check(events, ended=False)
-        return apart(events), error
-    check(events)
-    return apart(events), None
-
-
-def whole(*data: bytes, **fields: Any) -> list[Event]:
-    """The events of a stream that does not break, the same whole and byte by byte."""
-    stream = b"".join(data)
-    events, error = decode([stream], **fields)
-    assert error is None, error
-    assert decode([bytes([byte]) for byte in stream], **fields) == (events, None)
-    return events
-
-
-def broken(*data: bytes) -> tuple[list[Event], GatewayError]:
-    stream = b"".join(data)
-    events, error = decode([stream])
-    assert error is not None
-    assert error.source == "backend"
-    again, same = decode([bytes([byte]) for byte in stream])
-    assert (again, repr(same)) == (events, repr(error))
-    return events, error
-
-
-def first_only(events: list[Event]) -> list[Event]:
-    return FirstCallOnly().feed(events)
-
-
-def spent(tokens: int) -> bytes:
-    return frame({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": tokens}}) + DONE
-
-
 # -------------------------------------------------------------------------------------- the cases that others get wrong
-
-F, G = '{"a":1}', '{"b":2}'
-CALL_F, CALL_G = ("call", "f", F), ("call", "g", G)
 
 
 @pytest.mark.parametrize("index", [1, 7, None])
@@ -132,9 +60,6 @@ def test_t2_two_calls_with_one_index(ids: tuple[str | None, str | None]) -> None
     events = whole(calls(call("", "f", x)), calls(call(F)), calls(call("", "g", y)), calls(call(G)), END)
     assert plain(events) == [CALL_F, CALL_G]
     assert plain(first_only(events)) == [CALL_F]
-
-
-T3 = [calls(call('{"a":', "f", "x", 0)), calls(call(G, "g", "y", 1)), calls(call("1}", index=0)), END]
 
 
 def test_t3_interleaved_calls() -> None:
@@ -465,162 +390,6 @@ def test_no_endless_number_of_tokens_waits_for_its_text() -> None:
 def test_names_are_those_of_the_request() -> None:
     events = whole(calls(call('{"a":', "F", "x")), calls(call("1}", "F")), END)
     assert fold(events).parts == [ToolCall("x", "f", F)]
-
-
-# -------------------------------------------------------------------------------------------------------------- the end
-
-
-@pytest.mark.parametrize("word", ["stop", "STOP", "tool_calls", "function_call", "eos", "eos_token", "stop_sequence"])
-def test_words_for_a_whole_answer(word: str) -> None:
-    assert whole(chunk(content="a"), chunk(word), DONE)[-1] == Finished(STOP)
-
-
-@pytest.mark.parametrize(
-    ("word", "kind"),
-    [
-        ("timeout", Kind.TIMEOUT),
-        ("cancelled", Kind.BACKEND_FAILED),
-        ("abort", Kind.BACKEND_FAILED),
-        ("error", Kind.BACKEND_FAILED),
-        ("insufficient_system_resource", Kind.BUSY),
-    ],
-)
-def test_words_for_a_broken_answer(word: str, kind: Kind) -> None:
-    assert broken(chunk(content="a"), chunk(word), DONE)[1].kind is kind
-
-
-def test_a_word_that_nobody_knows_is_noted() -> None:
-    machine = decoder()
-    machine.feed(chunk("whatever", content="a"))
-    assert machine.finish()[-1] == Finished(STOP)
-    assert machine.notes == [Note("answer", "unknown_finish_reason")]
-
-
-def test_the_first_finish_reason_counts() -> None:
-    assert whole(chunk(content="a"), chunk("length"), chunk("stop"), DONE)[-1] == Finished(LENGTH)
-
-
-def test_calls_are_known_by_the_calls_and_not_by_the_finish_reason() -> None:
-    assert plain(whole(chunk(content="a", tool_calls=[]), chunk("tool_calls"), DONE)) == [("text", "a")]
-    assert plain(whole(calls(call(F, "f")), chunk("stop"), DONE)) == [CALL_F]
-
-
-def test_a_delta_after_the_finish_reason_counts() -> None:
-    assert plain(whole(chunk("stop", content="a"), chunk(content="b"), DONE)) == [("text", "ab")]
-
-
-def test_usage_is_awaited_after_the_finish_reason() -> None:
-    machine = decoder()
-    machine.feed(chunk("stop", content="a"))
-    assert machine.stopping
-    assert machine.feed(frame({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1}})) == []
-    assert machine.stopping
-    assert machine.feed(DONE) == [PartEnded(), Finished(STOP, Usage(3, 1))]
-    assert machine.done
-    assert not machine.stopping
-    assert machine.feed(chunk(content="b")) == []
-    assert machine.finish() == []
-
-
-def test_an_answer_ends_without_done() -> None:
-    machine = decoder()
-    machine.feed(chunk("stop", content="a"))
-    assert machine.finish() == [PartEnded(), Finished(STOP)]
-    assert machine.finish() == []
-    assert not machine.done
-
-
-@pytest.mark.parametrize("torn", [b'data: {"choices":[],"usa', frame({"error": "shutting down"}), b"data: {]\n\n"])
-def test_what_breaks_after_the_finish_reason_breaks_no_whole_answer(torn: bytes) -> None:
-    machine = decoder()
-    events = machine.feed(chunk(content="a") + chunk("stop") + torn) + machine.finish()
-    check(events)
-    assert events[-1] == Finished(STOP)
-    assert machine.notes == [Note("answer", "error_after_finish")]
-
-
-@pytest.mark.parametrize("key", ["stop_reason", "matched_stop"])
-@pytest.mark.parametrize(("matched", "told"), [("###", "###"), ("other", None), (128009, None), (None, None)])
-def test_the_stop_string_that_matched(key: str, matched: object, told: str | None) -> None:
-    last = frame({"choices": [{"delta": {}, "finish_reason": "stop", key: matched}]})
-    events = whole(chunk(content="a"), last, DONE, sampling=Sampling(stop=("###",)))
-    assert events[-1] == Finished(STOP, None, told)
-
-
-def test_the_receiver_has_had_enough() -> None:
-    machine = decoder()
-    machine.feed(chunk(content="a") + frame({"usage": {"prompt_tokens": 3, "completion_tokens": 1}}))
-    assert machine.stop() == [Finished(STOP, Usage(3, 1))]
-    assert machine.feed(chunk(content="b") + END) == []
-    assert machine.finish() == []
-    assert machine.abort() == []
-    assert machine.stop() == []
-
-
-def test_enough_ends_the_answer_of_the_first_call() -> None:
-    machine, stage, kept = decoder(), FirstCallOnly(), list[Event]()
-    for data in [chunk(content="a"), *T3]:
-        kept += stage.feed(machine.feed(data))
-        if stage.enough:
-            kept += stage.feed(machine.stop())
-            break
-    check(kept)
-    assert plain(kept) == [("text", "a"), CALL_F]
-    assert not machine.done
-
-
-# ---------------------------------------------------------------------------------------------------------------- usage
-
-
-@pytest.mark.parametrize(
-    ("usage", "expected"),
-    [
-        ({"prompt_tokens": 3, "completion_tokens": 1}, Usage(3, 1)),
-        ({"prompt_tokens": 3.0, "completion_tokens": None}, Usage(3, 0)),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": None}, Usage(3, 1)),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}, Usage(3, 1, 2)),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 9}}, Usage(3, 1, 3)),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": None}}, Usage(3, 1)),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 0}, Usage(3, 1, 0)),
-        (
-            {"prompt_tokens": 3, "completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 2}},
-            Usage(3, 4, None, 2),
-        ),
-        ({"prompt_tokens": 0, "completion_tokens": 0}, None),  # what servers send that did not count
-        ({"prompt_tokens": None, "completion_tokens": 1}, None),
-        ({}, None),
-        ([], None),
-        ("3", None),
-        ({"prompt_tokens": "3"}, Usage(3, 0)),
-        ({"prompt_tokens": "0", "completion_tokens": 0.0}, None),
-        ({"prompt_tokens": float("nan")}, None),
-        ({"prompt_tokens": float("inf")}, None),
-        ({"prompt_tokens": 3, "completion_tokens": []}, None),
-        ({"prompt_tokens": 3, "completion_tokens": True}, None),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": -1}}, Usage(3, 1)),
-        ({"prompt_tokens": 3, "completion_tokens": 1, "completion_tokens_details": [2]}, Usage(3, 1)),
-        ({"prompt_tokens": 3, "completion_tokens": "many"}, None),
-        ({"prompt_tokens": 3, "prompt_tokens_details": "x"}, Usage(3, 0)),
-    ],
-)
-def test_usage(usage: object, expected: Usage | None) -> None:
-    assert read_usage(usage) == expected
-    if "inf" not in repr(usage):
-        assert whole(chunk(content="a"), frame({"choices": [], "usage": usage}), END)[-1] == Finished(STOP, expected)
-
-
-def test_the_prompts_size_is_known_from_the_first_usage_on() -> None:
-    machine = decoder()
-    machine.feed(frame({"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0}}))
-    assert machine.prompt_tokens is None
-    machine.feed(frame({"choices": [], "usage": {"prompt_tokens": 50, "completion_tokens": 0}}))
-    assert machine.prompt_tokens == 50
-
-
-def test_the_last_usage_counts_and_nothing_unmeasured_replaces_it() -> None:
-    counts = [{"prompt_tokens": 3, "completion_tokens": n} for n in (1, 2)]
-    frames = [frame({"choices": [], "usage": usage}) for usage in (*counts, {"prompt_tokens": 0}, None)]
-    assert whole(chunk(content="a"), *frames, END)[-1] == Finished(STOP, Usage(3, 2))
 
 
 # ----------------------------------------------------------------------------------------------------------- properties

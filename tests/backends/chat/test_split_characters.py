@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dragoman.backends.chat.decoder import ChatDecoder
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.ir import Note
-from tests.backends.chat.test_decoder import END, decoder
+from tests.backends.chat.decoding import END, decoder
 from tests.event_grammar import plain
 from tests.recording import ask
 

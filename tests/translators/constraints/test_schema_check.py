@@ -182,3 +182,33 @@ def test_a_pattern_that_python_does_not_know_is_none_of_our_business(pattern: st
     schema = {"pattern": pattern, "patternProperties": {pattern: {}}}
     assert usable(schema) is None
     assert faults("a", schema) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "value", "fits"),
+    [
+        ({"type": "integer"}, 3, True),
+        ({"type": "integer"}, "3", False),
+        ({"$ref": "http://127.0.0.1:9/never-asked"}, 3, True),
+        ({"$ref": "#"}, 3, True),
+        ({"type": "string", "pattern": "^(a+)+$"}, "a" * 60 + "!", True),
+        ({"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False}, {"a" * 60 + "!": 1}, True),
+        ({"properties": {"a": {}}, "additionalProperties": False}, {"b": 1}, False),
+    ],
+    ids=["fits", "does not", "remote", "cyclic", "hostile pattern", "hostile names", "closed object"],
+)
+def test_checking_is_never_too_strict_and_never_dangerous(schema: dict[str, Any], value: Any, fits: bool) -> None:
+    assert usable(schema) is None
+    assert (faults(value, schema) is None) is fits
+
+
+def test_references_that_multiply_are_given_up() -> None:
+    doubling = {f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)}
+    schema = {"$defs": {**doubling, "d40": {"type": "integer"}}, "$ref": "#/$defs/d0"}
+    assert faults(3, schema) is None
+
+
+def test_a_schema_that_contains_itself_is_not_usable() -> None:
+    loop: dict[str, Any] = {"type": "object"}
+    loop["properties"] = {"again": loop}
+    assert usable(loop) == "it contains itself"

@@ -1,0 +1,228 @@
+"""What the chat backend asks a second time, and what it does not: over real sockets, against a scripted server."""
+
+from typing import Any
+
+import pytest
+
+from dragoman.translators.errors import Kind
+from dragoman.translators.ir import (
+    Message,
+    Note,
+    PartEnded,
+    Sampling,
+    StopReason,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
+from tests.backends.chat.serving_backend import HELLO, TOOL, failure, serving
+from tests.recording import Recorder, answered, ask
+from tests.scripted import Script, call_stream, sse, usage
+
+pytestmark = pytest.mark.usefixtures("each_http_client")
+
+
+async def test_a_pooled_connection_that_had_died_is_asked_again_on_a_fresh_one() -> None:
+    async with serving(Script(HELLO), Script(HELLO, drop_reused=True)) as (server, backend):
+        await answered(backend, ask(), Recorder())
+        sink = Recorder()
+        await answered(backend, ask(), sink)
+        assert sink.text == "Hello"
+        assert [seen.reused for seen in server.chats] == [False, True, False]
+
+
+async def test_a_fresh_connection_that_dies_is_not_asked_again() -> None:
+    async with serving(Script(b"", unterminated=True, cut_at=0), preset="llama.cpp") as (server, backend):
+        assert (await failure(answered(backend, ask(), Recorder()))).kind is Kind.BACKEND_FAILED
+        assert len(server.chats) == 1
+
+
+async def test_no_second_attempt_where_the_setting_says_so() -> None:
+    scripts = Script(HELLO), Script(HELLO, drop_reused=True)
+    async with serving(*scripts, overrides={"retry_stale": False}) as (server, backend):
+        await answered(backend, ask(), Recorder())
+        await failure(answered(backend, ask(), Recorder()))
+        assert len(server.chats) == 2
+
+
+async def test_llama_cpp_gets_a_new_connection_for_every_stream() -> None:
+    async with serving(Script(HELLO), Script(HELLO), preset="llama.cpp") as (server, backend):
+        await answered(backend, ask(), Recorder())
+        await answered(backend, ask(), Recorder())
+        assert not any(seen.reused for seen in server.chats)
+
+
+BAD_EFFORT = {
+    "words": {"error": "reasoning_effort: Input should be 'low', 'medium' or 'high'"},
+    "loc": {"detail": [{"type": "literal_error", "loc": ["body", "reasoning_effort"], "msg": "Input should be 'low'"}]},
+    "param": {"error": {"message": "Invalid value.", "param": "reasoning_effort", "code": "invalid_value"}},
+}
+
+
+@pytest.mark.parametrize("said", BAD_EFFORT.values(), ids=BAD_EFFORT)
+async def test_an_effort_whose_value_is_refused_is_left_out_of_this_request_only(said: Any) -> None:
+    request = ask(thinking=Thinking("none"))
+    async with serving(Script.json(said, 400), Script(HELLO), Script(HELLO), preset="trtllm-serve") as (
+        server,
+        backend,
+    ):
+        sink = Recorder()
+        await answered(backend, request, sink)
+        assert sink.notes == [Note("field", "reasoning_effort")]
+        await answered(backend, request, Recorder())
+        assert ["reasoning_effort" in (seen.body or {}) for seen in server.chats] == [True, False, True]
+
+
+ORDERS = [
+    (400, "After the optional system message, conversation roles must alternate user and assistant roles"),
+    (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
+    (400, "Unexpected role 'user' after role 'tool'"),
+    (500, "Jinja Exception: System message must be at the beginning."),
+]
+INTERRUPTED = (
+    Message("user", (Text("go"),)),
+    Message("assistant", (ToolCall("c", "add", "{}"),)),
+    Message("tool", (ToolResult("c", (Text("3"),)),)),
+    Message("system", (Text("Be brief."),)),
+    Message("user", (Text("And?"),)),
+)
+
+
+@pytest.mark.parametrize(("status", "words"), ORDERS)
+async def test_a_refused_order_of_roles_becomes_one_that_every_template_takes(status: int, words: str) -> None:
+    refusal = Script.json({"error": {"message": words}}, status)
+    async with serving(refusal, Script(HELLO), refusal, Script(HELLO), preset="vllm") as (server, backend):
+        for _ in range(2):  # the words may be a client's, so nothing is learned from them
+            sink = Recorder()
+            await answered(backend, ask(messages=INTERRUPTED, tools=(TOOL,)), sink)
+            assert sink.notes == [Note("repair", "turns")]
+        orders = [[message["role"] for message in (seen.body or {})["messages"]] for seen in server.chats]
+    assert orders[:2] == [
+        ["user", "assistant", "tool", "system", "user"],
+        ["user", "assistant", "tool", "assistant", "user"],
+    ]
+    assert orders[2:] == orders[:2]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Expected last role User or Tool (or Assistant with prefix True) for serving but got assistant",
+        "Assistant response prefill is incompatible with enable_thinking.",
+    ],
+)
+async def test_a_last_message_of_the_assistants_that_is_refused_is_followed_by_one_of_the_users(words: str) -> None:
+    messages = (*INTERRUPTED[:1], Message("assistant", (Text("No steps are left."),)))
+    async with serving(Script.json({"error": {"message": words}}, 400), Script(HELLO)) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(messages=messages), sink)
+        assert sink.notes == [Note("repair", "turns")]
+        roles = [message["role"] for message in (server.chats[1].body or {})["messages"]]
+    assert roles == ["user", "assistant", "user"]
+
+
+async def test_schemas_of_tools_that_a_grammar_cannot_hold_are_plain_the_second_time() -> None:
+    words = "Failed to initialize samplers: failed to parse grammar"
+    tool = Tool("find", "", {"type": "object", "properties": {"day": {"type": "string", "pattern": r"^\d+$"}}})
+    refusal = Script.json({"error": {"message": words}}, 400)
+    async with serving(refusal, Script(HELLO), refusal) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(tools=(tool,)), sink)
+        assert sink.notes == [Note("repair", "tool_schemas")]
+        sent = [str((seen.body or {})["tools"][0]["function"]["parameters"]) for seen in server.chats]
+        assert ["'pattern'" in each for each in sent] == [True, False]
+        assert (await failure(answered(backend, ask(tools=(TOOL,)), Recorder()))).kind is Kind.INVALID
+        assert len(server.chats) == 3
+
+
+@pytest.mark.parametrize("overrides", [{}, {"turns": "alternate", "system_messages": "user"}, {"retry_stale": False}])
+async def test_an_order_that_is_strict_already_or_is_to_stay_is_asked_once(overrides: dict[str, Any]) -> None:
+    messages = INTERRUPTED if overrides else INTERRUPTED[:1]
+    refusal = Script.json({"error": {"message": ORDERS[2][1]}}, 400)
+    async with serving(refusal, Script(HELLO), overrides=overrides) as (server, backend):
+        assert (await failure(answered(backend, ask(messages=messages), Recorder()))).kind is Kind.INVALID
+        assert len(server.chats) == 1
+
+
+async def test_a_refused_value_or_an_essential_field_is_not_left_out() -> None:
+    value = Script.json({"error": {"message": "temperature must be below 1", "param": "temperature"}}, 400)
+    refusal = {"message": "Unknown parameter: 'tools'", "param": "tools", "code": "unknown_parameter"}
+    tools = Script.json({"error": refusal}, 400)
+    async with serving(value, tools) as (server, backend):
+        request = ask(sampling=Sampling(temperature=2), tools=(TOOL,))
+        assert (await failure(answered(backend, request, Recorder()))).kind is Kind.INVALID
+        assert (await failure(answered(backend, request, Recorder()))).kind is Kind.INVALID
+        assert len(server.chats) == 2
+
+
+async def test_too_large_a_limit_is_asked_again_with_the_room_that_is_left() -> None:
+    said = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 32000. This model's maximum context length is 32768 "
+        "tokens and your request has 17459 input tokens (32000 > 32768 - 17459)."
+    )
+    async with serving(Script.json({"error": {"message": said}}, 400), Script(HELLO)) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(max_tokens=32000), sink)
+        assert [(seen.body or {})["max_tokens"] for seen in server.chats] == [32000, 32768 - 17459]
+        assert sink.notes == [Note("repair", "max_tokens")]
+
+
+async def test_too_large_a_limit_that_is_refused_within_the_stream() -> None:
+    said = (
+        "Requested token count exceeds the model's maximum context length of 32768 tokens. You requested a total of "
+        "49459 tokens: 17459 tokens from the input messages and 32000 tokens for the completion."
+    )
+    refusal = {"object": "error", "message": said, "type": "BadRequestError", "param": None, "code": 400}
+    scripts = [Script(sse({"error": refusal})), Script(HELLO)]
+    async with serving(*scripts, preset="sglang") as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(max_tokens=32000), sink)
+        assert [(seen.body or {})["max_tokens"] for seen in server.chats] == [32000, 32768 - 17459]
+        assert sink.notes == [Note("repair", "max_tokens")]
+    async with serving(*[Script(sse({"error": refusal}))] * 2, preset="sglang") as (server, backend):
+        assert (await failure(answered(backend, ask(max_tokens=32000), Recorder()))).kind is Kind.OVERFLOW
+        assert len(server.chats) == 2
+
+
+SMALLER = "This model's maximum context length is 1000 tokens and your request has 700 input tokens."
+
+
+@pytest.mark.parametrize(
+    ("scripts", "asked", "limit"),
+    [
+        ([], 16, None),
+        ([], None, 16),
+        ([Script.json({"error": {"message": SMALLER}}, 400)], 900, None),
+    ],
+    ids=["the client's", "the default", "the room that was left"],
+)
+async def test_a_server_that_hides_a_used_up_limit_behind_a_call(
+    scripts: list[Script], asked: int | None, limit: int | None
+) -> None:
+    cut = call_stream(("add", '{"a": 1'), counts=usage(700, 300 if scripts else 16))
+    async with serving(*scripts, Script(cut), overrides={"max_tokens_default": limit}) as (_, backend):
+        sink = Recorder()
+        await answered(backend, ask(max_tokens=asked, tools=(TOOL,)), sink)
+        assert sink.finished.reason is StopReason.LENGTH
+        assert PartEnded(complete=False) in sink.events
+
+
+@pytest.mark.parametrize(("preset", "whole"), [("sglang", False), ("generic", True)])
+async def test_a_server_that_completes_the_call_that_the_limit_cut(preset: str, whole: bool) -> None:
+    completed = Script(call_stream(("add", '{"a": 1}'), finish="length"))
+    async with serving(completed, preset=preset) as (_, backend):
+        sink = Recorder()
+        await answered(backend, ask(tools=(TOOL,)), sink)
+        assert sink.finished.reason is StopReason.LENGTH
+        assert PartEnded(complete=whole) in sink.events
+
+
+@pytest.mark.parametrize("asked", [None, 32000], ids=["no limit asked", "no room left"])
+async def test_a_prompt_that_fills_the_window_is_an_overflow(asked: int | None) -> None:
+    said = "This model's maximum context length is 8192 tokens. However, your messages resulted in 8100 tokens."
+    async with serving(Script.json({"error": {"message": said}}, 400)) as (server, backend):
+        error = await failure(answered(backend, ask(max_tokens=asked), Recorder()))
+        assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, 8100, 8192)
+        assert len(server.chats) == 1
