@@ -17,8 +17,8 @@ from dragoman.translators.rate_headers import NAMES as RATE_HEADERS
 _NAMES = re.compile(r"[A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)*")
 _EXPOSED = ", ".join(
     (
-        *("x-request-id", "request-id", "retry-after"),
-        *(f"x-dragoman-{each}" for each in ("ignored", "unenforced", "error-source", "fallback")),
+        *("x-request-id", "request-id", "retry-after", "x-should-retry"),
+        *(f"x-dragoman-{each}" for each in ("ignored", "unenforced", "error-source", "fallback", "estimated", "runs")),
         *RATE_HEADERS,
     )
 )

@@ -43,7 +43,7 @@ from dragoman.translators.errors import GatewayError, Kind
 LAST_WORDS = 5.0  # seconds for the failure events of cut answers to leave
 READY_POLL = 0.25
 NOT_READY_AFTER = 3.0
-LINGER = 125.0  # seconds that connections to an older generation may stay idle: a little over aiohttp's own limit
+LINGER = 125.0  # seconds that connections to an older generation may stay idle: most clients keep theirs for less
 LINGER_POLL = 0.25
 SIGHUP = getattr(signal, "SIGHUP", None)  # not everywhere
 
