@@ -28,8 +28,8 @@ def message_parts(owner: Given, content: Any, path: str, media: Media) -> tuple[
 
 
 def output_parts(owner: Given, output: Any, path: str, media: Media) -> tuple[Text | Image, ...]:
-    """`output` of a tool: the same, except that a refusal in it is text."""
-    parts = message_parts(owner, output, path, media) or (Text(""),)
+    """`output` of a tool: the same, except that a refusal in it is text, and null is that of one that returns none."""
+    parts = (() if output is None else message_parts(owner, output, path, media)) or (Text(""),)
     return tuple([Text(part.text) if isinstance(part, Refusal) else part for part in parts])
 
 

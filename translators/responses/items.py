@@ -161,7 +161,9 @@ class Items:
             raise wrong_value(f"{path}.role", item["role"], "'assistant', 'system', 'developer' and 'user'")
         if "content" not in item:
             raise missing(f"{path}.content")
-        parts = message_parts(item, item["content"], f"{path}.content", self._media)
+        content = item["content"]
+        says = content is not None or role != "assistant"  # a turn may have done nothing but call
+        parts = message_parts(item, content, f"{path}.content", self._media) if says else ()
         if role == "assistant":
             for index, part in enumerate(parts):
                 if isinstance(part, Image):

@@ -90,6 +90,15 @@ def test_assistant_items_become_one_turn() -> None:
     assert turn.notes == (Note("repair", "reordered_output"),)
 
 
+@pytest.mark.parametrize(("call", "result"), [("function_call", {}), ("custom_tool_call", {"input": "x"})])
+def test_a_tool_may_return_nothing_and_a_turn_may_say_nothing(call: str, result: dict[str, Any]) -> None:
+    made = {"type": call, "call_id": "a", "name": "f", "arguments": "{}", **result}
+    items = [user(), {"role": "assistant", "content": None}, made]
+    turn = parse(input=[*items, {"type": f"{call}_output", "call_id": "a", "output": None}])
+    assert [message.role for message in turn.request.messages] == ["user", "assistant", "tool"]
+    assert turn.request.messages[-1].parts == (ToolResult("a", (Text(""),)),)
+
+
 @pytest.mark.parametrize(
     ("value", "param", "code"),
     [
