@@ -23,6 +23,8 @@ TRACEPARENT = re.compile(
 )
 TRACESTATE = re.compile(r"[\x20-\x7e]{1,512}")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")  # the first one that is set counts
+PROTOCOL = "http/protobuf"
 FLUSH_MS = 2000
 
 
@@ -214,6 +216,8 @@ def _provider(environ: Mapping[str, str]) -> TracerProvider:
     else:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
+        if (asked := next(filter(None, map(environ.get, PROTOCOLS)), PROTOCOL)) != PROTOCOL:
+            log.warning("traces are sent as %s, not as %s: name an endpoint that takes that", PROTOCOL, asked)
         exporter = OTLPSpanExporter()
     named = {} if "service.name" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "") else {"service.name": "dragoman"}
     if name := environ.get("OTEL_SERVICE_NAME"):

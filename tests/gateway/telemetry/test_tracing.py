@@ -172,3 +172,21 @@ async def test_the_exporter_of_the_environment_is_opened_and_closed(monkeypatch:
     assert isinstance(tracing, OpenTelemetry)
     assert tracing._provider.resource.attributes["service.name"] == "edge"
     await tracing.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, False),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, True),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf"}, False),
+    ],
+)
+async def test_a_protocol_that_is_not_spoken_is_said(
+    environ: dict[str, str], told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tracing = open_tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **environ})
+    assert isinstance(tracing, OpenTelemetry)
+    await tracing.close()
+    assert ("not as grpc" in caplog.text) is told
