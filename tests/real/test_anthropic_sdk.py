@@ -26,7 +26,12 @@ VERSIONS = {"sdk-anthropic-0": "0.", "sdk-anthropic-2": "2."}
 UNPARSABLE = {"call-invalid-arguments"}
 # A call that the answer's limit cut is never stopped, so that nobody executes it, and our whole answer leaves it out.
 # The accumulator keeps what was started, with an empty input; `stop_reason` is `max_tokens` in both.
-CUT_CALLS = {"freeform-call-cut-by-length", "length-in-arguments", "length-in-second-call"}
+CUT_CALLS = {
+    "call-arguments-as-a-string-cut",
+    "freeform-call-cut-by-length",
+    "length-in-arguments",
+    "length-in-second-call",
+}
 
 # The classes of a status, where the answer was whole; in a stream the status is 200 and the class is APIStatusError.
 RAISED = {400: "BadRequestError", 502: "InternalServerError", 529: "OverloadedError"}
