@@ -173,7 +173,7 @@ def _encodings(request: web.Request) -> list[str]:
 async def _invite(request: web.Request) -> None:
     """Has a client send the body that it holds back until then: everything that can be judged without one was."""
     if request.pop(EXPECTS, None) is not None:
-        with contextlib.suppress(ConnectionError):  # it has gone, and the call is about to be told
+        with contextlib.suppress(ConnectionError):  # it has gone, which the call is about to learn
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer has not begun
 

@@ -273,8 +273,8 @@ async def test_claude_code_finds_one_key_in_what_is_written_whatever_was_there(h
                 words = ("claude", "--url", await process.ready(), "--write")
                 assert (await ran(home, *words, **given))[0] == 0
             settings = json.loads(path.read_text(encoding="utf-8"))
-            told = (settings["env"]["ANTHROPIC_AUTH_TOKEN"], settings["apiKeyHelper"])
-            assert told == (("", "printenv DRAGOMAN_CLIENT_KEY") if keys else ("any", ""))
+            keys_found = (settings["env"]["ANTHROPIC_AUTH_TOKEN"], settings["apiKeyHelper"])
+            assert keys_found == (("", "printenv DRAGOMAN_CLIENT_KEY") if keys else ("any", ""))
             assert (await ran(home, "claude", "--undo"))[0] == 0
 
 
