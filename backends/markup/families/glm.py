@@ -18,6 +18,7 @@ def keyed(
     sections: tuple[tuple[str, str], ...] = (),
     skipped: tuple[str, ...] = (),
     body: bool = False,
+    type_tag: tuple[str, str] | None = None,
 ) -> TaggedCalls:
     """Calls of a bare name and pairs of keys and values, each in its own tag."""
     return TaggedCalls(
@@ -34,12 +35,13 @@ def keyed(
         follows=() if sections else (opener,),
         skipped=skipped,
         body=body,
+        type_tag=type_tag,
     )
 
 
 FAMILY = Family(
     "glm",
-    "GLM 4.5 to 5, Ling 3, Laguna, Spark 2.5",
+    "GLM 4.5 to 5.3, Ling 3, Laguna, Spark 2.5 and 3, HyperCLOVA X SEED Think",
     openers=on_a_line({"<tool_call>": Either(JsonCalls(("</tool_call>",)), keyed(body=True), begins=("{",))}),
     breaks=True,
     ends=(

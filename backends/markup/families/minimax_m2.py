@@ -6,7 +6,8 @@ import re
 from dragoman.backends.markup.family import Family, Written, on_a_line
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
-_NAMED = r"""\s*name=["']?{}["']?\s*"""
+_BLANK = "\u0120"  # how tokenizers write a blank; some servers leave it, or leave the blank out
+_NAMED = rf"""[\s{_BLANK}]*name=["']?{{}}["']?\s*"""
 
 
 def invokes(
@@ -22,7 +23,7 @@ def invokes(
     call_open, parameter_open = f"<{space}{call}", f"<{space}{parameter}"
     return TaggedCalls(
         call_tag=re.compile(_NAMED.format(r"([^\"'<>]+?)") + "/?>"),
-        parameter_opens=(f"{parameter_open} ",),
+        parameter_opens=tuple(parameter_open + follows for follows in (" ", _BLANK, "name=")),
         parameter_tag=re.compile(parameter_open + _NAMED.format(r"(?P<key>[^\"'<>]+?)") + ">"),
         value_ends=(f"</{space}{parameter}>",),
         call_ends=(f"</{space}{call}>",),

@@ -29,15 +29,19 @@ _JSON_STRING = r'"(?:[^"\\]|\\.)*+(?:"(?=\s*(?:[,:}\]]|\Z))|\\?\Z)'
 @dataclass(frozen=True, slots=True)
 class BraceCalls:
     """`word` stands before the name, `quote` on both sides of a string. `typed`: every value is quoted, whatever its
-    type."""
+    type. `opener` is the tag that tells a call by itself; after any other one, and where the word is missing, only a
+    declared name makes a call."""
 
     word: str
     quote: str
     closer: str
     typed: bool = False
+    opener: str = ""
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step:
-        return _BraceReader(self, text, calls).begin
+        reader = _BraceReader(self, text, calls)
+        reader.only_declared = opener.strip() != (self.opener or opener.strip())
+        return reader.name if opener.endswith(self.word) else reader.begin
 
 
 class _BraceReader(CallReader):
@@ -59,14 +63,20 @@ class _BraceReader(CallReader):
         text = self.text
         if not text.skip_blank():
             return MORE
-        found = text.literal((self._form.word,))
+        found = text.literal((self._form.word, f":{self._form.word}"))
         if found is MORE:
             return MORE
-        begin = text.at + len(self._form.word)
-        header = _HEADER.match(text.all, begin, begin + HEADER_LIMIT) if found is not None else None
+        if found is None:
+            self.only_declared = True
+        text.take(text.at + len(found or ""))
+        return self.name
+
+    def name(self) -> Step | Signal:
+        text = self.text
+        header = _HEADER.match(text.all, text.at, text.at + HEADER_LIMIT)
         if header is None:
-            may_come = found is not None and _MAY_BE_HEADER.fullmatch(text.all, begin) is not None
-            return MORE if may_come and len(text.all) - begin < HEADER_LIMIT else self.broken()
+            may_come = _MAY_BE_HEADER.fullmatch(text.all, text.at) is not None
+            return MORE if may_come and len(text.all) - text.at < HEADER_LIMIT else self.broken()
         text.take(header.end())
         if header[2] == "(":
             self._ends = markers_of(self._marks("{}[]()"))
@@ -209,10 +219,16 @@ class _BraceReader(CallReader):
         text = self.text
         if not text.skip_blank():
             return MORE
-        found = text.literal((self._form.closer,))
+        found = text.literal((self._form.closer, self._form.word))
         if found is MORE:
             return MORE
-        return Signal.DONE if found is None else self.close(found)
+        if found == self._form.closer:
+            return self.close(found)
+        if found is None:
+            return Signal.DONE
+        text.take(text.at + len(found))
+        self.only_declared, self._written = True, False
+        return self.name
 
 
 class _Nested:

@@ -26,9 +26,9 @@ from dragoman.backends.markup.values import types_of_parameter
 
 CHAIN_LIMIT = 8  # closing tags that may follow each other at the end of a value or a call
 TAG_LENGTH = 64
-_NAME = re.compile(r"\s*([\w.:/-]+)\s*")
+_NAME = re.compile(r"\s*([\w.:/-]+)\s*>?\s*")  # GLM 5.3 writes a > before an object
 _NAME_AND_KEY = re.compile(r"\s{0,256}([\w.:/-]{1,256}(?:\s{1,8}[\w.-]{1,256})?)")
-_MAY_BE_NAME = re.compile(r"\s{0,256}[\w.:/-]{0,256}\s{0,256}")
+_MAY_BE_NAME = re.compile(r"\s{0,256}[\w.:/-]{0,256}\s{0,256}>?\s{0,256}")
 _CDATA = ("<![CDATA[", "]]>")
 
 
@@ -43,7 +43,8 @@ class TaggedCalls:
     are given as one JSON object, where `body` allows that. `trims`: one newline at each end of a value belongs to its
     tags, `both_or_none`: if it begins with one; `by_line`: each parameter begins a line. `cdata`: values may stand in
     `<![CDATA[…]]>`; `escaped`: names and keys are escaped as in HTML. `value_opens` begin a value after its key's tags,
-    `key_end` closes a key; models forget the former (vllm#49248) and the tag before the first key (vllm#47190)."""
+    `key_end` closes a key; models forget the former (vllm#49248) and the tag before the first key (vllm#47190).
+    `type_tag`: tags around the value's type, which may stand before the value. `stops`: tokens that no value holds."""
 
     parameter_opens: tuple[str, ...]
     parameter_tag: re.Pattern[str]
@@ -67,6 +68,8 @@ class TaggedCalls:
     escaped: bool = False
     value_opens: tuple[str, ...] = ()
     key_end: str = ""
+    type_tag: tuple[str, str] | None = None
+    stops: tuple[str, ...] = ()
 
     def open(self, text: Text, calls: Calls, opener: str) -> Step:
         reader = _TaggedReader(self, text, calls)
@@ -76,7 +79,7 @@ class TaggedCalls:
         return reader.name if self.call_tag is None else reader.call_tag
 
     def value_marks(self) -> Markers:
-        tags = (*self.value_ends, *self.parameter_opens, *self.call_ends, *self.section_ends)
+        tags = (*self.value_ends, *self.parameter_opens, *self.call_ends, *self.section_ends, *self.stops)
         untrimmed = () if self.trims else self.value_ends  # the newline before them is the value's
         return markers_of((*tags, *(f"\n{tag}" for tag in tags if tag not in untrimmed)))
 
@@ -272,14 +275,27 @@ class _TaggedReader(CallReader):
         begin = text.past_blank(text.at)
         if begin is MORE:
             return MORE
-        found = text.literal(self._form.value_opens, begin)
+        types = self._form.type_tag or ("", "")
+        found = text.literal((*self._form.value_opens, *filter(None, types[:1])), begin)
         if found is MORE:
             return MORE
+        if found == types[0]:
+            return self._type(begin + len(found), types[1])
         if found is not None:
             text.at = begin + len(found)
         elif text.all[text.at : text.at + 1] == "\n":
             text.at += 1
         return self._value_text
+
+    def _type(self, at: int, closer: str) -> Step | Signal:
+        end = self.text.until(closer, at)
+        if end is MORE:
+            return MORE
+        if end is None:
+            return self._value_text
+        self._value = Argument(self.calls.extend, None, self.text.all[at:end].strip() == "string")
+        self.text.at = end + len(closer)
+        return self._value_opens
 
     def _value_begins(self) -> Step | Signal:
         text = self.text
@@ -318,6 +334,8 @@ class _TaggedReader(CallReader):
         end: int | Open | None
         if tag in form.value_ends:
             end = self._value_end(match.end(), tag)
+        elif tag in form.stops:
+            end = start
         else:
             by_line = tag != match[0] or not self._value.begun
             opens = tag in form.parameter_opens

@@ -22,6 +22,14 @@ from dragoman.backends.markup.fences import Fences
         ("write `a` and", False, False),
         ("it`s so\nand", False, False),
         ("```a``` b", False, False),
+        ("~~~xml\n<a>", True, False),
+        ("~~~\na\n~~~\n", False, False),
+        ("~~~\n```\nb", True, False),
+        ("```\n~~~\nb", True, False),
+        ("````\n```\nb", True, False),
+        ("````\n```\nb\n```\n````\n", False, False),
+        ("```\na\n`````\nb", False, False),
+        ("a ~~~\nb", False, False),
     ],
 )
 def test_what_stands_in_code(text: str, open: bool, in_line: bool) -> None:

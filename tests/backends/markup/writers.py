@@ -287,6 +287,14 @@ WRITINGS: dict[str, Writing] = {
         end="<|calls|>",
         forgets=("<|calls|>", "<|tool_call:end|><|calls|>"),
     ),
+    "solar_open2": Writing(
+        tagged(
+            ("<|tool_call:start|>{}", "<|tool_call:end|>"),
+            ("<|tool_arg:start|>{}<|tool_arg:value|>", "<|tool_arg:end|>"),
+        ),
+        between="\n",
+        forgets=("<|tool_call:end|>", "<|tool_arg:end|>\n<|tool_call:end|>"),
+    ),
     "minicpm5": Writing(
         tagged(('<function name="{}">', "</function>"), ('<param name="{}">', "</param>"), ""),
         between="\n",
@@ -318,5 +326,14 @@ WRITINGS: dict[str, Writing] = {
     ),
     "functionary": Writing(headed(">>>", "\n", ""), forgets=("}",)),
     "iquest": pairs("<iquest_tool_call>", "</iquest_tool_call>"),
-    "k2_horizon": pairs("<ifm|tool_call>", "</ifm|tool_call>"),
+    "k2_horizon": Writing(
+        tagged(
+            ("<ifm|tool_call>{}", "</ifm|tool_call>"),
+            ("<ifm|arg_key>{}</ifm|arg_key>\n<ifm|arg_value>", "</ifm|arg_value>"),
+        ),
+        "<ifm|tool_calls>\n",
+        "\n",
+        "\n</ifm|tool_calls>",
+        forgets=("\n</ifm|tool_calls>", "</ifm|tool_call>\n</ifm|tool_calls>"),
+    ),
 }
