@@ -54,6 +54,7 @@ LOGPROB = 64  # bytes that a token's log probability costs
 MAX_CALLS = 1024
 MAX_PARTS = 4096
 MAX_NOTES = 1024  # that are kept one by one
+_NAMESPACES = ("functions.", "default_api.")  # in which gpt-oss and Gemma know tools
 
 
 class Parts:
@@ -318,17 +319,25 @@ class Parts:
         self._taken.add(id)
         return id
 
-    def _declared(self, name: str) -> str:
-        """The name as the request declares it. Models and servers change its case, pad it or prefix it, and leave
-        markup after it."""
+    def declared_name(self, name: str) -> str | None:
+        """The name as the request declares it. Models and servers change its case, pad it, prefix it or write it twice,
+        and leave markup after it."""
         plain = name.partition("<")[0].strip()
-        for candidate in (name, plain, plain.removeprefix("functions.")):
+        half = plain[: len(plain) // 2]
+        once = half if plain == f"{half}.{half}" else plain
+        for candidate in (name, plain, *map(plain.removeprefix, _NAMESPACES), once):
             declared = self._names.get(candidate) or self._names.get(candidate.casefold())
             if declared is not None:
-                if declared != name:
-                    self.note("repair", "tool_name")
                 return declared
-        return name
+        return None
+
+    def _declared(self, name: str) -> str:
+        declared = self.declared_name(name)
+        if declared is None:
+            return name
+        if declared != name:
+            self.note("repair", "tool_name")
+        return declared
 
     # -------------------------------------------------------------------------------------------------------------- end
 

@@ -79,7 +79,10 @@ class Calls:
 
     def declared(self, name: str) -> bool:
         """Whether a tool has that name, as far as the tools are known."""
-        return not self._closed_world or name in self._tools
+        return not self._closed_world or self._tool(name) is not None
+
+    def _tool(self, name: str) -> Tool | None:
+        return self._tools.get(name) or self._tools.get(self._parts.declared_name(name) or "")
 
     @property
     def without_tools(self) -> bool:
@@ -91,7 +94,7 @@ class Calls:
 
     def schema(self, name: str) -> Mapping[str, Any] | None:
         """The parameters of a tool that is declared."""
-        tool = self._tools.get(name)
+        tool = self._tool(name)
         return tool.parameters if tool is not None else None
 
     def tool_and_parameter(self, written: str) -> tuple[str, str] | None:
@@ -104,7 +107,9 @@ class Calls:
         return max(found, key=lambda pair: len(pair[0]), default=None)
 
     def named_by_keys(self, keys: frozenset[str]) -> str | None:
-        """The one tool that takes arguments of these names."""
+        """The one tool that takes arguments of these names; where only one is declared, that."""
+        if len(self._tools) == 1:
+            return next(iter(self._tools))
         fitting = [
             name
             for name, tool in self._tools.items()

@@ -72,7 +72,8 @@ class Family:
     never reach the text, `answer_frames` only after a thought. `signs`: a template that holds all markers of one of
     these is the family's; `names` are parts of published names, for a model without a template. `written` is missing
     where models of the family write calls in several forms, or in one that no grammar holds them to. `goes_on`: an
-    opener with which the prompt may end, so that the answer goes on after it.
+    opener with which the prompt may end, so that the answer goes on after it. `named`: a declared name may stand before
+    an opener, which then belongs to it.
 
     The rest is for people: `models`, `markup`, the `field` under which templates print earlier thoughts, and what is
     recovered (`recovers`)."""
@@ -90,6 +91,7 @@ class Family:
     signs: tuple[tuple[str, ...], ...] = ()
     names: tuple[str, ...] = ()
     goes_on: str = ""
+    named: bool = False
     written: Written | None = None
     markup: str = ""
     field: str = ""

@@ -1,14 +1,15 @@
 """Python's literals as models write them, into JSON: where they end, and what they say.
 
 Strings in either kind of quotes, one or three of them, numbers, True, False, None and JSON's words for them, lists,
-tuples and dictionaries. Nothing is evaluated.
+tuples, sets and dictionaries. Nothing is evaluated. Strings that hold their own quotes, as shell commands do, and words
+without quotes are read in a second try (`loose_arguments`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 DEPTH_LIMIT = 64
@@ -19,7 +20,8 @@ _STRINGS = "|".join(
 )
 _TOKEN = re.compile(
     rf"""\s*(?:(?P<string>[rRuUbB]?(?:{_STRINGS}))"""
-    r"""|(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(?P<name>[A-Za-z_][\w.-]*)"""
+    r"""|(?P<number>[-+]?(?:0[xX][0-9a-fA-F]+|(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?))(?![\w.])"""
+    r"""|(?P<name>[A-Za-z_][\w.-]*)"""
     r"""|(?P<mark>[()\[\]{},:=]))""",
     re.DOTALL,
 )
@@ -95,20 +97,73 @@ class _Unreadable(Exception):
     pass
 
 
-def keyword_arguments(text: str) -> str | None:
-    """The JSON object of `a=1, b="x"`; None where that is not what it says."""
+def arguments_of(text: str, names: Sequence[str] = ()) -> str | None:
+    """The JSON object of `a=1, b="x"`; None where that is not what it says. Values without a name are those of `names`,
+    in their order."""
     members: list[str] = []
+    unnamed = iter(names)
     try:
         tokens = _Tokens(text)
         while tokens.kind:
-            name = tokens.take("name")
-            tokens.take_mark("=")
+            if tokens.kind == "name" and tokens.text not in _WORDS:
+                name = tokens.take("name")
+                tokens.take_mark("=")
+            elif (name := next(unnamed, "")) == "":
+                raise _Unreadable
             members.append(f"{_string(name)}: {_value(tokens, 0)}")
             if tokens.kind:
                 tokens.take_mark(",")
     except _Unreadable:
         return None
     return f"{{{', '.join(members)}}}"
+
+
+_NAME = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*")
+_WORD = re.compile(r"[\w./:@~+-]+")
+# what may follow an argument: the next one, or the end of the call
+_FOLLOWS = re.compile(r"""\s*(?:,\s*[A-Za-z_]\w*\s*=(?!=)|,?\s*\)\s*(?:\Z|[\],<]|[A-Za-z_][\w.]*\())""")
+
+
+def loose_arguments(text: str) -> tuple[str, int] | None:
+    """The JSON object of `a='b 'c' d', e=f)`, and where it ends; None where no such arguments are read. A quote ends a
+    string only where what follows may follow an argument."""
+    members: list[str] = []
+    at = 0
+    while (match := _NAME.match(text, at)) is not None:
+        found = _loose_value(text, match.end())
+        if found is None:
+            return None
+        value, at = found
+        members.append(f"{_string(match[1])}: {value}")
+        follows = re.compile(r"\s*,?\s*").match(text, at)
+        assert follows is not None
+        at = follows.end()
+    return (f"{{{', '.join(members)}}}", at + 1) if members and text[at : at + 1] == ")" else None
+
+
+def _loose_value(text: str, at: int) -> tuple[str, int] | None:
+    first = text[at : at + 1]
+    if first and first in "\"'":
+        size = 3 if text.startswith(first * 3, at) else 1
+        for match in re.compile(rf"(?<!\\)(?:\\\\)*{first * size}").finditer(text, at + size):
+            if _FOLLOWS.match(text, match.end()):
+                return _string(_unescaped(text[at + size : match.end() - size])), match.end()
+        return None
+    if first and first in "([{":
+        brackets = Brackets()
+        end = brackets.scan(text, at + 1)
+        try:
+            return (_value(_Tokens(text[at:end]), 0), end) if brackets.complete else None
+        except _Unreadable:
+            return None
+    word = _WORD.match(text, at)
+    if word is None or not _FOLLOWS.match(text, word.end()):
+        return None
+    number = _TOKEN.fullmatch(word[0])
+    try:
+        return _value(_Tokens(word[0]), 0) if number else _string(word[0]), word.end()
+    except _Unreadable:
+        return _string(word[0]), word.end()
 
 
 class _Tokens:
@@ -167,17 +222,21 @@ def _value(tokens: _Tokens, depth: int) -> str:
 def _collection(tokens: _Tokens, depth: int) -> str:
     for opener, closer in (("[", "]"), ("(", ")")):
         if tokens.at_mark(opener):
-            return f"[{', '.join(_items(tokens, closer, depth, pairs=False))}]"
+            return f"[{', '.join(_items(tokens, closer, depth, pairs=False)[0])}]"
     if tokens.at_mark("{"):
-        return f"{{{', '.join(_items(tokens, '}', depth, pairs=True))}}}"
+        items, pairs = _items(tokens, "}", depth, pairs=True)
+        return f"{{{', '.join(items)}}}" if pairs else f"[{', '.join(items)}]"
     raise _Unreadable
 
 
-def _items(tokens: _Tokens, closer: str, depth: int, *, pairs: bool) -> list[str]:
+def _items(tokens: _Tokens, closer: str, depth: int, *, pairs: bool) -> tuple[list[str], bool]:
+    """The items of a collection, and whether they are pairs after all."""
     tokens.take("mark")
     items: list[str] = []
     while not tokens.at_mark(closer):
         item = _value(tokens, depth + 1)
+        if pairs and not items and (tokens.at_mark(",") or tokens.at_mark(closer)):
+            pairs = False  # a set
         if pairs:
             if not item.startswith('"'):
                 item = _string(item)
@@ -187,13 +246,16 @@ def _items(tokens: _Tokens, closer: str, depth: int, *, pairs: bool) -> list[str
         if not tokens.at_mark(closer):
             tokens.take_mark(",")
     tokens.take("mark")
-    return items
+    return items, pairs
 
 
 def _number(text: str) -> str:
     """JSON allows no sign and no bare point before digits, and no zeros."""
     try:
-        return json.dumps(int(text)) if text.lstrip("+-").isdigit() else json.dumps(float(text), allow_nan=False)
+        if "x" in text.lower():
+            return json.dumps(int(text, 16))
+        whole = text.lstrip("+-").replace("_", "").isdigit()
+        return json.dumps(int(text)) if whole else json.dumps(float(text), allow_nan=False)
     except ValueError:
         raise _Unreadable from None
 
@@ -207,7 +269,11 @@ def _unquoted(token: str) -> str:
     quoted = token.lstrip("rRuUbB")
     size = 3 if len(quoted) >= 6 and quoted.startswith(('"""', "'''")) else 1
     inner = quoted[size:-size]
-    if raw or "\\" not in inner:
+    return inner if raw else _unescaped(inner)
+
+
+def _unescaped(inner: str) -> str:
+    if "\\" not in inner:
         return inner
     text = _ESCAPE.sub(_escaped, inner)
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # halves of pairs are joined

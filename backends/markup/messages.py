@@ -67,7 +67,7 @@ class Messages(Markup):
         text, headers = self._text, self._headers
         end = text.until(headers.message)
         if self._stops_before(end):
-            return Signal.NO_CALL
+            return self._body_without_message()
         if end is MORE:
             return MORE
         if end is None:
@@ -87,6 +87,21 @@ class Messages(Markup):
             self._name = name
             return self._call_begins
         text.release()
+        return self._body
+
+    def _body_without_message(self) -> Step | Signal:
+        """The body follows the channel's name at once."""
+        text, headers = self._text, self._headers
+        begin = "" if text.held.endswith(headers.channel) else rf"\s*\w*\s*{re.escape(headers.channel)}"
+        match = re.compile(rf"{begin}\s*({'|'.join(('final', 'commentary', *headers.thoughts))})\s+(?=[^\s<])").match(
+            text.all, text.at
+        )
+        if match is None or text.all.startswith("to=", match.end()):
+            return Signal.NO_CALL
+        text.take(match.end())
+        text.release()
+        self._calls.note("malformed_call")
+        self._reasons = match[1] in headers.thoughts
         return self._body
 
     def _stops_before(self, end: int | Open | None) -> bool:

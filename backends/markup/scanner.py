@@ -22,7 +22,7 @@ from typing import Any
 from dragoman.backends.markup.calls import Calls, Form, NotACall
 from dragoman.backends.markup.family import Family
 from dragoman.backends.markup.fences import Fences
-from dragoman.backends.markup.text import MORE, Signal, Step, Text, markers_of
+from dragoman.backends.markup.text import MORE, Markers, Signal, Step, Text, markers_of
 from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
 
@@ -55,7 +55,13 @@ class Markup:
         self._step: Step = self._outside
         thinking, frames = family.thinking, (*family.frames, *family.answer_frames)
         openers = (*family.openers, *(family.headers.openers if family.headers is not None else ()))
-        self._outer = markers_of((*openers, *thinking, *thinking.values(), *frames, *family.ends))
+        outer = (*openers, *thinking, *thinking.values(), *frames, *family.ends)
+        self._openers = family.openers
+        self._outer = markers_of(outer)
+        if family.named and request is not None:
+            named = {f"{tool.name}{opener}": form for tool in request.tools for opener, form in family.openers.items()}
+            self._openers = {**family.openers, **named}
+            self._outer = Markers((*outer, *named))
         self._inner = self._outer
         opened = prompt.rstrip()
         if family.goes_on and opened.endswith(family.goes_on):
@@ -138,13 +144,13 @@ class Markup:
         return self._opened(marker, match.end())
 
     def _opened(self, marker: str, end: int) -> Step | Signal:
-        if marker not in self._family.openers:
+        if marker not in self._openers:
             return self._tag(marker, end)
         if self._before == "`" and not self._fences.open:
             self._emit(end)  # spoken of
             return self._outside
         self._text.at = end
-        return self._try(self._family.openers[marker], marker)
+        return self._try(self._openers[marker], marker)
 
     def _tag(self, marker: str, end: int) -> Step:
         """A tag of thoughts or of frames."""

@@ -13,7 +13,8 @@ from dragoman.backends.markup.detection import FAMILIES
 _MOST_OPENERS = 64
 _WINDOW = 120  # characters after an opener in which the name stands
 _ARRAY = '[{"name"'  # of calls, bare or after a word
-_OPENERS = {opener.strip() for family in FAMILIES.values() for opener in family.openers if not opener[0].isalpha()} | {
+_TOLD = re.compile(r"\s*(?:[<>\[\]]|Action:)")  # fences and other words tell no call
+_OPENERS = {opener.strip() for family in FAMILIES.values() for opener in family.openers if _TOLD.match(opener)} | {
     _ARRAY,
     *(marker for family in FAMILIES.values() if family.headers for marker in family.headers.openers[:2]),
 }

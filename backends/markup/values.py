@@ -40,6 +40,7 @@ _WORDS = {
     "list": "array",
     "tuple": "array",
 }
+_SIZED = {"integer": ("int", "uint", "long", "short"), "number": ("num", "float", "double")}  # int64, float32
 _KNOWN = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 
@@ -64,6 +65,7 @@ def types_of(schema: object, root: Mapping[str, Any] | None = None, depth: int =
 
 def _words(declared: list[Any]) -> Types:
     words = {_WORDS.get(word, word) for word in map(str, declared)}
+    words |= {kind for word in words - _KNOWN for kind, begins in _SIZED.items() if word.startswith(begins)}
     return frozenset(words & _KNOWN) or (STRING if words else None)
 
 
@@ -95,6 +97,7 @@ def types_of_parameter(tool: Mapping[str, Any] | None, key: str) -> Types:
 # -------------------------------------------------------------------------------------------------------------- values
 
 _NUMBER = re.compile(r"-?\d*\.?\d*(?:[eE][+-]?\d*)?")
+_BARE_NUMBER = re.compile(r"[+-]?(?:\d{1,18}\.\d{0,18}|\.\d{1,18}|\d{1,18})")  # as 5., .5 and +1 are
 # of JSON's numbers and words, as far as they came
 _BEGUN_SCALAR = re.compile(
     r"-?(?:0|[1-9]\d*)(?:\.(?:\d+(?:[eE][+-]?\d*)?)?|[eE][+-]?\d*)?|-\Z"
@@ -130,8 +133,19 @@ def as_json(text: str, types: Types) -> str:
         return empty
     for read in (_from_json, _from_python):
         value, found = read(stripped)
+        if isinstance(value, str) and read is _from_json:  # JSON within a string
+            stripped = value.strip()
+            value, found = read(stripped)
         if found and _fits(value, types):
+            if isinstance(value, float) and value.is_integer() and types is not None and "number" not in types:
+                return str(int(value))
             return in_pairs(stripped) if read is _from_json else joined_halves(json.dumps(value, ensure_ascii=False))
+    if types is not None and types & {"integer", "number"} and _BARE_NUMBER.fullmatch(stripped):
+        return json.dumps(float(stripped) if "." in stripped else int(stripped))
+    if types is not None and stripped[:1] in ("{", "[") and '\\"' in stripped:  # quotes are escaped
+        value, found = _from_json(f'"{stripped}"')
+        if found and _fits(_from_json(value)[0], types):
+            return in_pairs(value)
     mended = _mended(stripped) if types is not None and types & {"object", "array"} else None
     return json.dumps(text, ensure_ascii=False) if mended is None else mended
 

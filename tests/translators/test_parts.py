@@ -279,7 +279,16 @@ def test_an_id_is_kept_when_it_is_new_to_the_conversation() -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["List_Files", " list_files ", "functions.list_files", "LIST_FILES", "list_files</arg_value>"]
+    "written",
+    [
+        "List_Files",
+        " list_files ",
+        "functions.list_files",
+        "default_api.list_files",
+        "list_files.list_files",
+        "LIST_FILES",
+        "list_files</arg_value>",
+    ],
 )
 def test_a_name_comes_out_as_it_was_declared(written: str) -> None:
     parts = Parts("s", names=["list_files"])

@@ -7,6 +7,7 @@ FAMILY = Family(
     "iquest",
     "IQuest",
     openers=on_a_line({"<iquest_tool_call>": keyed("<iquest_tool_call>", "</iquest_tool_call>")}),
+    ends=("<|iquest_end|>", "<|im_end|>", "<|endoftext|>"),
     signs=(("<iquest_tool_call>",),),
     names=("iquest",),
     markup="`<iquest_tool_call>NAME<arg_key>KEY</arg_key><arg_value>…`",

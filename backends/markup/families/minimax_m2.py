@@ -4,6 +4,8 @@ also stand in single quotes or in none."""
 import re
 
 from dragoman.backends.markup.family import Family, Written, on_a_line
+from dragoman.backends.markup.readers.either import Either
+from dragoman.backends.markup.readers.json_calls import JsonCalls
 from dragoman.backends.markup.readers.tagged_calls import TaggedCalls
 
 _BLANK = "\u0120"  # how tokenizers write a blank; some servers leave it, or leave the blank out
@@ -37,10 +39,12 @@ def invokes(
     )
 
 
+_BEGIN, _END = "<minimax:tool_call>", "</minimax:tool_call>"
+
 FAMILY = Family(
     "minimax_m2",
     "MiniMax M2",
-    openers=on_a_line({"<minimax:tool_call>": invokes(("<minimax:tool_call>", "</minimax:tool_call>"))}),
+    openers=on_a_line({_BEGIN: Either(JsonCalls((_END,)), invokes((_BEGIN, _END)), begins=("{", "["))}),
     breaks=True,
     ends=("[e~[",),
     signs=(("<minimax:tool_call>",),),
@@ -50,5 +54,5 @@ FAMILY = Family(
     ),
     markup='`<minimax:tool_call><invoke name="NAME"><parameter name="KEY">…`',
     field="reasoning_content",
-    recovers="forgotten closing tags; values by their types; names in other quotes",
+    recovers="forgotten closing tags; values by their types; names in other quotes; JSON instead of tags",
 )

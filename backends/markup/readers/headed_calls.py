@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import orjson
 
 from dragoman.backends.markup.calls import CallReader, Calls
+from dragoman.backends.markup.closing import closing
 from dragoman.backends.markup.text import MORE, Signal, Step, Text
 
 _FENCES = ("```json", "```")
@@ -93,7 +94,8 @@ class _HeadedReader(CallReader):
     def _arguments_begin(self) -> Step | Signal:
         text = self.text
         if not text.skip_blank():
-            return MORE
+            over = text.over and not text.cut and self.calls.is_tool(self._name)
+            return self._no_arguments() if over else MORE
         if self._form.word:
             if text.all[text.at] not in "{`" and self._name == self._form.word:
                 return self._name_on_next_line()
@@ -107,17 +109,21 @@ class _HeadedReader(CallReader):
         begins = text.object_begins() if ended is None else False
         if ended is MORE or begins is MORE:
             return MORE
-        if ended is not None and not self._name.isdigit():  # a call without arguments
-            self.announce(self._name, self._id)
-            self.end_call()
-            return self.section
+        if ended is not None and not self._name.isdigit():
+            return self._no_arguments()
         if not begins:
             return self.broken()
         self.begin_json(*self._form.sections, *self._form.again, *self._form.closers, "<|", "<\uff5c")
         if self._form.by_keys and self._name.isdigit():
+            self._pieces.clear()
             return self._nameless
         self.announce(self._name, self._id)
         return self._arguments
+
+    def _no_arguments(self) -> Step:
+        self.announce(self._name, self._id)
+        self.end_call()
+        return self.section
 
     def _name_on_next_line(self) -> Step | Signal:
         end = self.text.until("\n")
@@ -142,6 +148,8 @@ class _HeadedReader(CallReader):
         if not self.json_over:
             return MORE
         arguments = "".join(self._pieces)
+        if self.broken_json:
+            arguments += closing(arguments)
         try:
             name = self.calls.named_by_keys(frozenset(orjson.loads(arguments)))
         except orjson.JSONDecodeError:

@@ -1,7 +1,8 @@
 """Calls written as Python: `[list_rooms(floor=2, tags=["a"]), now()]`, in a list or one on a line.
 
 A call is read once its parentheses have closed. Where a list stands bare, it is one of calls only if their names are
-declared; a list of anything else is an answer. Only keyword arguments and literals are read.
+declared; a list of anything else is an answer. Only literals are read; those without a keyword are the tool's declared
+parameters, in their order.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dragoman.backends.markup.calls import CallReader, Calls
-from dragoman.backends.markup.literals import Brackets, keyword_arguments
+from dragoman.backends.markup.calls import CallReader, Calls, properties_of
+from dragoman.backends.markup.literals import Brackets, arguments_of, loose_arguments
 from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Signal, Step, Text
 
 _NAME = re.compile(r"([A-Za-z_][\w.-]*)\s{0,8}\(")
@@ -69,9 +70,16 @@ class _PythonReader(CallReader):
         unclosed = not self._brackets.complete
         if unclosed and (not text.final or text.cut):
             return MORE
-        arguments = keyword_arguments("".join(self._pieces)[: None if unclosed else -1])
+        written = "".join(self._pieces)
+        names = [*properties_of(self.calls.schema(self._name))]
+        arguments = arguments_of(written[: None if unclosed else -1], names)
         if arguments is None:
-            return self.broken()
+            found = loose_arguments(written)
+            if found is None:
+                return self.broken()
+            arguments, end = found
+            self.calls.note_mended()
+            text.give_back(written[end:])
         self.announce(self._name)
         self.calls.extend(arguments)
         self.end_call()

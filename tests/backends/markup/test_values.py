@@ -28,6 +28,7 @@ DEFINITIONS = {"$defs": {"Id": {"type": "string"}, "Loop": {"$ref": "#/$defs/Loo
         ({"type": "dict"}, {"object"}),
         ({"type": "tuple"}, {"array"}),
         ({"type": "date"}, {"string"}),
+        ({"type": ["uint32", "float64"]}, {"integer", "number"}),
         ({}, None),
         (True, None),
     ],
