@@ -35,6 +35,7 @@ from dragoman.backends.markup.families import (
     minicpm5,
     minimax_m2,
     minimax_m3,
+    mirothinker,
     mistral,
     muse_glimmer,
     nemotron,
@@ -98,6 +99,7 @@ _MODULES = (
     k2_horizon,
     muse_glimmer,
     plamo3,
+    mirothinker,
     functionary,
     plain,
 )

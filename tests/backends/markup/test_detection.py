@@ -41,6 +41,10 @@ def test_no_template_of_calls_is_taken_for_a_relative() -> None:
         assert found in (family, None) or family in alike.get(found, set()), (family, found)
 
 
+def test_mirothinkers_template_names_the_tag_of_its_relative_too() -> None:
+    assert detect("<tool_call> and <use_mcp_tool>") == "mirothinker"
+
+
 @pytest.mark.parametrize("template", ["<|im_start|>{{ content }}", "{{ messages }}", "<tools>{{ tools }}</tools>"])
 def test_what_nobody_knows_is_none(template: str) -> None:
     assert detect(template, model="Qwen/Qwen3-8B") is None

@@ -324,6 +324,15 @@ WRITINGS: dict[str, Writing] = {
         end=plamo("end_tool_requests"),
         forgets=(plamo("end_tool_requests"), f"{plamo('end_tool_request')}{plamo('end_tool_requests')}"),
     ),
+    "mirothinker": Writing(
+        headed(
+            "<use_mcp_tool>\n<server_name>tools</server_name>\n<tool_name>",
+            "</tool_name>\n<arguments>\n",
+            "\n</arguments>\n</use_mcp_tool>",
+        ),
+        between="\n",
+        forgets=("\n</use_mcp_tool>", "\n</arguments>\n</use_mcp_tool>"),
+    ),
     "functionary": Writing(headed(">>>", "\n", ""), forgets=("}",)),
     "iquest": pairs("<iquest_tool_call>", "</iquest_tool_call>"),
     "k2_horizon": Writing(
