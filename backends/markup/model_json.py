@@ -163,7 +163,7 @@ class ModelJson:
         if begin is None or begin == len(text) or begin - at >= BLANK_LIMIT:
             return None if begin is None else True
         first = text[begin]
-        if first == "<":
+        if first == "<" or (first == "`" and "```" in self._ends and "\n" in text[at:begin]):
             return self._tag_follows(text, begin, final)
         if self._string_is_key:
             return first in ":,}"

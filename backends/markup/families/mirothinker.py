@@ -8,9 +8,7 @@ from dragoman.backends.markup.readers.headed_calls import HeadedCalls
 
 _CALL, _SERVER, _ARGUMENTS = "<use_mcp_tool>", "<server_name>", "<arguments>"
 _FORM = HeadedCalls(
-    header=re.compile(
-        rf"(?:(?:{_SERVER})?[^<]*</server_name>\s*)?<tool_name>\s*(?P<name>[\w.:/-]+)\s*</tool_name>"
-    ),
+    header=re.compile(rf"(?:(?:{_SERVER})?[^<]*</server_name>\s*)?<tool_name>\s*(?P<name>[\w.:/-]+)\s*</tool_name>"),
     separator=_ARGUMENTS,
     again=(_CALL, _SERVER),
     closers=("</arguments>", "</use_mcp_tool>"),

@@ -24,6 +24,7 @@ _FORM = HeadedCalls(
     sections=(_SECTION,),
     again=(_CALL,),
     closers=_ENDS,
+    name_alone=True,
 )
 
 FAMILY = Family(

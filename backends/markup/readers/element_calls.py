@@ -199,6 +199,18 @@ def _as_json(element: _Element, schema: object, root: Mapping[str, Any]) -> str:
     if all(name == "item" for name, _ in element.children) and (types is None or "object" not in types):
         items = schema.get("items") if schema is not None else None
         return f"[{', '.join(_as_json(child, items, root) for _, child in element.children)}]"
-    properties = properties_of(schema)
-    members = {name: _as_json(child, properties.get(name), root) for name, child in element.children}
+    properties, other = properties_of(schema), schema.get("additionalProperties") if schema is not None else None
+    alike: dict[str, list[_Element]] = {}
+    for name, child in element.children:
+        alike.setdefault(name, []).append(child)
+    members = {name: _member(found, properties.get(name, other), root) for name, found in alike.items()}
     return f"{{{', '.join(f'{json.dumps(name, ensure_ascii=False)}: {value}' for name, value in members.items())}}}"
+
+
+def _member(found: list[_Element], schema: object, root: Mapping[str, Any]) -> str:
+    """A tag that is written again and again is a list's, unless the schema says that there is none."""
+    types = types_of(schema, root)
+    if len(found) == 1 or (types is not None and "array" not in types):
+        return _as_json(found[-1], schema, root)
+    items = schema.get("items") if isinstance(schema, Mapping) else None
+    return f"[{', '.join(_as_json(element, items, root) for element in found)}]"

@@ -143,7 +143,7 @@ class _JsonReader(CallReader):
         text = self.text
         if not text.skip_blank():
             return MORE
-        self.begin_json(*self._ends)
+        self.begin_json(*self._ends, *(("```",) if self._in_fence else ()))
         first = text.all[text.at]
         if self._form.name_is_key and not self._name and first not in "\"'":
             if not self._key:
@@ -272,7 +272,7 @@ class _JsonReader(CallReader):
         if not text.skip_blank():
             return MORE
         first = text.all[text.at]
-        found = text.literal(("```", *form.closers) if self._in_fence and not self._in_array else form.closers)
+        found = text.literal(("```", *form.closers) if self._in_fence else form.closers)
         if found is MORE:
             return MORE
         if found == "```" and self._in_fence and {*form.closers} - {found}:
