@@ -41,6 +41,7 @@ _WORDS = {
     "tuple": "array",
 }
 _SIZED = {"integer": ("int", "uint", "long", "short"), "number": ("num", "float", "double")}  # int64, float32
+_NUMBERS = frozenset({"integer", "number"})
 _KNOWN = frozenset({"string", "number", "integer", "boolean", "object", "array", "null"})
 
 
@@ -58,8 +59,8 @@ def types_of(schema: object, root: Mapping[str, Any] | None = None, depth: int =
         for branch in _branches(schema, word):
             found |= types_of(branch, root, depth + 1) or set()
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    if not found and isinstance(values, list) and values and all(isinstance(value, str) for value in values):
-        found = {"string"}
+    if not found and isinstance(values, list):
+        found = {_type_of(value) for value in values}
     return frozenset(found) or None
 
 
@@ -85,13 +86,35 @@ def resolved(reference: str, root: Mapping[str, Any] | None) -> object:
 
 
 def types_of_parameter(tool: Mapping[str, Any] | None, key: str) -> Types:
-    """The types of an argument; a string where the tool is known and does not declare it."""
+    """The types of an argument, in whichever branch of the tool's schema; a string where the tool is known and does not
+    declare it."""
     if tool is None:
         return None
-    properties = tool.get("properties")
-    if not isinstance(properties, Mapping):
-        return None
-    return types_of(properties[key], tool) if key in properties else STRING
+    others = types_of(tool.get("additionalProperties"), tool)
+    if not (declared := _declared(tool)):
+        return others
+    if found := [types_of(properties[key], tool) for properties in declared if key in properties]:
+        return None if None in found else frozenset().union(*filter(None, found))
+    return others or STRING
+
+
+def _declared(tool: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """All `properties` of a tool, also of what its schema refers to and combines."""
+    found: list[Mapping[str, Any]] = []
+    seen: set[int] = set()
+    open_schemas: list[object] = [tool]
+    while open_schemas:
+        schema = open_schemas.pop()
+        if not isinstance(schema, Mapping) or id(schema) in seen:
+            continue
+        seen.add(id(schema))
+        if isinstance(properties := schema.get("properties"), Mapping):
+            found.append(properties)
+        if isinstance(reference := schema.get("$ref"), str):
+            open_schemas.append(resolved(reference, tool))
+        for word in ("anyOf", "oneOf", "allOf"):
+            open_schemas += _branches(schema, word)
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- values
@@ -99,6 +122,7 @@ def types_of_parameter(tool: Mapping[str, Any] | None, key: str) -> Types:
 _NUMBER = re.compile(r"-?\d*\.?\d*(?:[eE][+-]?\d*)?")
 _BARE_NUMBER = re.compile(r"[+-]?(?:\d{1,18}\.\d{0,18}|\.\d{1,18}|\d{1,18})")  # as 5., .5 and +1 are
 # of JSON's numbers and words, as far as they came
+_BITS = {"1": "true", "0": "false"}
 _BEGUN_SCALAR = re.compile(
     r"-?(?:0|[1-9]\d*)(?:\.(?:\d+(?:[eE][+-]?\d*)?)?|[eE][+-]?\d*)?|-\Z"
     r"|(?:t(?:r(?:ue?)?)?|f(?:a(?:l(?:se?)?)?)?|n(?:u(?:ll?)?)?)(?!\w)"
@@ -140,6 +164,10 @@ def as_json(text: str, types: Types) -> str:
             if isinstance(value, float) and value.is_integer() and types is not None and "number" not in types:
                 return str(int(value))
             return in_pairs(stripped) if read is _from_json else joined_halves(json.dumps(value, ensure_ascii=False))
+        if found and value is None:  # no other word says so
+            return "null"
+    if types == frozenset({"boolean"}) and stripped in _BITS:
+        return _BITS[stripped]
     if types is not None and types & {"integer", "number"} and _BARE_NUMBER.fullmatch(stripped):
         return json.dumps(float(stripped) if "." in stripped else int(stripped))
     if types is not None and stripped[:1] in ("{", "[") and '\\"' in stripped:  # quotes are escaped
@@ -222,19 +250,26 @@ def _from_python(text: str) -> tuple[Any, bool]:
     return value, True
 
 
+def _type_of(value: Any) -> str:
+    match value:
+        case bool():
+            return "boolean"
+        case None:
+            return "null"
+        case int():
+            return "integer"
+        case float():
+            return "number"
+        case str():
+            return "string"
+        case list():
+            return "array"
+        case _:
+            return "object"
+
+
 def _fits(value: Any, types: Types) -> bool:
     if types is None:
         return not isinstance(value, str)
-    match value:
-        case bool():
-            return "boolean" in types
-        case None:
-            return "null" in types
-        case int() | float():
-            return bool(types & {"integer", "number"})
-        case str():
-            return "string" in types
-        case list():
-            return "array" in types
-        case _:
-            return "object" in types
+    kind = _type_of(value)
+    return kind in types or (kind in _NUMBERS and bool(types & _NUMBERS))

@@ -16,11 +16,12 @@ from typing import Any
 from dragoman.backends.markup.argument import Argument
 from dragoman.backends.markup.calls import CallReader, Calls, properties_of
 from dragoman.backends.markup.model_json import ModelJson
-from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Signal, Step, Text, markers_of
-from dragoman.backends.markup.values import VALUE_LIMIT, as_json, broken_off, types_of_parameter
+from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Open, Signal, Step, Text, markers_of
+from dragoman.backends.markup.values import STRING, VALUE_LIMIT, as_json, broken_off, types_of_parameter
 
 DEPTH_LIMIT = 64
 _DEPTHS = {**dict.fromkeys("{[(", 1), **dict.fromkeys("}])", -1)}
+_OPEN = ("", "{", "[", ",", ":", "=", "(")  # after these a string may begin
 _HEADER = re.compile(r"\s*([\w.:/-]+)\s*([{(])")
 _MAY_BE_HEADER = re.compile(r"\s*[\w.:/-]*\s*")
 _JSON_STRING = r'"(?:[^"\\]|\\.)*+(?:"(?=\s*(?:[,:}\]]|\Z))|\\?\Z)'
@@ -184,18 +185,57 @@ class _BraceReader(CallReader):
             if mark == self._form.closer:  # brackets or quotes were forgotten
                 return self._bare_ends()
             if mark == self._form.quote and not self._in_json:
-                self._quoted = not self._quoted
+                over = not self._quoted and self._before not in _OPEN and self._string_ends(match.end())
+                if over is MORE:
+                    return MORE
+                if over and not self._depth:
+                    text.at = match.end()
+                    return self._unopened_ends()
+                self._quoted = not self._quoted and not over
             elif mark == '"' and not self._quoted:
                 self._in_json = not self._in_json and self._depth > 0 and self._before in "{[,:"
             elif not self._quoted and not self._in_json:
                 if mark in (",", self._last) and not self._depth:
-                    return self._bare_ends()
+                    within = mark == "," and self._comma_in_string(match.end())
+                    if not within:
+                        return self._bare_ends()
+                    if within is MORE:
+                        return MORE
                 self._depth = max(0, self._depth + _DEPTHS.get(mark, 0))
             self._bare_piece(match.end())
         self._bare_piece(len(text.all) if text.final else self._ends.held(text.all, text.at))
         if text.cut:
             self.calls.extend(broken_off(self._bare_json()))
         return self._bare_ends() if text.final and not text.cut else MORE
+
+    def _string_ends(self, at: int) -> bool | Open:
+        """Whether what may follow a string stands at `at`, behind a delimiter."""
+        text = self.text
+        begin = text.past_blank(at)
+        closes = text.literal((self._form.closer,), begin) if begin is not MORE else MORE
+        if begin is MORE or closes is MORE:
+            return MORE
+        return closes is not None or begin == len(text.all) or text.all[begin] in ",}])"
+
+    def _comma_in_string(self, at: int) -> bool | Open:
+        """Whether a comma stands in a string whose first delimiter was forgotten: the other one comes before the next
+        key does."""
+        text = self.text
+        types = types_of_parameter(self.calls.schema(self._tool), self._key)
+        if types is not None and "string" not in types:
+            return False
+        decides = re.compile(rf"{re.escape(self._form.quote)}|{re.escape(self._form.closer)}|[{self._sets}(){{}}\[\]]")
+        match = decides.search(text.all, at, at + HEADER_LIMIT)
+        if match is None:
+            return False if text.final or len(text.all) - at >= HEADER_LIMIT else MORE
+        if match[0] != self._form.quote or not text.all[at : match.start()].strip():
+            return False
+        return self._string_ends(match.end())
+
+    def _unopened_ends(self) -> Step | Signal:
+        types = types_of_parameter(self.calls.schema(self._tool), self._key)
+        self.calls.extend(as_json("".join(self._pieces), types or STRING))
+        return self._member
 
     def _bare_piece(self, end: int) -> None:
         piece = self.text.take(end)
@@ -238,6 +278,7 @@ class _Nested:
         mark = re.escape(quote)
         pieces = re.finditer(
             rf"\s*(?:{mark}(?P<string>.*?)(?:{mark}|\Z)|(?P<mark>[{{}}\[\],:])"
+            rf"|(?P<unopened>(?:(?!{mark})[^{{}}\[\],:])+){mark}(?=\s*(?:[}}\],]|\Z))"
             rf"|(?P<json>{_JSON_STRING})|(?P<bare>.+?)(?=[{{}}\[\],:]|{mark}|\Z))",
             text,
             re.DOTALL,
@@ -247,7 +288,7 @@ class _Nested:
 
     def read(self, depth: int = 0) -> Any:
         kind, text = self._next()
-        if kind == "string" or depth > DEPTH_LIMIT:
+        if kind in ("string", "unopened") or depth > DEPTH_LIMIT:
             return text
         if kind == "json":
             return _string(text)

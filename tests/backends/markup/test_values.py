@@ -24,6 +24,8 @@ DEFINITIONS = {"$defs": {"Id": {"type": "string"}, "Loop": {"$ref": "#/$defs/Loo
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, {"integer", "null"}),
         ({"enum": ["a", "b"]}, {"string"}),
         ({"const": "a"}, {"string"}),
+        ({"enum": ["7", None]}, {"string", "null"}),
+        ({"enum": [1, 2.5, True, [], {}]}, {"integer", "number", "boolean", "array", "object"}),
         ({"type": "float"}, {"number"}),
         ({"type": "dict"}, {"object"}),
         ({"type": "tuple"}, {"array"}),
@@ -45,6 +47,12 @@ def test_types_of_a_schema(schema: Any, types: set[str] | None) -> None:
         ("42 rooms", {"string", "integer"}, "42 rooms"),
         ("True", {"boolean"}, True),
         ("None", {"null", "integer"}, None),
+        ("null", {"integer"}, None),
+        ("none", {"object"}, None),
+        ("1", {"boolean"}, True),
+        ("0", {"boolean"}, False),
+        ("1", {"boolean", "integer"}, 1),
+        ("1", {"boolean", "string"}, "1"),
         ("{'a': 1}", {"object"}, {"a": 1}),
         ("null", {"string", "null"}, None),
         ("2.5", {"number"}, 2.5),
@@ -98,4 +106,6 @@ def test_a_parameter_that_the_tool_does_not_declare_is_a_string() -> None:
     assert types_of_parameter(tool, "b") == frozenset({"string"})
     assert types_of_parameter(tool, "a") == frozenset({"integer"})
     assert types_of_parameter({"type": "object"}, "b") is None
+    assert types_of_parameter({"additionalProperties": {"type": "string"}}, "b") == frozenset({"string"})
+    assert types_of_parameter({**tool, "additionalProperties": {"type": "integer"}}, "c") == frozenset({"integer"})
     assert types_of_parameter(None, "b") is None
