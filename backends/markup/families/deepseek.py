@@ -74,5 +74,5 @@ FAMILY = Family(
     names=("deepseek",),
     markup="sections of tokens with bars, `invoke` and `parameter` tags marked DSML",
     field="reasoning_content",
-    recovers="other section names; forgotten closing tags; JSON instead of parameters",
+    recovers="other section names; a forgotten token before a call; forgotten closing tags; JSON instead of parameters",
 )

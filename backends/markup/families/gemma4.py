@@ -19,5 +19,5 @@ FAMILY = Family(
     names=("gemma-4",),
     markup="`<|tool_call>call:NAME{key:value}<tool_call|>`",
     field="reasoning, reasoning_content",
-    recovers="strings and braces that are not closed, strings that are not opened; parentheses and other quotes; a forgotten tag before a call",
+    recovers="strings and braces that are open at either end; parentheses; other quotes; a forgotten tag before a call",
 )

@@ -57,7 +57,10 @@ class _HeadedReader(CallReader):
         if found is MORE:
             return MORE
         if found is None:
-            return self.leave()
+            if self.calls.count or not text.holding:
+                return self.leave()
+            self.only_declared = True  # what begins the first call is missing
+            return self.header
         text.take(text.at + len(found))
         if found in form.again:
             return self.header
