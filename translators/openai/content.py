@@ -9,10 +9,10 @@ from __future__ import annotations
 from dragoman.translators.fields import Given
 from dragoman.translators.ir import Image, Note, Text
 from dragoman.translators.openai.reading import expect_text, text_or_null
-from dragoman.translators.openai.refusals import missing, wrong_type
+from dragoman.translators.openai.refusals import missing, unsupported, wrong_type
 from dragoman.translators.protocol import Policy
 from dragoman.translators.soft_words import known
-from dragoman.translators.unreadable import Unreadable
+from dragoman.translators.unreadable import UNREADABLE, Unreadable, in_place_of
 
 _DETAILS = ("low", "high", "auto", "original")
 
@@ -46,6 +46,13 @@ class Media:
             return self._unreadable.image_at(url, path, f"{path}.url")
         media, data = expect_text(owner, "media_type", path), expect_text(owner, "data", path)
         return self._unreadable.image(media, data, path, f"{path}.data")
+
+    def encrypted(self, path: str) -> Text:
+        """What stands for content that another server has encrypted."""
+        if self._unreadable.policy.unreadable == "reject":
+            raise unsupported(path, "Content that is encrypted cannot be read by this gateway.")
+        self._notes.append(Note("item", "encrypted_content"))
+        return Text(in_place_of("encrypted content", UNREADABLE))
 
     def file(self, owner: Given, path: str) -> Text:
         """`owner` holds `file_data`, or else `file_id` or `file_url`, and perhaps `filename`."""

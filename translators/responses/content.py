@@ -16,6 +16,7 @@ from dragoman.translators.openai.refusals import unsupported, wrong_type, wrong_
 
 _INERT = INERT | {"logprobs", "parsed"}  # of an earlier answer; the second is what OpenAI's SDK made of it
 _TEXTS = frozenset({"input_text", "output_text", "text"})
+_THOUGHTS = frozenset({"reasoning_text", "summary_text", "output_text", "text"})
 
 
 def message_parts(owner: Given, content: Any, path: str, media: Media) -> tuple[Text | Refusal | Image, ...]:
@@ -28,13 +29,15 @@ def message_parts(owner: Given, content: Any, path: str, media: Media) -> tuple[
 
 
 def output_parts(owner: Given, output: Any, path: str, media: Media) -> tuple[Text | Image, ...]:
-    """`output` of a tool: the same, except that a refusal in it is text, and null is that of one that returns none."""
+    """`output` of a tool: the same, except that a refusal in it is text, and null is that of one that returns none.
+    What OpenAI's own tools have returned may be encrypted."""
     parts = (() if output is None else message_parts(owner, output, path, media)) or (Text(""),)
     return tuple([Text(part.text) if isinstance(part, Refusal) else part for part in parts])
 
 
-def joined_text(owner: Given, parts: Any, path: str, kinds: tuple[str, ...]) -> str:
-    """The text of a list such as `summary` or a reasoning item's `content`, whose parts must be of the given types."""
+def joined_text(owner: Given, parts: Any, path: str, separator: str = "") -> str:
+    """The text of a reasoning item's `content` or `summary`, under any of the types that servers give to its parts
+    (LiteLLM: `output_text`)."""
     if not isinstance(parts, list):
         raise wrong_type(path, "an array", parts)
     texts: list[str] = []
@@ -44,11 +47,11 @@ def joined_text(owner: Given, parts: Any, path: str, kinds: tuple[str, ...]) -> 
             raise wrong_type(place, "an object", value)
         part = owner.inner(value, place)
         kind = expect_text(part, "type", place)
-        if kind not in kinds:
-            raise wrong_value(f"{place}.type", kind, ", ".join(f"'{one}'" for one in kinds))
+        if kind not in _THOUGHTS:
+            raise wrong_value(f"{place}.type", kind, "'reasoning_text' and 'summary_text'")
         texts.append(expect_text(part, "text", place))
-        part.close()
-    return ("\n\n" if "summary_text" in kinds else "").join(texts)
+        part.close(_INERT)
+    return separator.join(texts)
 
 
 def _part(owner: Given, value: Any, path: str, media: Media) -> Text | Refusal | Image:
@@ -71,6 +74,9 @@ def _read_part(part: Given, path: str, media: Media) -> Text | Refusal | Image:
             return media.image(part, path)
         case "input_file":
             return media.file(part, path)
+        case "encrypted_content":
+            expect_text(part, "encrypted_content", path)
+            return media.encrypted(f"{path}.type")
         case "input_audio" | "input_video":
             raise unsupported(f"{path}.type", f"Content of type '{kind}' is not supported by this gateway.")
         case _:

@@ -78,6 +78,7 @@ _INERT = frozenset(
     }
 )
 UNREADABLE_MESSAGE = "[The content of this message is encrypted and cannot be read here.]"
+UNREADABLE_SUMMARY = "[A summary of the conversation up to here is encrypted and cannot be read here.]"
 
 
 class Items:
@@ -210,9 +211,9 @@ class Items:
     def _reasoning(self, item: Given, path: str) -> None:
         """The plain text if there is one, else what we sealed, else the summary. A foreign seal is not an error."""
         text, sealed = "", item.get("encrypted_content")
-        item.pass_over("content", "summary")  # one stands for the other
+        item.pass_over("content", "summary", "role")  # one of the first two stands for the other; LiteLLM has a role
         if item.get("content") is not None:
-            text = joined_text(item, item["content"], f"{path}.content", ("reasoning_text", "text"))
+            text = joined_text(item, item["content"], f"{path}.content")
         if sealed is not None and not isinstance(sealed, str):
             raise wrong_type(f"{path}.encrypted_content", "a string", sealed)
         if not text and sealed:
@@ -221,18 +222,21 @@ class Items:
                 self._carried_search(carried)
                 return
         if not text and item.get("summary") is not None:
-            text = joined_text(item, item["summary"], f"{path}.summary", ("summary_text",))
+            text = joined_text(item, item["summary"], f"{path}.summary", "\n\n")
         if text:
             self.messages.append(Message("assistant", (Reasoning(text),)))
         elif sealed:
             self.notes.append(Note("item", "reasoning"))
 
     def _compaction(self, item: Given, path: str) -> None:
+        """One of another server is a loss that the model is told of: it stays in the session for good."""
         summary = self._opened(expect_text(item, "encrypted_content", path))
-        if summary is None:
+        if summary is None and self._context.policy.unreadable == "reject":
             message = "The encrypted content of this compaction item was not made by this gateway and cannot be read."
             raise invalid(message, f"{path}.encrypted_content", "invalid_encrypted_content")
-        self.messages.append(Message("user", (Text(summary),)))
+        if summary is None:
+            self.notes.append(Note("item", "compaction"))
+        self.messages.append(Message("user", (Text(UNREADABLE_SUMMARY if summary is None else summary),)))
 
     def _opened(self, sealed: str) -> str | None:
         self._opens += 1
@@ -260,13 +264,25 @@ class Items:
             raise wrong_type(f"{path}.namespace", "a string", namespace)
         return self._tools.name(kind, name_of(item, path), namespace or None)
 
+    def _function_output(self, item: Given, path: str) -> None:
+        """One without a call is what happened elsewhere: Codex's app begins turns with it, of scheduled tasks and of
+        messages between threads."""
+        if item.get("call_id") is not None:
+            self._output(item, path)
+            return
+        names = [name for key in ("namespace", "name") if isinstance(name := item.get(key), str) and name]
+        label = Text(f"[Output of {'.'.join(names) or 'a tool'}, which was not called in this conversation]")
+        self.messages.append(Message("user", (label, *self._content(item, path))))
+
     def _output(self, item: Given, path: str) -> None:
         call_id = _call_id(item, path)
+        item.pass_over("name", "namespace")  # of the tool, which the call has
+        self.messages.append(Message("tool", (ToolResult(call_id, self._content(item, path)),)))
+
+    def _content(self, item: Given, path: str) -> tuple[Text | Image, ...]:
         if "output" not in item:
             raise missing(f"{path}.output")
-        item.pass_over("name", "namespace")  # of the tool, which the call has
-        content = output_parts(item, item["output"], f"{path}.output", self._media)
-        self.messages.append(Message("tool", (ToolResult(call_id, content),)))
+        return output_parts(item, item["output"], f"{path}.output", self._media)
 
     def _web_search(self, item: Given, path: str) -> None:
         query = earlier_query(item)
@@ -417,7 +433,7 @@ _READERS: dict[str, Callable[[Items, Given, str], None]] = {
     "custom_tool_call": Items._custom_call,
     "custom_tool_call_output": Items._output,
     "function_call": Items._function_call,
-    "function_call_output": Items._output,
+    "function_call_output": Items._function_output,
     "item_reference": Items._reference,
     "local_shell_call": Items._local_shell_call,
     "local_shell_call_output": Items._local_shell_output,

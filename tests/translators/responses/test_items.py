@@ -99,6 +99,36 @@ def test_a_tool_may_return_nothing_and_a_turn_may_say_nothing(call: str, result:
     assert turn.request.messages[-1].parts == (ToolResult("a", (Text(""),)),)
 
 
+def test_an_output_without_a_call_begins_a_turn_as_the_users() -> None:
+    """Codex's app starts scheduled tasks, and hands messages from thread to thread, with such an output."""
+    alone = {
+        "type": "function_call_output",
+        "id": "fco_1",
+        "call_id": None,
+        "name": "move_note",
+        "namespace": "desk",
+        "output": [{"type": "input_text", "text": "Note 7 moved."}],
+    }
+    label = Text("[Output of desk.move_note, which was not called in this conversation]")
+    turn = parse(input=[alone], policy=Policy(strict_history=True))
+    assert turn.request.messages == (Message("user", (label, Text("Note 7 moved."))),)
+    assert turn.notes == ()
+    (said,) = messages({"type": "function_call_output", "output": "x"})
+    assert said.parts[0] == Text("[Output of a tool, which was not called in this conversation]")
+
+
+def test_encrypted_content_in_an_output_has_a_text_in_its_place() -> None:
+    """What OpenAI's own tools return is only for its own models, and stays in the session."""
+    call = {"type": "function_call", "call_id": "a", "name": "f", "arguments": "{}"}
+    output = [{"type": "input_text", "text": "x"}, {"type": "encrypted_content", "encrypted_content": "gAAA"}]
+    items = [user(), call, {"type": "function_call_output", "call_id": "a", "output": output}]
+    turn = parse(input=items)
+    left_out = Text("[Encrypted content left out: this gateway cannot read it]")
+    assert turn.request.messages[-1].parts == (ToolResult("a", (Text("x"), left_out)),)
+    assert turn.notes == (Note("item", "encrypted_content"),)
+    assert refused(Policy(unreadable="reject"), input=items).param == "input[2].output[1].type"
+
+
 @pytest.mark.parametrize(
     ("value", "param", "code"),
     [
@@ -131,11 +161,7 @@ def test_a_tool_may_return_nothing_and_a_turn_may_say_nothing(call: str, result:
         ([{"id": "msg_1"}], "input[0].id", "invalid_value"),
         ([{"type": None, "id": "msg_1"}], "input[0].id", "invalid_value"),
         ([{"type": "compaction_trigger"}], "input[0].type", "unsupported_value"),
-        (
-            [{"type": "compaction", "encrypted_content": "gAAA"}],
-            "input[0].encrypted_content",
-            "invalid_encrypted_content",
-        ),
+        ([{"type": "compaction"}], "input[0].encrypted_content", "missing_required_parameter"),
     ],
 )
 def test_wrong_input_is_named(value: Any, param: str, code: str | None) -> None:
@@ -189,10 +215,17 @@ SUMMARY = [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text
         (reasoning(content=None, encrypted_content="ours:z", summary=SUMMARY), "z"),
         (reasoning(encrypted_content="gAAA", summary=SUMMARY), "a\n\nb"),
         (reasoning(summary=SUMMARY, encrypted_content=None), "a\n\nb"),
+        (reasoning(content=[], summary=[{"type": "text", "text": "a"}]), "a"),
     ],
 )
 def test_reasoning_is_read_where_it_is_plainest(item: Json, text: str) -> None:
     assert parts(item) == [Reasoning(text)]
+
+
+def test_reasoning_as_litellm_writes_it_is_read() -> None:
+    said: list[Json] = [{"type": "output_text", "text": "hm", "annotations": [], "logprobs": None}]
+    turn = parse(input=[user(), reasoning(role="assistant", status="completed", content=said)])
+    assert (turn.request.messages[-1].parts, turn.notes) == ((Reasoning("hm"),), ())
 
 
 def test_reasoning_that_nobody_here_can_read_is_left_out_visibly() -> None:
@@ -222,6 +255,16 @@ def test_wrong_reasoning_is_named(item: Json, param: str) -> None:
 def test_our_own_compaction_is_opened() -> None:
     item = {"type": "compaction", "encrypted_content": "ours:what happened so far"}
     assert messages(item) == [Message("user", (Text("what happened so far"),))]
+
+
+def test_a_compaction_of_another_server_says_that_it_cannot_be_read() -> None:
+    items = [user("a"), {"type": "compaction", "encrypted_content": "gAAA"}, user("b")]
+    turn = parse(input=items)
+    texts = [part.text for message in turn.request.messages for part in message.parts if isinstance(part, Text)]
+    assert texts == ["a", "[A summary of the conversation up to here is encrypted and cannot be read here.]", "b"]
+    assert turn.notes == (Note("item", "compaction"),)
+    error = refused(Policy(unreadable="reject"), input=items)
+    assert (error.param, error.code) == ("input[1].encrypted_content", "invalid_encrypted_content")
 
 
 def test_an_agents_message_is_the_users() -> None:
@@ -348,8 +391,11 @@ def test_a_tool_search(call_id: str | None) -> None:
         ({"type": "function_call", "call_id": "c", "name": "f"}, "input[0].arguments"),
         ({"type": "function_call", "call_id": "c", "name": "f", "arguments": {}}, "input[0].arguments"),
         ({**FUNCTION_CALL, "namespace": 5}, "input[0].namespace"),
-        ({"type": "function_call_output", "output": "x"}, "input[0].call_id"),
-        ({"type": "function_call_output", "call_id": None, "output": "x"}, "input[0].call_id"),
+        ({"type": "custom_tool_call_output", "output": "x"}, "input[0].call_id"),
+        ({"type": "custom_tool_call_output", "call_id": None, "output": "x"}, "input[0].call_id"),
+        ({"type": "function_call_output", "call_id": "", "output": "x"}, "input[0].call_id"),
+        ({"type": "function_call_output", "call_id": 5, "output": "x"}, "input[0].call_id"),
+        ({"type": "function_call_output"}, "input[0].output"),
         ({"type": "function_call_output", "call_id": "c"}, "input[0].output"),
         ({"type": "function_call_output", "call_id": "c", "output": {}}, "input[0].output"),
         ({"type": "custom_tool_call", "call_id": "c", "name": "f", "input": {}}, "input[0].input"),
