@@ -32,6 +32,11 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def unset(value: object) -> object:
+    """-1 is "not set" in what llama.cpp, LM Studio and LangChain for JavaScript send."""
+    return None if value == -1 else value
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]  # also as 64.0, which is how Gson, Lua and R write it
 
 
@@ -48,7 +53,7 @@ class RequestFields(BaseModel):
 
     model: str = Field(min_length=1)
     temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, ge=0, le=1)
+    top_p: Annotated[float | None, Field(ge=0, le=1), BeforeValidator(unset)] = None
     top_k: Whole | None = Field(None, ge=-1, le=INT32)
     min_p: float | None = Field(None, ge=0, le=1)
     repetition_penalty: float | None = Field(None, gt=0)
@@ -64,6 +69,10 @@ class RequestFields(BaseModel):
     guided_regex: Any = None
     guided_grammar: Any = None
     structured_outputs: Any = None
+    regex: Any = None
+    ebnf: Any = None
+    grammar: Any = None
+    json_schema: Any = None
 
 
 def sampling(fields: RequestFields, stop: Sequence[str] | None, **own: Any) -> Sampling:

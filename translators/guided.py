@@ -1,8 +1,9 @@
-"""Constraints on the answer in the words of the engines: `guided_json`, `guided_choice`, `structured_outputs` …
+"""Constraints on the answer in the words of the engines: `guided_json`, `structured_outputs`, `regex`, `grammar` …
 
 A constraint is enforced or refused, never lost: an answer without it is a wrong answer. JSON becomes the ordinary
 format; the rest is a `Guided`, which the backend gives to the server under the server's own name or refuses. Names are
-those of vLLM, before and after 0.11, and mean the same in every protocol.
+those of vLLM, before and after 0.11, of SGLang and of llama.cpp. They mean the same in every protocol and before every
+server, except for the language of a grammar, which is the server's.
 """
 
 from __future__ import annotations
@@ -14,14 +15,23 @@ from dragoman.translators.fields import RequestFields, Unread
 from dragoman.translators.ir import Format, Guided, JsonObject, JsonSchema
 from dragoman.translators.json_text import bounded_loads
 
-_FIELDS = ("guided_json", "guided_choice", "guided_regex", "guided_grammar")
+_FIELDS = {  # each with what it constrains
+    "guided_json": "json",
+    "guided_choice": "choice",
+    "guided_regex": "regex",
+    "guided_grammar": "grammar",
+    "json_schema": "json",  # llama.cpp, and SGLang as text
+    "regex": "regex",  # SGLang
+    "ebnf": "grammar",  # SGLang
+    "grammar": "grammar",  # llama.cpp
+}
 _OWNER = "structured_outputs"
 _KEYS = ("json", "choice", "regex", "grammar", "json_object")
 
 
 def constrained(fields: RequestFields, wanted: Format | None, unread: Unread) -> Format | None:
     """The format that the answer must have: `wanted`, which the API's own field asks for, or one of these."""
-    found = [(name, name.removeprefix("guided_"), getattr(fields, name)) for name in _FIELDS]
+    found = [(name, kind, getattr(fields, name)) for name, kind in _FIELDS.items()]
     owner = fields.structured_outputs
     if owner is not None:
         if not isinstance(owner, dict):
@@ -34,7 +44,7 @@ def constrained(fields: RequestFields, wanted: Format | None, unread: Unread) ->
         found += [(f"{_OWNER}.{key}", key, given.get(key)) for key in _KEYS]
         given.close()
     for path, kind, value in found:
-        if value is None or value is False:
+        if value in (None, False, ""):
             continue
         if wanted is not None:
             raise invalid(f"Only one constraint on the answer is possible: '{path}' is one too many.", path)

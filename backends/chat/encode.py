@@ -16,6 +16,7 @@ import orjson
 
 from dragoman.backends.chat.settings import KNOWN_PARAMETERS, Settings, Wire
 from dragoman.backends.efforts import nearest_effort
+from dragoman.backends.markup.ebnf import literal
 from dragoman.backends.prompts.messages import has_unseen_images, has_unsent_reasoning, render
 from dragoman.backends.prompts.rendering import Rendering
 from dragoman.backends.prompts.tools import described, shown_tools
@@ -31,8 +32,11 @@ CONTINUATION: Json = {"continue_final_message": True, "add_generation_prompt": F
 PROGRESS = "return_progress"
 GO_ON = "Go on."
 CONSTRAINTS = frozenset(  # an answer without them would be a wrong answer
-    {"response_format", "structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "regex", "ebnf"}
-)
+    {
+        "response_format", "structured_outputs", "guided_choice", "guided_regex", "guided_grammar", "regex", "ebnf",
+        "grammar",
+    }
+)  # fmt: skip
 
 
 def encode(
@@ -182,11 +186,13 @@ def _guided(wanted: Guided, settings: Wire) -> tuple[str, Any]:
             return f"guided_{wanted.kind}", rule
         case "sglang":
             return ("ebnf", rule) if grammar else ("regex", regex_of(wanted))
+        case "grammar" if wanted.kind != "regex":
+            return "grammar", rule if grammar else f"root ::= {' | '.join(map(literal, rule))}"
         case "response_format" if grammar:
             return "response_format", {"type": "ebnf", "ebnf": rule}
         case "response_format":
             return "response_format", {"type": "regex", "regex": regex_of(wanted)}
-        case "none":
+        case "none" | "grammar":
             raise unenforceable(wanted)
         case _:
             assert_never(settings.guided)

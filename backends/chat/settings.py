@@ -106,11 +106,11 @@ class Wire(Wording):
     schema_shape: Literal["openai", "flat"] = Field(
         "openai", description="response_format with the schema in json_schema.schema (openai) or in schema (flat)."
     )
-    guided: Literal["structured_outputs", "guided", "sglang", "response_format", "none"] = Field(
+    guided: Literal["structured_outputs", "guided", "sglang", "response_format", "grammar", "none"] = Field(
         "none",
         description="How an answer is held to a choice, a regular expression or a grammar: structured_outputs (vLLM "
         "from 0.11), guided_choice and its like (before), regex and ebnf (SGLang), types of response_format "
-        "(trtllm-serve); none: such requests are refused.",
+        "(trtllm-serve), grammar (llama.cpp, no regular expressions); none: such requests are refused.",
     )
     structural_tags: Literal["structured_outputs", "response_format", "none"] = Field(
         "none",
@@ -319,6 +319,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "reasoning_field": "reasoning_content",
         "thinking": "enable_thinking",
         "chat_template_kwargs": True,
+        "guided": "grammar",
         "thinking_budget_field": "reasoning_budget_tokens",
         "prompt_progress": True,
         "tool_schemas": "plain",  # 400 "failed to parse grammar", for one tool of many

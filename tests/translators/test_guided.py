@@ -26,6 +26,11 @@ def read(unread: Unread | None = None, **fields: Any) -> Any:
         ({"structured_outputs": {"json_object": True}}, JsonObject()),
         ({"guided_choice": ["a"]}, Guided("choice", ("a",))),
         ({"structured_outputs": {"grammar": "g"}}, Guided("grammar", "g")),
+        ({"regex": "a"}, Guided("regex", "a")),  # SGLang
+        ({"ebnf": "g"}, Guided("grammar", "g")),
+        ({"json_schema": '{"a": 1}'}, JsonSchema("output", {"a": 1})),
+        ({"json_schema": {"a": 1}, "grammar": ""}, JsonSchema("output", {"a": 1})),  # llama.cpp
+        ({"grammar": "g", "json_schema": None}, Guided("grammar", "g")),
     ],
 )
 def test_what_is_asked_for(fields: dict[str, Any], wanted: Any) -> None:
@@ -34,6 +39,7 @@ def test_what_is_asked_for(fields: dict[str, Any], wanted: Any) -> None:
 
 def test_the_field_is_named_where_a_server_cannot() -> None:
     assert read(structured_outputs={"regex": "a"}).path == "structured_outputs.regex"
+    assert read(ebnf="g").path == "ebnf"
 
 
 def test_unknown_keys_are_noted_and_constraints_never() -> None:

@@ -9,17 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dragoman.translators.fields import INT32, Lenient, Whole
+from dragoman.translators.fields import INT32, Lenient, Whole, unset
 from dragoman.translators.openai.fields import CreateFields
 from dragoman.translators.soft_words import Effort
 
-
-def _limited(value: object) -> object:
-    """-1 is no limit: llama.cpp and LM Studio have it so, and their clients send it."""
-    return None if value == -1 else value
-
-
-Limit = Annotated[Whole | None, Field(ge=1, le=INT32), BeforeValidator(_limited)]
+Limit = Annotated[Whole | None, Field(ge=1, le=INT32), BeforeValidator(unset)]
 
 
 class CreateChatCompletion(CreateFields):

@@ -125,8 +125,8 @@ def _format(asked: Given, path: str, nested: str) -> ir.Format | None:
         case "json_schema" if nested and nested not in asked and "schema" in asked:
             return _schema(asked, path, text_or_null(asked, "name", path) or "output")
         case "json_schema" if nested:
-            owner = given_object(asked, nested, path)
-            wanted = _schema(owner, f"{path}.{nested}")
+            owner, place = given_object(asked, nested, path), f"{path}.{nested}"
+            wanted = _schema(owner, place, text_or_null(owner, "name", place) or "output")  # llama.cpp asks for none
             owner.close()
             return wanted
         case "json_schema":

@@ -236,6 +236,7 @@ def test_two_limits_must_agree() -> None:
             {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": True}},
             JsonSchema("n", {"type": "object"}, True),
         ),
+        ({"type": "json_schema", "json_schema": {"schema": {"const": 1}}}, JsonSchema("output", {"const": 1})),
     ],
 )
 def test_every_form_of_an_answer(asked: Json | None, meant: Any) -> None:
@@ -249,7 +250,7 @@ def test_every_form_of_an_answer(asked: Json | None, meant: Any) -> None:
         ({}, "response_format.type"),
         ({"type": "grammar"}, "response_format.type"),
         ({"type": "json_schema"}, "response_format.json_schema"),
-        ({"type": "json_schema", "json_schema": {"schema": {}}}, "response_format.json_schema.name"),
+        ({"type": "json_schema", "json_schema": {"name": 1, "schema": {}}}, "response_format.json_schema.name"),
         ({"type": "json_schema", "json_schema": {"name": "n"}}, "response_format.json_schema.schema"),
         (
             {"type": "json_schema", "json_schema": {"name": "n", "schema": {}, "strict": 1}},

@@ -39,6 +39,8 @@ def test_a_choice_as_a_regular_expression() -> None:
         ("sglang", GRAMMAR, {"ebnf": "root ::= x"}),
         ("trtllm-serve", CHOICE, {"response_format": {"type": "regex", "regex": AS_REGEX}}),
         ("trtllm-serve", GRAMMAR, {"response_format": {"type": "ebnf", "ebnf": "root ::= x"}}),
+        ("llama.cpp", GRAMMAR, {"grammar": "root ::= x"}),
+        ("llama.cpp", Guided("choice", ("a", 'b "c"\n')), {"grammar": 'root ::= "a" | "b \\"c\\"\\n"'}),
     ],
 )
 def test_each_server_has_its_own_name_for_it(preset: str, wanted: Guided, sent: dict[str, Any]) -> None:
@@ -51,11 +53,14 @@ def test_older_servers_by_a_setting() -> None:
     assert body["guided_regex"] == "a+"
 
 
-@pytest.mark.parametrize("preset", ["generic", "llama.cpp", "lmdeploy", "triton-openai"])
-def test_a_server_that_cannot_is_not_asked(preset: str) -> None:
-    with pytest.raises(GatewayError, match="guided_choice") as caught:
-        prepared(ask(format=CHOICE), resolve(preset), frozenset())
-    assert (caught.value.kind, caught.value.param) == (Kind.UNSUPPORTED, "guided_choice")
+@pytest.mark.parametrize(
+    ("preset", "wanted"),
+    [("generic", CHOICE), ("llama.cpp", REGEX), ("lmdeploy", CHOICE), ("triton-openai", CHOICE)],
+)
+def test_a_server_that_cannot_is_not_asked(preset: str, wanted: Guided) -> None:
+    with pytest.raises(GatewayError, match=wanted.path) as caught:
+        prepared(ask(format=wanted), resolve(preset), frozenset())
+    assert (caught.value.kind, caught.value.param) == (Kind.UNSUPPORTED, wanted.path)
 
 
 @pytest.mark.parametrize(

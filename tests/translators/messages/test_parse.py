@@ -323,6 +323,13 @@ def test_sampling_in_both_versions(version: str) -> None:
     assert parse(top_k=0).request.sampling.top_k is None
 
 
+def test_minus_one_is_not_set() -> None:
+    """As LangChain for JavaScript sends it for what nobody has set; Anthropic's API took it of older models."""
+    sampling = parse(top_p=-1, top_k=-1).request.sampling
+    assert (sampling.top_p, sampling.top_k) == (None, None)
+    assert refusal(top_p=-0.5).param == "top_p"
+
+
 def test_streaming_is_asked_for() -> None:
     assert parse(stream=True).streaming
     assert not parse(stream=False).streaming
