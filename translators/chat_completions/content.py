@@ -236,8 +236,8 @@ class ChatConversation:
                 text = _item_thoughts(part)
                 return Reasoning(text) if text else Text("")
             case "thinking":
-                part.pass_over("signature")
-                return Reasoning(expect_text(part, "thinking", path))
+                part.pass_over("signature", "closed")
+                return _thought(part, path)
             case "tool_use":
                 name, id = name_of(part, path), filled_text(part, "id", path)
                 arguments = orjson.dumps(expect_object(part, "input", path)).decode()
@@ -252,6 +252,21 @@ class ChatConversation:
                 image = self._media.source(source, f"{path}.source")
                 source.close()
                 return image
+
+
+def _thought(part: Given, path: str) -> Reasoning:
+    """A block of thought, whose text may come in chunks, as Mistral's SDK keeps it."""
+    if not _are_objects(chunks := part.peek("thinking")):
+        return Reasoning(expect_text(part, "thinking", path))
+    part.pass_over("thinking")
+    texts: list[str] = []
+    for index, chunk in enumerate(chunks):
+        place = f"{path}.thinking[{index}]"
+        given = part.inner(chunk, place)
+        if given.get("type") == "text":
+            texts.append(expect_text(given, "text", place))
+        given.close()  # what is not text refers to a source
+    return Reasoning("".join(texts))
 
 
 def _reasoning(message: Given, path: str) -> str:

@@ -66,6 +66,7 @@ _PLAIN = frozenset(
         "reasoning",
     }
 )
+_DIRECT = {"type": "direct"}  # a call that the model made itself, not a program that it wrote
 # What the client or an earlier answer wrote about an item, and no model is told.
 _INERT = frozenset(
     {
@@ -139,6 +140,8 @@ class Items:
         read = _READERS.get(kind)
         if read is not None:
             read(self, item, path)
+            if item.peek("caller") == _DIRECT:
+                item.pass_over("caller")
             item.close(_INERT)
         elif kind == "web_search_call" and self._context.policy.web_search:
             self._web_search(item, path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragoman.translators.ir import Image, Message, Named, Reasoning, Text, ToolCall, ToolResult
+from dragoman.translators.ir import Image, Message, Named, Note, Reasoning, Text, ToolCall, ToolResult
 from dragoman.translators.protocol import Json
 from tests.translators.chat_completions.asked import (
     PIXEL,
@@ -153,6 +153,22 @@ def test_input_in_place_of_messages() -> None:
     assert notes(input="hi", instructions="x") == ["field:input", "field:instructions"]
     assert refused(messages=None, input=7).param == "messages"
     assert refused(messages=None, input=[{"type": "reasoning"}]).param == "messages[0].role"
+
+
+def test_a_thought_may_come_in_chunks() -> None:
+    chunks: list[Json] = [{"type": "text", "text": "Well, "}, {"type": "text", "text": "yes."}]
+    thought: Json = {"type": "thinking", "thinking": chunks, "signature": None, "closed": True}
+    said = {"role": "assistant", "content": [thought, {"type": "text", "text": "Yes."}]}
+    turn = parse(messages=[USER, said, USER])
+    assert turn.request.messages[1].parts == (Reasoning("Well, yes."), Text("Yes."))
+    assert turn.notes == ()
+
+    chunks.append({"type": "reference", "reference_ids": [3]})
+    assert parse(messages=[USER, said, USER]).notes == (Note("field", "messages.content.thinking.reference_ids"),)
+    chunks[1]["text"] = 5
+    assert refused(messages=[USER, said, USER]).param == "messages[1].content[0].thinking[1].text"
+    thought["thinking"] = ["Well"]
+    assert refused(messages=[USER, said, USER]).param == "messages[1].content[0].thinking"
 
 
 @pytest.mark.parametrize(

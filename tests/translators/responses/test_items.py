@@ -508,3 +508,11 @@ def test_what_openais_sdk_made_of_an_answer_is_no_news() -> None:
     result = {"type": "function_call_output", "call_id": "c", "output": "3"}
     turn = parse(input=[{"type": "message", "role": "assistant", "content": [part]}, call, result])
     assert turn.notes == ()
+
+
+def test_that_the_model_itself_made_a_call_is_no_news() -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "add", "arguments": "{}", "caller": {"type": "direct"}}
+    result = {"type": "function_call_output", "call_id": "c", "output": "3", "caller": {"type": "direct"}}
+    assert parse(input=[call, result]).notes == ()
+    call["caller"] = {"type": "program", "caller_id": "p"}
+    assert parse(input=[call, result]).notes == (Note("field", "input.caller"),)
