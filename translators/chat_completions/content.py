@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 
 from dragoman.translators.chat_completions.foreign_shapes import part_of
+from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
-from dragoman.translators.openai.catalogue import INERT, Catalogue
+from dragoman.translators.openai.catalogue import INERT
 from dragoman.translators.openai.content import Media
 from dragoman.translators.openai.reading import (
     expect_object,
@@ -65,7 +66,7 @@ class ChatConversation:
     is that of `translators.seen.read_each`."""
 
     def __init__(
-        self, tools: Catalogue, policy: Policy, notes: list[Note], unread: Unread, key: Hashable = None
+        self, tools: ChatCatalogue, policy: Policy, notes: list[Note], unread: Unread, key: Hashable = None
     ) -> None:
         self.messages: list[Message] = []
         self.prefill = False  # the last message is the beginning of the answer
@@ -172,7 +173,7 @@ class ChatConversation:
                 owner, place = given_object(call, "function", path), f"{path}.function"
                 arguments, name = expect_text(owner, "arguments", place), name_of(owner, place)
                 owner.close()
-                return ToolCall(id, self._tools.name("function", name), arguments)
+                return ToolCall(id, *self._tools.called(name, arguments))
             case "custom":
                 owner, place = given_object(call, "custom", path), f"{path}.custom"
                 text, name = expect_text(owner, "input", place), name_of(owner, place)

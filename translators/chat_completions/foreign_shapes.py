@@ -28,7 +28,12 @@ def _message(item: Any) -> Any:
             function = {key: item[key] for key in ("name", "arguments") if key in item}
             call = {"id": item.get("call_id"), "type": "function", "function": function}
             return {**rest, "role": "assistant", "tool_calls": [call], "content": None}
-        case "function_call_output":
+        case "custom_tool_call":
+            rest = {key: value for key, value in item.items() if key not in _CUSTOM_CALL}
+            custom = {key: item[key] for key in ("name", "input") if key in item}
+            call = {"id": item.get("call_id"), "type": "custom", "custom": custom}
+            return {**rest, "role": "assistant", "tool_calls": [call], "content": None}
+        case "function_call_output" | "custom_tool_call_output":
             rest = {key: value for key, value in item.items() if key not in ("type", "call_id", "output", *_OWN)}
             content = _content(item.get("output"))
             return {**rest, "role": "tool", "tool_call_id": item.get("call_id"), "content": content}
@@ -41,6 +46,7 @@ def _message(item: Any) -> Any:
 
 _OWN = ("id", "status")  # what the client or an earlier answer wrote about an item
 _CALL = ("type", "call_id", "name", "arguments", *_OWN)
+_CUSTOM_CALL = ("type", "call_id", "name", "input", *_OWN)
 
 
 def _content(content: Any) -> Any:
@@ -66,6 +72,11 @@ def is_flat(tool: Any) -> bool:
     return "name" in tool and "function" not in tool and (tool.get("type") == "function" or "input_schema" in tool)
 
 
+def is_flat_custom(tool: Any) -> bool:
+    """A free-form tool as Responses writes it."""
+    return tool.get("type") == "custom" and "name" in tool and "custom" not in tool
+
+
 def choice_of(choice: Any) -> Any:
     """`tool_choice` of Messages, and the flat one of Responses."""
     if not isinstance(choice, dict):
@@ -78,5 +89,8 @@ def choice_of(choice: Any) -> Any:
         case "tool" | "function" if "name" in choice and "function" not in choice:
             rest = {key: value for key, value in choice.items() if key not in ("type", "name")}
             return {**rest, "type": "function", "function": {"name": choice["name"]}}
+        case "custom" if "name" in choice and "custom" not in choice:
+            rest = {key: value for key, value in choice.items() if key != "name"}
+            return {**rest, "custom": {"name": choice["name"]}}
         case _:
             return choice

@@ -74,7 +74,7 @@ def parse(body: Json, context: Context) -> Turn:
 
 
 def _read(fields: CreateChatCompletion, messages: list[Any] | None, conversation: ChatConversation) -> None:
-    if messages is None and fields.input is not None:
+    if not messages and fields.input is not None:
         messages = messages_of(fields.input)
         if fields.instructions:
             messages = [{"role": "system", "content": fields.instructions}, *messages]
@@ -107,7 +107,7 @@ def _ignored(fields: CreateChatCompletion) -> list[Note]:
     """Fields that are accepted and change nothing, although the client may have meant them to."""
     names = [name for name in _NOTED if getattr(fields, name) is not None]
     names.extend(unusual(fields, _ORDINARY))
-    if fields.messages is not None:  # else they are read in its place
+    if fields.messages:  # else they are read in its place
         names.extend(name for name in ("input", "instructions") if getattr(fields, name) is not None)
     if fields.stream_options is not None and not fields.stream:
         names.append("stream_options")

@@ -80,22 +80,22 @@ class _OpenCall(_OpenPart):
     """A call of a function or of a free-form tool. For the latter the model writes {"input": "…"}, and the client gets
     the text as it comes."""
 
-    __slots__ = ("_id", "_tool")
+    __slots__ = ("_id", "_key", "_kind", "_name")
 
     def __init__(self, head: bytes, index: int, id: str, tool: DeclaredTool) -> None:
-        key = "arguments" if tool.kind == "function" else "input"
-        prefix = f'{{"tool_calls":[{{"index":{index},"{tool.kind}":{{"{key}":'.encode()
+        as_function = tool.kind == "function" or tool.called_as_function
+        self._kind, self._key = ("function", "arguments") if as_function else (tool.kind, "input")
+        prefix = f'{{"tool_calls":[{{"index":{index},"{self._kind}":{{"{self._key}":'.encode()
         super().__init__(head + prefix, b"}}]}", StringIO())
         self._id = id
-        self._tool = tool
+        self._name = tool.name
         if tool.kind == "custom":
             self.reader = StringReader()
 
     def shown(self) -> Json:
         """The call so far: without text in its header chunk, with all of it in the whole message."""
-        key = "arguments" if self._tool.kind == "function" else "input"
-        owner = {"name": self._tool.name, key: self.pieces.getvalue()}
-        return {"id": self._id, "type": self._tool.kind, self._tool.kind: owner}
+        owner = {"name": self._name, self._key: self.pieces.getvalue()}
+        return {"id": self._id, "type": self._kind, self._kind: owner}
 
 
 class ChatStream(BufferedStream):

@@ -7,7 +7,9 @@ protocols are read too.
 
 from __future__ import annotations
 
-from dragoman.translators.chat_completions.foreign_shapes import choice_of, is_flat
+import orjson
+
+from dragoman.translators.chat_completions.foreign_shapes import choice_of, is_flat, is_flat_custom
 from dragoman.translators.fields import Given
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool, ToolKind
 from dragoman.translators.openai.reading import expect_list, expect_text, given_object, name_of, text_or_null
@@ -23,6 +25,9 @@ class ChatCatalogue(Catalogue):
         if is_flat(tool):
             tool.pass_over("type")
             return [self._function(tool, path, "input_schema" if "input_schema" in tool else "parameters")]
+        if is_flat_custom(tool):
+            tool.pass_over("type")
+            return [self._custom(tool, path, called_as_function=True)]
         match expect_text(tool, "type", path):
             case "function":
                 owner = given_object(tool, "function", path)
@@ -30,11 +35,10 @@ class ChatCatalogue(Catalogue):
                 owner.close()
                 return [name]
             case "custom":
-                owner, path = given_object(tool, "custom", path), f"{path}.custom"
-                description = custom_description(text_or_null(owner, "description", path) or "", owner, path, "grammar")
-                declared = DeclaredTool("custom", name_of(owner, path))
+                owner = given_object(tool, "custom", path)
+                name = self._custom(owner, f"{path}.custom")
                 owner.close()
-                return [self._add(declared, description, CUSTOM_PARAMETERS, path)]
+                return [name]
             case hosted:
                 self.leave_out(hosted, f"{path}.type")
                 tool.pass_over(*tool)
@@ -44,6 +48,18 @@ class ChatCatalogue(Catalogue):
         function = read_function(owner, path, key)
         declared = DeclaredTool("function", name_of(owner, path))
         return self._add(declared, function.description, function.parameters, path, function.strict)
+
+    def _custom(self, owner: Given, path: str, *, called_as_function: bool = False) -> str:
+        description = custom_description(text_or_null(owner, "description", path) or "", owner, path, "grammar")
+        declared = DeclaredTool("custom", name_of(owner, path), called_as_function=called_as_function)
+        return self._add(declared, description, CUSTOM_PARAMETERS, path)
+
+    def called(self, name: str, arguments: str) -> tuple[str, str]:
+        """The upstream name and arguments of a call in the shape of a function's."""
+        upstream = self.name("function", name)
+        if self.restore(upstream).called_as_function:
+            arguments = orjson.dumps({"input": arguments}).decode()
+        return upstream, arguments
 
     def choose(self, choice: object) -> Choice:
         return choose(choice_of(choice), self, self._notes, self._unread, named=self._named, allowed=self._allowed)
@@ -65,6 +81,8 @@ class ChatCatalogue(Catalogue):
         name = name_of(owner, f"{PARAM}.{kind}")
         owner.close()
         upstream = self._names.get((_KINDS[kind], None, name))
+        if upstream is None and self.restore(bare := self._bare.get((None, name), "")).called_as_function:
+            upstream = bare
         if upstream is not None and upstream in self._tools:
             return [upstream]
         if name in self.left_out:

@@ -33,12 +33,14 @@ ToolKind = Literal["function", "custom", "tool_search", "local_shell", "shell", 
 @dataclass(frozen=True, slots=True)
 class DeclaredTool:
     """A tool as the client declared it. `encrypted`: its schema marks a property as encrypted (Codex, multi-agent
-    v2)."""
+    v2). `called_as_function`: the client reads a call of this free-form tool as that of a function, with the bare text
+    as its arguments, and sends it back so."""
 
     kind: ToolKind
     name: str
     namespace: str | None = None
     encrypted: bool = False
+    called_as_function: bool = False
 
 
 class Catalogue:

@@ -72,6 +72,8 @@ def custom_description(description: str, owner: Given, path: str, nested: str = 
             pass
         case other:
             raise wrong_value(f"{place}.type", other, "'text' and 'grammar'")
+    if nested not in format_ and "definition" in format_:  # the flat form of Responses, as Cursor mixes them
+        nested = ""
     grammar = given_object(format_, nested, place) if nested else format_
     place = f"{place}.{nested}" if nested else place
     definition, syntax = expect_text(grammar, "definition", place), expect_text(grammar, "syntax", place)

@@ -8,6 +8,7 @@ from tests.translators.chat_completions.asked import (
     PIXEL,
     USER,
     call,
+    custom,
     function,
     notes,
     parse,
@@ -36,6 +37,53 @@ def test_tools_in_the_shapes_of_other_protocols() -> None:
     assert asked.tool_choice == Named("block")
     assert request(tools=[function("a")], tool_choice={"type": "any"}).tool_choice == "required"
     assert request(tools=[function("a")], tool_choice={"type": "function", "name": "a"}).tool_choice == Named("a")
+
+
+LARK: Json = {"type": "grammar", "syntax": "lark", "definition": "start: /.+/"}
+FLAT: Json = {"type": "custom", "name": "Patch", "description": "Edits files.", "format": LARK}
+
+
+def test_a_free_form_tool_in_the_shape_of_responses() -> None:
+    (tool,) = request(tools=[FLAT]).tools
+    assert tool.name == "Patch"
+    assert tool.description.startswith("Edits files.\n\n")
+    assert tool.description.endswith(" lark grammar:\nstart: /.+/")
+    (nested,) = request(tools=[custom("Patch", description="Edits files.", format=LARK)]).tools
+    assert nested == tool
+    assert notes(tools=[FLAT, custom("Other", format=LARK)]) == []
+    assert refused(tools=[FLAT | {"format": {"type": "grammar"}}]).param == "tools[0].format.grammar"
+    assert refused(tools=[FLAT | {"name": ""}]).param == "tools[0].name"
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "custom", "name": "Patch"},
+        {"type": "custom", "custom": {"name": "Patch"}},
+        {"type": "function", "function": {"name": "Patch"}},
+        {"type": "function", "name": "Patch"},
+        {"type": "tool", "name": "Patch"},
+    ],
+)
+def test_such_a_tool_is_chosen_by_any_name_for_it(choice: Json) -> None:
+    assert request(tools=[FLAT], tool_choice=choice).tool_choice == Named("Patch")
+
+
+def test_a_call_of_such_a_tool_comes_back_as_a_functions() -> None:
+    """Cursor knows no other calls, and finds the bare text in the arguments."""
+    text = "*** Begin\n"
+    wrapped = Message("assistant", (ToolCall("c", "Patch", '{"input":"*** Begin\\n"}'),))
+    spoken: Json = {"role": "assistant", "tool_calls": [call("c", "Patch", text)]}
+    assert request(tools=[FLAT], messages=[USER, spoken, result("c")]).messages[1] == wrapped
+
+    freely = {"id": "c", "type": "custom", "custom": {"name": "Patch", "input": text}}
+    spoken = {"role": "assistant", "tool_calls": [freely]}
+    assert request(tools=[FLAT], messages=[USER, spoken, result("c")]).messages[1] == wrapped
+
+    spoken = {"role": "assistant", "tool_calls": [call("c", "Patch", '{"a":1}')]}
+    both = request(tools=[FLAT, function("Patch")], messages=[USER, spoken, result("c")])
+    function_of_that_name = both.tools[1].name
+    assert both.messages[1].parts == (ToolCall("c", function_of_that_name, '{"a":1}'),)
 
 
 def test_parts_of_responses_in_messages() -> None:
@@ -151,6 +199,17 @@ def test_input_in_place_of_messages() -> None:
     assert asked.notes == ()
     assert request(messages=None, input="hi").messages == (Message("user", (Text("hi"),)),)
     assert notes(input="hi", instructions="x") == ["field:input", "field:instructions"]
+    assert request(messages=[], input="hi").messages == (Message("user", (Text("hi"),)),)
+    assert notes(messages=[], input="hi") == []
+    items = [
+        {"role": "user", "content": "hi"},
+        {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "p", "input": "x", "status": "completed"},
+        {"type": "custom_tool_call_output", "call_id": "c", "output": "done"},
+    ]
+    patched = parse(messages=None, input=items)
+    assert patched.request.messages[1].parts == (ToolCall("c", "p", '{"input":"x"}'),)
+    assert patched.request.messages[2].parts == (ToolResult("c", (Text("done"),)),)
+    assert patched.notes == ()
     assert refused(messages=None, input=7).param == "messages"
     assert refused(messages=None, input=[{"type": "reasoning"}]).param == "messages[0].role"
 

@@ -184,6 +184,18 @@ def test_the_input_of_a_free_form_tool_comes_as_it_is_written() -> None:
     assert made == {"id": "c", "type": "custom", "custom": {"name": "patch", "input": "*** Begin\n"}}
 
 
+def test_a_free_form_tool_in_the_shape_of_responses_is_called_as_a_function() -> None:
+    tools = [{"type": "custom", "name": "patch"}]
+    body = sent(call("c", '{"inp', 'ut":"*** Be', "gin\\n", '"}', name="patch"), asked=stream(tools=tools))
+    assert deltas(body)[1:-1] == [
+        {"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "patch", "arguments": ""}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "*** Be"}}]},
+        {"tool_calls": [{"index": 0, "function": {"arguments": "gin\n"}}]},
+    ]
+    made = choice(call("c", '{"input":"*** Begin\\n"}', name="patch"), tools=tools)["message"]["tool_calls"]
+    assert made == [{"id": "c", "type": "function", "function": {"name": "patch", "arguments": "*** Begin\n"}}]
+
+
 def test_input_of_another_shape_comes_at_the_end() -> None:
     (made,) = message(call("c", '"a', ' b"', name="patch"))["tool_calls"]
     assert made["custom"]["input"] == "a b"
