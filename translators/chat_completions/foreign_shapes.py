@@ -37,6 +37,8 @@ def _message(item: Any) -> Any:
             rest = {key: value for key, value in item.items() if key not in ("type", "call_id", "output", *_OWN)}
             content = _content(item.get("output"))
             return {**rest, "role": "tool", "tool_call_id": item.get("call_id"), "content": content}
+        case "reasoning":
+            return {"role": "assistant", "content": [item]}
         case "message" | None:
             rest = {key: value for key, value in item.items() if key not in ("type", *_OWN)}
             return {**rest, "content": _content(item["content"])} if "content" in item else rest

@@ -211,7 +211,18 @@ def test_input_in_place_of_messages() -> None:
     assert patched.request.messages[2].parts == (ToolResult("c", (Text("done"),)),)
     assert patched.notes == ()
     assert refused(messages=None, input=7).param == "messages"
-    assert refused(messages=None, input=[{"type": "reasoning"}]).param == "messages[0].role"
+    assert refused(messages=None, input=[{"type": "item_reference", "id": "x"}]).param == "messages[0].role"
+
+
+def test_thoughts_among_the_items_of_input() -> None:
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "hm"}]}
+    sealed = {"type": "reasoning", "summary": [], "encrypted_content": "x"}
+    called = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    returned = {"type": "function_call_output", "call_id": "c", "output": "done"}
+    turn = parse(messages=None, input=[USER, sealed, thought, called, returned, sealed, USER])
+    assert [message.role for message in turn.request.messages] == ["user", "assistant", "tool", "user"]
+    assert turn.request.messages[1].parts == (Reasoning("hm"), ToolCall("c", "f", "{}"))
+    assert turn.notes == ()
 
 
 def test_a_thought_may_come_in_chunks() -> None:
