@@ -18,7 +18,7 @@ import orjson
 from dragoman.translators.chat_completions.foreign_shapes import part_of
 from dragoman.translators.chat_completions.tools import ChatCatalogue
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.fields import Given, Unread
+from dragoman.translators.fields import Given, Unread, noted
 from dragoman.translators.ir import Image, Message, Note, Part, Reasoning, Refusal, Role, Text, ToolCall, ToolResult
 from dragoman.translators.openai.catalogue import INERT
 from dragoman.translators.openai.content import Media
@@ -47,6 +47,7 @@ _BLOCKS = frozenset(
         ("assistant", "thinking"),
         ("assistant", "reasoning"),
         ("assistant", "tool_use"),
+        ("assistant", "custom_tool_call"),
         ("user", "tool_result"),
         ("user", "image"),
         ("tool", "image"),
@@ -58,6 +59,26 @@ _DETAILS = ("reasoning_details", "thinking_blocks")
 _TEXTS = ("text", "summary", "thinking")
 _OF_DETAILS = frozenset({"type", "id", "index", "format", "signature"})
 _NAME = Note("field", "name")  # of a participant: templates have no place for it. Noted once
+# What servers of other APIs did within an answer, as LangChain keeps it: a refusal would end the session for good.
+_OF_SERVERS = frozenset(
+    {
+        "code_interpreter_call",
+        "compaction",
+        "computer_call",
+        "container_upload",
+        "file_search_call",
+        "image_generation_call",
+        "mcp_approval_request",
+        "mcp_call",
+        "mcp_list_tools",
+        "mcp_tool_use",
+        "redacted_thinking",
+        "server_tool_call",
+        "server_tool_result",
+        "server_tool_use",
+        "web_search_call",
+    }
+)
 _AUDIO_AND_VIDEO = frozenset({"input_audio", "audio_url", "video_url", "input_video"})
 
 
@@ -71,6 +92,7 @@ class ChatConversation:
         self.messages: list[Message] = []
         self.prefill = False  # the last message is the beginning of the answer
         self._tools = tools
+        self._policy = policy
         self._notes = notes
         self.unread = unread
         self._key = key
@@ -208,7 +230,12 @@ class ChatConversation:
             raise wrong_type(path, "an object", value)
         part = message.inner(value, path)
         kind = expect_text(part, "type", path)
-        read = self._block(part, kind, path) if (role, kind) in _BLOCKS else self._read_part(part, kind, path, role)
+        if (role, kind) in _BLOCKS:
+            read = self._block(part, kind, path)
+        elif role == "assistant" and (kind in _OF_SERVERS or kind.endswith("_tool_result")):
+            read = self._left_out(part, kind, path)
+        else:
+            read = self._read_part(part, kind, path, role)
         part.close(INERT)
         return read
 
@@ -230,6 +257,14 @@ class ChatConversation:
             case _:
                 return _image(part, path, self._media)
 
+    def _left_out(self, part: Given, kind: str, path: str) -> Text:
+        if self._policy.hosted_tools == "reject" and kind not in ("compaction", "redacted_thinking"):
+            message = f"Content of type '{kind[:64]}' cannot be taken up by this gateway."
+            raise unsupported(f"{path}.type", message)
+        part.pass_over(*part)  # noted as a whole
+        self._notes.append(noted("item", kind))
+        return Text("")
+
     def _block(self, part: Given, kind: str, path: str) -> Part:
         """A block of the Messages API, or an item of Responses among the parts, as LangChain has them."""
         match kind:
@@ -243,6 +278,11 @@ class ChatConversation:
                 name, id = name_of(part, path), filled_text(part, "id", path)
                 arguments = orjson.dumps(expect_object(part, "input", path)).decode()
                 return ToolCall(id, self._tools.name("function", name), arguments)
+            case "custom_tool_call":
+                part.pass_over("id", "status", "index")
+                name, id = name_of(part, path), filled_text(part, "call_id", path)
+                arguments = orjson.dumps({"input": expect_text(part, "input", path)}).decode()
+                return ToolCall(id, self._tools.name("custom", name), arguments)
             case "tool_result":
                 id = filled_text(part, "tool_use_id", path)
                 content = self._content(part, path, "tool") if part.get("content") is not None else (Text(""),)

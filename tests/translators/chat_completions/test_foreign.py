@@ -3,7 +3,7 @@
 import pytest
 
 from dragoman.translators.ir import Image, Message, Named, Note, Reasoning, Text, ToolCall, ToolResult
-from dragoman.translators.protocol import Json
+from dragoman.translators.protocol import Context, Json, Policy
 from tests.translators.chat_completions.asked import (
     PIXEL,
     USER,
@@ -222,6 +222,31 @@ def test_thoughts_among_the_items_of_input() -> None:
     turn = parse(messages=None, input=[USER, sealed, thought, called, returned, sealed, USER])
     assert [message.role for message in turn.request.messages] == ["user", "assistant", "tool", "user"]
     assert turn.request.messages[1].parts == (Reasoning("hm"), ToolCall("c", "f", "{}"))
+    assert turn.notes == ()
+
+
+def test_what_servers_of_other_apis_did_is_left_out_of_an_answer() -> None:
+    """As LangChain sends the answers of ChatAnthropic, and of its class for Responses, on to chat completions."""
+    said: list[Json] = [
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "q"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s", "content": []},
+        {"type": "text", "text": "Found."},
+    ]
+    turn = parse(messages=[USER, {"role": "assistant", "content": said}, USER])
+    assert [part for part in turn.request.messages[1].parts if part != Text("")] == [Text("Found.")]
+    assert [note.name for note in turn.notes] == ["redacted_thinking", "server_tool_use", "web_search_tool_result"]
+    assert refused(messages=[{"role": "user", "content": said}]).param == "messages[0].content[0].type"
+    strict = Context(id="0" * 24, clock=lambda: 0, policy=Policy(hosted_tools="reject"))
+    refusal = refused(strict, messages=[USER, {"role": "assistant", "content": said}])
+    assert refusal.param == "messages[1].content[1].type"
+
+
+def test_a_free_form_call_of_responses_in_content_is_taken_once() -> None:
+    made = {"type": "custom_tool_call", "id": "ctc", "call_id": "c", "name": "p", "input": "x", "status": "completed"}
+    spoken = {"role": "assistant", "content": [made], "tool_calls": [call("c", "p", '{"__arg1": "x"}')]}
+    turn = parse(tools=[custom("p")], messages=[USER, spoken, result("c")])
+    assert turn.request.messages[1].parts == (ToolCall("c", "p", '{"input":"x"}'),)
     assert turn.notes == ()
 
 
