@@ -133,7 +133,7 @@ class Items:
             raise wrong_type(path, "an object", value)
         item = self.unread.given(value, path)
         kind = item.get("type")
-        if kind is None:
+        if kind is None or (kind == "" and "role" in item):  # VS Code leaves it empty for models that it does not know
             kind = _untyped(item, path)
         if not isinstance(kind, str):
             raise wrong_type(f"{path}.type", "a string", kind)

@@ -516,3 +516,10 @@ def test_that_the_model_itself_made_a_call_is_no_news() -> None:
     assert parse(input=[call, result]).notes == ()
     call["caller"] = {"type": "program", "caller_id": "p"}
     assert parse(input=[call, result]).notes == (Note("field", "input.caller"),)
+
+
+def test_a_message_may_have_an_empty_type() -> None:
+    turn = parse(input=[{"type": "", "role": "user", "content": "hi"}])
+    assert turn.request.messages == (Message("user", (Text("hi"),)),)
+    assert turn.notes == ()
+    assert parse(input=[{"role": "user", "content": "hi"}, {"type": ""}]).notes == (Note("item", ""),)
