@@ -156,6 +156,9 @@ class Catalogue:
             return known
         # The history may name a tool under another kind than the one under which it is declared.
         bare = self._bare.get((declared.namespace, declared.name))
+        if bare is None and not declaring and declared.namespace == declared.name:
+            # OpenAI writes so of a deferred tool without a namespace that a search has found, and VS Code does too.
+            bare = self._bare.get((None, declared.name))
         if bare is not None and not (declaring and bare in self._tools):
             self._names[key] = bare
             return bare

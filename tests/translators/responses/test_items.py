@@ -523,3 +523,21 @@ def test_a_message_may_have_an_empty_type() -> None:
     assert turn.request.messages == (Message("user", (Text("hi"),)),)
     assert turn.notes == ()
     assert parse(input=[{"role": "user", "content": "hi"}, {"type": ""}]).notes == (Note("item", ""),)
+
+
+def test_a_namespace_of_the_tools_own_name_is_none() -> None:
+    """OpenAI and VS Code write it of a tool without a namespace that a search has found."""
+    found = {"type": "function", "name": "say", "parameters": {"type": "object"}, "defer_loading": True}
+    searched: list[Json] = [
+        {"type": "tool_search_call", "call_id": "s", "execution": "client", "arguments": {"query": "x"}},
+        {"type": "tool_search_output", "call_id": "s", "execution": "client", "tools": [found]},
+    ]
+    called: list[Json] = [
+        {"type": "function_call", "call_id": "c", "name": "say", "namespace": "say", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c", "output": "done"},
+    ]
+    search = {"type": "tool_search", "execution": "client", "description": "d", "parameters": {"type": "object"}}
+    assert messages(user(), *searched, *called, tools=[search])[3].parts == (ToolCall("c", "say", "{}"),)
+
+    own = {"type": "namespace", "name": "say", "description": "d", "tools": [found]}
+    assert messages(user(), *called, tools=[own])[1].parts == (ToolCall("c", "say__say", "{}"),)
