@@ -111,5 +111,5 @@ class SearchClient:
         return self._session
 
 
-def _parameter(value: str | int | bool) -> str:
+def _parameter(value: str | int | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -46,8 +46,8 @@ class Service:
     path: str = ""
     parameters: Mapping[str, str] | None = None
 
-    def question(self, query: str, config: SearchConfig, wanted: int) -> dict[str, str | int | bool]:
-        asked: dict[str, str | int | bool] = {**(self.parameters or {}), **config.parameters, self.query: query}
+    def question(self, query: str, config: SearchConfig, wanted: int) -> dict[str, str | int | float | bool]:
+        asked: dict[str, str | int | float | bool] = {**(self.parameters or {}), **config.parameters, self.query: query}
         if self.count is not None:
             asked.setdefault(self.count, min(wanted, self.most))
         return asked

@@ -6,11 +6,21 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dragoman.gateway.config.fields import Bytes, Name, Seconds, Section, Unit, Variable
 
 KEYED_SEARCH = frozenset({"brave", "tavily", "serper"})
+
+
+def _one_value(value: object) -> object:
+    """One fault for a value of another kind, not one for each kind that it might be."""
+    if not isinstance(value, str | int | float):
+        raise ValueError("must be text, a number, true or false")
+    return value
+
+
+Parameter = Annotated[str | int | float | bool, BeforeValidator(_one_value)]
 
 
 class SearchShape(Section):
@@ -56,7 +66,7 @@ class SearchConfig(Section):
     api_key_file: Path | None = Field(
         None, description="The file with its key, in place of the variable.", examples=["/run/secrets/search-key"]
     )
-    parameters: dict[Name, str | int | bool] = Field(
+    parameters: dict[Name, Parameter] = Field(
         {},
         description="More parameters of each search, as the service has them (no keys: they would be printed).",
         examples=[{"language": "de"}],

@@ -22,15 +22,16 @@ class _Loader(yaml.SafeLoader):
         super().__init__(stream)
         self.doubled: list[tuple[yaml.Mark, str]] = []
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Keys are compared as they are written: a key that comes by a merge (`<<`) may be given again."""
+        node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                self.doubled.append((key_node.start_mark, key))
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag == "tag:yaml.org,2002:str":
+                if key.value in seen:
+                    self.doubled.append((key.start_mark, key.value))
+                seen.add(key.value)
+        return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class YamlFile:
 def _step(node: yaml.Node | None, step: str | int) -> tuple[yaml.Mark | None, yaml.Node | None]:
     """Where the entry begins, and the node of its value."""
     if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
+        for key, value in reversed(node.value):  # what was merged in stands before the mapping's own keys
             if isinstance(key, yaml.ScalarNode) and key.value == step:
                 return key.start_mark, value
     if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import MutableMapping, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dragoman.gateway.launch.agent import FileChange, LaunchError
 
 Content = MutableMapping[str, Any]
+BOM = "\ufeff"
 
 
 def write(changes: Sequence[FileChange], record: Path) -> list[str]:
@@ -27,7 +29,7 @@ def write(changes: Sequence[FileChange], record: Path) -> list[str]:
     prepared = [(change.path, _read(change.path), _changed(change)) for change in changes]
     saved = []
     for change, (path, before, after) in zip(changes, prepared, strict=True):
-        keys = [[list(key), _find(_parse(path, before or ""), key), value] for key, value in change.keys.items()]
+        keys = [[list(key), _find(_content(path, before or ""), key), value] for key, value in change.keys.items()]
         saved.append({"path": str(path), "before": before, "after": after, "keys": keys})
     record.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     _replace(record, json.dumps({"files": saved}, indent=1), 0o600)  # first: a change without a record has no way back
@@ -51,8 +53,9 @@ def undo(record: Path) -> list[str]:
         if now is None or now == before:
             told.append(f"{path} is gone already" if now is None else f"{path} is as it was")
             continue
-        if now != each["after"]:
-            before = _without(path, now, each["keys"])
+        if now != each["after"] and each["keys"]:
+            rest = _without(path, now, each["keys"])
+            before = rest if before is not None or _content(path, rest) else None
         if before is None:
             path.resolve().unlink()
             told.append(f"removed {path}")
@@ -67,50 +70,57 @@ def undo(record: Path) -> list[str]:
 
 
 def _changed(change: FileChange) -> str:
-    if change.whole is not None:
-        return change.whole
-    content = _parse(change.path, _read(change.path) or "")
-    for key, value in change.keys.items():
-        _set(content, key, value, change.path)
-    return _dump(change.path, content, _read(change.path) or "")
+    return change.whole if change.whole is not None else _edited(change.path, _read(change.path) or "", change.keys)
 
 
-def _without(path: Path, text: str, keys: list[Any]) -> str | None:
-    """The file without what was written to it, where that is still as it was written; None where nothing is left."""
-    if not keys:
-        return None
-    content = _parse(path, text)
-    for key, old, new in keys:
-        if _find(content, key) != new:
+def _without(path: Path, text: str, keys: list[Any]) -> str:
+    """The file without what was written to it, where that is still as it was written."""
+    content = _content(path, text)
+    return _edited(path, text, {tuple(key): old for key, old, new in keys if _find(content, key) == new})
+
+
+def _edited(path: Path, text: str, changes: Mapping[tuple[str, ...], Any]) -> str:
+    """The text with each of these values, without the keys whose value is None. What it holds then is read again: a
+    section under a header of its own would take in the lines of a file with dotted keys that follow it."""
+    wanted = _content(path, text)
+    _apply(wanted, changes, path, dict)
+    for table in _tables(path):
+        try:
+            content = _parse(path, text)
+            _apply(content, changes, path, table)
+            after = (BOM if text.startswith(BOM) else "") + _dump(path, content, text)
+            if _content(path, after) == wanted:
+                return after
+        except Exception:  # of shapes that tomlkit does not change, such as a section in one that is written in a line
             continue
-        if old is None:
+    raise LaunchError(f"{path} cannot be changed without a loss; change it by hand (--print)")
+
+
+def _apply(content: Content, changes: Mapping[tuple[str, ...], Any], path: Path, table: Callable[[], Content]) -> None:
+    for key, value in changes.items():
+        if value is None:
             _remove(content, key)
         else:
-            _set(content, key, old, path)
-    return _dump(path, content, text) if content else None
+            _set(content, key, value, path, table)
 
 
 def _find(content: Any, key: Sequence[str]) -> Any:
     for step in key:
-        content = content.get(step) if isinstance(content, MutableMapping) else None
-    return _plain(content)
+        content = content.get(step) if isinstance(content, dict) else None
+    return content
 
 
-def _plain(value: Any) -> Any:
-    return value.unwrap() if hasattr(value, "unwrap") else value
-
-
-def _set(content: Content, key: Sequence[str], value: Any, path: Path) -> None:
+def _set(content: Content, key: Sequence[str], value: Any, path: Path, table: Callable[[], Content]) -> None:
     for depth, step in enumerate(key[:-1]):
         if step not in content:
-            content[step] = _table(path)
+            content[step] = table()
         content = content[step]
         if not isinstance(content, MutableMapping):
             raise LaunchError(f"{path}: {'.'.join(key[: depth + 1])} is not a section; change it by hand (--print)")
-    if isinstance(value, dict) and path.suffix == ".toml":
-        table = _table(path)
-        table.update(value)
-        value = table
+    if isinstance(value, dict):
+        section = table()
+        section.update(value)
+        value = section
     content[key[-1]] = value
 
 
@@ -143,11 +153,11 @@ def _toml() -> Any:
     return tomlkit
 
 
-def _parse(path: Path, text: str) -> Any:
+def _content(path: Path, text: str) -> dict[str, Any]:
+    """What the file holds, as plain values."""
+    bare = text.removeprefix(BOM)
     try:
-        if path.suffix == ".toml":
-            return _toml().parse(text)
-        content = json.loads(text) if text.strip() else {}
+        content = tomllib.loads(bare) if path.suffix == ".toml" else json.loads(bare) if bare.strip() else {}
     except ValueError as error:
         comments = "; comments would not be kept: change it by hand (--print)" if path.suffix == ".json" else ""
         raise LaunchError(f"{path} cannot be read: {error}{comments}") from None
@@ -156,8 +166,14 @@ def _parse(path: Path, text: str) -> Any:
     return content
 
 
-def _table(path: Path) -> Any:
-    return _toml().table() if path.suffix == ".toml" else {}
+def _parse(path: Path, text: str) -> Content:
+    """The same as something that can be changed and keeps its comments."""
+    return _toml().parse(text.removeprefix(BOM)) if path.suffix == ".toml" else _content(path, text)
+
+
+def _tables(path: Path) -> Sequence[Callable[[], Content]]:
+    """How sections are made: under a header, or in one line."""
+    return (_toml().table, _toml().inline_table) if path.suffix == ".toml" else (dict,)
 
 
 def _dump(path: Path, content: Any, before: str) -> str:

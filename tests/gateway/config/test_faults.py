@@ -81,6 +81,8 @@ BROKEN = [
     ("policy: {hosted_tools: refuse}", "1:24: policy.hosted_tools: 'refuse' is not one of ignore, reject"),
     (GPU + "  preset: vlm", "3:11: backends.0.preset: unknown preset 'vlm'; did you mean `vllm`?"),
     (GPU + "  settings: {images: much}", "3:22: backends.0.settings.images: 'much' is not true or false"),
+    ("search:\n  parameters: {page: [1]}", "2:16: search.parameters.page: must be text, a number, true or false"),
+    ("search: {parameters: {page: }}", "1:23: search.parameters.page: must be text, a number, true or false"),
     # keys that contradict each other
     ("workers: 2", "1:1: workers: the local model belongs to one process; several need a backend of their own"),
     ("models:\n- aliases: [a]", "2:3: models.0: aliases need a name or an upstream name to stand for"),
@@ -107,6 +109,30 @@ def test_a_fault_is_one_line_with_file_line_key_and_what_would_be_right(tmp_path
     path = tmp_path / "gateway.yaml"
     path.write_text(text)
     assert told(path) == [f"{path}:{line}"]
+
+
+MERGED = """\
+backends:
+- &one
+  url: http://a:1/v1
+  pool: p
+  settings: &settings {images: false}
+- <<: *one
+  url: http://b:1/v1
+- <<: [*one]
+  settings: {<<: *settings, imagse: true}
+"""
+
+
+def test_sections_may_be_merged_into_others(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    path.write_text(MERGED)
+    assert told(path) == [f"{path}:9:29: backends.2.settings.imagse: unknown key; did you mean `images`?"]
+    path.write_text(MERGED.replace("imagse", "images"))
+    config = load(path)
+    assert [each.url for each in config.backends] == ["http://a:1/v1", "http://b:1/v1", "http://a:1/v1"]
+    assert {each.pool for each in config.backends} == {"p"}
+    assert [each.settings["images"] for each in config.backends] == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,45 @@ def test_a_second_write_keeps_the_first_way_back(tmp_path: Path, record: Path) -
     write([FileChange(path, {**KEYS, ("model",): "other"})], record)
     undo(record)
     assert path.read_text() == TOML
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        'model_providers.other.name = "other"\nfeatures.plugins = true  # mine\nanalytics.enabled = true\n',
+        'model_providers.dragoman.base_url = "http://old"\nmodel = "gpt-5"\n',
+        'model_providers = {other = {name = "other"}}\nfeatures = {plugins = true, goals = true}\n',
+        '\ufeffmodel = "gpt-5"\r\n[features]\r\ngoals = true\r\n',
+    ],
+)
+def test_dotted_keys_sections_in_one_line_and_a_byte_order_mark_are_no_obstacle(
+    tmp_path: Path, record: Path, before: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_bytes(before.encode())
+    write([FileChange(path, KEYS)], record)
+    wanted = held(before)
+    wanted["model"] = "any"
+    wanted.setdefault("features", {})["plugins"] = False
+    wanted.setdefault("analytics", {})["enabled"] = False
+    wanted.setdefault("model_providers", {})["dragoman"] = KEYS[("model_providers", "dragoman")]
+    assert held(path.read_text("utf-8")) == wanted
+    path.write_bytes(path.read_bytes() + b"[new]\nkey = 1\n")
+    undo(record)
+    assert held(path.read_text("utf-8")) == held(before) | {"new": {"key": 1}}
+
+
+def test_a_settings_file_with_a_byte_order_mark_keeps_it(tmp_path: Path, record: Path) -> None:
+    path = tmp_path / "settings.json"
+    path.write_bytes(b'\xef\xbb\xbf{"theme": "dark"}\n')
+    write([FileChange(path, ENV)], record)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbf{")
+    env = {"ANTHROPIC_BASE_URL": "http://h", "ANTHROPIC_MODEL": "any"}
+    assert json.loads(path.read_text("utf-8-sig")) == {"theme": "dark", "env": env}
+
+
+def held(text: str) -> dict[str, Any]:
+    return tomllib.loads(text.removeprefix("\ufeff"))
 
 
 def test_a_link_stays_a_link(tmp_path: Path, record: Path) -> None:
