@@ -49,7 +49,6 @@ ELSEWHERE = {
     "backends/prompts/tokenizer_config.py": "tests/backends/prompts/test_tokenizer.py",
     "backends/triton/address.py": "tests/backends/triton/test_factory.py",
     "backends/triton/client.py": "tests/backends/triton/test_http_client.py",  # declarations
-    "backends/triton/grpc_client.py": "tests/real/triton/test_requests_real.py",
     # seen through the gateway
     "gateway/__main__.py": "tests/test_packaging.py",
     "gateway/factory.py": "tests/gateway/test_cli.py",

@@ -21,6 +21,7 @@ from dragoman.backends.triton.backend import Triton
 from dragoman.backends.triton.client import Config, InferRequest, Metadata, ModelState, Outputs
 from dragoman.backends.triton.model_files import ModelFiles
 from dragoman.backends.triton.settings import prompt_settings
+from dragoman.translators.errors import GatewayError
 
 WINDOW = 2048
 END = 200
@@ -37,13 +38,15 @@ def letters() -> Tokenizer:
 @dataclass
 class Engine:
     """The client of an engine whose answers are these texts, one after another, each with an end token, or hanging
-    instead of it; `stopping` lets it stop a request. `calls` and `stops` are what it was asked, `open_calls` how many
-    requests are open on the wire."""
+    instead of it; `stopping` lets it stop a request. `trouble` is its answer to everything while it is set. `calls` and
+    `stops` are what it was asked, `open_calls` how many requests are open on the wire."""
 
     answers: list[str]
     hangs: bool = False
     stop_error: Exception | None = None
     stopping: asyncio.Event | None = None
+    trouble: GatewayError | None = None
+    decoupled: bool = True
     calls: list[InferRequest] = field(default_factory=list)
     stops: list[InferRequest] = field(default_factory=list)
     open_calls: int = 0
@@ -53,6 +56,8 @@ class Engine:
     async def close(self) -> None: ...
 
     async def ready(self, model: str) -> bool:
+        if self.trouble is not None:
+            raise self.trouble
         return True
 
     async def index(self) -> list[ModelState]:
@@ -62,7 +67,7 @@ class Engine:
 
     async def describe(self, model: str) -> tuple[Metadata, Config]:
         config = {
-            "model_transaction_policy": {"decoupled": True},
+            "model_transaction_policy": {"decoupled": self.decoupled},
             "parameters": {"max_seq_len": {"string_value": str(WINDOW)}},
         }
         outputs = {"output_ids": "INT32", "sequence_length": "INT32"}
@@ -78,6 +83,8 @@ class Engine:
                 raise self.stop_error
             yield _batches([])
             return
+        if self.trouble is not None:
+            raise self.trouble
         self.calls.append(call)
         self.open_calls += 1
         try:

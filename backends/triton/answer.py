@@ -100,7 +100,10 @@ class AnswerDecoder:
             ids = _sequence(outputs)
             if len(ids) > self._ids.room + self._ask.max_tokens + MORE_IDS:
                 raise failed("The model server sent more tokens than it was asked for.")
-            text = self._ids.feed(ids)
+            try:
+                text = self._ids.feed(ids)
+            except (OverflowError, TypeError):  # an engine whose weights are wrong computes NaN and picks -1
+                raise failed("The model server sent something that is no token.") from None
             ended = self._ids.ended
         else:
             texts = outputs.get("text_output")

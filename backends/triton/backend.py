@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 UNREAD = "nothing in the template tells how the model writes calls, so that they come back as text: set `markup`"
 DEFAULT_MAX_TOKENS = 4096
 STOP_SECONDS = 2.0
+# After these the server may have been started anew with another configuration, which is then read again.
+_CHANGED = frozenset({Kind.MODEL_NOT_FOUND, Kind.ASLEEP, Kind.BACKEND_DOWN, Kind.BACKEND_FAILED})
 STOP_ONCE = (0.0,)
 # Before the first response the request may still be on its way to the engine, which then knows no such id yet.
 STOP_AGAIN = (0.0, 0.1, 0.3)
@@ -233,8 +235,8 @@ class Triton:
     def _measured(self, error: GatewayError, tokens: int) -> GatewayError:
         if error.kind is Kind.OVERFLOW and error.tokens is None:
             error.tokens = tokens
-        if error.certain and error.kind in (Kind.MODEL_NOT_FOUND, Kind.ASLEEP):
-            self._profile = None  # the model may come back as another one
+        if error.kind in _CHANGED and (error.certain or error.kind is Kind.BACKEND_FAILED):
+            self._profile = None  # the model may come back as another one, or is another one already
         return error
 
     # ------------------------------------------------------------------------------------------------------ the answer
@@ -309,6 +311,8 @@ class Triton:
                     return await self._why_not(model)
             profile = await self._known()
         except GatewayError as error:
+            if error.kind in _CHANGED:
+                self._profile = None
             if error.kind is Kind.MODEL_NOT_FOUND:
                 return Health("down", f"the server has no model {self._address.model}")
             return Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)

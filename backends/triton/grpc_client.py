@@ -37,6 +37,7 @@ from dragoman.translators.errors import GatewayError, Kind
 
 log = logging.getLogger(__name__)
 
+UNREADABLE = "The model server sent a tensor that cannot be read."
 INSTALL = "pip install 'dragoman[triton]'"
 OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE),
@@ -46,6 +47,11 @@ OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # What was sent and is not acknowledged within the second time ends the connection (TCP_USER_TIMEOUT, which only
+    # comes with pings): a host that vanished would keep it for a quarter of an hour, also once another one has its
+    # address. Triton closes the connections of those who ping more often than each five minutes.
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
 )
 _CONTENTS = {
     "BYTES": "bytes_contents",
@@ -232,7 +238,10 @@ def _read(kind: str, raw: bytes) -> list[Any]:
         return _read_bytes(raw)
     if (code := _RAW.get(kind)) is None:
         return []  # half floats: logits, which nobody reads
-    return list(struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw))
+    size = struct.calcsize(f"<{code}")
+    if len(raw) % size:
+        raise failed(UNREADABLE)
+    return list(struct.unpack(f"<{len(raw) // size}{code}", raw))
 
 
 def _read_bytes(raw: bytes) -> list[Any]:
@@ -243,7 +252,7 @@ def _read_bytes(raw: bytes) -> list[Any]:
         size = int.from_bytes(raw[at : at + 4], "little")
         at += 4
         if at + size > len(raw):
-            raise failed("The model server sent a tensor that cannot be read.")
+            raise failed(UNREADABLE)
         values.append(_text(raw[at : at + size]))
         at += size
     return values

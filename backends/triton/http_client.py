@@ -179,7 +179,10 @@ class HttpClient:
         """All events of one read as one batch, up to an error; what stands before it is not lost with it."""
         found: list[Outputs] = []
         for payload in payloads:
-            event = _loads(payload)
+            try:
+                event = _loads(payload)
+            except GatewayError as error:
+                return found, error
             if _is_error(event):
                 log.log(_level(quiet), "%s: error in the stream: %s", self._base, for_log(payload))
                 return found, classify("UNKNOWN", read_error(event).words, begun=begun or bool(found))

@@ -4,14 +4,17 @@ returns; tests/real/triton does the same with a real server."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from dragoman.backends.base import nothing
 from dragoman.backends.reader import Timeouts
+from dragoman.backends.triton.client import Outputs
+from dragoman.backends.triton.errors import failed, unreachable
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Finished
 from tests.recording import Recorder, answered, ask
@@ -158,3 +161,45 @@ async def test_a_stop_request_that_fails_while_a_cancellation_waits_for_it_is_lo
         (record,) = caplog.records
         assert record.exc_info is not None
         assert str(record.exc_info[1]) == "a bug"
+
+
+@pytest.mark.parametrize(("seen", "trouble"), [("by its health", unreachable()), ("by a call", failed("It refused."))])
+async def test_a_server_that_was_started_with_another_configuration_is_read_again(
+    seen: str, trouble: GatewayError
+) -> None:
+    engine = Engine(["Hello", "again"])
+    backend = serving(engine, LONG)
+    await backend.start()
+    await answered(backend, ask(), Recorder())
+    engine.trouble, engine.decoupled = trouble, False
+    if seen == "by its health":
+        assert (await backend.health()).state == "down"
+    else:
+        with pytest.raises(GatewayError):
+            await answered(backend, ask(), Recorder())
+    engine.trouble = None
+    await answered(backend, ask(), Recorder())
+    assert [call.streamed for call in engine.calls] == [True, False]
+    await backend.close()
+
+
+@pytest.mark.parametrize("ids", [[-1], [2**40], [None]])
+async def test_what_is_no_token_is_a_failure_of_the_server(ids: list[Any]) -> None:
+    engine, sink = Odd([""], odd=ids), Recorder()
+    backend = serving(engine, LONG)
+    await backend.start()
+    with pytest.raises(GatewayError) as caught:
+        await answered(backend, ask(), sink)
+    assert caught.value.kind is Kind.BACKEND_FAILED
+    assert sink.text == "Hi"
+    assert [stop.id for stop in engine.stops] == [call.id for call in engine.calls]
+    await backend.close()
+
+
+@dataclass
+class Odd(Engine):
+    odd: Sequence[Any] = ()
+
+    async def _answer(self, ids: Sequence[int]) -> AsyncIterator[list[Outputs]]:
+        for each in ([ord("H")], [ord("i")], self.odd):
+            yield [{"output_ids": list(each), "sequence_length": [1]}]

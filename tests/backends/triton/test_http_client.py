@@ -83,6 +83,10 @@ async def test_an_error_after_the_first_event_does_not_swallow_it() -> None:
             await read(client, into=found)
     assert found == [{"text_output": ["a"]}]
     assert "during the answer" in caught.value.message
+    async with answering(200, body.replace(b'{"error":"it broke"}', b"<html>")) as client:
+        with pytest.raises(GatewayError):
+            await read(client, into=found)
+    assert found == [{"text_output": ["a"]}] * 2
 
 
 async def test_a_whole_answer_that_is_an_error_with_status_200() -> None:
