@@ -17,12 +17,12 @@ with the reason; one in the history is replaced by a text.
 from __future__ import annotations
 
 import base64
+import binascii
 import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import unquote_to_bytes
 
 from dragoman.translators.errors import Content, GatewayError, Kind
 from dragoman.translators.ir import Document, Image, Message, Note, Text
@@ -30,6 +30,9 @@ from dragoman.translators.protocol import Policy
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 NO_VISION = "this model does not see images"
+_MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
+_HEAD = 64  # characters of base64 that show what an image is; a multiple of four
+_BLANKS = " \n\r\t"
 _OTHER_NAMES = {"image/jpg": "image/jpeg", "image/pjpeg": "image/jpeg", "image/x-png": "image/png"}
 UNREADABLE = "this gateway cannot read it"
 PDF_DOCUMENT = "PDF document"
@@ -82,6 +85,9 @@ class Unreadable:
         """An image that came as base64, with the usual name of its type. `path` is that of the whole part, `place` that
         of the data. A document in an image's place, as LiteLLM and with it aider send PDFs, is read as a document."""
         known = _OTHER_NAMES.get(media := plain_type(media), media)
+        data = _in_one_line(data)
+        if known not in IMAGE_TYPES and (kind := image_kind(_decoded(data[:_HEAD]) or b"")):
+            known = f"image/{kind}"
         if data and (known == _PDF or known.startswith(_TEXTUAL)):
             read = self.document_text(data, known, place)
             return read if isinstance(read, Text) else Text(read)
@@ -183,11 +189,37 @@ def _is_pdf(raw: bytes) -> bool:
 
 def _decoded(data: str) -> bytes | None:
     """Base64, also broken into lines as in mail."""
-    for spelled in (data, "".join(data.split())):
+    for spelled in (data, _without_blanks(data)):
         with contextlib.suppress(ValueError):
             return base64.b64decode(spelled, validate=True)
     return None
 
 
+def _in_one_line(data: str) -> str:
+    """Base64 as SGLang takes it: without the line ends of `base64 FILE`, and not quoted as in a URL."""
+    if "%" in data:
+        for sign, quoted in (("+", "%2B"), ("/", "%2F"), ("=", "%3D")):
+            data = data.replace(quoted, sign).replace(quoted.lower(), sign)
+    return _without_blanks(data)
+
+
+def _without_blanks(data: str) -> str:
+    if not any(blank in data for blank in _BLANKS):
+        return data
+    return data.encode("utf-8", "surrogatepass").translate(None, _BLANKS.encode()).decode("utf-8", "surrogatepass")
+
+
+def image_kind(raw: bytes | bytearray) -> str | None:
+    """`png` for the first bytes of one; None for what no server is known to take."""
+    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
+        return "webp"
+    return next((kind for magic, kind in _MAGIC if raw.startswith(magic)), None)
+
+
 def _unquoted(payload: str) -> bytes:
-    return unquote_to_bytes(payload.encode("utf-8", "surrogatepass"))
+    """With its `%41` read, if all of them can be; in C, since `urllib` takes a microsecond for each."""
+    raw = payload.encode("utf-8", "surrogatepass")
+    if b"%\n" in raw or b"%\r" in raw:  # would be soft line ends
+        return raw
+    found = binascii.a2b_qp(raw.replace(b"=", b"=3D").replace(b"%", b"="))
+    return found if len(found) == len(raw) - 2 * raw.count(b"%") else raw

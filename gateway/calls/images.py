@@ -30,7 +30,7 @@ from dragoman.gateway.config import ImagesConfig, Limits
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Part, Request, Text, ToolResult
-from dragoman.translators.unreadable import asked_about, in_place_of, unseen
+from dragoman.translators.unreadable import asked_about, image_kind, in_place_of, unseen
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 OF_HOST = 8  # fetches at once from one host
@@ -38,7 +38,6 @@ OF_HOST_FOR_CLIENT = 4  # of them for one client
 FOR_CLIENT = 16  # for one client from all hosts
 HEAD = 64  # characters of base64 that show what an image is; a multiple of four
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-MAGIC = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpeg"), (b"GIF87a", "gif"), (b"GIF89a", "gif"))
 
 
 LEFT_OUT = Note("item", "image")
@@ -253,7 +252,7 @@ class Images:
             if len(data) > limit:
                 raise self._too_large(image)
             budget.take(image, len(piece))
-        if (kind := _kind(data)) is None:
+        if (kind := image_kind(data)) is None:
             raise _refused(image, "What was fetched is not a PNG, JPEG, GIF or WebP image.")
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
@@ -331,12 +330,6 @@ def _matches(entry: str, host: str, port: int | None, usual: bool) -> bool:
     if (listed and str(port) != listed) or (not listed and not usual):
         return False
     return host.endswith(name) and host != name if name.startswith(".") else host == name
-
-
-def _kind(data: bytearray) -> str | None:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    return next((kind for magic, kind in MAGIC if data.startswith(magic)), None)
 
 
 def _is_text(url: str) -> bool:

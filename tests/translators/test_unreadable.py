@@ -7,18 +7,20 @@ import base64
 import contextlib
 import json
 import re
+import time
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Text, ToolCall, ToolResult
 from dragoman.translators.protocol import Context, Json, Policy, Turn
 from dragoman.translators.registry import PROTOCOLS
-from dragoman.translators.unreadable import Unreadable, asked_about
+from dragoman.translators.unreadable import Unreadable, _unquoted, asked_about
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, Served, served
 
@@ -268,6 +270,45 @@ def test_a_jpeg_has_one_name(protocol: str, media: str) -> None:
     (part,) = message.parts
     assert isinstance(part, Image)
     assert part.url == "data:image/jpeg;base64,AAAA"
+
+
+PNG = "iVBORw0KGgo="
+
+
+@every_protocol
+@pytest.mark.parametrize(
+    ("media", "data"),
+    [
+        ("image/png", "iVBO\nRw0K\r\nGgo=\n"),
+        ("image/png", " iVBORw0KGgo%3D"),
+        ("application/octet-stream", PNG),
+        ("image/heic", PNG),
+        ("", PNG),
+    ],
+)
+def test_an_image_is_in_one_line_under_its_own_type(protocol: str, media: str, data: str) -> None:
+    (message,) = parse(protocol, asked(protocol, image(protocol, media, data))).request.messages
+    (part,) = message.parts
+    assert isinstance(part, Image)
+    assert part.url == f"data:image/png;base64,{PNG}"
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.sampled_from(["%", "%4", "%41", "%e4", "%3D", "=", "=41", "a", "F", "\n", "\r", "ä", "."])).map("".join)
+)
+def test_a_data_url_is_unquoted_if_all_of_it_is_quoted_well(payload: str) -> None:
+    whole = not re.search("%(?![0-9a-fA-F]{2})", payload)
+    assert _unquoted(payload) == (unquote_to_bytes(payload) if whole else payload.encode())
+
+
+@pytest.mark.parametrize("payload", [",%41", ",%", ",%4", ",%%41", ";base64,A ", ";base64,%41"])
+def test_an_odd_spelling_of_a_large_data_url_costs_little(payload: str) -> None:
+    head, comma, odd = payload.partition(",")
+    url = f"data:image/png{head}{comma}{odd * 1_000_000}"
+    before = time.process_time()
+    parse("responses", asked("responses", {"type": "input_image", "image_url": url}))
+    assert time.process_time() - before < 0.5
 
 
 @pytest.mark.parametrize("url", ["", "https://", "file:///etc/passwd", "photo.png", "data:image/svg+xml;utf8,<svg/>"])
