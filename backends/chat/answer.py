@@ -16,6 +16,7 @@ from dragoman.backends.reader import CLOSING, OVER, RUNNING, WAITING, Reader, Ti
 from dragoman.translators.errors import GatewayError, Kind
 
 MAX_WHOLE = 16 * 1024 * 1024  # bytes of an answer in one piece
+PAGE = "A web page came in place of an answer: is the model server's address right, with its path?"
 _OBJECT = re.compile(rb"\s*\{")
 END_OF_BODY = 0.05  # seconds
 
@@ -77,7 +78,10 @@ class AnswerReader(Reader):
 
     def _first(self, data: bytes) -> Flow:
         """The first read of a stream, or one of an answer that is read whole."""
-        if self._body is None and not data.lstrip().startswith(b"{"):
+        begins = data.lstrip()[:1]
+        if self._body is None and begins == b"<":
+            return self._fail(GatewayError(Kind.BACKEND_FAILED, PAGE, source="backend"))
+        if self._body is None and begins != b"{":
             self._begun = True
             return self.received(data)
         if self._body is None:  # no event: JSON with the wrong content type

@@ -71,7 +71,7 @@ class Probe:
     def __init__(self, session: aiohttp.ClientSession, base: str, settings: Probing, name: str) -> None:
         self._session = session
         self._base = base
-        self._root = re.sub(r"/v\d+$", "", base)
+        self._root = root_of(base)
         self._settings = settings
         self._name = name
         self._sleep_absent_until = 0.0
@@ -151,9 +151,7 @@ class Probe:
         if status != 200:
             log.warning("%s: no list of models: status %d: %s", self._name, status, for_log(body))
             raise classify(status, body, self._settings)
-        answer = _loads(body)
-        entries = answer.get("data") or answer.get("models") if isinstance(answer, dict) else answer
-        if not isinstance(entries, list):
+        if (entries := entries_of(_loads(body))) is None:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server's list of models cannot be read.", source="backend"
             )
@@ -211,6 +209,22 @@ class Probe:
             return None
         answer = _loads(said)
         return answer if isinstance(answer, dict) else None
+
+
+def root_of(base: str) -> str:
+    """The server's root, above the URL that may end in `/v1`."""
+    return re.sub(r"/v\d+$", "", base)
+
+
+def entries_of(listing: object) -> list[Any] | None:
+    """The models of a list in one of the forms that servers have; None for what is none. An empty one is one: Ollama's
+    without a model has `data: null`."""
+    if not isinstance(listing, dict):
+        return listing if isinstance(listing, list) else None
+    found = [each for each in (listing.get("data"), listing.get("models")) if isinstance(each, list)]
+    if not found:
+        return [] if listing.get("object") == "list" and listing.get("data") is None else None
+    return next(filter(None, found), found[0])
 
 
 def _loads(body: bytes) -> Any:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from dragoman.backends.chat.probe import entries_of, root_of
 from dragoman.gateway.config import BackendConfig
 from dragoman.gateway.doctor.finding import Finding, Key
 from dragoman.gateway.doctor.http import Answered, Http, Trouble, Unreached
@@ -68,8 +69,7 @@ async def _without_list(http: Http, base: str, answer: Answered) -> Located:
     if isinstance(asked, Answered) and asked.status in (400, 422):
         advice = "name the model with `model` of the backend or --model, and its context window with `window`"
         return Located(Finding("weak", PROBE, f"answers, but lists no models ({_described(answer)})", advice), base)
-    root = base.rsplit("/v", 1)[0]
-    triton = await http.get(f"{root}/v2")
+    triton = await http.get(f"{root_of(base)}/v2")
     if isinstance(triton, Answered) and triton.status == 200 and "extensions" in triton.body.decode("utf-8", "replace"):
         parts = urlsplit(base)
         advice = f"this is Triton itself: the URL is triton+http://{parts.netloc}/MODEL?tokenizer=DIR (docs/triton.md)"
@@ -84,18 +84,18 @@ async def _without_list(http: Http, base: str, answer: Answered) -> Located:
 def _read(answer: Answered, base: str) -> Located | None:
     """The list of models, in the three forms that servers have."""
     listing = answer.json
-    if answer.status != 200 or _entries(listing) is None:
+    if answer.status != 200 or (entries := entries_of(listing)) is None:
         return None
+    if not entries:
+        advice = (
+            "load a model on the server (ollama pull NAME), or name one that it loads when it is asked for: --model"
+        )
+        return Located(Finding("weak", PROBE, "answers, and lists no model", advice), base, listing)
     return Located(Finding("ok", PROBE, f"answers, and lists {_count(listing)}"), base, listing)
 
 
-def _entries(listing: Any) -> list[Any] | None:
-    entries = listing.get("data") or listing.get("models") if isinstance(listing, dict) else listing
-    return entries if isinstance(entries, list) else None
-
-
 def _count(listing: Any) -> str:
-    entries = _entries(listing) or []
+    entries = entries_of(listing) or []
     return "1 model" if len(entries) == 1 else f"{len(entries)} models"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dragoman.backends.chat.probe import root_of
 from dragoman.gateway.doctor.http import Answered, Http
 
 
@@ -45,8 +46,8 @@ VERSIONED = frozenset({"vllm", "trtllm-serve"})
 
 
 async def recognise(http: Http, base: str, listing: Any) -> Kind | None:
-    """`base` ends in `/v1`; `listing` is the parsed list of models, None where there is none."""
-    root = base.rsplit("/v", 1)[0]
+    """`listing` is the parsed list of models, None where there is none."""
+    root = root_of(base)
     kind = next((OWNERS[owner] for owner in owners(listing) if owner in OWNERS), None)
     for path, key, candidate in ENDPOINTS if kind is None else ():
         answer = _object(await http.get(f"{root}{path}"))

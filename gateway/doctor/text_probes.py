@@ -35,6 +35,8 @@ async def text(asker: Asker) -> Finding:
 def _where(error: GatewayError) -> str:
     if "credentials" in error.message:
         return "the key is missing or wrong: export DRAGOMAN_BACKEND_API_KEY=…  (or `api_key_file` of the backend)"
+    if "no chat completions" in error.message:
+        return "it lists models and has no POST …/chat/completions below that address: it may serve embeddings alone"
     match error.kind:
         case Kind.BACKEND_DOWN | Kind.TIMEOUT:
             return "the server's log says whether the request arrived"

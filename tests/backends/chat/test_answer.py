@@ -242,6 +242,13 @@ def test_what_is_no_answer_is_a_failure(body: bytes, kind: str) -> None:
     assert not outcome.events
 
 
+def test_a_web_page_is_said_to_be_one_at_once() -> None:
+    reading = Reading(content_type="text/html")
+    assert reading.reads(b"\n<!doctype html>") is Flow.ENOUGH
+    with pytest.raises(GatewayError, match="web page.*address"):
+        reading.reader.check()
+
+
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 def test_an_answer_that_is_too_large_is_given_up_at_once(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "MAX_WHOLE", 100)

@@ -100,6 +100,21 @@ async def test_whole_floats_and_digits_are_counts() -> None:
         assert [model.window for model in await backend.models()] == [8192]
 
 
+@pytest.mark.parametrize("listing", [{"object": "list", "data": []}, {"object": "list", "data": None}, {"models": []}])
+async def test_a_server_without_a_model_has_an_empty_list(listing: object) -> None:
+    async with serving("generic") as (server, backend):
+        server.on("GET", "/v1/models", Script.json(listing))
+        assert await backend.models() == []
+
+
+@pytest.mark.parametrize("listing", [{}, {"data": None}, {"object": "error", "data": None}, "m", None])
+async def test_what_is_no_list_of_models_is_a_failure(listing: object) -> None:
+    async with serving("generic") as (server, backend):
+        server.on("GET", "/v1/models", Script.json(listing))
+        with pytest.raises(GatewayError):
+            await backend.models()
+
+
 async def test_a_huge_error_of_a_server_is_reported_in_a_few_words() -> None:
     async with serving("vllm") as (server, backend):
         server.on("GET", "/health", Script(b"\n" * 4_000_000 + b"out of order", 500))

@@ -47,6 +47,22 @@ async def test_a_wrong_path_is_corrected(
     assert told.clients["Codex"] == "works with settings"
 
 
+async def test_a_path_with_a_v_in_it_is_no_version(capsys: pytest.CaptureFixture[str]) -> None:
+    async with ScriptedServer(default=able) as server:
+        place = "/serving/vision"
+        elsewhere(server, place)
+        server.on("GET", f"{place}/get_model_info", Script.json({"model_path": "m"}))
+        told = await ask(capsys, backend(f"{server.root}{place}"))
+    assert told.findings["server"]["result"].startswith("SGLang")
+    assert all(seen.path.startswith(place) for seen in server.requests)
+
+
+async def test_a_server_that_has_no_chat(capsys: pytest.CaptureFixture[str]) -> None:
+    async with ScriptedServer(default=NOTHING) as server:
+        told = await ask(capsys, backend(server.url))
+    assert "embeddings" in told.findings["text"]["advice"]
+
+
 async def test_a_redirect_is_followed_to_where_it_leads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with ScriptedServer(default=able) as server:
         server.on("GET", "/old/v1/models", Script(status=308, headers={"location": f"{server.root}/v1/models"}))
@@ -92,6 +108,19 @@ async def test_a_server_that_lists_no_models_is_examined(capsys: pytest.CaptureF
         told = await ask(capsys, backend(server.url, model="m", window=32_768))
     assert told.findings["address"]["verdict"] == "weak"
     assert told.status == 0
+
+
+@pytest.mark.parametrize("listing", [{"object": "list", "data": []}, {"object": "list", "data": None}])
+async def test_a_server_without_a_model_is_none_at_a_wrong_address(
+    listing: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with ScriptedServer(default=Script.json({"error": {"message": "model 'default' not found"}}, 404)) as server:
+        server.on("GET", "/v1/models", Script.json(listing))
+        told = await ask(capsys, backend(server.url))
+    assert told.findings["address"]["result"] == "answers, and lists no model"
+    assert "ollama pull" in told.findings["address"]["advice"]
+    assert "not found" in told.findings["text"]["result"]
+    assert told.status == 1
 
 
 async def test_a_server_that_still_loads(capsys: pytest.CaptureFixture[str]) -> None:
