@@ -87,9 +87,7 @@ def _read(answer: Answered, base: str) -> Located | None:
     if answer.status != 200 or (entries := entries_of(listing)) is None:
         return None
     if not entries:
-        advice = (
-            "load a model on the server (ollama pull NAME), or name one that it loads when it is asked for: --model"
-        )
+        advice = "load a model on the server (ollama pull NAME), or name one that it loads when asked: --model"
         return Located(Finding("weak", PROBE, "answers, and lists no model", advice), base, listing)
     return Located(Finding("ok", PROBE, f"answers, and lists {_count(listing)}"), base, listing)
 
