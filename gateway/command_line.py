@@ -204,7 +204,10 @@ def parse(arguments: Sequence[str], version: Callable[[], str]) -> argparse.Name
         command = named[options.command]
         known = [each.name for each in command.options] + ["--help"]
         word = unknown[0].partition("=")[0]
-        commands[command.name].error(f"{command.name} takes no {word}{_option_hint(word, known)}")
+        hint = _option_hint(word, known)
+        if command.name == "launch" and not hint:
+            hint = f"; what is for the client comes after `--`: {parser.prog} launch {options.word} -- {word} …"
+        commands[command.name].error(f"{command.name} takes no {word}{hint}")
     if after and options.command != "launch":
         commands[options.command].error(f"{options.command} takes nothing after `--`")
     options.after = after

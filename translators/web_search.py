@@ -20,7 +20,7 @@ NAME = "web_search"
 MOST_DOMAINS = 100
 MOST_DOMAIN = 253  # characters
 MOST_QUERY = 400  # characters, as the large services have it
-_ID = re.compile(r"search(\d{3,})")  # some templates demand nine letters or digits
+_ID = re.compile(r"search(\d{3,9})")  # some templates demand nine letters or digits
 _DESCRIPTION = (
     "Searches the web and returns the titles, addresses and excerpts of the pages that were found. Use it for what may "
     "have changed, or what you do not know for certain. Name the addresses of the pages that you rely on."

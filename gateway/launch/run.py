@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dragoman.gateway.keys.reasoning_seal import state_directory
 from dragoman.gateway.keys.secrets import API_KEYS, BACKEND_API_KEY, SEAL_KEYS
@@ -61,6 +62,14 @@ class Launch:
     def base(self) -> str:
         port = self.environ.get("DRAGOMAN_PORT", "")
         address = self.url or f"http://127.0.0.1:{port if port.isdecimal() and port != '0' else PORT}"
+        address = address if "://" in address else f"http://{address}"  # localhost:8080
+        try:
+            parts = urlsplit(address)
+            usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise LaunchError(f"--url: {address} is no address of a gateway; it looks like http://127.0.0.1:{PORT}")
         return address.rstrip("/").removesuffix("/v1")
 
     def offer(self) -> Offer | None:

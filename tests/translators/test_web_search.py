@@ -44,6 +44,7 @@ def test_searches_are_numbered_through_a_conversation() -> None:
         [Message("assistant", (first, ToolCall("search12", "f", "{}"), ToolCall("search007", "f", "{}")))]
     )
     assert later.next() == "search008"
+    assert SearchCount([Message("assistant", (ToolCall(f"search{'9' * 5000}", "f", "{}"),))]).next() == "search001"
 
 
 def test_the_function_takes_a_query() -> None:

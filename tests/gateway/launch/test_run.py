@@ -230,7 +230,15 @@ async def test_a_signal_reaches_the_client_and_its_end_is_the_status(home: Path)
         (["codex", "--undo"], 1, "there is nothing to undo"),
         (["vim"], 2, "'vim' is none of codex, claude, opencode"),
         (["codex", "--window", "32k"], 2, "'32k' is no window"),
-        (["codex", "exec"], 2, "launch takes no exec"),
+        (
+            ["codex", "exec"],
+            2,
+            "launch takes no exec; what is for the client comes after `--`",
+        ),
+        (["claude", "-p", "Hi"], 2, "dragoman launch claude -- -p"),
+        (["codex", "--url", "127.0.0.1:9"], 1, "no gateway answers on http://127.0.0.1:9"),
+        (["codex", "--url", "http://[::1"], 1, "--url: http://[::1 is no address of a gateway"),
+        (["codex", "--url", "ftp://h", "--print"], 1, "--url: ftp://h is no address of a gateway"),
     ],
 )
 async def test_what_cannot_be_launched_is_explained(home: Path, words: Sequence[str], status: int, told: str) -> None:
