@@ -89,10 +89,10 @@ async def _discovered(client: Client, model: str, via_text: bool) -> Profile:
         raise GatewayError(Kind.UNSUPPORTED, message, "backend", source="backend")
     if config.get("platform") != "ensemble":
         cumulative = is_true(_parameter(config, "accumulate_tokens"))
-        engine = _parameter(config, "tensorrt_llm_model_name")
-        guided = await _guided(client, engine or "tensorrt_llm", served)
+        guided = await _guided(client, _parameter(config, "tensorrt_llm_model_name") or "tensorrt_llm", served)
+        adds_bos = _adds_bos(await _config_of(client, "preprocessing") or {})  # the name is fixed in its code
         return Profile(
-            "tensorrt_llm_bls", served, decoupled, cumulative, None, guided, (model,), _window(config), adds_bos=True
+            "tensorrt_llm_bls", served, decoupled, cumulative, None, guided, (model,), _window(config), adds_bos
         )
     return await _ensemble(client, served, config, via_text)
 
@@ -107,7 +107,7 @@ async def _ensemble(client: Client, served: Metadata, config: Config, via_text: 
         if {"input_ids", "request_output_len"} <= described.inputs.keys():
             engine = (described, step_config)
         elif "QUERY" in described.inputs:
-            adds_bos = not is_false(_parameter(step_config, "add_special_tokens"))
+            adds_bos = _adds_bos(step_config)
     if engine is not None and not via_text:
         return _direct(*engine, (served.name, engine[0].name))
     # An ensemble is decoupled when its engine is; its own configuration says so only in newer versions.
@@ -131,12 +131,22 @@ def _direct(served: Metadata, config: Config, models: tuple[str, ...]) -> Profil
 async def _guided(client: Client, engine: str, served: Metadata) -> bool:
     if not _guide_inputs(served):
         return False
+    config = await _config_of(client, engine)
+    return config is None or _has_guide_backend(config)
+
+
+async def _config_of(client: Client, model: str) -> Config | None:
+    """None where there is no such model."""
     try:
-        return _has_guide_backend((await client.describe(engine))[1])
+        return (await client.describe(model))[1]
     except GatewayError as error:
         if error.kind is not Kind.MODEL_NOT_FOUND:
             raise
-        return True
+        return None
+
+
+def _adds_bos(preprocessing: Config) -> bool:
+    return not is_false(_parameter(preprocessing, "add_special_tokens"))
 
 
 def _guide_inputs(served: Metadata) -> bool:
@@ -144,9 +154,8 @@ def _guide_inputs(served: Metadata) -> bool:
 
 
 def _has_guide_backend(config: Config) -> bool:
-    """Without it the C++ engine decodes unconstrained and says nothing. A template's placeholder is not filled in."""
-    value = _parameter(config, "guided_decoding_backend")
-    return bool(value) and not value.startswith("${")
+    """Without it the C++ engine decodes unconstrained and says nothing."""
+    return bool(_parameter(config, "guided_decoding_backend"))
 
 
 def _reads_ebnf(config: Config) -> bool:
@@ -159,8 +168,10 @@ def is_decoupled(config: Config) -> bool:
 
 
 def _parameter(config: Config, name: str) -> str:
+    """Empty also for a template's placeholder that was not filled in, which counts as not given."""
     value = (config.get("parameters") or {}).get(name)
-    return str(value.get("string_value", "")).strip() if isinstance(value, Mapping) else ""
+    text = str(value.get("string_value", "")).strip() if isinstance(value, Mapping) else ""
+    return "" if text.startswith("${") else text
 
 
 def is_true(text: str) -> bool:

@@ -118,6 +118,22 @@ async def test_a_bls_model_accumulates_where_its_configuration_says_so(value: st
     assert profile.cumulative is (value in ("true", "1", "Yes", "t"))
 
 
+@pytest.mark.parametrize(("value", "adds"), [("False", False), ("true", True), ("${add_special_tokens}", True)])
+async def test_whether_a_second_bos_comes_is_in_the_configuration_of_the_preprocessing(value: str, adds: bool) -> None:
+    before: Any = ({"QUERY": "BYTES"}, told(add_special_tokens=value))
+    ensemble = await found("e", via_text=True, e=(OLDER, steps("preprocessing")), preprocessing=before)
+    assert ensemble.adds_bos is adds
+    assert (await found("bls", bls=(OLDER, DECOUPLED), preprocessing=before)).adds_bos is adds
+    assert (await found("bls", bls=(OLDER, DECOUPLED))).adds_bos
+
+
+async def test_a_bls_model_whose_engine_s_name_is_not_filled_in_has_the_usual_one() -> None:
+    inputs = {**OLDER, "guided_decoding_guide_type": "BYTES", "guided_decoding_guide": "BYTES"}
+    bls: Any = (inputs, {**DECOUPLED, **told(tensorrt_llm_model_name="${tensorrt_llm_model_name}")})
+    assert not (await found("bls", bls=bls, tensorrt_llm=(ENGINE, DECOUPLED))).guided
+    assert (await found("bls", bls=bls, tensorrt_llm=(ENGINE, {**DECOUPLED, **GUIDE}))).guided
+
+
 async def test_both_profiles_call_their_model_the_same() -> None:
     old = await found("tensorrt_llm", tensorrt_llm=(ENGINE, DECOUPLED))
     new = await found("tensorrt_llm", tensorrt_llm=(LLMAPI, {}))
