@@ -18,6 +18,8 @@ from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.ir import SearchEnded, SearchError, SearchResult, WebSearch
 from dragoman.translators.web_search import MOST_QUERY, admitted
 
+FORMATS = ": its settings.yml must list json below search.formats"  # as it does not after an installation
+
 
 class _Failed(Exception):
     def __init__(self, error: SearchError, reason: str) -> None:
@@ -79,7 +81,8 @@ class SearchClient:
         async with asking as response:
             if response.status != 200:
                 error: SearchError = "too_many_requests" if response.status == 429 else "unavailable"
-                raise _Failed(error, f"the service answered with status {response.status}")
+                hint = FORMATS if self._config.service == "searxng" and response.status == 403 else ""
+                raise _Failed(error, f"the service answered with status {response.status}{hint}")
             return await self._read(response)
 
     async def _read(self, response: aiohttp.ClientResponse) -> object:

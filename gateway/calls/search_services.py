@@ -59,7 +59,7 @@ class Service:
 
     def place(self, url: str | None) -> str:
         base = url or self.url or ""
-        return base if not self.path or base.endswith(self.path) else base.rstrip("/") + self.path
+        return base.rstrip("/").removesuffix(self.path) + self.path if self.path else base
 
 
 _SERVICES = {

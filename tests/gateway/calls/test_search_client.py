@@ -48,6 +48,23 @@ async def test_searxng_is_asked_for_json_and_told_nothing_of_the_client() -> Non
     assert [each.url for each in ended.results] == ["https://example.org/1", "https://example.org/2"]
 
 
+@pytest.mark.parametrize("written", ["", "/", "/search", "/search/"])
+async def test_the_address_of_searxng_may_be_that_of_its_page(written: str) -> None:
+    async with searching() as service:
+        assert (await search(service, url=f"{service.url}{written}")).results
+        assert await search(service, service="json", url=f"{service.url}{written}") is not None
+    assert [asked["path"] for asked in service.asked] == ["/search", written or "/"]
+
+
+async def test_a_searxng_that_refuses_json_is_said_to_lack_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with searching(status(403)) as service:
+        await search(service)
+        await search(service, service="json")
+    first, second = caplog.messages
+    assert "status 403: its settings.yml must list json below search.formats" in first
+    assert second.endswith("status 403")
+
+
 SHAPES: dict[str, tuple[str, str, str, Json]] = {
     "brave": (
         "GET",
