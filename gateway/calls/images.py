@@ -36,6 +36,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 OF_HOST = 8  # fetches at once from one host
 OF_HOST_FOR_CLIENT = 4  # of them for one client
 FOR_CLIENT = 16  # for one client from all hosts
+# What object stores (S3, Azure) call what was put there without a type, and aiohttp what comes without one.
+UNTYPED = ("application/octet-stream", "binary/octet-stream")
 HEAD = 64  # characters of base64 that show what an image is; a multiple of four
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -238,7 +240,8 @@ class Images:
     async def _read(self, response: aiohttp.ClientResponse, image: Image, budget: _ByteBudget) -> str:
         if response.status != 200:
             raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
-        if not response.content_type.startswith("image/") or response.headers.get("Content-Encoding", "") not in (
+        told = response.content_type
+        if not (told.startswith("image/") or told in UNTYPED) or response.headers.get("Content-Encoding", "") not in (
             "",
             "identity",
         ):

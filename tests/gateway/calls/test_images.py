@@ -267,6 +267,7 @@ def _told(**options: Any) -> Answering:
         (_slow, "too long"),
         (_told(body=b"<html>", content_type="text/html"), "not an image"),
         (_told(body=b"<svg/>", content_type="image/svg+xml"), "not a PNG"),
+        (_told(body=b"no image", content_type="binary/octet-stream"), "not a PNG"),
         (_told(body=PNG, content_type="image/png", headers={"Content-Encoding": "gzip"}), "not an image"),
         (_told(status=404, text="canary of the host", content_type="image/png"), "status 404"),
     ],
@@ -278,6 +279,15 @@ async def test_what_comes_must_be_an_image_of_bounded_size_in_time(answer: Answe
             message = await refusal(images, f"http://a.example:{port}/")
             assert reason in message
             assert "canary" not in message
+
+
+@pytest.mark.parametrize("told", ["binary/octet-stream", "application/octet-stream", "image/jpeg", "image/x-png"])
+async def test_an_image_s_type_is_in_its_first_bytes(told: str) -> None:
+    answer, names = _told(body=PNG, content_type=told), Names(a_example=["127.0.0.2"])
+    async with host(answer) as (port, _), fetching(names, allow=[f"a.example:{port}"]) as images:
+        done = await images.inlined(asking(f"http://a.example:{port}/"), [])
+    assert isinstance(image := done.messages[0].parts[1], Image)
+    assert image.url.startswith("data:image/png;")
 
 
 async def test_number_and_size_of_images_are_bounded() -> None:
