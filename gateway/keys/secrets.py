@@ -156,7 +156,7 @@ def _lines(path: Path, where: str) -> list[str]:
 def _numbered_lines(path: Path, where: str) -> list[tuple[int, str]]:
     """The lines of a key file with their numbers, without blank ones and comments."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{where}: {path} cannot be read: {error.strerror or type(error).__name__}") from None
     except UnicodeDecodeError:

@@ -156,6 +156,13 @@ def test_a_path_that_can_be_none_is_named() -> None:
         read(Config(api_keys_file=Path("a\0b")), {})
 
 
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    for text in ("# ours\r\nfirst\r\n", "first\r\n"):
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert read(Config(api_keys_file=path), {}).client_keys == ("first",)
+
+
 def test_an_empty_or_missing_key_file_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     with pytest.raises(ConfigError, match=r"api_keys_file: .*keys cannot be read"):
