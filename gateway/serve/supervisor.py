@@ -49,6 +49,7 @@ class Worker:
     started: float = 0.0
     rest: float = FIRST_REST
     due: float | None = None  # when it is to be restarted
+    replaces: bool = False  # one that was lost
 
 
 def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
@@ -131,15 +132,26 @@ class Supervisor:
         return self._status
 
     def _start(self, worker: Worker) -> None:
-        speak, self._spoken = not self._spoken, True
+        speak = not self._spoken
         worker.due, worker.started = None, time.monotonic()
         with contextlib.suppress(OSError):  # where somebody has removed it, a worker could not count, and would not run
             os.makedirs(os.environ[METRICS_DIRECTORY], 0o700, exist_ok=True)
         sys.stdout.flush()
         sys.stderr.flush()
-        worker.pid = os.fork()
+        try:
+            worker.pid = os.fork()
+        except OSError as error:  # no memory, perhaps what the lost one died of; the others go on
+            self._not_started(worker, error)
+            return
         if worker.pid == 0:
             self._be_worker(worker, speak)
+        self._spoken = True
+
+    def _not_started(self, worker: Worker, error: OSError) -> None:
+        from dragoman.gateway.telemetry.logs import log
+
+        log.error("a worker cannot be started: %s", error.strerror, extra={"fields": {"worker": worker.number}})
+        self._start_later(worker)
 
     def _be_worker(self, worker: Worker, speak: bool) -> None:
         status = CRASHED
@@ -210,20 +222,27 @@ class Supervisor:
             self._lost(worker, os.waitstatus_to_exitcode(ended))
 
     def _lost(self, worker: Worker, status: int) -> None:
-        """A worker that refuses to run ends all; one that was killed, crashed or stood still is restarted."""
+        """A worker that refuses to run ends all, unless it was to replace a lost one and others serve: what it needs,
+        such as a certificate that is just being renewed, may be there again in a moment. One that was killed, crashed
+        or stood still is restarted."""
         from dragoman.gateway.telemetry.logs import log
 
+        others = worker.replaces and any(each.pid for each in self._workers)
         if self._stopping:
             self._status = max(self._status, REFUSED.get(status, status) if status > 0 else 0)
-        elif status in REFUSED:
+        elif status in REFUSED and not others:
             self._status, self._stopping = REFUSED[status], True
             self._pass_on(signal.SIGTERM)
         else:
             if time.monotonic() - worker.started > LIVED:
                 worker.rest = FIRST_REST
             log.error("a worker was lost", extra={"fields": {"worker": worker.number, "status": status}})
-            worker.due = time.monotonic() + worker.rest
-            worker.rest = min(worker.rest * 2, LONGEST_REST)
+            self._start_later(worker)
+
+    def _start_later(self, worker: Worker) -> None:
+        worker.replaces = True
+        worker.due = time.monotonic() + worker.rest
+        worker.rest = min(worker.rest * 2, LONGEST_REST)
 
 
 def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool, spending: Spending) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import re
@@ -16,6 +17,9 @@ import aiohttp
 import orjson
 import pytest
 
+from dragoman.gateway.serve.supervisor import Supervisor, Worker
+from dragoman.gateway.telemetry import METRICS_DIRECTORY
+from tests.certificates import Authority, trusting
 from tests.scripted import Script, ScriptedServer, frames, text_stream
 from tests.serving_command import KEPT, READ_AGAIN, Process, serving
 from tests.serving_gateway import ASK
@@ -104,6 +108,50 @@ async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost
         process.child.send_signal(signal.SIGTERM)
         assert await process.ended() == 0
         assert "a worker was lost" in process.errors()
+
+
+async def test_a_lost_worker_that_cannot_be_replaced_yet_ends_no_other(tmp_path: Path) -> None:
+    """A certificate is renewed in that moment."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.make("gateway")
+    path = tmp_path / "gateway.yaml"
+    async with ScriptedServer(default=Script(BODY)) as server:
+        path.write_text(
+            f"workers: 2\nbackends: [{{url: '{server.url}'}}]\ntls: {{certificate: {certificate}, key: {key}}}\n"
+        )
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=trusting(authority))
+        async with serving("--config", str(path)) as process, aiohttp.ClientSession(connector=connector) as session:
+            url = await process.ready()
+            good = certificate.read_bytes()
+            certificate.write_bytes(b"")
+            before = workers_of(process)
+            victim = min(before)
+            os.kill(victim, signal.SIGKILL)
+            await process.logged("a worker was lost", 2)
+            assert before - {victim} <= workers_of(process)
+            certificate.write_bytes(good)
+            await until(lambda: len(workers_of(process) - {victim}) == 2)
+            answers = await asyncio.wait_for(asyncio.gather(*(ask(session, url) for _ in range(20))), LIMIT)
+            assert [status for status, _ in answers] == [200] * 20
+            process.child.send_signal(signal.SIGTERM)
+            assert await process.ended() == 0
+
+
+def test_a_worker_for_which_there_is_no_memory_is_started_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_memory() -> int:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setenv(METRICS_DIRECTORY, str(tmp_path))
+    monkeypatch.setattr("os.fork", no_memory)
+    worker = Worker(0, [])
+    supervisor = object.__new__(Supervisor)  # without the log, the pipe and the memory that all workers share
+    supervisor._spoken = False
+    supervisor._start(worker)
+    assert worker.pid == 0
+    assert worker.due is not None
+    assert "a worker cannot be started: Cannot allocate memory" in caplog.text
 
 
 async def test_a_worker_is_replaced_although_the_directory_of_the_figures_is_gone(tmp_path: Path) -> None:
