@@ -13,6 +13,7 @@ import sqlite3
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -25,6 +26,7 @@ MODE_ATTEMPTS = 25
 MODE_REST = 0.02  # seconds
 CONNECT_LIMIT = 3.0
 CONNECTIONS = 8
+_SQLITE = "sqlite+aiosqlite"
 WRITES = "writes"  # the execution option of a transaction that writes
 
 
@@ -32,13 +34,13 @@ def open_engine(url: str) -> AsyncEngine:
     """Connects to no server yet; may take a while. Raises OSError where there can be no file."""
     if url.startswith(POSTGRESQL):
         return _postgresql(url)
+    options: dict[str, Any] = {}
     if url == MEMORY:
-        path, options = ":memory:", {"poolclass": StaticPool}
-    else:
-        path, options = _made(file_of(url)), {}
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=path), connect_args={"isolation_level": None}, **options
-    )
+        place, options = URL.create(_SQLITE, database=":memory:"), {"poolclass": StaticPool}
+    else:  # which no later connection makes anew, for everybody to read
+        file = f"file:{quote(_made(file_of(url)))}"
+        place = URL.create(_SQLITE, database=file, query={"mode": "rw", "uri": "true"})
+    engine = create_async_engine(place, connect_args={"isolation_level": None}, **options)
     event.listen(engine.sync_engine, "connect", _set_up)
     event.listen(engine.sync_engine, "begin", _begin)
     return engine

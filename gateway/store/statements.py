@@ -16,7 +16,7 @@ from sqlalchemy import Row, Select, bindparam, delete, func, insert, literal, se
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from dragoman.gateway.store.tables import answers, conversations, items
+from dragoman.gateway.store.tables import answers, conversations, items, version
 
 DEEPEST = 10_000  # answers of one conversation that are followed
 AT_ONCE = 500  # ids in one statement
@@ -64,6 +64,11 @@ def _listing() -> Select[Any]:
 # Of all calls. Made for each, they would be up to 240 objects that refer to each other and wait for a collection.
 GROWING = _growing()
 LISTING = _listing()
+
+
+async def touch(connection: AsyncConnection) -> None:
+    """Writes what is there, to see whether anything can be written."""
+    await connection.execute(update(version).values(version=version.c.version))
 
 
 async def put(connection: AsyncConnection, rows: Rows) -> None:
@@ -125,21 +130,25 @@ async def remove(connection: AsyncConnection, owner: str, id: str) -> bool:
 
 
 async def clean(connection: AsyncConnection, age: float, size: int) -> bool:
-    """Deletes some conversations of those that are too old or too much; whether there may be more of them."""
-    old = select(conversations.c.id).where(conversations.c.used_at < int(time.time() - age)).limit(DELETED)
-    gone = await connection.execute(delete(conversations).where(conversations.c.id.in_(old)))
+    """Deletes some conversations of those that are too old or too much; whether there may be more of them. One that is
+    used while its deletion waits for it stays."""
+    unused = conversations.c.used_at < int(time.time() - age)
+    old = select(conversations.c.id).where(unused).limit(DELETED)
+    gone = await connection.execute(delete(conversations).where(conversations.c.id.in_(old), unused))
     if gone.rowcount:
         return True
     total = (await connection.execute(select(func.coalesce(func.sum(conversations.c.size), 0)))).scalar_one()
     if total <= size:
         return False
     order = conversations.c.used_at, conversations.c.id
-    listed = select(conversations.c.id, conversations.c.size).order_by(*order).limit(DELETED)
-    beyond, over = list[str](), int(total) - size
+    listed = select(conversations.c.id, conversations.c.size, conversations.c.used_at).order_by(*order).limit(DELETED)
+    beyond, over, used_at = list[str](), int(total) - size, 0
     for row in await connection.execute(listed):
         if over <= 0:
             break
         beyond.append(row.id)
         over -= row.size
-    await connection.execute(delete(conversations).where(conversations.c.id.in_(beyond)))
+        used_at = row.used_at
+    unused = conversations.c.used_at <= used_at
+    await connection.execute(delete(conversations).where(conversations.c.id.in_(beyond), unused))
     return over > 0 and bool(beyond)

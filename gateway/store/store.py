@@ -86,11 +86,7 @@ class Store:
         if self._working:
             await asyncio.wait(self._working, timeout=WRITE_LIMIT)
         await end(*self._working)
-        if self._engine is not None:
-            engine, self._engine, self._ready = self._engine, None, False
-            with contextlib.suppress(TimeoutError):  # a server that is frozen never says goodbye
-                async with asyncio.timeout(WRITE_LIMIT):
-                    await engine.dispose()
+        await self._let_go()
 
     # ------------------------------------------------------------------------------------------------- what it can do
 
@@ -223,6 +219,15 @@ class Store:
                 self._ready = True
             return self._engine
 
+    async def _let_go(self) -> None:
+        """Closes what is open."""
+        async with self._starting:
+            engine, self._engine, self._ready = self._engine, None, False
+        if engine is not None:
+            with contextlib.suppress(TimeoutError):  # a server that is frozen never says goodbye
+                async with asyncio.timeout(WRITE_LIMIT):
+                    await engine.dispose()
+
     def _worked(self, release: Callable[[], object], task: asyncio.Task[T]) -> None:
         release()
         self._working.discard(task)
@@ -238,12 +243,21 @@ class Store:
             self._mending = in_background(self._mend(), "store")
 
     async def _mend(self) -> None:
-        """Looks for the store until it is usable again."""
+        """Looks for the store until it is usable again, which is: until something can be written. It is opened anew,
+        since the file may be another one now, and another server the one that takes what is written."""
         while self.down:
             await asyncio.sleep(REST)
+            if self._working:
+                await asyncio.wait(self._working, timeout=WRITE_LIMIT)
+            if self._url != MEMORY:  # which would be empty
+                await self._let_go()
             try:
-                await self._bounded(_nothing, READ_LIMIT, writes=False)
-            except (SQLAlchemyError, OSError, TimeoutError, TooNew):
+                release = await self._in_turn(READ_LIMIT, writes=True)
+                try:
+                    await self._bounded(statements.touch, READ_LIMIT, writes=True)
+                finally:
+                    release()
+            except (SQLAlchemyError, OSError, TimeoutError, TooNew, StoreDown):
                 continue
             self.down = False
             log.info("the store (%s) can be used again", self.place)

@@ -6,9 +6,15 @@ import asyncio
 import time
 from typing import Any
 
+import asyncpg
 import pytest
+from sqlalchemy import update
 
+from dragoman.gateway.store import statements
+from dragoman.gateway.store.kept import Kept
 from dragoman.gateway.store.lazy import LazyStore
+from dragoman.gateway.store.store import REST, Store
+from dragoman.gateway.store.tables import conversations
 from tests.real.postgres import Postgres
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import Served, Serving, served
@@ -25,6 +31,15 @@ HELLOS = [Script(text_stream("hello"))] * 8
 @pytest.fixture
 def url(postgres: Postgres) -> str:
     return postgres.database()
+
+
+async def told(url: str, question: str) -> Any:
+    """By the database itself."""
+    connection = await asyncpg.connect(url)
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
 
 
 async def ask(it: Serving, **body: Any) -> Json:
@@ -96,3 +111,38 @@ async def test_a_database_that_lets_nobody_in_is_said_and_asked_again(
         assert (await ask(it))["store"] is False
         assert 'database "nowhere" does not exist' in caplog.text
         assert caplog.text.count("cannot be used") == 1
+
+
+async def test_after_a_failover_it_is_used_again_once_something_can_be_written(
+    postgres: Postgres, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server that was demoted reads on and writes nothing. Who connects anew finds the one that does."""
+    name, keeper = url.rpartition("/")[2], postgres.url("postgres")
+    async with served(*HELLOS, store={"url": url}) as it:
+        assert (await ask(it))["store"] is True
+        await told(keeper, f"alter database {name} set default_transaction_read_only = on")
+        await told(keeper, f"select pg_terminate_backend(pid) from pg_stat_activity where datname = '{name}'")
+        assert (await ask(it))["store"] is False
+        await asyncio.sleep(3 * REST)
+        assert store_of(it).down
+        assert caplog.text.count("cannot be used") == 1
+        await told(keeper, f"alter database {name} set default_transaction_read_only = off")
+        await until(lambda: not store_of(it).down)
+        assert (await ask(it))["store"] is True
+
+
+async def test_a_conversation_that_is_continued_as_it_becomes_too_old_is_not_deleted(url: str) -> None:
+    store = Store(url, age=60, size=2**30)
+    await store.put(Kept("r1", "me", None, 0, {"id": "r1"}))
+    engine = await store._opened()
+    async with engine.begin() as connection:
+        await connection.execute(update(conversations).values(used_at=0))
+    rows = store._rows(Kept("r2", "me", "r1", 0, {"id": "r2"}))
+    async with engine.begin() as connection:
+        await statements.put(connection, rows)
+        cleaning = asyncio.create_task(store.clean())
+        while await told(url, "select count(*) from pg_locks where not granted") == 0:
+            assert not cleaning.done()
+    await cleaning
+    assert await store.conversation("me", "r2") == []
+    await store.close()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
+import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dragoman.gateway.keys.reasoning_seal import Sealer
+from dragoman.gateway.store import engine as engine_module
 from dragoman.gateway.store import statements
 from dragoman.gateway.store import store as store_module
 from dragoman.gateway.store.kept import Json, Kept, StoreDown
@@ -289,6 +292,49 @@ async def test_a_store_that_failed_is_left_alone_and_used_again(
     await store.put(kept("r1"))
     assert await store.get("me", "r1") is not None
     await store.close()
+
+
+async def test_a_store_that_takes_no_writes_is_not_used_again_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each answer would wait for it anew."""
+    monkeypatch.setattr(store_module, "REST", 0.05)
+    monkeypatch.setattr(engine_module, "BUSY", 50)
+    path = tmp_path / "a.db"
+    store = Store(f"sqlite:{path}", age=DAY, size=GIBIBYTE)
+    await store.put(kept("r1"))
+    other = sqlite3.connect(path)
+    other.execute("begin immediate")
+    with pytest.raises(StoreDown):
+        await store.put(kept("r2"))
+    await asyncio.sleep(0.5)
+    assert store.down
+    other.rollback()
+    other.close()
+    await until(lambda: not store.down)
+    await store.put(kept("r2"))
+    assert caplog.text.count("cannot be used") == 1
+    await store.close()
+
+
+async def test_a_file_that_was_deleted_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By somebody who wanted to forget all conversations."""
+    monkeypatch.setattr(store_module, "REST", 0.05)
+    path = tmp_path / "a.db"
+    store = Store(f"sqlite:{path}", age=DAY, size=GIBIBYTE)
+    await store.put(kept("r1"))
+    for name in os.listdir(tmp_path):
+        os.unlink(tmp_path / name)
+    for _ in range(3):  # connections that are there know the file that is gone
+        await asyncio.gather(*(store.get("me", "r1") for _ in range(8)), return_exceptions=True)
+    assert store.down
+    await until(lambda: not store.down)
+    await store.put(kept("r2"))
+    await store.close()
+    assert {stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in os.listdir(tmp_path)} == {0o600}
+    again = Store(f"sqlite:{path}", age=DAY, size=GIBIBYTE)
+    assert await again.get("me", "r2") == kept("r2")
+    await again.close()
 
 
 async def test_a_question_is_bounded_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
