@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from dragoman.gateway.calls.body_memory import UNCOUNTED, BodyMemory, Share
+from tests.waiting import LIMIT
 
 MOST = 10 * UNCOUNTED
 
@@ -118,3 +119,34 @@ async def test_who_leaves_while_waiting_takes_nothing_along(admitted: bool) -> N
     callers.shares["leaves"].free()
     await callers.frees("next")
     assert callers.memory.taken == 0
+
+
+async def test_two_that_are_ended_in_one_turn_of_the_loop_leave_all_the_room_free() -> None:
+    """Connections of one client that was killed."""
+    callers = Callers()
+    await callers.wants("first", MOST)
+    await callers.wants("leaves", 6 * UNCOUNTED)
+    callers.tasks["leaves"].cancel()
+    callers.shares["first"].free()  # before the other one could notice that it has been ended
+    await turn()
+    assert callers.tasks["leaves"].cancelled()
+    assert callers.memory.taken == 0
+    await callers.wants("next", MOST)
+    assert callers.order == ["first", "next"]
+
+
+async def test_bodies_that_grow_do_not_wait_for_each_other() -> None:
+    memory, most = BodyMemory(MOST), 0
+
+    async def grows() -> None:
+        nonlocal most
+        share = Share()
+        for size in range(2 * UNCOUNTED, MOST, UNCOUNTED):
+            await share.grow(size, memory)
+            most = max(most, memory.taken)
+            await asyncio.sleep(0)
+        share.free()
+
+    await asyncio.wait_for(asyncio.gather(*(grows() for _ in range(4))), LIMIT)
+    assert MOST < most < 2 * MOST  # by one body, until that has ended
+    assert memory.taken == 0
