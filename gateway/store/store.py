@@ -282,8 +282,8 @@ class Store:
 
     def _encode(self, value: Json) -> bytes:
         data = orjson.dumps(value)
-        if self._sealer is not None:
-            return self._sealer.seal(data.decode()).encode()
+        if self._sealer is not None:  # with its size, since what is sealed is compressed
+            return b"%d %b" % (len(data), self._sealer.seal(data.decode()).encode())
         # most of an answer is the list of tools that each turn brings again
         return zstandard.compress(data, 1) if len(data) > SHORT else data
 
@@ -311,15 +311,19 @@ class Store:
             return zstandard.decompress(data)
         if data.startswith(b"{"):
             return data
-        opened = None if self._sealer is None else self._sealer.open(data.decode())
+        sealed = data.rpartition(b" ")[2]
+        opened = None if self._sealer is None else self._sealer.open(sealed.decode())
         if opened is None:
             raise Unreadable
         return opened.encode()
 
 
 def _plain_size(body: bytes) -> int:
-    """At most, in bytes."""
-    return zstandard.frame_content_size(body) if body.startswith(zstandard.FRAME_HEADER) else len(body)
+    """In bytes."""
+    if body.startswith(zstandard.FRAME_HEADER):
+        return zstandard.frame_content_size(body)
+    size = body[:20].partition(b" ")[0]
+    return int(size) if size.isdigit() else len(body)
 
 
 def _as_they_are(found: list[bytes] | None) -> list[bytes]:

@@ -61,12 +61,17 @@ def continued(body: Json, earlier: Sequence[Json]) -> Json:
 
 
 def own_items(body: Json, seed: str) -> list[Json]:
-    """The input of a body as items, each with an id."""
-    return [
-        item if isinstance(item.get("id"), str) and item["id"] else {**item, "id": f"msg_{seed}i{place:03d}"}
-        for place, item in enumerate(_input(body))
-        if isinstance(item, dict)
-    ]
+    """The input of a body as items, each with an id of its own. A client may give several the same one, and would be
+    sent the same page again and again for what comes after it."""
+    items, ids = list[Json](), set[str]()
+    for place, item in enumerate(_input(body)):
+        if isinstance(item, dict):
+            id = item.get("id")
+            if not isinstance(id, str) or not id or id in ids:
+                item = {**item, "id": f"msg_{seed}i{place:03d}"}
+            ids.add(item["id"])
+            items.append(item)
+    return items
 
 
 def _input(body: Json) -> list[Json]:

@@ -13,7 +13,7 @@ from yarl import URL
 
 from dragoman.backends.background import end
 from dragoman.gateway.config import Config
-from dragoman.gateway.keys.secrets import read
+from dragoman.gateway.keys.secrets import Secrets, read
 from dragoman.gateway.store.kept import StoreDown
 from dragoman.gateway.store.lazy import LazyStore
 from dragoman.translators.errors import GatewayError, Kind
@@ -187,6 +187,19 @@ async def test_the_request_s_own_items_are_listed_in_pages() -> None:
         assert (oldest["first_id"], oldest["has_more"]) == (oldest["data"][0]["id"], False)
         for query in ({"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"order": "up"}, {"after": "none"}):
             assert (await get(it, path, 400, params=query))["error"]["param"] == next(iter(query))
+
+
+async def test_pages_come_to_an_end_where_several_items_have_one_id() -> None:
+    """As clients send them that take one message apart."""
+    items = [{"type": "message", "id": "msg_1", "role": "user", "content": str(number)} for number in range(5)]
+    async with served(Script(text_stream("a")), **KEEPS) as it:
+        path = f"{(await ask(it, input=items))['id']}/input_items"
+        found, page = list[str](), await get(it, path, params={"limit": "2"})
+        for _ in range(2):
+            found += texts(page)
+            page = await get(it, path, params={"limit": "2", "after": page["last_id"]})
+        assert [*found, *texts(page)] == list("43210")
+        assert not page["has_more"]
 
 
 async def test_a_conversation_that_no_request_could_bring_is_not_continued() -> None:
@@ -420,10 +433,17 @@ MIB = 1024 * 1024
 LARGE = json.dumps({"model": "m", "input": "word " * (3 * MIB // 5)}).encode()
 
 
+@pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("names", ["previous_response_id", "item_reference"])
-async def test_a_small_request_for_a_large_conversation_waits_as_a_large_request_does(names: str) -> None:
+async def test_a_small_request_for_a_large_conversation_waits_as_a_large_request_does(names: str, sealed: bool) -> None:
     limits = {"body_bytes": 4 * MIB, "bodies_bytes": 5 * MIB}
-    async with served(Script(text_stream("ok")), **KEEPS, limits=limits, timeouts={"body": 0.3}) as it:
+    settings: Json = {
+        "store": {**KEEPS["store"], "sealed": sealed},
+        "secrets": Secrets(seal_keys=("0" * 64,)),
+        "limits": limits,
+        "timeouts": {"body": 0.3},
+    }
+    async with served(Script(text_stream("ok")), **settings) as it:
         async with it.session.post(f"{it.url}/v1/responses", data=io.BytesIO(LARGE)) as answer:
             stored = await answer.json()
         item = (await get(it, f"{stored['id']}/input_items"))["data"][0]["id"]
