@@ -29,12 +29,20 @@ SSE_HEADERS = {
 
 
 class ClientConnection(Protocol):
-    """The client's connection: `on_writable` is called when it `keeps_up` again, and `on_lost` when it has gone."""
+    """The client's connection: `on_writable` is called when it `keeps_up` again, `on_lost` when it has gone, and
+    `on_arrival` with what arrives on a WebSocket."""
 
     on_writable: Callable[[], object]
     on_lost: Callable[[], object]
+    on_arrival: Callable[[bytes], object] | None
     transport: asyncio.Transport | None
     keeps_up: bool
+
+    def hold_reading(self) -> None:
+        """Nothing more is read, until `read_on`."""
+        ...
+
+    def read_on(self) -> None: ...
 
 
 class Delivery(Protocol):

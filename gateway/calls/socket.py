@@ -22,6 +22,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from dragoman.backends.background import end, in_background
 from dragoman.backends.base import nothing
+from dragoman.gateway.calls.arrivals import Arrivals
 from dragoman.gateway.calls.body import Body, BodyReader
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.delivery import ConnectionDelivery, connection
@@ -54,6 +55,7 @@ class Sockets:
         self._each = config.limits.sockets
         self._keepalive = config.timeouts.keepalive
         self._patience = config.timeouts.client
+        self.within = config.timeouts.body
         self._open: dict[OpenSocket, None] = {}  # that which has rested longest comes first
 
     async def serve(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
@@ -63,15 +65,18 @@ class Sockets:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
         self._admit(request)
         socket = web.WebSocketResponse(compress=False, max_msg_size=self.most, autoping=False, timeout=CLOSING)
-        await socket.prepare(request)
         it = OpenSocket(self, socket, request, protocol, protocol.socket)
-        self._open[it] = None
-        beating = in_background(it.beat(self._keepalive, self._patience), "socket")
         try:
-            await it.run()
+            await socket.prepare(request)
+            self._open[it] = None
+            beating = in_background(it.beat(self._keepalive, self._patience), "socket")
+            try:
+                await it.run()
+            finally:
+                del self._open[it]
+                await end(beating)
         finally:
-            del self._open[it]
-            await end(beating)
+            await it.end()
         return socket
 
     def _admit(self, request: web.Request) -> None:
@@ -121,6 +126,9 @@ class OpenSocket:
         self._messages: deque[bytes] = deque()
         self._waiting = 0  # bytes in `_messages`
         self._arrived = asyncio.Event()  # a message, or the end
+        memory = sockets.handler.bodies.memory
+        self._arrivals = Arrivals(connection(request), memory, sockets.within, self._give_up)
+        self._giving_up: asyncio.Task[None] | None = None
 
     @property
     def size(self) -> int:
@@ -157,9 +165,16 @@ class OpenSocket:
                 with contextlib.suppress(ConnectionError):
                     await self._socket.ping()
 
+    async def end(self) -> None:
+        await end(self._giving_up)
+        await self._arrivals.close()
+
+    def _give_up(self, code: WSCloseCode, words: bytes) -> None:
+        self._giving_up = self._giving_up or in_background(self._close(code, words), "socket")
+
     async def _close(self, code: WSCloseCode, words: bytes) -> None:
         """What waits for its turn is not answered."""
-        self._messages.clear()
+        self._forget_messages()
         if not self._socket.closed:
             await self._socket.close(code=code, message=words)
 
@@ -172,7 +187,13 @@ class OpenSocket:
             await self._arrived.wait()
         message = self._messages.popleft()
         self._waiting -= len(message)
+        self._arrivals.wait(self._waiting)
         return message
+
+    def _forget_messages(self) -> None:
+        self._messages.clear()
+        self._waiting = 0
+        self._arrivals.wait(0)
 
     async def _receive(self) -> None:
         """Reads all the time, since only a connection that is read answers pings and notices its end."""
@@ -190,7 +211,7 @@ class OpenSocket:
                     case _:
                         pass
         finally:
-            self._messages.clear()
+            self._forget_messages()
             self.on_closed()
             self._arrived.set()
 
@@ -200,6 +221,7 @@ class OpenSocket:
             return
         self._messages.append(message)
         self._waiting += len(message)
+        self._arrivals.wait(self._waiting)
         self._arrived.set()
 
     async def _answer(self, message: bytes) -> None:

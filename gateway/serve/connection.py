@@ -76,9 +76,24 @@ class _ConnectionFactory(web.Server):
         return _Connection(self, gateway=self._gateway, loop=self._loop, **self._kwargs)
 
 
+class _Followed:
+    """A parser, for aiohttp; `follow` sees what it is fed."""
+
+    def __init__(self, parser: Any, follow: Callable[[bytes], object]) -> None:
+        self._parser = parser
+        self._follow = follow
+
+    def feed_data(self, data: bytes) -> Any:
+        self._follow(data)
+        return self._parser.feed_data(data)
+
+    def feed_eof(self) -> None:
+        self._parser.feed_eof()
+
+
 class _Connection(RequestHandler):
-    """What `gateway.calls.delivery` needs of it: `on_lost` and `on_writable`, which belong to the call that runs, and
-    whether the client `keeps_up` with what is written."""
+    """What `gateway.calls.delivery` needs of it: `on_lost` and `on_writable`, which belong to the call that runs,
+    whether the client `keeps_up` with what is written, and `on_arrival`, which belongs to a WebSocket."""
 
     __slots__ = (
         "_gateway",
@@ -88,6 +103,7 @@ class _Connection(RequestHandler):
         "_unread_timer",
         "_wire",
         "keeps_up",
+        "on_arrival",
         "on_writable",
     )
 
@@ -97,6 +113,7 @@ class _Connection(RequestHandler):
         self._request_line = b""  # the beginning of what arrived last on the idle connection
         self.keeps_up = True
         self.on_writable: Callable[[], object] = nothing
+        self.on_arrival: Callable[[bytes], object] | None = None
         self._on_lost: Callable[[], object] = nothing
         self._unread_timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -187,6 +204,17 @@ class _Connection(RequestHandler):
             self._drop_later_requests()
         else:
             super()._pause_reading_for_buffer()
+
+    def set_parser(self, parser: Any, data_received_cb: Callable[[], None] | None = None) -> None:
+        """From here on it is a WebSocket."""
+        followed: Any = parser if self.on_arrival is None else _Followed(parser, self.on_arrival)
+        super().set_parser(followed, data_received_cb)
+
+    def hold_reading(self) -> None:
+        super()._pause_reading_for_buffer()
+
+    def read_on(self) -> None:
+        self._resume_reading_for_buffer()
 
     def _holds_only_later_requests(self) -> bool:
         """Whether a call runs whose own body has arrived, so that all that is read now belongs to requests after it."""

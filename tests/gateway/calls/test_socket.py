@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,6 +35,13 @@ class Talk:
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
+
+    def write(self, data: bytes) -> None:
+        """Frames, or parts of them."""
+        connection = self.socket._response.connection
+        assert connection is not None
+        assert connection.transport is not None
+        connection.transport.write(data)
 
     async def say(self, **message: Any) -> None:
         await self.socket.send_str(json.dumps({"type": "response.create", "model": "m", "store": False, **message}))
@@ -437,3 +445,33 @@ async def test_other_protocols_have_no_socket() -> None:
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
                 await it.session.ws_connect(it.url + path)
             assert caught.value.status == 426
+
+
+async def test_messages_that_arrive_have_no_more_memory_than_all_bodies_may_take() -> None:
+    """However many connections there are."""
+    mib = 1024 * 1024
+    limits = {"body_bytes": 8 * mib, "bodies_bytes": 10 * mib}
+    message = json.dumps({"type": "response.create", "model": "m", "store": False, "input": "x" * 6 * mib}).encode()
+    sent = struct.pack("!BBQ4x", 0x81, 0x80 | 127, len(message)) + message
+    async with (
+        talking(*[Script(text_stream("ok"))] * 2, limits=limits) as (talk, it),
+        it.session.ws_connect(it.url + "/v1/responses", max_msg_size=0) as socket,
+    ):
+        memory, other = it.gateway.handler.bodies.memory, Talk(socket)
+        talk.write(sent[: 6 * mib])
+        await until(lambda: memory.taken > 5 * mib)
+        other.write(sent)
+        await until(lambda: memory._waiting)
+        assert memory.taken < 11 * mib
+        talk.write(sent[6 * mib :])
+        for each in (talk, other):
+            assert (await each.events())[-1]["type"] == "response.completed"
+        await until(lambda: memory.taken == 0)
+
+
+async def test_a_large_message_that_does_not_arrive_in_time_ends_the_connection() -> None:
+    async with talking(timeouts={"body": 0.2}) as (talk, it):
+        talk.write(struct.pack("!BBQ4x", 0x81, 0x80 | 127, 3 * 1024 * 1024) + b"x" * 2 * 1024 * 1024)
+        message = await talk.socket.receive(LIMIT)
+        assert (message.type, talk.socket.close_code) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.POLICY_VIOLATION)
+        await until(lambda: it.gateway.handler.bodies.memory.taken == 0)
