@@ -290,6 +290,7 @@ class SocketExchange:
     async def whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
         delivery = TextMessages(self._socket.request, self._lane)
         delivery.write([orjson.dumps(self._socket.words.error(status, body, self._asked))])
+        await delivery.end()
 
 
 class TextMessages(ConnectionDelivery):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator
@@ -263,6 +264,22 @@ async def test_a_client_that_does_not_read_holds_the_server_back() -> None:
         assert it.server.chats[0].outcome == "open"
         assert it.server.chats[0].sent == held
         assert (await talk.events())[-1]["type"] == "response.completed"
+
+
+async def test_refusals_are_not_heaped_up_for_a_client_that_does_not_read() -> None:
+    """A refused `response.steer` brings its input back."""
+    steer = json.dumps({"type": "response.steer", "previous_response_id": "resp_1", "input": "x" * 1024 * 1024})
+    async with talking(timeouts={"client": 0.5}) as (talk, it):
+        (here,) = it.gateway.sockets._open
+        wire, most = here.request.transport, 0
+        assert wire is not None
+        with contextlib.suppress(ConnectionError):
+            for _ in range(60):
+                await talk.socket.send_str(steer)
+                await asyncio.sleep(0)
+                most = max(most, wire.get_write_buffer_size())
+        assert most < 3 * 1024 * 1024
+        await until(lambda: not it.gateway.sockets._open)
 
 
 async def test_pings_are_answered_while_a_call_runs() -> None:
