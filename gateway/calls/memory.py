@@ -70,6 +70,7 @@ class Memory:
         if previous is not None:
             if last is not None and last.id == previous:
                 earlier, size, stored = last.items, last.size, last.stored
+                await self._bodies.room(call.share).wait(last.size)
             else:
                 earlier = await self._conversation(call, state, previous)
             body = state.continued(body, earlier)
@@ -92,6 +93,8 @@ class Memory:
         if last is not None:
             wanted = set(named)
             found = {item["id"]: item for item in last.items if item.get("id") in wanted}
+            if found:
+                await self._bodies.room(call.share).wait(last.size)  # at most
         if self._store is None:
             return found
         if missing := [id for id in named if id not in found]:

@@ -486,6 +486,16 @@ async def test_messages_that_arrive_have_no_more_memory_than_all_bodies_may_take
         await until(lambda: memory.taken == 0)
 
 
+async def test_a_large_conversation_that_a_connection_remembers_counts_while_it_is_continued() -> None:
+    async with talking(Script(text_stream("a")), Script(text_stream("b"), head_delay=60.0)) as (talk, it):
+        memory = it.gateway.handler.bodies.memory
+        first = await talk.ask(input="word " * 400_000)
+        await until(lambda: memory.taken == 0)
+        await talk.say(input="more", previous_response_id=first["id"])
+        await it.server.until(lambda: len(it.server.chats) == 2)
+        assert memory.taken > 2_000_000
+
+
 async def test_a_large_message_that_does_not_arrive_in_time_ends_the_connection() -> None:
     async with talking(timeouts={"body": 0.2}) as (talk, it):
         talk.write(struct.pack("!BBQ4x", 0x81, 0x80 | 127, 3 * 1024 * 1024) + b"x" * 2 * 1024 * 1024)
