@@ -56,6 +56,7 @@ def serve(config: Config, secrets: Secrets, reread: Reread) -> int:
     """Runs until a signal ends it, and returns the exit status. To be called before anything starts a thread."""
     if not hasattr(signal, "sigtimedwait"):
         raise ConfigError("configuration: workers: this system has no way to wait for them; start several processes")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started us may ignore it, and then no child can be waited for
     _try_out(config, secrets)  # before a port is bound
     try:
         figures = tempfile.mkdtemp(prefix="dragoman-figures-")

@@ -89,6 +89,23 @@ async def test_ready_is_said_once() -> None:
         assert all(url in line for line in rest)
 
 
+async def test_it_serves_where_whoever_started_it_ignores_the_end_of_children() -> None:
+    ignoring = (
+        "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        "from dragoman.gateway.cli import main; sys.exit(main())"
+    )
+    async with (
+        ScriptedServer(default=Script(BODY)) as server,
+        serving("--backend", server.url, "--workers", "2", program=("-c", ignoring)) as process,
+    ):
+        await process.ready()
+        victim = min(workers_of(process))
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(workers_of(process)) == 2 and victim not in workers_of(process))
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
 async def test_a_worker_that_is_killed_is_replaced_and_only_its_streams_are_lost() -> None:
     async with (
         ScriptedServer(default=Script(BODY)) as server,
