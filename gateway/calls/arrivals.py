@@ -76,18 +76,16 @@ class Arrivals:
         self._connection = connection
         self._memory = memory
         self._within = within
-        self._give_up = give_up
+        self._give_up: Callable[[WSCloseCode, bytes], object] | None = give_up
         self._frames = Frames()
         self._whole = 0  # bytes of messages that wait for their turn
         self._held = 0  # of the memory
         self._growing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._closed = False
         connection.on_arrival = self._arrived
 
     async def close(self) -> None:
-        self._closed = True
-        self._connection.on_arrival = None
+        self._give_up = self._connection.on_arrival = None  # without a cycle all that is kept here is freed at once
         self._stop_timer()
         await end(self._growing)
         held, self._held = self._held, 0
@@ -96,20 +94,19 @@ class Arrivals:
     def wait(self, size: int) -> None:
         """So many bytes of whole messages wait for their turn."""
         self._whole = size
-        if not self._closed:
-            self._count()
+        self._count()
 
     def _arrived(self, data: bytes) -> None:
-        if self._closed:
-            return
         self._frames.feed(data)
         if self._frames.unfinished <= UNCOUNTED:
             self._stop_timer()
-        elif self._timer is None and self._within is not None:
+        elif self._timer is None and self._within is not None and self._give_up is not None:
             self._timer = asyncio.get_running_loop().call_later(self._within, self._late)
         self._count()
 
     def _count(self) -> None:
+        if self._give_up is None:
+            return
         size = min(self._frames.unfinished + self._whole, self._memory.most)
         size = size if size > UNCOUNTED else 0
         if self._growing is not None:
@@ -132,7 +129,8 @@ class Arrivals:
             async with asyncio.timeout(self._within):
                 await self._memory.take(size - self._held, self._held)
         except TimeoutError:
-            self._give_up(WSCloseCode.TRY_AGAIN_LATER, NO_ROOM)
+            if self._give_up is not None:
+                self._give_up(WSCloseCode.TRY_AGAIN_LATER, NO_ROOM)
             return
         self._held, self._growing = size, None
         self._connection.read_on()
@@ -140,7 +138,7 @@ class Arrivals:
 
     def _late(self) -> None:
         self._timer = None
-        if self._growing is None:  # else it is not the client that is slow
+        if self._growing is None and self._give_up is not None:  # else it is not the client that is slow
             self._give_up(WSCloseCode.POLICY_VIOLATION, TOO_SLOW)
 
     def _stop_timer(self) -> None:
