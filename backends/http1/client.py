@@ -11,8 +11,9 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from dragoman.backends.connect_limit import ConnectLimit
+from dragoman.backends.dial import CannotConnect, Dialer
 from dragoman.backends.http1.connection import Connection
-from dragoman.backends.http1.pool import CannotConnect, ConnectionPool
+from dragoman.backends.http1.pool import ConnectionPool
 from dragoman.backends.transport import BytesReader, NoAnswer, Unreachable
 from dragoman.backends.watch import Watch
 
@@ -68,13 +69,8 @@ class Http1Transport:
         assert target.raw_host is not None, "the URL names a server"
         secure = target.scheme == "https"
         context = (tls or ssl.create_default_context()) if secure else None
-        self._pool = ConnectionPool(
-            target.raw_host,
-            target.port or (443 if secure else 80),
-            tls=context,
-            connect=connect,
-            address=address,
-        )
+        port = target.port or (443 if secure else 80)
+        self._pool = ConnectionPool(Dialer(target.raw_host, port, limit=connect, tls=context, address=address))
         host = target.host_port_subcomponent or target.raw_host
         own = {"Host": host, "Accept": "*/*", **_credentials(target), **headers, "Content-Type": "application/json"}
         self._head = f"POST {target.raw_path_qs} HTTP/1.1\r\n".encode() + _lines(own)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dragoman.backends.connect_limit import ConnectLimit
-from dragoman.backends.http1.pool import CannotConnect, ConnectionPool
+from dragoman.backends.dial import CannotConnect, Dialer
+from dragoman.backends.http1.connection import Connection
 from dragoman.backends.name_lookup import Resolver, addresses
 from tests.backends.http1.raw_server import RawServer
 from tests.waiting import LIMIT, until
@@ -46,15 +47,14 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dns]:
 
 async def test_a_name_without_an_answer_keeps_no_other_server_from_being_reached(dns: Dns) -> None:
     async with RawServer() as server:
-        silent = ConnectionPool(SILENT, 80, tls=None, connect=ConnectLimit(0.02))
+        silent = Dialer(SILENT, 80, limit=ConnectLimit(0.02))
         for _ in range(40):
-            silent._connect = ConnectLimit(0.02)  # whoever asks a while later
+            silent._limit = ConnectLimit(0.02)  # whoever asks a while later
             with pytest.raises(CannotConnect):
-                await silent.take()
-        pool = ConnectionPool("known.example", server.port, tls=None, connect=ConnectLimit(5.0))
-        pool.give_back(await pool.take(), keep=False)
-        for each in (silent, pool):
-            await each.close()
+                await silent.dial(Connection)
+        known = Dialer("known.example", server.port, limit=ConnectLimit(5.0))
+        (await known.dial(Connection)).abort()
+        await asyncio.sleep(0)
 
 
 async def test_a_name_is_asked_for_once_however_often_that_is_given_up(dns: Dns) -> None:

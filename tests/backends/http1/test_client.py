@@ -13,8 +13,8 @@ from dragoman.backends.chat.aiohttp_transport import AiohttpTransport
 from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.http1.client import Http1Transport
 from dragoman.backends.transport import NoAnswer, Unreachable
+from tests.backends.http1.pools import Names, refusing
 from tests.backends.http1.raw_server import OK, RawServer, headers
-from tests.backends.http1.test_pool import Names, refusing
 from tests.waiting import LIMIT, until
 
 Kind = type[Http1Transport] | type[AiohttpTransport]
