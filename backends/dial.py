@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from dragoman.backends.name_lookup import addresses
 
 RESOLVED = 10.0  # seconds that a name's addresses are remembered
 NEXT_ADDRESS = 0.25  # seconds until the next address of a name is tried beside the last one
+UNACKNOWLEDGED = 20.0  # seconds that what was sent may be on its way to a host that has vanished, else a quarter hour
 
 Connection = TypeVar("Connection", bound=asyncio.Protocol)
 
@@ -41,7 +43,7 @@ class Dialer:
         self._address = address or host
         self._port = port
         self._tls = tls
-        self._limit = limit
+        self.limit = limit
         self._resolving = asyncio.Lock()
         self._addresses: Sequence[aiohappyeyeballs.types.AddrInfoType] = ()
         self._resolved_until = 0.0
@@ -49,28 +51,30 @@ class Dialer:
     async def dial(self, protocol: Callable[[], Connection]) -> Connection:
         """Raises `CannotConnect`."""
         try:
-            async with self._limit.attempt():
-                return await self._connected(protocol)
+            async with self.limit.attempt():
+                transport, connection = await self._connected(protocol)
         except (OSError, UnicodeError) as error:  # also TimeoutError, ssl.SSLError, and a name that cannot be one
             self._resolved_until = 0.0
-            raise CannotConnect(_words(error, self._limit.seconds)) from None
+            raise CannotConnect(_words(error, self.limit.seconds)) from None
+        if sys.platform == "linux":
+            found = transport.get_extra_info("socket")
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
+        return connection
 
-    async def _connected(self, protocol: Callable[[], Connection]) -> Connection:
+    async def _connected(self, protocol: Callable[[], Connection]) -> tuple[asyncio.Transport, Connection]:
         loop = asyncio.get_running_loop()
         if loop.time() >= self._resolved_until:
             await self._resolve(loop)
         name = None if self._tls is None else self._host.rstrip(".")
         if len(self._addresses) == 1 and not any((address := self._addresses[0][4])[3:]):  # no IPv6 scope either
             # There is nothing to choose from, and the loop's own way takes a third of the time.
-            _, connection = await loop.create_connection(
+            return await loop.create_connection(
                 protocol, str(address[0]), address[1], ssl=self._tls, server_hostname=name
             )
-            return connection
         connected = await aiohappyeyeballs.start_connection(
             self._addresses, happy_eyeballs_delay=NEXT_ADDRESS, interleave=1, loop=loop
         )
-        _, connection = await loop.create_connection(protocol, sock=connected, ssl=self._tls, server_hostname=name)
-        return connection
+        return await loop.create_connection(protocol, sock=connected, ssl=self._tls, server_hostname=name)
 
     async def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         async with self._resolving:

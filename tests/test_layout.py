@@ -49,6 +49,8 @@ ELSEWHERE = {
     "backends/prompts/tokenizer_config.py": "tests/backends/prompts/test_tokenizer.py",
     "backends/triton/address.py": "tests/backends/triton/test_factory.py",
     "backends/triton/client.py": "tests/backends/triton/test_http_client.py",  # declarations
+    "backends/triton/transport.py": "tests/backends/triton/test_http_client.py",  # declarations
+    "backends/triton/rpc.py": "tests/backends/triton/test_grpc_client.py",
     # seen through the gateway
     "gateway/__main__.py": "tests/test_packaging.py",
     "gateway/factory.py": "tests/gateway/test_cli.py",

@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dragoman.backends.base import Flow, Health, ModelInfo, Prepared, Sink, Traits
+from dragoman.backends.base import Health, ModelInfo, Prepared, Sink, Traits
 from dragoman.backends.enforce import enforce
 from dragoman.backends.markup import FAMILIES
 from dragoman.backends.markup.grammar import ebnf
@@ -29,12 +29,13 @@ from dragoman.backends.reader import Timeouts
 from dragoman.backends.schema_checks import SchemaChecks
 from dragoman.backends.triton.address import Address
 from dragoman.backends.triton.answer import AnswerDecoder
-from dragoman.backends.triton.client import Client, InferRequest
+from dragoman.backends.triton.client import InferRequest
 from dragoman.backends.triton.load_metrics import LoadMetrics
 from dragoman.backends.triton.model_files import Loader, ModelFiles
 from dragoman.backends.triton.prepared import PreparedPrompt
 from dragoman.backends.triton.profiles import Profile, PromptRequest, discover, encode, stop_inputs, wanted_outputs
 from dragoman.backends.triton.reader import ResponseReader
+from dragoman.backends.triton.transport import Client
 from dragoman.backends.watch import Watch
 from dragoman.translators.constraints import forced
 from dragoman.translators.constraints.guided import is_forced, without_idle_format
@@ -265,14 +266,8 @@ class Triton:
 
     async def _drive(self, reader: ResponseReader, call: InferRequest) -> None:
         try:
-            async with Watch(reader) as watch, self._client.open(call) as responses:
-                async for batch in responses:
-                    flow = reader.received(batch)
-                    if flow is Flow.ENOUGH:
-                        break
-                    await watch.after(flow)
-                else:
-                    reader.ended()
+            async with Watch(reader) as watch:
+                await self._client.answer(call, reader, watch)
         except TimeoutError:
             if not reader.over:
                 reader.late()
@@ -294,9 +289,7 @@ class Triton:
                     await asyncio.sleep(pause)
                     # the reply is an error by design, or nothing
                     with contextlib.suppress(GatewayError):
-                        async with self._client.open(stop) as responses:
-                            async for _ in responses:
-                                pass
+                        await self._client.tell(stop)
         except TimeoutError:
             log.warning("%s: a stop request was not answered", self._name)
 

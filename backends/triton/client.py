@@ -6,8 +6,7 @@ leaves a client as `GatewayError` (`backends.triton.errors`). Nothing here knows
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,12 +56,8 @@ class ModelState:
     reason: str = field(default="")
 
 
-class Client(Protocol):
-    """`start` contacts nothing. The questions about models are bounded by `QUESTION` seconds each."""
-
-    async def start(self) -> None: ...
-
-    async def close(self) -> None: ...
+class Questions(Protocol):
+    """Bounded by `QUESTION` seconds each."""
 
     async def ready(self, model: str) -> bool: ...
 
@@ -72,11 +67,6 @@ class Client(Protocol):
 
     async def load(self, model: str) -> None:
         """Returns once the model is loaded, at most `LOADING` seconds later; a server that loads by itself refuses."""
-        ...
-
-    def open(self, call: InferRequest) -> AbstractAsyncContextManager[AsyncIterator[list[Outputs]]]:
-        """One batch for each read, until the answer ends. Leaving the block earlier aborts the request
-        on the wire; whether that stops the model depends on its profile."""
         ...
 
 

@@ -36,6 +36,15 @@ _NO_CONNECTION = re.compile(
 )
 
 
+class RpcError(Exception):
+    """How a call over gRPC ended: its `code` in gRPC's word, and what the server said."""
+
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(f"{code}: {details}")
+        self.code = code
+        self.details = details
+
+
 def classify(code: str, words: Words, *, begun: bool = False) -> GatewayError:
     """`code` is gRPC's word (`INTERNAL`); `begun`: a part of the answer has come already. Never raises."""
     error = _meaning(code, words, begun)

@@ -10,11 +10,11 @@ from dragoman.backends.prompts.rendering import wrong
 from dragoman.backends.reader import Timeouts
 from dragoman.backends.triton.address import Address, parse, unusable
 from dragoman.backends.triton.backend import Triton
-from dragoman.backends.triton.client import Client
 from dragoman.backends.triton.grpc_client import GrpcClient
 from dragoman.backends.triton.http_client import HttpClient
 from dragoman.backends.triton.model_files import loader
 from dragoman.backends.triton.settings import prompt_settings
+from dragoman.backends.triton.transport import Client
 from dragoman.translators.parts import ANSWER_BYTES
 
 

@@ -1,28 +1,29 @@
-"""Triton over gRPC: generated stubs on `grpc.aio`, one ModelStreamInfer for each request.
+"""Triton over gRPC: the messages of its own library (`tritonclient`), one ModelStreamInfer for each request.
 
-The library's own `stream_infer` is not used: it cannot ask for the final response, and its errors have no status. Here
-a stream is half-closed as soon as the request is written, so that it simply ends after the last response, and the
-metadata `triton_grpc_error` turns a model's failure into a real status. The packages come with the extra `triton` and
-are imported when the first client is made.
+The library's own client is not used: it cannot ask for the final response, its errors have no status, and it wakes a
+thread and two tasks for each token (`backends.triton.rpc`). Here a stream is half-closed as soon as the request is
+written, so that it simply ends after the last response, and the metadata `triton_grpc_error` turns a model's failure
+into a real status. The packages come with the extra `triton` and are imported when the first client is made.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import logging
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from dragoman.backends.base import ENOUGH, MORE, Flow
 from dragoman.backends.connect_limit import ConnectLimit
+from dragoman.backends.dial import CannotConnect, Dialer
 from dragoman.backends.refusal import cut, for_log
 from dragoman.backends.trace_headers import OUTGOING
 from dragoman.backends.triton.client import (
     LOADING,
-    MAX_MESSAGE,
     QUESTION,
     Config,
     InferRequest,
@@ -32,27 +33,19 @@ from dragoman.backends.triton.client import (
     metadata,
     wire_shape,
 )
-from dragoman.backends.triton.errors import classify, failed, unreachable
+from dragoman.backends.triton.errors import RpcError, classify, failed, unreachable
+from dragoman.backends.triton.reader import ResponseReader
+from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError, Kind
+
+if TYPE_CHECKING:  # they need what comes with the extra
+    from dragoman.backends.triton.rpc import Channel, Rpc
 
 log = logging.getLogger(__name__)
 
 UNREADABLE = "The model server sent a tensor that cannot be read."
 INSTALL = "pip install 'dragoman[triton]'"
-OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-    # The default waits up to two minutes before it looks again for a server that was away.
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # What was sent and is not acknowledged within the second time ends the connection (TCP_USER_TIMEOUT, which only
-    # comes with pings): a host that vanished would keep it for a quarter of an hour, also once another one has its
-    # address. Triton closes the connections of those who ping more often than each five minutes.
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
+SERVICE = "/inference.GRPCInferenceService/"
 _CONTENTS = {
     "BYTES": "bytes_contents",
     "BOOL": "bool_contents",
@@ -91,24 +84,19 @@ class GrpcClient:
 
     def __init__(self, target: str, *, connect: float, api_key: str | None = None) -> None:
         self._target = target
-        self._key = (("authorization", f"Bearer {api_key.strip()}"),) if api_key and api_key.strip() else ()
-        self._connect = ConnectLimit(connect)
-        self._grpc = _import("grpc")
+        self._key = {"authorization": f"Bearer {api_key.strip()}"} if api_key and api_key.strip() else {}
+        channel = _import("dragoman.backends.triton.rpc").Channel
         self._pb: Any = _import("tritonclient.grpc.service_pb2")
-        self._stubs: Any = _import("tritonclient.grpc.service_pb2_grpc")
         self._to_dict: Any = _import("google.protobuf.json_format").MessageToDict
-        self._channel: Any = None
-        self._stub: Any = None
+        self._broken: type[Exception] = _import("google.protobuf.message").DecodeError
+        host, _, port = target.rpartition(":")
+        dialer = Dialer(host.strip("[]"), int(port), limit=ConnectLimit(connect))
+        self._channel: Channel = channel(dialer, target)
 
-    async def start(self) -> None:
-        if self._channel is None:
-            self._channel = self._grpc.aio.insecure_channel(self._target, options=OPTIONS)
-            self._stub = self._stubs.GRPCInferenceServiceStub(self._channel)
+    async def start(self) -> None: ...
 
     async def close(self) -> None:
-        if self._channel is not None:
-            channel, self._channel, self._stub = self._channel, None, None
-            await channel.close()
+        await self._channel.close()
 
     # ------------------------------------------------------------------------------------------------------- questions
 
@@ -132,72 +120,87 @@ class GrpcClient:
         await self._ask("RepositoryModelLoad", self._pb.RepositoryModelLoadRequest(model_name=model), LOADING)
 
     async def _ask(self, method: str, request: Any, limit: float = QUESTION) -> Any:
-        await self._connected()
-        return await self._answered(getattr(self._stub, method)(request, timeout=limit, metadata=self._key))
-
-    async def _answered(self, call: Awaitable[Any]) -> Any:
+        answers: list[bytes] = []
+        asked = asyncio.get_running_loop().time()
+        rpc = await self._begin(method, request, self._key, partial(_keep, answers))
         try:
-            return await call
-        except self._grpc.aio.AioRpcError as error:
-            raise self._refusal(error.code().name, error.details()) from None
-
-    async def _connected(self) -> None:
-        """Within the limit for connecting, which is not the limit for an answer. One refused attempt is enough."""
-        await self.start()
-        states = self._grpc.ChannelConnectivity
-        state = self._channel.get_state(try_to_connect=True)
-        attempted = False
-        try:
-            async with self._connect.attempt():
-                while state is not states.READY:
-                    if state is states.TRANSIENT_FAILURE and attempted:
-                        raise unreachable()
-                    attempted = attempted or state is states.CONNECTING
-                    await self._channel.wait_for_state_change(state)
-                    state = self._channel.get_state(try_to_connect=True)
+            async with asyncio.timeout(limit):
+                await rpc.end()
         except TimeoutError:
-            raise unreachable() from None
+            rpc.doubt(asked)
+            raise self._refusal("DEADLINE_EXCEEDED", "") from None
+        except RpcError as error:
+            raise self._refusal(error.code, error.details) from None
+        if len(answers) != 1:
+            raise failed("The model server's answer cannot be read.")
+        return self._parsed(f"{method}Response", answers[0])
 
     # --------------------------------------------------------------------------------------------------------- answers
 
-    @contextlib.asynccontextmanager
-    async def open(self, call: InferRequest) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
-        await self._connected()
-        message = self._encode(call)
-        sent = (*self._key, *((name.lower(), value) for name, value in OUTGOING.get().items()))
-        if call.streamed:
-            rpc = self._stub.ModelStreamInfer(metadata=(("triton_grpc_error", "true"), *sent))
-            responses = self._streamed(rpc, message, call.quiet)
-        else:
-            rpc = self._stub.ModelInfer(message, metadata=sent)
-            responses = self._whole(rpc)
+    async def answer(self, call: InferRequest, reader: ResponseReader, watch: Watch) -> None:
+        rpc = await self._infer(call, partial(self._received, call, reader, watch))
+        watch.on_writable = rpc.resume
         try:
-            yield responses
-        finally:
-            if not rpc.done():
-                rpc.cancel()
-            await responses.aclose()
+            await rpc.end()
+        except RpcError as error:
+            raise self._refusal(error.code, error.details, begun=reader.begun, quiet=call.quiet) from None
+        if not reader.over:
+            reader.ended()
 
-    async def _streamed(self, rpc: Any, message: Any, quiet: bool) -> AsyncGenerator[list[Outputs], None]:
-        begun = False
+    async def tell(self, call: InferRequest) -> None:
+        rpc = await self._infer(call, partial(_keep, []))
         try:
-            with contextlib.suppress(asyncio.InvalidStateError):  # it has ended already: reading says why
-                await rpc.write(message)
-                await rpc.done_writing()
-            while (response := await rpc.read()) is not self._grpc.aio.EOF:
-                if response.error_message:
-                    raise self._refusal("UNKNOWN", response.error_message, begun=begun, quiet=quiet)
-                if outputs := _outputs(response.infer_response):
-                    begun = True
-                    yield [outputs]
-            if await rpc.code() is not self._grpc.StatusCode.OK:
-                raise self._refusal((await rpc.code()).name, await rpc.details(), begun=begun, quiet=quiet)
-        except self._grpc.aio.AioRpcError as error:
-            raise self._refusal(error.code().name, error.details(), begun=begun, quiet=quiet) from None
+            await rpc.end()
+        except RpcError as error:
+            raise self._refusal(error.code, error.details, quiet=call.quiet) from None
 
-    async def _whole(self, rpc: Any) -> AsyncGenerator[list[Outputs], None]:
-        if outputs := _outputs(await self._answered(rpc)):
-            yield [outputs]
+    def _received(self, call: InferRequest, reader: ResponseReader, watch: Watch, messages: Sequence[bytes]) -> Flow:
+        """All messages of one read as one batch, up to an error; what stands before it is not lost with it."""
+        batch: list[Outputs] = []
+        error: GatewayError | None = None
+        try:
+            for message in messages:
+                if outputs := self._read(call, message, begun=bool(batch) or reader.begun):
+                    batch.append(outputs)
+        except GatewayError as refusal:
+            error = refusal
+        flow = reader.received(batch) if batch else MORE
+        if error is not None and flow is not ENOUGH:
+            reader.lost(error)
+            return ENOUGH
+        watch.follow()
+        return flow
+
+    def _read(self, call: InferRequest, message: bytes, *, begun: bool) -> Outputs:
+        if not call.streamed:
+            return _outputs(self._parsed("ModelInferResponse", message))
+        response = self._parsed("ModelStreamInferResponse", message)
+        if response.error_message:
+            raise self._refusal("UNKNOWN", response.error_message, begun=begun, quiet=call.quiet)
+        return _outputs(response.infer_response)
+
+    # ------------------------------------------------------------------------------------------------------------ calls
+
+    async def _infer(self, call: InferRequest, take: Callable[[Sequence[bytes]], Flow]) -> Rpc:
+        sent = {**self._key, **OUTGOING.get()}
+        if not call.streamed:
+            return await self._begin("ModelInfer", self._encode(call), sent, take)
+        return await self._begin("ModelStreamInfer", self._encode(call), {**sent, "triton_grpc_error": "true"}, take)
+
+    async def _begin(
+        self, method: str, request: Any, sent: Mapping[str, str], take: Callable[[Sequence[bytes]], Flow]
+    ) -> Rpc:
+        try:
+            return await self._channel.call(SERVICE + method, request.SerializeToString(), sent, take)
+        except CannotConnect as error:
+            log.warning("%s: cannot connect: %s", self._target, error)
+            raise unreachable() from None
+
+    def _parsed(self, name: str, message: bytes) -> Any:
+        try:
+            return getattr(self._pb, name).FromString(message)
+        except self._broken:
+            raise failed("The model server sent a message that cannot be read.") from None
 
     def _refusal(self, code: str, said: str | None, *, begun: bool = False, quiet: bool = False) -> GatewayError:
         words = cut(said or "")
@@ -218,6 +221,11 @@ class GrpcClient:
         for name in call.outputs:
             message.outputs.add(name=name)
         return message
+
+
+def _keep(kept: list[bytes], messages: Sequence[bytes]) -> Flow:
+    kept.extend(messages)
+    return MORE
 
 
 def _outputs(response: Any) -> dict[str, list[Any]]:

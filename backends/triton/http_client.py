@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import orjson
 
+from dragoman.backends.base import ENOUGH, MORE, Flow
 from dragoman.backends.chat.encode import dumps
 from dragoman.backends.connect_limit import ConnectLimit, Connector
-from dragoman.backends.json_body import JsonBody, abort, read_bounded
+from dragoman.backends.http1.client import Http1Transport
+from dragoman.backends.json_body import read_bounded
 from dragoman.backends.refusal import MAX_BODY, for_log
 from dragoman.backends.refusal import read as read_error
 from dragoman.backends.trace_headers import OUTGOING
+from dragoman.backends.transport import NoAnswer, Reply, Unreachable
 from dragoman.backends.triton.client import (
     LOADING,
     MAX_MESSAGE,
@@ -35,6 +38,8 @@ from dragoman.backends.triton.client import (
     metadata,
 )
 from dragoman.backends.triton.errors import broken_off, classify, failed, unreachable
+from dragoman.backends.triton.reader import ResponseReader
+from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.json_text import is_bulky
 from dragoman.translators.sse import EventReader
@@ -66,6 +71,7 @@ class HttpClient:
             self._headers["Authorization"] = f"Bearer {api_key.strip()}"
         self._connect = ConnectLimit(connect)
         self._session: aiohttp.ClientSession | None = None
+        self._answering: dict[str, Http1Transport] = {}  # by path
 
     async def start(self) -> None:
         if self._session is None:
@@ -80,6 +86,8 @@ class HttpClient:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
+        for transport in self._answering.values():
+            await transport.close()
 
     # ------------------------------------------------------------------------------------------------------- questions
 
@@ -135,72 +143,105 @@ class HttpClient:
 
     # --------------------------------------------------------------------------------------------------------- answers
 
+    async def answer(self, call: InferRequest, reader: ResponseReader, watch: Watch) -> None:
+        async with self._asked(call) as reply:
+            if call.streamed:
+                await reply.into(_Events(self, call, reader), watch)
+            elif outputs := self._whole(await reply.read(MAX_MESSAGE), call):
+                reader.received([outputs])
+        if not reader.over:
+            reader.ended()
+
+    async def tell(self, call: InferRequest) -> None:
+        async with self._asked(call) as reply:
+            await reply.read(MAX_MESSAGE)
+
     @contextlib.asynccontextmanager
-    async def open(self, call: InferRequest) -> AsyncIterator[AsyncIterator[list[Outputs]]]:
-        response = await self._post(call)
+    async def _asked(self, call: InferRequest) -> AsyncIterator[Reply]:
+        """The reply whose body is the answer; what is not read to its end ends the connection."""
+        reply = await self._post(call)
         try:
-            if response.status != 200:
-                raise self._refusal(response.status, await read_bounded(response, MAX_BODY), quiet=call.quiet)
-            responses = self._streamed(response, call.quiet) if call.streamed else self._whole(response)
-            try:
-                yield responses
-            finally:
-                await responses.aclose()
-        except (aiohttp.ClientError, ConnectionError):
+            if reply.status != 200:
+                raise self._refusal(reply.status, await reply.read(MAX_BODY), quiet=call.quiet)
+            yield reply
+        except ConnectionError:
             raise broken_off() from None
         finally:
-            abort(response)
+            await reply.close()
 
-    async def _post(self, call: InferRequest) -> aiohttp.ClientResponse:
-        session = await self._started()
-        path = f"{self._base}/v2/models/{quote(call.model.name)}/generate{'_stream' if call.streamed else ''}"
+    async def _post(self, call: InferRequest) -> Reply:
+        path = f"models/{quote(call.model.name)}/generate{'_stream' if call.streamed else ''}"
+        if (transport := self._answering.get(path)) is None:
+            transport = Http1Transport(f"{self._base}/v2/{path}", self._headers, tls=None, connect=self._connect)
+            self._answering[path] = transport
         try:
-            return await session.post(
-                path, data=JsonBody(dumps(_body(call))), headers=OUTGOING.get(), allow_redirects=False
-            )
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError):
+            return await transport.post(dumps(_body(call)), OUTGOING.get(), fresh=True)
+        except Unreachable as error:
+            log.warning("%s: cannot connect: %s", self._base, error)
             raise unreachable() from None
-        except (aiohttp.ClientError, ConnectionError):
+        except NoAnswer:
             raise failed("The model server closed the connection without an answer.") from None
 
-    async def _streamed(self, response: aiohttp.ClientResponse, quiet: bool) -> AsyncGenerator[list[Outputs], None]:
-        reader, begun, more = EventReader(), False, True
-        while more:
-            data = await response.content.readany()
-            more = bool(data)
-            batch, error = self._events(reader.feed(data) if data else reader.finish(), begun, quiet)
-            if batch:
-                begun = True
-                yield batch
-            if error is not None:
-                raise error
-
-    def _events(self, payloads: list[bytes], begun: bool, quiet: bool) -> tuple[list[Outputs], GatewayError | None]:
-        """All events of one read as one batch, up to an error; what stands before it is not lost with it."""
-        found: list[Outputs] = []
-        for payload in payloads:
-            try:
-                event = _loads(payload)
-            except GatewayError as error:
-                return found, error
-            if _is_error(event):
-                log.log(_level(quiet), "%s: error in the stream: %s", self._base, for_log(payload))
-                return found, classify("UNKNOWN", read_error(event).words, begun=begun or bool(found))
-            if outputs := _outputs(event):
-                found.append(outputs)
-        return found, None
-
-    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[Outputs], None]:
-        body = await read_bounded(response, MAX_MESSAGE)
+    def _whole(self, body: bytes, call: InferRequest) -> Outputs:
         event = _loads(body)
         if _is_error(event):
-            raise self._refusal(response.status, body)
-        if outputs := _outputs(event):
-            yield [outputs]
+            raise self._refusal(200, body, quiet=call.quiet)
+        return _outputs(event)
+
+    def in_stream(self, payload: bytes, event: Mapping[str, Any], *, begun: bool, quiet: bool) -> GatewayError:
+        """An error among the events."""
+        log.log(_level(quiet), "%s: error in the stream: %s", self._base, for_log(payload))
+        return classify("UNKNOWN", read_error(event).words, begun=begun)
 
     def _refusal(self, status: int, body: bytes, *, quiet: bool = False) -> GatewayError:
         log.log(_level(quiet), "%s: status %d: %s", self._base, status, for_log(body))
         return classify(_CODES.get(status, "INTERNAL"), read_error(body).words)
+
+
+class _Events:
+    """The bytes of a stream into the batches of its reader."""
+
+    def __init__(self, client: HttpClient, call: InferRequest, reader: ResponseReader) -> None:
+        self._client = client
+        self._call = call
+        self._reader = reader
+        self._events = EventReader()
+
+    @property
+    def over(self) -> bool:
+        return self._reader.over
+
+    @property
+    def deadline(self) -> float:
+        return self._reader.deadline
+
+    def received(self, data: bytes) -> Flow:
+        return self._read(self._events.feed(data))
+
+    def ended(self) -> None:
+        self._read(self._events.finish())
+        if not self._reader.over:
+            self._reader.ended()
+
+    def _read(self, payloads: Sequence[bytes]) -> Flow:
+        """All events of one read as one batch, up to an error; what stands before it is not lost with it."""
+        batch: list[Outputs] = []
+        error: GatewayError | None = None
+        try:
+            for payload in payloads:
+                event = _loads(payload)
+                if _is_error(event):
+                    begun = bool(batch) or self._reader.begun
+                    raise self._client.in_stream(payload, event, begun=begun, quiet=self._call.quiet)
+                if outputs := _outputs(event):
+                    batch.append(outputs)
+        except GatewayError as refusal:
+            error = refusal
+        flow = self._reader.received(batch) if batch else MORE
+        if error is None or flow is ENOUGH:
+            return flow
+        self._reader.lost(error)
+        return ENOUGH
 
 
 def _level(quiet: bool) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
 
-from dragoman.backends.triton.client import Client, Config, Metadata, Tensor
+from dragoman.backends.triton.client import Config, Metadata, Questions, Tensor
 from dragoman.translators.constraints.guided import regex_of
 from dragoman.translators.errors import GatewayError, Kind, invalid
 from dragoman.translators.ir import Format, Guided, JsonObject, JsonSchema, Note, Sampling
@@ -66,7 +66,7 @@ class PromptRequest:
 # ------------------------------------------------------------------------------------------------------------ detection
 
 
-async def discover(client: Client, model: str, *, via_text: bool) -> Profile:
+async def discover(client: Questions, model: str, *, via_text: bool) -> Profile:
     """Raises `GatewayError` UNSUPPORTED for a model with other tensors, and for a server that is no Triton."""
     try:
         return await _discovered(client, model, via_text)
@@ -75,7 +75,7 @@ async def discover(client: Client, model: str, *, via_text: bool) -> Profile:
         raise GatewayError(Kind.UNSUPPORTED, message, "backend", source="backend") from None
 
 
-async def _discovered(client: Client, model: str, via_text: bool) -> Profile:
+async def _discovered(client: Questions, model: str, via_text: bool) -> Profile:
     served, config = await client.describe(model)
     names = served.inputs.keys()
     decoupled = is_decoupled(config)
@@ -97,7 +97,7 @@ async def _discovered(client: Client, model: str, via_text: bool) -> Profile:
     return await _ensemble(client, served, config, via_text)
 
 
-async def _ensemble(client: Client, served: Metadata, config: Config, via_text: bool) -> Profile:
+async def _ensemble(client: Questions, served: Metadata, config: Config, via_text: bool) -> Profile:
     scheduling = config.get("ensemble_scheduling") or {}
     steps = [str(step["model_name"]) for step in scheduling.get("step", ()) if step.get("model_name")]
     engine: tuple[Metadata, Config] | None = None
@@ -128,14 +128,14 @@ def _direct(served: Metadata, config: Config, models: tuple[str, ...]) -> Profil
     return Profile("tensorrt_llm", served, decoupled, False, stopper, guided, models, window, grammars=grammars)
 
 
-async def _guided(client: Client, engine: str, served: Metadata) -> bool:
+async def _guided(client: Questions, engine: str, served: Metadata) -> bool:
     if not _guide_inputs(served):
         return False
     config = await _config_of(client, engine)
     return config is None or _has_guide_backend(config)
 
 
-async def _config_of(client: Client, model: str) -> Config | None:
+async def _config_of(client: Questions, model: str) -> Config | None:
     """None where there is no such model."""
     try:
         return (await client.describe(model))[1]

@@ -20,6 +20,11 @@ class ResponseReader(Reader):
         self.server_ended = False  # by itself: the request need not be stopped
         self._decoder = decoder
 
+    @property
+    def begun(self) -> bool:
+        """Whether a response has come."""
+        return self._decoder.begun
+
     def received(self, batch: Sequence[Outputs]) -> Flow:
         if self._state >= ReaderState.CLOSING:
             return Flow.ENOUGH if self.over else Flow.MORE

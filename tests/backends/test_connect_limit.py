@@ -122,7 +122,7 @@ async def test_questions_and_answers_share_one_limit() -> None:
     assert backend._session is not None
     assert isinstance(backend._transport, Http1Transport)
     assert isinstance(backend._session.connector, Connector)
-    assert backend._session.connector._limit_of_server is backend._transport._pool._connect
+    assert backend._session.connector._limit_of_server is backend._transport._pool._dialer.limit
     await backend.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import sys
 import time
 from pathlib import Path
 
@@ -85,6 +86,15 @@ async def test_an_address_of_ipv6() -> None:
             await asked(pool)
     except OSError:
         pytest.skip("no IPv6 loopback here")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_USER_TIMEOUT is Linux's")
+async def test_what_a_vanished_host_does_not_acknowledge_ends_the_connection() -> None:
+    async with RawServer() as server, pool_to(server.port) as pool:
+        connection = await asked(pool)
+        assert connection._transport is not None
+        found = connection._transport.get_extra_info("socket")
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
 
 
 # ----------------------------------------------------------------------------------------------------------------- TLS

@@ -49,7 +49,7 @@ async def test_a_name_without_an_answer_keeps_no_other_server_from_being_reached
     async with RawServer() as server:
         silent = Dialer(SILENT, 80, limit=ConnectLimit(0.02))
         for _ in range(40):
-            silent._limit = ConnectLimit(0.02)  # whoever asks a while later
+            silent.limit = ConnectLimit(0.02)  # whoever asks a while later
             with pytest.raises(CannotConnect):
                 await silent.dial(Connection)
         known = Dialer("known.example", server.port, limit=ConnectLimit(5.0))

@@ -15,7 +15,7 @@ from dragoman.backends.registry import Options, open_backend
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, StopReason, Text, ToolCall, Usage
 from tests.backends.chat.serving_backend import HELLO, TOOL, failure, serving
-from tests.backends.http1.test_pool import deaf
+from tests.backends.http1.pools import deaf
 from tests.recording import Recorder, answered, ask, counted
 from tests.scripted import Script, ScriptedServer, call_stream, chunk, sse, text_stream, usage
 from tests.waiting import LIMIT

@@ -14,7 +14,7 @@ from dragoman.backends.chat.backend import ChatCompletions
 from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
 from dragoman.translators.errors import GatewayError
-from tests.backends.http1.test_pool import deaf
+from tests.backends.http1.pools import deaf
 from tests.recording import ask, counted
 from tests.scripted import Script, ScriptedServer
 from tests.waiting import until

@@ -101,7 +101,8 @@ async def test_who_is_asked_for(url: str, host: str, asked: tuple[str, int], mon
     async with client(Http1Transport, url) as transport:
         assert isinstance(transport, Http1Transport)
         assert f"\r\nHost: {host}\r\n".encode() in transport._head
-        assert (transport._pool._host, transport._pool._port) == asked
+        dialer = transport._pool._dialer
+        assert (dialer._host, dialer._port) == asked
         with pytest.raises(Unreachable):
             await transport.post(b"{}", {}, fresh=False)
         assert names.asked == ([] if ":" in asked[0] else [asked])

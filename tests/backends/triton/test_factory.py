@@ -75,7 +75,7 @@ def test_a_password_in_the_url_is_not_repeated(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("missing", "transport", "extra"),
     [
-        ("grpc", "grpc", "triton"),
+        ("dragoman.backends.triton.rpc", "grpc", "triton"),
         ("tritonclient.grpc.service_pb2", "grpc", "triton"),
         ("dragoman.backends.prompts.tokenizer", "http", "tokenizer"),
         ("dragoman.backends.prompts.template", "grpc", "tokenizer"),

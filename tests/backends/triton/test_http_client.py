@@ -14,6 +14,7 @@ from dragoman.backends.triton.client import InferRequest, Metadata, Outputs, Ten
 from dragoman.backends.triton.http_client import HttpClient
 from dragoman.backends.triton.profiles import discover
 from dragoman.translators.errors import GatewayError, Kind
+from tests.triton_fakes import Batches
 
 MODEL = Metadata("m", {"text_input": "BYTES"}, {}, batched=False)
 
@@ -47,12 +48,10 @@ async def answering(
             await client.close()
 
 
-async def read(client: HttpClient, streamed: bool = True, into: list[Outputs] | None = None) -> list[Outputs]:
-    found = [] if into is None else into
-    async with client.open(InferRequest(MODEL, "id", {"text_input": Tensor(["hi"])}, streamed)) as responses:
-        async for batch in responses:
-            found += batch
-    return found
+async def read(client: HttpClient, streamed: bool = True, into: Batches | None = None) -> list[Outputs]:
+    found = into or Batches()
+    await found.read(client, InferRequest(MODEL, "id", {"text_input": Tensor(["hi"])}, streamed))
+    return found.outputs
 
 
 async def refused(client: HttpClient, streamed: bool = True) -> GatewayError:
@@ -77,16 +76,17 @@ async def test_an_error_as_an_event_stream_with_an_error_s_status() -> None:
 
 async def test_an_error_after_the_first_event_does_not_swallow_it() -> None:
     body = b'data: {"model_name":"m","text_output":"a"}\n\ndata: {"error":"it broke"}\n\n'
-    found: list[Outputs] = []
+    found = Batches()
     async with answering(200, body) as client:
         with pytest.raises(GatewayError) as caught:
             await read(client, into=found)
-    assert found == [{"text_output": ["a"]}]
+    assert found.outputs == [{"text_output": ["a"]}]
     assert "during the answer" in caught.value.message
+    found = Batches()
     async with answering(200, body.replace(b'{"error":"it broke"}', b"<html>")) as client:
         with pytest.raises(GatewayError):
             await read(client, into=found)
-    assert found == [{"text_output": ["a"]}] * 2
+    assert found.outputs == [{"text_output": ["a"]}]
 
 
 async def test_a_whole_answer_that_is_an_error_with_status_200() -> None:
