@@ -23,17 +23,23 @@ def tokenizer_folder(real_component: RealComponent) -> Path:
 
 class Keeper:
     """The server of the session, and a new one where it died or `needed` models hang: Triton 2.51 does both at times
-    after BLS models whose engine failed, and the tests after that one are none of its affair."""
+    after BLS models whose engine failed, and the tests after that one are none of its affair. `hung`: a test has left
+    an instance behind that hangs for ever; a request that answers says nothing of the next one, which may get it."""
 
     def __init__(self, start: Callable[[], contextlib.AbstractContextManager[Triton]]) -> None:
         self._start = start
         self._server: Triton | None = None
+        self.hung = False
         self.stack = contextlib.ExitStack()
 
     def server(self, needed: Sequence[str]) -> Triton:
         server = self._server
-        if server is None or not server.alive or not all(server.answers(model) for model in needed):
+        hangs = any(self.hung or not server.answers(model) for model in needed) if server is not None else False
+        if server is None or not server.alive or hangs:
+            if server is not None and hangs:
+                server.process.kill()  # it would wait for what hangs
             self.stack.close()
+            self.hung = False
             self._server = server = self.stack.enter_context(self._start())
             server.load(*MODELS)
         return server
