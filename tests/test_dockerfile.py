@@ -296,7 +296,7 @@ async def test_without_keys_the_container_refuses_to_listen_to_the_world(image: 
 
 @pytest.mark.real
 def test_the_image_with_extras_can_speak_to_triton_count_tokens_read_pdfs_and_trace(image_with_extras: Image) -> None:
-    needed = ["tritonclient.grpc.aio", "tokenizers", "jinja2", "pypdf", "opentelemetry.sdk.trace"]
+    needed = ["tritonclient.grpc.service_pb2", "h2", "tokenizers", "jinja2", "pypdf", "opentelemetry.sdk.trace"]
     python = image_with_extras.command("ENTRYPOINT")[0]
     program = "import importlib, json, sys; [importlib.import_module(name) for name in json.loads(sys.argv[1])]"
     subprocess.run([python, "-I", "-c", program, json.dumps(needed)], check=True, timeout=60)

@@ -1,5 +1,5 @@
 """gRPC as far as Triton needs it: one message out, a stream of messages back, in the turn of the loop in which they
-came. What `grpc.aio` does through a thread and two tasks for each message is three times as much work.
+came. `grpc.aio` wakes a thread and two tasks for each message.
 
 One connection carries all calls; another one is made where a server allows no more, or has said that it goes away.
 Messages are not compressed, and connections not encrypted.
@@ -71,8 +71,10 @@ class Rpc:
             self._connection.resume(self._exchange)
 
     def drop(self) -> None:
-        if self._connection is not None and self._exchange is not None:
-            self._connection.drop(self._exchange)
+        """Lets go of what it refers to, which refers to it: whatever a call held is free at its end."""
+        exchange, self._exchange, self._take = self._exchange, None, _nowhere
+        if self._connection is not None and exchange is not None:
+            self._connection.drop(exchange)
 
     def doubt(self, since: float) -> None:
         """It did not answer in time: where nothing came on its connection meanwhile, no other call goes there."""
@@ -154,6 +156,10 @@ class Rpc:
             self._ended.exception()  # perhaps nobody waits for it any longer
 
 
+def _nowhere(messages: Sequence[bytes]) -> Flow:
+    return ENOUGH
+
+
 class Channel:
     """The calls to one server; `authority` names it to the server."""
 
@@ -195,7 +201,7 @@ class Channel:
     async def _dial(self) -> SharedConnection:
         connection = await self._dialer.dial(SharedConnection)
         try:
-            async with asyncio.timeout(self._dialer.limit.seconds):
+            async with self._dialer.limit.attempt():
                 await connection.greeted
         except (ConnectionError, TimeoutError) as error:
             connection.abort()

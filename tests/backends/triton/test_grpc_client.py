@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -339,6 +341,22 @@ async def test_what_is_no_grpc_is_a_server_that_cannot_be_reached() -> None:
         client = GrpcClient(f"127.0.0.1:{listening.sockets[0].getsockname()[1]}", connect=LIMIT)
         assert (await refused(client)).kind is Kind.BACKEND_DOWN
         await client.close()
+
+
+async def test_what_a_call_held_is_free_at_its_end() -> None:
+    async with serving(two) as (client, _, _):
+        gone: list[weakref.ref[Batches]] = []
+        gc.collect()
+        gc.disable()
+        try:
+            for flow in (Flow.MORE, Flow.ENOUGH):
+                found = Batches(flow)
+                await found.read(client, asking())
+                gone.append(weakref.ref(found))
+                del found
+            assert [each() for each in gone] == [None, None]
+        finally:
+            gc.enable()
 
 
 async def test_a_bug_on_the_way_belongs_to_the_call_that_has_it() -> None:
