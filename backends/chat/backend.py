@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -34,7 +33,7 @@ from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
-from dragoman.backends.chat.errors import classify, other_rendering
+from dragoman.backends.chat.errors import classify, other_rendering, refuses_grammar
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -66,7 +65,6 @@ IN_TURNS = Note("repair", "turns")  # asked again in an order of roles that ever
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
 
-_GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 
 TRANSPORTS: dict[str, type[Http1Transport] | type[AiohttpTransport]] = {
     "direct": Http1Transport,
@@ -202,7 +200,7 @@ class ChatCompletions:
             return prepared(request, self._settings, refused.refused, refused.markup, tags=False)
         strict = any(tool.strict for tool in request.tools)
         forced = is_forced(request) and not refused.by_prompt
-        if not (strict or forced) or not _GRAMMAR.search(error.message):
+        if not (strict or forced) or not refuses_grammar(error):
             return None
         log.warning("%s: refuses a grammar: asked without (settings `strict_tools`, `force_tool`)", self._name)
         if strict:

@@ -94,8 +94,9 @@ _ORDER = re.compile(
     r"|system messages? (?:must|should|can only) (?:be|come|stand|appear) (?:at the (?:beginning|start)|first)",
     re.IGNORECASE,
 )
+_GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 # llama.cpp, LM Studio and Ollama, of the grammar that they make of the tools
-_GRAMMAR = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
+_GRAMMAR_OF_TOOLS = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
 # Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
 _MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
@@ -125,7 +126,12 @@ def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str]:
         return {}
     if _ORDER.search(refusal.words):
         return {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
-    return {"tool_schemas": "plain"} if _GRAMMAR.search(refusal.words) else {}
+    return {"tool_schemas": "plain"} if _GRAMMAR_OF_TOOLS.search(refusal.words) else {}
+
+
+def refuses_grammar(error: GatewayError) -> bool:
+    """Whether it says, in any of the servers' words, that a grammar cannot be compiled or followed."""
+    return error.kind is Kind.INVALID and _GRAMMAR.search(error.message) is not None
 
 
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
