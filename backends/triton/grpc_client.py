@@ -17,7 +17,7 @@ from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from dragoman.backends.base import ENOUGH, MORE, Flow
+from dragoman.backends.base import MORE, Flow
 from dragoman.backends.connect_limit import ConnectLimit
 from dragoman.backends.dial import CannotConnect, Dialer
 from dragoman.backends.refusal import cut, for_log
@@ -34,7 +34,7 @@ from dragoman.backends.triton.client import (
     wire_shape,
 )
 from dragoman.backends.triton.errors import RpcError, classify, failed, unreachable
-from dragoman.backends.triton.reader import ResponseReader
+from dragoman.backends.triton.reader import ResponseReader, feed
 from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -155,23 +155,11 @@ class GrpcClient:
             raise self._refusal(error.code, error.details, quiet=call.quiet) from None
 
     def _received(self, call: InferRequest, reader: ResponseReader, watch: Watch, messages: Sequence[bytes]) -> Flow:
-        """All messages of one read as one batch, up to an error; what stands before it is not lost with it."""
-        batch: list[Outputs] = []
-        error: GatewayError | None = None
-        try:
-            for message in messages:
-                if outputs := self._read(call, message, begun=bool(batch) or reader.begun):
-                    batch.append(outputs)
-        except GatewayError as refusal:
-            error = refusal
-        flow = reader.received(batch) if batch else MORE
-        if error is not None and flow is not ENOUGH:
-            reader.lost(error)
-            return ENOUGH
+        flow = feed(reader, messages, partial(self._read, call))
         watch.follow()
         return flow
 
-    def _read(self, call: InferRequest, message: bytes, *, begun: bool) -> Outputs:
+    def _read(self, call: InferRequest, message: bytes, begun: bool) -> Outputs:
         if not call.streamed:
             return _outputs(self._parsed("ModelInferResponse", message))
         response = self._parsed("ModelStreamInferResponse", message)

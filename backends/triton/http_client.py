@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 import orjson
 
-from dragoman.backends.base import ENOUGH, MORE, Flow
+from dragoman.backends.base import Flow
 from dragoman.backends.chat.encode import dumps
 from dragoman.backends.connect_limit import ConnectLimit, Connector
 from dragoman.backends.http1.client import Http1Transport
@@ -38,7 +38,7 @@ from dragoman.backends.triton.client import (
     metadata,
 )
 from dragoman.backends.triton.errors import broken_off, classify, failed, unreachable
-from dragoman.backends.triton.reader import ResponseReader
+from dragoman.backends.triton.reader import ResponseReader, feed
 from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.json_text import is_bulky
@@ -216,32 +216,18 @@ class _Events:
         return self._reader.deadline
 
     def received(self, data: bytes) -> Flow:
-        return self._read(self._events.feed(data))
+        return feed(self._reader, self._events.feed(data), self._read)
 
     def ended(self) -> None:
-        self._read(self._events.finish())
+        feed(self._reader, self._events.finish(), self._read)
         if not self._reader.over:
             self._reader.ended()
 
-    def _read(self, payloads: Sequence[bytes]) -> Flow:
-        """All events of one read as one batch, up to an error; what stands before it is not lost with it."""
-        batch: list[Outputs] = []
-        error: GatewayError | None = None
-        try:
-            for payload in payloads:
-                event = _loads(payload)
-                if _is_error(event):
-                    begun = bool(batch) or self._reader.begun
-                    raise self._client.in_stream(payload, event, begun=begun, quiet=self._call.quiet)
-                if outputs := _outputs(event):
-                    batch.append(outputs)
-        except GatewayError as refusal:
-            error = refusal
-        flow = self._reader.received(batch) if batch else MORE
-        if error is None or flow is ENOUGH:
-            return flow
-        self._reader.lost(error)
-        return ENOUGH
+    def _read(self, payload: bytes, begun: bool) -> Outputs:
+        event = _loads(payload)
+        if _is_error(event):
+            raise self._client.in_stream(payload, event, begun=begun, quiet=self._call.quiet)
+        return _outputs(event)
 
 
 def _level(quiet: bool) -> int:

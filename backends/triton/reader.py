@@ -61,3 +61,21 @@ class ResponseReader(Reader):
     def _judge(self) -> None:
         # of a failure it is not known which one of several steps has reported it
         self.server_ended = self.error is None or self.error.kind is not Kind.BACKEND_FAILED
+
+
+def feed(reader: ResponseReader, messages: Sequence[bytes], read: Callable[[bytes, bool], Outputs]) -> Flow:
+    """All messages of one read as one batch, up to an error; what stands before it is not lost with it. `read` gets a
+    message, and whether the answer has begun before it."""
+    batch: list[Outputs] = []
+    error: GatewayError | None = None
+    try:
+        for message in messages:
+            if outputs := read(message, bool(batch) or reader.begun):
+                batch.append(outputs)
+    except GatewayError as refusal:
+        error = refusal
+    flow = reader.received(batch) if batch else Flow.MORE
+    if error is None or flow is Flow.ENOUGH:
+        return flow
+    reader.lost(error)
+    return Flow.ENOUGH
