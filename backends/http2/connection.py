@@ -156,9 +156,7 @@ class SharedConnection(asyncio.Protocol):
 
     def retire(self) -> None:
         """No further exchange begins; those that are open go on, and the last one ends the connection."""
-        if self._usable:
-            self._usable = False
-            self.on_closed(self)
+        self._take_no_more()
         self._end_when_left()
 
     def abort(self, error: Exception | None = None) -> None:
@@ -179,6 +177,11 @@ class SharedConnection(asyncio.Protocol):
     def _flush(self) -> None:
         if self._transport is not None and (data := self._h2.data_to_send()):
             self._transport.write(data)
+
+    def _take_no_more(self) -> None:
+        if self._usable:
+            self._usable = False
+            self.on_closed(self)
 
     def _end_when_left(self) -> None:
         if not self._usable and not self._exchanges and self._transport is not None:
@@ -277,9 +280,7 @@ class SharedConnection(asyncio.Protocol):
 
     def _fail(self, error: Exception) -> None:
         """The connection is at its end, and with it all that is open; what came before goes to the receivers first."""
-        usable, self._usable = self._usable, False
-        if usable:
-            self.on_closed(self)
+        self._take_no_more()
         if not self.greeted.done():
             self.greeted.set_exception(error)
             self.greeted.exception()  # perhaps nobody waits for it any longer
@@ -341,6 +342,4 @@ class SharedConnection(asyncio.Protocol):
             if exchange.id > last:
                 self._break(exchange, Reset(ErrorCodes.REFUSED_STREAM))
                 self._touched[exchange.id] = exchange
-        if self._usable:
-            self._usable = False
-            self.on_closed(self)
+        self._take_no_more()

@@ -240,8 +240,8 @@ class Images:
     async def _read(self, response: aiohttp.ClientResponse, image: Image, budget: _ByteBudget) -> str:
         if response.status != 200:
             raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
-        told = response.content_type
-        if not (told.startswith("image/") or told in UNTYPED) or response.headers.get("Content-Encoding", "") not in (
+        media = response.content_type
+        if not (media.startswith("image/") or media in UNTYPED) or response.headers.get("Content-Encoding", "") not in (
             "",
             "identity",
         ):

@@ -30,7 +30,7 @@ _JSON_STRING = r'"(?:[^"\\]|\\.)*+(?:"(?=\s*(?:[,:}\]]|\Z))|\\?\Z)'
 @dataclass(frozen=True, slots=True)
 class BraceCalls:
     """`word` stands before the name, `quote` on both sides of a string. `typed`: every value is quoted, whatever its
-    type. `opener` is the tag that tells a call by itself; after any other one, and where the word is missing, only a
+    type. `opener` is the tag that makes a call by itself; after any other one, and where the word is missing, only a
     declared name makes a call."""
 
     word: str
@@ -209,7 +209,7 @@ class _BraceReader(CallReader):
         return self._bare_ends() if text.final and not text.cut else MORE
 
     def _string_ends(self, at: int) -> bool | Open:
-        """Whether what may follow a string stands at `at`, behind a delimiter."""
+        """Whether what may follow a string stands at `at`, after a delimiter."""
         text = self.text
         begin = text.past_blank(at)
         closes = text.literal((self._form.closer,), begin) if begin is not MORE else MORE

@@ -66,7 +66,7 @@ def refusing() -> int:
 
 
 class Names:
-    """A resolver: `answers` are the ports behind every name, or an error."""
+    """A resolver: `answers` are the ports that every name leads to, or an error."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: int, error: Exception | None = None) -> None:
         self.asked: list[tuple[str, int]] = []

@@ -281,9 +281,9 @@ async def test_what_comes_must_be_an_image_of_bounded_size_in_time(answer: Answe
             assert "canary" not in message
 
 
-@pytest.mark.parametrize("told", ["binary/octet-stream", "application/octet-stream", "image/jpeg", "image/x-png"])
-async def test_an_image_s_type_is_in_its_first_bytes(told: str) -> None:
-    answer, names = _told(body=PNG, content_type=told), Names(a_example=["127.0.0.2"])
+@pytest.mark.parametrize("media", ["binary/octet-stream", "application/octet-stream", "image/jpeg", "image/x-png"])
+async def test_an_image_s_type_is_in_its_first_bytes(media: str) -> None:
+    answer, names = _told(body=PNG, content_type=media), Names(a_example=["127.0.0.2"])
     async with host(answer) as (port, _), fetching(names, allow=[f"a.example:{port}"]) as images:
         done = await images.inlined(asking(f"http://a.example:{port}/"), [])
     assert isinstance(image := done.messages[0].parts[1], Image)

@@ -24,7 +24,7 @@ def tokenizer_folder(real_component: RealComponent) -> Path:
 class Keeper:
     """The server of the session, and a new one where it died or `needed` models hang: Triton 2.51 does both at times
     after BLS models whose engine failed, and the tests after that one are none of its affair. `hung`: a test has left
-    an instance behind that hangs for ever; a request that answers says nothing of the next one, which may get it."""
+    an instance that hangs for ever; a request that answers says nothing of the next one, which may get it."""
 
     def __init__(self, start: Callable[[], contextlib.AbstractContextManager[Triton]]) -> None:
         self._start = start
