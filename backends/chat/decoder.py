@@ -417,10 +417,8 @@ class _WatchedText:
 
     def texts(self, several: Deltas) -> None:
         if self._unread.reading or may_begin(several.text):
-            for text in several.texts:
-                self.text(text)
-        else:
-            self._parts.texts(several)
+            self._unread.feed(several.text)
+        self._parts.texts(several)
 
 
 class _Reasoning:

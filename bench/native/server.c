@@ -25,8 +25,8 @@
 #define LARGEST_WRITE 262144
 #define MOST_EVENTS 256
 
-static const char *WORDS[] = {" the", " court", " reads", " a", " letter", "\\n", " \\\"and", " answers\\\"", " in",
-                              " d\xc3\xa9tente", ",", " quickly", " def", " value", "(self", ")."};
+static const char *WORDS[] = {" the", " court", " =>", " a", " letter[0]", "\\n", " \\\"and", " answers\\\"", " in",
+                              " d\xc3\xa9tente", ",", " < self", " def", " value", "(self", ")."};
 static const char HEAD[] = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
                            "transfer-encoding: chunked\r\n\r\n";
 static const char USAGE[] = "{\"prompt_tokens\":1234,\"total_tokens\":%d,\"completion_tokens\":%d}";

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.backends.chat.decoder import SEVERAL, ChatDecoder
+from dragoman.backends.chat.decoder import CALL_IN_TEXT, SEVERAL, ChatDecoder
 from dragoman.backends.chat.known_frame import CREDIT, FEW, LONGEST, WINDOW, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Deltas, Event, Request, Tool
@@ -259,6 +259,16 @@ def test_what_comes_together_goes_on_together(field: str) -> None:
     decoder.feed(read(chunk({field: "a"})))
     assert decoder.feed(read(*(chunk({field: text}) for text in ("b", "c", "d", "e")))) == [Deltas([*"bcde"], "bcde")]
     assert decoder.feed(read(*(chunk({field: text}) for text in "fghi"), STOPPED)) == [Deltas([*"fghi"], "fghi")]
+
+
+def test_text_of_code_too_and_the_call_that_it_shows_is_seen() -> None:
+    """Nearly all code holds a character with which some family begins its calls."""
+    decoder = ChatDecoder(REQUEST, classify)
+    decoder.feed(read(chunk({"content": "Look: "})))
+    code = ["if a[0]", " >", " 1:", " <too", "l_call>", '{"name": "', "f", '"}']
+    assert decoder.feed(read(*(chunk({"content": text}) for text in code))) == [Deltas(code, "".join(code))]
+    decoder.feed(read(STOPPED, b"[DONE]"))
+    assert decoder.notes == [CALL_IN_TEXT]
 
 
 def test_pieces_of_arguments_too() -> None:
