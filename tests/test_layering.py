@@ -59,6 +59,7 @@ PURE_BACKENDS = (
     "backends.usage",
     "backends.chat.answer",
     "backends.chat.call_deltas",
+    "backends.chat.changing_numbers",
     "backends.chat.decoder",
     "backends.chat.known_frame",
     "backends.chat.split_characters",

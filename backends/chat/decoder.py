@@ -132,7 +132,15 @@ class ChatDecoder:
     @property
     def prompt_tokens(self) -> int | None:
         """The prompt's size, where the server has said it so far."""
-        return None if self._usage is None else self._usage.input
+        usage = self.usage
+        return None if usage is None else usage.input
+
+    @property
+    def usage(self) -> Usage | None:
+        """As far as the server has sent it: it may stand in a chunk of which nothing but the text was read."""
+        if self._known.counted:
+            self._usage, self._known.counted = read_usage(orjson.loads(self._known.counted)["usage"]), b""
+        return self._usage
 
     @property
     def markup_size(self) -> int:
@@ -158,7 +166,7 @@ class ChatDecoder:
     def _feed_one(self, payload: bytes) -> None:
         if text := self._known.text(payload):
             self._known_sink.text(text)
-        else:
+        elif text is None:
             self._payload(payload)
 
     def _feed_many(self, events: bytes) -> None:
@@ -166,7 +174,8 @@ class ChatDecoder:
         while at < len(events):
             until, several = self._known.texts(events, at)
             if several is not None:
-                self._known_sink.texts(several)
+                if several.texts:
+                    self._known_sink.texts(several)
             else:
                 for payload in payloads(events[at:until]):
                     self._feed_one(payload)
@@ -202,7 +211,7 @@ class ChatDecoder:
             return []
         self._ended, self.stopping = True, False
         self._known.forget()
-        return [Finished(StopReason.STOP, self._usage)]
+        return [Finished(StopReason.STOP, self.usage)]
 
     def _end(self) -> None:
         if self._reason is None:
@@ -220,11 +229,12 @@ class ChatDecoder:
         if self._said_calls and self._call_was_open and self._limit_reached:
             self._reason = StopReason.LENGTH
         in_call = self._call_was_open or self._completes_cut_calls
-        self._parts.finish(self._reason, self._usage, self._stop_sequence, in_call=in_call)
+        self._parts.finish(self._reason, self.usage, self._stop_sequence, in_call=in_call)
 
     @property
     def _limit_reached(self) -> bool:
-        return self._usage is not None and self.limit is not None and self._usage.output >= self.limit
+        usage = self.usage
+        return usage is not None and self.limit is not None and usage.output >= self.limit
 
     def _payload(self, payload: bytes) -> None:
         if self._ended:
@@ -277,8 +287,8 @@ class ChatDecoder:
         try:
             if chunk.get("error") or chunk.get("object") == "error":
                 raise self._classify(200, chunk)
-            if (usage := chunk.get("usage")) is not None:
-                self._usage = read_usage(usage) if is_counted(usage) else self._usage
+            if (usage := chunk.get("usage")) is not None and is_counted(usage):
+                self._usage, self._known.counted = read_usage(usage), b""
             if (progress := chunk.get("prompt_progress")) is not None:  # llama.cpp, with `return_progress`
                 self.prompt_read = _prompt_read(progress) or self.prompt_read
             for choice in _short(chunk.get("choices") or ()):

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import orjson
 
+from dragoman.backends.chat.changing_numbers import ChangingNumbers, counts_prompt
 from dragoman.translators.ir import Deltas
 
 Json = dict[str, Any]
@@ -37,15 +38,22 @@ _UNKNOWN = b"\x00"  # no JSON begins with it
 
 class KnownFrame:
     """A chunk that begins with `head` and ends with `tail` says in `field` what stands between them, where that is a
-    string that is not empty, and nothing else. `credit` is to grow with each. An event with such a chunk mostly begins
-    with `opening` and ends with `closing`."""
+    string, and nothing else. `credit` is to grow with each. An event with such a chunk mostly begins with `opening` and
+    ends with `closing`.
 
-    __slots__ = ("closing", "credit", "field", "head", "opening", "tail")
+    Where chunks differ in numbers after the text, `numbers` stands for their ends. `counted` is the last of them that
+    has a usage, until that is read."""
+
+    __slots__ = ("_before", "_counts", "closing", "counted", "credit", "field", "head", "numbers", "opening", "tail")
 
     def __init__(self) -> None:
         self.field: Field = "content"
         self.head = self.tail = self.opening = self.closing = _UNKNOWN
+        self.numbers: ChangingNumbers | None = None
+        self.counted = b""
         self.credit = CREDIT
+        self._counts = False
+        self._before = _UNKNOWN, _UNKNOWN, 0  # head and tail that were learned last, and the credit then
 
     def learn(self, payload: bytes, chunk: object) -> bool:
         """Whether chunks like this one are recognised from now on."""
@@ -60,32 +68,53 @@ class KnownFrame:
         text, holder[self.field] = holder[self.field], 0
         try:
             if orjson.loads(b"%b0%b" % (head, tail)) == chunk:
-                self.head, self.tail = head, tail
-                self.opening, self.closing = b"data: %b" % head, b"%b\n\n" % tail
+                self._take(head, tail, chunk)
         except orjson.JSONDecodeError:  # the place found lies inside of another string
             pass
         holder[self.field] = text
         return self.head is head
 
-    def text(self, payload: bytes) -> str:
-        """What a chunk like the known one says; empty for any other chunk."""
-        alike = payload.startswith(self.head) and payload.endswith(self.tail)
-        return self.text_in(payload[len(self.head) : -len(self.tail)]) if alike else ""
+    def _take(self, head: bytes, tail: bytes, chunk: Any) -> None:
+        """`chunk` has a number in place of its text. A usage counts on, and other numbers change where they did."""
+        (head_before, tail_before, credit), self._before = self._before, (head, tail, self.credit)
+        self._counts = bool(chunk.get("usage"))
+        in_vain = credit == self.credit + 1  # no chunk was known since
+        if self._counts or (in_vain and head_before == head and tail_before != tail):
+            self.numbers = ChangingNumbers.of(head, tail, chunk)
+        if self.numbers is not None and (self._counts or self.numbers.fit(tail_before)):
+            self.head, self.opening = head, b"data: %b" % head
+        elif not self._counts:
+            self.numbers = None
+            self.head, self.tail = head, tail
+            self.opening, self.closing = b"data: %b" % head, b"%b\n\n" % tail
 
-    def text_in(self, string: bytes) -> str:
-        """What a chunk says with this between head and tail; empty where it is no text."""
+    def text(self, payload: bytes) -> str | None:
+        """What a chunk like the known one says; None for any other chunk."""
+        if not payload.startswith(self.head):
+            return None
+        if self.numbers is None:
+            return self.text_in(payload[len(self.head) : -len(self.tail)]) if payload.endswith(self.tail) else None
+        text = self.text_in(self.numbers.text_before(payload[len(self.head) :]))
+        if text is not None and self._counts:
+            self.counted = payload
+        return text
+
+    def text_in(self, string: bytes) -> str | None:
+        """What a chunk says with this between head and tail; None where it is no text. An empty one says nothing, but
+        among the arguments of a call, where it counts as a piece."""
         try:
             text = orjson.loads(string)
         except orjson.JSONDecodeError:  # such as half of a surrogate pair
-            return ""
-        if type(text) is not str or not text:
-            return ""
+            return None
+        if type(text) is not str or (not text and self.field == "arguments"):
+            return None
         self.credit += 1
         return text
 
     def texts(self, events: bytes, begin: int) -> tuple[int, Deltas | None]:
-        """Of whole server-sent events, from `begin` on: up to where they look like the known chunk, and what they say.
-        None where one of them is another chunk after all; for the first few it may show at once.
+        """Of whole server-sent events, from `begin` on: up to where they look like the known chunk, and what they say,
+        without those that say nothing. None where one of them is another chunk after all; for the first few it may show
+        at once.
 
         What stands between the frames is parsed as one list. A CR separates its elements, which no string can hold and
         no event has: where a quote follows each of them, and the list has as many values as there are events, it is one
@@ -96,6 +125,8 @@ class KnownFrame:
         further = further if further > 1 else len(events)
         if self.head is _UNKNOWN or not (events.startswith(opening, begin) and events.startswith(opening, after)):
             return further, None  # one event is quicker by itself
+        if self.numbers is not None:
+            return self._texts_with_numbers(events, begin, after, further, opening, self.numbers)
         closing = self.tail + (b" " if events.startswith(b" ", after - 3) else b"")  # the space: trtllm-serve
         closing, separator = closing[:-ENDING], closing[-ENDING:] + b"\n\n"
         end = max(after, events.rfind(b"\n\n", begin, begin + WINDOW) + 2)
@@ -111,27 +142,56 @@ class KnownFrame:
                 return further, None
             strings = strings[: len(found)]
             end = begin + sum(map(len, found)) + len(separator) * len(found)
+        return end, self._texts_in(strings)
+
+    def _texts_with_numbers(
+        self, events: bytes, begin: int, after: int, further: int, opening: bytes, numbers: ChangingNumbers
+    ) -> tuple[int, Deltas | None]:
+        last = max(after, events.rfind(b"\n\n", begin, begin + WINDOW) + 2) - 2
+        strings, end, event = list[bytes](), begin, b""
+        for each in events[begin:last].split(b"\n\n"):
+            if not each.startswith(opening) or not (string := numbers.text_before(each[len(opening) :].rstrip())):
+                break
+            strings.append(string)
+            end, event = end + len(each) + 2, each
+        if not strings:
+            return further, None
+        said = self._texts_in(strings)
+        if said is not None and self._counts:
+            self.counted = event[len(b"data:") :]
+        return end, said
+
+    def _texts_in(self, strings: list[bytes]) -> Deltas | None:
+        """What chunks say with these between heads and tails; None where one of them is no text."""
         joined = b"\r" + b",\r".join(strings)
         if b"\n" in joined or joined.count(b'\r"') != len(strings):
-            return end, None
+            return None
         try:
             texts = orjson.loads(b"[%b]" % joined)
         except orjson.JSONDecodeError:
-            return end, None
-        if len(texts) != len(strings) or not all(texts):
-            return end, None
-        self.credit += len(texts)
-        return end, Deltas(texts, "".join(texts))
+            return None
+        if len(texts) != len(strings):
+            return None
+        if not all(texts):
+            if self.field == "arguments":
+                return None
+            texts = [*filter(None, texts)]
+        self.credit += len(strings)
+        return Deltas(texts, "".join(texts))
 
     def forget(self) -> None:
         self.head = self.tail = self.opening = self.closing = _UNKNOWN
+        self.numbers = None
 
 
 def only_text(chunk: object) -> tuple[Field, Json] | None:
-    """The one string that a chunk says and the object that holds it; None where it says anything else."""
+    """The one string that a chunk says and the object that holds it; None where it says anything else, but for a usage
+    that is counted."""
     if not isinstance(chunk, dict):
         return None
-    if chunk.get("error") or chunk.get("usage") or chunk.get("prompt_progress") or chunk.get("object") == "error":
+    if chunk.get("error") or chunk.get("prompt_progress") or chunk.get("object") == "error":
+        return None
+    if (usage := chunk.get("usage")) and not counts_prompt(usage):
         return None
     choices = chunk.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choice := choices[0], dict):

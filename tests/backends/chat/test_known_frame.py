@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, SEVERAL, ChatDecoder
 from dragoman.backends.chat.known_frame import CREDIT, FEW, LONGEST, WINDOW, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Deltas, Event, Request, Tool
+from dragoman.translators.ir import Deltas, Event, Finished, Request, StopReason, Tool, Usage
 from dragoman.translators.parts import ANSWER_BYTES
 from tests.event_grammar import apart
 from tests.golden_files import TRANSCRIPTS, upstream
@@ -124,7 +124,6 @@ NO_TEXT = [
     b"1",
     b'["a"]',
     b'{"a":"b"}',
-    b'""',
     b"",
     b'"a","refusal":"b"',
     b'"a"}},{"delta":{"content":"b"',
@@ -140,7 +139,7 @@ def test_what_is_more_or_less_than_a_text_is_not(between: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "between", [*NO_TEXT, b'"a","b"', rb'"\ud83d"', b'","', b'a"', b'"],["a"', b' "a"', b'"a"\t', b'"\n"']
+    "between", [*NO_TEXT, b'""', b'"a","b"', rb'"\ud83d"', b'","', b'a"', b'"],["a"', b' "a"', b'"a"\t', b'"\n"']
 )
 @pytest.mark.parametrize("after", [[], [b'"b"'] * 6, [b'","a"', *[b'"b"'] * 4], [b'b"', *[b'"b"'] * 4], [b"", b'"b"']])
 def test_nor_is_it_among_others_of_the_same_read(between: bytes, after: list[bytes]) -> None:
@@ -167,7 +166,8 @@ def test_another_frame_is_decoded_in_full() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        chunk({"content": "a"}, usage={"prompt_tokens": 1, "completion_tokens": 1}),
+        chunk({"content": "a"}, usage={"prompt_tokens": 0, "completion_tokens": 1}),
+        chunk({"content": "a"}, usage=[1]),
         chunk({"content": "a"}, error={"message": "no"}),
         chunk({"content": "a"}, object="error"),
         chunk({"content": "a"}, prompt_progress={"processed": 1, "total": 2}),
@@ -236,7 +236,9 @@ def test_a_large_chunk_is_not_kept() -> None:
 # ------------------------------------------------------------------------------------------------------ in the decoder
 
 
-def test_only_the_first_of_many_chunks_is_decoded_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The chunks that are decoded in full."""
     decodings: list[bytes] = []
     inner = ChatDecoder._decode
 
@@ -245,12 +247,135 @@ def test_only_the_first_of_many_chunks_is_decoded_in_full(monkeypatch: pytest.Mo
         inner(decoder, payload)
 
     monkeypatch.setattr(ChatDecoder, "_decode", decode)
+    return decodings
+
+
+def test_only_the_first_of_many_chunks_is_decoded_in_full(decodings: list[bytes]) -> None:
     decoder = ChatDecoder(REQUEST, classify)
     for text in ("a", "b", "c", "d"):
         decoder.feed(b"data: " + json.dumps(chunk({"content": text})).encode() + b"\n\n")
     for text in ("e", "f", "g"):
         decoder.feed(b"data: " + json.dumps(chunk({"reasoning": text})).encode() + b"\n\n")
     assert len(decodings) == 2
+
+
+def counting(number: int) -> Json:
+    return {"usage": {"prompt_tokens": 10, "total_tokens": 10 + number, "completion_tokens": number}}
+
+
+def averaging(number: int) -> Json:
+    choice = chunk({"content": ""})["choices"][0]
+    return {"choices": [choice | {"stop_reason": None, "avg_decoded_tokens_per_iter": 1 + 3 / (7 + number)}]}
+
+
+def timed(number: int) -> Json:
+    return {"timings": {"prompt_n": 12, "predicted_n": number, "predicted_ms": 30.0 * number, "rate": -1e-05}}
+
+
+def compact(said: Json) -> bytes:
+    return json.dumps(said, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("numbers", [counting, averaging, timed, lambda number: {"token_ids": [7_000 + number]}])
+@pytest.mark.parametrize("field", ["content", "reasoning"])
+@pytest.mark.parametrize("ending", [b"\n\n", b" \n\n"])
+def test_numbers_after_the_text_may_change(numbers: Any, field: str, ending: bytes, decodings: list[bytes]) -> None:
+    def said(number: int) -> bytes:
+        whole = chunk({field: "abcdefghijklmnop"[number]}) | numbers(number)
+        whole["choices"][0]["delta"] = {field: "abcdefghijklmnop"[number]}
+        return b"data: " + compact(whole) + ending
+
+    decoder = ChatDecoder(REQUEST, classify)
+    for number in range(6):
+        decoder.feed(said(number))
+    assert len(decodings) <= 2  # where no usage says that they do, they are seen to change
+    events = decoder.feed(b"".join(map(said, range(6, 12))) + read(STOPPED))
+    assert events == [Deltas([*"ghijkl"], "ghijkl")]
+    assert len(decodings) <= 3
+
+
+def usages(reads: list[bytes]) -> list[Usage | None]:
+    """What is known of the usage after each read."""
+    decoder, known = ChatDecoder(REQUEST, classify), list[Usage | None]()
+    for each in reads:
+        decoder.feed(each)
+        known.append(decoder.usage)
+    return known
+
+
+def test_the_usage_is_that_of_the_last_chunk_that_counts() -> None:
+    said = [compact(chunk({"content": "a"}) | counting(number)) for number in range(1, 20)]
+    counts = [Usage(10, number) for number in range(1, 20)]
+    assert usages([read(each) for each in said]) == counts
+    assert usages([read(*said)]) == counts[-1:]
+    last = compact(chunk({"content": "a"}, usage={"prompt_tokens": 12, "completion_tokens": 3}))
+    none = compact(chunk({"content": "a"}, usage={"prompt_tokens": 0, "completion_tokens": 0}))
+    assert usages([read(*said, last)]) == [Usage(12, 3)]
+    assert usages([read(*said, none)]) == counts[-1:]
+    assert usages([read(*said, compact(chunk({"content": "a"})))]) == counts[-1:]
+
+
+def test_a_stream_that_is_ended_early_has_the_usage_so_far() -> None:
+    decoder = ChatDecoder(REQUEST, classify)
+    for number in range(1, 5):
+        decoder.feed(read(compact(chunk({"content": "a"}) | counting(number))))
+    assert decoder.stop() == [Finished(StopReason.STOP, Usage(10, 4))]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":"9"'),
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":9,"a":1'),
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":09'),
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":1e999'),
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":' + b"9" * 40),
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":'),
+        lambda said: said.replace(b'"completion_tokens":9', b'"completion_tokens":9},"error":{"message":"no"'),
+        lambda said: said.replace(b'"prompt_tokens":10', b'"prompt_tokens":0'),
+        lambda said: said.replace(b'"finish_reason":null', b'"finish_reason":"stop"'),
+        lambda said: said.replace(b'"TEXT"', b'""'),
+        lambda said: said.replace(b'"TEXT"', b"null"),
+        lambda said: said.replace(b'"TEXT"', b'"TEXT","refusal":"b"'),
+        lambda said: said.replace(b'"TEXT"', b'"},\\"logprobs\\":null"'),
+        lambda said: said.replace(b'"TEXT"', rb'"\ud83d"'),
+        lambda said: said.replace(b'"TEXT"', b'"TE\nXT"'),
+        lambda said: said + b"\nid: 1",
+        lambda said: b"[DONE]",
+    ],
+)
+@pytest.mark.parametrize("after", [0, 1, 6])
+def test_one_that_differs_in_more_among_chunks_that_count(other: Any, after: int) -> None:
+    texts = [compact(chunk({"content": str(number)}) | counting(number)) for number in range(1, 6)]
+    odd = other(compact(chunk({"content": "TEXT"}) | counting(9)))
+    said = [*texts, odd, *texts[:after], STOPPED]
+    both([read(*said)])
+    both([read(each) for each in said])
+
+
+@pytest.mark.parametrize("place", ["index", "tool"])
+def test_a_number_that_is_read_does_not_change(place: str) -> None:
+    """JSON in which it stands after the text."""
+    other: Json = {"choices": [{"delta": {"content": "a"}, "finish_reason": None, "index": 0}]}
+    if place == "tool":
+        call = {"function": {"arguments": "a"}, "id": "c", "index": 0}
+        other = {"choices": [{"delta": {"tool_calls": [call]}, "finish_reason": None, "index": 0}]}
+    payload = compact(other | counting(3))
+    said = [payload.replace(b'"index":0', b'"index":%d' % number, 1) for number in (0, 0, 1, 1, 0, 2, 0)]
+    both([read(BEGUN, *said, STOPPED)])
+    both([read(BEGUN), *map(read, said), read(STOPPED)])
+    assert not KnownFrame().learn(payload, orjson.loads(payload))
+
+
+@pytest.mark.parametrize("field", ["content", "reasoning"])
+def test_chunks_of_no_text_are_not_decoded_either(field: str, decodings: list[bytes]) -> None:
+    """trtllm-serve sends one for each token of a call that its parser holds back."""
+    decoder = ChatDecoder(REQUEST, classify)
+    for text in ("a", "", "b"):
+        decoder.feed(read(chunk({field: text})))
+    assert decoder.feed(read(*(chunk({field: text}) for text in ("c", "", "d", "")))) == [Deltas(["c", "d"], "cd")]
+    assert decoder.feed(read(*[chunk({field: ""})] * 5)) == []
+    assert len(decodings) == 1
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning"])
@@ -414,6 +539,8 @@ SAID = st.one_of(
         st.sampled_from(["c", "d", None]),
     ),
     st.just(chunk({"content": "a"}, usage={"prompt_tokens": 1, "completion_tokens": 1})),
+    st.builds(lambda text, number: compact(chunk({"content": text}) | counting(number)), TEXTS, st.integers(0, 30)),
+    st.builds(lambda text, number: compact(chunk({"content": text}) | timed(number)), TEXTS, st.integers(0, 3)),
     st.just(STOPPED),
     st.just(b"[DONE]"),
 )
