@@ -12,6 +12,7 @@ takes the gateway 5.2 million instructions, and 10.7 where each is taken by itse
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from itertools import takewhile
 from operator import itemgetter
 from typing import Any, Literal
@@ -33,6 +34,7 @@ _PLACES: dict[Field, re.Pattern[bytes]] = {
     field: re.compile(rb'"%b"\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")' % field.encode())
     for field in ("content", "reasoning_content", "reasoning", "arguments")
 }
+_SAME = {"reasoning_content", "reasoning"}
 _UNKNOWN = b"\x00"  # no JSON begins with it
 
 
@@ -42,15 +44,27 @@ class KnownFrame:
     ends with `closing`.
 
     Where chunks differ in numbers after the text, `numbers` stands for their ends. `counted` is the last of them that
-    has a usage, until that is read."""
+    has a usage, until that is read. Where they say the text twice, `again` stands between."""
 
-    __slots__ = ("_before", "_counts", "closing", "counted", "credit", "field", "head", "numbers", "opening", "tail")
+    __slots__ = (
+        "_before",
+        "_counts",
+        "again",
+        "closing",
+        "counted",
+        "credit",
+        "field",
+        "head",
+        "numbers",
+        "opening",
+        "tail",
+    )
 
     def __init__(self) -> None:
         self.field: Field = "content"
         self.head = self.tail = self.opening = self.closing = _UNKNOWN
         self.numbers: ChangingNumbers | None = None
-        self.counted = b""
+        self.again = self.counted = b""
         self.credit = CREDIT
         self._counts = False
         self._before = _UNKNOWN, _UNKNOWN, 0  # head and tail that were learned last, and the credit then
@@ -61,40 +75,51 @@ class KnownFrame:
         if not self.credit or len(payload) > LONGEST or b"\n" in payload or (said := only_text(chunk)) is None:
             return False
         self.credit -= 1
-        self.field, holder = said
-        if (found := _PLACES[self.field].search(payload)) is None:
-            return False
-        head, tail = payload[: found.start(1)], payload[found.end(1) :]
-        text, holder[self.field] = holder[self.field], 0
+        fields, holder = said
+        self.field = fields[0]
+        strings, at = list[re.Match[bytes]](), 0
+        for field in fields:
+            if (found := _PLACES[field].search(payload, at)) is None:
+                return False
+            strings.append(found)
+            at = found.end(1)
+        head, tail = payload[: strings[0].start(1)], payload[at:]
+        self.again = payload[strings[0].end(1) : strings[-1].start(1)] if len(strings) > 1 else b""
+        before = b"%b0%b" % (head, self.again) if self.again else head
+        text = holder[self.field]
+        holder |= dict.fromkeys(fields, 0)
         try:
-            if orjson.loads(b"%b0%b" % (head, tail)) == chunk:
-                self._take(head, tail, chunk)
+            if orjson.loads(b"%b0%b" % (before, tail)) == chunk:
+                self._take(head, before, tail, chunk)
         except orjson.JSONDecodeError:  # the place found lies inside of another string
             pass
-        holder[self.field] = text
+        holder |= dict.fromkeys(fields, text)
         return self.head is head
 
-    def _take(self, head: bytes, tail: bytes, chunk: Any) -> None:
-        """`chunk` has a number in place of its text. A usage counts on, and other numbers change where they did."""
+    def _take(self, head: bytes, before: bytes, tail: bytes, chunk: Any) -> None:
+        """`chunk` has a number in place of its text, the last one between `before` and `tail`. A usage counts on, and
+        other numbers change where they did."""
         (head_before, tail_before, credit), self._before = self._before, (head, tail, self.credit)
         self._counts = bool(chunk.get("usage"))
         in_vain = credit == self.credit + 1  # no chunk was known since
         if self._counts or (in_vain and head_before == head and tail_before != tail):
-            self.numbers = ChangingNumbers.of(head, tail, chunk)
+            self.numbers = ChangingNumbers.of(before, tail, chunk)
         if self.numbers is not None and (self._counts or self.numbers.fit(tail_before)):
             self.head, self.opening = head, b"data: %b" % head
         elif not self._counts:
             self.numbers = None
             self.head, self.tail = head, tail
-            self.opening, self.closing = b"data: %b" % head, b"%b\n\n" % tail
+            self.opening, self.closing = b"data: %b" % head, _UNKNOWN if self.again else b"%b\n\n" % tail
 
     def text(self, payload: bytes) -> str | None:
         """What a chunk like the known one says; None for any other chunk."""
         if not payload.startswith(self.head):
             return None
-        if self.numbers is None:
-            return self.text_in(payload[len(self.head) : -len(self.tail)]) if payload.endswith(self.tail) else None
-        text = self.text_in(self.numbers.text_before(payload[len(self.head) :]))
+        if self.numbers is not None:
+            string = self.numbers.text_before(payload[len(self.head) :])
+        else:
+            string = payload[len(self.head) : -len(self.tail)] if payload.endswith(self.tail) else b""
+        text = self.text_in(self._once(string) if self.again else string)
         if text is not None and self._counts:
             self.counted = payload
         return text
@@ -110,6 +135,11 @@ class KnownFrame:
             return None
         self.credit += 1
         return text
+
+    def _once(self, string: bytes) -> bytes:
+        """One of two that are the same; empty where they are not."""
+        one = string[: (len(string) - len(self.again)) // 2]
+        return one if string == b"%b%b%b" % (one, self.again, one) else b""
 
     def texts(self, events: bytes, begin: int) -> tuple[int, Deltas | None]:
         """Of whole server-sent events, from `begin` on: up to where they look like the known chunk, and what they say,
@@ -163,6 +193,8 @@ class KnownFrame:
 
     def _texts_in(self, strings: list[bytes]) -> Deltas | None:
         """What chunks say with these between heads and tails; None where one of them is no text."""
+        if self.again:
+            strings = [*map(self._once, strings)]
         joined = b"\r" + b",\r".join(strings)
         if b"\n" in joined or joined.count(b'\r"') != len(strings):
             return None
@@ -184,9 +216,9 @@ class KnownFrame:
         self.numbers = None
 
 
-def only_text(chunk: object) -> tuple[Field, Json] | None:
-    """The one string that a chunk says and the object that holds it; None where it says anything else, but for a usage
-    that is counted."""
+def only_text(chunk: object) -> tuple[Sequence[Field], Json] | None:
+    """Where the one string stands that a chunk says, and the object that holds it; None where it says anything else,
+    but for a usage that is counted. Reasoning may stand under both of its names, as vLLM sent it for some versions."""
     if not isinstance(chunk, dict):
         return None
     if chunk.get("error") or chunk.get("prompt_progress") or chunk.get("object") == "error":
@@ -202,16 +234,17 @@ def only_text(chunk: object) -> tuple[Field, Json] | None:
     said = [key for key, value in delta.items() if value and key != "role"]
     if said == ["tool_calls"]:
         return _only_arguments(delta["tool_calls"])
-    if len(said) != 1 or said[0] not in _PLACES or not isinstance(delta[said[0]], str):
+    twice = len(said) == 2 and {*said} == _SAME and delta[said[0]] == delta[said[1]]
+    if (len(said) != 1 and not twice) or said[0] not in _PLACES or not isinstance(delta[said[0]], str):
         return None
-    return said[0], delta
+    return said, delta
 
 
-def _only_arguments(calls: object) -> tuple[Field, Json] | None:
+def _only_arguments(calls: object) -> tuple[Sequence[Field], Json] | None:
     """Of a call whose header came before: then the next piece means what this one means, whatever it says."""
     if not isinstance(calls, list) or len(calls) != 1 or not isinstance(call := calls[0], dict):
         return None
     function = call.get("function")
     if not isinstance(function, dict) or not isinstance(text := function.get("arguments"), str) or not text:
         return None
-    return "arguments", function
+    return ["arguments"], function

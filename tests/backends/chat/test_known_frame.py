@@ -109,6 +109,8 @@ def both(reads: list[bytes], limit: int = ANSWER_BYTES) -> None:
         lambda text: chunk({"role": "assistant", "content": text, "tool_calls": None, "reasoning_content": ""}),
         lambda text: chunk({"content": None, "reasoning_content": text}),
         lambda text: chunk({"reasoning": text}),
+        lambda text: chunk({"reasoning": text, "reasoning_content": text}),
+        lambda text: chunk({"reasoning_content": text, "role": None, "reasoning": text}),
         lambda text: piece(text),
         lambda text: piece(text, id="call_1", type="function"),
         lambda text: chunk({"content": text}, usage=None, system_fingerprint='"content":"x"'),
@@ -173,6 +175,8 @@ def test_another_frame_is_decoded_in_full() -> None:
         chunk({"content": "a"}, prompt_progress={"processed": 1, "total": 2}),
         chunk({"content": "a", "refusal": "b"}),
         chunk({"content": "a", "reasoning": "b"}),
+        chunk({"content": "a", "reasoning": "a"}),
+        chunk({"reasoning_content": "a", "reasoning": "b"}),
         chunk({"content": ""}),
         chunk({"content": ["a"]}),
         chunk({"refusal": "a"}),
@@ -367,6 +371,35 @@ def test_a_number_that_is_read_does_not_change(place: str) -> None:
     assert not KnownFrame().learn(payload, orjson.loads(payload))
 
 
+@pytest.mark.parametrize("numbers", [lambda number: {}, counting, timed])
+def test_a_thought_under_both_of_its_names_is_one(numbers: Any, decodings: list[bytes]) -> None:
+    """vLLM copies `reasoning` to `reasoning_content` in each delta of some versions."""
+
+    def said(number: int) -> bytes:
+        text = "abcdefghijkl"[number]
+        return compact(chunk({"reasoning": text, "reasoning_content": text}) | numbers(number))
+
+    decoder = ChatDecoder(REQUEST, classify)
+    for number in range(4):
+        decoder.feed(read(said(number)))
+    assert decoder.feed(read(*map(said, range(4, 9)))) == [Deltas([*"efghi"], "efghi")]
+    assert len(decodings) <= 2
+
+
+@pytest.mark.parametrize(
+    "both_texts",
+    [("x", "y"), ("xy", "x"), ("", ""), ("", "x"), ("x", ""), ('","reasoning_content":"', '","reasoning_content":"')],
+)
+@pytest.mark.parametrize("numbers", [lambda number: {}, counting])
+def test_two_thoughts_in_one_chunk(both_texts: tuple[str, str], numbers: Any) -> None:
+    one, other = both_texts
+    alike = [compact(chunk({"reasoning": text, "reasoning_content": text}) | numbers(3)) for text in "abcdef"]
+    odd = compact(chunk({"reasoning": one, "reasoning_content": other}) | numbers(4))
+    both([read(*alike, odd, *alike, STOPPED)])
+    both([read(each) for each in (*alike, odd, *alike, STOPPED)])
+    both([read(*alike, odd.replace(b'"y"', b'"\\u0078"'), odd.replace(b',"reasoning_content"', b""), *alike, STOPPED)])
+
+
 @pytest.mark.parametrize("field", ["content", "reasoning"])
 def test_chunks_of_no_text_are_not_decoded_either(field: str, decodings: list[bytes]) -> None:
     """trtllm-serve sends one for each token of a call that its parser holds back."""
@@ -532,6 +565,7 @@ SAID = st.one_of(
     TEXTS.map(lambda text: chunk({"content": text})),
     TEXTS.map(lambda text: chunk({"content": text, "reasoning_content": None})),
     TEXTS.map(lambda text: chunk({"reasoning_content": text})),
+    TEXTS.map(lambda text: chunk({"reasoning_content": text, "reasoning": text})),
     st.builds(lambda text, index: piece(text, index=index), TEXTS, st.sampled_from([0, 1])),
     st.builds(
         lambda text, id: chunk({"tool_calls": [{"index": 0, "id": id, "function": {"name": "f", "arguments": text}}]}),
