@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from dragoman.backends.markup.detection import FAMILIES
+from dragoman.backends.markup.text import Markers
 
 _MOST_OPENERS = 64
 _WINDOW = 120  # characters after an opener in which the name stands
@@ -18,8 +19,7 @@ _OPENERS = {opener.strip() for family in FAMILIES.values() for opener in family.
     _ARRAY,
     *(marker for family in FAMILIES.values() if family.headers for marker in family.headers.openers[:2]),
 }
-_OPENER = re.compile("|".join(re.escape(opener) for opener in sorted(_OPENERS, key=len, reverse=True)))
-_LONGEST = max(map(len, _OPENERS))
+_MARKERS = Markers(_OPENERS)
 _FIRST = sorted({opener[0] for opener in _OPENERS})
 BEGINS = re.compile(f"[{re.escape(''.join(_FIRST))}]")  # what an opener begins with
 
@@ -52,10 +52,9 @@ class UnreadCalls:
     def _step(self, at: int) -> int | None:
         """Looks at the tail from `at` on; where it goes on, None where more text is needed, or none."""
         if not self._opened:
-            match = _OPENER.search(self._tail, at)
+            match = _MARKERS.find(self._tail, at)
             if match is None:
-                begun = BEGINS.search(self._tail, max(at, len(self._tail) - _LONGEST))
-                self._tail = self._tail[begun.start() :] if begun else ""
+                self._tail = self._tail[_MARKERS.held(self._tail, at) :]
                 return None
             at, self._opened = match.end(), True
         window = self._tail[at : at + _WINDOW]

@@ -44,3 +44,17 @@ def test_a_text_of_nothing_but_openers_costs_no_more_than_its_length() -> None:
         calls.feed("<tool_call>")
     assert not calls.found
     assert not calls.reading
+
+
+@pytest.mark.parametrize("piece", ["if a[0] > 1:", " x < self", "dict[str, A] =", "<div class", "-> None"])
+def test_code_is_not_watched_beyond_what_may_begin_a_call(piece: str) -> None:
+    calls = UnreadCalls(["run"])
+    calls.feed(piece)
+    assert not calls.reading
+
+
+@pytest.mark.parametrize("piece", ["so: <", "a <tool_c", "[{", "[TOOL_CALLS"])
+def test_the_beginning_of_an_opener_is(piece: str) -> None:
+    calls = UnreadCalls(["run"])
+    calls.feed(piece)
+    assert calls.reading
