@@ -23,7 +23,7 @@ from dragoman.translators.seen import Seen
 
 MEMBER = "tools"
 _OPENS = b'"tools":['
-_TRIES = 4  # places that look like the member's
+_TRIES = 64  # places that look like the member's: Codex sends one for each MCP server, in the array itself
 LEAST = 1024  # bytes; what is shorter is parsed as fast as it is found
 COPIES = 6  # bytes of memory for each byte of text: the text, the values, and what is made of them
 _MARK = secrets.token_hex(16)

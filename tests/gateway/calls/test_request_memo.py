@@ -78,6 +78,15 @@ def test_tools_that_were_sent_before_are_found_wherever_they_stand() -> None:
     assert isinstance(second["tools"], Seen)
 
 
+@pytest.mark.parametrize("count", [1, 5, 30])
+def test_tools_in_namespaces_are_found(count: int) -> None:
+    """Codex sends one for each MCP server."""
+    it, known = Looked(), [{"type": "namespace", "name": f"mcp{at}", "tools": tools("a")} for at in range(count)]
+    for text in ("one", "two"):
+        assert read(it.memo, body(known, input=text))[0]["tools"] == known
+    assert it.found == [False, True]
+
+
 def test_what_one_client_sends_is_not_found_for_another() -> None:
     it = Looked()
     for owner in ("ann", "bob", "ann"):
