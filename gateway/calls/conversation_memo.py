@@ -5,7 +5,7 @@ that is new.
 afterwards, with all that was made of them before (`translators.seen`). As in `gateway.calls.request_memo`, a string
 that no client knows stands in for them: where the rest parses and the array begins with that string, they stood there;
 elsewhere the body is parsed whole. Elements are compared one by one, since clients change the last ones, where they
-mark what is to be cached. Only what is written as this process would write it is found again.
+mark what is to be cached. Only what is written in one of the ways that `text_in` knows is found again.
 
 What a client sends is found only for the same client, by its key.
 """
@@ -36,7 +36,7 @@ _ENDS = (b",", b"]")  # of an element
 
 @dataclass(eq=False, slots=True)
 class KnownConversation:
-    """A conversation and the text of each of its elements."""
+    """A conversation and the text of each of its elements, with the space before it."""
 
     owner: str
     member: str
@@ -72,7 +72,9 @@ class KnownConversation:
     def extend(self, raw: bytes, at: int, elements: list[Any]) -> None:
         """Takes in those whose texts stand in `raw` from `at` on, one after another."""
         for element in elements:
-            text = text_in(raw, (at,), element)
+            space = raw.startswith(b" ", at)
+            text = text_in(raw, (at + space,), element)
+            text = text if text is None or not space else b" " + text
             if text is None or raw[at + len(text) : at + len(text) + 1] not in _ENDS:
                 return
             self.texts.append(text)
@@ -177,13 +179,13 @@ class ConversationMemo:
 
 def _arrays_in(raw: bytes, member: str) -> Iterator[int]:
     """Where the member's elements may begin, the first place first. In a string the quotes would be escaped."""
-    opens = b'"%b":[' % member.encode()
-    at = 0
-    for _ in range(_TRIES):
-        found = raw.find(opens, at)
-        if found < 0:
-            return
-        yield (at := found + len(opens))
+    for opens in (b'"%b":[' % member.encode(), b'"%b": [' % member.encode()):
+        at = 0
+        for _ in range(_TRIES):
+            found = raw.find(opens, at)
+            if found < 0:
+                break
+            yield (at := found + len(opens))
 
 
 class Memos:

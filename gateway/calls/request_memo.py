@@ -11,6 +11,7 @@ What a client sends is found only for the same client, by its key.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from dragoman.gateway.calls.client_memory import ClientMemory, Shelf
 from dragoman.translators.seen import Seen
 
 MEMBER = "tools"
-_OPENS = b'"tools":['
+_NAME = b'"tools":'
 _TRIES = 64  # places that look like the member's: Codex sends one for each MCP server, in the array itself
 LEAST = 1024  # bytes; what is shorter is parsed as fast as it is found
 COPIES = 6  # bytes of memory for each byte of text: the text, the values, and what is made of them
+MOST_SPACED = 2 * 1024 * 1024  # bytes of a body: to write them as Python does takes ten times as long
 _MARK = secrets.token_hex(16)
 
 
@@ -92,8 +94,7 @@ class RequestMemo:
         self._known.used(known)
 
     def keep(self, owner: str, raw: bytes, value: dict[str, Any]) -> None:
-        """Keeps the array of a body that was parsed whole and found good. Only one that is written as this process
-        would write it is found again."""
+        """Keeps the array of a body that was parsed whole and found good, where it is written in a known way."""
         array = value.get(MEMBER)
         if not isinstance(array, list) or len(raw) < LEAST or not self._known.most:
             return
@@ -112,18 +113,26 @@ def _arrays_in(raw: bytes) -> Iterator[int]:
     """Where the member's array may begin, the last place first. In a string the quotes would be escaped."""
     at = len(raw)
     for _ in range(_TRIES):
-        at = raw.rfind(_OPENS, 0, at)
+        at = raw.rfind(_NAME, 0, at)
         if at < 0:
             return
-        yield at + len(_OPENS) - 1
+        begin = at + len(_NAME)
+        begin += raw.startswith(b" ", begin)
+        if raw.startswith(b"[", begin):
+            yield begin
 
 
 def text_in(raw: bytes, places: Iterable[int], value: Any) -> bytes | None:
-    """The text of a value that stands in `raw` at one of these places, as this process would write it; None for any
-    other."""
+    """The text of a value that stands in `raw` at one of these places, as this process would write it, or as Python's
+    `json` does by default (LiteLLM, requests, aiohttp); None for any other."""
     try:
-        text = orjson.dumps(value)
-    except TypeError:  # nested deeper than the encoder goes
+        text = json.dumps(value).encode() if _is_spaced(raw) else orjson.dumps(value)
+    except (TypeError, RecursionError):  # nested deeper than the encoder goes
         return None
     # cut from the body: what the encoder returns may hold ten times the memory of its length
     return next((raw[at : at + len(text)] for at in places if raw.startswith(text, at)), None)
+
+
+def _is_spaced(raw: bytes) -> bool:
+    """Whether a space follows the first colon, in a body that is not too long for it."""
+    return len(raw) <= MOST_SPACED and raw.startswith(b": ", raw.find(b":"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import tracemalloc
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_the_beginning_that_was_sent_before_is_found(member: str) -> None:
     assert [one is two for one, two in zip(first[member].made, second[member].made, strict=False)] == [True, True]
     size = sum(len(orjson.dumps(each)) for each in talk[:2])
     assert it.counts == [(False, size), (True, size)]
+
+
+@pytest.mark.parametrize("member", ["input", "messages"])
+def test_it_is_found_in_the_words_of_pythons_json(member: str) -> None:
+    it, talk = Looked(), said("a", "é", '"c"', "d", "e")
+    for count in (2, 4, 5):
+        value, _ = it.read(json.dumps({"model": "m", member: talk[:count], "stream": True}).encode())
+        assert value == {"model": "m", member: talk[:count], "stream": True}
+    assert [found for found, _ in it.counts] == [False, True, True]
+    assert it.counts[-1][1] == len(json.dumps(talk[:4])[1:-1].replace("}, {", "} {"))
 
 
 def test_one_that_changes_at_its_end_is_found_up_to_there() -> None:
@@ -170,11 +181,14 @@ def test_values_that_were_found_count_for_the_limit() -> None:
 
 
 # Bodies with known elements where they belong, elsewhere, twice, cut, and in other words.
-PIECES = [orjson.dumps(each) for each in (*said("a", "b", "c"), {"role": "user", "content": []}, [1], "x", 1, 12, None)]
-ARRAY = st.lists(st.sampled_from([*PIECES, b'{"role": "user"}', b'"\\ud800"', b"[" * 70 + b"]" * 70]), max_size=5)
-ELEMENTS = ARRAY.map(lambda each: b"[" + b",".join(each) + b"]")
+VALUES = (*said("a", "b", "c"), {"role": "user", "content": []}, [1], "x", 1, 12, None)
+PIECES = [orjson.dumps(each) for each in VALUES]
+SPACED = [json.dumps(each).encode() for each in VALUES]
+ODD = [b'{"role": "user"}', b'"\\ud800"', b"[" * 70 + b"]" * 70]
+ARRAY = st.one_of(st.lists(st.sampled_from([*pieces, *ODD]), max_size=5) for pieces in (PIECES, SPACED))
+ELEMENTS = st.tuples(ARRAY, st.sampled_from([b",", b", "])).map(lambda each: b"[" + each[1].join(each[0]) + b"]")
 NAMES = st.sampled_from(
-    [b'"input":', b'"messages":', b'"messages": ', b'"tools":', b'"other":{"input":', b'"x\\"input":']
+    [b'"input":', b'"messages":', b'"messages": ', b'"input": ', b'"tools":', b'"other":{"input":', b'"x\\"input":']
 )
 MEMBERS = st.one_of(
     st.tuples(NAMES, ELEMENTS).map(lambda pair: pair[0] + pair[1] + (b"}" if b"{" in pair[0] else b"")),
@@ -191,7 +205,9 @@ BODIES = st.lists(MEMBERS, min_size=1, max_size=4).map(lambda each: b"{" + b",".
 def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], most: int) -> None:
     memos = Memos(most * 1000)
     for member in ("input", "messages"):
-        at_once(_parse_known(body(said("a", "b", "c"), member, tools=tools("t")), LIMITS, memos, "ann"))
+        first = {"model": "m", member: said("a", "b", "c"), "tools": tools("t")}
+        for raw in (orjson.dumps(first), json.dumps(first).encode()):
+            at_once(_parse_known(raw, LIMITS, memos, "ann"))
     for owner, raw in bodies:
         try:
             got: Any = at_once(_parse_known(raw, LIMITS, memos, owner))
@@ -199,7 +215,7 @@ def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], mo
             got = error.kind, error.message, error.code
         assert got == read_without(raw)
     for known in memos.conversations._known.of("ann"):
-        assert [orjson.dumps(each) for each in known.elements] == known.texts, "what is shared was changed"
+        assert [*map(orjson.loads, known.texts)] == known.elements, "what is shared was changed"
 
 
 @pytest.mark.parametrize("protocol", PATHS)

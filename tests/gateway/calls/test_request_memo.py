@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -78,6 +79,14 @@ def test_tools_that_were_sent_before_are_found_wherever_they_stand() -> None:
     assert isinstance(second["tools"], Seen)
 
 
+def test_tools_are_found_in_the_words_of_pythons_json() -> None:
+    it, known = Looked(), tools("é", 2 * LEAST)
+    for text in ("one", "two"):
+        value, _ = read(it.memo, json.dumps({"input": text, "tools": known, "model": "m"}).encode())
+        assert value == {"input": text, "tools": known, "model": "m"}
+    assert it.counts == [(False, len(json.dumps(known))), (True, len(json.dumps(known)))]
+
+
 @pytest.mark.parametrize("count", [1, 5, 30])
 def test_tools_in_namespaces_are_found(count: int) -> None:
     """Codex sends one for each MCP server."""
@@ -140,8 +149,9 @@ def test_values_that_were_found_count_for_the_limit() -> None:
 
 # A body's members, in any order and number: known arrays, their bytes where they are something else, and broken JSON.
 KNOWN = [orjson.dumps(tools("a")), orjson.dumps(tools("b")), orjson.dumps([*tools("a"), *tools("b")])]
+SPACED = [json.dumps(orjson.loads(text)).encode() for text in KNOWN]
 QUOTED = [orjson.dumps('"tools":' + text.decode()) for text in KNOWN]
-ARRAYS = st.sampled_from(KNOWN)
+ARRAYS = st.sampled_from([*KNOWN, *SPACED])
 ELEMENTS = st.one_of(
     ARRAYS.map(lambda text: b'{"type":"additional_tools","tools":' + text + b"}"),
     st.sampled_from([*QUOTED, b'"tools"', b"1", b'"\\ud800"', b'"\\\\"', b"[" * 70 + b"]" * 70]),
@@ -157,7 +167,9 @@ MEMBERS = st.one_of(
     st.sampled_from([b'"tools":null', b'"tools":[]', b'"tools":["', b'"n":1e999', b'"model":"m"', b'"', b"}"]),
     INPUT,
 )
-BODIES = st.lists(MEMBERS, min_size=1, max_size=4).map(lambda each: b"{" + b",".join(each) + b"}")
+BODIES = st.tuples(st.sampled_from([b"{", b'{"s": 1,']), st.lists(MEMBERS, min_size=1, max_size=4)).map(
+    lambda each: each[0] + b",".join(each[1]) + b"}"
+)
 
 
 @given(
@@ -165,12 +177,13 @@ BODIES = st.lists(MEMBERS, min_size=1, max_size=4).map(lambda each: b"{" + b",".
 )
 def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], most: int) -> None:
     memo = RequestMemo(ClientMemory(most * 1000))
-    for text in KNOWN[:2]:
+    for text in (*KNOWN[:2], *SPACED[:2]):
         read(memo, b'{"tools":' + text + b"}")
+        read(memo, b'{"tools": ' + text + b"}")
     for owner, raw in bodies:
         assert read(memo, raw, owner) == read_without(raw)
     for known in memo._known.of("ann"):
-        assert orjson.dumps(known.array) == known.text, "what is shared was changed"
+        assert known.array == orjson.loads(known.text), "what is shared was changed"
 
 
 @pytest.mark.parametrize("protocol", PATHS)
