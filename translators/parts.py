@@ -243,9 +243,13 @@ class Parts:
 
     # ----------------------------------------------------------------------------------------------------------- bounds
 
-    def came(self, markup: str) -> None:
+    def takes(self, several: Deltas) -> bool:
+        """Whether they are certainly within the bounds, as text that is read for calls."""
+        return self._come + _cost(several) <= self._limit
+
+    def came(self, markup: str, pieces: int = 1) -> None:
         """Text that is read for calls, which may hold it for long before it becomes parts."""
-        self._come += PIECE + len(markup)
+        self._come += PIECE * pieces + len(markup)
         if self._come > self._limit:
             self._exceeded(f"{self._limit:.0f} bytes")
 

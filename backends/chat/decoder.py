@@ -468,8 +468,7 @@ class _MarkedText:
         self._markup.feed(text)
 
     def texts(self, several: Deltas) -> None:
-        for text in several.texts:
-            self._markup.feed(text)
+        self._markup.feed_all(several)
 
 
 def _prompt_read(progress: Any) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ import re
 from dragoman.backends.markup.calls import CallReader
 from dragoman.backends.markup.family import Family, Headers
 from dragoman.backends.markup.scanner import Markup
-from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Open, Signal, Step, markers_of
+from dragoman.backends.markup.text import HEADER_LIMIT, MORE, Markers, Open, Signal, Step, markers_of
 from dragoman.translators.ir import Request
 from dragoman.translators.parts import Parts
 
@@ -122,6 +122,11 @@ class Messages(Markup):
         if match[0] in self._headers.stops:
             text.at = match.end()
         return self._outside
+
+    def _awaited(self) -> tuple[Markers | None, bool]:
+        if self._own is Messages._body and self._text.empty and not self._text.holding:
+            return self._stops, self._reasons
+        return super()._awaited()
 
     def _call_begins(self) -> Step | Signal:
         text = self._text

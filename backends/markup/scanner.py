@@ -23,7 +23,7 @@ from dragoman.backends.markup.calls import Calls, Form, NotACall
 from dragoman.backends.markup.family import Family
 from dragoman.backends.markup.fences import Fences
 from dragoman.backends.markup.text import MORE, Markers, Signal, Step, Text, markers_of
-from dragoman.translators.ir import Request
+from dragoman.translators.ir import Deltas, Request
 from dragoman.translators.parts import Parts
 
 RESCAN_LIMIT = 4_096  # of what was no call, that are searched for further markers
@@ -76,6 +76,40 @@ class Markup:
         for at in range(0, len(text), SLICE):
             self._text.feed(text[at : at + SLICE])
             self._run()
+
+    def feed_all(self, several: Deltas) -> None:
+        """As `feed` for each of them. Those that are plain text go on together."""
+        if not self._parts.takes(several):
+            for text in several.texts:
+                self.feed(text)
+            return
+        run, (markers, thinks) = list[str](), self._awaited()
+        for text in several.texts:
+            if markers is not None and markers.none_in(text) and not (thinks and text[-1].isspace()):
+                run.append(text)
+                continue
+            self._pass_on(run, thinks)
+            self.feed(text)
+            run, (markers, thinks) = [], self._awaited()
+        self._pass_on(run, thinks)
+
+    def _awaited(self) -> tuple[Markers | None, bool]:
+        """Without which markers a text goes on at once and as it is, None where that is not so; and whether that is as
+        a thought, in which white space at the end is held back."""
+        if not self._text.empty or self._text.holding:
+            return None, False
+        if self._own is Markup._outside and not self._begins:
+            return self._outer, False
+        return (self._inner, True) if self._own is Markup._thinking and not self._lead else (None, False)
+
+    def _pass_on(self, run: list[str], thinks: bool) -> None:
+        if not run:
+            return
+        text = "".join(run)
+        self._parts.came(text, len(run))
+        self._before = text[-1]
+        self._fences.feed(text)
+        self._parts.texts(Deltas(run, text), "reasoning" if thinks else "text")
 
     def finish(self, *, cut: bool = False) -> None:
         """Nothing more comes. `cut`: the model had not finished, so what is open stays broken off; otherwise the

@@ -50,6 +50,10 @@ class Markers:
     def find(self, text: str, at: int) -> re.Match[str] | None:
         return self._pattern.search(text, at)
 
+    def none_in(self, text: str) -> bool:
+        """Whether there is certainly none, not even the beginning of one."""
+        return self._firsts.isdisjoint(text)
+
     def held(self, text: str, at: int) -> int:
         """Where in `text` (after `at`) a marker begins that is not whole yet, its length if there is none."""
         begin = max(at, len(text) - self._longest + 1)

@@ -7,8 +7,10 @@ tools of the transcripts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -21,9 +23,21 @@ from hypothesis import strategies as st
 
 from dragoman.backends.markup import FAMILIES, detect, open_markup
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.ir import Delta, Event, Message, Note, PartEnded, PartStarted, Request, StopReason, Text, Tool
+from dragoman.translators.ir import (
+    Delta,
+    Deltas,
+    Event,
+    Message,
+    Note,
+    PartEnded,
+    PartStarted,
+    Request,
+    StopReason,
+    Text,
+    Tool,
+)
 from dragoman.translators.parts import Parts
-from tests.event_grammar import check, plain
+from tests.event_grammar import apart, check, plain
 from tests.golden_files import GOLDEN, compare, pretty
 from tests.golden_files import read as sections
 
@@ -62,11 +76,16 @@ def parse(
     prompt: str = "",
     request: Request | None = REQUEST,
     reason: StopReason = StopReason.STOP,
+    together: bool = False,
 ) -> tuple[list[Event], list[Note]]:
     parts = Parts.of(request) if request is not None else Parts("r1")
     markup = open_markup(family, parts, prompt=prompt, request=request)
-    for piece in pieces:
-        markup.feed(piece)
+    if together:
+        texts = [piece for piece in pieces if piece]
+        markup.feed_all(Deltas(texts, "".join(texts)))
+    else:
+        for piece in pieces:
+            markup.feed(piece)
     markup.finish(cut=reason is not StopReason.STOP)
     parts.finish(reason, None)
     events = parts.take()
@@ -127,6 +146,51 @@ def test_any_cutting_gives_the_same_parts(path: Path) -> None:
         assert told(*parse(family_of(path), pieces, reason=reason)) == whole, pieces
 
 
+def both(family: str, pieces: Sequence[str], **more: Any) -> None:
+    """Pieces that come together become the same deltas as one after the other."""
+    events, notes = parse(family, [piece for piece in pieces if piece], **more)
+    at_once, their_notes = parse(family, pieces, together=True, **more)
+    assert apart(at_once) == events
+    assert their_notes == notes
+
+
+@every_case
+def test_pieces_that_come_together(path: Path) -> None:
+    text, reason = f"Let me see.\n{read(path)} And so on: `x`.\n\n", reason_of(path)
+    for said in (text, read(path)):
+        both(family_of(path), said, reason=reason)
+        both(family_of(path), re.findall(r"\s*\w*\S?", said), reason=reason)
+        both(family_of(path), re.findall(r"\w*\W?", said), reason=reason)
+
+
+@pytest.mark.parametrize("family", ["hermes", "harmony"])
+@pytest.mark.parametrize("limit", range(100, 900, 50))
+def test_the_bound_of_an_answer_is_the_same_for_pieces_that_come_together(family: str, limit: int) -> None:
+    said: list[list[Event]] = []
+    for together in (True, False):
+        parts = Parts("r1", limit=limit)
+        markup = open_markup(family, parts)
+        texts = ["a"] * 10 + ["é" * 20, "<", "b"] + ["c"] * 10
+        with contextlib.suppress(GatewayError):
+            if together:
+                markup.feed_all(Deltas(texts, "".join(texts)))
+            for text in () if together else texts:
+                markup.feed(text)
+        said.append(apart(parts.take()))
+    assert said[0] == said[1]
+
+
+@every_family
+def test_plain_text_goes_on_together(family: str) -> None:
+    parts = Parts("r1")
+    markup = open_markup(family, parts, prompt="<think>")
+    markup.feed("Well")
+    parts.take()
+    texts = ["d", "e", "f"]
+    markup.feed_all(Deltas(texts, "def"))
+    assert parts.take() == [Deltas(texts, "def")]
+
+
 @every_case
 def test_a_beginning_is_an_answer_too(path: Path) -> None:
     text = read(path)
@@ -180,6 +244,8 @@ def test_garbage_cut_anywhere(family: str, text: str, cuts: list[int], prompt: s
     whole = told(*parse(family, [text], prompt=prompt))
     assert told(*parse(family, pieces, prompt=prompt)) == whole
     assert told(*parse(family, text, prompt=prompt)) == whole
+    both(family, pieces, prompt=prompt)
+    both(family, text, prompt=prompt)
 
 
 values = st.recursive(
