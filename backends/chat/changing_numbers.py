@@ -22,18 +22,21 @@ from dragoman.backends.usage import count
 _NUMBER = re.compile(
     rb'(?<=[:,\[])(?<!"prompt_tokens":)-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?(?=[,}\]])'
 )
+_WIDEST = 52  # bytes of such a number
 _READ = ("error", "object", "prompt_progress")
 _READ_OF_CHOICE = ("index", "delta", "message", "finish_reason", "logprobs")
 
 
 class ChangingNumbers:
-    """After the text stands `lead`, up to the first number, and then what is `rest` but for its numbers."""
+    """After the text stands `lead`, up to the first number, and then what is `rest` but for its numbers. What is too
+    long for that is not looked through."""
 
-    __slots__ = ("_lead", "_rest")
+    __slots__ = ("_lead", "_most", "_rest")
 
     def __init__(self, lead: bytes, rest: bytes) -> None:
         self._lead = lead
-        self._rest = rest
+        self._rest, count = _NUMBER.subn(b"0", rest)
+        self._most = len(self._rest) + _WIDEST * count
 
     @classmethod
     def of(cls, head: bytes, tail: bytes, chunk: Any) -> ChangingNumbers | None:
@@ -45,15 +48,18 @@ class ChangingNumbers:
         for other in (b"1", b"2"):  # no number is both
             if not lead or _read(orjson.loads(b"%b0%b%b" % (head, lead, _NUMBER.sub(other, rest)))) != said:
                 return None
-        return cls(lead, _NUMBER.sub(b"0", rest))
+        return cls(lead, rest)
 
     def fit(self, tail: bytes) -> bool:
-        return tail.startswith(self._lead) and _NUMBER.sub(b"0", tail[len(self._lead) :]) == self._rest
+        return tail.startswith(self._lead) and self._ends(tail[len(self._lead) :])
 
     def text_before(self, end: bytes) -> bytes:
         """What stands before such a tail at the end of a chunk; empty where it ends otherwise."""
         text, _, rest = end.partition(self._lead)
-        return text if _NUMBER.sub(b"0", rest) == self._rest else b""
+        return text if self._ends(rest) else b""
+
+    def _ends(self, rest: bytes) -> bool:
+        return len(rest) <= self._most and _NUMBER.sub(b"0", rest) == self._rest
 
 
 def counts_prompt(usage: object) -> bool:
