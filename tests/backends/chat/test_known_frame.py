@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.backends.chat import changing_numbers
-from dragoman.backends.chat.changing_numbers import ChangingNumbers
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, SEVERAL, ChatDecoder
 from dragoman.backends.chat.known_frame import CREDIT, FEW, LONGEST, WINDOW, KnownFrame, only_text
 from dragoman.translators.errors import GatewayError, Kind
@@ -298,16 +296,6 @@ def test_numbers_after_the_text_may_change(numbers: Any, field: str, ending: byt
     events = decoder.feed(b"".join(map(said, range(6, 12))) + read(STOPPED))
     assert events == [Deltas([*"ghijkl"], "ghijkl")]
     assert len(decodings) <= 3
-
-
-def test_an_end_that_is_too_long_is_not_looked_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = chunk({"content": 0}) | counting(3)
-    head, _, tail = compact(said).partition(b'"content":0')
-    numbers = ChangingNumbers.of(head + b'"content":', tail, said)
-    assert numbers is not None
-    assert numbers.text_before(b'"a"' + tail.replace(b":3}", b":-1234567890123456.123456789012345678901234567890e-12}"))
-    monkeypatch.setattr(changing_numbers, "_NUMBER", None)
-    assert not numbers.text_before(b'"a"' + tail[:-2] + b",1" * 1000)
 
 
 def usages(reads: list[bytes]) -> list[Usage | None]:
