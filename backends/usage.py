@@ -31,12 +31,17 @@ def count(value: object) -> int | None:
     return whole if 0 <= whole <= MOST else None
 
 
-def measured(input: object, output: object, cached: object = None, reasoning: object = None) -> Usage | None:
-    """None where the prompt's or the answer's count is unknown. The cached count is the prompt's at most."""
-    prompt, answer, reused = count(input), count(output), count(cached)
+def measured(
+    input: object, output: object, cached: object = None, reasoning: object = None, written: object = None
+) -> Usage | None:
+    """None where the prompt's or the answer's count is unknown. The tokens that were found in the cache and those that
+    were put into it are the prompt's at most."""
+    prompt, answer, reused, put = count(input), count(output), count(cached), count(written)
     if prompt is None or answer is None:
         return None
-    return Usage(prompt, answer, None if reused is None else min(reused, prompt), count(reasoning))
+    reused = None if reused is None else min(reused, prompt)
+    put = None if put is None else min(put, prompt - (reused or 0))
+    return Usage(prompt, answer, reused, count(reasoning), put)
 
 
 def total(usages: Sequence[Usage | None]) -> Usage | None:
@@ -49,6 +54,7 @@ def total(usages: Sequence[Usage | None]) -> Usage | None:
         output=_sum([usage.output for usage in known]),
         cached=_sum([usage.cached for usage in known]),
         reasoning=_sum([usage.reasoning for usage in known]),
+        written=_sum([usage.written for usage in known]),
     )
 
 

@@ -237,12 +237,13 @@ class Note:
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens as measured by the server or a tokenizer; `backends.usage` makes it. None means unknown, which is not
-    zero. `input` includes `cached`."""
+    zero. `input` includes `cached` and `written`, which were found in the prefix cache and put into it."""
 
     input: int
     output: int
     cached: int | None = None
     reasoning: int | None = None
+    written: int | None = None
 
 
 class StopReason(StrEnum):

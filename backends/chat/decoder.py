@@ -14,7 +14,7 @@ used up its limit was cut.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -545,11 +545,20 @@ def read_usage(usage: object) -> Usage | None:
     if not isinstance(usage, dict) or not is_counted(usage):
         return None
     completion = usage.get("completion_tokens")
-    cached = _detail(usage, "prompt_tokens_details", "cached_tokens", "prompt_cache_hit_tokens")  # the last: DeepSeek
-    reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens", "reasoning_tokens")
-    return measured(usage.get("prompt_tokens"), 0 if completion is None else completion, cached, reasoning)
+    cached = _detail(usage, "prompt_tokens_details", _CACHED)
+    reasoning = _detail(usage, "completion_tokens_details", ("reasoning_tokens",))
+    written = _detail(usage, "prompt_tokens_details", _WRITTEN)
+    return measured(usage.get("prompt_tokens"), 0 if completion is None else completion, cached, reasoning, written)
 
 
-def _detail(usage: dict[str, Any], details: str, name: str, flat: str) -> object:
+# Of the prompt, what was in the prefix cache: OpenAI's name, also beside the counts (Moonshot), DeepSeek's, LiteLLM's.
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
+# And what was put into it: OpenAI's name, vLLM's, and LiteLLM's in the details and beside the counts.
+_WRITTEN = ("cache_write_tokens", "created_cache_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
+
+
+def _detail(usage: dict[str, Any], details: str, names: Sequence[str]) -> object:
+    """The first that is there, in the details or beside the counts."""
     inner = usage.get(details)
-    return inner[name] if isinstance(inner, dict) and name in inner else usage.get(flat)
+    owners = (inner, usage) if isinstance(inner, dict) else (usage,)
+    return next((value for owner in owners for name in names if (value := owner.get(name)) is not None), None)

@@ -48,6 +48,7 @@ def test_an_odd_detail_is_unknown_alone() -> None:
 
 def test_a_sum_that_is_no_count_any_more_is_unknown() -> None:
     assert total([Usage(3, 1, 2), Usage(4, 1, 1)]) == Usage(7, 2, 3)
+    assert total([Usage(3, 1, written=2), Usage(4, 1, written=1)]) == Usage(7, 2, written=3)
     assert total([Usage(MOST, 1), Usage(1, 1)]) is None
     assert total([Usage(3, 1), None]) is None
     assert MOST + MOST < 2**63

@@ -48,7 +48,9 @@ _LOGPROBS = nullable(record({"content": _TOKENS, "refusal": _TOKENS}))
 _USAGE = record(
     {"prompt_tokens": count, "completion_tokens": count, "total_tokens": count},
     {
-        "prompt_tokens_details": record({}, {"cached_tokens": count, "audio_tokens": count}),
+        "prompt_tokens_details": record(
+            {}, {"cached_tokens": count, "audio_tokens": count, "cache_write_tokens": count}
+        ),
         "completion_tokens_details": record({}, {"reasoning_tokens": count, "audio_tokens": count}),
     },
 )

@@ -274,8 +274,9 @@ def _usage(usage: Usage | None) -> Json | None:
         "completion_tokens": usage.output,
         "total_tokens": usage.input + usage.output,
     }
-    if usage.cached is not None:
-        out["prompt_tokens_details"] = {"cached_tokens": usage.cached}
+    details = {"cached_tokens": usage.cached, "cache_write_tokens": usage.written}
+    if known := {name: tokens for name, tokens in details.items() if tokens is not None}:
+        out["prompt_tokens_details"] = known
     if usage.reasoning is not None:
         out["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning}
     return out

@@ -356,14 +356,15 @@ class MessagesStream(BufferedStream):
         }
 
     def _usage(self, usage: Usage | None) -> Json:
-        """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache."""
+        """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache or went into
+        it."""
         known = _START_USAGE | {"server_tool_use": self._server_tools()}
         if usage is None:
             return known | {"input_tokens": self._counted}
         return known | {
-            "input_tokens": usage.input - (usage.cached or 0),
+            "input_tokens": usage.input - (usage.cached or 0) - (usage.written or 0),
             "output_tokens": usage.output,
-            "cache_creation_input_tokens": 0,
+            "cache_creation_input_tokens": usage.written or 0,
             "cache_read_input_tokens": usage.cached,
             "output_tokens_details": None if usage.reasoning is None else {"thinking_tokens": usage.reasoning},
         }

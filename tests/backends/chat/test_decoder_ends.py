@@ -143,6 +143,37 @@ def test_enough_ends_the_answer_of_the_first_call() -> None:
             {"prompt_tokens": 3, "completion_tokens": 4, "completion_tokens_details": {"reasoning_tokens": 2}},
             Usage(3, 4, None, 2),
         ),
+        ({"prompt_tokens": 3, "completion_tokens": 1, "cached_tokens": 2}, Usage(3, 1, 2)),  # Moonshot
+        (
+            {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cache_write_tokens": 2}},
+            Usage(9, 1, written=2),
+        ),
+        (  # vLLM
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 1,
+                "prompt_tokens_details": {"cached_tokens": 4, "created_cache_tokens": 5},
+            },
+            Usage(9, 1, 4, written=5),
+        ),
+        (  # LiteLLM
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 1,
+                "prompt_tokens_details": {"cached_tokens": None},
+                "cache_creation_input_tokens": 3,
+                "cache_read_input_tokens": 4,
+            },
+            Usage(9, 1, 4, written=3),
+        ),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 1,
+                "prompt_tokens_details": {"cached_tokens": 6, "cache_creation_tokens": 6},
+            },
+            Usage(9, 1, 6, written=3),
+        ),
         ({"prompt_tokens": 0, "completion_tokens": 0}, None),  # what servers send that did not count
         ({"prompt_tokens": None, "completion_tokens": 1}, None),
         ({}, None),

@@ -259,6 +259,8 @@ def test_unknown_usage_is_never_invented() -> None:
 def test_no_cached_tokens_are_a_measurement_too() -> None:
     usage = answer(part("text", "a"), end=Finished(STOP, Usage(10, 5, cached=0)))["usage"]
     assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
+    written = answer(part("text", "a"), end=Finished(STOP, Usage(10, 5, written=4)))["usage"]
+    assert written["prompt_tokens_details"] == {"cache_write_tokens": 4}
     assert "completion_tokens_details" not in usage
 
 

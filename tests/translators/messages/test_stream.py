@@ -261,6 +261,14 @@ def test_usage_leaves_out_what_came_from_the_cache() -> None:
     assert told["output_tokens_details"] == {"thinking_tokens": 5}
 
 
+def test_usage_leaves_out_what_went_into_the_cache() -> None:
+    streamed, whole = answer(part("text", "a"), end=Finished(STOP, Usage(100, 20, cached=60, written=30)))
+    assert streamed == whole
+    told = whole["usage"]
+    names = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+    assert [told[name] for name in names] == [10, 60, 30]
+
+
 def test_unknown_counts_are_null_wherever_the_api_allows_it() -> None:
     asked = stream()
     sent = events_of(b"".join(asked.feed([Started(), *part("text", "a"), Finished(STOP)])))

@@ -20,6 +20,7 @@ from dragoman.translators.ir import (
     SearchStarted,
     Started,
     StopReason,
+    Usage,
 )
 from dragoman.translators.protocol import Json, Policy
 from tests.golden_files import TRANSCRIPTS, upstream
@@ -56,6 +57,15 @@ def test_a_stream_starts_once() -> None:
     assert len(stream.start()) == 2
     assert stream.start() == []
     assert stream.feed([Started()]) == []
+
+
+def test_usage_says_what_came_from_the_cache_and_what_went_into_it() -> None:
+    asked = turn(PROTOCOL["responses"])
+    asked.stream.feed([Started(), PartStarted("text"), Delta("a"), PartEnded()])
+    asked.stream.feed([Finished(StopReason.STOP, Usage(10, 5, cached=4, written=3))])
+    usage = asked.stream.body()["usage"]
+    assert usage["input_tokens"] == 10
+    assert usage["input_tokens_details"] == {"cached_tokens": 4, "cache_write_tokens": 3}
 
 
 @pytest.mark.parametrize("wanted", [True, False])
