@@ -18,8 +18,23 @@ from dragoman.translators.responses.stream import ResponsesStream
 PAGE = 20  # items of a list, unless the client says otherwise
 MOST = 100
 _WITH_STATUS = frozenset(
-    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+    {
+        "apply_patch_call",
+        "computer_call",
+        "computer_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "function_call",
+        "function_call_output",
+        "local_shell_call",
+        "message",
+        "shell_call",
+        "shell_call_output",
+        "tool_search_call",
+        "tool_search_output",
+    }
 )
+_OF_PARTS: dict[str, Json] = {"input_image": {"detail": "auto"}, "output_text": {"annotations": []}}
 
 
 def previous(body: Json) -> str | None:
@@ -147,17 +162,26 @@ def page(items: Sequence[Json], query: Mapping[str, str]) -> Json:
 
 def _listed(item: Json) -> Json:
     """An item with what a request may omit and the type of its list requires: a message's type, its content as parts,
-    and the status that items have once they are kept."""
+    what parts have by default, and the status that items have once they are kept."""
     if item.get("type") is None and "role" in item:
         item = {**item, "type": "message"}
-    if item.get("type") not in _WITH_STATUS:
+    kind = item.get("type")
+    if kind not in _WITH_STATUS:
         return item
-    if item["type"] == "message" and isinstance(text := item.get("content"), str):
-        part: Json = {"type": "input_text", "text": text}
-        if item.get("role") == "assistant":
-            part = {"type": "output_text", "text": text, "annotations": []}
+    if kind == "message" and isinstance(text := item.get("content"), str):
+        part = {"type": "output_text" if item.get("role") == "assistant" else "input_text", "text": text}
         item = {**item, "content": [part]}
+    for key in ("content", "output"):
+        if isinstance(parts := item.get(key), list):
+            item = {**item, key: [*map(_listed_part, parts)]}
+    if kind in ("tool_search_call", "tool_search_output") and item.get("execution") is None:
+        item = {**item, "execution": "client"}
     return item if item.get("status") is not None else {**item, "status": "completed"}
+
+
+def _listed_part(part: Any) -> Any:
+    wanted = _OF_PARTS.get(str(part.get("type"))) if isinstance(part, dict) else None
+    return part if wanted is None else wanted | {key: value for key, value in part.items() if value is not None}
 
 
 def _limit(given: str | None) -> int:

@@ -148,6 +148,35 @@ def test_items_get_ids_that_no_other_call_gives() -> None:
             {"type": "custom_tool_call_output", "call_id": "c", "output": "3", "status": None},
             {"type": "custom_tool_call_output", "call_id": "c", "output": "3", "status": "completed"},
         ),
+        (
+            {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "3"}]},
+            {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "3"}], "status": "completed"},
+        ),
+        (
+            {"type": "tool_search_output", "tools": []},
+            {"type": "tool_search_output", "tools": [], "execution": "client", "status": "completed"},
+        ),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": None}],
+            },
+            {
+                "role": "user",
+                "type": "message",
+                "status": "completed",
+                "content": [{"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "auto"}],
+            },
+        ),
+        (
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "output_text", "text": "3"}, "x"]},
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": [{"type": "output_text", "text": "3", "annotations": []}, "x"],
+                "status": "completed",
+            },
+        ),
         ({"type": "reasoning", "summary": []}, {"type": "reasoning", "summary": []}),
         (
             {"type": "additional_tools", "role": "developer", "tools": []},
