@@ -281,7 +281,10 @@ class MessagesConversation:
                 if "type" not in block:
                     raise refused(f"{path}.type", "Field required")
                 if (foreign := self._foreign.read(block, path, said=said)) is not None:
-                    return [*foreign]
+                    return [
+                        *foreign,
+                        *(self._tools.compacted(block, path) if other == "compaction" and foreign else ()),
+                    ]
                 raise wrong_tag(path, other, "'text', 'image', 'document', 'search_result', 'tool_use', 'tool_result'")
 
 

@@ -6,6 +6,7 @@ of the first mentions, however the client has sorted it: so the tools of a turn 
 removed tool stays in the list, for the same reason, and a text in its place says that it is gone.
 
 A definition inside the conversation joins the list in the same way. One whose name is taken already changes nothing.
+A compaction names the changes of what it sums up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from dragoman.translators.fields import Given, noted
 from dragoman.translators.ir import Named, Note, Text, Tool, ToolReference
 from dragoman.translators.messages.hosted import LeftOut
-from dragoman.translators.messages.reading import expect_text, given_object, refused
+from dragoman.translators.messages.reading import INERT, expect_text, given_object, refused
 from dragoman.translators.messages.tools import MessagesCatalogue, read_tool, upstream_name
 from dragoman.translators.protocol import Policy
 
@@ -68,6 +69,21 @@ class ToolChanges:
         tool.close()
         return said
 
+    def compacted(self, block: Given, path: str) -> list[Text]:
+        """What is said of the changes for which a `compaction` stands: with what it sums up, they have left the
+        conversation. Its server has written them, so nothing that is odd about them is refused."""
+        changes, said = block.peek("tool_changes"), list[Text | None]()
+        if not isinstance(changes, list) or not all(map(_is_change, changes)):
+            return []
+        block.pass_over("tool_changes")
+        for index, change in enumerate(changes):
+            place = f"{path}.tool_changes.{index}"
+            given = block.inner(change, place)
+            read = self.addition if given.get("type") == "tool_addition" else self.removal
+            said.append(read(given, place))
+            given.close(INERT)
+        return [text for text in said if text is not None]
+
     def _left_out(self, tool: Given, kind: str) -> None:
         tool.pass_over(*tool)
         self._notes.append(noted("item", kind))
@@ -101,6 +117,21 @@ class ToolChanges:
             raise refused("tools", f"List should have at most {self._policy.max_tools} items after validation")
         self._catalogue.tools += (tool,)
         self._by_name.setdefault(tool.name, tool)
+
+
+def _is_change(value: object) -> bool:
+    """Whether it is a `tool_addition` or a `tool_removal` that can be read."""
+    if not isinstance(value, dict) or value.get("type") not in ("tool_addition", "tool_removal"):
+        return False
+    match value.get("tool"):
+        case {"type": "tool_definition", "definition": definition}:
+            return isinstance(definition, dict)
+        case {"type": "tool_definition"}:
+            return False
+        case dict() as tool:
+            return tool.get("type") not in (None, "tool_reference") or isinstance(tool.get("name"), str)
+        case _:
+            return False
 
 
 def _name(reference: Given, path: str) -> str:

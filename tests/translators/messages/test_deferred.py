@@ -107,6 +107,40 @@ def test_a_tool_that_was_called_is_known_even_if_its_reference_is_gone() -> None
     assert not request.tools[-1].deferred
 
 
+def compaction(*changes: Any, content: str | None = "So far.") -> Json:
+    return {"type": "compaction", "content": content, "encrypted_content": None, "tool_changes": list(changes)}
+
+
+def test_the_tools_that_a_compaction_names_are_known() -> None:
+    changes = [addition("fetch"), definition(tool("late")), removal("ls")]
+    turn = parse(user("a"), assistant(compaction(*changes)), user("b"), tools=TOOLS)
+    assert names(turn.request) == [*SHOWN, "fetch", "late"]
+    assert turn.notes == ()
+    said = [part.text for part in turn.request.messages[1].parts if isinstance(part, Text)]
+    assert said == [
+        "So far.",
+        "Tool that can be called now: fetch",
+        "Tool that can be called now: late",
+        "Tool that can no longer be called: ls",
+    ]
+    described = render(turn.request.messages, Rendering(deferred_tools="in_place"))
+    assert "Does fetch." in described[1]["content"]
+
+
+@pytest.mark.parametrize(
+    "changes", [[addition("fetch"), None], [{"type": "tool_swap"}], [{"type": "tool_removal", "tool": {}}]]
+)
+def test_odd_changes_in_a_compaction_are_noted_and_not_refused(changes: list[Any]) -> None:
+    turn = parse(user("a"), assistant(compaction(*changes)), user("b"), tools=TOOLS)
+    assert names(turn.request) == SHOWN
+    assert turn.notes == (Note("field", "messages.content.tool_changes"),)
+
+
+def test_a_compaction_that_failed_changes_nothing() -> None:
+    turn = parse(user("a"), assistant(compaction(addition("fetch"), content=None)), user("b"), tools=TOOLS)
+    assert names(turn.request) == SHOWN
+
+
 def test_a_tool_that_must_be_called_is_shown() -> None:
     request = parse(tools=TOOLS, tool_choice={"type": "tool", "name": "mail"}).request
     assert (names(request), request.tool_choice) == ([*SHOWN, "mail"], Named("mail"))
