@@ -160,6 +160,7 @@ class ChatConversation:
             raise _legacy(f"{path}.function_call", "'function_call' is not supported: use 'tool_calls'.")
         if message.get("audio") is not None:
             raise unsupported(f"{path}.audio", "Audio is not supported by this gateway.")
+        message.pass_over("parsed")  # what OpenAI's SDK made of an answer
         said = self._content(message, path, "assistant") if message.get("content") is not None else ()
         parts: list[Part] = []
         if (reasoning := _reasoning(message, path)) and not any(isinstance(part, Reasoning) for part in said):
@@ -194,6 +195,7 @@ class ChatConversation:
             case None | "function":
                 owner, place = given_object(call, "function", path), f"{path}.function"
                 arguments, name = expect_text(owner, "arguments", place), name_of(owner, place)
+                owner.pass_over("parsed_arguments")  # by OpenAI's SDK
                 owner.close()
                 return ToolCall(id, *self._tools.called(name, arguments))
             case "custom":

@@ -71,6 +71,14 @@ def test_an_assistant_may_have_said_nothing(fields: Json) -> None:
     )
 
 
+def test_what_the_sdk_made_of_an_answer_is_not_noted() -> None:
+    """`message.model_dump()` of OpenAI's `chat.completions.parse`, appended as its own documentation does."""
+    made = call("c", "ls")
+    made["function"]["parsed_arguments"] = {"path": "."}
+    spoken = {"role": "assistant", "content": '{"a":1}', "parsed": {"a": 1}, "tool_calls": [made]}
+    assert notes(messages=[USER, spoken, result("c")]) == []
+
+
 def test_results_are_moved_after_their_calls() -> None:
     spoken = {"role": "assistant", "tool_calls": [call("c1", "ls"), call("c2", "cat")]}
     turns = said(USER, spoken, result("c2", [{"type": "text", "text": "two"}]), result("c1", "one"))
