@@ -50,6 +50,7 @@ def answer_attributes(call: Call) -> dict[str, Any]:
             "gen_ai.usage.input_tokens": usage.input if usage else None,
             "gen_ai.usage.output_tokens": usage.output if usage else None,
             "gen_ai.usage.cache_read.input_tokens": usage.cached if usage else None,
+            "gen_ai.usage.cache_creation.input_tokens": usage.written if usage else None,
             "gen_ai.usage.reasoning.output_tokens": usage.reasoning if usage else None,
             "dragoman.outcome": call.outcome,
             "dragoman.web_searches": call.searches.total() or None,

@@ -72,6 +72,17 @@ async def test_a_call_is_a_span_with_the_conventions_attributes(
     assert sent["tracestate"] == CONTEXT["tracestate"]
 
 
+async def test_a_span_has_the_tokens_that_went_through_the_prefix_cache(spans: InMemorySpanExporter) -> None:
+    details = {"cached_tokens": 4, "created_cache_tokens": 6}
+    usage = {"prompt_tokens": 11, "completion_tokens": 1, "prompt_tokens_details": details}
+    whole = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": usage}
+    async with served(Script.json(whole)) as it:
+        assert await ask(it, "messages") == 200
+    _, told = the_span(spans)
+    cached = [told[f"gen_ai.usage.cache_{what}.input_tokens"] for what in ("read", "creation")]
+    assert cached == [4, 6]
+
+
 async def test_a_search_is_a_span_below_its_call_and_tells_the_service_nothing(spans: InMemorySpanExporter) -> None:
     turns = Script(call_stream(("web_search", '{"query": "a secret query"}'))), Script(text_stream("a"))
     async with searching() as service, served(*turns, search={"url": service.url}) as it:
