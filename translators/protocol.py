@@ -183,11 +183,12 @@ class StoredAnswers:
 class Socket:
     """How a protocol is spoken over a WebSocket. `request` gives the body of the call that a message asks for, and
     raises for one that asks for none; `lane`: a name that each event of the answer repeats; `error` is a refusal, with
-    its status and body over HTTP and the message, which is empty where it asked for a call or could not be read."""
+    its status, body and headers over HTTP and the message, which is empty where it asked for a call or could not be
+    read."""
 
     request: Callable[[Json], Json]
     lane: Callable[[Json], str | None]
-    error: Callable[[int, Json, Json], Json]
+    error: Callable[[int, Json, Mapping[str, str], Json], Json]
 
 
 class ListedModel(Interface):

@@ -229,7 +229,8 @@ class OpenSocket:
             self._sockets.identify(self.request)
         except GatewayError as error:
             reply = error_reply(self.protocol, error, self.request[REQUEST_ID])
-            TextMessages(self.request, "").write([orjson.dumps(self.words.error(reply.status, reply.body, {}))])
+            refusal = self.words.error(reply.status, reply.body, reply.headers, {})
+            TextMessages(self.request, "").write([orjson.dumps(refusal)])
             await self._close(WSCloseCode.POLICY_VIOLATION, b"The key is no longer valid.")
             return
         try:
@@ -289,7 +290,7 @@ class SocketExchange:
 
     async def whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
         delivery = TextMessages(self._socket.request, self._lane)
-        delivery.write([orjson.dumps(self._socket.words.error(status, body, self._asked))])
+        delivery.write([orjson.dumps(self._socket.words.error(status, body, headers, self._asked))])
         await delivery.end()
 
 

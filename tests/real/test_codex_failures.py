@@ -70,14 +70,16 @@ async def test_a_cut_stream_is_retried_and_survives(codex: Codex, reset: bool) -
 
 @EACH_CODEX
 @pytest.mark.parametrize("websockets", [False, True], ids=["http", "websocket"])
-async def test_a_full_server_is_asked_again(codex: Codex, websockets: bool) -> None:
-    full = Script.json({"error": "the queue is full"}, 503)
+async def test_a_full_server_is_asked_again_when_it_says(codex: Codex, websockets: bool) -> None:
+    full = Script.json({"error": "the queue is full"}, 503, {"retry-after": "2"})
     warm = [Script(text_stream("x"))] * websockets
     server = ScriptedServer(*warm, full, says("There was room."))
     async with server, serving("--backend", server.url) as url:
         codex.configure(configuration(url) + "supports_websockets = true\n" * websockets)
         turn = await codex.exec("Say hello.")
+        refused, answered = server.chats[-2:]
     assert (turn.status, turn.answers) == (0, ["There was room."])
+    assert answered.arrived - refused.arrived > 1.9
 
 
 async def test_a_server_that_fails_before_its_answer_gives_an_error_status(codex: Codex) -> None:

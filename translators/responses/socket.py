@@ -6,10 +6,13 @@ that brings what could not be said back to the client: an `error` would be taken
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dragoman.translators.errors import invalid
 from dragoman.translators.openai.errors import OVERLOADED
 from dragoman.translators.protocol import Json
 
+RETRY_AFTER = "retry-after"
 _OF_HTTP = ("stream", "stream_options", "background")  # these have no meaning here, and OpenAI ignores them too
 # A connection has no retries of the transport, so clients go by the code: Codex gives up at the first of these, and
 # openai-agents asks again after a `server_error` that has none.
@@ -36,9 +39,9 @@ def lane(message: Json) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def error(status: int, body: Json, message: Json) -> Json:
+def error(status: int, body: Json, headers: Mapping[str, str], message: Json) -> Json:
     """A refusal before the response has begun; the connection stays open. `message` is what was refused, where it could
-    be read and asked for no response."""
+    be read and asked for no response. Of the headers, Codex obeys `retry-after` here too."""
     if message.get("type") == "response.steer":
         told = {name: body["error"][name] for name in ("type", "code", "message")}
         steer = {name: message[name] for name in ("previous_response_id", "input") if name in message}
@@ -46,4 +49,5 @@ def error(status: int, body: Json, message: Json) -> Json:
     refusal = body["error"]
     if status in (502, 503) and refusal["code"] in _PASSING:
         refusal = {**refusal, "code": None}
-    return {"type": "error", "status": status, "error": refusal}
+    wait = {"headers": {RETRY_AFTER: headers[RETRY_AFTER]}} if RETRY_AFTER in headers else {}
+    return {"type": "error", "status": status, "error": refusal, **wait}

@@ -186,6 +186,14 @@ async def test_a_server_that_may_recover_is_in_words_after_which_clients_ask_aga
         assert (error["error"]["type"], error["error"]["code"]) == ("server_error", None)
 
 
+async def test_a_server_that_is_full_says_when_to_come_back() -> None:
+    """Codex obeys it as the header of an answer over HTTP."""
+    full = Script.json({"error": "the queue is full"}, 429, {"retry-after": "7"})
+    async with talking(full, Script.json({"error": {"message": "no"}}, 400)) as (talk, _):
+        assert (await talk.refused(input="1"))["headers"] == {"retry-after": "7"}
+        assert "headers" not in await talk.refused(input="1")
+
+
 @pytest.mark.parametrize("steer", [{"previous_response_id": "resp_1", "input": "Stop."}, {}])
 async def test_what_should_steer_a_response_comes_back(steer: Json) -> None:
     """As an event of its own: an `error` would belong to the response that is asked for next."""
