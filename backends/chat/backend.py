@@ -383,15 +383,17 @@ class ChatCompletions:
     def _rendered_otherwise(
         self, attempt: PreparedChat, settings: Settings, status: int, refusal: Refusal
     ) -> tuple[PreparedChat, Settings, Note] | None:
-        """The attempt as the strictest servers take it, where this refusal is about its order of roles, or about its
-        tools' schemas. Nothing is learned, since the words may be a client's."""
+        """The attempt as the strictest servers take it, where this refusal is about its order of roles, its tools'
+        schemas or its images. Nothing is learned, since the words may be a client's. Raises `GatewayError` for an image
+        that the answer is about."""
         changes = other_rendering(status, refusal) if self._settings.retry_stale else {}
         other = settings.model_copy(update=changes)
         if not changes or (rewritten := attempt.rewritten(other)).body == attempt.body:
             return None
-        first, said = next(iter(changes)), ", ".join(f"`{name}: {value}`" for name, value in changes.items())
+        first = next(iter(changes))
+        said = ", ".join(f"`{name}: {str(value).lower()}`" for name, value in changes.items())
         log.warning("%s: refuses how the request is written: asked again; what saves that: %s", self._name, said)
-        return rewritten, other, Note("repair", first)
+        return rewritten, other, Note("item", "image") if first == "images" else Note("repair", first)
 
     def _room_left(self, request: Request, error: GatewayError) -> int | None:
         """The token limit with which the request is worth another try."""

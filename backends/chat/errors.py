@@ -80,9 +80,10 @@ _NO_MODEL = re.compile(
     r"|\bmodel not found|(?:unknown|no such) model",
     re.IGNORECASE,
 )
-# vLLM; llama.cpp, with status 500; Ollama
+# vLLM; llama.cpp, with status 500; Ollama; LM Studio
 _NO_VISION = re.compile(
     r"image input is not supported|\bis not a multimodal model|at most 0 image|\bsupport image input"
+    r"|\bmodel does not support images|vision add-on is not loaded"
     r"|unsupported content part type: .{0,2}image_url",
     re.IGNORECASE,
 )
@@ -119,10 +120,14 @@ def classify(status: int, body: object, settings: Wording, headers: Mapping[str,
     return error
 
 
-def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str]:
-    """The settings with which the same request may be taken, where its order of roles or its tools' schemas are
-    refused; else none."""
-    if status not in (400, 422, 500):
+def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str | bool]:
+    """The settings with which the same request may be taken, where its order of roles, its tools' schemas or its images
+    are refused; else none."""
+    if status not in (400, 404, 422, 500):
+        return {}
+    if _NO_VISION.search(refusal.words):
+        return {"images": False}
+    if status == 404:
         return {}
     if _ORDER.search(refusal.words):
         return {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}

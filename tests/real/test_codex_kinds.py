@@ -169,6 +169,26 @@ async def test_an_image_that_a_tool_returns_is_seen_by_the_model(codex: Codex) -
     assert image["image_url"]["url"].startswith("data:image/png;base64,iVBORw0KGgo")
 
 
+async def test_an_image_that_the_model_cannot_see_ends_neither_the_turn_nor_the_session(codex: Codex) -> None:
+    """Codex offers `view_image` with every model, and what it returned comes back with each later turn."""
+    picture = codex.home / "dot.png"
+    picture.write_bytes(base64.b64decode(RED_DOT))
+
+    def answer(asked: Json) -> Script:
+        if "image_url" in str(asked["messages"]):
+            return Script.json({"object": "error", "message": "m is not a multimodal model", "code": 400}, 400)
+        return says("I cannot see it.") if results(asked) else calls(("view_image", {"path": str(picture)}))
+
+    async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
+        codex.configure(configuration(url))
+        first = await codex.exec("Look.")
+        second = await codex.exec("And now?", "resume", first.events[0]["thread_id"])
+        asked = server.chats[-1].body
+    assert [(turn.status, turn.answers) for turn in (first, second)] == [(0, ["I cannot see it."])] * 2
+    assert asked is not None
+    assert results(asked) == ["[Image left out: this model does not see images]"]
+
+
 async def test_over_a_websocket_codex_sends_what_is_new_and_the_server_gets_the_whole_conversation(
     codex: Codex,
 ) -> None:

@@ -215,10 +215,22 @@ def test_an_overflow_in_a_wording_of_the_operators_own_server() -> None:
         (400, {"object": "error", "message": "/models/text is not a multimodal model None", "code": 400}),
         (400, said("At most 0 image(s) may be provided in one prompt.")),
         (400, {"error": "this model does not support image input"}),
+        (400, {"error": "Model does not support images. Please use a model that does."}),
+        (400, {"error": "Vision add-on is not loaded, but images were provided for processing"}),
         (404, said("No endpoints found that support image input")),
         (200, {"error": {"code": 500, "message": "image input is not supported by this server"}}),
     ],
-    ids=["llama.cpp", "llama.cpp, earlier", "vllm", "vllm, a limit", "ollama", "openrouter", "in a stream"],
+    ids=[
+        "llama.cpp",
+        "llama.cpp, earlier",
+        "vllm",
+        "vllm, a limit",
+        "ollama",
+        "lm studio",
+        "lm studio, mlx",
+        "openrouter",
+        "in a stream",
+    ],
 )
 def test_a_model_that_sees_no_images_is_not_a_server_that_failed(status: int, body: object) -> None:
     error = meaning(status, body)

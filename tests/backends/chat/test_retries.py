@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from dragoman.translators.errors import Kind
+from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
+    Image,
     Message,
     Note,
     PartEnded,
@@ -17,6 +18,7 @@ from dragoman.translators.ir import (
     ToolCall,
     ToolResult,
 )
+from dragoman.translators.unreadable import UNSEEN_IMAGE
 from tests.backends.chat.serving_backend import HELLO, TOOL, failure, serving
 from tests.recording import Recorder, answered, ask
 from tests.scripted import Script, call_stream, sse, usage
@@ -121,6 +123,45 @@ async def test_a_last_message_of_the_assistants_that_is_refused_is_followed_by_o
         assert sink.notes == [Note("repair", "turns")]
         roles = [message["role"] for message in (server.chats[1].body or {})["messages"]]
     assert roles == ["user", "assistant", "user"]
+
+
+BLIND = [
+    (400, "m is not a multimodal model"),
+    (404, "No endpoints found that support image input"),
+    (500, "image input is not supported - hint: if this is unexpected, you may need to provide the mmproj"),
+]
+LOOKED = (
+    Message("user", (Text("Look."),)),
+    Message("assistant", (ToolCall("c", "view_image", "{}"),)),
+    Message("tool", (ToolResult("c", (Image("data:image/png;base64,AAAA"),)),)),
+)
+
+
+@pytest.mark.parametrize(("status", "words"), BLIND)
+async def test_an_image_of_a_tool_s_that_the_model_cannot_see_is_a_note_in_this_and_every_later_turn(
+    status: int, words: str
+) -> None:
+    """A refusal would come back with each of them."""
+    refusal = Script.json({"error": {"message": words}}, status)
+    later = (*LOOKED, Message("assistant", (Text("I cannot see it."),)), Message("user", (Text("And now?"),)))
+    async with serving(refusal, Script(HELLO), refusal, Script(HELLO)) as (server, backend):
+        for messages in (LOOKED, later):
+            sink = Recorder()
+            await answered(backend, ask(messages=messages, tools=(TOOL,)), sink)
+            assert sink.notes == [Note("item", "image")]
+        (_, first, _, second) = ((seen.body or {})["messages"] for seen in server.chats)
+    assert first[-1]["content"] == UNSEEN_IMAGE
+    assert second[: len(first)] == first
+
+
+async def test_an_image_that_the_answer_is_about_is_refused_where_the_model_cannot_see_it() -> None:
+    status, words = BLIND[0]
+    messages = (*LOOKED, Message("user", (Text("And this?"), Image("data:image/png;base64,AAAB", path="input[3]"))))
+    async with serving(Script.json({"error": {"message": words}}, status)) as (server, backend):
+        with pytest.raises(GatewayError, match="does not see images") as caught:
+            await answered(backend, ask(messages=messages, tools=(TOOL,)), Recorder())
+        assert len(server.chats) == 1
+    assert (caught.value.kind, caught.value.content, caught.value.param) == (Kind.UNSUPPORTED, "image", "input[3]")
 
 
 async def test_schemas_of_tools_that_a_grammar_cannot_hold_are_plain_the_second_time() -> None:
