@@ -21,11 +21,12 @@ import binascii
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Literal
 
 from dragoman.translators.errors import Content, GatewayError, Kind
-from dragoman.translators.ir import Document, Image, Message, Note, Text
+from dragoman.translators.ir import Document, Image, Message, Note, Part, Text, ToolResult
 from dragoman.translators.protocol import Policy
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
@@ -130,6 +131,7 @@ def named(what: str, name: str | None) -> str:
 
 
 UNSEEN_IMAGE = in_place_of("image", NO_VISION)
+NOT_TAKEN_IMAGE = in_place_of("image", "the model server does not take it")
 
 
 def unread(content: Literal["document", "image"], what: str, path: str) -> GatewayError:
@@ -153,6 +155,32 @@ def asked_about(messages: Sequence[Message]) -> tuple[Image, ...]:
         if message.role not in ("system", "developer"):
             break
     return ()
+
+
+def with_latest_images(messages: Sequence[Message], most: int) -> tuple[Message, ...] | None:
+    """With a text in place of all images but the last `most`, and at least those that the answer is about. None where
+    there are no others, and where these alone are more than `most`, unless that is 0."""
+    needed = len(asked_about(messages))
+    if 0 < most < needed:
+        return None
+    keeps = chain(repeat(True, max(most, needed)), repeat(False))  # from the last image backwards
+    left_out = 0
+
+    def kept(image: Image) -> Image | Text:
+        nonlocal left_out
+        if next(keeps):
+            return image
+        left_out += 1
+        return Text(NOT_TAKEN_IMAGE)
+
+    def shown(part: Part) -> Part:
+        if isinstance(part, ToolResult):
+            content = tuple(kept(item) if isinstance(item, Image) else item for item in reversed(part.content))
+            return replace(part, content=content[::-1])
+        return kept(part) if isinstance(part, Image) else part
+
+    out = [replace(message, parts=tuple(map(shown, reversed(message.parts)))[::-1]) for message in reversed(messages)]
+    return tuple(reversed(out)) if left_out else None
 
 
 def plain_type(media: str) -> str:

@@ -33,7 +33,7 @@ from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
-from dragoman.backends.chat.errors import classify, other_rendering, refuses_grammar
+from dragoman.backends.chat.errors import classify, images_taken, other_rendering, refuses_grammar
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -54,6 +54,7 @@ from dragoman.translators.constraints.guided import is_forced
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Note, Request
 from dragoman.translators.parts import ANSWER_BYTES
+from dragoman.translators.unreadable import with_latest_images
 
 log = logging.getLogger(__name__)
 
@@ -326,6 +327,10 @@ class ChatCompletions:
                 attempt, settings, note = found_other
                 sink.note(note)
                 continue
+            if (fewer := self._with_fewer_images(asked, reply.status, refusal)) is not None:
+                attempt = attempt.rewritten(settings, asked=fewer)
+                sink.note(Note("item", "image"))
+                continue
             error = classify(reply.status, refusal, self._settings, reply.headers)
             room = None if clamped else self._room_left(asked, error)
             if room is None:
@@ -394,6 +399,15 @@ class ChatCompletions:
         said = ", ".join(f"`{name}: {str(value).lower()}`" for name, value in changes.items())
         log.warning("%s: refuses how the request is written: asked again; what saves that: %s", self._name, said)
         return rewritten, other, Note("item", "image") if first == "images" else Note("repair", first)
+
+    def _with_fewer_images(self, asked: Request, status: int, refusal: Refusal) -> Request | None:
+        """Without older images, where the server takes no more than some or cannot read one: they come back with every
+        turn, and so would the refusal."""
+        most = images_taken(status, refusal) if self._settings.retry_stale else None
+        if most is None or (messages := with_latest_images(asked.messages, most)) is None:
+            return None
+        log.warning("%s: refuses images: asked again without older ones", self._name)
+        return replace(asked, messages=messages)
 
     def _room_left(self, request: Request, error: GatewayError) -> int | None:
         """The token limit with which the request is worth another try."""

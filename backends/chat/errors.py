@@ -87,6 +87,12 @@ _NO_VISION = re.compile(
     r"|unsupported content part type: .{0,2}image_url",
     re.IGNORECASE,
 )
+_MOST_IMAGES = re.compile(r"at most (\d{1,4}) image\(s\) may be provided", re.IGNORECASE)  # vLLM
+# llama.cpp and Ollama, vLLM and SGLang with Pillow's words
+_BROKEN_IMAGE = re.compile(
+    r"failed to load image|cannot identify image file|image file is truncated|broken data stream when reading image",
+    re.IGNORECASE,
+)
 # llama.cpp has status 500 for what a chat template refuses, such as two messages of one role, in a frame of its own
 _TEMPLATE = re.compile(r"Jinja Exception: ")
 # Mistral's tokenizer and templates, Gemma's, Qwen 3.5's; llama.cpp
@@ -132,6 +138,15 @@ def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str | bool]:
     if _ORDER.search(refusal.words):
         return {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
     return {"tool_schemas": "plain"} if _GRAMMAR_OF_TOOLS.search(refusal.words) else {}
+
+
+def images_taken(status: int, refusal: Refusal) -> int | None:
+    """How many images the server says that it takes, 0 where it cannot read one of them; None for any other refusal."""
+    if status not in (400, 422, 500):
+        return None
+    if (most := _MOST_IMAGES.search(refusal.words)) is not None:
+        return int(most[1])
+    return 0 if _BROKEN_IMAGE.search(refusal.words) else None
 
 
 def refuses_grammar(error: GatewayError) -> bool:

@@ -20,7 +20,13 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Text, ToolCall, ToolResult
 from dragoman.translators.protocol import Context, Json, Policy, Turn
 from dragoman.translators.registry import PROTOCOLS
-from dragoman.translators.unreadable import Unreadable, _unquoted, asked_about
+from dragoman.translators.unreadable import (
+    NOT_TAKEN_IMAGE,
+    Unreadable,
+    _unquoted,
+    asked_about,
+    with_latest_images,
+)
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, Served, served
 
@@ -506,3 +512,40 @@ async def test_too_many_images_are_refused_in_words_that_make_claude_code_leave_
         status, _, answer = await post(it, "/v1/messages", returned("messages", png, png))
     assert status == 400
     assert "capability_rejected: media_budget (More than 1 images in one request)" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("most", "asking", "left"),
+    [
+        (2, False, "..cd"),
+        (4, False, None),
+        (0, False, "...."),
+        (2, True, "...de"),
+        (1, True, "....e"),
+        (0, True, "....e"),
+        (5, True, None),
+    ],
+)
+def test_the_latest_images_and_those_that_the_answer_is_about_are_kept(
+    most: int, asking: bool, left: str | None
+) -> None:
+    messages = [
+        Message("user", (Text("Look."), Image("a"))),
+        Message("assistant", (ToolCall("1", "see", "{}"), ToolCall("2", "see", "{}"))),
+        Message("tool", (ToolResult("1", (Text("These:"), Image("b"), Image("c"))),)),
+        Message("tool", (ToolResult("2", (Image("d"),), is_error=True),)),
+        *([Message("user", (Image("e"), Text("And this?")))] if asking else []),
+    ]
+    kept = with_latest_images(messages, most)
+    if left is None:
+        assert kept is None
+        return
+    assert kept is not None
+    found = [part for message in kept for part in message.parts]
+    flat = [item for part in found for item in (part.content if isinstance(part, ToolResult) else (part,))]
+    images = [part for part in flat if isinstance(part, Image) or part == Text(NOT_TAKEN_IMAGE)]
+    assert "".join(part.url if isinstance(part, Image) else "." for part in images) == left
+
+
+def test_more_images_asked_about_than_are_taken_are_not_left_out() -> None:
+    assert with_latest_images([Message("user", (Image("a"), Image("b"), Image("c")))], 2) is None

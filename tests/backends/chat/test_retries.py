@@ -18,7 +18,7 @@ from dragoman.translators.ir import (
     ToolCall,
     ToolResult,
 )
-from dragoman.translators.unreadable import UNSEEN_IMAGE
+from dragoman.translators.unreadable import NOT_TAKEN_IMAGE, UNSEEN_IMAGE
 from tests.backends.chat.serving_backend import HELLO, TOOL, failure, serving
 from tests.recording import Recorder, answered, ask
 from tests.scripted import Script, call_stream, sse, usage
@@ -162,6 +162,33 @@ async def test_an_image_that_the_answer_is_about_is_refused_where_the_model_cann
             await answered(backend, ask(messages=messages, tools=(TOOL,)), Recorder())
         assert len(server.chats) == 1
     assert (caught.value.kind, caught.value.content, caught.value.param) == (Kind.UNSUPPORTED, "image", "input[3]")
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "left"),
+    [
+        (400, "At most 1 image(s) may be provided in one prompt.", ["AAAB"]),
+        (400, "Failed to load image or audio file", []),
+        (500, "cannot identify image file <_io.BytesIO object at 0x7f>", []),
+    ],
+)
+async def test_images_that_a_server_does_not_take_are_left_out_of_the_history(
+    status: int, words: str, left: list[str]
+) -> None:
+    refusal = Script.json({"error": {"message": words}}, status)
+    again = (
+        Message("assistant", (ToolCall("d", "view_image", "{}"),)),
+        Message("tool", (ToolResult("d", (Image("data:image/png;base64,AAAB"),)),)),
+    )
+    async with serving(refusal, Script(HELLO), refusal, refusal) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(messages=(*LOOKED, *again), tools=(TOOL,)), sink)
+        assert sink.notes == [Note("item", "image")]
+        sent = str((server.chats[1].body or {})["messages"])
+        assert [data for data in ("AAAA", "AAAB") if data in sent] == left
+        assert NOT_TAKEN_IMAGE in sent
+        await failure(answered(backend, ask(messages=(*LOOKED, *again), tools=(TOOL,)), Recorder()))
+        assert len(server.chats) == 4, "what is refused again is not asked again"
 
 
 async def test_schemas_of_tools_that_a_grammar_cannot_hold_are_plain_the_second_time() -> None:
