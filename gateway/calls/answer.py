@@ -42,6 +42,7 @@ class AnswerRecord:
         self.on_writable: Callable[[], object] = nothing
         self.on_left: Callable[[], object] = give_up
         self.on_begun: Callable[[], object] = nothing  # once, after the first event was sent on
+        self.on_note: Callable[[Note], object] | None = None  # raises where it must not be
         self.on_prompt_read: Callable[[int, int], object] | None = None
         self.state = AnswerState.HELD
         self.status = 200
@@ -84,6 +85,8 @@ class AnswerRecord:
         """For whoever looks after the server."""
 
     def note(self, note: Note) -> None:
+        if self.on_note is not None:
+            self.on_note(note)
         self.notes.append(note)
 
     def start_over(self) -> None:

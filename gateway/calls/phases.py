@@ -207,6 +207,7 @@ class Phases:
         answer = call.answer
         assert isinstance(answer, Answer)
         await _others_turn(call)
+        answer.on_note = partial(self._noted, call)
         try:
             if (tokens := _prepared(call).tokens) is not None:
                 answer.prompt_size(tokens)
@@ -221,6 +222,10 @@ class Phases:
                 raise
             # the answer is complete: what broke afterwards changes nothing for the client
             log.warning("the backend failed after a finished answer", exc_info=error)
+
+    def _noted(self, call: Call, note: Note) -> None:
+        """Raises where the backend leaves out what may not be left out."""
+        self._images.seen(_asked(call), (note,))
 
     async def search(self, call: Call, query: str) -> None:
         """The answer is one search, and no model is asked."""

@@ -465,6 +465,24 @@ async def test_by_policy_images_without_eyes_are_refused_everywhere(protocol: st
 
 
 @every_protocol
+@pytest.mark.parametrize("reject", [False, True])
+async def test_images_that_the_server_refuses_are_left_out_or_refused_by_the_same_policy(
+    protocol: str, reject: bool
+) -> None:
+    png = image(protocol, "image/png", "iVBORw0KGgo=")
+    blind = Script.json({"error": {"message": "m is not a multimodal model"}}, 400)
+    async with answering(policy={"unreadable": "reject" if reject else "note"}) as it:
+        it.server.default = lambda asked: blind if "iVBOR" in str(asked) else Script(text_stream("ok"))
+        status, ignored, answer = await post(it, PATHS[protocol], returned(protocol, png))
+        assert len(it.server.chats) == (1 if reject else 2)
+    if reject:
+        assert status == 400
+        assert "This model does not see images" in answer["error"]["message"]
+    else:
+        assert (status, ignored) == (200, "item:image")
+
+
+@every_protocol
 async def test_an_image_by_address_ends_no_session(protocol: str) -> None:
     """None may be fetched by default: refused where it is asked about, a text in its place in the history."""
     address = "https://example.test/a.png?signature=secret"
