@@ -62,6 +62,7 @@ UNREAD = "a call stands in the text of an answer, unread by the server: `dragoma
 REFUSAL_SECONDS = 2.0  # for a refusal's body; its head says already that it is one
 STALE_SECONDS = 5.0  # a kept connection that had died says so at once; one that dies later has taken the request
 
+LEFT_OUT = Note("item", "image")
 IN_TURNS = Note("repair", "turns")  # asked again in an order of roles that every template takes
 # Never dropped because a server names them in a refusal: without them it would be another request.
 ESSENTIAL = frozenset({"tools", "tool_choice", "max_tokens", "max_completion_tokens"}) | CONSTRAINTS
@@ -191,9 +192,15 @@ class ChatCompletions:
             await enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
 
     def _looser(self, refused: PreparedChat, error: GatewayError, sink: Sink) -> PreparedChat | None:
-        """What to ask instead of a request whose grammar the server refuses; None where that is not the matter. Servers
-        compile grammars of strict tools and of forced calls, and no server knows all of JSON schema (vllm#55152)."""
+        """What to ask instead of a request whose grammar the server refuses, or, within the stream, its images; None
+        where that is not the matter. Servers compile grammars of strict tools and of forced calls, and no server knows
+        all of JSON schema (vllm#55152)."""
         request = refused.request
+        if error.kind is Kind.UNSUPPORTED and error.content == "image" and error.source == "backend":
+            if not self._settings.retry_stale or (messages := with_latest_images(request.messages, 0)) is None:
+                return None
+            sink.note(LEFT_OUT)
+            return prepared(replace(request, messages=messages), self._settings, refused.refused, refused.markup)
         if error.kind is not Kind.INVALID:
             return None
         if refused.tagged:
@@ -329,7 +336,7 @@ class ChatCompletions:
                 continue
             if (fewer := self._with_fewer_images(asked, reply.status, refusal)) is not None:
                 attempt = attempt.rewritten(settings, asked=fewer)
-                sink.note(Note("item", "image"))
+                sink.note(LEFT_OUT)
                 continue
             error = classify(reply.status, refusal, self._settings, reply.headers)
             room = None if clamped else self._room_left(asked, error)
@@ -398,7 +405,7 @@ class ChatCompletions:
         first = next(iter(changes))
         said = ", ".join(f"`{name}: {str(value).lower()}`" for name, value in changes.items())
         log.warning("%s: refuses how the request is written: asked again; what saves that: %s", self._name, said)
-        return rewritten, other, Note("item", "image") if first == "images" else Note("repair", first)
+        return rewritten, other, LEFT_OUT if first == "images" else Note("repair", first)
 
     def _with_fewer_images(self, asked: Request, status: int, refusal: Refusal) -> Request | None:
         """Without older images, where the server takes no more than some or cannot read one: they come back with every

@@ -154,6 +154,19 @@ async def test_an_image_of_a_tool_s_that_the_model_cannot_see_is_a_note_in_this_
     assert second[: len(first)] == first
 
 
+async def test_images_that_are_refused_within_the_stream_are_left_out_too() -> None:
+    refusal = Script(sse({"error": {"message": "Model does not support images. Please use a model that does."}}))
+    async with serving(refusal, Script(HELLO), refusal, refusal) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(messages=LOOKED, tools=(TOOL,)), sink)
+        assert (sink.text, sink.notes) == ("Hello", [Note("item", "image")])
+        assert (server.chats[1].body or {})["messages"][-1]["content"] == NOT_TAKEN_IMAGE
+        assert (await failure(answered(backend, ask(messages=LOOKED, tools=(TOOL,)), Recorder()))).kind is (
+            Kind.UNSUPPORTED
+        )
+        assert len(server.chats) == 4
+
+
 async def test_an_image_that_the_answer_is_about_is_refused_where_the_model_cannot_see_it() -> None:
     status, words = BLIND[0]
     messages = (*LOOKED, Message("user", (Text("And this?"), Image("data:image/png;base64,AAAB", path="input[3]"))))
