@@ -53,6 +53,7 @@ PURE_BACKENDS = (
     "backends.efforts",
     "backends.enforce",
     "backends.max_tokens",
+    "backends.numeric_fields",
     "backends.reader",
     "backends.refusal",
     "backends.sensitive",

@@ -135,6 +135,10 @@ class Probe:
             status, body = await self._get(url)
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             return Health("down", "does not answer" if isinstance(error, TimeoutError) else "cannot be reached", 1.0)
+        if 200 <= status < 300 and not self._settings.health_path and body.lstrip()[:1] == b"<":
+            return Health(
+                "down", "a web page came in place of the list of models: is the address right, with its path?"
+            )
         if 200 <= status < 300 or status in (404, 405, 501):
             return Health("ready")  # a server without the endpoint is reachable all the same
         detail = redact(read(body).words) or f"status {status}"

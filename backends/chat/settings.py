@@ -13,8 +13,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
+from dragoman.backends.numeric_fields import NumericFields
 from dragoman.backends.prompts.rendering import STRICT, Rendering, checked
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -27,7 +28,7 @@ ENGINE = frozenset(
 KNOWN_PARAMETERS = COMMON | ENGINE | {"logprobs", "parallel_tool_calls"}
 
 
-class Wording(BaseModel):
+class Wording(NumericFields):
     """How the server words its refusals, whatever it was asked."""
 
     model_config = STRICT

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dragoman.backends.markup import FAMILIES
+from dragoman.backends.numeric_fields import NumericFields
 from dragoman.backends.prompts.call_form import ThoughtField
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -22,7 +23,7 @@ PROBE = "probe"  # as `markup`: the family that the server's answers prove
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Rendering(BaseModel):
+class Rendering(NumericFields):
     model_config = STRICT
 
     # ---- conversation

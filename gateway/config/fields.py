@@ -9,7 +9,9 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
+
+from dragoman.backends.numeric_fields import NumericFields
 
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]{0,30}://[A-Za-z0-9_.\[\]:-]{1,255}")
 HOST = re.compile(r"\.?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*(:\d{1,5})?")
@@ -62,5 +64,5 @@ Bytes = Annotated[int, Field(ge=1024), Unit("bytes")]
 Tokens = Annotated[int, Field(ge=1), Unit("tokens")]
 
 
-class Section(BaseModel):
+class Section(NumericFields):
     model_config = ConfigDict(frozen=True, extra="forbid")

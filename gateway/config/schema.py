@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dragoman.backends.numeric_fields import NumericFields
 from dragoman.gateway.config.fields import ConfigError, Name, SystemMessages
 from dragoman.gateway.config.search_section import SearchConfig
 from dragoman.gateway.config.sections import (
@@ -70,7 +71,7 @@ class Group:
         return min((each.window for each in self.members if each.window), default=None)
 
 
-class Config(BaseSettings):
+class Config(NumericFields, BaseSettings):
     """Everything that the operator decides. `load` builds it from its sources; built directly, it reads none."""
 
     model_config = SettingsConfigDict(

@@ -69,8 +69,9 @@ def _load(text: str) -> Any:
 
 def _set(text: str, key: Key, value: Any) -> str:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
-    if node is None:
-        return _joined(text, _block(_nested(key, value), 0))
+    if node is None or _is_null(node):  # comments alone, or `~`, or `---` with nothing after it
+        nothing = text if node is None else text[: node.start_mark.index] + text[node.end_mark.index :]
+        return _joined(nothing, _block(_nested(key, value), 0))
     parent: yaml.Node = node
     for depth, step in enumerate(key):
         found = _entry(parent, step)

@@ -39,6 +39,16 @@ async def test_a_server_without_a_list_of_models_can_serve_all_the_same(status: 
         assert (await backend.health()).state == "ready"
 
 
+async def test_a_web_page_in_place_of_the_list_of_models_is_no_model_server() -> None:
+    async with serving("generic") as (server, backend):
+        server.on(
+            "GET", "/v1/models", Script(b"\n<!doctype html><title>Chat</title>", headers={"content-type": "text/html"})
+        )
+        health = await backend.health()
+        assert health.state == "down"
+        assert "web page" in health.detail
+
+
 async def test_a_server_that_refuses_the_key_is_down() -> None:
     async with serving("generic") as (server, backend):
         server.on("GET", "/v1/models", Script.json({}, 401))

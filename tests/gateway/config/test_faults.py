@@ -75,6 +75,14 @@ BROKEN = [
     ("documents: {characters: 100k}", "1:25: documents.characters: '100k' is not a number of characters; write 100000"),
     ("documents: {pages: many}", "1:20: documents.pages: 'many' is not a number of pages"),
     ("search: {text: 0.5M}", "1:16: search.text: '0.5M' is not a number of characters; write 500000"),
+    # YAML's `yes` is true, which is no number
+    ("port: true", "1:7: port: true is not a whole number"),
+    ("timeouts: {connect: yes}", "1:21: timeouts.connect: true is not a number of seconds"),
+    ("timeouts: {grace: off}", "1:19: timeouts.grace: false is not a number of seconds"),
+    ("admission: {requests: on}", "1:23: admission.requests: true is not a whole number"),
+    (GPU + "  window: yes", "3:11: backends.0.window: true is not a number of tokens"),
+    (GPU + "  settings: {max_tokens_default: yes}", "3:34: backends.0.settings.max_tokens_default: true is not a whole "
+     "number"),
     # words
     ("log: {level: warn}", "1:14: log.level: 'warn' is not one of debug, info, warning, error; did you mean "
      "`warning`?"),

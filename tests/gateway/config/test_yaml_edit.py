@@ -103,6 +103,13 @@ def test_all_else_stays_or_nothing_is_changed(text: str) -> None:
         assert comments(made) == comments(text)
 
 
+@pytest.mark.parametrize("text", ["", "# later\n", "~", "~  # later\n", "null\n", "---\n", "# later\n---\n", "--- ~\n"])
+def test_a_file_that_holds_nothing_begins_with_the_value(text: str) -> None:
+    made = edited(text, {("backends", 0, "url"): "http://x/v1", ("port",): 80})
+    assert yaml.safe_load(made) == {"backends": [{"url": "http://x/v1"}], "port": 80}
+    assert comments(made) == comments(text)
+
+
 SCALARS = st.one_of(st.integers(), st.booleans(), st.text(), st.none())
 VALUES = st.one_of(SCALARS, st.lists(SCALARS, max_size=3), st.dictionaries(st.text(min_size=1), SCALARS, max_size=3))
 NAMES = st.sampled_from(["url", "settings", "name", "a b", "#x", "no"])
