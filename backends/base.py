@@ -161,11 +161,19 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`asleep`: reachable, but it must be woken or is still loading; `down`: not reachable or failing."""
+    """`asleep`: reachable, but it must be woken or is still loading; `down`: not reachable or failing. `quoted`: the
+    detail may be in the server's own words."""
 
     state: Literal["ready", "asleep", "down"]
     detail: str = ""
     retry_after: float | None = None
+    quoted: bool = False
+
+    @classmethod
+    def of(cls, error: GatewayError) -> Health:
+        """Of a server that refuses to be asked how it is."""
+        state: Literal["asleep", "down"] = "asleep" if error.kind is Kind.ASLEEP else "down"
+        return cls(state, error.message, error.retry_after, quoted=True)
 
 
 @dataclass(frozen=True, slots=True)

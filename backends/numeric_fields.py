@@ -6,7 +6,8 @@ environment variables hold nothing else.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 from pydantic_core import PydanticKnownError
@@ -27,7 +28,6 @@ def _kinds(annotation: Any) -> set[Any]:
     """The types of a union, each without `Annotated`."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
-    inner = (
-        () if isinstance(annotation, type) or get_origin(annotation) in (tuple, list, dict) else get_args(annotation)
-    )
-    return set().union(*map(_kinds, inner)) if inner else {annotation}
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}

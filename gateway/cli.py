@@ -9,6 +9,7 @@ command that needs it: `--version` and `--help` load little more than Python its
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file", "no_auth
 
 def main(arguments: Sequence[str] | None = None) -> int:
     _hold_standard_streams()
+    _print_any_text()
     options = parse(sys.argv[1:] if arguments is None else arguments, _version)
     try:
         status = RUN[options.command](options)
@@ -67,6 +69,14 @@ def _hold_standard_streams() -> None:
         return
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _print_any_text() -> None:
+    """Outside of terminals what is printed is UTF-8, whatever the locale, since it may become a file that is read as
+    such (`config example > gateway.yaml`); a terminal that cannot show a character shows its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _version() -> str:

@@ -57,6 +57,8 @@ ELSEWHERE = {
     "gateway/first_prompts.py": "tests/gateway/launch/test_run.py",  # two numbers
     "gateway/nearest.py": "tests/gateway/config/test_faults.py",
     "gateway/calls/access_log.py": "tests/gateway/telemetry/test_logs.py",
+    "backends/numeric_fields.py": "tests/gateway/config/test_faults.py",
+    "backends/unreached.py": "tests/backends/chat/test_probe.py",
     "gateway/calls/answer.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/call.py": "tests/gateway/calls/test_handler.py",
     "gateway/calls/document_worker.py": "tests/gateway/calls/test_documents.py",  # seen through its parent

@@ -16,7 +16,7 @@ from dragoman.backends.reader import CLOSING, OVER, RUNNING, WAITING, Reader, Ti
 from dragoman.translators.errors import GatewayError, Kind
 
 MAX_WHOLE = 16 * 1024 * 1024  # bytes of an answer in one piece
-PAGE = "A web page came in place of an answer: is the model server's address right, with its path?"
+PAGE = "A web page came in place of an answer; is the model server's address right, with its path?"
 _OBJECT = re.compile(rb"\s*\{")
 END_OF_BODY = 0.05  # seconds
 

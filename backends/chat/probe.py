@@ -24,6 +24,7 @@ from dragoman.backends.chat.errors import classify
 from dragoman.backends.chat.settings import Probing
 from dragoman.backends.json_body import JsonBody, read_bounded
 from dragoman.backends.refusal import for_log, read, redact
+from dragoman.backends.unreached import unreached
 from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -40,6 +41,8 @@ COUNT = 30.0
 MAX_BODY = 8 * 1024 * 1024
 # Where servers write the window: vLLM and SGLang, TensorRT-LLM's proxies, OpenRouter-like lists, llama.cpp's meta.
 WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_seq_len", "n_ctx")
+
+PAGE = "a web page came in place of the list of models: is its address right, with its path?"
 
 T = TypeVar("T")
 
@@ -134,17 +137,16 @@ class Probe:
         try:
             status, body = await self._get(url)
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            return Health("down", "does not answer" if isinstance(error, TimeoutError) else "cannot be reached", 1.0)
+            return Health("down", str(unreached(error)), 1.0)
         if 200 <= status < 300 and not self._settings.health_path and body.lstrip()[:1] == b"<":
-            return Health(
-                "down", "a web page came in place of the list of models: is the address right, with its path?"
-            )
+            return Health("down", PAGE)
         if 200 <= status < 300 or status in (404, 405, 501):
             return Health("ready")  # a server without the endpoint is reachable all the same
-        detail = redact(read(body).words) or f"status {status}"
-        if status == 503:
-            return Health("asleep", detail, 5.0)
-        return Health("down", "refuses the gateway's credentials" if status in (401, 403) else detail)
+        if status in (401, 403):
+            return Health("down", "refuses the gateway's credentials")
+        said = redact(read(body).words)
+        retry_after = 5.0 if status == 503 else None
+        return Health("asleep" if status == 503 else "down", said or f"status {status}", retry_after, quoted=bool(said))
 
     async def _ask_models(self) -> list[ModelInfo]:
         try:

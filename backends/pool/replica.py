@@ -144,8 +144,16 @@ class Replica:
             return
         self.state = state
         if state is not ReplicaState.UNKNOWN:
-            log.info("backend", extra={"fields": {"backend": self.name, "state": state.name.lower()}})
+            fields = {"backend": self.name, "state": state.name.lower(), **self._why(state)}
+            log.info("backend", extra={"fields": fields})
         self._changed(self)
+
+    def _why(self, state: ReplicaState) -> dict[str, object]:
+        """What the health says of a server that is not ready, for the log."""
+        health = self.health
+        if state not in (ReplicaState.ASLEEP, ReplicaState.DOWN) or health is None or health.quoted:
+            return {}
+        return {"detail": health.detail} if health.detail else {}
 
     def _seen(self, now: float) -> ReplicaState:
         if not self._started:
@@ -262,7 +270,7 @@ class Replica:
         except TimeoutError:
             health = Health("down", "it does not answer")
         except GatewayError as error:
-            health = Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)
+            health = Health.of(error)
         except Exception:
             log.exception("%s: the probe failed", self.name)
             health = Health("down", "the probe failed")

@@ -308,7 +308,7 @@ class Triton:
                 self._profile = None
             if error.kind is Kind.MODEL_NOT_FOUND:
                 return Health("down", f"the server has no model {self._address.model}")
-            return Health("asleep" if error.kind is Kind.ASLEEP else "down", error.message, error.retry_after)
+            return Health.of(error)
         await self._load_metrics.measure((profile.asked.name,))
         return Health("ready")
 

@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dragoman.backends.chat.probe import entries_of, root_of
+from dragoman.backends.unreached import Trouble, Unreached
 from dragoman.gateway.config import BackendConfig
 from dragoman.gateway.doctor.finding import Finding, Key
-from dragoman.gateway.doctor.http import Answered, Http, Trouble, Unreached
+from dragoman.gateway.doctor.http import Answered, Http
 from dragoman.gateway.keys.secrets import BACKEND_API_KEY
 
 PROBE = "address"

@@ -1,6 +1,6 @@
 """Plain questions to a chat server over HTTP, before any backend is opened: what answers at an address, and how.
 
-Redirects are reported and not followed, as in a backend. A failure to connect is sorted by what would help.
+Redirects are reported and not followed, as in a backend.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,21 +15,11 @@ import aiohttp
 import orjson
 
 from dragoman.backends.refusal import cut, read, redact
+from dragoman.backends.unreached import Unreached, unreached
 
 SECONDS = 10.0  # for a question that costs the server nothing
 ANSWER_SECONDS = 120.0
 MAX_BODY = 8 * 1024 * 1024
-
-
-class Trouble(Enum):
-    """Why there was no answer."""
-
-    REFUSED = "nothing listens there"
-    NO_NAME = "the host's name has no address"
-    SILENT = f"no answer within {SECONDS:g} s"
-    CLOSED = "the connection was closed without an HTTP answer"
-    CERTIFICATE = "the certificate is not trusted"
-    NO_TLS = "what listens there does not speak TLS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +41,6 @@ class Answered:
     @property
     def words(self) -> str:
         return redact(cut(read(self.body).words))
-
-
-@dataclass(frozen=True, slots=True)
-class Unreached:
-    trouble: Trouble
-    detail: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.trouble.value}: {self.detail}" if self.detail else self.trouble.value
 
 
 class Http:
@@ -107,23 +87,4 @@ class Http:
                 found = {name.lower(): value for name, value in response.headers.items()}
                 return Answered(response.status, b"".join(pieces), found, tuple(map(len, pieces)))
         except (aiohttp.ClientError, OSError, ValueError) as error:  # a TimeoutError is an OSError
-            return sorted_trouble(error)
-
-
-def sorted_trouble(error: Exception) -> Unreached:
-    if isinstance(error, TimeoutError):
-        return Unreached(Trouble.SILENT)
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        inner = error.certificate_error
-        return Unreached(Trouble.CERTIFICATE, str(getattr(inner, "verify_message", "") or inner))
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Unreached(Trouble.NO_NAME)
-    if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
-        inner_error = error.os_error if isinstance(error, aiohttp.ClientConnectorSSLError) else error
-        name = str(getattr(inner_error, "reason", "") or inner_error)
-        plain = any(word in name for word in ("WRONG_VERSION", "RECORD_LAYER", "HTTP_REQUEST", "PACKET_LENGTH"))
-        return Unreached(Trouble.NO_TLS) if plain else Unreached(Trouble.CERTIFICATE, name)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        refused = isinstance(error.os_error, ConnectionRefusedError)
-        return Unreached(Trouble.REFUSED, "" if refused else error.os_error.strerror or "")
-    return Unreached(Trouble.CLOSED)
+            return unreached(error)

@@ -308,7 +308,7 @@ async def announce(
         setup = clients or ClientSetup(address)
         lines = setup.text(await serving.models.example())
         _say(f"dragoman is ready on {address} (backend: {', '.join(ready)}). {lines}")
-        if (store := serving.store) is not None:
+        if (store := serving.store) is not None and not store.down:
             _say(f"What clients keep here is in {store.place}.")
     return None
 

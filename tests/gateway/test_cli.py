@@ -227,6 +227,15 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+def test_what_is_printed_into_a_file_can_be_read_as_a_configuration_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    with path.open("wb") as file:
+        command = [sys.executable, "-m", "dragoman.gateway.cli", "config", "example"]
+        environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}  # as a locale of that encoding
+        subprocess.run(command, stdout=file, env=environment, timeout=60, check=True)
+    assert main(["check", "--no-secrets", "--config", str(path)]) == 0
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

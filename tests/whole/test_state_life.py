@@ -121,6 +121,21 @@ async def test_a_reload_forgets_no_conversation(place: str, tmp_path: Path) -> N
             await ask(session, url, previous_response_id=first["id"])
 
 
+async def test_a_store_that_cannot_be_used_is_not_named_as_the_place_of_what_is_kept(tmp_path: Path) -> None:
+    store = tmp_path / "answers.db"
+    store.mkdir()
+    async with (
+        ScriptedServer(default=QUICK) as server,
+        serving("--backend", server.url, DRAGOMAN_STORE__URL=f"sqlite:{store}") as process,
+    ):
+        await process.ready()
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+        assert process.child.stdout is not None
+        assert b"What clients keep" not in await process.child.stdout.read()
+        assert "cannot be used" in process.errors()
+
+
 async def test_two_workers_share_one_file(tmp_path: Path) -> None:
     async with (
         ScriptedServer(default=QUICK) as server,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from dragoman.backends.chat.settings import resolve
 from dragoman.backends.reader import Timeouts
 from dragoman.translators.errors import GatewayError
 from tests.backends.http1.pools import deaf
+from tests.certificates import Authority
 from tests.recording import ask, counted
 from tests.scripted import Script, ScriptedServer
 from tests.waiting import until
@@ -65,6 +68,26 @@ async def test_a_server_that_takes_no_connection_is_known_within_the_limit_for_c
                     await backend.models()
         finally:
             await backend.close()
+
+
+async def detail_of(url: str) -> str:
+    backend = ChatCompletions(url)
+    try:
+        health = await backend.health()
+        assert health.state == "down"
+        return health.detail
+    finally:
+        await backend.close()
+
+
+async def test_a_server_that_cannot_be_reached_is_described_by_what_would_have_to_be_mended(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Authority(tmp_path).make("server"))
+    async with ScriptedServer(tls=context) as tls, ScriptedServer() as plain:
+        assert "the certificate is not trusted" in await detail_of(tls.url)
+        assert "does not speak TLS" in await detail_of(plain.url.replace("http:", "https:"))
+    assert "nothing listens there" in await detail_of(plain.url)
+    assert "the host's name has no address" in await detail_of("http://nowhere.invalid/v1")
 
 
 def asleep(backend: Backend) -> Callable[[], Awaitable[bool]]:

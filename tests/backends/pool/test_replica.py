@@ -292,6 +292,19 @@ async def test_a_change_of_state_is_reported_once(caplog: pytest.LogCaptureFixtu
     await pool.close()
 
 
+async def test_the_log_says_why_a_server_is_down_but_not_in_its_own_words(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    backend = FakeBackend()
+    pool = Pool("p", [backend], PoolSettings(down_after=1))
+    await pool.start()
+    for answer in (Health("down", "nothing listens there"), Health("ready"), Health("down", "a prompt", quoted=True)):
+        backend.state = answer
+        await pool.replicas[0].probe()
+    told = [record.__dict__["fields"].get("detail") for record in caplog.records if record.message == "backend"]
+    assert told == ["nothing listens there", None, None]
+    await pool.close()
+
+
 async def test_a_start_that_fails_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     pool = Pool("p", [FakeBackend(name="a", start_error=RuntimeError("no GPU")), FakeBackend(name="b")])
     await pool.start()
@@ -443,7 +456,7 @@ async def test_a_probe_that_is_refused_says_how_the_server_is(kind: Kind, word: 
 
     pool = Pool("p", [Refusing()])
     await pool.start()
-    assert await pool.health() == Health(word, "no", 7.0)
+    assert await pool.health() == Health(word, "no", 7.0, quoted=True)
     await pool.close()
 
 
