@@ -31,10 +31,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a gateway lists: its models, and the tools that it runs itself."""
+    """What a gateway lists: its models, and the tools that it runs itself. `ours`: whether its headers are dragoman's."""
 
     models: Sequence[Mapping[str, Any]] = ()
     runs: frozenset[str] = frozenset()
+    ours: bool = True
 
 
 def offered(base: str, key: str | None, named: bool = True) -> Offer | None:
@@ -55,7 +56,7 @@ def offered(base: str, key: str | None, named: bool = True) -> Offer | None:
             if error.code == 401:
                 wrong = "does not accept the key in" if key is not None else "wants a key, and there is none in"
                 raise LaunchError(f"the gateway on {base} {wrong} {KEY_VARIABLE}") from None
-            return Offer()  # it runs, but its servers do not answer
+            return Offer(ours=_is_ours(error))  # it runs, but its servers do not answer
     except TimeoutError:
         raise LaunchError(f"{base} did not answer within {SECONDS:.0f} s") from None
     except (OSError, ValueError, http.client.HTTPException):  # the last of what does not speak HTTP
@@ -68,11 +69,17 @@ def _read(answer: Any) -> Offer | None:
     listed = (content.get("data") or []) if isinstance(content, dict) else None
     if not isinstance(listed, list):
         return None
-    return Offer([each for each in listed if isinstance(each, dict)], frozenset(map(str.strip, runs)))
+    models = [each for each in listed if isinstance(each, dict)]
+    return Offer(models, frozenset(map(str.strip, runs)), _is_ours(answer))
 
 
 def _is_gateway(answer: Any, named: bool) -> bool:
     return named or answer.headers.get("Server") == "dragoman"
+
+
+def _is_ours(answer: Any) -> bool:
+    """A proxy in front writes its own `Server` and leaves Anthropic's `request-id`, which no model server sends."""
+    return answer.headers.get("Server") == "dragoman" or "request-id" in answer.headers
 
 
 def choose(base: str, offer: Offer, key: str | None, name: str | None, window: int | None) -> Served:

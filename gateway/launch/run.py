@@ -73,7 +73,10 @@ class Launch:
         return address.rstrip("/").removesuffix("/v1")
 
     def offer(self) -> Offer | None:
-        return offered(self.base, self.key, named=self.url is not None)
+        offer = offered(self.base, self.key, named=self.url is not None)
+        if offer is not None and not offer.ours:
+            _say(f"{self.base} does not answer as dragoman does; if it is a model server, name it by --backend")
+        return offer
 
 
 def launch(given: Launch, action: str = "run") -> int:

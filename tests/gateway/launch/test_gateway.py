@@ -52,6 +52,23 @@ def test_what_is_no_gateway_counts_as_none(answer: bytes, named: bool) -> None:
         assert offered(address, None, named) is None
 
 
+@pytest.mark.parametrize(
+    ("head", "ours"),
+    [
+        (b"Server: dragoman\r\n", True),
+        (b"Server: nginx\r\nrequest-id: req_1\r\n", True),  # of a gateway behind a proxy
+        (b"Server: uvicorn\r\n", False),
+        (b"", False),
+    ],
+)
+@pytest.mark.parametrize("status", [b"200 OK", b"502 Bad Gateway"])
+def test_a_model_server_can_be_told_from_a_gateway(status: bytes, head: bytes, ours: bool) -> None:
+    with answering(b"HTTP/1.1 " + status + b"\r\n" + head + b"Connection: close\r\n\r\n" + b'{"data": []}') as address:
+        offer = offered(address, None)
+    assert offer is not None
+    assert offer.ours == ours
+
+
 def test_entries_that_are_no_models_are_left_out() -> None:
     listed = b'{"data": ["x", null, {"id": "m", "context_window": "32k"}, {"id": "n", "context_window": 4096}]}'
     with answering(HEAD + b"\r\n" + listed) as address:

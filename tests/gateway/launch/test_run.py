@@ -247,6 +247,12 @@ async def test_what_cannot_be_launched_is_explained(home: Path, words: Sequence[
     assert told in errors
 
 
+async def test_a_model_server_in_place_of_a_gateway_is_said(home: Path) -> None:
+    async with ScriptedServer() as server:
+        _, _, errors = await ran(home, "codex", "--url", server.url, "--print")
+    assert f"{server.root} does not answer as dragoman does; if it is a model server, name it by --backend" in errors
+
+
 async def test_a_client_that_is_not_installed_is_named_with_its_package(home: Path) -> None:
     (home / "bin" / "opencode").unlink()
     status, _, errors = await ran(home, "opencode", PATH=str(home / "bin"))
