@@ -31,7 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a gateway lists: its models, and the tools that it runs itself. `ours`: whether its headers are dragoman's."""
+    """What a gateway lists: its models, and the tools that it runs itself. `ours`: by its headers it is dragoman."""
 
     models: Sequence[Mapping[str, Any]] = ()
     runs: frozenset[str] = frozenset()
