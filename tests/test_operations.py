@@ -19,6 +19,7 @@ from dragoman.backends.chat.settings import PRESETS
 from dragoman.gateway import __version__
 from dragoman.gateway.cli import main
 from dragoman.gateway.config import Config
+from dragoman.gateway.serve.cors import EXPOSED
 from tests.conftest import RealComponent
 from tests.container_build import read
 from tests.exported_metrics import exported
@@ -256,7 +257,8 @@ def test_the_page_speaks_of_what_there_is() -> None:
     names = set(re.findall(r"\bdragoman_[a-z_]+", PAGE))
     families = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported()}
     assert names <= set(exported()) | families
-    folders = set(re.findall(r"^\| `([a-z-]+)` \|", PAGE, re.MULTILINE))
+    kubernetes = PAGE.partition("\n## Kubernetes\n")[2].partition("\n## ")[0]
+    folders = set(re.findall(r"^\| `([a-z-]+)` \|", kubernetes, re.MULTILINE))
     assert folders == {path.name for path in (ROOT / "configs" / "kubernetes").iterdir()}
     for key in re.findall(r"`timeouts\.(\w+)`", PAGE):
         assert key in Config().timeouts.model_dump()
@@ -264,6 +266,16 @@ def test_the_page_speaks_of_what_there_is() -> None:
     assert {value.partition("=")[0] for value in arguments} == {"LOCK", "PYTHON_IMAGE"}
     assert "--build-arg LOCK=extras" in PAGE
     assert "`PYTHON_IMAGE`" in PAGE
+
+
+def test_the_page_has_every_metric_every_field_of_a_request_and_every_header() -> None:
+    metrics = {re.sub(r"_(bucket|sum|count)$", "", name) for name in exported() if name.startswith("dragoman_")}
+    fields = re.findall(r'^ {12}"(\w+)": ', (ROOT / "gateway" / "calls" / "access_log.py").read_text("utf-8"), re.M)
+    headers = [name for name in EXPOSED.split(", ") if name.startswith("x-dragoman-")]
+    assert len(metrics) > 30
+    assert len(fields) > 25
+    assert headers
+    assert not {*metrics, *fields, *headers} - set(re.findall(r"`([\w-]+)", PAGE))
 
 
 def test_the_times_on_the_page_are_the_defaults() -> None:

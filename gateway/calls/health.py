@@ -45,10 +45,10 @@ class Gate:
     def _connect(self, group: Pool) -> None:
         metrics = self._metrics
         metrics.backend_ready.labels(group.name)
-        group.changed = partial(_report, metrics, group)
+        group.changed = partial(self._report, group)
         group.retried = partial(_count_retry, metrics, group.name)
         group.joined = partial(_listen, metrics)
-        group.gone = partial(_report_gone, metrics, group)
+        group.gone = partial(self._report_gone, group)
         for replica in group.replicas:
             _listen(metrics, replica)
 
@@ -65,6 +65,7 @@ class Gate:
             if self.groups.get(name) is group:
                 older._own.pop(name, None)
                 self._own[name] = group
+                self._connect(group)
                 continue
             group.changed = group.gone = _ignore
             if name not in self.groups:
@@ -133,11 +134,10 @@ class Gate:
     def able(self) -> list[str]:
         """The groups that calls may be sent to, as last known: those that are ready, and those that sleep until a call
         wakes them, which none could do that is kept away until they are ready."""
-        return [
-            name
-            for name, group in self.groups.items()
-            if group.state.ready or (group.state is ReplicaState.ASLEEP and self.wakes(group))
-        ]
+        return [name for name, group in self.groups.items() if self._able(group)]
+
+    def _able(self, group: Pool) -> bool:
+        return group.state.ready or (group.state is ReplicaState.ASLEEP and self.wakes(group))
 
     def replicas(self) -> dict[str, dict[str, str]]:
         """The state of each server, by its name, of the groups that find their servers themselves."""
@@ -148,6 +148,15 @@ class Gate:
         """The state of each group as `/readyz` shows it: ready, asleep, down, hangs or fails."""
         await self.states()
         return {name: group.state.word for name, group in self.groups.items()}
+
+    def _report(self, group: Pool, replica: Replica) -> None:
+        self._metrics.backend_ready.labels(group.name).set(self._able(group))
+        if replica.name != group.name:
+            self._metrics.replica(group.name, replica.name, replica.state.label)
+
+    def _report_gone(self, group: Pool, replica: Replica) -> None:
+        self._metrics.backend_ready.labels(group.name).set(self._able(group))
+        self._metrics.replica(group.name, replica.name, "")
 
     def markup(self) -> list[tuple[str, str, str]]:
         """Group, model and family, where a server's answers have proven how the model writes calls."""
@@ -162,17 +171,6 @@ def _series(group: Pool) -> set[str]:
 
 def _listen(metrics: Metrics, replica: Replica) -> None:
     replica.backend.learned = partial(_count_refused, metrics, replica.name)
-
-
-def _report_gone(metrics: Metrics, group: Pool, replica: Replica) -> None:
-    metrics.backend_ready.labels(group.name).set(group.state.ready)
-    metrics.replica(group.name, replica.name, "")
-
-
-def _report(metrics: Metrics, group: Pool, replica: Replica) -> None:
-    metrics.backend_ready.labels(group.name).set(group.state.ready)
-    if replica.name != group.name:
-        metrics.replica(group.name, replica.name, replica.state.label)
 
 
 def _ignore(replica: Replica) -> None:

@@ -15,7 +15,7 @@ from multidict import CIMultiDict
 from dragoman.translators.rate_headers import NAMES as RATE_HEADERS
 
 _NAMES = re.compile(r"[A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)*")
-_EXPOSED = ", ".join(
+EXPOSED = ", ".join(
     (
         *("x-request-id", "request-id", "retry-after", "x-should-retry"),
         *(f"x-dragoman-{each}" for each in ("ignored", "unenforced", "error-source", "fallback", "estimated", "runs")),
@@ -49,7 +49,7 @@ class Cors:
         headers.add("Vary", "Origin")
         if self._may(request):
             headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
-            headers["Access-Control-Expose-Headers"] = _EXPOSED
+            headers["Access-Control-Expose-Headers"] = EXPOSED
 
     def _may(self, request: web.BaseRequest) -> bool:
         origin = request.headers.get("Origin", "")

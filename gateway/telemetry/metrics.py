@@ -96,8 +96,10 @@ class Metrics:
         self._add_pool()
         self.in_flight = self._gauge("dragoman_requests_in_flight", "Model calls that run now.", "livesum", "route")
         self.backend_ready = self._gauge(
-            "dragoman_backend_ready", "1 while a server of the backend is ready, else 0.", "livemax", "backend"
-        )
+            "dragoman_backend_ready",
+            "1 while a server of the backend is ready, or sleeps until a call wakes it, else 0.",
+            "livemax", "backend",
+        )  # fmt: skip
         self._add_process()
         self._notes = BoundedNames(PLAIN_NAME, MOST_NAMES)
         self._models = BoundedNames(MODEL_NAME, MOST_MODELS)

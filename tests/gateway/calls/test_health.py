@@ -81,6 +81,7 @@ async def test_ready_is_who_can_be_woken_by_a_call(wake: str, status: int) -> No
                 wake == "wake",
                 {"asleep"},
             )
+        assert it.metric("dragoman_backend_ready", backend="b0") == (wake == "wake"), "an alert asks whether calls fail"
         assert sleeper.calls() == 0
         if wake == "wake":
             assert (await it.answer())[0] == 200
