@@ -300,8 +300,8 @@ async def test_the_log_says_why_a_server_is_down_but_not_in_its_own_words(caplog
     for answer in (Health("down", "nothing listens there"), Health("ready"), Health("down", "a prompt", quoted=True)):
         backend.state = answer
         await pool.replicas[0].probe()
-    told = [record.__dict__["fields"].get("detail") for record in caplog.records if record.message == "backend"]
-    assert told == ["nothing listens there", None, None]
+    details = [record.__dict__["fields"].get("detail") for record in caplog.records if record.message == "backend"]
+    assert details == ["nothing listens there", None, None]
     await pool.close()
 
 
