@@ -106,7 +106,7 @@ def _all_came(system: System, script: Script, load: Load, streams: int) -> None:
 
 
 async def kinds(rig: Rig, system: System, round: int) -> Figures:
-    """Fragments of tool calls and reasoning, as text in `burst` and `paced`."""
+    """All that is not plain text, as text in `burst` and `paced`."""
     figures: Figures = {}
     for kind in KINDS[1:]:
         figures |= await _burst(rig, system, kind, BURST_STREAMS) | await _paced(rig, system, kind, PACED_STREAMS)
@@ -252,7 +252,7 @@ PARTS = (
     Part("whole", "answers that are not streamed", whole, 5, _whole),
     Part("large", "an agent's request of 205 kB", large, 5, _proxy),
     Part("stall", "the longest wait while such a request is handled", stall, 3, _main),
-    Part("kinds", "CPU of a delta of tool calls and of reasoning", kinds, 2, lambda system: system.compared),
+    Part("kinds", "CPU of a delta of what is not plain text", kinds, 2, lambda system: system.compared),
     Part("workers", "CPU of a delta with one worker and with two", workers, 3, _workers),
     Part("held", "streams held", held, 1, _main),
     Part("memory", "memory of a fresh process", memory, 1, _main),

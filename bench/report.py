@@ -15,7 +15,12 @@ from bench.figures import FIGURES, LOADS, WORKERS_FIGURES, Figure, Results, kind
 from bench.systems import DIRECT, System
 
 Table = list[list[str]]
-KIND_TITLES = {"text": "text", "tools": "tool arguments", "reasoning": "reasoning"}
+KIND_TITLES = {
+    "text": "text",
+    "tools": "tool arguments",
+    "reasoning": "reasoning",
+    "counting": "text, each chunk with the usage so far",
+}
 LOAD_TITLES = ("1, unpaced", "32, unpaced", "256, unpaced", "20, paced", "200, paced")
 SUMMARY_FIGURES = ("text_burst_32", "text_paced_200", "first_added", "whole_rate", "large_next", "idle")
 SUMMARY_SYSTEMS = (

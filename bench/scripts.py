@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("text", "tools", "reasoning")
+KINDS = ("text", "tools", "reasoning", "counting")
+"""Text, fragments of tool calls, reasoning, and text in chunks that each have the usage so far."""
 GAP = 20_000
 """Microseconds between two tokens of a stream: a common pace of a busy model server."""
 
@@ -38,6 +39,7 @@ PACED = {
     "text": Script("text", 120, GAP),
     "tools": Script("tools", 80, GAP),
     "reasoning": Script("reasoning", 80, GAP),
+    "counting": Script("counting", 80, GAP),
 }
 WARM_UP = Script("text", 100)
 FIRST = Script("text", 4, 5_000)

@@ -79,7 +79,7 @@ def small() -> Iterator[pytest.MonkeyPatch]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["text", "tools", "reasoning"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("gap", [0, 1_000])
 async def test_every_delta_of_a_script_reaches_the_clients_and_paced_ones_say_when_they_left(
     place: Rig, kind: str, gap: int

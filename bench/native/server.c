@@ -3,8 +3,8 @@
 //   server MODEL...     prints "ready on http://127.0.0.1:PORT" and serves until it is stopped
 //
 // The name of the model says what is played, KIND-DELTAS-GAP: `text-500-0` are 500 deltas of text as fast as the socket
-// takes them, `tools-200-20000` are 200 fragments of tool calls 20 ms apart, and `reasoning-...` is reasoning with text
-// at its end. The names given as arguments are what GET /v1/models lists. Each delta is an event of 200-260 bytes in an
+// takes them, `tools-200-20000` are 200 fragments of tool calls 20 ms apart, `reasoning-...` is reasoning with text at
+// its end, and each chunk of `counting-...` has the usage so far. The names given as arguments are what GET /v1/models lists. Each delta is an event of 200-260 bytes in an
 // HTTP chunk of its own, as servers on uvicorn write them. Where there is a gap, a delta reads "@" and the time it was
 // sent, as 16 hexadecimal digits of CLOCK_MONOTONIC in nanoseconds, so that a client on this machine knows how long it
 // took. A request must have a content-length. Loopback only; Linux only.
@@ -97,9 +97,10 @@ static void chunk(struct script *s, const char *choices, const char *usage) {
 }
 
 static void delta(struct script *s, const char *delta, const char *finish) {
-  char choice[1024];
+  char choice[1024], usage[128] = "null";
   snprintf(choice, sizeof choice, "{\"index\":0,\"delta\":%s,\"logprobs\":null,\"finish_reason\":%s}", delta, finish);
-  chunk(s, choice, "null");
+  if (!strcmp(s->kind, "counting")) snprintf(usage, sizeof usage, USAGE, 1234 + s->frames, s->frames);
+  chunk(s, choice, usage);
 }
 
 static void words(struct script *s, const char *member, int count, int from) {
