@@ -77,19 +77,21 @@ def read(body: object) -> Refusal:
     """Any body of a refusal, as bytes or parsed; the `data:` of an event stream before it is skipped."""
     value = _parsed(body) if isinstance(body, bytes) else body
     error = value.get("error") if isinstance(value, Mapping) else value
-    error = value if error is None else error
+    beside = value if isinstance(value, Mapping) and not isinstance(error, Mapping) else {}
+    texts = [text for key in _TEXT_KEYS if (text := beside.get(key))]
+    error = beside or error
     if not isinstance(error, Mapping):
         return Refusal(_words(error), Words(""), faults=_faults(error))
-    names = [error[key] for key in ("type", "code") if isinstance(error.get(key), str)]
+    names = [error[key] for key in ("type", "code", "error_type") if isinstance(error.get(key), str)]
     code = cut(" ".join(name[:MAX_NAME] for name in names))
     sizes = [f"{key}={size}" for key in ("n_prompt_tokens", "n_ctx") if (size := count(error.get(key))) is not None]
     param = error.get("param")
     return Refusal(
-        words=cut(" ".join([_words(error), *sizes]).strip()),
+        words=cut(" ".join([_words(texts or error), *sizes]).strip()),
         code=code,
         param=param if isinstance(param, str) and len(param) <= MAX_NAME else "",
         faults=next((faults for key in _TEXT_KEYS if (faults := _faults(error.get(key)))), ()),
-        status=_status(error.get("code")),
+        status=next((status for key in ("code", "status", "status_code") if (status := _status(error.get(key)))), 0),
     )
 
 
@@ -107,7 +109,7 @@ def _status(code: object) -> int:
     return status if status is not None and 400 <= status <= 599 else 0
 
 
-_TEXT_KEYS = ("message", "detail", "details", "error", "errors", "msg")  # of an error object
+_TEXT_KEYS = ("message", "error_message", "detail", "details", "error", "errors", "msg")  # of an error object
 _REPEATED = re.compile(r"(?:['\"]input['\"]: ?|\binput_value=)[^\n]*")
 
 

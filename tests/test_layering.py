@@ -66,6 +66,7 @@ PURE_BACKENDS = (
     "backends.chat.split_characters",
     "backends.chat.encode",
     "backends.chat.errors",
+    "backends.chat.overflow",
     "backends.chat.forward",
     "backends.chat.prepared",
     "backends.chat.settings",

@@ -49,9 +49,10 @@ class Kind(Enum):
 class GatewayError(Exception):
     """`param` is the path of the offending field as the client wrote it (`input[2].type`), `code` a more exact word
     in the client protocol's vocabulary. `retry_after` is in seconds and overrides that of `kind`. `tokens` and `limit`
-    give the size of an overflow where it is known. `certain` is False where `kind` was read out of a server's words,
-    which may quote the client: such an error answers this request and changes nothing for others. `content` is what the
-    request would have to leave out to be served; some clients do that.
+    give the size of an overflow where it is known; with `at_least` the prompt may have more tokens than that. `certain`
+    is False where `kind` was read out of a server's words, which may quote the client: such an error answers this
+    request and changes nothing for others. `content` is what the request would have to leave out to be served; some
+    clients do that.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class GatewayError(Exception):
         self.source = source
         self.tokens = tokens
         self.limit = limit
+        self.at_least = False
         self.certain = True
         self.content = content
 

@@ -3,11 +3,14 @@
 Rules (WHATWG HTML, section 9.2): lines end in LF, CRLF or CR; `data` lines of one event are joined with LF; one space
 after the colon is not part of the value; comments and unknown fields are skipped; a byte order mark at the start is
 skipped. Beyond the standard, a last event without its blank line counts, since some servers forget it when they shut
-down, and payloads are stripped, since they are JSON and trtllm-serve appends a space. Event names are not reported: no
-server that is read here puts anything into them that its payload does not have.
+down, and payloads are stripped, since they are JSON and trtllm-serve appends a space. So does an object that stands
+there without a field's name, as proxies (llama-swap, Lemonade) put an error of their server into a stream. Of the names
+of events only `error` is read, which makes the payload an error: Dynamo's has its text in comments.
 """
 
 from __future__ import annotations
+
+import orjson
 
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -91,15 +94,34 @@ def payloads(events: bytes) -> list[bytes]:
 
 
 def _payload(block: bytes) -> bytes | None:
-    """The joined `data` lines of one event, None where it has none."""
+    """The joined `data` lines of one event, None where it says nothing."""
     if block.count(b"\n") > MAX_LINES:
         raise _too_large()
-    lines = []
+    data, comments, name = list[bytes](), list[bytes](), b""
     for line in block.split(b"\n"):
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            lines.append(value.removeprefix(b" "))
-    return b"\n".join(lines).strip() if lines else None
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"":
+            comments.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.strip()
+    if name == b"error":
+        return _error(b"\n".join(data or comments).strip())
+    if data:
+        return b"\n".join(data).strip()
+    return block.strip() if block.lstrip().startswith(b"{") else None
+
+
+def _error(said: bytes) -> bytes:
+    """An object with `error` in it, whatever an event of that name says."""
+    try:
+        value = orjson.loads(said)
+    except orjson.JSONDecodeError:
+        value = said.decode("utf-8", "replace")
+    if isinstance(value, dict) and (value.get("error") or value.get("object") == "error"):
+        return said
+    return orjson.dumps({"error": value or "unspecified"})
 
 
 def _too_large() -> GatewayError:

@@ -4,9 +4,10 @@ One read of the upstream is one `decoder.feed` and one `sink.feed`, in the same 
 are separate: connecting, the first event (which the server's head does not end: trtllm-serve sends that before the
 first token), and between reads; after the finish reason two seconds are left for usage. Nothing is retried once an
 event was fed; before that, at most once each: a pooled connection that died without a byte, each parameter that the
-server refuses by name, a token limit that leaves no room, and a grammar that the server cannot compile. Whatever ends
-the work early, a receiver that has enough, a time limit or cancellation, aborts the connection before `stream` returns,
-which is what frees the server's GPU.
+server refuses by name, a token limit that leaves no room, and a grammar that the server cannot compile. Where a server
+does not say how much too large the limit was, it is halved until it fits. Whatever ends the work early, a receiver that
+has enough, a time limit or cancellation, aborts the connection before `stream` returns, which is what frees the
+server's GPU.
 
 The client's key never goes upstream. Redirects, cookies and proxies from the environment are not followed.
 """
@@ -178,10 +179,10 @@ class ChatCompletions:
                 looser = None if room or sink.touched else self._looser(prepared, error, sink)
                 if room is None and looser is None:
                     raise
+                limited = room is not None and not error.at_least
             if room is not None:  # refused within the stream, as SGLang does (sglang#19996)
                 prepared.limit(room)
                 sink.note(Note("repair", "max_tokens"))
-                limited = True
             prepared = looser or prepared
 
     async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
@@ -304,7 +305,7 @@ class ChatCompletions:
 
     async def _ask(self, attempt: PreparedChat, sink: Sink, decoder: ChatDecoder) -> Reply:
         fresh, settings = self._settings.fresh_connection, self._settings
-        clamped = False
+        limit, clamped = attempt.asked.max_tokens, False
         while True:
             asked = attempt.asked
             body = final(attempt.body, self._settings, self._model)
@@ -342,9 +343,10 @@ class ChatCompletions:
             room = None if clamped else self._room_left(asked, error)
             if room is None:
                 raise error
-            attempt, clamped = attempt.rewritten(settings, asked=replace(asked, max_tokens=room)), True
+            attempt, clamped = attempt.rewritten(settings, asked=replace(asked, max_tokens=room)), not error.at_least
             decoder.limit = room
-            sink.note(Note("repair", "max_tokens"))
+            if asked.max_tokens == limit:
+                sink.note(Note("repair", "max_tokens"))
 
     async def _post(
         self, body: bytes, fresh: bool, affinity: str | None, transport: Transport | None = None
@@ -419,7 +421,7 @@ class ChatCompletions:
     def _room_left(self, request: Request, error: GatewayError) -> int | None:
         """The token limit with which the request is worth another try."""
         clamps = self._settings.clamp_max_tokens
-        return room_left(error.limit, error.tokens, request.max_tokens) if clamps else None
+        return room_left(error.limit, error.tokens, request.max_tokens, at_least=error.at_least) if clamps else None
 
     # ------------------------------------------------------------------------------------------------------ the server
 

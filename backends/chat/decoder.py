@@ -2,8 +2,8 @@
 
 Tolerant of what the servers really send (each tolerance has a transcript under
 tests/golden/streams/chat_completions), strict about the end: without a finish reason the answer is broken, whatever
-else arrived. The finish reason's word is trusted for stop, length and content_filter only; whether the answer has
-tool calls is decided by the calls. After the finish reason the stream may still bring usage and [DONE]; the parts are
+else arrived. The finish reason's word says whether the answer is whole, cut, filtered or failed; whether it has tool
+calls is decided by the calls. After the finish reason the stream may still bring usage and [DONE]; the parts are
 ended then, since some servers send their last delta late.
 
 vLLM says `tool_calls` of every stream that has calls, also where the token limit cut one (vllm#53269), and may then
@@ -14,6 +14,7 @@ used up its limit was cut.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -21,10 +22,12 @@ from typing import Any, Protocol
 import orjson
 
 from dragoman.backends.chat.call_deltas import CallDeltas
+from dragoman.backends.chat.errors import overflow
 from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.split_characters import SplitCharacters
 from dragoman.backends.markup import Markup, open_markup
 from dragoman.backends.markup.unread import BEGINS, UnreadCalls, may_begin
+from dragoman.backends.refusal import read
 from dragoman.backends.usage import count, measured
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Deltas, Event, Finished, Note, Request, StopReason, Usage
@@ -57,6 +60,16 @@ _FAILURES = {  # trtllm-serve and SGLang end streams with these words
     "network_error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),  # GLM
     "insufficient_system_resource": (Kind.BUSY, "The model server ran out of resources during the answer."),  # DeepSeek
 }
+# What a word that is in neither table means, by what is in it; it ends a whole answer where that says nothing.
+_FAILED = re.compile("error|fail|abort|cancel|exception|timed?_?out|disconnect|interrupt|malformed")
+_OTHER_REASONS = (
+    (re.compile("length|limit|max_|truncat|exceeded"), StopReason.LENGTH),  # GLM: model_context_window_exceeded
+    (
+        re.compile("filter|safety|blocklist|prohibited|recitation|guardrail|moderation|refusal"),
+        StopReason.CONTENT_FILTER,
+    ),
+)
+_NO_REASON = ("null", "none")  # DashScope, in each chunk
 
 
 SEVERAL = 600  # bytes of events, from which on it is worth to look at them together: three of them
@@ -217,6 +230,8 @@ class ChatDecoder:
         if self._reason is None:
             message = "The model server ended its stream before the answer was complete."
             raise GatewayError(Kind.BACKEND_FAILED, message, source="backend")
+        if self._reason is StopReason.LENGTH and self._wrote_nothing:
+            raise overflow(self.usage.input if self.usage is not None else None, None)
         self._ended, self.stopping = True, False
         self._known.forget()
         if self._halves.waiting:
@@ -230,6 +245,11 @@ class ChatDecoder:
             self._reason = StopReason.LENGTH
         in_call = self._call_was_open or self._completes_cut_calls
         self._parts.finish(self._reason, self.usage, self._stop_sequence, in_call=in_call)
+
+    @property
+    def _wrote_nothing(self) -> bool:
+        """Not a token: LMDeploy until 0.12 ends so where the prompt leaves no room."""
+        return not self._parts.begun and self.usage is not None and self.usage.output == 0
 
     @property
     def _limit_reached(self) -> bool:
@@ -285,7 +305,7 @@ class ChatDecoder:
         if not isinstance(chunk, dict):
             raise _nonsense()
         try:
-            if chunk.get("error") or chunk.get("object") == "error":
+            if _says_error(chunk):
                 raise self._classify(200, chunk)
             if (usage := chunk.get("usage")) is not None and is_counted(usage):
                 self._usage, self._known.counted = read_usage(usage), b""
@@ -298,14 +318,15 @@ class ChatDecoder:
             raise _nonsense() from error
 
     def _choice(self, choice: dict[str, Any]) -> None:
-        if choice.get("finish_reason") and self._reason is None:
+        reason = _word(choice.get("finish_reason"))
+        if reason and self._reason is None:
             self._call_was_open = self._calls.unfinished
             self._parts.holds_closing |= self._call_was_open  # vLLM may complete the call with the same chunk
         if delta := choice.get("delta"):
             self._delta(delta, choice)
         elif (message := choice.get("message")) and not self._parts.begun:  # else it repeats what the deltas said
             self._delta(message, choice, whole=True)
-        if (reason := choice.get("finish_reason")) and self._reason is None:
+        if reason and self._reason is None:
             self._finish_reason(reason, choice)
 
     def _delta(self, delta: dict[str, Any], choice: dict[str, Any], whole: bool = False) -> None:
@@ -396,14 +417,14 @@ class ChatDecoder:
             whole=whole,
         )
 
-    def _finish_reason(self, reason: object, choice: dict[str, Any]) -> None:
-        word = str(reason).lower()
-        if word in _FAILURES:
-            kind, message = _FAILURES[word]
-            raise GatewayError(kind, message, source="backend")
-        if word not in _REASONS:
+    def _finish_reason(self, word: str, choice: dict[str, Any]) -> None:
+        self._reason = _REASONS.get(word)
+        if self._reason is None:
+            if word in _FAILURES or _FAILED.search(word):
+                kind, message = _FAILURES.get(word, _FAILURES["error"])
+                raise GatewayError(kind, message, source="backend")
             self._parts.note("answer", "unknown_finish_reason")
-        self._reason = _REASONS.get(word, StopReason.STOP)
+            self._reason = next((each for says, each in _OTHER_REASONS if says.search(word)), StopReason.STOP)
         self._said_calls = word in _OF_CALLS
         self.stopping = True
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
@@ -469,6 +490,19 @@ class _MarkedText:
 
     def texts(self, several: Deltas) -> None:
         self._markup.feed_all(several)
+
+
+def _word(reason: object) -> str:
+    """A finish reason, empty where there is none."""
+    word = str(reason).lower() if reason else ""
+    return "" if word in _NO_REASON else word
+
+
+def _says_error(chunk: dict[str, Any]) -> bool:
+    """As an object of its own, or as the chunk itself."""
+    if chunk.get("error") or chunk.get("object") == "error":
+        return True
+    return "choices" not in chunk and bool(chunk.get("error_message") or chunk.get("detail") or read(chunk).status)
 
 
 def _prompt_read(progress: Any) -> tuple[int, int] | None:

@@ -1,9 +1,9 @@
 """What a chat server's refusal means: its status, its fields and its words as a `GatewayError`.
 
-Servers agree on nothing here: overflows come in a dozen wordings, and trtllm-serve answers 400 to everything that fails
-before the stream. Recognised are an overflow with its numbers, an unknown model, a sleeping or loading engine, a model
-that sees no images, a conversation that the template refuses, a refused key and a full server. The wordings are from
-the servers' sources and from issue threads.
+Servers agree on nothing here: trtllm-serve answers 400 to everything that fails before the stream, LM Studio also where
+a model has crashed. Recognised are an overflow with its numbers (`backends.chat.overflow`), an unknown model, a
+sleeping or loading engine, a model that sees no images, a conversation that the template refuses, a refused key and a
+full server. The wordings are from the servers' sources and from issue threads.
 
 Words may quote a client's prompt, so they decide about the answer to that client alone. Where the status and the fields
 do not say the same by themselves, the error is not `certain`, and nothing is learned from it.
@@ -14,64 +14,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from dragoman.backends.chat.overflow import is_lower_bound, is_overflow, prompt_tokens, window
 from dragoman.backends.chat.settings import Wording
 from dragoman.backends.refusal import Refusal, Words, cut, read, redact
 from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
 
-# All patterns are linear: what repeats is bounded, and a number is tried at its first digit only.
-_N = r"(?<!\d)(\d{1,16})(?!\d)"
-_OVERFLOW = re.compile(
-    r"context_length_exceeded|exceed_context_size|maximum context length|context length is only"
-    r"|longer than the (?:model'?s context length|maximum model length)|exceeds? the (?:available|model'?s) context"
-    r"|exceeds? the (?:maximum )?context (?:size|window|length)|prompt is too long"
-    r"|should not exceed max_(?:num_tokens|seq_len|input_len)|default_max_tokens`? \(-?\d+\) must be greater than 0"
-    r"|prompt length \(\d+(?:\.0)?\) exceeds|exceeds? maximum (?:input|sequence) length"
-    r"|exceeds the maximum allowed length \(\d+ tokens|context size has been exceeded"
-    r"|(?:must be|exceeds?|larger than|greater than|longer than)\b.{0,40}\bsession_len"
-    r"|`inputs` tokens \+ `max_new_tokens` must be|input length and `max_tokens` exceed context limit",
-    re.IGNORECASE,
-)
-# The size of the prompt alone: where a wording has several numbers, the group is around that one.
-_TOKENS = [
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        rf"prompt length \({_N}(?:\.\d{{1,16}})?\)",  # trtllm-serve; the query length beside it is added
-        rf"\({_N} in the (?:messages|prompt)",  # OpenAI, older vLLM
-        rf"{_N} tokens? from the input",  # SGLang
-        rf"(?:messages resulted in|request has|passed|given:?) {_N} (?:input |`inputs` )?tokens",  # vLLM, TGI
-        rf"contains at least {_N} input tokens",  # vLLM counts only as far as it must
-        rf"input(?: length)? \({_N} tokens\)",  # SGLang
-        rf"request \({_N} tokens\)",  # llama.cpp
-        rf"prompt \(length {_N}\)",  # vLLM's engine
-        rf"prompt is too long: {_N} tokens",
-        rf"context limit: {_N} \+ \d+ > \d+",
-        rf"splited_prompt_len` \({_N}\)",  # trtllm-serve from 1.3; before, another length was added
-        rf"(?:n_prompt_tokens|input_tokens|input_length|input length)\W{{1,4}}{_N}",
-    )
-]
-_QUERY = re.compile(rf"query length \({_N}(?:\.\d{{1,16}})?\)", re.IGNORECASE)
-_TRT_SUM = re.compile(rf"splited_prompt_len` \({_N}\).{{0,80}}?query_token_len` \({_N}\)", re.DOTALL)
-_LIMIT = [
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        rf"max_seq_len`? \({_N}\)",
-        rf"max_(?:num_tokens|input_len) \({_N}\)",
-        rf"maximum context length (?:is|of) {_N}",
-        rf"context length is only {_N}",
-        rf"context length \({_N} tokens\)",
-        rf"maximum allowed length \({_N} tokens",
-        rf"context size \({_N}",
-        rf"maximum model length (?:of |\(){_N}",
-        rf"max_new_tokens` must be <= {_N}",
-        rf"tokens > {_N} maximum",
-        rf"context limit: \d+ \+ \d+ > {_N}",
-        rf"(?:n_ctx|max_model_len|session_len)\W{{1,4}}{_N}",
-    )
-]
 _ASLEEP = re.compile(
     r"(?:engine|model|server|worker) is (?:currently )?(?:sleeping|asleep|paused|loading|not ready)|call POST /wake"
-    r"|loading model|LLM is unavailable|model is still loading|unavailable_error",
+    r"|loading model|LLM is unavailable|model is still loading|unavailable_error"
+    # llama.cpp's router, TabbyAPI, LM Studio
+    r"|\bmodel is not loaded|no models? (?:is |are )?(?:currently )?loaded|\bmodel (?:(?:is|was|is being) )?unloaded",
     re.IGNORECASE,
 )
 _NAME = r"['\"`]?[\w./:@\-]{1,200}['\"`]?"
@@ -80,11 +33,11 @@ _NO_MODEL = re.compile(
     r"|\bmodel not found|(?:unknown|no such) model",
     re.IGNORECASE,
 )
-# vLLM; llama.cpp, with status 500; Ollama; LM Studio
+# vLLM; llama.cpp, with status 500; Ollama; LM Studio; mlx-lm, with status 404
 _NO_VISION = re.compile(
     r"image input is not supported|\bis not a multimodal model|at most 0 image|\bsupport image input"
     r"|\bmodel does not support images|vision add-on is not loaded"
-    r"|unsupported content part type: .{0,2}image_url",
+    r"|unsupported content part type: .{0,2}image_url|only 'text' content type is supported",
     re.IGNORECASE,
 )
 _MOST_IMAGES = re.compile(r"at most (\d{1,4}) image\(s\) may be provided", re.IGNORECASE)  # vLLM
@@ -108,7 +61,9 @@ _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.
 # Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
 _MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
 _INTERNAL = re.compile(
-    r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory", re.IGNORECASE
+    r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory"
+    r"|\bmodel has crashed|failed to load model|channel error",  # LM Studio
+    re.IGNORECASE,
 )
 
 
@@ -133,8 +88,6 @@ def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str | bool]:
         return {}
     if _NO_VISION.search(refusal.words):
         return {"images": False}
-    if status == 404:
-        return {}
     if _ORDER.search(refusal.words):
         return {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
     return {"tool_schemas": "plain"} if _GRAMMAR_OF_TOOLS.search(refusal.words) else {}
@@ -155,7 +108,7 @@ def refuses_grammar(error: GatewayError) -> bool:
 
 
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
-    if _own_overflow(said, settings) is not None or _found(_OVERFLOW, said):
+    if _own_overflow(said, settings) is not None or is_overflow(said):
         return Kind.OVERFLOW
     if status in (200, 400, 500, 503) and _found(_ASLEEP, said):
         return Kind.ASLEEP
@@ -234,11 +187,18 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 def _overflow(said: Collection[Words], settings: Wording) -> GatewayError:
     own = _own_overflow(said, settings)
     groups = own.groupdict() if own is not None else {}
-    tokens = _whole(groups.get("tokens")) or _prompt_tokens(said)
-    limit = _whole(groups.get("limit")) or _first(_LIMIT, said)
+    tokens = _whole(groups.get("tokens")) or prompt_tokens(said)
+    limit = _whole(groups.get("limit")) or window(said)
+    error = overflow(tokens, limit)
+    error.at_least = is_lower_bound(said)
+    return error
+
+
+def overflow(tokens: int | None, limit: int | None) -> GatewayError:
+    """Of a prompt of so many tokens, where they are known, and its answer."""
     size = f" ({tokens} tokens)" if tokens else ""
-    window = f" of {limit} tokens" if limit else ""
-    message = f"The prompt{size} and the answer asked for do not fit the model's context window{window}."
+    holds = f" of {limit} tokens" if limit else ""
+    message = f"The prompt{size} and the answer asked for do not fit the model's context window{holds}."
     return GatewayError(
         Kind.OVERFLOW, message, code="context_length_exceeded", source="backend", tokens=tokens, limit=limit
     )
@@ -248,18 +208,6 @@ def _own_overflow(said: Collection[Words], settings: Wording) -> re.Match[str] |
     """A match of one of the operator's own patterns."""
     hits = (re.search(pattern, text) for pattern in settings.overflow_patterns for text in said)
     return next((hit for hit in hits if hit is not None), None)
-
-
-def _prompt_tokens(said: Collection[Words]) -> int | None:
-    if (parts := _found(_TRT_SUM, said)) is not None:
-        return int(parts[1]) + int(parts[2])
-    tokens = _first(_TOKENS, said)
-    query = _found(_QUERY, said)
-    return tokens + int(query[1]) if tokens is not None and query is not None else tokens
-
-
-def _first(patterns: Collection[re.Pattern[str]], said: Collection[Words]) -> int | None:
-    return next((count(hit[1]) for pattern in patterns if (hit := _found(pattern, said)) is not None), None)
 
 
 def _found(pattern: re.Pattern[str], said: Collection[Words]) -> re.Match[str] | None:

@@ -13,6 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import aiohttp
@@ -161,7 +162,7 @@ class Probe:
             raise GatewayError(
                 Kind.BACKEND_FAILED, "The model server's list of models cannot be read.", source="backend"
             )
-        models = [model for entry in entries if (model := _model(entry)) is not None]
+        models = _with_parents_window([(entry, model) for entry in entries if (model := _model(entry)) is not None])
         if self._settings.tokenize == "llama.cpp":
             models = await self._with_slot_window(models)
         return models
@@ -247,14 +248,29 @@ def _model(entry: object) -> ModelInfo | None:
     if not isinstance(name, str):
         return None
     created, owner = count(entry.get("created")), entry.get("owned_by")
-    meta = entry.get("meta")
+    meta, parameters = entry.get("meta"), entry.get("parameters")
     return ModelInfo(
         id=name,
         created=created or 0,
         owned_by=owner if isinstance(owner, str) and owner else "dragoman",
         window=_window(entry)
+        or (_window(parameters) if isinstance(parameters, dict) else None)  # TabbyAPI
         or (_window(meta) or _positive(meta.get("n_ctx_train")) if isinstance(meta, dict) else None),
     )
+
+
+def _with_parents_window(listed: list[tuple[Any, ModelInfo]]) -> list[ModelInfo]:
+    """A LoRA adapter has the window of its model; vLLM and SGLang write it there only."""
+    windows = {model.id: model.window for _, model in listed}
+    return [
+        model if model.window is not None else replace(model, window=windows.get(_parent(entry)))
+        for entry, model in listed
+    ]
+
+
+def _parent(entry: dict[str, Any]) -> str:
+    parent = entry.get("parent")
+    return parent if isinstance(parent, str) else ""
 
 
 def _window(entry: dict[str, Any]) -> int | None:

@@ -29,9 +29,10 @@ _NAMED = [
         rf"{_NAME}(?:[ \t]{{0,4}}\n)?[ \t:]{{1,4}}Extra inputs are not permitted",
         r"extra_forbidden['\"], ?['\"]loc['\"]: ?[(\[](?:['\"]\w{1,64}['\"], ?){0,3}['\"](\w{1,64})['\"],?[)\]]",
         r"(?:un(?:known|recogni[sz]ed|supported|expected)|unpermitted|invalid) (?:request )?"
-        rf"(?:parameter|argument|field|keyword|key|option)s?(?: supplied| argument)?\W{{1,4}}{_NAME}",
-        rf"{_NAME} (?:parameter )?(?:is|are) (?:not (?:yet )?(?:supported|permitted|allowed|recogni[sz]ed|accepted)"
-        r"|unsupported|forbidden|unknown)",
+        rf"(?:parameter|argument|field|keyword|key|option)(?:s|\(s\))?(?: supplied| argument)?\W{{1,4}}{_NAME}",
+        rf"{_NAME} (?:was|were) unexpected",  # validators of JSON schema
+        rf"{_NAME} (?:parameter )?(?:is|are) (?:not (?:yet |currently )?"
+        r"(?:supported|permitted|allowed|recogni[sz]ed|accepted)|unsupported|forbidden|unknown)",
     )
 ]
 

@@ -15,14 +15,7 @@ from dragoman.backends.chat.settings import Wording
 from dragoman.backends.refusal import Refusal, Words, cut, redact
 from dragoman.translators.errors import GatewayError, Kind
 
-# tensorrt_llm's C++ executor, besides the wordings that it shares with trtllm-serve.
-_WORDING = Wording(
-    overflow_patterns=(
-        r"[Pp]rompt length \((?P<tokens>\d+)\) exceeds maximum input length \((?P<limit>\d+)\)",
-        r"input length \((?P<tokens>\d+)\) (?:exceeds|is (?:larger|greater) than) max_input_len \((?P<limit>\d+)\)",
-        r"input tokens \((?P<tokens>\d+)\).{0,80}exceeds? max_seq_len \((?P<limit>\d+)\)",
-    )
-)
+_WORDING = Wording()  # those of overflows are the chat servers' too
 _NOT_LOADED = re.compile(r"no available versions|is not ready|not at ready state|unloading|is being (?:un)?loaded")
 _UNKNOWN = re.compile(r"unknown model", re.IGNORECASE)
 _TOO_LARGE = re.compile(r"message larger than max", re.IGNORECASE)

@@ -26,6 +26,20 @@ STREAMS: dict[str, tuple[bytes, list[bytes]]] = {
     "a field without a colon": (b"data\n\ndata\ndata\n\n", [b"", b""]),
     "empty data": (b"data:\n\ndata: \n\n", [b"", b""]),
     "an event without data": (b"event: ping\n\ndata: a\n\n", [b"a"]),
+    "an error whose text stands in comments": (
+        b'event: error\n: Exception: no "image"\n: at all\n\ndata: [DONE]\n\n',
+        [b'{"error":"Exception: no \\"image\\"\\nat all"}', b"[DONE]"],
+    ),
+    "an error of few words": (
+        b"event: error\n\nevent:error\ndata: no\n\n",
+        [b'{"error":"unspecified"}', b'{"error":"no"}'],
+    ),
+    "an error by its event's name alone": (b'event: error\ndata: {"code": 5}\n\n', [b'{"error":{"code":5}}']),
+    "an error that says so itself": (b'event: error\ndata: {"error": "no"}\n\n', [b'{"error": "no"}']),
+    "an object that is no field": (
+        b'data: a\n\n{"error": {\n "a": 1}}\n\n {"b": 2}',
+        [b"a", b'{"error": {\n "a": 1}}', b'{"b": 2}'],
+    ),
     "more blank lines than needed": (b"\n\n\ndata: a\n\n\n\n\ndata: b\n\n\n", [b"a", b"b"]),
     "a colon in the value": (b"data: a:b: c\n\n", [b"a:b: c"]),
     "a byte order mark": (b"\xef\xbb\xbfdata: a\n\n", [b"a"]),

@@ -215,6 +215,24 @@ async def test_an_error_inside_the_stream() -> None:
         assert sink.text == "Hi"
 
 
+OVERFLOW = "This model's maximum context length is 8192 tokens. However, your request has 9351 input tokens."
+IN_STREAMS = {
+    "dynamo": f"event: error\n: ValueError: {OVERFLOW}\n\ndata: [DONE]\n\n",
+    "lm studio": 'event: error\ndata: {"error":{"message":"' + OVERFLOW + '"}}\n\n',
+    "a proxy, after comments": ': loading\n\n{"error":{"code":400,"message":"' + OVERFLOW + '"}}',
+    "venice": 'data: {"error_type":"context_length_exceeded","error_message":"' + OVERFLOW + '"}\n\ndata: [DONE]\n\n',
+    "tgi": 'data: {"error":"' + OVERFLOW + '","error_type":"validation"}\n\ndata: [DONE]\n\n',
+    "sglang": 'data: {"error":{"object":"error","message":"' + OVERFLOW + '","code":400}}\n\ndata: [DONE]\n\n',
+}
+
+
+@pytest.mark.parametrize("server", IN_STREAMS)
+async def test_an_overflow_in_the_stream_in_whatever_frame(server: str) -> None:
+    async with serving(Script(IN_STREAMS[server].encode())) as (_, backend):
+        error = await failure(answered(backend, ask(), Recorder()))
+        assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, 9351, 8192)
+
+
 @pytest.mark.parametrize("body", [b"data: {oops\n\n", b"<html>busy</html>", b""], ids=["json", "html", "empty"])
 async def test_nonsense_is_a_failure(body: bytes) -> None:
     async with serving(Script(body)) as (_, backend):

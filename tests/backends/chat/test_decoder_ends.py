@@ -5,11 +5,12 @@ import pytest
 from dragoman.backends.chat.decoder import read_usage
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import Kind
-from dragoman.translators.ir import Event, Finished, Note, PartEnded, Sampling, Usage
+from dragoman.translators.ir import Event, Finished, Note, PartEnded, Sampling, StopReason, Usage
 from tests.backends.chat.decoding import (
     CALL_F,
     DONE,
     END,
+    FILTER,
     LENGTH,
     STOP,
     T3,
@@ -44,6 +45,43 @@ def test_words_for_a_whole_answer(word: str) -> None:
 )
 def test_words_for_a_broken_answer(word: str, kind: Kind) -> None:
     assert broken(chunk(content="a"), chunk(word), DONE)[1].kind is kind
+
+
+@pytest.mark.parametrize("word", ["canceled", "aborted", "server_error", "malformed_function_call", "timed_out"])
+def test_other_words_for_a_failure_are_known_by_what_is_in_them(word: str) -> None:
+    assert broken(chunk(content="a"), chunk(word), DONE)[1].kind is Kind.BACKEND_FAILED
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("model_context_window_exceeded", LENGTH),
+        ("max_output_tokens", LENGTH),
+        ("token_limit", LENGTH),
+        ("SAFETY", FILTER),
+        ("recitation", FILTER),
+        ("guardrail_intervened", FILTER),
+    ],
+)
+def test_other_words_for_a_cut_answer_are_known_by_what_is_in_them(word: str, reason: StopReason) -> None:
+    assert whole(chunk(content="a"), chunk(word), DONE)[-1] == Finished(reason)
+
+
+@pytest.mark.parametrize("word", ["null", "None"])
+def test_a_word_for_no_finish_reason_is_none(word: str) -> None:
+    events = whole(chunk(word, content="a"), chunk(word, content="b"), chunk("length"), DONE)
+    assert plain(events) == [("text", "ab")]
+    assert events[-1] == Finished(LENGTH)
+    assert broken(chunk(word, content="a"), DONE)[1].kind is Kind.BACKEND_FAILED
+
+
+@pytest.mark.parametrize("completion", [0, None])
+def test_a_limit_reached_before_the_first_token_is_an_overflow(completion: int | None) -> None:
+    usage = {"prompt_tokens": 9351, "completion_tokens": completion, "total_tokens": 9351}
+    counts = frame({"choices": [], "usage": usage})
+    _, error = broken(chunk(role="assistant", content=""), chunk("length"), counts, DONE)
+    assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, 9351, None)
+    assert whole(chunk("length"), DONE)[-1] == Finished(LENGTH)  # nothing was counted
 
 
 def test_a_word_that_nobody_knows_is_noted() -> None:

@@ -22,184 +22,6 @@ def meaning(
     return classify(status, body if isinstance(body, bytes) else orjson.dumps(body), settings, headers)
 
 
-OVERFLOWS: dict[str, tuple[object, int | None, int | None]] = {
-    "trtllm-serve prefill": (
-        {
-            "object": "error",
-            "message": "The sum of prompt length (9351.0), query length (0) should not exceed max_num_tokens (8192)",
-            "type": "BadRequestError",
-            "param": None,
-            "code": 400,
-        },
-        9351,
-        8192,
-    ),
-    "trtllm-serve sum": (
-        {
-            "object": "error",
-            "message": "The sum of prompt length (7000.0) and query length (10) max_tokens (2000) should not exceed "
-            "max_seq_len (8192)",
-        },
-        7010,
-        8192,
-    ),
-    "trtllm-serve default": (
-        {
-            "object": "error",
-            "message": "`default_max_tokens` (-152) must be greater than 0, `default_max_tokens` (-152) = max_seq_len "
-            "(8192) - `splited_prompt_len` (8000) - `query_token_len` (344)",
-        },
-        8344,
-        8192,
-    ),
-    "openai": (
-        {
-            "error": {
-                "message": "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens "
-                "(8500 in the messages, 500 in the completion).",
-                "type": "invalid_request_error",
-                "code": "context_length_exceeded",
-            }
-        },
-        8500,
-        8192,
-    ),
-    "vllm": (
-        {
-            "error": {
-                "message": "This model's maximum context length is 8192 tokens. However, your request has 9351 input "
-                "tokens. Please reduce the length of the input messages.",
-                "code": 400,
-            }
-        },
-        9351,
-        8192,
-    ),
-    "vllm older, flat": (
-        {
-            "object": "error",
-            "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (4900 "
-            "in the messages, 100 in the completion).",
-            "code": 400,
-        },
-        4900,
-        4096,
-    ),
-    "vllm newest": (
-        said(
-            "You passed 8193 input tokens and requested 0 output tokens. However, the model's context length is only "
-            "8192 tokens, resulting in a maximum input length of 8192 tokens."
-        ),
-        8193,
-        8192,
-    ),
-    "vllm engine": (
-        said("The decoder prompt (length 9351) is longer than the maximum model length of 8192."),
-        9351,
-        8192,
-    ),
-    "sglang": (
-        {
-            "object": "error",
-            "message": "The input (9351 tokens) is longer than the model's context length (8192 tokens).",
-        },
-        9351,
-        8192,
-    ),
-    "sglang without room for it in the cache": (
-        {
-            "error": {
-                "object": "error",
-                "message": "Input length (9351 tokens) exceeds the maximum allowed length (8186 tokens). Use a shorter "
-                "input or enable --allow-auto-truncate.",
-                "type": "BadRequestError",
-                "param": None,
-                "code": 400,
-            }
-        },
-        9351,
-        8186,
-    ),
-    "trtllm-serve 1.3": (
-        said("The prompt length (9351) should not exceed max_num_tokens (8192)"),
-        9351,
-        8192,
-    ),
-    "trtllm-serve 1.3 default": (
-        said(
-            "`default_max_tokens` (0) must be greater than 0, `default_max_tokens` (0) = max_seq_len (8192) - "
-            "`splited_prompt_len` (8192)"
-        ),
-        8192,
-        8192,
-    ),
-    "llama.cpp without room for it in the cache": (
-        {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}},
-        None,
-        None,
-    ),
-    "sglang total": (
-        said(
-            "Requested token count exceeds the model's maximum context length of 8192 tokens. You requested a total of "
-            "9000 tokens: 8500 tokens from the input messages and 500 tokens for the completion."
-        ),
-        8500,
-        8192,
-    ),
-    "llama.cpp": (
-        {
-            "error": {
-                "code": 400,
-                "message": "request (9351 tokens) exceeds the available context size (8192 tokens), try increasing it",
-                "type": "exceed_context_size_error",
-                "n_prompt_tokens": 9351,
-                "n_ctx": 8192,
-            }
-        },
-        9351,
-        8192,
-    ),
-    "llama.cpp fields only": (
-        {
-            "error": {
-                "code": 400,
-                "message": "the request exceeds the available context size, try increasing it",
-                "type": "exceed_context_size_error",
-                "n_prompt_tokens": 9351,
-                "n_ctx": 8192,
-            }
-        },
-        9351,
-        8192,
-    ),
-    "anthropic": (said("prompt is too long: 9351 tokens > 8192 maximum"), 9351, 8192),
-    "anthropic with limit": (
-        said("input length and `max_tokens` exceed context limit: 7000 + 2000 > 8192, decrease input length"),
-        7000,
-        8192,
-    ),
-    "tgi": (
-        {
-            "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. "
-            "Given: 5000 `inputs` tokens"
-        },
-        5000,
-        4096,
-    ),
-    "without numbers": ({"error": {"message": "too long", "code": "context_length_exceeded"}}, None, None),
-}
-
-
-@pytest.mark.parametrize("wording", OVERFLOWS)
-@pytest.mark.parametrize("status", [400, 500, 200])
-def test_an_overflow_is_recognised_with_its_numbers(wording: str, status: int) -> None:
-    body, tokens, limit = OVERFLOWS[wording]
-    error = meaning(status, body)
-    assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, tokens, limit)
-    assert error.code == "context_length_exceeded"
-    assert error.source == "backend"
-
-
 def test_an_overflow_in_a_wording_of_the_operators_own_server() -> None:
     settings = Settings(overflow_patterns=(r"zu lang: (?P<tokens>\d+) von (?P<limit>\d+)",))
     error = meaning(422, {"detail": "zu lang: 10 von 5"}, settings)
@@ -218,6 +40,7 @@ def test_an_overflow_in_a_wording_of_the_operators_own_server() -> None:
         (400, {"error": "Model does not support images. Please use a model that does."}),
         (400, {"error": "Vision add-on is not loaded, but images were provided for processing"}),
         (404, said("No endpoints found that support image input")),
+        (404, {"error": "Only 'text' content type is supported."}),
         (200, {"error": {"code": 500, "message": "image input is not supported by this server"}}),
     ],
     ids=[
@@ -229,6 +52,7 @@ def test_an_overflow_in_a_wording_of_the_operators_own_server() -> None:
         "lm studio",
         "lm studio, mlx",
         "openrouter",
+        "mlx-lm",
         "in a stream",
     ],
 )
@@ -292,6 +116,21 @@ def test_what_a_template_refuses_is_not_a_server_that_failed(frame: str) -> None
         (200, {"error": "boom"}, Kind.BACKEND_FAILED),
         (200, {"object": "error", "message": "boom"}, Kind.BACKEND_FAILED),
         (400, b'data: {"error":"Invalid input"}\n\n', Kind.INVALID),
+        (200, {"error": "Model is overloaded", "error_type": "overloaded"}, Kind.BUSY),  # TGI
+        (200, {"error": True, "status": 503, "message": "no node"}, Kind.BUSY),
+        (200, {"message": "Service is not ready", "type": "Service Unavailable", "code": 503}, Kind.BUSY),
+        (400, {"error": "The model has crashed without additional information. (Exit code: 6)"}, Kind.BACKEND_FAILED),
+        (400, {"error": 'Failed to load model "m". Error: Operation canceled.'}, Kind.BACKEND_FAILED),
+        (400, {"error": "Channel Error"}, Kind.BACKEND_FAILED),
+        (400, {"error": "Model unloaded."}, Kind.ASLEEP),
+        (400, {"detail": "No models are currently loaded."}, Kind.ASLEEP),
+        (400, said("model is not loaded"), Kind.ASLEEP),
+        # lengths of other things than the prompt
+        (400, said("Invalid 'tools[0].function.name': string too long. Expected maximum length 64."), Kind.INVALID),
+        (400, said("'tools[0].function.description' exceeds the maximum length of 1024"), Kind.INVALID),
+        (422, {"error": "Input validation error: `max_new_tokens` must be <= 512. Given: 600"}, Kind.INVALID),
+        (400, said("stop must have at most 4 entries"), Kind.INVALID),
+        (429, said("Too many tokens, please wait before trying again."), Kind.BUSY),
     ],
 )
 def test_what_a_refusal_means(status: int, body: object, kind: Kind) -> None:

@@ -133,6 +133,27 @@ async def test_whole_floats_and_digits_are_counts() -> None:
         assert [model.window for model in await backend.models()] == [8192]
 
 
+async def test_an_adapter_has_the_window_of_its_model() -> None:
+    cards = [
+        {"id": "m", "parent": None, "max_model_len": 8192},
+        {"id": "sql", "parent": "m", "max_model_len": None},  # SGLang; vLLM has no such field
+        {"id": "own", "parent": "m", "max_model_len": 4096},
+        {"id": "stray", "parent": "gone"},
+        {"id": "odd", "parent": ["m"]},
+    ]
+    async with serving("vllm") as (server, backend):
+        server.on("GET", "/v1/models", Script.json({"data": cards}))
+        windows = {model.id: model.window for model in await backend.models()}
+    assert windows == {"m": 8192, "sql": 8192, "own": 4096, "stray": None, "odd": None}
+
+
+async def test_a_window_among_the_parameters_of_a_loaded_model_is_its_window() -> None:
+    async with serving("generic") as (server, backend):
+        card = {"id": "m", "parameters": {"max_seq_len": 8192, "cache_size": 16384}}  # TabbyAPI
+        server.on("GET", "/v1/models", Script.json({"data": [card, {"id": "n", "parameters": None}]}))
+        assert [model.window for model in await backend.models()] == [8192, None]
+
+
 @pytest.mark.parametrize("listing", [{"object": "list", "data": []}, {"object": "list", "data": None}, {"models": []}])
 async def test_a_server_without_a_model_has_an_empty_list(listing: object) -> None:
     async with serving("generic") as (server, backend):

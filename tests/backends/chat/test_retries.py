@@ -267,6 +267,30 @@ async def test_too_large_a_limit_that_is_refused_within_the_stream() -> None:
         assert len(server.chats) == 2
 
 
+def counted_so_far(asked: int, window: int = 8192) -> Script:
+    """vLLM's refusal of a prompt that leaves no room for `asked` tokens: it counts one more than would have fitted."""
+    at_least = window - asked + 1
+    said = (
+        f"This model's maximum context length is {window} tokens. However, you requested {asked} output tokens and "
+        f"your prompt contains at least {at_least} input tokens, for a total of at least {at_least + asked} tokens."
+    )
+    return Script.json({"error": {"message": said, "param": "input_tokens", "code": 400}}, 400)
+
+
+async def test_a_limit_is_halved_where_the_server_has_not_counted_the_whole_prompt() -> None:
+    refusals = [counted_so_far(asked) for asked in (4000, 2000, 1000)]
+    async with serving(*refusals, Script(HELLO)) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(max_tokens=4000), sink)
+        assert [(seen.body or {})["max_tokens"] for seen in server.chats] == [4000, 2000, 1000, 500]
+        assert (sink.text, sink.notes) == ("Hello", [Note("repair", "max_tokens")])
+    refusals = [counted_so_far(asked) for asked in (4000, 2000, 1000, 500, 256)]
+    async with serving(*refusals) as (server, backend):
+        error = await failure(answered(backend, ask(max_tokens=4000), Recorder()))
+        assert (error.kind, error.tokens, error.limit) == (Kind.OVERFLOW, 7937, 8192)
+        assert len(server.chats) == 5
+
+
 SMALLER = "This model's maximum context length is 1000 tokens and your request has 700 input tokens."
 
 
