@@ -397,9 +397,9 @@ class ChatCompletions:
     def _rendered_otherwise(
         self, attempt: PreparedChat, settings: Settings, status: int, refusal: Refusal
     ) -> tuple[PreparedChat, Settings, Note] | None:
-        """The attempt as the strictest servers take it, where this refusal is about its order of roles, its tools'
-        schemas or its images. Nothing is learned, since the words may be a client's. Raises `GatewayError` for an image
-        that the answer is about."""
+        """The attempt as the strictest servers take it, where this refusal is about its order of roles, the ids of its
+        calls, its tools' schemas or its images. Nothing is learned, since the words may be a client's. Raises
+        `GatewayError` for an image that the answer is about."""
         changes = other_rendering(status, refusal) if self._settings.retry_stale else {}
         other = settings.model_copy(update=changes)
         if not changes or (rewritten := attempt.rewritten(other)).body == attempt.body:

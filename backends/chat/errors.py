@@ -54,6 +54,8 @@ _ORDER = re.compile(
     r"|system messages? (?:must|should|can only) (?:be|come|stand|appear) (?:at the (?:beginning|start)|first)",
     re.IGNORECASE,
 )
+# Mistral's templates; its tokenizer and its API
+_CALL_IDS = re.compile(r"tool call ids? (?:should be alphanumeric|was .{1,200}? but must be)", re.IGNORECASE)
 _GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 # llama.cpp, LM Studio and Ollama, of the grammar that they make of the tools
 _GRAMMAR_OF_TOOLS = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
@@ -82,12 +84,14 @@ def classify(status: int, body: object, settings: Wording, headers: Mapping[str,
 
 
 def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str | bool]:
-    """The settings with which the same request may be taken, where its order of roles, its tools' schemas or its images
-    are refused; else none."""
+    """The settings with which the same request may be taken, where its order of roles, the ids of its calls, its tools'
+    schemas or its images are refused; else none."""
     if status not in (400, 404, 422, 500):
         return {}
     if _NO_VISION.search(refusal.words):
         return {"images": False}
+    if _CALL_IDS.search(refusal.words):
+        return {"call_ids": "short"}
     if _ORDER.search(refusal.words):
         return {"turns": "alternate", "system_messages": "user", "last_assistant": "continued"}
     return {"tool_schemas": "plain"} if _GRAMMAR_OF_TOOLS.search(refusal.words) else {}

@@ -190,8 +190,8 @@ class Wire(Wording):
     retry_stale: bool = Field(
         True,
         description="Ask once more when a reused connection dies without a byte, a parameter is refused by name, or "
-        "the order of the roles or a tool's schema is refused; these are then as with turns: alternate, "
-        "system_messages: user and tool_schemas: plain.",
+        "the order of the roles, the ids of calls or a tool's schema is refused; these are then as with turns: "
+        "alternate, system_messages: user, call_ids: short and tool_schemas: plain.",
     )
 
     @field_validator("parameters")

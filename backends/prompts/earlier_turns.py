@@ -7,14 +7,13 @@ with its result, and calls without any form become text.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dragoman.backends.prompts.call_form import THOUGHT_FIELDS, CallForm, with_thought_block, without_text
+from dragoman.backends.prompts.messages import short_id
 from dragoman.backends.prompts.spoken_calls import parsed, spoken
 
 Json = dict[str, Any]
@@ -54,7 +53,7 @@ class EarlierTurns:
         """With the call's name, which a few templates print (Kimi K2, FunctionGemma)."""
         id = str(message.get("tool_call_id", ""))
         named = {"name": names[id]} | message if names.get(id) else message
-        return named | {"tool_call_id": _short(id)} if self.short_ids else named
+        return named | {"tool_call_id": short_id(id)} if self.short_ids else named
 
     def _with_calls(self, message: Json, results: list[Json]) -> list[Json]:
         form, content = self.form, message.get("content")
@@ -73,7 +72,7 @@ class EarlierTurns:
     def _call(self, call: Json, *, as_text: bool) -> Json:
         call = dict(call)
         if self.short_ids:
-            call["id"] = _short(str(call.get("id", "")))
+            call["id"] = short_id(str(call.get("id", "")))
         function = call.get("function")
         if isinstance(function, dict):
             arguments = function.get("arguments")
@@ -117,10 +116,3 @@ def _without(message: Json, *keys: str) -> Json:
 def _function(call: Json) -> Json:
     function = call.get("function")
     return function if isinstance(function, dict) else {}
-
-
-def _short(id: str) -> str:
-    """Nine letters and digits, the same for the same id."""
-    if len(id) == 9 and id.isascii() and id.isalnum():
-        return id
-    return base64.b32encode(hashlib.sha256(id.encode()).digest()).decode().lower()[:9]

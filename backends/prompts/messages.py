@@ -9,6 +9,8 @@ never becomes text. Repairing a conversation is `translators.history`'s work, do
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
@@ -189,7 +191,7 @@ def _is_reasoning_only(parts: Sequence[Part], settings: Rendering) -> bool:
 
 
 def _assistant(parts: Sequence[Part], settings: Rendering) -> Json:
-    calls = [_call(part) for part in parts if isinstance(part, ToolCall)]
+    calls = [_call(part, settings) for part in parts if isinstance(part, ToolCall)]
     text = _text(parts)
     empty = None if calls and settings.empty_content == "null" else ""
     message: Json = {"role": "assistant", "content": text or empty}
@@ -201,8 +203,20 @@ def _assistant(parts: Sequence[Part], settings: Rendering) -> Json:
     return message
 
 
-def _call(call: ToolCall) -> Json:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+def _call(call: ToolCall, settings: Rendering) -> Json:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": _call_id(call.id, settings), "type": "function", "function": function}
+
+
+def _call_id(id: str, settings: Rendering) -> str:
+    return short_id(id) if settings.call_ids == "short" else id
+
+
+def short_id(id: str) -> str:
+    """Nine letters and digits, the same for the same id."""
+    if len(id) == 9 and id.isascii() and id.isalnum():
+        return id
+    return base64.b32encode(hashlib.sha256(id.encode("utf-8", "surrogatepass")).digest()).decode().lower()[:9]
 
 
 def _tool(parts: Sequence[Part], settings: Rendering) -> tuple[list[Json], list[Json]]:
@@ -212,12 +226,13 @@ def _tool(parts: Sequence[Part], settings: Rendering) -> tuple[list[Json], list[
     for part in parts:
         if isinstance(part, ToolResult):
             references, rest = _references(part, settings)
+            answers = {"role": "tool", "tool_call_id": _call_id(part.call_id, settings)}
             if rest.content or not references:
                 content, later = _result_content(rest, settings)
-                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": content})
+                rendered.append({**answers, "content": content})
                 images += later
             if references:
-                rendered.append({"role": "tool", "tool_call_id": part.call_id, "content": references})
+                rendered.append({**answers, "content": references})
     return rendered, images
 
 
@@ -243,6 +258,6 @@ def _result_content(result: ToolResult, settings: Rendering) -> tuple[str | list
     if not images or not settings.images:
         return "".join(texts) + "\n".join(pieces), []
     spoken = [part.text for part in result.content if isinstance(part, Text)]
-    label = {"type": "text", "text": f"Images returned by the tool call {result.call_id}:"}
+    label = {"type": "text", "text": f"Images returned by the tool call {_call_id(result.call_id, settings)}:"}
     text = "\n".join(spoken) or "The images follow in the next user message."
     return "".join(texts) + text, [label, *(_content_part(part) for part in images)]

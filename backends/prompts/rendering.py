@@ -50,6 +50,11 @@ class Rendering(NumericFields):
     )
 
     # ---- tools
+    call_ids: Literal["as_sent", "short"] = Field(
+        "as_sent",
+        description="short: ids of calls become nine letters and digits, as Mistral's older templates and its API "
+        "demand. On Triton the template itself shows it.",
+    )
     tool_choice_none: Literal["drop", "send"] = Field(
         "drop", description="With tool_choice none: drop the tools, or send them with none (keeps the prefix cache)."
     )

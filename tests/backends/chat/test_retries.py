@@ -77,6 +77,34 @@ async def test_an_effort_whose_value_is_refused_is_left_out_of_this_request_only
         assert ["reasoning_effort" in (seen.body or {}) for seen in server.chats] == [True, False, True]
 
 
+CALL_IDS = [
+    (400, "Tool call IDs should be alphanumeric strings with length 9!"),  # SGLang, vLLM
+    (500, "\n------\n...↵ ^\nError: Jinja Exception: Tool call IDs should be alphanumeric strings with length 9!"),
+    (404, "Tool call IDs should be alphanumeric strings with length 9!"),  # mlx-lm
+    (400, "Tool call id was call_x but must be a-z, A-Z, 0-9, with a length of 9."),
+]
+
+
+@pytest.mark.parametrize(("status", "words"), CALL_IDS)
+async def test_refused_ids_of_calls_become_nine_letters_and_digits(status: int, words: str) -> None:
+    called = (
+        Message("user", (Text("go"),)),
+        Message("assistant", (ToolCall("call_1f", "add", "{}"), ToolCall("abcDEF123", "add", "{}"))),
+        Message("tool", (ToolResult("call_1f", (Text("3"),)), ToolResult("abcDEF123", (Text("4"),)))),
+    )
+    refusal = Script.json({"error": {"message": words}}, status)
+    async with serving(refusal, Script(HELLO), overrides={"retry_stale": True}) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(messages=called, tools=(TOOL,)), sink)
+        assert sink.notes == [Note("repair", "call_ids")]
+        sent = (server.chats[1].body or {})["messages"]
+    first, second = (call["id"] for call in sent[1]["tool_calls"])
+    assert len(first) == 9
+    assert first.isalnum()
+    assert second == "abcDEF123"
+    assert [message["tool_call_id"] for message in sent[2:]] == [first, second]
+
+
 ORDERS = [
     (400, "After the optional system message, conversation roles must alternate user and assistant roles"),
     (400, "Conversation roles must alternate user/assistant/user/assistant/..."),
