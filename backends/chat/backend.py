@@ -34,7 +34,7 @@ from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
-from dragoman.backends.chat.errors import classify, images_taken, other_rendering, refuses_grammar
+from dragoman.backends.chat.errors import classify, images_taken, other_rendering, refuses_effort, refuses_grammar
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -325,7 +325,7 @@ class ChatCompletions:
                 for name in sorted(found):
                     sink.note(Note("field", name))
                 continue
-            if asked.thinking.effort is not None and refusal.mentions("reasoning_effort"):
+            if asked.thinking.effort is not None and refuses_effort(refusal):
                 # the value is refused: trtllm-serve 1.x knows three, and which ones changes with the version
                 silent = replace(asked, thinking=replace(asked.thinking, effort=None))
                 attempt = attempt.rewritten(settings, asked=silent)

@@ -56,6 +56,11 @@ _ORDER = re.compile(
 )
 # Mistral's templates; its tokenizer and its API
 _CALL_IDS = re.compile(r"tool call ids? (?:should be alphanumeric|was .{1,200}? but must be)", re.IGNORECASE)
+# SGLang with gpt-oss; Ollama, of a value and of a model that does not think
+_EFFORT = re.compile(
+    r"reasoning[_ ]effort|(?:reasoning|thinking|effort) (?:value|level)|does not support (?:thinking|reasoning)",
+    re.IGNORECASE,
+)
 _GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 # llama.cpp, LM Studio and Ollama, of the grammar that they make of the tools
 _GRAMMAR_OF_TOOLS = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
@@ -104,6 +109,11 @@ def images_taken(status: int, refusal: Refusal) -> int | None:
     if (most := _MOST_IMAGES.search(refusal.words)) is not None:
         return int(most[1])
     return 0 if _BROKEN_IMAGE.search(refusal.words) else None
+
+
+def refuses_effort(refusal: Refusal) -> bool:
+    """Whether it is about how much the model is to think, by the field's name or in a server's words."""
+    return refusal.mentions("reasoning_effort") or _EFFORT.search(refusal.words) is not None
 
 
 def refuses_grammar(error: GatewayError) -> bool:

@@ -31,7 +31,7 @@ _OVERFLOW = re.compile(
     r"|context[ _](?:(?:length|size|window)[ _])?(?:(?:has been|was|is) )?"
     r"(?:exceeded|exceeds (?:the )?limit|overflow|full)"
     r"|maximum context length|maximum prompt length is|context length (?:is|of) only|(?:prompt|input) (?:is )?too long"
-    r"|default_max_tokens`? \(-?\d+\) must be greater than 0"  # trtllm-serve
+    r"|default_max_tokens`? (?:\(-?\d+\) must be greater than 0|is illegal)"  # trtllm-serve
     r"|`inputs` (?:tokens \+ `max_new_tokens` must be|must have less than)"  # TGI
     r"|exceeds the KV (?:cache|memory)"  # SGLang
     r"|exceeded model token limit|input token count .{1,20} exceeds|reduce the length of the (?:input|messages|prompt)"
@@ -53,6 +53,7 @@ _TOKENS = [
         rf"request \({_N} tokens\)",  # llama.cpp
         rf"keep the first {_N} tokens",  # LM Studio
         rf"prompt \(length {_N}\)",  # vLLM's engine
+        rf"prompt_token_ids` length \({_N}\)",  # trtllm-serve
         rf"prompt is too long: {_N} tokens",
         rf"context limit: {_N} \+ \d+ > \d+",
         rf"splited_prompt_len` \({_N}\)",  # trtllm-serve from 1.3; before, another length was added

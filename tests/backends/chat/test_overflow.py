@@ -120,6 +120,16 @@ OVERFLOWS: dict[str, tuple[object, int | None, int | None]] = {
         8192,
         8192,
     ),
+    "trtllm-serve 1.0": (
+        said("`prompt_token_ids` length (9351) is greater than `max_seq_len` (8192)"),
+        9351,
+        8192,
+    ),
+    "trtllm-serve 1.0, without a limit": (
+        said("`max_tokens` must be set when `default_max_tokens` is illegal"),
+        None,
+        None,
+    ),
     "llama.cpp without room for it in the cache": (
         {"error": {"code": 500, "message": "Context size has been exceeded.", "type": "server_error"}},
         None,

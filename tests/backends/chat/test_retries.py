@@ -60,6 +60,9 @@ BAD_EFFORT = {
     "words": {"error": "reasoning_effort: Input should be 'low', 'medium' or 'high'"},
     "loc": {"detail": [{"type": "literal_error", "loc": ["body", "reasoning_effort"], "msg": "Input should be 'low'"}]},
     "param": {"error": {"message": "Invalid value.", "param": "reasoning_effort", "code": "invalid_value"}},
+    "sglang, gpt-oss": {"object": "error", "message": "Harmony does not support reasoning effort none", "code": 400},
+    "ollama": {"error": {"message": 'invalid reasoning value: "none" (must be "low" or "high")', "code": None}},
+    "ollama, a model without thoughts": {"error": {"message": '"llama3.1:8b" does not support thinking'}},
 }
 
 
