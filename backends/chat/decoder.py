@@ -318,6 +318,8 @@ class ChatDecoder:
             raise _nonsense() from error
 
     def _choice(self, choice: dict[str, Any]) -> None:
+        if choice.get("error"):  # OpenRouter
+            raise self._classify(200, choice)
         reason = _word(choice.get("finish_reason"))
         if reason and self._reason is None:
             self._call_was_open = self._calls.unfinished

@@ -40,10 +40,16 @@ _NO_VISION = re.compile(
     r"|unsupported content part type: .{0,2}image_url|only 'text' content type is supported",
     re.IGNORECASE,
 )
-_MOST_IMAGES = re.compile(r"at most (\d{1,4}) image\(s\) may be provided", re.IGNORECASE)  # vLLM
-# llama.cpp and Ollama, vLLM and SGLang with Pillow's words
+# vLLM, SGLang; Ollama
+_MOST_IMAGES = re.compile(
+    r"(?:at most|image count \d{1,6} exceeds limit) (\d{1,4}) (?:image\(s\) may be provided|per request)"
+    r"|only supports one image",
+    re.IGNORECASE,
+)
+# llama.cpp and Ollama, TabbyAPI, TGI, vLLM and SGLang with Pillow's words
 _BROKEN_IMAGE = re.compile(
-    r"failed to load image|cannot identify image file|image file is truncated|broken data stream when reading image",
+    r"failed to (?:load|read|decode|process) (?:base64 )?image|invalid image|cannot identify image file"
+    r"|image file is truncated|broken data stream when reading image|while loading (?:multimodal|image) data",
     re.IGNORECASE,
 )
 # llama.cpp has status 500 for what a chat template refuses, such as two messages of one role, in a frame of its own
@@ -107,7 +113,7 @@ def images_taken(status: int, refusal: Refusal) -> int | None:
     if status not in (400, 422, 500):
         return None
     if (most := _MOST_IMAGES.search(refusal.words)) is not None:
-        return int(most[1])
+        return int(most[1] or 1)
     return 0 if _BROKEN_IMAGE.search(refusal.words) else None
 
 

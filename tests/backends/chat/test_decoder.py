@@ -210,6 +210,10 @@ def test_t7_no_finish_reason(content: list[bytes], end: bytes) -> None:
         (frame({"message": "x", "type": "Service Unavailable", "code": 503}), "classified"),
         (frame({"error_type": "invalid_request", "error_message": "x"}), "classified"),
         (frame({"detail": "x"}), "classified"),
+        (
+            frame({"choices": [{"delta": {"content": ""}, "finish_reason": "error", "error": {"code": 429}}]}),
+            "classified",
+        ),
         (b"event: error\n: Exception: x\n\n", "classified"),
         (b'{"error": {"message": "x"}, "src": "llama-swap"}\n\n', "classified"),
         (b"data: {]\n\n", "The model server sent something that is not a chat completion."),

@@ -212,7 +212,11 @@ async def test_an_image_that_the_answer_is_about_is_refused_where_the_model_cann
     ("status", "words", "left"),
     [
         (400, "At most 1 image(s) may be provided in one prompt.", ["AAAB"]),
+        (400, "Image count 2 exceeds limit 1 per request.", ["AAAB"]),
+        (500, "this model only supports one image while more than one image requested", ["AAAB"]),
         (400, "Failed to load image or audio file", []),
+        (422, "Input validation error: invalid image: Format error decoding Png", []),
+        (500, "An exception occurred while loading multimodal data: Incorrect padding", []),
         (500, "cannot identify image file <_io.BytesIO object at 0x7f>", []),
     ],
 )
