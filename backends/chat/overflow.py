@@ -23,6 +23,7 @@ _EXCEEDS = (
 _WINDOW = (
     r"(?:context[ _](?:length|size|window|limit)"
     r"|max(?:imum)?[ _](?:allowed )?(?:model|seq(?:uence)?|input|prompt|token)[ _]?len(?:gth)?"
+    r"|(?:model|tokenizer's) (?:max|input) length"
     r"|maximum allowed length \(\d{1,16} tokens|max_num_tokens|session_len|\bn_ctx\b)"
 )
 _OVERFLOW = re.compile(
@@ -34,7 +35,8 @@ _OVERFLOW = re.compile(
     r"|default_max_tokens`? (?:\(-?\d+\) must be greater than 0|is illegal)"  # trtllm-serve
     r"|`inputs` (?:tokens \+ `max_new_tokens` must be|must have less than)"  # TGI
     r"|exceeds the KV (?:cache|memory)"  # SGLang
-    r"|exceeded model token limit|input token count .{1,20} exceeds|reduce the length of the (?:input|messages|prompt)"
+    r"|prompt sequence length is greater than"  # mistral.rs
+    r"|exceeded model token limit|input token count (?:\(\d{1,16}\) )?exceeds|reduce the length of the (?:input|messages|prompt)"
     r"|input length and `max_tokens` exceed context limit",
     re.IGNORECASE,
 )
@@ -50,6 +52,10 @@ _TOKENS = [
         rf"(?:prompt|request) contains (?:at least )?{_N} (?:input )?tokens",  # vLLM
         rf"input(?: length)? \({_N} tokens\)",  # SGLang
         rf"=> {_N} >= \d",  # SGLang, with images
+        rf"max length \({_N} > \d",  # MAX
+        rf"received {_N} tokens, but the maximum input",  # Ray Serve
+        rf"requested tokens \({_N}\) exceed",  # llama-cpp-python
+        rf"prompt (?:has|tokens:) {_N}\b",  # MLC, OpenVINO
         rf"request \({_N} tokens\)",  # llama.cpp
         rf"keep the first {_N} tokens",  # LM Studio
         rf"prompt \(length {_N}\)",  # vLLM's engine
@@ -57,7 +63,7 @@ _TOKENS = [
         rf"prompt is too long: {_N} tokens",
         rf"context limit: {_N} \+ \d+ > \d+",
         rf"splited_prompt_len` \({_N}\)",  # trtllm-serve from 1.3; before, another length was added
-        rf"(?:prompt_tokens|input_tokens|input_len(?:gth)?|(?:prompt|input) length|input tokens|n_keep)\W{{1,4}}{_N}",
+        rf"(?:prompt_tokens|input_tokens|input_len(?:gth)?|(?:prompt|input) length|input tokens|input token count|n_keep)\W{{1,4}}{_N}",
     )
 ]
 _AT_LEAST = re.compile(r"contains at least \d{1,16} input tokens", re.IGNORECASE)  # vLLM stops to count there
@@ -73,7 +79,10 @@ _LIMIT = [
         rf"context length \({_N}\b",
         rf"maximum (?:allowed )?(?:(?:model|input|prompt|sequence) )?length (?:is |of |\(){_N}",
         rf"{_N} maximum context length",
-        rf"context size (?:of |\(){_N}",
+        rf"context (?:size|window) (?:of |\(){_N}",
+        rf"(?:model|tokenizer's) (?:max|input) length(?: limit|:| \(\d{{1,16}} >) {_N}",
+        rf"sequence length is greater than {_N}",
+        rf"maximum number of tokens allowed \(?{_N}",
         rf"`inputs` must have less than {_N} tokens",
         rf"max_new_tokens` must be <= {_N}",
         rf"tokens > {_N} maximum",

@@ -286,6 +286,39 @@ OVERFLOWS: dict[str, tuple[object, int | None, int | None]] = {
         8192,
     ),
     "tabbyapi, earlier": ({"detail": "Prompt length 9351 is greater than max_seq_len 8192"}, 9351, 8192),
+    "max": (said("Input string is larger than tokenizer's max length (9351 > 8192)."), 9351, 8192),
+    "ray serve": (
+        said(
+            "ray.llm._internal.serve.PromptTooLongError: Input too long. Received 9351 tokens, but the maximum input "
+            "length is 8192 tokens. (Request ID: 1)"
+        ),
+        9351,
+        8192,
+    ),
+    "llama-cpp-python": (said("Requested tokens (9351) exceed context window of 8192"), 9351, 8192),
+    "mlc": (
+        said("Request prompt has 9351 tokens in total, larger than the model input length limit 8192."),
+        9351,
+        8192,
+    ),
+    "openvino": (said("Number of prompt tokens: 9351 exceeds model max length: 8192"), 9351, 8192),
+    "mistral.rs": (
+        said("Prompt sequence length is greater than 8192, perhaps consider using `truncate_sequence`?"),
+        None,
+        8192,
+    ),
+    "gemini": (
+        said("The input token count (9351) exceeds the maximum number of tokens allowed (8192)."),
+        9351,
+        8192,
+    ),
+    "vertex": (said("The input token count exceeds the maximum number of tokens allowed 8192."), None, 8192),
+    "openai, newer": (said("Your input exceeds the context window of this model."), None, None),
+    "together": (
+        said("Input token count + `max_tokens` parameter must be less than the context length of the model"),
+        None,
+        None,
+    ),
     "mistral": (
         said("Prompt contains 9351 tokens and 0 draft tokens, too large for model with 8192 maximum context length"),
         9351,
