@@ -36,7 +36,8 @@ _OVERFLOW = re.compile(
     r"|`inputs` (?:tokens \+ `max_new_tokens` must be|must have less than)"  # TGI
     r"|exceeds the KV (?:cache|memory)"  # SGLang
     r"|prompt sequence length is greater than"  # mistral.rs
-    r"|exceeded model token limit|input token count (?:\(\d{1,16}\) )?exceeds|reduce the length of the (?:input|messages|prompt)"
+    r"|exceeded model token limit|input token count (?:\(\d{1,16}\) )?exceeds"
+    r"|reduce the length of the (?:input|messages|prompt)"
     r"|input length and `max_tokens` exceed context limit",
     re.IGNORECASE,
 )
@@ -63,7 +64,7 @@ _TOKENS = [
         rf"prompt is too long: {_N} tokens",
         rf"context limit: {_N} \+ \d+ > \d+",
         rf"splited_prompt_len` \({_N}\)",  # trtllm-serve from 1.3; before, another length was added
-        rf"(?:prompt_tokens|input_tokens|input_len(?:gth)?|(?:prompt|input) length|input tokens|input token count|n_keep)\W{{1,4}}{_N}",
+        rf"(?:prompt_tokens|input[_ ](?:tokens|len(?:gth)?|token count)|prompt length|n_keep)\W{{1,4}}{_N}",
     )
 ]
 _AT_LEAST = re.compile(r"contains at least \d{1,16} input tokens", re.IGNORECASE)  # vLLM stops to count there
