@@ -34,7 +34,14 @@ from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.decoder import CALL_IN_TEXT, ChatDecoder
 from dragoman.backends.chat.driver import drive
 from dragoman.backends.chat.encode import CONSTRAINTS, CONTINUATION, Json, final, sent_fields, sent_tools, token_limit
-from dragoman.backends.chat.errors import classify, images_taken, other_rendering, refuses_effort, refuses_grammar
+from dragoman.backends.chat.errors import (
+    classify,
+    images_taken,
+    other_rendering,
+    refuses_effort,
+    refuses_grammar,
+    refuses_tool_choice,
+)
 from dragoman.backends.chat.forward import PieceReader, refused
 from dragoman.backends.chat.prepared import PreparedChat, prepared
 from dragoman.backends.chat.probe import Probe
@@ -193,9 +200,9 @@ class ChatCompletions:
             await enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
 
     def _looser(self, refused: PreparedChat, error: GatewayError, sink: Sink) -> PreparedChat | None:
-        """What to ask instead of a request whose grammar the server refuses, or, within the stream, its images; None
-        where that is not the matter. Servers compile grammars of strict tools and of forced calls, and no server knows
-        all of JSON schema (vllm#55152)."""
+        """What to ask instead of a request whose grammar the server refuses, or its way to force a call, or, within the
+        stream, its images; None where that is not the matter. Servers compile grammars of strict tools and of forced
+        calls, and no server knows all of JSON schema (vllm#55152)."""
         request = refused.request
         if error.kind is Kind.UNSUPPORTED and error.content == "image" and error.source == "backend":
             if not self._settings.retry_stale or (messages := with_latest_images(request.messages, 0)) is None:
@@ -209,10 +216,12 @@ class ChatCompletions:
             return prepared(request, self._settings, refused.refused, refused.markup, tags=False)
         strict = any(tool.strict for tool in request.tools)
         forced = is_forced(request) and not refused.by_prompt
-        if not (strict or forced) or not refuses_grammar(error):
+        grammar = (strict or forced) and refuses_grammar(error)
+        if not grammar and not (forced and refuses_tool_choice(error)):
             return None
-        log.warning("%s: refuses a grammar: asked without (settings `strict_tools`, `force_tool`)", self._name)
-        if strict:
+        what = "a grammar" if grammar else "tool_choice"
+        log.warning("%s: refuses %s: asked without (settings `strict_tools`, `force_tool`)", self._name, what)
+        if grammar and strict:
             request = replace(request, tools=tuple(replace(tool, strict=None) for tool in request.tools))
             sink.note(Note("unenforced", "strict"))
         settings = self._settings.model_copy(update={"force_tool": "prompt"}) if forced else self._settings

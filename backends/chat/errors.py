@@ -68,6 +68,7 @@ _EFFORT = re.compile(
     re.IGNORECASE,
 )
 _GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
+_TOOL_CHOICE = re.compile(r"tool[_ ]choice", re.IGNORECASE)
 # llama.cpp, LM Studio and Ollama, of the grammar that they make of the tools
 _GRAMMAR_OF_TOOLS = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
@@ -125,6 +126,10 @@ def refuses_effort(refusal: Refusal) -> bool:
 def refuses_grammar(error: GatewayError) -> bool:
     """Whether it says, in any of the servers' words, that a grammar cannot be compiled or followed."""
     return error.kind is Kind.INVALID and _GRAMMAR.search(error.message) is not None
+
+
+def refuses_tool_choice(error: GatewayError) -> bool:
+    return error.kind is Kind.INVALID and _TOOL_CHOICE.search(error.message) is not None
 
 
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:

@@ -8,6 +8,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Image,
     Message,
+    Named,
     Note,
     PartEnded,
     Sampling,
@@ -20,6 +21,7 @@ from dragoman.translators.ir import (
 )
 from dragoman.translators.unreadable import NOT_TAKEN_IMAGE, UNSEEN_IMAGE
 from tests.backends.chat.serving_backend import HELLO, TOOL, failure, serving
+from tests.event_grammar import plain
 from tests.recording import Recorder, answered, ask
 from tests.scripted import Script, call_stream, sse, usage
 
@@ -237,6 +239,27 @@ async def test_images_that_a_server_does_not_take_are_left_out_of_the_history(
         assert NOT_TAKEN_IMAGE in sent
         await failure(answered(backend, ask(messages=(*LOOKED, *again), tools=(TOOL,)), Recorder()))
         assert len(server.chats) == 4, "what is refused again is not asked again"
+
+
+CHOICES = [
+    "Invalid tool_choice type: 'object'. Supported string values: none, auto, required",  # LM Studio
+    "tool_choice='required' is not supported for this model.",  # trtllm-serve
+]
+
+
+@pytest.mark.parametrize("words", CHOICES)
+async def test_a_call_that_the_server_cannot_force_is_asked_for_in_words(words: str) -> None:
+    refusal = Script.json({"error": words}, 400)
+    async with serving(refusal, Script(call_stream(("add", '{"a": 1}'))), refusal, refusal) as (server, backend):
+        forced = ask(tools=(TOOL,), tool_choice=Named("add"))
+        sink = Recorder()
+        await answered(backend, forced, sink)
+        assert plain(sink.events) == [("call", "add", '{"a": 1}')]
+        assert Note("unenforced", "tool_choice") in sink.notes
+        sent = [(seen.body or {}).get("tool_choice") for seen in server.chats]
+        assert sent == [{"type": "function", "function": {"name": "add"}}, "auto"]
+        assert (await failure(answered(backend, forced, Recorder()))).kind is Kind.INVALID
+        assert len(server.chats) == 4
 
 
 async def test_schemas_of_tools_that_a_grammar_cannot_hold_are_plain_the_second_time() -> None:
