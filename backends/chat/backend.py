@@ -39,6 +39,7 @@ from dragoman.backends.chat.errors import (
     images_taken,
     other_rendering,
     refuses_effort,
+    refuses_format,
     refuses_grammar,
     refuses_tool_choice,
 )
@@ -60,7 +61,7 @@ from dragoman.backends.trace_headers import OUTGOING
 from dragoman.backends.transport import NoAnswer, Reply, Transport, Unreachable
 from dragoman.translators.constraints.guided import is_forced
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Note, Request
+from dragoman.translators.ir import JsonObject, JsonSchema, Note, Request
 from dragoman.translators.parts import ANSWER_BYTES
 from dragoman.translators.unreadable import with_latest_images
 
@@ -190,6 +191,8 @@ class ChatCompletions:
             if room is not None:  # refused within the stream, as SGLang does (sglang#19996)
                 prepared.limit(room)
                 sink.note(Note("repair", "max_tokens"))
+            if looser is not None and looser.plan is not None:
+                await self._schemas.check(looser.plan)
             prepared = looser or prepared
 
     async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
@@ -200,9 +203,9 @@ class ChatCompletions:
             await enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
 
     def _looser(self, refused: PreparedChat, error: GatewayError, sink: Sink) -> PreparedChat | None:
-        """What to ask instead of a request whose grammar the server refuses, or its way to force a call, or, within the
-        stream, its images; None where that is not the matter. Servers compile grammars of strict tools and of forced
-        calls, and no server knows all of JSON schema (vllm#55152)."""
+        """What to ask instead of a request whose grammar the server refuses, its way to force a call or a JSON format,
+        or, within the stream, its images; None where that is not the matter. Servers compile grammars of strict tools
+        and of forced calls, and no server knows all of JSON schema (vllm#55152)."""
         request = refused.request
         if error.kind is Kind.UNSUPPORTED and error.content == "image" and error.source == "backend":
             if not self._settings.retry_stale or (messages := with_latest_images(request.messages, 0)) is None:
@@ -214,6 +217,11 @@ class ChatCompletions:
         if refused.tagged:
             log.warning("%s: refuses a structural tag: asked without (setting `structural_tags`)", self._name)
             return prepared(request, self._settings, refused.refused, refused.markup, tags=False)
+        if isinstance(request.format, JsonObject | JsonSchema) and refused.plan is None and refuses_format(error):
+            log.warning("%s: refuses response_format: asked in words (setting `json_schema: prompt`)", self._name)
+            settings = self._settings.model_copy(update={"json_schema": "prompt"})
+            sink.note(Note("unenforced", "format"))
+            return prepared(request, settings, refused.refused, refused.markup)
         strict = any(tool.strict for tool in request.tools)
         forced = is_forced(request) and not refused.by_prompt
         grammar = (strict or forced) and refuses_grammar(error)

@@ -69,6 +69,7 @@ _EFFORT = re.compile(
 )
 _GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 _TOOL_CHOICE = re.compile(r"tool[_ ]choice", re.IGNORECASE)
+_FORMAT = re.compile(r"response_format|json_object", re.IGNORECASE)
 # llama.cpp, LM Studio and Ollama, of the grammar that they make of the tools
 _GRAMMAR_OF_TOOLS = re.compile(r"failed to parse grammar|error parsing grammar|schema conversion failed", re.IGNORECASE)
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
@@ -130,6 +131,10 @@ def refuses_grammar(error: GatewayError) -> bool:
 
 def refuses_tool_choice(error: GatewayError) -> bool:
     return error.kind is Kind.INVALID and _TOOL_CHOICE.search(error.message) is not None
+
+
+def refuses_format(error: GatewayError) -> bool:
+    return error.kind is Kind.INVALID and _FORMAT.search(error.message) is not None
 
 
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:

@@ -7,6 +7,8 @@ import pytest
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import (
     Image,
+    JsonObject,
+    JsonSchema,
     Message,
     Named,
     Note,
@@ -23,7 +25,7 @@ from dragoman.translators.unreadable import NOT_TAKEN_IMAGE, UNSEEN_IMAGE
 from tests.backends.chat.serving_backend import HELLO, TOOL, failure, serving
 from tests.event_grammar import plain
 from tests.recording import Recorder, answered, ask
-from tests.scripted import Script, call_stream, sse, usage
+from tests.scripted import Script, call_stream, sse, text_stream, usage
 
 pytestmark = pytest.mark.usefixtures("each_http_client")
 
@@ -260,6 +262,19 @@ async def test_a_call_that_the_server_cannot_force_is_asked_for_in_words(words: 
         assert sent == [{"type": "function", "function": {"name": "add"}}, "auto"]
         assert (await failure(answered(backend, forced, Recorder()))).kind is Kind.INVALID
         assert len(server.chats) == 4
+
+
+@pytest.mark.parametrize("wanted", [JsonObject(), JsonSchema("point", {"type": "object", "required": ["a"]})])
+async def test_a_json_format_that_the_server_refuses_is_asked_for_in_words(wanted: JsonObject | JsonSchema) -> None:
+    refusal = Script.json({"error": "'response_format.type' must be 'json_schema' or 'text'"}, 400)  # LM Studio
+    answers = [Script(text_stream(text)) for text in ("Sure!", '{"a": 1}')]
+    async with serving(refusal, *answers, refusal, refusal) as (server, backend):
+        sink = Recorder()
+        await answered(backend, ask(format=wanted), sink)
+        assert sink.text == '{"a": 1}'
+        assert sink.notes == [Note("unenforced", "format")]
+        assert ["response_format" in (seen.body or {}) for seen in server.chats] == [True, False, False]
+        assert (await failure(answered(backend, ask(format=wanted), Recorder()))).kind is Kind.INVALID
 
 
 async def test_schemas_of_tools_that_a_grammar_cannot_hold_are_plain_the_second_time() -> None:
