@@ -422,7 +422,8 @@ class ChatCompletions:
         if not changes or (rewritten := attempt.rewritten(other)).body == attempt.body:
             return None
         first = next(iter(changes))
-        said = ", ".join(f"`{name}: {str(value).lower()}`" for name, value in changes.items())
+        shown = {name: "null" if value is None else str(value).lower() for name, value in changes.items()}
+        said = ", ".join(f"`{name}: {value}`" for name, value in shown.items())
         log.warning("%s: refuses how the request is written: asked again; what saves that: %s", self._name, said)
         return rewritten, other, LEFT_OUT if first == "images" else Note("repair", first)
 

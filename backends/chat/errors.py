@@ -67,6 +67,10 @@ _EFFORT = re.compile(
     r"reasoning[_ ]effort|(?:reasoning|thinking|effort) (?:value|level)|does not support (?:thinking|reasoning)",
     re.IGNORECASE,
 )
+# vLLM with Mistral's tokenizer, of a turn that holds nothing but thoughts
+_NO_CONTENT = re.compile(
+    r"invalid assistant message|must have either content or tool_calls, but not none", re.IGNORECASE
+)
 _GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 _TOOL_CHOICE = re.compile(r"tool[_ ]choice", re.IGNORECASE)
 _FORMAT = re.compile(r"response_format|json_object", re.IGNORECASE)
@@ -96,13 +100,15 @@ def classify(status: int, body: object, settings: Wording, headers: Mapping[str,
     return error
 
 
-def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str | bool]:
-    """The settings with which the same request may be taken, where its order of roles, the ids of its calls, its tools'
-    schemas or its images are refused; else none."""
+def other_rendering(status: int, refusal: Refusal) -> Mapping[str, str | bool | None]:
+    """The settings with which the same request may be taken, where its order of roles, a turn without content, the ids
+    of its calls, its tools' schemas or its images are refused; else none."""
     if status not in (400, 404, 422, 500):
         return {}
     if _NO_VISION.search(refusal.words):
         return {"images": False}
+    if _NO_CONTENT.search(refusal.words):
+        return {"reasoning_field": None}
     if _CALL_IDS.search(refusal.words):
         return {"call_ids": "short"}
     if _ORDER.search(refusal.words):

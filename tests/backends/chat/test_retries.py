@@ -13,6 +13,7 @@ from dragoman.translators.ir import (
     Named,
     Note,
     PartEnded,
+    Reasoning,
     Sampling,
     StopReason,
     Text,
@@ -262,6 +263,19 @@ async def test_a_call_that_the_server_cannot_force_is_asked_for_in_words(words: 
         assert sent == [{"type": "function", "function": {"name": "add"}}, "auto"]
         assert (await failure(answered(backend, forced, Recorder()))).kind is Kind.INVALID
         assert len(server.chats) == 4
+
+
+async def test_a_turn_of_nothing_but_thoughts_is_left_out_where_it_is_refused() -> None:
+    words = "Invalid assistant message: role='assistant' content='' tool_calls=None prefix=False"
+    messages = (
+        Message("user", (Text("go"),)),
+        Message("assistant", (Reasoning("Hm"),)),
+        Message("user", (Text("Well?"),)),
+    )
+    async with serving(Script.json({"error": {"message": words}}, 400), Script(HELLO), preset="vllm") as (_, backend):
+        sink = Recorder()
+        await answered(backend, ask(messages=messages), sink)
+        assert (sink.text, sink.notes) == ("Hello", [Note("repair", "reasoning_field")])
 
 
 @pytest.mark.parametrize("wanted", [JsonObject(), JsonSchema("point", {"type": "object", "required": ["a"]})])
