@@ -79,6 +79,12 @@ _GRAMMAR_OF_TOOLS = re.compile(r"failed to parse grammar|error parsing grammar|s
 _FULL = re.compile(r"rate_?limit|overloaded|too_?many_?requests|throttling", re.IGNORECASE)  # types and codes
 # Statuses that say nothing of the server's health: an unknown model, a prompt that a filter does not let through.
 _MAYBE_THE_REQUEST = frozenset(range(400, 500)) - {401, 403}
+# Nor does what the model wrote, where the server's parser stumbles over it: llama.cpp and LM Studio, Ollama, SGLang.
+_MODEL_WROTE = re.compile(
+    r"failed to parse (?:input|reasoning|fc|tool)|output that does not match the expected|parsing tool call"
+    r"|invalid tool call arguments|accept_token failed",
+    re.IGNORECASE,
+)
 _INTERNAL = re.compile(
     r"Traceback \(most recent|CUDA|internal (?:server )?error|executor|NCCL|out of memory"
     r"|\bmodel has crashed|failed to load model|channel error",  # LM Studio
@@ -96,7 +102,8 @@ def classify(status: int, body: object, settings: Wording, headers: Mapping[str,
     error = _error(kind, status, said, settings, _retry_after(headers or {}))
     # 503 with a text about sleeping: the server cannot serve in any case, the text only says why
     by_fields = kind is _kind(status, said[1:], settings) or (kind is Kind.ASLEEP and status == 503)
-    error.certain = by_fields and not (kind is Kind.BACKEND_FAILED and status in _MAYBE_THE_REQUEST)
+    theirs = status in _MAYBE_THE_REQUEST or _MODEL_WROTE.search(refusal.words) is not None
+    error.certain = by_fields and not (kind is Kind.BACKEND_FAILED and theirs)
     return error
 
 

@@ -27,6 +27,7 @@ _NAMED = [
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         rf"{_NAME}(?:[ \t]{{0,4}}\n)?[ \t:]{{1,4}}Extra inputs are not permitted",
+        r"not permitted, field: ['\"`](\w{1,64})['\"`]",  # Fireworks
         r"extra_forbidden['\"], ?['\"]loc['\"]: ?[(\[](?:['\"]\w{1,64}['\"], ?){0,3}['\"](\w{1,64})['\"],?[)\]]",
         r"(?:un(?:known|recogni[sz]ed|supported|expected)|unpermitted|invalid) (?:request )?"
         rf"(?:parameter|argument|field|keyword|key|option)(?:s|\(s\))?(?: supplied| argument)?\W{{1,4}}{_NAME}",

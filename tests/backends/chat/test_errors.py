@@ -175,6 +175,21 @@ def test_waiting_times_come_from_the_header_or_a_small_default() -> None:
         (404, said("Not Found"), Kind.BACKEND_FAILED, False),
         (451, said("blocked"), Kind.BACKEND_FAILED, False),
         (403, said("no"), Kind.BACKEND_FAILED, True),
+        # or the model, by what it wrote
+        (500, said("Failed to parse input at pos 184: <tool_call>"), Kind.BACKEND_FAILED, False),
+        (
+            500,
+            said("The model produced output that does not match the expected peg-native format"),
+            Kind.BACKEND_FAILED,
+            False,
+        ),
+        (
+            500,
+            {"error": "error parsing tool call: raw='{', err=unexpected end of JSON input"},
+            Kind.BACKEND_FAILED,
+            False,
+        ),
+        (200, {"error": {"message": "Grammar accept_token failed: x", "code": 500}}, Kind.BACKEND_FAILED, False),
         (404, said("The model `x` does not exist."), Kind.MODEL_NOT_FOUND, False),
         (400, said("maximum context length is 10 tokens"), Kind.OVERFLOW, False),
         (500, said("maximum context length is 10 tokens"), Kind.OVERFLOW, False),

@@ -103,6 +103,8 @@ def test_which_fields_the_fields_of_a_refusal_name(body: object, expected: set[s
         ("Unknown parameter: `TOP_K`.", {"top_k"}),
         ("Parameter 'top_k' is not supported by this model", {"top_k"}),
         ("seed is not supported yet", {"seed"}),
+        ("Error from provider: Extra inputs are not permitted, field: 'top_k', value: 3", {"top_k"}),
+        ("Extra inputs are not permitted, field: 'messages[8].seed', value: 3", set()),
         ("Unsupported parameter(s): `top_k`", {"top_k"}),
         ("Additional properties are not allowed ('top_k' was unexpected)", {"top_k"}),
         ("seed is not currently supported", {"seed"}),
