@@ -67,9 +67,10 @@ _EFFORT = re.compile(
     r"reasoning[_ ]effort|(?:reasoning|thinking|effort) (?:value|level)|does not support (?:thinking|reasoning)",
     re.IGNORECASE,
 )
-# vLLM with Mistral's tokenizer, of a turn that holds nothing but thoughts
+# vLLM with Mistral's tokenizer, llama.cpp, of a turn that holds nothing but thoughts
 _NO_CONTENT = re.compile(
-    r"invalid assistant message|must have either content or tool_calls, but not none", re.IGNORECASE
+    r"invalid assistant message|must (?:have|contain) either '?content'? or '?tool_calls'?(?:, but not none|!)",
+    re.IGNORECASE,
 )
 _GRAMMAR = re.compile(r"grammar|json ?schema|structural|structured|guided", re.IGNORECASE)
 _TOOL_CHOICE = re.compile(r"tool[_ ]choice", re.IGNORECASE)
