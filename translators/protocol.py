@@ -209,9 +209,9 @@ class ListedModel(Interface):
 
 @dataclass(frozen=True, slots=True)
 class ModelBodies:
-    """How the protocol answers `GET /v1/models` and `GET /v1/models/{id}`."""
+    """How the protocol answers `GET /v1/models` and `GET /v1/models/{id}`. `many` takes the query too."""
 
-    many: Callable[[Sequence[ListedModel]], Json]
+    many: Callable[[Sequence[ListedModel], Mapping[str, str]], Json]
     one: Callable[[ListedModel], Json]
 
 

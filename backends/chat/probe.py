@@ -40,6 +40,7 @@ SLEEP = 2.0  # requests wait for it
 WAKE = 300.0  # weights come back from the host's memory or from a disk
 COUNT = 30.0
 MAX_BODY = 8 * 1024 * 1024
+LAST_SECOND = 253_402_300_799  # of the year 9999
 # Where servers write the window: vLLM and SGLang, TensorRT-LLM's proxies, OpenRouter-like lists, llama.cpp's meta.
 WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length", "max_seq_len", "n_ctx")
 
@@ -247,11 +248,11 @@ def _model(entry: object) -> ModelInfo | None:
     name = entry.get("id") or entry.get("name") or entry.get("model")
     if not isinstance(name, str):
         return None
-    created, owner = count(entry.get("created")), entry.get("owned_by")
+    owner = entry.get("owned_by")
     meta, parameters = entry.get("meta"), entry.get("parameters")
     return ModelInfo(
         id=name,
-        created=created or 0,
+        created=_seconds(entry.get("created")),
         owned_by=owner if isinstance(owner, str) and owner else "dragoman",
         window=_window(entry)
         or (_window(parameters) if isinstance(parameters, dict) else None)  # TabbyAPI
@@ -275,6 +276,14 @@ def _parent(entry: dict[str, Any]) -> str:
 
 def _window(entry: dict[str, Any]) -> int | None:
     return next((window for name in WINDOW_FIELDS if (window := _positive(entry.get(name))) is not None), None)
+
+
+def _seconds(value: object) -> int:
+    """A Unix time, which some servers have in milliseconds or less."""
+    time = count(value) or 0
+    while time > LAST_SECOND:
+        time //= 1000
+    return time
 
 
 def _positive(value: object) -> int | None:

@@ -43,6 +43,15 @@ LEAVING = b"The gateway is shutting down."
 Identify = Callable[[web.Request], None]
 
 
+def asks_for_socket(request: web.Request) -> bool:
+    """Also where a proxy has left out what it does not pass on, which is `Upgrade` and `Connection`."""
+    return _upgrades(request) or "Sec-WebSocket-Key" in request.headers
+
+
+def _upgrades(request: web.Request) -> bool:
+    return request.headers.get("Upgrade", "").strip().lower() == "websocket"
+
+
 class Sockets:
     """The WebSocket connections of a gateway. `identify` checks a request's key and leaves its client in the
     request."""
@@ -63,6 +72,7 @@ class Sockets:
         assert protocol.socket is not None
         if self.leaving:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
+        _check_handshake(request)
         self._admit(request)
         socket = web.WebSocketResponse(compress=False, max_msg_size=self.most, autoping=False, timeout=CLOSING)
         it = OpenSocket(self, socket, request, protocol, protocol.socket)
@@ -321,6 +331,16 @@ class TextMessages(ConnectionDelivery):
             await writable.wait()
         finally:
             self.on_writable = before
+
+
+def _check_handshake(request: web.Request) -> None:
+    """After a 426 Codex goes on over HTTP at once; after another status it first tries again, or ends the turn."""
+    if not _upgrades(request) or "upgrade" not in request.headers.get("Connection", "").lower():
+        message = (
+            "The request to open a WebSocket came without its headers 'Upgrade: websocket' and 'Connection: Upgrade', "
+            "which a proxy has left out (nginx needs proxy_http_version 1.1 and a proxy_set_header for each)."
+        )
+        raise GatewayError(Kind.UPGRADE, message, code="upgrade_required")
 
 
 def _text(payload: bytes) -> bytes:

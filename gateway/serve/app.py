@@ -26,7 +26,7 @@ from dragoman.gateway.calls.admission import Admission
 from dragoman.gateway.calls.handler import Handler
 from dragoman.gateway.calls.health import Gate
 from dragoman.gateway.calls.model_table import Models
-from dragoman.gateway.calls.socket import Sockets
+from dragoman.gateway.calls.socket import Sockets, asks_for_socket
 from dragoman.gateway.config import Config, ConfigError
 from dragoman.gateway.factory import as_groups, ingredients, open_group
 from dragoman.gateway.keys.auth import Keys
@@ -156,7 +156,7 @@ class Gateway:
         post = _post(partial(self.handler.handle, protocol))
 
         async def call(request: web.Request) -> web.StreamResponse:
-            if request.method != "GET" or request.headers.get("Upgrade", "").lower() != "websocket":
+            if request.method != "GET" or not asks_for_socket(request):
                 return await post(request)
             if protocol.socket is None:
                 raise GatewayError(Kind.UPGRADE, "There is no WebSocket mode here; use POST.", code="upgrade_required")

@@ -33,7 +33,8 @@ class ModelRoutes:
     async def _many(self, request: web.Request) -> web.Response:
         await self._started()
         models = await self._models.listed(request[CLIENT])
-        return json_response(200, claimant(request.path, request.headers).models.many(models), self._headers)
+        bodies = claimant(request.path, request.headers).models
+        return json_response(200, bodies.many(models, request.query), self._headers)
 
     async def _one(self, request: web.Request) -> web.Response:
         await self._started()

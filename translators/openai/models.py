@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dragoman.translators.protocol import Json, ListedModel, ModelBodies, PlainError
 
@@ -14,7 +14,7 @@ def model(listed: ListedModel) -> Json:
     return entry
 
 
-def models(listed: Sequence[ListedModel]) -> Json:
+def models(listed: Sequence[ListedModel], _query: Mapping[str, str]) -> Json:
     """`models` is Codex's key. Its entries would need instructions, which then replace Codex's own; an empty list is
     valid and leaves Codex with what it knows."""
     return {"object": "list", "data": [model(each) for each in listed], "models": []}

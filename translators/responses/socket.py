@@ -10,10 +10,12 @@ from collections.abc import Mapping
 
 from dragoman.translators.errors import invalid
 from dragoman.translators.openai.errors import OVERLOADED
+from dragoman.translators.openai.refusals import wrong_type
 from dragoman.translators.protocol import Json
 
 RETRY_AFTER = "retry-after"
 _OF_HTTP = ("stream", "stream_options", "background")  # these have no meaning here, and OpenAI ignores them too
+_OF_SOCKETS: tuple[tuple[str, type, str], ...] = (("stream_id", str, "a string"), ("generate", bool, "a boolean"))
 # A connection has no retries of the transport, so clients go by the code: Codex gives up at the first of these, and
 # openai-agents asks again after a `server_error` that has none.
 _PASSING = frozenset({OVERLOADED, "server_error", "service_unavailable"})
@@ -26,11 +28,15 @@ def request(message: Json) -> Json:
         raise invalid("A running response cannot be steered here.", "type", "steering_not_supported")
     if kind != "response.create":
         raise invalid("Expected a message of type 'response.create'.", "type", "invalid_value")
+    for name, kind, expected in _OF_SOCKETS:
+        if not isinstance(value := message.get(name), kind | None):
+            raise wrong_type(name, expected, value)
     left_out = ("type", "stream_id", "generate", *_OF_HTTP)
     body = {name: value for name, value in message.items() if name not in left_out}
     if message.get("generate") is False:  # the server's cache is to be filled, and nothing said
         given = body.get("prompt_cache_options")
-        body["prompt_cache_options"] = {**(given if isinstance(given, dict) else {}), "prewarm": True}
+        if given is None or isinstance(given, dict):  # else it is refused
+            body["prompt_cache_options"] = {**(given or {}), "prewarm": True}
     return {**body, "stream": True}
 
 

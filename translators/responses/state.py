@@ -7,6 +7,7 @@ carried on; a request that continues another one brings its own.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from dragoman.translators.responses.stream import ResponsesStream
 
 PAGE = 20  # items of a list, unless the client says otherwise
 MOST = 100
+_COUNT = re.compile("[0-9]{1,9}")  # of far more digits Python makes no number
 _WITH_STATUS = frozenset(
     {
         "apply_patch_call",
@@ -187,7 +189,7 @@ def _listed_part(part: Any) -> Any:
 def _limit(given: str | None) -> int:
     if given is None:
         return PAGE
-    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= MOST:
+    if not _COUNT.fullmatch(given) or not 1 <= int(given) <= MOST:
         raise invalid(f"Invalid 'limit': expected an integer from 1 to {MOST}.", "limit", "invalid_value")
     return int(given)
 

@@ -125,17 +125,22 @@ class ResponsesStream(BufferedStream):
         if self._item is not None:
             self._close_for_failure(self._item)
         self._emit("error", error_event(error))
+        self._say_not_stored()
         self._terminal("response.failed", "failed", error=stream_error(error))
         return self._take()
 
     def unstored(self) -> list[bytes]:
         """The end once more, of an answer that could not be kept as the first end says."""
         assert self._ending is not None, "the answer is not finished"
-        self._echo = {**self._echo, "store": False}
-        self._encoded_echo = b""
+        self._say_not_stored()
         self._sequence -= 1
         self._finish(self._ending)
         return self._take()
+
+    def _say_not_stored(self) -> None:
+        if self._echo.get("store"):
+            self._echo = {**self._echo, "store": False}
+            self._encoded_echo = b""
 
     # ----------------------------------------------------------------------------------------------------------- events
 

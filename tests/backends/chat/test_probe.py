@@ -125,6 +125,14 @@ async def test_a_number_that_is_no_count_is_unknown(odd: object) -> None:
         assert await backend.models() == [ModelInfo("m")]
 
 
+@pytest.mark.parametrize("created", [1_700_000_000, 1_700_000_000_123, 1_700_000_000_123_456])
+async def test_the_time_of_a_model_is_in_seconds(created: int) -> None:
+    """Anthropic's clients get a date, and none is 50,000 years from now."""
+    async with serving("vllm") as (server, backend):
+        server.on("GET", "/v1/models", Script.json({"data": [{"id": "m", "created": created}]}))
+        assert await backend.models() == [ModelInfo("m", created=1_700_000_000)]
+
+
 async def test_whole_floats_and_digits_are_counts() -> None:
     async with serving("vllm") as (server, backend):
         server.on("POST", "/tokenize", Script.json({"count": 12.0}))

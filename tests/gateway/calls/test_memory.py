@@ -185,7 +185,11 @@ async def test_the_request_s_own_items_are_listed_in_pages() -> None:
         oldest = await get(it, path, params={"order": "asc", "limit": "100"})
         assert texts(oldest) == list("01234")
         assert (oldest["first_id"], oldest["has_more"]) == (oldest["data"][0]["id"], False)
-        for query in ({"limit": "0"}, {"limit": "101"}, {"limit": "x"}, {"order": "up"}, {"after": "none"}):
+        for query in (
+            *({"limit": limit} for limit in ("0", "101", "x", "9" * 5000)),
+            {"order": "up"},
+            {"after": "none"},
+        ):
             assert (await get(it, path, 400, params=query))["error"]["param"] == next(iter(query))
 
 
@@ -395,7 +399,9 @@ async def test_an_answer_that_failed_is_not_kept() -> None:
     async with served(Script(cut, cut_at=len(cut) // 2), **KEEPS) as it:
         async with it.ask(stream=True) as answer:
             events = [line[6:] for line in (await answer.text()).splitlines() if line.startswith("data: {")]
-        await get(it, json.loads(events[0])["response"]["id"], 404)
+        failed = json.loads(events[-1])["response"]
+        assert (failed["status"], failed["store"]) == ("failed", False)
+        await get(it, failed["id"], 404)
 
 
 async def test_over_a_socket_a_stored_answer_can_be_continued_after_a_reconnect() -> None:

@@ -167,6 +167,13 @@ async def test_a_refusal_of_something_else_leaves_the_last_answer_remembered(mes
         ("{", None, "invalid_json"),
         ("[]", None, "invalid_json"),
         ('{"type": "response.create", "input": "x"}', "model", "missing_required_parameter"),
+        ('{"type": "response.create", "model": "m", "input": "x", "stream_id": 5}', "stream_id", "invalid_type"),
+        ('{"type": "response.create", "model": "m", "input": "x", "generate": 0}', "generate", "invalid_type"),
+        (
+            '{"type": "response.create", "model": "m", "input": "x", "generate": false, "prompt_cache_options": "x"}',
+            "prompt_cache_options",
+            "invalid_type",
+        ),
     ],
 )
 async def test_a_message_that_asks_for_nothing_is_refused(message: str, param: str | None, code: str) -> None:
@@ -470,6 +477,19 @@ async def test_other_protocols_have_no_socket() -> None:
             with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
                 await it.session.ws_connect(it.url + path)
             assert caught.value.status == 426
+
+
+@pytest.mark.parametrize(
+    "left",
+    [{}, {"Connection": "close"}, {"Upgrade": "websocket"}, {"Upgrade": "websocket", "Connection": "keep-alive"}],
+)
+async def test_a_handshake_that_a_proxy_has_cut_is_426_after_which_codex_asks_over_http(left: Json) -> None:
+    handshake = {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"}
+    async with served() as it, it.session.get(it.url + "/v1/responses", headers={**handshake, **left}) as answer:
+        assert answer.status == 426
+        error = (await answer.json())["error"]
+        assert error["code"] == "upgrade_required"
+        assert "Connection: Upgrade" in error["message"]
 
 
 async def test_messages_that_arrive_have_no_more_memory_than_all_bodies_may_take() -> None:
