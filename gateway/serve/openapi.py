@@ -48,7 +48,8 @@ FAILURES = {
     "405": "The path does not take this method.",
     "408": "The request took too long to arrive.",
     "413": "The body is too large.",
-    "426": "There is no WebSocket mode here.",
+    "417": "The only expectation that can be met is `100-continue`.",
+    "426": "There is no WebSocket mode here, or a proxy has left headers of its handshake out.",
     "429": "This client asks too much; `Retry-After` says when to come back.",
     "431": "The request's head is too large.",
     "500": "A fault of the gateway.",
@@ -56,6 +57,17 @@ FAILURES = {
     "503": "No room, no server, or the model is asleep; `Retry-After` says when to come back.",
     "504": "The model server did not answer in time.",
     "529": "No room now, in the words of Anthropic's clients.",
+}
+KEYWORDS = {"ge": "minimum", "le": "maximum"}  # pydantic has these of numbers that it checks by a function
+ITEMS_QUERY: Json = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    "order": {"enum": ["asc", "desc"], "default": "desc"},
+    "after": {"type": "string"},
+}
+MODELS_QUERY: Json = {  # where Anthropic's clients ask
+    "limit": {"type": "integer", "minimum": 1},
+    "after_id": {"type": "string"},
+    "before_id": {"type": "string"},
 }
 READY: Json = {
     "type": "object",
@@ -79,6 +91,8 @@ def describe(protocols: Iterable[Protocol], forwarded: Iterable[Protocol] = ()) 
         events = {"text/event-stream": {"schema": {"type": "string"}}}
         whole = {"application/json": {"schema": {"type": "object"}}}
         paths[f"/v1/{protocol.path}"] = _post(f"A model call: {name}.", protocol.name, body, {**whole, **events})
+        if protocol.socket is not None:
+            paths[f"/v1/{protocol.path}"]["get"] = _socket(name, protocol)
         if protocol.state is not None:
             paths |= _stored(protocol)
         if protocol.count is not None:
@@ -88,7 +102,7 @@ def describe(protocols: Iterable[Protocol], forwarded: Iterable[Protocol] = ()) 
         schemas["ForwardedRequest"] = FORWARDED_REQUEST
         paths[f"/v1/{endpoint.path}"] = _forwarded(endpoint)
     paths |= {
-        "/v1/models": _get("The models that may be asked for.", "models", "Models"),
+        "/v1/models": _get("The models that may be asked for.", "models", "Models", query=MODELS_QUERY),
         "/v1/models/{id}": _get("One model.", "model", "Model", parameter="id"),
         "/healthz": _get("Whether the process lives.", "healthz", None, public=True),
         "/readyz": _ready(),
@@ -125,12 +139,21 @@ def _forwarded(endpoint: Protocol) -> Json:
     return operation
 
 
+def _socket(name: str, protocol: Protocol) -> Json:
+    operation: Json = _get(f"A WebSocket, for many model calls: {name}.", f"{protocol.name}_socket", None)["get"]
+    del operation["responses"]["200"]
+    operation["responses"]["101"] = {"description": "The connection is a WebSocket now."}
+    return operation
+
+
 def _stored(protocol: Protocol) -> Json:
     """What is kept of a call, below its endpoint."""
     one, name = f"/v1/{protocol.path}/{{id}}", protocol.name
     kept = _get("An answer that was kept.", f"{name}_kept", None, parameter="id")
     gone = _get("Deletes an answer that was kept.", f"{name}_delete", None, parameter="id")
-    asked = _get("The items that were asked with it, in pages.", f"{name}_input_items", None, parameter="id")
+    asked = _get(
+        "The items that were asked with it, in pages.", f"{name}_input_items", None, parameter="id", query=ITEMS_QUERY
+    )
     cancel = _get("Refused: nothing runs in the background.", f"{name}_cancel", None, parameter="id")
     return {
         one: {**kept, "delete": gone["get"]},
@@ -153,7 +176,7 @@ def _schema(protocol: Protocol, schemas: Json) -> Json:
 def _renamed(value: Any, prefix: str) -> Any:
     if isinstance(value, dict):
         return {
-            key: f"#/components/schemas/{prefix}{inner.rpartition('/')[2]}"
+            KEYWORDS.get(key, key): f"#/components/schemas/{prefix}{inner.rpartition('/')[2]}"
             if key == "$ref"
             else _renamed(inner, prefix)
             for key, inner in value.items()
@@ -173,13 +196,17 @@ def _get(
     *,
     media: str = "application/json",
     parameter: str | None = None,
+    query: Json | None = None,
     public: bool = False,
 ) -> Json:
     shape: Json = {"$ref": f"#/components/schemas/{schema}"} if schema else {}
     operation: Json = {"summary": summary, "operationId": name, "responses": _answers({media: {"schema": shape}})}
+    parameters = [{"name": each, "in": "query", "schema": shape} for each, shape in (query or {}).items()]
     if parameter is not None:
-        place = {"name": parameter, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-        operation["parameters"] = [place]
+        shape = {"type": "string", "minLength": 1}
+        parameters.insert(0, {"name": parameter, "in": "path", "required": True, "schema": shape})
+    if parameters:
+        operation["parameters"] = parameters
     if public:
         operation["security"] = [{}]
     return {"get": operation}

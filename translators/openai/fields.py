@@ -59,7 +59,9 @@ class CreateFields(RequestFields):
     # Extensions of the engines, sent by clients through `extra_body`.
     thinking: Any = None
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]] | None, Field(max_length=16), BeforeValidator(_as_list)
+        list[Annotated[str, Field(min_length=1)]] | None,
+        Field(max_length=16),
+        BeforeValidator(_as_list, json_schema_input_type=str | list[str] | None),
     ] = None
     min_tokens: Whole | None = Field(None, ge=0, le=INT32)
     ignore_eos: bool | None = None

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
@@ -105,3 +106,23 @@ def test_the_fields_of_bodies_come_from_what_checks_them() -> None:
     assert schemas["ChatCompletionsRequest"]["properties"]["temperature"]
     text = str(schemas)
     assert "#/$defs" not in text
+
+
+def test_a_body_is_described_as_it_is_taken() -> None:
+    """Programs that check what they send by the description do not refuse what the gateway takes."""
+    schemas = describe(PROTOCOLS)["components"]["schemas"]
+    body = {"model": "m", "messages": [], "stop": "x"}
+    jsonschema.validate(body, {**schemas["ChatCompletionsRequest"], "components": {"schemas": schemas}})
+    seed = schemas["ResponsesRequest"]["properties"]["max_output_tokens"]["anyOf"][0]
+    assert (seed["minimum"], seed["type"]) == (16, "integer")
+
+
+def test_the_query_of_an_operation_and_the_socket_are_described() -> None:
+    paths = describe(PROTOCOLS)["paths"]
+    for path, names in {
+        "/v1/responses/{id}/input_items": ["id", "limit", "order", "after"],
+        "/v1/models": ["limit", "after_id", "before_id"],
+    }.items():
+        assert [each["name"] for each in paths[path]["get"]["parameters"]] == names
+    assert "101" in paths["/v1/responses"]["get"]["responses"]
+    assert "get" not in paths["/v1/messages"]
