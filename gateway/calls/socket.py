@@ -1,11 +1,12 @@
 """Calls over a WebSocket: several on one connection, one after another, each event of an answer a text message.
 
-A connection remembers its last answer, also one that nobody stores: the next call can continue it. Rules: a message is
-bounded and read as a request's body is; every call obeys what calls over HTTP obey (the key is checked again for each,
-and one that is no longer valid ends the connection); a refusal leaves the connection open; a continuation that failed
-is forgotten, so that its client starts over. A few messages may wait for their turn. A client that leaves ends its
-call. A gateway that leaves lets the call end and then closes the connection. What is remembered is bounded in bytes,
-for a connection and for all of them: the conversation that has rested longest is forgotten first.
+A connection remembers the last answer of each lane, also one that nobody stores: the next call can continue it
+(`gateway.calls.lanes`). Rules: a message is bounded and read as a request's body is; every call obeys what calls over
+HTTP obey (the key is checked again for each, and one that is no longer valid ends the connection); a refusal leaves the
+connection open; a continuation that failed is forgotten, so that its client starts over. Some messages may wait for
+their turn. A client that leaves ends its call. A gateway that leaves lets the call end and then closes the connection.
+What is remembered is bounded in bytes, for a connection and for all of them: the connection that has rested longest
+forgets first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.delivery import ConnectionDelivery, connection
 from dragoman.gateway.calls.exchange import Headers, Remembered
 from dragoman.gateway.calls.handler import CLIENT, REQUEST_ID, Handler, new_call
+from dragoman.gateway.calls.lanes import Lanes
 from dragoman.gateway.calls.replies import error_reply
 from dragoman.gateway.config import Config
 from dragoman.gateway.telemetry.logs import log
@@ -36,7 +38,7 @@ from dragoman.translators.framing import BARE
 from dragoman.translators.protocol import Json, Protocol, Socket
 
 CLOSING = 5.0  # seconds that a client has for its side of the end
-WAITING = 16  # messages that may wait for their turn
+WAITING = 64  # messages that may wait for their turn: with as many lanes as OpenAI has, one or two for each
 REMEMBERED = 256 * 1024 * 1024  # bytes of JSON, of all connections
 LEAVING = b"The gateway is shutting down."
 
@@ -104,12 +106,12 @@ class Sockets:
         """It has remembered something; others forget if that is too much."""
         if it in self._open:
             self._open[it] = self._open.pop(it)
-        size = sum(each.size for each in self._open)
+        size = sum(each.lanes.size for each in self._open)
         for each in self._open:
             if size <= REMEMBERED:
                 return
-            size -= each.size
-            each.remembered = None
+            size -= each.lanes.size
+            each.lanes.forget()
 
     async def leave(self) -> None:
         """Connections end once they are idle."""
@@ -127,7 +129,7 @@ class OpenSocket:
         self.words = words
         self.request = request
         self.on_closed: Callable[[], object] = nothing
-        self.remembered: Remembered | None = None
+        self.lanes = Lanes(sockets.most)
         self._sockets = sockets
         self._socket = socket
         self._loop = asyncio.get_running_loop()
@@ -139,10 +141,6 @@ class OpenSocket:
         memory = sockets.handler.bodies.memory
         self._arrivals = Arrivals(connection(request), memory, sockets.within, self._give_up)
         self._giving_up: asyncio.Task[None] | None = None
-
-    @property
-    def size(self) -> int:
-        return 0 if self.remembered is None else self.remembered.size
 
     async def run(self) -> None:
         receiving = asyncio.create_task(self._receive(), name="socket")
@@ -249,10 +247,9 @@ class OpenSocket:
             log.exception("a connection is ended whose answer could not be")
             await self._close(WSCloseCode.INTERNAL_ERROR, b"Internal error.")
 
-    def remember(self, answer: Remembered) -> None:
-        if answer.size <= self._sockets.most:
-            self.remembered = answer
-            self._sockets.rest(self)
+    def remember(self, lane: str, answer: Remembered) -> None:
+        self.lanes.remember(lane, answer)
+        self._sockets.rest(self)
 
 
 class SocketExchange:
@@ -264,7 +261,7 @@ class SocketExchange:
         self.call = call
         self.protocol = socket.protocol
         self.remembers = True
-        self.last = socket.remembered
+        self.last: Remembered | None = None
         self._socket = socket
         self._message = message
         self._asked: Json = {}  # while it may turn out to ask for no call
@@ -279,8 +276,7 @@ class SocketExchange:
         body = words.request(message)
         self._asked = {}
         state = self.protocol.state
-        if self.last is not None and state is not None and state.previous(body) == self.last.id:
-            self._socket.remembered = None  # forgotten until this call has been answered
+        self.last = self._socket.lanes.taken(self._lane, None if state is None else state.previous(body))
         return body, notes
 
     def when_lost(self, callback: Callable[[], object]) -> None:
@@ -296,7 +292,7 @@ class SocketExchange:
         """The connection goes on."""
 
     def remember(self, answer: Remembered) -> None:
-        self._socket.remember(answer)
+        self._socket.remember(self._lane, answer)
 
     async def whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
         delivery = TextMessages(self._socket.request, self._lane)

@@ -6,6 +6,7 @@ that brings what could not be said back to the client: an `error` would be taken
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from dragoman.translators.errors import invalid
@@ -15,7 +16,7 @@ from dragoman.translators.protocol import Json
 
 RETRY_AFTER = "retry-after"
 _OF_HTTP = ("stream", "stream_options", "background")  # these have no meaning here, and OpenAI ignores them too
-_OF_SOCKETS: tuple[tuple[str, type, str], ...] = (("stream_id", str, "a string"), ("generate", bool, "a boolean"))
+_LANE = re.compile(r"[A-Za-z0-9_.-]{1,256}")
 # A connection has no retries of the transport, so clients go by the code: Codex gives up at the first of these, and
 # openai-agents asks again after a `server_error` that has none.
 _PASSING = frozenset({OVERLOADED, "server_error", "service_unavailable"})
@@ -28,12 +29,14 @@ def request(message: Json) -> Json:
         raise invalid("A running response cannot be steered here.", "type", "steering_not_supported")
     if kind != "response.create":
         raise invalid("Expected a message of type 'response.create'.", "type", "invalid_value")
-    for name, kind, expected in _OF_SOCKETS:
-        if not isinstance(value := message.get(name), kind | None):
-            raise wrong_type(name, expected, value)
+    if message.get("stream_id") is not None and lane(message) is None:
+        words = "Invalid 'stream_id': expected 1 to 256 letters, digits, underscores, hyphens and periods."
+        raise invalid(words, "stream_id", "invalid_stream_id")
+    if not isinstance(generate := message.get("generate"), bool | None):
+        raise wrong_type("generate", "a boolean", generate)
     left_out = ("type", "stream_id", "generate", *_OF_HTTP)
     body = {name: value for name, value in message.items() if name not in left_out}
-    if message.get("generate") is False:  # the server's cache is to be filled, and nothing said
+    if generate is False:  # the server's cache is to be filled, and nothing said
         given = body.get("prompt_cache_options")
         if given is None or isinstance(given, dict):  # else it is refused
             body["prompt_cache_options"] = {**(given or {}), "prewarm": True}
@@ -42,7 +45,7 @@ def request(message: Json) -> Json:
 
 def lane(message: Json) -> str | None:
     named = message.get("stream_id")
-    return named if isinstance(named, str) else None
+    return named if isinstance(named, str) and _LANE.fullmatch(named) else None
 
 
 def error(status: int, body: Json, headers: Mapping[str, str], message: Json) -> Json:

@@ -167,7 +167,8 @@ async def test_a_refusal_of_something_else_leaves_the_last_answer_remembered(mes
         ("{", None, "invalid_json"),
         ("[]", None, "invalid_json"),
         ('{"type": "response.create", "input": "x"}', "model", "missing_required_parameter"),
-        ('{"type": "response.create", "model": "m", "input": "x", "stream_id": 5}', "stream_id", "invalid_type"),
+        ('{"type": "response.create", "model": "m", "input": "x", "stream_id": 5}', "stream_id", "invalid_stream_id"),
+        ('{"type": "response.create", "model": "m", "input": "x", "stream_id": ""}', "stream_id", "invalid_stream_id"),
         ('{"type": "response.create", "model": "m", "input": "x", "generate": 0}', "generate", "invalid_type"),
         (
             '{"type": "response.create", "model": "m", "input": "x", "generate": false, "prompt_cache_options": "x"}',
@@ -230,6 +231,21 @@ async def test_a_lane_is_named_in_every_event() -> None:
         assert {event["stream_id"] for event in await talk.events()} == {"left"}
         await talk.say(input=7, stream_id="right")
         assert (await talk.event())["stream_id"] == "right"
+
+
+async def test_each_lane_continues_its_own_answer_and_may_fork_that_of_another() -> None:
+    plays = [Script(text_stream(word)) for word in ("a", "b", "c", "d")]
+    async with talking(*plays, Script.json({}, 500)) as (talk, it):
+        left = await talk.ask(input="1", stream_id="left")
+        right = await talk.ask(input="2", stream_id="right")
+        left = await talk.ask(input="3", stream_id="left", previous_response_id=left["id"])
+        assert [message["content"] for message in sent(it)[-1]] == ["1", "a", "3"]
+        await talk.ask(input="4", stream_id="new", previous_response_id=right["id"])
+        assert [message["content"] for message in sent(it)[-1]] == ["2", "b", "4"]
+        assert (await talk.refused(input="5", stream_id="new", previous_response_id=left["id"]))["status"] == 502
+        it.server.add(Script(text_stream("e")))
+        await talk.ask(input="6", stream_id="left", previous_response_id=left["id"])
+        assert [message["content"] for message in sent(it)[-1]] == ["1", "a", "3", "c", "6"]
 
 
 async def test_what_means_nothing_here_is_passed_over() -> None:
