@@ -36,6 +36,13 @@ _WITH_STATUS = frozenset(
         "tool_search_output",
     }
 )
+_SHELL_LIMITS: Json = {"timeout_ms": None, "max_output_length": None}
+_OF_ITEMS: dict[str, Json] = {
+    "shell_call": {"environment": None},
+    "shell_call_output": {"max_output_length": None},
+    "tool_search_call": {"call_id": None, "execution": "client"},
+    "tool_search_output": {"call_id": None, "execution": "client"},
+}
 _OF_PARTS: dict[str, Json] = {"input_image": {"detail": "auto"}, "output_text": {"annotations": []}}
 
 
@@ -176,8 +183,10 @@ def _listed(item: Json) -> Json:
     for key in ("content", "output"):
         if isinstance(parts := item.get(key), list):
             item = {**item, key: [*map(_listed_part, parts)]}
-    if kind in ("tool_search_call", "tool_search_output") and item.get("execution") is None:
-        item = {**item, "execution": "client"}
+    if (wanted := _OF_ITEMS.get(str(kind))) is not None:
+        item = wanted | {key: value for key, value in item.items() if value is not None}
+    if kind == "shell_call" and isinstance(action := item.get("action"), dict):
+        item = {**item, "action": _SHELL_LIMITS | action}
     return item if item.get("status") is not None else {**item, "status": "completed"}
 
 

@@ -150,11 +150,33 @@ def test_items_get_ids_that_no_other_call_gives() -> None:
         ),
         (
             {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "3"}]},
-            {"type": "shell_call_output", "call_id": "c", "output": [{"stdout": "3"}], "status": "completed"},
+            {
+                "type": "shell_call_output",
+                "call_id": "c",
+                "output": [{"stdout": "3"}],
+                "status": "completed",
+                "max_output_length": None,
+            },
+        ),
+        (
+            {"type": "shell_call", "call_id": "c", "action": {"commands": ["ls"], "timeout_ms": 5}},
+            {
+                "type": "shell_call",
+                "call_id": "c",
+                "action": {"commands": ["ls"], "timeout_ms": 5, "max_output_length": None},
+                "environment": None,
+                "status": "completed",
+            },
         ),
         (
             {"type": "tool_search_output", "tools": []},
-            {"type": "tool_search_output", "tools": [], "execution": "client", "status": "completed"},
+            {
+                "type": "tool_search_output",
+                "tools": [],
+                "execution": "client",
+                "call_id": None,
+                "status": "completed",
+            },
         ),
         (
             {
