@@ -16,7 +16,6 @@ import contextlib
 import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -94,8 +93,7 @@ class Sockets:
     def _admit(self, request: web.Request) -> None:
         """A page in a browser may connect to any address, and nothing asks the gateway first as for other requests:
         only one that the gateway itself has served would be let in."""
-        origin = request.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != request.host:
+        if _from_a_foreign_page(request):
             raise GatewayError(Kind.FORBIDDEN, "Pages of other sites may not connect here.", code="foreign_origin")
         client = request[CLIENT]
         if sum(each.request[CLIENT] is client for each in self._open) >= self._each:
@@ -327,6 +325,15 @@ class TextMessages(ConnectionDelivery):
             await writable.wait()
         finally:
             self.on_writable = before
+
+
+def _from_a_foreign_page(request: web.Request) -> bool:
+    """A page cannot add a header to its handshake. Some programs send an `Origin` too (websocket-client, Go's x/net),
+    which a proxy that changes `Host` makes foreign: their key tells them from pages."""
+    origin, authorization = request.headers.get("Origin"), request.headers.get("Authorization", "")
+    if origin is None or "x-api-key" in request.headers or authorization.lower().startswith("bearer "):
+        return False
+    return origin.partition("://")[2] != request.host
 
 
 def _check_handshake(request: web.Request) -> None:

@@ -367,8 +367,20 @@ async def test_a_page_of_another_site_cannot_connect() -> None:
     async with served() as it:
         assert await refusal(it, origin="http://evil.example") == 403
         assert await refusal(it, origin="null") == 403
+        assert await refusal(it, origin="http://[") == 403
+        assert await refusal(it, origin="http://evil.example", headers={"Authorization": "Basic OnB3"}) == 403
         async with it.session.ws_connect(it.url + "/v1/responses", origin=it.url):
             pass
+
+
+@pytest.mark.parametrize("key", [{"Authorization": "Bearer any"}, {"x-api-key": "any"}])
+async def test_a_program_with_a_key_can_connect_through_a_proxy_that_changes_the_host(key: dict[str, str]) -> None:
+    """websocket-client sends an Origin, and no page can send a key."""
+    async with (
+        served(Script(text_stream("a"))) as it,
+        it.session.ws_connect(it.url + "/v1/responses", origin="https://models.example", headers=key) as socket,
+    ):
+        assert (await Talk(socket).ask(input="1"))["status"] == "completed"
 
 
 async def test_a_client_has_so_many_connections_and_no_more() -> None:
