@@ -157,11 +157,14 @@ class Models:
         return target if window is None else replace(target, window=window)
 
     async def one(self, name: str, client: Client) -> ModelInfo:
-        """The listed model of that name; raises MODEL_NOT_FOUND, also for a model that the client may not use."""
+        """What a call for that name is answered by, listed or not; raises MODEL_NOT_FOUND, also for a model that the
+        client may not use."""
         listed = await self.listed(client)
         for model in listed:
             if model.id == name:
                 return model
+        if client.may_use(name) and (target := await self.resolve(name, client)).known:
+            return ModelInfo(name, window=target.window)
         raise _not_found(name, [model.id for model in listed])
 
     async def listed(self, client: Client) -> list[ModelInfo]:

@@ -246,7 +246,10 @@ async def sent(served: Any, name: str) -> str | int:
 
 async def test_a_single_listed_model_takes_every_name() -> None:
     async with running() as served:
-        assert [await sent(served, name) for name in ("only", "any", "gpt-5")] == ["only"] * 3
+        for name in ("only", "any", "gpt-5"):
+            assert await sent(served, name) == "only"
+            async with served.session.get(f"{served.url}/v1/models/{name}") as answer:
+                assert (answer.status, (await answer.json())["id"]) == (200, name)
 
 
 async def test_with_several_models_an_unknown_name_is_404_with_the_valid_ones() -> None:
@@ -303,6 +306,9 @@ async def test_the_models_table_decides_alone() -> None:
         ]
         async with served.session.get(served.url + "/v1/models") as answer:
             assert [model["id"] for model in (await answer.json())["data"]] == ["qwen", "opus", "plain"]
+        for name, status in (("opus", 200), ("claude-x", 200), ("raw-1", 404), ("only", 404)):
+            async with served.session.get(f"{served.url}/v1/models/{name}") as answer:
+                assert answer.status == status, name
 
 
 async def test_each_of_several_backends_gets_the_models_it_lists() -> None:
