@@ -53,6 +53,17 @@ async def test_an_overflow_is_reported_as_one_and_not_retried(codex: Codex, scri
 
 
 @EACH_CODEX
+async def test_a_cut_answer_is_asked_for_again_over_a_websocket_too(codex: Codex) -> None:
+    body = text_stream("Hello", " there.")
+    cut = Script(body, split="frames", cut_at=body.index(b" there."))
+    server = ScriptedServer(Script(text_stream("x")), cut, default=says("Hello", " there."))
+    async with server, serving("--backend", server.url) as url:
+        codex.configure(configuration(url) + "supports_websockets = true\n")
+        turn = await codex.exec("Say hello.")
+    assert (turn.status, turn.answers) == (0, ["Hello", "Hello there."])
+
+
+@EACH_CODEX
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 async def test_a_cut_stream_is_retried_and_survives(codex: Codex, reset: bool) -> None:
     """Codex keeps the text of the cut answer and shows it: what the server said is not lost, but it stands twice."""

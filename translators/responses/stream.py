@@ -7,7 +7,8 @@ Rules (responses reference, section "Streaming"; each is checked by tests/gramma
 * Exactly one terminal event, and its `output` is the very items that were streamed. `[DONE]` is last where the framing
   has it.
 * A failure is an `error` event and then `response.failed`, as OpenAI sends it. Libraries built on its SDKs raise on the
-  first and take the second alone for a complete answer; Codex relies on the second.
+  first and take the second alone for a complete answer; Codex relies on the second. Over a WebSocket it is the second
+  alone: clients end a response at either, and would take what comes after it for the end of the next response.
 * Frame i of the whole stream has `sequence_number` i, keepalives included; only `[DONE]` has none.
 * A delta costs one template: what is fixed for an item is encoded when the item opens.
 
@@ -31,7 +32,7 @@ from itertools import count
 import orjson
 
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.framing import padding
+from dragoman.translators.framing import BARE, padding
 from dragoman.translators.ir import (
     Delta,
     Deltas,
@@ -124,7 +125,8 @@ class ResponsesStream(BufferedStream):
         self._let_go()
         if self._item is not None:
             self._close_for_failure(self._item)
-        self._emit("error", error_event(error))
+        if self._framing is not BARE:
+            self._emit("error", error_event(error))
         self._say_not_stored()
         self._terminal("response.failed", "failed", error=stream_error(error))
         return self._take()
