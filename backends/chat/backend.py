@@ -15,11 +15,10 @@ The client's key never goes upstream. Redirects, cookies and proxies from the en
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -195,12 +194,11 @@ class ChatCompletions:
                 await self._schemas.check(looser.plan)
             prepared = looser or prepared
 
-    async def _enforced(self, prepared: PreparedChat, sink: Sink) -> None:
+    def _enforced(self, prepared: PreparedChat, sink: Sink) -> Awaitable[None]:
         if prepared.plan is None:
-            await self._generate(prepared, prepared.asked, sink)
-        else:
-            work = partial(self._generate, prepared)
-            await enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
+            return self._generate(prepared, prepared.asked, sink)
+        work = partial(self._generate, prepared)
+        return enforce(prepared.plan, prepared.request, work, sink, self._schemas.faults)
 
     def _looser(self, refused: PreparedChat, error: GatewayError, sink: Sink) -> PreparedChat | None:
         """What to ask instead of a request whose grammar the server refuses, its way to force a call or a JSON format,
@@ -255,9 +253,9 @@ class ChatCompletions:
         )
         decoder.limit = token_limit(request, self._settings)
         reader = AnswerReader(decoder, sink, self._timeouts, asyncio.get_running_loop().time)
-        opened, model = self._opened(attempt, sink, decoder), self._model or request.model
+        asking, model = self._ask(attempt, sink, decoder), self._model or request.model
         del attempt, request  # a long stream need not keep them
-        await drive(reader, opened)
+        await drive(reader, asking)
         if CALL_IN_TEXT in decoder.notes:
             self._warn_unread(model)
 
@@ -285,8 +283,7 @@ class ChatCompletions:
         reader = PieceReader(sink, self._timeouts, asyncio.get_running_loop().time)
         await drive(reader, self._forwarded(asked, reader))
 
-    @contextlib.asynccontextmanager
-    async def _forwarded(self, asked: Forwarded, reader: PieceReader) -> AsyncIterator[Reply]:
+    async def _forwarded(self, asked: Forwarded, reader: PieceReader) -> Reply:
         if (transport := self._others.get(asked.path)) is None:
             transport = self._others[asked.path] = self._open(asked.path)
         body, affinity = asked.named(self._model or asked.request.model), asked.request.affinity
@@ -297,11 +294,8 @@ class ChatCompletions:
             said = await _read_refusal(reply)
             log.warning("%s: %s: status %d: %s", self._name, asked.path, reply.status, for_log(said))
             raise refused(reply.status, said, self._settings, reply.headers)
-        try:
-            reader.opened(reply.status, reply.headers)
-            yield reply
-        finally:
-            await reply.close()
+        reader.opened(reply.status, reply.headers)
+        return reply
 
     def _classify(self, status: int, body: Any) -> GatewayError:
         refusal = read(body)
@@ -310,17 +304,8 @@ class ChatCompletions:
 
     # ------------------------------------------------------------------------------------------------------ connection
 
-    @contextlib.asynccontextmanager
-    async def _opened(self, attempt: PreparedChat, sink: Sink, decoder: ChatDecoder) -> AsyncIterator[Reply]:
-        """The reply whose body is the answer; what is not read to its end ends the connection."""
-        reply = await self._ask(attempt, sink, decoder)
-        del attempt  # a long stream need not keep it
-        try:
-            yield reply
-        finally:
-            await reply.close()
-
     async def _ask(self, attempt: PreparedChat, sink: Sink, decoder: ChatDecoder) -> Reply:
+        """The reply whose body is the answer."""
         fresh, settings = self._settings.fresh_connection, self._settings
         limit, clamped = attempt.asked.max_tokens, False
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable
 
 from dragoman.backends.chat.answer import AnswerReader
 from dragoman.backends.chat.forward import PieceReader
@@ -11,12 +11,17 @@ from dragoman.backends.watch import Watch
 from dragoman.translators.errors import GatewayError
 
 
-async def drive(reader: AnswerReader | PieceReader, opened: AbstractAsyncContextManager[Reply]) -> None:
-    """Reads the body of the reply that `opened` gives into the reader, and raises what is wrong with the answer."""
+async def drive(reader: AnswerReader | PieceReader, asking: Awaitable[Reply]) -> None:
+    """Reads the body of the reply into the reader, and raises what is wrong with the answer. What is not read to its
+    end ends the connection."""
     try:
-        async with Watch(reader) as watch, opened as reply:
-            reader.head(reply.content_type)
-            await reply.into(reader, watch)
+        async with Watch(reader) as watch:
+            reply = await asking
+            try:
+                reader.head(reply.content_type)
+                await reply.into(reader, watch)
+            finally:
+                await reply.close()
     except TimeoutError:
         if not reader.over:
             reader.late()

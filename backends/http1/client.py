@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from multidict import CIMultiDict
 from yarl import URL
@@ -40,9 +41,9 @@ class Http1Reply:
     async def read(self, most: int) -> bytes:
         return await self._connection.read(most)
 
-    async def into(self, reader: BytesReader, watch: Watch) -> None:
+    def into(self, reader: BytesReader, watch: Watch) -> Coroutine[Any, Any, None]:
         self._connection.headers = _READ
-        await self._connection.into(reader, watch)
+        return self._connection.into(reader, watch)
 
     async def close(self) -> None:
         if self._closed:  # the connection may serve another call by now

@@ -18,7 +18,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -272,11 +272,8 @@ class Pool:
             made = prepared.made[replica.name] = await replica.backend.prepare(prepared.request)
         return made
 
-    async def stream(self, prepared: Prepared, sink: Sink) -> None:
-        async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
-            await replica.stream(await self._prepared(replica, prepared), sink, spare)
-
-        await self._tried(ask, prepared, sink)
+    def stream(self, prepared: Prepared, sink: Sink) -> Coroutine[Any, Any, None]:
+        return self._tried(Replica.stream, prepared, sink)
 
     @property
     def forwards(self) -> bool:
@@ -284,20 +281,18 @@ class Pool:
         backends = [*(each.backend for each in self.replicas), *self._templates]
         return any(isinstance(each, Forwarder) for each in backends)
 
-    async def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> None:
-        async def ask(replica: Replica, spare: Callable[[], bool]) -> None:
-            await replica.forward(asked, sink, spare)
-
-        await self._tried(ask, asked, sink, [each for each in self.replicas if not each.forwards])
+    def forward(self, asked: Forwarded, sink: Receiver[Piece]) -> Coroutine[Any, Any, None]:
+        return self._tried(Replica.forward, asked, sink, [each for each in self.replicas if not each.forwards])
 
     async def _tried(
         self,
-        ask: Callable[[Replica, Callable[[], bool]], Awaitable[None]],
+        ask: Callable[..., Awaitable[None]],
         prepared: Prepared,
         sink: Receiver[Any],
         unable: Sequence[Replica] = (),
     ) -> None:
-        """Asks one server after another until one answers; never one that is `unable`."""
+        """Asks one server after another, by `Replica.stream` or `Replica.forward`, until one answers; never one that is
+        `unable`."""
         tried: list[Replica] = []
         last: GatewayError | None = None
         deaths = 0
@@ -308,7 +303,8 @@ class Pool:
                 self.retried(tried[-2].name)
                 log.warning("%s: tried on %s in place of %s", prepared.request.id, replica.name, tried[-2].name)
             try:
-                await ask(replica, partial(self._spare, prepared, tried, unable))
+                made = await self._prepared(replica, prepared)
+                await ask(replica, made, sink, partial(self._spare, prepared, tried, unable))
                 return
             except GatewayError as error:
                 deaths += isinstance(error, Unanswered)

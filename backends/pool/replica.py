@@ -337,23 +337,24 @@ class Replica:
                 self._refused_asleep(error, prepared.request.model)
             raise
 
-    async def stream(self, prepared: Prepared, sink: Sink, spare: Callable[[], bool]) -> None:
+    def stream(self, prepared: Prepared, sink: Sink, spare: Callable[[], bool]) -> Awaitable[None]:
         """Raises what the backend raises, and `Lost`. What the end says about the server is remembered. `spare` says
         whether another server could take the request now. That an answer in one piece is late says nothing about the
         server."""
         work = partial(self.backend.stream, prepared)
-        await self._attempted(work, prepared, sink, spare, may_be_late=prepared.whole)
+        return self._attempted(work, prepared, sink, spare, may_be_late=prepared.whole)
 
     @property
     def forwards(self) -> bool:
         return isinstance(self.backend, Forwarder)
 
-    async def forward(self, asked: Forwarded, sink: Receiver[Piece], spare: Callable[[], bool]) -> None:
+    def forward(self, asked: Forwarded, sink: Receiver[Piece], spare: Callable[[], bool]) -> Awaitable[None]:
         """As `stream`. The first bytes of an answer that is no stream come when all of it is made, so that their being
         late says nothing about the server."""
         backend = self.backend
         assert isinstance(backend, Forwarder)
-        await self._attempted(partial(backend.forward, asked), asked, sink, spare, may_be_late=not asked.streaming)
+        work = partial(backend.forward, asked)
+        return self._attempted(work, asked, sink, spare, may_be_late=not asked.streaming)
 
     async def _attempted(
         self,

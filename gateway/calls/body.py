@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,9 +50,9 @@ class BodyReader:
         self._spent = 0.0  # seconds of the loop, by the last step of a large body
         self.memory = BodyMemory(limits.bodies_bytes)
 
-    async def read(self, request: web.Request, share: Share, owner: str) -> Body:
+    def read(self, request: web.Request, share: Share, owner: str) -> Coroutine[Any, Any, Body]:
         """The object, and notes of what was repaired in it. `share` is the call's, of `memory`; `owner` the client."""
-        return await self._within_limit(request, share, partial(_read, self._memo, owner))
+        return self._within_limit(request, share, partial(_read, self._memo, owner))
 
     async def _within_limit(
         self, request: web.Request, share: Share, read: Callable[[bytes, list[str], Limits], Steps[T]]

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -82,8 +82,8 @@ class HttpExchange:
         self._request = request
         self._stream: EventStream | None = None
 
-    async def body(self, bodies: BodyReader) -> Body:
-        return await bodies.read(self._request, self.call.share, self.call.client.owner)
+    def body(self, bodies: BodyReader) -> Coroutine[Any, Any, Body]:
+        return bodies.read(self._request, self.call.share, self.call.client.owner)
 
     def when_lost(self, callback: Callable[[], object]) -> None:
         connection(self._request).on_lost = callback

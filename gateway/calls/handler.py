@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -97,9 +98,9 @@ class Handler:
         assert it.response is not None
         return it.response
 
-    async def serve(self, it: Exchange) -> None:
+    def serve(self, it: Exchange) -> Coroutine[Any, Any, None]:
         """Answers the call. Cancelled once its client has gone."""
-        await self._served(it, self._generate, self._succeed)
+        return self._served(it, self._generate, self._succeed)
 
     async def count(self, protocol: Protocol, count: Count, request: web.Request) -> web.StreamResponse:
         """How long a prompt would be: counted by the backend's own tokenizer, else estimated and marked as such."""

@@ -235,22 +235,25 @@ class Phases:
         assert isinstance(answer, Answer)
         await self._searches.alone(call, query, wanted, answer)
 
-    async def _turns(self, call: Call, answer: Answer) -> None:
+    def _turns(self, call: Call, answer: Answer) -> Awaitable[None]:
         """Of the model: one, or several with searches in between."""
         search = _asked(call).search
         if search is None or self._searches is None:
-            await self._ask_turn(call, None, answer)
-        else:
-            await self._searches.answer(call, _asked(call), search, answer, partial(self._ask_turn, call))
+            return self._ask_turn(call, _prepared(call), answer)
+        return self._searches.answer(call, _asked(call), search, answer, partial(self._next_turn, call))
 
-    async def _ask_turn(self, call: Call, request: Request | None, sink: Sink) -> None:
-        """One turn of the model. The first one is prepared; a later one, with what was found, is prepared now."""
-        backend, prepared = _backend(call), _prepared(call)
-        if request is not None and request is not _asked(call):
-            prepared = await backend.prepare(request)
-            call.notes.extend(await fit(backend, prepared, call.window))
+    async def _next_turn(self, call: Call, request: Request, sink: Sink) -> None:
+        """One turn of several. The first one is prepared; a later one, with what was found, is prepared now."""
+        prepared = _prepared(call)
+        if request is not _asked(call):
+            prepared = await _backend(call).prepare(request)
+            call.notes.extend(await fit(_backend(call), prepared, call.window))
         del request  # a long stream need not keep it
-        await self._ask(backend, prepared.request.model, partial(backend.stream, prepared, sink), sink)
+        await self._ask_turn(call, prepared, sink)
+
+    def _ask_turn(self, call: Call, prepared: Prepared, sink: Sink) -> Awaitable[None]:
+        backend = _backend(call)
+        return self._ask(backend, prepared.request.model, partial(backend.stream, prepared, sink), sink)
 
     async def forward(self, call: Call) -> None:
         """As `answer`, for a body that is passed through."""

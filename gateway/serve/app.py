@@ -153,11 +153,11 @@ class Gateway:
         OperationRoutes(self._endpoints, self.handler, self.gate, self.metrics).add_to(router)
 
     def _call(self, protocol: Protocol) -> Next:
-        post = _post(partial(self.handler.handle, protocol))
-
         async def call(request: web.Request) -> web.StreamResponse:
+            if request.method == "POST":
+                return await self.handler.handle(protocol, request)
             if request.method != "GET" or not asks_for_socket(request):
-                return await post(request)
+                raise web.HTTPMethodNotAllowed(request.method, ["POST"])
             if protocol.socket is None:
                 raise GatewayError(Kind.UPGRADE, "There is no WebSocket mode here; use POST.", code="upgrade_required")
             return await self.sockets.serve(protocol, request)

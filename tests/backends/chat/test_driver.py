@@ -167,11 +167,9 @@ def reading(sink: Recorder) -> AnswerReader:
 
 
 async def test_a_refusal_that_arrives_as_the_receiver_leaves_is_nobody_s() -> None:
-    @asynccontextmanager
-    async def refusing() -> AsyncIterator[Reply]:
+    async def refusing() -> Reply:
         sink.on_left()
         raise GatewayError(Kind.BUSY, "full", source="backend")
-        yield
 
     sink = Recorder()
     await drive(reading(sink), refusing())
@@ -179,11 +177,9 @@ async def test_a_refusal_that_arrives_as_the_receiver_leaves_is_nobody_s() -> No
 
 
 async def test_a_receiver_that_left_before_the_server_was_asked() -> None:
-    @asynccontextmanager
-    async def asking() -> AsyncIterator[Reply]:
+    async def asking() -> Reply:
         await asyncio.sleep(LIMIT)
         raise AssertionError("the server is asked")
-        yield
 
     sink = Recorder()
     reader = reading(sink)
