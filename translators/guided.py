@@ -31,7 +31,8 @@ _KEYS = ("json", "choice", "regex", "grammar", "json_object")
 
 def constrained(fields: RequestFields, wanted: Format | None, unread: Unread) -> Format | None:
     """The format that the answer must have: `wanted`, which the API's own field asks for, or one of these."""
-    found = [(name, kind, getattr(fields, name)) for name, kind in _FIELDS.items()]
+    given = fields.model_fields_set
+    found = [(name, kind, getattr(fields, name)) for name, kind in _FIELDS.items() if name in given]
     owner = fields.structured_outputs
     if owner is not None:
         if not isinstance(owner, dict):
@@ -40,9 +41,9 @@ def constrained(fields: RequestFields, wanted: Format | None, unread: Unread) ->
             path = f"{_OWNER}.structural_tag"
             message = f"'{path}': structural tags are not supported by this gateway."
             raise GatewayError(Kind.UNSUPPORTED, message, path, code="unsupported_value")
-        given = unread.given(owner, _OWNER)
-        found += [(f"{_OWNER}.{key}", key, given.get(key)) for key in _KEYS]
-        given.close()
+        inner = unread.given(owner, _OWNER)
+        found += [(f"{_OWNER}.{key}", key, inner.get(key)) for key in _KEYS]
+        inner.close()
     for path, kind, value in found:
         if value in (None, False, ""):
             continue

@@ -21,6 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from dragoman.backends.background import end, in_background
@@ -38,7 +39,7 @@ from dragoman.backends.base import (
     Unanswered,
 )
 from dragoman.backends.pool.discovery import Discovery, Source
-from dragoman.backends.pool.replica import FRESH, RANKS, RETRY_AFTER, PoolSettings, Replica, ReplicaState
+from dragoman.backends.pool.replica import FRESH, RETRY_AFTER, PoolSettings, Replica, ReplicaState
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Request
 
@@ -119,8 +120,9 @@ class Pool:
     @property
     def state(self) -> ReplicaState:
         """That of its best server, as last known."""
-        none = ReplicaState.STARTING if self._reading() else ReplicaState.DOWN
-        return min((each.state for each in self.replicas), key=RANKS.__getitem__, default=none)
+        if self.replicas:
+            return min((each.state for each in self.replicas), key=attrgetter("rank"))
+        return ReplicaState.STARTING if self._reading() else ReplicaState.DOWN
 
     @property
     def discovers(self) -> bool:
@@ -333,16 +335,19 @@ class Pool:
         """What its best server is for calls of that model, or of any. A server that was ready lately is believed: of
         one, for half a second, of several, between two probes. Otherwise they are asked again, and where none answers
         soon, what was known last counts."""
-        if not any(each.state.ready and each.known_for(self._fresh) for each in self.replicas):
+        if not self._lately_ready():
             await self._ask_again()
         return self._health_for(model)
+
+    def _lately_ready(self) -> bool:
+        return any(each.state.ready and each.known_for(self._fresh) for each in self.replicas)
 
     async def _ask_again(self) -> None:
         """Until one is ready: the others answer later."""
         patience = FIRST_PATIENCE if all(each.health is None for each in self.replicas) else PATIENCE
         until = time.monotonic() + patience
         waiting = {each.probe() for each in self.replicas if each.started and not each.known_for(FRESH)}
-        while waiting and not any(each.state.ready and each.known_for(self._fresh) for each in self.replicas):
+        while waiting and not self._lately_ready():
             left = max(until - time.monotonic(), 0.0)
             ended, waiting = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if not ended:
@@ -350,7 +355,7 @@ class Pool:
 
     def _health_for(self, model: str | None) -> Health:
         """That of its best server."""
-        best = min(self._serving(model), key=lambda each: RANKS[each.state_for(model)], default=None)
+        best = min(self._serving(model), key=lambda each: each.state_for(model).rank, default=None)
         return Health("down", "its name has no address") if best is None else best.health_for(model)
 
     async def models(self) -> list[ModelInfo]:

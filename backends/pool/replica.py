@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from dragoman.backends.background import end, in_background
@@ -77,13 +78,8 @@ class ReplicaState(Enum):
     def __init__(self, _name: str, word: str, label: str) -> None:
         self.word = word
         self.label = label
-
-    @property
-    def ready(self) -> bool:
-        return self is ReplicaState.READY or self is ReplicaState.TRIAL
-
-
-RANKS = {state: rank for rank, state in enumerate(ReplicaState)}
+        self.ready = word == "ready"
+        self.rank = len(self.__class__.__members__)  # the best has 0
 
 
 class Replica:
@@ -171,7 +167,7 @@ class Replica:
         """Its state for calls of a model that may sleep while others do not; None stands for any."""
         if model is None or (known := self._asleep.get(model)) is None or time.monotonic() >= known[0]:
             return self.state
-        return max(self.state, ReplicaState.ASLEEP, key=RANKS.__getitem__)
+        return max(self.state, ReplicaState.ASLEEP, key=attrgetter("rank"))
 
     def health_for(self, model: str | None) -> Health:
         """What a call that must wait is told."""

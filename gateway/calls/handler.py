@@ -241,12 +241,13 @@ class Handler:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
 
     def _context(self, it: Exchange, recalled: Recollection | None) -> Context:
-        headers = {name.lower(): value for name, value in it.call.headers.items()}
+        given = it.call.headers.items()
+        headers = {low: value for name, value in given if (low := name.lower()) not in SECRET_HEADERS}
         headers["x-request-id"] = it.call.request_id
         return Context(
             id=it.call.id,
             clock=lambda: int(time.time()),
-            headers={name: value for name, value in headers.items() if name not in SECRET_HEADERS},
+            headers=headers,
             policy=self._policy,
             seal=self._sealer.seal,
             open=Opener(self._sealer, self._config.limits.body_bytes).open,

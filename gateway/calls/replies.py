@@ -22,7 +22,9 @@ def id_headers(request_id: str) -> dict[str, str]:
 
 
 def note_headers(notes: Sequence[Note]) -> dict[str, str]:
-    headers = {}
+    headers: dict[str, str] = {}
+    if not notes:
+        return headers
     if ignored := note_list(f"{note.kind}:{note.name}" for note in notes if note.kind != "unenforced"):
         headers["x-dragoman-ignored"] = ignored
     if unenforced := note_list(note.name for note in notes if note.kind == "unenforced"):

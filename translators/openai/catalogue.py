@@ -23,7 +23,7 @@ from dragoman.translators.fields import Given, Unread, noted
 from dragoman.translators.ir import Note, Tool
 from dragoman.translators.openai.refusals import unsupported, wrong_type
 from dragoman.translators.protocol import Policy
-from dragoman.translators.seen import once
+from dragoman.translators.seen import Seen, once
 from dragoman.translators.tool_names import MAX_NAME, hashed_name, plain_name
 
 INERT = frozenset({"cache_control", "prompt_cache_breakpoint"})  # servers cache prefixes on their own
@@ -99,6 +99,9 @@ class Catalogue:
 
     def declare_first(self, tools: list[Any], path: str) -> None:
         """The tools of the body itself, before anything else is declared or named."""
+        if type(tools) is not Seen:
+            self.declare_all(tools, path)
+            return
 
         def read(notes: list[Note], unread: Unread) -> Catalogue:
             declared = type(self)(self._policy, notes, unread)

@@ -32,6 +32,7 @@ from dragoman.translators.seen import array_of, kept_of, reading
 _LOGPROBS = "message.output_text.logprobs"
 _ENCRYPTED = "reasoning.encrypted_content"
 _MAX_TOOL_CALLS = Note("field", "max_tool_calls")
+_NO_TEXT, _NO_REASONING = TextConfig(), CreateResponse.Reasoning()
 _NOT_HERE = ("prompt", "moderation", "multi_agent")
 _NOTED = ("user", "safety_identifier", "max_tool_calls", "access_programs", "image", "context_management")
 _ORDINARY = {"truncation": ("disabled", "auto"), "service_tier": ("auto", "default")}
@@ -54,10 +55,8 @@ def parse(body: Json, context: Context) -> Turn:
     choice, allowed = tool_choice.choose(fields.tool_choice, catalogue, notes, unread)
     if DROPPED in notes and allowed is None:
         fields.tool_choice = None  # the answer repeats what was done, not what was asked
-    text = schema.known_text(schema.overridden(fields.text or TextConfig(), items.text), notes)
-    thinking = schema.known_reasoning(
-        schema.overridden(fields.reasoning or CreateResponse.Reasoning(), items.reasoning), notes
-    )
+    text = schema.known_text(schema.overridden(fields.text or _NO_TEXT, items.text), notes)
+    thinking = schema.known_reasoning(schema.overridden(fields.reasoning or _NO_REASONING, items.reasoning), notes)
     asked, kwargs = shared.thinking(fields, thinking.effort, None, unread)
     request = Request(
         id=context.id,
