@@ -28,6 +28,9 @@ _TRIES = 64  # places that look like the member's: Codex sends one for each MCP 
 LEAST = 1024  # bytes; what is shorter is parsed as fast as it is found
 COPIES = 6  # bytes of memory for each byte of text: the text, the values, and what is made of them
 MOST_SPACED = 2 * 1024 * 1024  # bytes of a body: to write them as Python does takes ten times as long
+MOST_SCANNED = 1024 * 1024  # bytes of a body: to find where a value ends takes as long as that
+_ESCAPED = 6  # bytes that a byte may take: `\u003c`
+_scan = json.JSONDecoder(strict=False).raw_decode
 _MARK = secrets.token_hex(16)
 
 
@@ -124,13 +127,28 @@ def _arrays_in(raw: bytes) -> Iterator[int]:
 
 def text_in(raw: bytes, places: Iterable[int], value: Any) -> bytes | None:
     """The text of a value that stands in `raw` at one of these places, as this process would write it, or as Python's
-    `json` does by default (LiteLLM, requests, aiohttp); None for any other."""
+    `json` does by default (LiteLLM, requests, aiohttp), and at the last of them in any other way."""
     try:
         text = json.dumps(value).encode() if _is_spaced(raw) else orjson.dumps(value)
     except (TypeError, RecursionError):  # nested deeper than the encoder goes
         return None
-    # cut from the body: what the encoder returns may hold ten times the memory of its length
-    return next((raw[at : at + len(text)] for at in places if raw.startswith(text, at)), None)
+    at = -1
+    for at in places:
+        if raw.startswith(text, at):
+            return raw[at : at + len(text)]  # what the encoder returns may hold ten times the memory of its length
+    return None if at < 0 or len(raw) > MOST_SCANNED else _otherwise_written(raw, at, value)
+
+
+def _otherwise_written(raw: bytes, at: int, value: Any) -> bytes | None:
+    """As encoders do that escape what need not be: `\\u003c` (Go, .NET, Rails), `\\/` (PHP)."""
+    try:
+        plain = orjson.dumps(value)
+        # what is not ASCII stands in strings only, and any byte is a letter there
+        _, length = _scan(raw[at : at + _ESCAPED * len(plain)].decode("latin-1"))
+        text = raw[at : at + length]
+        return text if orjson.dumps(orjson.loads(text)) == plain else None
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def _is_spaced(raw: bytes) -> bool:

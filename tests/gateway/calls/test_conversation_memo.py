@@ -20,7 +20,7 @@ from dragoman.gateway.config import Limits
 from dragoman.translators.errors import GatewayError
 from dragoman.translators.seen import Conversation
 from dragoman.translators.steps import at_once
-from tests.gateway.calls.test_request_memo import read_without, tools
+from tests.gateway.calls.test_request_memo import escaped, read_without, tools
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, asking, served
 
@@ -87,6 +87,18 @@ def test_it_is_found_in_the_words_of_pythons_json(member: str) -> None:
     assert it.counts[-1][1] == len(json.dumps(talk[:4])[1:-1].replace("}, {", "} {"))
 
 
+@pytest.mark.parametrize("encoder", ["go", "php", "ascii"])
+@pytest.mark.parametrize("member", ["input", "messages"])
+def test_it_is_found_in_the_words_of_other_encoders(member: str, encoder: str) -> None:
+    it, talk = Looked(), said("a", "<é>", "b/c", "&", "e")
+    for count in (2, 4, 5):
+        raw = escaped(body(talk[:count], member))[encoder]
+        value, _ = it.read(raw)
+        assert value == {"model": "m", member: talk[:count]}
+    assert [found for found, _ in it.counts] == [False, True, True]
+    assert it.counts[-1][1] == len(escaped(orjson.dumps(talk[:4]))[encoder]) - len("[,,,]")
+
+
 def test_one_that_changes_at_its_end_is_found_up_to_there() -> None:
     it, talk = Looked(), said("a", "b", "c", "d")
     first, _ = it.read(body(talk))
@@ -122,7 +134,7 @@ def test_what_is_no_long_conversation_is_what_it_is(elements: object) -> None:
 def test_nothing_is_kept_of_a_body_that_is_refused_or_written_in_another_way() -> None:
     it = Looked()
     it.read(body(said("a", "b"))[:-1])
-    it.read(body(said("a", "b")).replace(b'","content"', b'", "content"'))
+    it.read(body(said("a", "b")).replace(b"[{", b"[\n{"))
     assert it.memory.size == 0
 
 
@@ -181,11 +193,13 @@ def test_values_that_were_found_count_for_the_limit() -> None:
 
 
 # Bodies with known elements where they belong, elsewhere, twice, cut, and in other words.
-VALUES = (*said("a", "b", "c"), {"role": "user", "content": []}, [1], "x", 1, 12, None)
+VALUES = (*said("a", "b", "<c/é>"), {"role": "user", "content": []}, [1], "x", 1, 12, None)
 PIECES = [orjson.dumps(each) for each in VALUES]
 SPACED = [json.dumps(each).encode() for each in VALUES]
+ESCAPED = [each for piece in PIECES for each in escaped(piece).values()]
 ODD = [b'{"role": "user"}', b'"\\ud800"', b"[" * 70 + b"]" * 70]
-ARRAY = st.sampled_from([PIECES, SPACED]).flatmap(lambda each: st.lists(st.sampled_from([*each, *ODD]), max_size=5))
+WRITTEN = st.sampled_from([PIECES, SPACED, ESCAPED])
+ARRAY = WRITTEN.flatmap(lambda each: st.lists(st.sampled_from([*each, *ODD]), max_size=5))
 ELEMENTS = st.tuples(ARRAY, st.sampled_from([b",", b", "])).map(lambda each: b"[" + each[1].join(each[0]) + b"]")
 NAMES = st.sampled_from(
     [b'"input":', b'"messages":', b'"messages": ', b'"input": ', b'"tools":', b'"other":{"input":', b'"x\\"input":']

@@ -87,6 +87,33 @@ def test_tools_are_found_in_the_words_of_pythons_json() -> None:
     assert it.counts == [(False, len(json.dumps(known))), (True, len(json.dumps(known)))]
 
 
+def escaped(raw: bytes) -> dict[str, bytes]:
+    """The same JSON as other encoders write it."""
+    text = raw.decode()
+    shown = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    unicode = json.dumps(orjson.loads(raw), separators=(",", ":"))
+    return {"go": shown.encode(), "php": unicode.replace("/", "\\/").encode(), "ascii": unicode.encode()}
+
+
+@pytest.mark.parametrize("encoder", ["go", "php", "ascii"])
+def test_tools_are_found_in_the_words_of_other_encoders(encoder: str) -> None:
+    it, known = Looked(), tools("<a/é> & b", 2 * LEAST)
+    for text in ("one", "two"):
+        raw = escaped(body(known, input=text))[encoder]
+        assert raw != body(known, input=text)
+        value, _ = read(it.memo, raw)
+        assert value == {"input": text, "tools": known, "model": "m"}
+    assert it.found == [False, True]
+
+
+def test_numbers_are_found_as_they_were_written() -> None:
+    """1 and 1.0 are equal, and a model is shown them as they are."""
+    it, text = Looked(), b'[{"maximum":1.0,"name":"%b"}]' % (b"a" * LEAST)
+    for other in (b"1", b"true", b"1.0e0", b"1.0"):
+        value, _ = read(it.memo, b'{"x":{"tools":%b},"tools":%b}' % (text.replace(b"1.0", other), text))
+        assert orjson.dumps(value["tools"]) == text
+
+
 @pytest.mark.parametrize("count", [1, 5, 30])
 def test_tools_in_namespaces_are_found(count: int) -> None:
     """Codex sends one for each MCP server."""
@@ -148,10 +175,11 @@ def test_values_that_were_found_count_for_the_limit() -> None:
 
 
 # A body's members, in any order and number: known arrays, their bytes where they are something else, and broken JSON.
-KNOWN = [orjson.dumps(tools("a")), orjson.dumps(tools("b")), orjson.dumps([*tools("a"), *tools("b")])]
+KNOWN = [orjson.dumps(tools("a")), orjson.dumps(tools("<b/é>")), orjson.dumps([*tools("a"), *tools("b")])]
 SPACED = [json.dumps(orjson.loads(text)).encode() for text in KNOWN]
 QUOTED = [orjson.dumps('"tools":' + text.decode()) for text in KNOWN]
-ARRAYS = st.sampled_from([*KNOWN, *SPACED])
+ESCAPED = [each for text in KNOWN for each in escaped(text).values()]
+ARRAYS = st.sampled_from([*KNOWN, *SPACED, *ESCAPED])
 ELEMENTS = st.one_of(
     ARRAYS.map(lambda text: b'{"type":"additional_tools","tools":' + text + b"}"),
     st.sampled_from([*QUOTED, b'"tools"', b"1", b'"\\ud800"', b'"\\\\"', b"[" * 70 + b"]" * 70]),
@@ -177,7 +205,7 @@ BODIES = st.tuples(st.sampled_from([b"{", b'{"s": 1,']), st.lists(MEMBERS, min_s
 )
 def test_a_body_is_what_it_is_without_a_memo(bodies: list[tuple[str, bytes]], most: int) -> None:
     memo = RequestMemo(ClientMemory(most * 1000))
-    for text in (*KNOWN[:2], *SPACED[:2]):
+    for text in (*KNOWN[:2], *SPACED[:2], *ESCAPED[:2]):
         read(memo, b'{"tools":' + text + b"}")
         read(memo, b'{"tools": ' + text + b"}")
     for owner, raw in bodies:
