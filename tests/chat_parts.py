@@ -12,7 +12,7 @@ from dragoman.translators.parts import Parts
 class ChatParts(Parts):
     def __init__(self, seed: str, *, taken: Collection[str] = (), names: Collection[str] = ()) -> None:
         super().__init__(seed, taken=taken, names=names)
-        self.deltas = CallDeltas(self, names)
+        self.deltas = CallDeltas(self)
 
     def call(
         self, index: int | None, id: str = "", name: str = "", arguments: str = "", *, whole: bool = False

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from io import StringIO
 from itertools import takewhile
 from typing import Any, Literal
@@ -57,6 +58,12 @@ MAX_NOTES = 1024  # that are kept one by one
 _NAMESPACES = ("functions.", "default_api.")  # in which gpt-oss and Gemma know tools
 
 
+@lru_cache(16)
+def _spellings(names: tuple[str, ...]) -> Mapping[str, str]:
+    """What is declared, by itself and without its case. The same for all streams with the same tools."""
+    return {name.casefold(): name for name in reversed(names)} | {name: name for name in names}
+
+
 class Parts:
     """`notes` are facts for the metrics. `limit`: bytes of the answer."""
 
@@ -71,7 +78,7 @@ class Parts:
         self._events: list[Event] = []
         self._seed = seed
         self._taken = set(taken)  # call ids that the conversation already has
-        self._names = {name.casefold(): name for name in reversed([*names])} | {name: name for name in names}
+        self.names = _spellings(tuple(names))  # of the tools, in any case
         self._open: PendingPart | None = None
         self._waiting: list[PendingPart] = []  # a deque takes 700 bytes, for every open stream
         self._blank: dict[PartKind, PendingPart] = {}  # white space that may yet become the beginning of a part
@@ -330,7 +337,7 @@ class Parts:
         half = plain[: len(plain) // 2]
         once = half if plain == f"{half}.{half}" else plain
         for candidate in (name, plain, *map(plain.removeprefix, _NAMESPACES), once):
-            declared = self._names.get(candidate) or self._names.get(candidate.casefold())
+            declared = self.names.get(candidate) or self.names.get(candidate.casefold())
             if declared is not None:
                 return declared
         return None

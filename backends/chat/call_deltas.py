@@ -20,7 +20,7 @@ from itertools import takewhile
 from typing import Generic, ParamSpec, TypeVar
 
 from dragoman.translators.call_part import CallPart
-from dragoman.translators.ir import Deltas, Note, Request
+from dragoman.translators.ir import Deltas, Note
 from dragoman.translators.json_text import Balance, JsonScanner, is_object, joined_halves
 from dragoman.translators.parts import Parts
 
@@ -293,19 +293,14 @@ def deciding(
 class CallDeltas:
     """Call `finish` or `abort` before those of the parts."""
 
-    def __init__(self, parts: Parts, names: Collection[str] = ()) -> None:
+    def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._declared = {name.casefold() for name in names} | {*names}
         self._all: list[_Call] = []
         self._at: dict[int, _Call] = {}  # by index: the newest call there
         self._by_id: dict[str, _Call] = {}  # by id: the newest call that has it
         self._last: _Call | None = None
         self._next = 0  # the index of a call that has none
         self._sending = Sending.UNKNOWN
-
-    @classmethod
-    def of(cls, parts: Parts, request: Request) -> CallDeltas:
-        return cls(parts, [tool.name for tool in request.tools])
 
     @property
     def unfinished(self) -> bool:
@@ -328,7 +323,7 @@ class CallDeltas:
         id, name = id.strip() and id, name.strip() and name
         at = self._at.get(index) if index is not None else None
         known = self._by_id.get(id)
-        self._read(_Delta(index, id, name, arguments, whole, at, known, self._last, self._declared, self._sending))
+        self._read(_Delta(index, id, name, arguments, whole, at, known, self._last, self._parts.names, self._sending))
 
     def feed_all(self, index: int | None, id: str, name: str, several: Deltas) -> None:
         """As `feed` for each of these pieces of arguments, which came with the same header."""

@@ -118,7 +118,7 @@ class ChatDecoder:
         self._reasons_plainly = False  # then lists of reasoning repeat what was said
         self._sse = EventReader()
         self._parts = Parts.of(request, answer_bytes)
-        self._calls = CallDeltas.of(self._parts, request)
+        self._calls = CallDeltas(self._parts)
         self._markup = open_markup(markup, self._parts, prompt=markup_prompt, request=request) if markup else None
         self._unread = UnreadCalls(tool.name for tool in request.tools) if request.tools and not markup else None
         self._sink = self._text_sink()

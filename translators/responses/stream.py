@@ -53,20 +53,20 @@ from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
 from dragoman.translators.responses.options import ResponsesStreamOptions
 from dragoman.translators.responses.output import CarriedSearchItem, Item, MessageItem, WebSearchItem, open_item
+from dragoman.translators.responses.tools import Shown
 
 _JSON = ("{", "[", '"', "`")  # also in a fence
 _REASONS = {StopReason.LENGTH: "max_output_tokens", StopReason.CONTENT_FILTER: "content_filter"}
 
 
 class ResponsesStream(BufferedStream):
-    """`echo` holds the fields of the response object that the request decides. They are encoded once, since a request's
-    tools come back in every lifecycle event, keepalives included, unless the policy leaves them out of all."""
+    """`echo` holds the fields of the response object that the request decides. A request's tools come back in every
+    lifecycle event, keepalives included, unless the policy leaves them out of all."""
 
     def __init__(self, context: Context, echo: Json, tools: Catalogue, options: ResponsesStreamOptions) -> None:
         super().__init__(context.framing)
         self._context = context
-        self._echo = echo if context.policy.echo_tools else {**echo, "tools": []}
-        self._encoded_echo = b""  # once it is sent
+        self._echo = echo if context.policy.echo_tools else {**echo, "tools": Shown()}
         self._tools = tools
         self._options = options
         self._head: Json = {"id": f"resp_{context.id}", "object": "response", "created_at": context.clock()}
@@ -142,7 +142,6 @@ class ResponsesStream(BufferedStream):
     def _say_not_stored(self) -> None:
         if self._echo.get("store"):
             self._echo = {**self._echo, "store": False}
-            self._encoded_echo = b""
 
     # ----------------------------------------------------------------------------------------------------------- events
 
@@ -327,7 +326,7 @@ class ResponsesStream(BufferedStream):
         details: Json | None = None,
         usage: Usage | None = None,
     ) -> None:
-        own = self._head | {
+        whole = self._head | {
             "completed_at": completed_at,
             "status": status,
             "error": error,
@@ -335,15 +334,14 @@ class ResponsesStream(BufferedStream):
             "output": self._output,
             "usage": _usage(usage),
         }
+        whole |= self._echo
         if status != "in_progress":
-            self._final = own | self._echo
+            self._final = whole
         if self.unseen:
             return
         head = self._framing.head(name) + f'{{"type":"{name}","sequence_number":{self._sequence},"response":'.encode()
-        tail = b"}}" + self._framing.tail
-        self._encoded_echo = self._encoded_echo or orjson.dumps(self._echo)[1:-1]
-        # joined once, since an agent's tools are some ten thousand bytes
-        self._out.append(b"".join((head, orjson.dumps(own)[:-1], b",", self._encoded_echo, tail)))
+        shown = whole | {"tools": self._echo["tools"].fragment}
+        self._out.append(b"".join((head, orjson.dumps(shown), b"}", self._framing.tail)))
         self._sequence += 1
 
     def _emit(self, name: str, fields: Json) -> None:

@@ -103,7 +103,7 @@ def _named(choice: Given, tools: ResponsesCatalogue, *, with_namespaces: bool = 
         members = tools.members(name)
         if not members:
             raise not_found(name)
-        return members
+        return [*members]
     found = tools.find(_BY_NAME[kind], name, namespace)
     if found is None and not tools.was_left_out(name):
         raise not_found(name)

@@ -8,7 +8,10 @@ functions, and the catalogue (`translators.openai.catalogue`) restores them. A m
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any
+
+import orjson
 
 from dragoman.translators.fields import Given, Unread
 from dragoman.translators.ir import Note, WebSearch
@@ -34,8 +37,8 @@ class ResponsesCatalogue(Catalogue):
     def __init__(self, policy: Policy, notes: list[Note], unread: Unread) -> None:
         super().__init__(policy, notes, unread)
         self.search: WebSearch | None = None  # which the gateway runs
-        self._by_name: dict[tuple[ToolKind, str], list[str]] = {}  # declared, whatever their namespace
-        self._by_namespace: dict[str, list[str]] = {}
+        self._by_name: dict[tuple[ToolKind, str], tuple[str, ...]] = {}  # declared, whatever their namespace
+        self._by_namespace: dict[str, tuple[str, ...]] = {}
         self._carriers: dict[str, str] = {}  # the member that carries its namespace's description
 
     # ------------------------------------------------------------------------------------------------------- declaring
@@ -44,8 +47,8 @@ class ResponsesCatalogue(Catalogue):
         assert isinstance(declared, ResponsesCatalogue)
         super()._take(declared)
         self.search = declared.search
-        self._by_name = {key: list(names) for key, names in declared._by_name.items()}
-        self._by_namespace = {key: list(names) for key, names in declared._by_namespace.items()}
+        self._by_name = dict(declared._by_name)
+        self._by_namespace = dict(declared._by_namespace)
         self._carriers = dict(declared._carriers)
 
     def _declare(self, tool: Given, path: str) -> list[str]:
@@ -120,9 +123,10 @@ class ResponsesCatalogue(Catalogue):
         before = len(self)
         name = super()._add(declared, description, parameters, path, strict)
         if len(self) > before:
-            self._by_name.setdefault((declared.kind, declared.name), []).append(name)
+            key = declared.kind, declared.name
+            self._by_name[key] = (*self._by_name.get(key, ()), name)
             if declared.namespace is not None:
-                self._by_namespace.setdefault(declared.namespace, []).append(name)
+                self._by_namespace[declared.namespace] = (*self.members(declared.namespace), name)
         return name
 
     def _free_name(self, declared: DeclaredTool) -> str:
@@ -155,8 +159,8 @@ class ResponsesCatalogue(Catalogue):
         found = [tool for tool in map(self._declared.__getitem__, self._tools) if name in _other_names(tool)]
         return found[0] if len(found) == 1 else super().restore(name)
 
-    def members(self, namespace: str) -> list[str]:
-        return self._by_namespace.get(namespace, [])
+    def members(self, namespace: str) -> tuple[str, ...]:
+        return self._by_namespace.get(namespace, ())
 
     def was_left_out(self, kind: str) -> bool:
         """Whether a tool of this type or of another version of it was declared and left out."""
@@ -188,10 +192,20 @@ def _marks_encrypted(parameters: Any) -> bool:
     return any(isinstance(one, dict) and one.get("encrypted") is True for one in properties.values())
 
 
-def echo(tools: list[Any]) -> list[Any]:
+class Shown(list[Any]):
+    """`fragment` is its text, made once: it is in three events of each answer, and an agent's are some ten thousand
+    bytes."""
+
+    @cached_property
+    def fragment(self) -> orjson.Fragment:
+        text = memoryview(orjson.dumps(self))
+        return orjson.Fragment(bytes(text))  # a copy: what the encoder returns may hold more memory than its length
+
+
+def echo(tools: list[Any]) -> Shown:
     """The declared tools as the response object shows them: as they came, with the keys that strict readers of the
     answer require of functions."""
-    return once(tools, "echo", lambda notes, unread: [*map(_shown, tools)], [], Unread())
+    return once(tools, "echo", lambda notes, unread: Shown(map(_shown, tools)), [], Unread())
 
 
 def _shown(tool: Json) -> Json:

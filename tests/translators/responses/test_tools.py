@@ -6,6 +6,7 @@ import itertools
 import re
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,8 @@ from dragoman.translators.ir import Finished, Named, Note, Started, StopReason, 
 from dragoman.translators.openai.catalogue import Catalogue, DeclaredTool
 from dragoman.translators.openai.tools import canonical_schema, object_schema
 from dragoman.translators.protocol import Json, Policy, Turn
-from dragoman.translators.responses.tools import ResponsesCatalogue
+from dragoman.translators.responses.tools import ResponsesCatalogue, echo
+from dragoman.translators.seen import Seen
 from tests.responses_requests import parse, refused
 
 EMPTY = {"type": "object", "properties": {}}
@@ -500,3 +502,10 @@ def test_a_choice_may_name_a_tool_that_came_in_the_input() -> None:
     item = {"type": "additional_tools", "role": "developer", "tools": [function("late")]}
     turn = parse(input=[item, {"role": "user", "content": "x"}], tool_choice={"type": "function", "name": "late"})
     assert turn.request.tool_choice == Named("late")
+
+
+def test_what_answers_repeat_of_the_same_tools_is_encoded_and_kept_once() -> None:
+    """An agent's tools are a hundred thousand bytes, and each open stream would keep them."""
+    array = Seen([function("a"), {"type": "custom", "name": "c"}])
+    assert echo(array).fragment is echo(array).fragment
+    assert orjson.dumps(echo(array).fragment) == orjson.dumps(echo(array))
