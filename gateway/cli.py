@@ -9,6 +9,7 @@ command that needs it: `--version` and `--help` load little more than Python its
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -32,30 +33,40 @@ FILES = {
     "codex-catalogue": "codex/model_catalog.py",
     "claude-code": "claude-code/settings.json",
 }
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # a disk, or a terminal that is gone
 FLAGS = ("host", "port", "workers", "model", "preset", "api_keys_file", "no_auth")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     _hold_standard_streams()
     _print_any_text()
-    options = parse(sys.argv[1:] if arguments is None else arguments, _version)
     try:
+        options = parse(sys.argv[1:] if arguments is None else arguments, _version)
         status = RUN[options.command](options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever reads has enough, as `head` does; Python would complain at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever reads has enough, as `head` does
+        _print_no_more()
         return 141  # as a shell says it
     except Exception as error:
         from dragoman.gateway.config import ConfigError
 
+        if isinstance(error, OSError) and error.errno in FULL:
+            _print_no_more()
+            print(f"dragoman: what was to be written is lost: {error.strerror}", file=sys.stderr)
+            return 1
         if not isinstance(error, ConfigError):
             raise
         for line in str(error).splitlines():
             print(f"dragoman: {line}", file=sys.stderr)
         return 2
+
+
+def _print_no_more() -> None:
+    """Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hold_standard_streams() -> None:

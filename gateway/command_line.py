@@ -178,7 +178,11 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors are in the words of the other messages, and point to help."""
+    """Its errors are in the words of the other messages, and point to help. Help that cannot be written is an error, as
+    any other output: the library says nothing of it."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         print(f"dragoman: {message}\n`{self.prog} --help` shows what it takes", file=sys.stderr)
@@ -191,7 +195,7 @@ def parse(arguments: Sequence[str], version: Callable[[], str]) -> argparse.Name
     given, after = _split(list(arguments))
     parser, commands = _parser()
     if given[:1] == ["--version"]:
-        print(f"dragoman {version()}")
+        print(f"dragoman {version()}", flush=True)
         raise SystemExit(0)
     if not given:
         parser.print_help(sys.stderr)

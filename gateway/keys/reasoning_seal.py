@@ -105,7 +105,16 @@ def state_directory(configured: Path | None) -> Path:
     if configured is not None:
         return configured
     base = os.environ.get("XDG_STATE_HOME")
-    return Path(base if base else Path.home() / ".local" / "state") / "dragoman"
+    return Path(base if base else _home() / ".local" / "state") / "dragoman"
+
+
+def _home() -> Path:
+    """A user without HOME and without an entry in passwd, as in a container or a service that runs under a number, has
+    the one that container runtimes give it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def own_key(directory: Path) -> str:
@@ -113,16 +122,8 @@ def own_key(directory: Path) -> str:
     process."""
     path = directory / _KEY_FILE
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        made = path.with_name(f"{_KEY_FILE}.{secrets.token_hex(4)}")
-        try:
-            with open(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
-            os.link(made, path)  # fails if another worker was first; then all use that worker's key
-        except FileExistsError:
-            pass
-        finally:
-            made.unlink(missing_ok=True)
+        if not path.exists():  # where it exists, nothing need be writable
+            _make_key(path)
         if key := path.read_text("ascii").strip():
             return key
         raise OSError(f"{path.name} is empty")
@@ -130,3 +131,16 @@ def own_key(directory: Path) -> str:
         reason = getattr(error, "strerror", None) or str(error)
         log.warning("reasoning is sealed with a key that lasts as long as this process: %s", reason)
         return secrets.token_hex(32)
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        with open(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        os.link(made, path)  # fails if another worker was first; then all use that worker's key
+    except FileExistsError:
+        pass
+    finally:
+        made.unlink(missing_ok=True)

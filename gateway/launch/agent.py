@@ -67,4 +67,7 @@ def key_or_any(served: Served) -> str:
 
 
 def home(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("HOME") or Path.home())
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:  # a user under a number, without an entry in passwd
+        raise LaunchError("there is no home for the client's own files: HOME is not set") from None

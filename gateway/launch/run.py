@@ -23,12 +23,14 @@ from dragoman.gateway.launch.codex import CODEX
 from dragoman.gateway.launch.gateway import LOOPBACK, Offer, choose, offered, started
 from dragoman.gateway.launch.opencode import OPENCODE
 from dragoman.gateway.launch.user_files import undo, write
+from dragoman.gateway.nearest import nearest
 
 AGENTS = {"codex": CODEX, "claude": CLAUDE_CODE, "opencode": OPENCODE}
 PORT = "8080"
 # An agent runs what its model writes: it needs no key but its own.
 SECRETS = (API_KEYS, BACKEND_API_KEY, SEAL_KEYS)
 NO_PROXY = ("NO_PROXY", "no_proxy")
+MOST_NAMED = 5  # models, in one line
 NOT_FOUND = 127  # as a shell says it
 
 
@@ -84,12 +86,11 @@ def launch(given: Launch, action: str = "run") -> int:
     try:
         match action:
             case "print":
-                return show(given)
+                lines = show(given)
             case "write":
-                return write_files(given)
+                lines = write_files(given)
             case "undo":
-                print("\n".join(undo(given.record)))
-                return 0
+                lines = undo(given.record)
             case _:
                 return run(given)
     except LaunchError as error:
@@ -99,6 +100,8 @@ def launch(given: Launch, action: str = "run") -> int:
     except OSError as error:  # a program that is none, a folder that may not be written
         _say(f"{error.filename or given.agent.program}: {error.strerror or error}")
         return 1
+    print("\n".join(lines))
+    return 0
 
 
 def run(given: Launch) -> int:
@@ -126,6 +129,10 @@ def _served(given: Launch) -> Iterator[Served]:
 
 def _chosen(given: Launch, base: str, offer: Offer) -> Served:
     served = choose(base, offer, given.key, given.model, given.window)
+    listed = [str(each.get("id")) for each in offer.models]
+    if listed and served.model not in listed:  # which may be served all the same: by a prefix, or as any name is
+        named = ", ".join(listed[:MOST_NAMED]) + (", …" if len(listed) > MOST_NAMED else "")
+        _say(f"{base} lists {named}, and not {served.model}{nearest(served.model, listed)}")
     if served.window is None:
         _say(f"the window of {served.model} is not known; {given.client} will assume one, which --window sets")
     elif served.window < (needed := given.agent.first_prompt):
@@ -168,25 +175,23 @@ def _environment(start: Start, given: Launch, served: Served) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------- print, write, undo
 
 
-def show(given: Launch) -> int:
+def show(given: Launch) -> list[str]:
     """What a shell would need to do the same, except for the catalogue of Codex; the key stays a variable."""
     start = given.agent.start(_now(given), given.agent.program, None)
-    if start.without:
-        print(f"unset {' '.join(start.without)}")
+    lines = [f"unset {' '.join(start.without)}"] if start.without else []
     for name, value in start.environment.items():
         if value == KEY_REFERENCE:
-            print(f"export {name}" if name == KEY_VARIABLE else f'export {name}="{value}"')
+            lines.append(f"export {name}" if name == KEY_VARIABLE else f'export {name}="{value}"')
         else:
-            print(f"export {name}={shlex.quote(value)}")
-    print(shlex.join([*start.command, *given.arguments]))
-    return 0
+            lines.append(f"export {name}={shlex.quote(value)}")
+    return [*lines, shlex.join([*start.command, *given.arguments])]
 
 
-def write_files(given: Launch) -> int:
+def write_files(given: Launch) -> list[str]:
+    """Returns what was done, a line for each."""
     program = shutil.which(given.agent.program, path=given.environ.get("PATH"))
     told = write(given.agent.changes(_now(given), program, given.environ), given.record)
-    print("\n".join([*told, f"`dragoman launch {given.client} --undo` restores what was there"]))
-    return 0
+    return [*told, f"`dragoman launch {given.client} --undo` restores what was there"]
 
 
 def _now(given: Launch) -> Served:

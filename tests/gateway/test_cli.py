@@ -227,6 +227,18 @@ def test_a_reader_that_has_enough_is_no_error() -> None:
     assert (done.stdout, done.stderr) == ("{", "")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["check", "config example", "--help", "--version", "launch codex --undo"])
+def test_output_that_cannot_be_written_is_one_line(words: str, tmp_path: Path) -> None:
+    (record := tmp_path / "dragoman/launch/codex.json").parent.mkdir(parents=True)
+    record.write_text('{"files": [{"path": "/nowhere", "before": null}]}')
+    command = f"exec {sys.executable} -m dragoman.gateway.cli {words} >/dev/full"
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    done = subprocess.run(command, shell=True, env=env, capture_output=True, text=True, timeout=60, check=False)
+    told = "dragoman: what was to be written is lost: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
 def test_what_is_printed_into_a_file_can_be_read_as_a_configuration_whatever_the_locale(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     with path.open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragoman.gateway.keys.reasoning_seal import PREFIX, Opener, Sealer, own_key
+from dragoman.gateway.keys.reasoning_seal import PREFIX, Opener, Sealer, own_key, state_directory
 from dragoman.translators.errors import GatewayError, Kind
 from tests.scripted import Script, text_stream
 from tests.serving_gateway import PATHS, asking, served
@@ -50,6 +51,23 @@ def test_one_key_for_all_workers_that_nobody_else_reads(tmp_path: Path) -> None:
     assert own_key(tmp_path / "state") == key
     files = list((tmp_path / "state").iterdir())
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600]
+
+
+def test_a_key_is_read_where_nothing_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = own_key(tmp_path / "state")
+    monkeypatch.setattr("os.open", refused)
+    assert own_key(tmp_path / "state") == key
+
+
+def refused(*_arguments: object) -> int:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+def test_a_user_without_a_home_has_that_of_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert state_directory(None) == Path("/.local/state/dragoman")
 
 
 def test_a_state_directory_that_cannot_be_written_costs_only_the_restart(tmp_path: Path) -> None:

@@ -253,6 +253,15 @@ async def test_a_model_server_in_place_of_a_gateway_is_said(home: Path) -> None:
     assert f"{server.root} does not answer as dragoman does; if it is a model server, name it by --backend" in errors
 
 
+async def test_a_model_that_the_gateway_does_not_list_is_said(home: Path) -> None:
+    async with ScriptedServer(models=("qwen", "glm")) as server, serving("--backend", server.url) as gateway:
+        words = ("codex", "--url", address := await gateway.ready(), "--print", "--model")
+        _, _, wrong = await ran(home, *words, "qwenn")
+        _, _, right = await ran(home, *words, "glm")
+    assert f"{address} lists qwen, glm, and not qwenn; did you mean `qwen`?" in wrong
+    assert "lists" not in right
+
+
 async def test_a_client_that_is_not_installed_is_named_with_its_package(home: Path) -> None:
     (home / "bin" / "opencode").unlink()
     status, _, errors = await ran(home, "opencode", PATH=str(home / "bin"))
