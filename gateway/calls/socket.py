@@ -69,9 +69,10 @@ class Sockets:
         self._open: dict[OpenSocket, None] = {}  # that which has rested longest comes first
 
     async def serve(self, protocol: Protocol, request: web.Request) -> web.StreamResponse:
-        """For the request that opens the connection; returns when it has ended."""
+        """For the request that opens the connection; returns when it has ended. After a reload some still come over
+        connections that an older generation has accepted, as those that a proxy keeps: they get one answer each."""
         assert protocol.socket is not None
-        if self.leaving:
+        if self.handler.draining:
             raise GatewayError(Kind.DRAINING, "The gateway is shutting down; try again.", retry_after=1)
         _check_handshake(request)
         self._admit(request)
@@ -143,7 +144,7 @@ class OpenSocket:
     async def run(self) -> None:
         receiving = asyncio.create_task(self._receive(), name="socket")
         try:
-            if self._sockets.leaving:  # since a moment ago
+            if self._sockets.handler.draining:  # since a moment ago
                 await self.end_if_idle()
             while (message := await self._next()) is not None:
                 self._busy = True

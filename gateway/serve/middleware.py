@@ -113,7 +113,8 @@ class Middleware:
         held_back = EXPECTS in request  # the body will not be asked for, and the client may not send it
         if held_back and not request.content.total_bytes:
             request.protocol._lingering_time = 0.0  # there is nothing to wait for
-        if held_back or self._handler.leaving or self._handler.draining:
+        going = self._handler.leaving or self._handler.draining
+        if held_back or (going and response.status != 101):  # whose `Connection` says something else
             response.headers["Connection"] = "close"
             response.force_close()
 

@@ -206,6 +206,7 @@ class Server:
         place = self._generations.index(generation)
         if older := [each.retiring for each in self._generations[:place] if each.retiring is not None]:
             await asyncio.wait(older)
+        await generation.gateway.sockets.leave()  # those that came since, and have asked for nothing
         await _clean_up(runner)
         self._generations.remove(generation)
         if handler.memos is not self.gateway.handler.memos:  # those of the first generation are never collected

@@ -104,6 +104,24 @@ async def test_a_reload_closes_idle_connections_and_busy_ones_after_their_turn(t
             assert await process.ended() == 0
 
 
+async def test_an_upgrade_over_a_connection_from_before_a_reload_is_served_once(tmp_path: Path) -> None:
+    async with (
+        ScriptedServer(default=SLOW) as server,
+        serving("--backend", server.url) as process,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+    ):
+        url = await process.ready()
+        async with session.get(f"{url}/healthz") as answer:  # its connection is kept, as a proxy keeps it
+            await answer.read()
+        await process.reload()
+        async with session.ws_connect(f"{url}/v1/responses") as socket:
+            await say(socket)
+            assert (await end_of_turn(socket))["type"] == "response.completed"
+            assert await closed(socket) == 1001
+        process.child.send_signal(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
 @pytest.mark.parametrize("place", ["memory", "sqlite"])
 async def test_a_reload_forgets_no_conversation(place: str, tmp_path: Path) -> None:
     store = "memory" if place == "memory" else f"sqlite:{tmp_path / 'answers.db'}"

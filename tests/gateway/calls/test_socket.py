@@ -478,10 +478,18 @@ async def test_what_waits_when_the_gateway_leaves_is_not_answered() -> None:
         assert len(it.server.chats) == 1
 
 
-async def test_nobody_can_connect_to_a_gateway_that_leaves() -> None:
+async def test_nobody_can_connect_to_a_gateway_that_drains() -> None:
     async with served() as it:
-        await it.gateway.sockets.leave()
+        it.gateway.handler.draining = True
         assert await refusal(it) == 503
+
+
+async def test_who_connects_while_load_balancers_are_given_time_is_served() -> None:
+    async with served(Script(text_stream("a"))) as it:
+        it.gateway.handler.leaving = True
+        async with it.session.ws_connect(it.url + "/v1/responses") as socket:
+            await socket.send_json({"type": "response.create", "model": "m", "input": "Hi"})
+            assert (await socket.receive_json())["type"] == "response.created"
 
 
 async def test_an_item_of_the_connection_can_be_named() -> None:
