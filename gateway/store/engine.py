@@ -34,7 +34,7 @@ def open_engine(url: str) -> AsyncEngine:
     """Connects to no server yet; may take a while. Raises OSError where there can be no file."""
     if url.startswith(POSTGRESQL):
         return _postgresql(url)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS}
     if url == MEMORY:
         place, options = URL.create(_SQLITE, database=":memory:"), {"poolclass": StaticPool}
     else:  # which no later connection makes anew, for everybody to read

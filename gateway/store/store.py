@@ -1,7 +1,8 @@
 """The store: one implementation over SQLAlchemy, for SQLite (also in memory) and PostgreSQL.
 
-Rules: every question is bounded in time, and one that fails makes the store *down*: then nothing waits for it, until a
-look beside the traffic finds it usable again. What was begun is done also if the client leaves meanwhile. What is kept
+Rules: every question is bounded in time, from the moment at which it has its turn, and one that fails makes the store
+*down*: then nothing waits for it, until a look beside the traffic finds it usable again. Where only the room is used up
+(a full disk), what is kept can still be read. What was begun is done also if the client leaves meanwhile. What is kept
 is deleted beside the traffic, whole conversations at a time: those unused for too long, then, beyond the limit on the
 size, the longest unused. Bodies may be sealed. A file that is no database, or one of a later version, is reported and
 never written to.
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import math
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -24,10 +26,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from dragoman.backends.background import end, in_background
-from dragoman.backends.base import nothing
 from dragoman.gateway.store import statements
 from dragoman.gateway.store.address import MEMORY, SQLITE, place
-from dragoman.gateway.store.engine import WRITES, open_engine
+from dragoman.gateway.store.engine import CONNECTIONS, WRITES, open_engine
 from dragoman.gateway.store.kept import Json, Kept, Room, Sealing, StoreDown, TooMuch
 from dragoman.gateway.store.statements import Rows
 from dragoman.gateway.store.tables import TooNew, prepare
@@ -38,6 +39,7 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 WRITE_LIMIT = 1.0  # seconds; the end of an answer waits for it
 READ_LIMIT = 3.0
+TURN_LIMIT = 10.0  # for what is read, while many read
 REST = 1.0  # seconds between two looks at a store that is down
 CLEAN_EVERY = 60.0
 CLEAN_LIMIT = 30.0
@@ -73,7 +75,9 @@ class Store:
         self._mending: asyncio.Task[None] | None = None
         self._working: set[asyncio.Task[object]] = set()
         self._starting = asyncio.Lock()
+        self._full = False
         self._turn = asyncio.Lock()  # SQLite has one writer at a time, and in memory one connection
+        self._places = asyncio.Semaphore(CONNECTIONS)  # for all else
 
     async def start(self) -> None:
         """A store that is not there yet is no failure: it is looked for again."""
@@ -167,7 +171,10 @@ class Store:
         ended one takes to let go, and a caller that is cancelled ends nothing halfway."""
         if self.down:
             raise StoreDown
-        release = await self._in_turn(limit, writes)
+        release = await self._in_turn(limit if writes else max(limit, TURN_LIMIT), writes)
+        if self.down:  # since then
+            release()
+            raise StoreDown
         task = asyncio.create_task(self._bounded(work, limit, writes), name="store")
         self._working.add(task)
         task.add_done_callback(partial(self._worked, release))
@@ -176,23 +183,32 @@ class Store:
             self._fail(f"no answer within {limit:g} s")
             raise StoreDown
         try:
-            return task.result()
+            found = task.result()
+            if writes:
+                self._has_room()
+            return found
         except IntegrityError:
             raise  # a bug of ours, not of the store
+        except DBAPIError as error:
+            if _is_full(error):
+                self._has_no_room(error)
+            else:
+                self._fail(_reason(error, limit))
+            raise StoreDown from None
         except (SQLAlchemyError, OSError, TimeoutError, TooNew) as error:
             self._fail(_reason(error, limit))
             raise StoreDown from None
 
     async def _in_turn(self, limit: float, writes: bool) -> Callable[[], object]:
-        """What ends the turn. A store in which so many write at once is not down, but this question has no room."""
-        if not (self._url == MEMORY or (writes and self._url.startswith(SQLITE))):
-            return nothing
+        """What ends the turn. A store that so many ask at once is not down, but this question has no room."""
+        alone = self._url == MEMORY or (writes and self._url.startswith(SQLITE))
+        turn = self._turn if alone else self._places
         try:
             async with asyncio.timeout(limit):
-                await self._turn.acquire()
+                await turn.acquire()
         except TimeoutError:
             raise StoreDown from None
-        return self._turn.release
+        return turn.release
 
     async def _bounded(self, work: Work[T], limit: float, writes: bool) -> T:
         # in memory nothing can hang, and a connection that is broken off would take everything with it
@@ -241,6 +257,16 @@ class Store:
             self.down = True
             log.error("the store (%s) cannot be used: %s", self.place, reason)
             self._mending = in_background(self._mend(), "store")
+
+    def _has_no_room(self, error: DBAPIError) -> None:
+        if not self._full:
+            self._full = True
+            log.error("the store (%s) has no room, and keeps nothing until it has: %s", self.place, _reason(error, 0))
+
+    def _has_room(self) -> None:
+        if self._full:
+            self._full = False
+            log.info("the store (%s) has room again", self.place)
 
     async def _mend(self) -> None:
         """Looks for the store until it is usable again, which is: until something can be written. It is opened anew,
@@ -345,6 +371,12 @@ def _findable(id: object) -> str:
 
 async def _nothing(connection: AsyncConnection) -> None:
     await connection.exec_driver_sql("SELECT 1")
+
+
+def _is_full(error: DBAPIError) -> bool:
+    """By SQLite's code or PostgreSQL's."""
+    cause = error.orig
+    return getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL or getattr(cause, "sqlstate", "") == "53100"
 
 
 def _reason(error: BaseException, limit: float) -> str:

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -314,6 +315,48 @@ async def test_a_store_that_takes_no_writes_is_not_used_again_until_it_does(
     await until(lambda: not store.down)
     await store.put(kept("r2"))
     assert caplog.text.count("cannot be used") == 1
+    await store.close()
+
+
+async def test_on_a_full_disk_what_is_kept_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = 60
+    set_up = engine_module._set_up
+
+    def bounded(connection: Any, record: object) -> None:
+        set_up(connection, record)
+        connection.cursor().execute(f"PRAGMA max_page_count={pages}")
+
+    monkeypatch.setattr(engine_module, "_set_up", bounded)
+    caplog.set_level("INFO")
+    store = Store(f"sqlite:{tmp_path / 'a.db'}", age=DAY, size=GIBIBYTE)
+    await store.put(kept("r1"))
+    for _ in range(3):
+        with pytest.raises(StoreDown):
+            await store.put(kept("r2", text=os.urandom(200_000).hex()))
+        assert await store.get("me", "r1") == kept("r1")
+        assert await store.get("me", "r2") is None
+    pages = 10_000
+    await store._let_go()
+    await store.put(kept("r2"))
+    assert (caplog.text.count("has no room"), caplog.text.count("has room again")) == (1, 1)
+    await store.close()
+
+
+async def test_a_burst_of_questions_does_not_make_the_store_down(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = statements.answer
+
+    async def slow(connection: AsyncConnection, **words: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await answer(connection, **words)
+
+    monkeypatch.setattr(statements, "answer", slow)
+    monkeypatch.setattr(store_module, "READ_LIMIT", 0.3)  # which all of them together exceed
+    store = Store(url, age=DAY, size=GIBIBYTE)
+    await store.put(kept("r1"))
+    found = await asyncio.gather(*(store.get("me", "r1") for _ in range(100)))
+    assert found == [kept("r1")] * 100
     await store.close()
 
 
