@@ -297,8 +297,8 @@ class Pool:
         `unable`."""
         tried: list[Replica] = []
         last: GatewayError | None = None
-        deaths = 0
-        while len(tried) <= self._settings.retries and (order := self._order(prepared.request, [*tried, *unable])):
+        deaths = unable_too = 0
+        while len(tried) <= self._settings.retries + unable_too and (order := self._order(prepared.request, [*tried, *unable])):
             replica = order[0]
             tried.append(replica)
             if last is not None:
@@ -312,7 +312,11 @@ class Pool:
                 deaths += isinstance(error, Unanswered)
                 if sink.touched or not self._elsewhere(error, deaths):
                     raise
-                last = error
+                if error.kind is Kind.UNSUPPORTED:  # which says nothing of the servers that could take it
+                    unable_too += 1
+                    last = last or error
+                else:
+                    last = error
         raise last or self._unserved(prepared.request.model)
 
     def _unserved(self, model: str) -> GatewayError:

@@ -176,6 +176,18 @@ async def test_what_a_server_cannot_do_is_tried_only_on_one_of_another_kind(kind
         assert asked(a, b) == expected
 
 
+async def test_a_server_that_cannot_do_it_hides_neither_the_one_that_can_nor_its_state() -> None:
+    """A client that is told that its image cannot be seen leaves it out for good."""
+    blind = [Server(refusing(Kind.UNSUPPORTED), name=name, kind="blind") for name in "abc"]
+    able = Server(name="d", kind="sees")
+    async with group(*blind, able, retries=2) as pool:
+        await ask(pool, session_of("a", "b", "c", "d"))
+        assert asked(able) == [1]
+        able.play = refusing(Kind.BUSY)
+        with pytest.raises(GatewayError, match="BUSY"):
+            await ask(pool, session_of("d", "a", "b", "c"))
+
+
 async def test_nothing_is_tried_again_once_the_client_has_had_an_event() -> None:
     async def breaks(request: Request, sink: Sink) -> None:
         sink.feed([Started(), PartStarted("text"), Delta("x")])
