@@ -6,11 +6,13 @@ clients of the servers are imported only when a server is opened: whoever brings
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from dragoman.backends.base import Backend
 from dragoman.backends.pool.breaker import BreakerRules
@@ -43,8 +45,7 @@ def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object,
     given, limits = config.timeouts, config.limits
     timeouts = (given.connect, given.first_event, given.between_events, given.wake if group.wakes else None)
     keys = tuple(secrets.backend_key(str(each.name)) for each in group.members)
-    files = [path for each in group.members if each.tls for path in (each.tls.ca, each.tls.certificate, each.tls.key)]
-    written = tuple(path.stat().st_mtime_ns for path in files if path is not None and path.exists())
+    written = tuple(_version(path) for each in group.members for path in _files(each))
     return (
         group,
         keys,
@@ -56,6 +57,25 @@ def ingredients(config: Config, secrets: Secrets, group: Group) -> tuple[object,
         limits.answer_bytes,
         config.pool,
     )
+
+
+def _files(backend: BackendConfig) -> list[Path]:
+    """What a backend reads when it is opened: certificates, and what a model's folder says of its prompts."""
+    tls = backend.tls
+    files = [path for path in (tls.ca, tls.certificate, tls.key) if path is not None] if tls is not None else []
+    folder = backend.settings.get("tokenizer") or dict(parse_qsl(backend.url.partition("?")[2])).get("tokenizer")
+    if isinstance(folder, str):
+        found = Path(os.path.expanduser(folder)).glob("*")
+        files += sorted(path for path in found if path.suffix in (".json", ".jinja"))
+    return files
+
+
+def _version(path: Path) -> tuple[str, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return path.name, found.st_mtime_ns, found.st_size
 
 
 def open_group(config: Config, secrets: Secrets, group: Group) -> Pool:
