@@ -37,6 +37,8 @@ class ConnectLimit:
         loop = asyncio.get_running_loop()
         if not self._waiting and loop.time() >= self._given_up + REST:
             self._until = loop.time() + self.seconds
+        if loop.time() >= self._until:  # else a connection would be begun and be cut off in the same moment
+            raise TimeoutError
         self._waiting += 1
         answered = True
         try:

@@ -15,6 +15,7 @@ import contextlib
 import math
 import re
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -40,6 +41,7 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 WRITE_LIMIT = 1.0  # seconds; the end of an answer waits for it
 READ_LIMIT = 3.0
 TURN_LIMIT = 10.0  # for what is read, while many read
+FULL_FOR = 60.0
 REST = 1.0  # seconds between two looks at a store that is down
 CLEAN_EVERY = 60.0
 CLEAN_LIMIT = 30.0
@@ -75,7 +77,7 @@ class Store:
         self._mending: asyncio.Task[None] | None = None
         self._working: set[asyncio.Task[object]] = set()
         self._starting = asyncio.Lock()
-        self._full = False
+        self._full_until = 0.0  # for so long nobody is told again
         self._turn = asyncio.Lock()  # SQLite has one writer at a time, and in memory one connection
         self._places = asyncio.Semaphore(CONNECTIONS)  # for all else
 
@@ -183,10 +185,7 @@ class Store:
             self._fail(f"no answer within {limit:g} s")
             raise StoreDown
         try:
-            found = task.result()
-            if writes:
-                self._has_room()
-            return found
+            return task.result()
         except IntegrityError:
             raise  # a bug of ours, not of the store
         except DBAPIError as error:
@@ -259,14 +258,11 @@ class Store:
             self._mending = in_background(self._mend(), "store")
 
     def _has_no_room(self, error: DBAPIError) -> None:
-        if not self._full:
-            self._full = True
-            log.error("the store (%s) has no room, and keeps nothing until it has: %s", self.place, _reason(error, 0))
-
-    def _has_room(self) -> None:
-        if self._full:
-            self._full = False
-            log.info("the store (%s) has room again", self.place)
+        """Small answers may still fit, and would be a good end and a new beginning each time."""
+        now = time.monotonic()
+        if now >= self._full_until:
+            log.error("the store (%s) keeps nothing for which it has no room: %s", self.place, _reason(error, 0))
+        self._full_until = now + FULL_FOR
 
     async def _mend(self) -> None:
         """Looks for the store until it is usable again, which is: until something can be written. It is opened anew,

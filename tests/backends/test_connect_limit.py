@@ -35,7 +35,7 @@ async def turns(limit: ConnectLimit) -> int:
 async def test_who_comes_after_one_that_has_waited_does_not_wait() -> None:
     limit = ConnectLimit(0.05)
     assert await turns(limit) > FEW
-    assert [await turns(limit) <= FEW for _ in range(5)] == [True] * 5
+    assert [await turns(limit) for _ in range(5)] == [0] * 5  # nor is a connection begun that would be cut off at once
 
 
 async def test_who_joins_one_that_waits_waits_no_longer() -> None:
