@@ -121,7 +121,7 @@ class Supervisor:
         for worker in self._workers:
             self._start(worker)
         while any(worker.pid for worker in self._workers) or not self._stopping:
-            due = [worker.due for worker in self._workers if worker.due is not None]
+            due = [worker.due for worker in self._workers if worker.due is not None and not self._stopping]
             caught = signal.sigtimedwait(HANDLED, max(0.0, min([*due, time.monotonic() + 60]) - time.monotonic()))
             if caught is not None and caught.si_signo != signal.SIGCHLD:
                 self._handle(signal.Signals(caught.si_signo))
@@ -270,12 +270,15 @@ def _try_out(config: Config, secrets: Secrets) -> None:
 
 def _open_and_end(config: Config, secrets: Secrets, writing: int) -> None:
     from dragoman.gateway.factory import open_backends
+    from dragoman.gateway.serve.app import open_store
+    from dragoman.gateway.serve.server import with_seal_key
     from dragoman.gateway.serve.tls import for_clients
 
     status = CRASHED
     try:
         signal.alarm(TRY_LIMIT)
         for_clients(config.tls)
+        open_store(config, with_seal_key(config, secrets), None)
         backends = open_backends(config, secrets)  # a name, so that none is collected, unclosed, before the exit
         status = 0 if backends else CRASHED
     except ConfigError as error:

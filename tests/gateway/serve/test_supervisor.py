@@ -299,6 +299,32 @@ async def test_sigterm_lets_the_streams_of_every_worker_finish() -> None:
         assert await process.ended() == 0
 
 
+async def test_a_supervisor_that_stops_does_not_run_in_circles_for_a_worker_that_was_lost() -> None:
+    async with (
+        ScriptedServer(default=Script(frames(BODY), gap=0.5)) as server,
+        serving("--backend", server.url, "--workers", "2") as process,
+        connecting() as session,
+    ):
+        url = await process.ready()
+        for times in range(1, 5):  # after each time it rests for longer
+            await until(lambda: len(workers_of(process)) == 2)
+            os.kill(max(workers_of(process)), signal.SIGKILL)
+            await process.logged("a worker was lost", times)
+        asked = asyncio.create_task(ask(session, url, stream=True))
+        await server.until(lambda: bool(server.chats))
+        assert len(workers_of(process)) == 1
+        before = seconds_of_work(process.child.pid)
+        process.child.send_signal(signal.SIGTERM)
+        assert "event: response.completed" in (await asked)[1]
+        assert seconds_of_work(process.child.pid) - before < 0.3
+        assert await process.ended() == 0
+
+
+def seconds_of_work(process: int) -> float:
+    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "gateway.yaml"
     async with ScriptedServer(default=Script(BODY)) as old, ScriptedServer(default=Script(BODY)) as new:
