@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 import pytest
 
+from dragoman.gateway.keys.spending import Spending
 from dragoman.gateway.serve.supervisor import Supervisor, Worker
 from dragoman.gateway.telemetry import METRICS_DIRECTORY
 from tests.certificates import Authority, trusting
@@ -171,6 +172,27 @@ def test_a_worker_for_which_there_is_no_memory_is_started_later(
     assert "a worker cannot be started: Cannot allocate memory" in caplog.text
 
 
+def test_a_supervisor_that_stops_does_not_run_in_circles_for_a_worker_that_was_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost, running = Worker(0, [], due=1.0), Worker(1, [], pid=1)
+    supervisor = object.__new__(Supervisor)
+    supervisor._workers, supervisor._status, supervisor._stopping = [lost, running], 0, True
+    supervisor._spending = Spending.shared()
+    waits: list[float] = []
+
+    def wait(_signals: object, seconds: float) -> None:
+        waits.append(seconds)
+        running.pid = 0 if len(waits) == 3 else 1
+
+    monkeypatch.setattr("signal.sigtimedwait", wait)
+    monkeypatch.setattr("signal.pthread_sigmask", lambda *_: None)
+    for name in ("_start", "_reap"):
+        monkeypatch.setattr(supervisor, name, lambda *_: None)
+    assert supervisor.run() == 0
+    assert min(waits) > 1
+
+
 async def test_a_worker_is_replaced_although_the_directory_of_the_figures_is_gone(tmp_path: Path) -> None:
     """Somebody has emptied /tmp. Cleaners that respect locks do not."""
     async with (
@@ -297,32 +319,6 @@ async def test_sigterm_lets_the_streams_of_every_worker_finish() -> None:
         answers = await asyncio.gather(*asked)
         assert all(text.count("event: response.completed") == 1 for _, text in answers)
         assert await process.ended() == 0
-
-
-async def test_a_supervisor_that_stops_does_not_run_in_circles_for_a_worker_that_was_lost() -> None:
-    async with (
-        ScriptedServer(default=Script(frames(BODY), gap=0.5)) as server,
-        serving("--backend", server.url, "--workers", "2") as process,
-        connecting() as session,
-    ):
-        url = await process.ready()
-        for times in range(1, 5):  # after each time it rests for longer
-            await until(lambda: len(workers_of(process)) == 2)
-            os.kill(max(workers_of(process)), signal.SIGKILL)
-            await process.logged("a worker was lost", times)
-        asked = asyncio.create_task(ask(session, url, stream=True))
-        await server.until(lambda: bool(server.chats))
-        assert len(workers_of(process)) == 1
-        before = seconds_of_work(process.child.pid)
-        process.child.send_signal(signal.SIGTERM)
-        assert "event: response.completed" in (await asked)[1]
-        assert seconds_of_work(process.child.pid) - before < 0.3
-        assert await process.ended() == 0
-
-
-def seconds_of_work(process: int) -> float:
-    user, system = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 async def test_a_reload_reaches_every_worker_and_a_bad_file_is_one_line(tmp_path: Path) -> None:
