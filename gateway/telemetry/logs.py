@@ -12,14 +12,16 @@ escaped as in JSON, in every format, and in the text format a value that could b
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
+import select
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -31,6 +33,8 @@ from dragoman.gateway.config import LogConfig
 log = logging.getLogger("dragoman")
 begins = logging.getLogger("dragoman.begins")  # has a switch of its own
 begins.disabled = True
+SLOW_READER = 100  # milliseconds that one is waited for
+LOST = {"name": log.name, "levelno": logging.WARNING, "levelname": "WARNING", "msg": "lost, since nobody read the log"}
 NOT_LOGGED = "(words not logged: log.prompts)"
 DIM = "2"
 COLOURS = {logging.DEBUG: "36", logging.INFO: "32", logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
@@ -130,6 +134,30 @@ class Formatter(logging.Formatter):
         return f"{type(error).__name__}{words} ({where})"
 
 
+class Handler(logging.StreamHandler[TextIO]):
+    """Waits for nobody who has stopped reading, such as a terminal after ^S: all streams would wait with it, and the
+    watchdog end the process. What cannot be written meanwhile is lost, and counted."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._poll: Callable[[int], object] | None = None
+        if hasattr(select, "poll"):
+            with contextlib.suppress(OSError, ValueError):  # one that is no file, or closed
+                poll = select.poll()
+                poll.register(stream.fileno(), select.POLLOUT)
+                self._poll = poll.poll
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._poll is not None and not self._poll(0 if self._lost else SLOW_READER):
+            self._lost += 1
+            return
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            super().emit(logging.makeLogRecord({**LOST, "fields": {"lines": lost}}))
+        super().emit(record)
+
+
 def _json(fields: dict[str, Any]) -> str:
     try:
         return orjson.dumps(fields, default=str).decode()
@@ -149,7 +177,7 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
     terminal = stream.isatty()
     style: str = config.format or ("text" if terminal else "json")
     coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    handler = logging.StreamHandler(stream)
+    handler = Handler(stream)
     style = "terminal" if terminal and style == "text" else style
     handler.setFormatter(Formatter(style, Redactor(secrets), config.prompts, coloured))
     begins.disabled = not (terminal or verbose if config.begins is None else config.begins)

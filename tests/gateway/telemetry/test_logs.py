@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import linecache
 import logging
+import os
 import re
+import time
 from collections.abc import Iterator
 
 import orjson
@@ -305,3 +307,21 @@ def test_a_secret_in_a_quoted_value_is_removed(stream: io.StringIO) -> None:
     configure(LogConfig(format="text"), ['can"ary 1'], stream)
     log.info("x", extra={"fields": {"where": 'before can"ary 1\n'}})
     assert stream.getvalue().endswith('where="before ****\\n"\n')
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_reader_that_has_stopped_holds_up_nobody() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(writing, "w") as written, open(reading, "rb") as pipe:
+        configure(LogConfig(), stream=written)
+        began = time.monotonic()
+        for number in range(2000):
+            log.warning("line %d", number)
+        assert time.monotonic() - began < 5
+        told = [orjson.loads(line)["message"] for line in pipe]
+        log.warning("again")
+        last = [orjson.loads(line) for line in pipe]
+    assert told == [f"line {number}" for number in range(len(told))]
+    assert [each["message"] for each in last] == ["lost, since nobody read the log", "again"]
+    assert last[0]["lines"] == 2000 - len(told)
