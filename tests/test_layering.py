@@ -111,7 +111,7 @@ ROOMS = {
     "effective": ("config keys factory", "it prints the configuration and what would be opened"),
     "doctor": ("first_prompts config telemetry keys factory calls", "it examines backends without serving"),
     "shipped": ("", "it only finds files"),
-    "launch": ("first_prompts keys shipped", "it starts a gateway as a process and asks it over HTTP, as clients do"),
+    "launch": ("first_prompts nearest keys shipped", "it starts a gateway as a process and asks it as clients do"),
     "serve": ("config telemetry keys store factory calls", "the process serves; commands start it"),
     "command_line": ("nearest", "a table of words, read before anything heavy is loaded"),
     "completion": ("command_line", "made from the table of words alone"),

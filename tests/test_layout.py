@@ -53,7 +53,6 @@ ELSEWHERE = {
     "backends/triton/rpc.py": "tests/backends/triton/test_grpc_client.py",
     # seen through the gateway
     "gateway/__main__.py": "tests/test_packaging.py",
-    "gateway/factory.py": "tests/gateway/test_cli.py",
     "gateway/first_prompts.py": "tests/gateway/launch/test_run.py",  # two numbers
     "gateway/nearest.py": "tests/gateway/config/test_faults.py",
     "gateway/calls/access_log.py": "tests/gateway/telemetry/test_logs.py",

@@ -248,7 +248,9 @@ class Supervisor:
 
 def _work(worker: Worker, config: Config, secrets: Secrets, reread: Reread, speak: bool, spending: Spending) -> int:
     from dragoman.gateway.serve.server import in_loop, run_on
+    from dragoman.gateway.telemetry import figure_files
 
+    figure_files.use()
     return in_loop(run_on(worker.sockets, config, secrets, reread, speak, spending, worker.number))
 
 

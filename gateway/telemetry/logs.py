@@ -134,7 +134,7 @@ class Formatter(logging.Formatter):
         return f"{type(error).__name__}{words} ({where})"
 
 
-class Handler(logging.StreamHandler[TextIO]):
+class LogHandler(logging.StreamHandler[TextIO]):
     """Waits for nobody who has stopped reading, such as a terminal after ^S: all streams would wait with it, and the
     watchdog end the process. What cannot be written meanwhile is lost, and counted."""
 
@@ -177,7 +177,7 @@ def configure(config: LogConfig, secrets: Iterable[str] = (), stream: TextIO | N
     terminal = stream.isatty()
     style: str = config.format or ("text" if terminal else "json")
     coloured = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    handler = Handler(stream)
+    handler = LogHandler(stream)
     style = "terminal" if terminal and style == "text" else style
     handler.setFormatter(Formatter(style, Redactor(secrets), config.prompts, coloured))
     begins.disabled = not (terminal or verbose if config.begins is None else config.begins)
