@@ -84,7 +84,7 @@ class Handler:
         self._memory = Memory(store, self.bodies)
         self.search = SearchClient(config.search, search_key) if config.search.runs else None
         searches = SearchStage(self.search, metrics) if self.search is not None else None
-        self._phases = Phases(models, gate, self.images, self.admission, searches, self.documents)
+        self._phases = Phases(models, gate, self.images, self.admission, searches, self.documents, self.bodies)
         self._policy = _policy(config, documents=self.documents is not None)
         self.calls: set[Call] = set()
         self.leaving = False  # no longer ready, but still serving new requests

@@ -26,7 +26,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 from yarl import URL
 
+from dragoman.gateway.calls.body_memory import UNCOUNTED
 from dragoman.gateway.config import ImagesConfig, Limits
+from dragoman.gateway.store.kept import Room
 from dragoman.gateway.telemetry.logs import log
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Part, Request, Text, ToolResult
@@ -105,9 +107,9 @@ class Images:
             await self._session.close()
             self._session = None
 
-    async def inlined(self, request: Request, notes: list[Note], client: str = "") -> Request:
+    async def inlined(self, request: Request, notes: list[Note], client: str = "", room: Room | None = None) -> Request:
         """The request with every image in it. Raises if an image of the current question may not or cannot be fetched;
-        an earlier one is left out, with a note in `notes`."""
+        an earlier one is left out, with a note in `notes`. What is fetched has to find `room`, as a body does."""
         images = list(_images(request.messages))
         if not images:
             return request
@@ -115,7 +117,7 @@ class Images:
             raise _too_much(images[self._config.most], f"More than {self._config.most} images in one request.")
         needed = images if self._reject else asked_about(request.messages)
         wanted = {image.url: image for image in reversed(needed)}
-        budget = _ByteBudget(self._total)
+        budget = _ByteBudget(self._total, room)
         found: dict[str, Image | Text] = {}
         targets: dict[str, tuple[URL, Image]] = {}
         for image in images:
@@ -201,8 +203,8 @@ class Images:
 
     async def _fetched(self, url: URL, image: Image, budget: _ByteBudget, client: str) -> str:
         try:
-            async with asyncio.timeout(self._config.timeout):
-                return await self._followed(url, image, budget, client)
+            async with asyncio.timeout(self._config.timeout) as limit:
+                return await self._followed(url, image, budget, client, limit)
         except TimeoutError:
             reason = "it took too long"
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -210,7 +212,7 @@ class Images:
             log.info("an image was not fetched", extra={"fields": {"host": url.host, "error": type(error).__name__}})
         raise _refused(image, f"The image could not be fetched: {reason}.")
 
-    async def _followed(self, url: URL, image: Image, budget: _ByteBudget, client: str) -> str:
+    async def _followed(self, url: URL, image: Image, budget: _ByteBudget, client: str, limit: asyncio.Timeout) -> str:
         for _ in range(self._config.redirects + 1):
             host = url.host, url.port
             async with (
@@ -220,6 +222,9 @@ class Images:
                 self._opened().get(url, allow_redirects=False) as response,
             ):
                 if response.status not in REDIRECTS:
+                    self._check_head(response, image)
+                    with _paused(limit):
+                        await budget.find_room(image, response.content_length or self._config.bytes)
                     return await self._read(response, image, budget)
                 url = self._allowed(url.join(URL(response.headers.get("Location", ""))), image)
         raise _refused(image, "The image could not be fetched: too many redirects.")
@@ -237,7 +242,7 @@ class Images:
             )
         return self._session
 
-    async def _read(self, response: aiohttp.ClientResponse, image: Image, budget: _ByteBudget) -> str:
+    def _check_head(self, response: aiohttp.ClientResponse, image: Image) -> None:
         if response.status != 200:
             raise _refused(image, f"The image could not be fetched: its host answered with status {response.status}.")
         media = response.content_type
@@ -246,13 +251,14 @@ class Images:
             "identity",
         ):
             raise _refused(image, "What was fetched is not an image.")
-        limit = self._config.bytes
-        if (response.content_length or 0) > limit:
+        if (response.content_length or 0) > self._config.bytes:
             raise self._too_large(image)
+
+    async def _read(self, response: aiohttp.ClientResponse, image: Image, budget: _ByteBudget) -> str:
         data = bytearray()
         async for piece in response.content.iter_any():
             data += piece
-            if len(data) > limit:
+            if len(data) > self._config.bytes:
                 raise self._too_large(image)
             budget.take(image, len(piece))
         if (kind := image_kind(data)) is None:
@@ -266,9 +272,23 @@ class Images:
 class _ByteBudget:
     """The bytes left for the images of one request. An image counts as often as it occurs there."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, room: Room | None = None) -> None:
         self.total = self.left = total
         self.times: Counter[str] = Counter()
+        self._room = room
+        self._small = 0  # bytes that are still to be counted: one small image is not, but many are
+        self._turn = asyncio.Lock()
+
+    async def find_room(self, image: Image, size: int) -> None:
+        """Before it is read, for what is made of it in base64."""
+        if self._room is None:
+            return
+        async with self._turn:
+            self._small += size * self.times[image.url] * 4 // 3
+            if self._small > UNCOUNTED:
+                size, self._small = self._small, 0
+                if not self._room.takes(size):
+                    await self._room.wait(size)
 
     def count(self, image: Image) -> None:
         """An image that came with the request was bounded with its body."""
@@ -280,6 +300,16 @@ class _ByteBudget:
         self.left -= size * self.times[image.url]
         if self.left < 0:
             raise _too_much(image, f"The images of one request are larger than {self.total} bytes together.")
+
+
+@contextlib.contextmanager
+def _paused(limit: asyncio.Timeout) -> Iterator[None]:
+    """The time in the block does not count."""
+    loop = asyncio.get_running_loop()
+    end, began = limit.when(), loop.time()
+    limit.reschedule(None)
+    yield
+    limit.reschedule(None if end is None else end + loop.time() - began)
 
 
 def may_be_asked(address: Address, private: bool = False) -> bool:

@@ -27,6 +27,7 @@ from dragoman.backends.base import Backend, Forwarded, Prepared, Sink, nothing
 from dragoman.gateway.calls.admission import Admission, cost
 from dragoman.gateway.calls.affinity import session
 from dragoman.gateway.calls.answer import Answer, AnswerRecord
+from dragoman.gateway.calls.body import BodyReader
 from dragoman.gateway.calls.call import Call
 from dragoman.gateway.calls.context_window import estimate, fit, shortened
 from dragoman.gateway.calls.documents import Documents
@@ -46,7 +47,8 @@ COUNTS_AT_ONCE = 4  # on one backend: Claude Code sends fifteen at once, and str
 
 
 class Phases:
-    """`searches`: None where models cannot search the web. `documents`: None where no document is read."""
+    """`searches`: None where models cannot search the web. `documents`: None where no document is read. `bodies` has
+    the memory for images that are fetched, None where nobody is served."""
 
     def __init__(
         self,
@@ -56,8 +58,10 @@ class Phases:
         admission: Admission,
         searches: SearchStage | None = None,
         documents: Documents | None = None,
+        bodies: BodyReader | None = None,
     ) -> None:
         self._models = models
+        self._bodies = bodies
         self._gate = gate
         self._images = images
         self._admission = admission
@@ -146,7 +150,8 @@ class Phases:
         await _others_turn(call)
         if self._documents is not None and _holds_documents(_asked(call)):
             call.request = await self._documents.inlined(_asked(call), call.notes, call.client.name)
-        call.request = await self._images.inlined(_asked(call), call.notes, call.client.name)
+        room = None if self._bodies is None else self._bodies.room(call.share)
+        call.request = await self._images.inlined(_asked(call), call.notes, call.client.name, room)
 
     async def prepare(self, call: Call) -> None:
         """Everything that follows from the request and the backend's settings."""

@@ -15,8 +15,10 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from dragoman.gateway.calls.body import BodyReader
+from dragoman.gateway.calls.body_memory import Share
 from dragoman.gateway.calls.images import OF_HOST, OF_HOST_FOR_CLIENT, Address, Images, may_be_asked
-from dragoman.gateway.config import ImagesConfig, load
+from dragoman.gateway.config import ImagesConfig, Limits, load
 from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.ir import Image, Message, Note, Request, Text, ToolResult
 from dragoman.translators.registry import PROTOCOLS
@@ -377,6 +379,29 @@ async def test_the_images_of_one_request_are_bounded_together_however_often_one_
                 assert f"larger than {3 * len(PNG)} bytes together" in await refusal(images, *urls)
         finally:
             await images.close()
+
+
+async def test_what_is_fetched_takes_of_the_memory_for_bodies_before_it_is_read() -> None:
+    """A request of a few bytes may bring as much as one with the images in it."""
+    size = 1_500_000
+
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=PNG.ljust(size), content_type="image/png")
+
+    bodies = BodyReader(Limits(body_bytes=8_000_000, bodies_bytes=8_000_000), within=0.1)
+    shares = [Share(), Share()]
+    async with host(large) as (port, _):
+        names = Names(pictures_example=["127.0.0.2"])
+        async with fetching(names, allow=[f"pictures.example:{port}"], timeout=5) as images:
+            urls = [f"http://pictures.example:{port}/{name}.png" for name in "abc"]
+            await images.inlined(asking(*urls), [], room=bodies.room(shares[0]))
+            assert bodies.memory.taken == 3 * (size * 4 // 3)
+            with pytest.raises(GatewayError) as raised:
+                await images.inlined(asking(*urls), [], room=bodies.room(shares[1]))
+            assert raised.value.kind is Kind.BUSY
+            for each in shares:
+                each.free()
+            assert bodies.memory.taken == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ at once
