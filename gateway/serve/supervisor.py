@@ -211,6 +211,8 @@ class Supervisor:
     def _reap(self) -> None:
         from prometheus_client.multiprocess import mark_process_dead
 
+        from dragoman.gateway.telemetry.figure_files import forget
+
         mark_dead: Callable[[int], object] = mark_process_dead  # the library leaves it without types
         for worker in self._workers:
             if not worker.pid:
@@ -219,6 +221,7 @@ class Supervisor:
             if not pid:
                 continue
             mark_dead(pid)
+            forget(os.environ[METRICS_DIRECTORY], pid)
             worker.pid = 0
             self._lost(worker, os.waitstatus_to_exitcode(ended))
 

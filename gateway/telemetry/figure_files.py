@@ -7,8 +7,11 @@ none, the figures go on in memory that no other worker sees: in `/metrics` they 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+import struct
+from pathlib import Path
 from typing import IO, Any
 
 from prometheus_client import mmap_dict, values
@@ -78,3 +81,12 @@ def use() -> None:
     """For all metrics that this process makes from now on."""
     library: Any = values  # which has a name for its own alone
     library.MmapedDict = FigureFile
+
+
+def forget(directory: str, worker: int) -> None:
+    """Removes the files of a worker that has ended before it counted anything: one that cannot run may be replaced every
+    few seconds, for days."""
+    for path in Path(directory).glob(f"*_{worker}.db"):
+        with contextlib.suppress(OSError, ValueError, struct.error):
+            if not any(value for _, value, _, _ in MAPPED.read_all_values_from_file(path)):
+                path.unlink()

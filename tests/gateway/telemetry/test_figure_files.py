@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dragoman.gateway.telemetry.figure_files import FigureFile
+from dragoman.gateway.telemetry.figure_files import FigureFile, forget
 
 
 def full(*_: object) -> None:
@@ -46,3 +46,13 @@ def test_without_room_the_figures_go_on_in_memory(
     assert caplog.text.count("no longer seen by others: No space left on device") >= 2
     for file in (begun, made):
         file.close()
+
+
+def test_what_a_worker_leaves_that_counted_nothing_is_removed(tmp_path: Path) -> None:
+    for name, value in (("counter_7", 0.0), ("histogram_7", 1.0), ("counter_77", 0.0)):
+        file = FigureFile(str(tmp_path / f"{name}.db"))
+        file.write_value("key", value, 0.0)
+        file.close()
+    (tmp_path / "broken_7.db").touch()
+    forget(str(tmp_path), 7)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["broken_7.db", "counter_77.db", "histogram_7.db"]
