@@ -297,8 +297,8 @@ class Pool:
         `unable`."""
         tried: list[Replica] = []
         last: GatewayError | None = None
-        deaths = unable_too = 0
-        while len(tried) <= self._settings.retries + unable_too and (order := self._order(prepared.request, [*tried, *unable])):
+        deaths, most = 0, self._settings.retries
+        while len(tried) <= most and (order := self._order(prepared.request, [*tried, *unable])):
             replica = order[0]
             tried.append(replica)
             if last is not None:
@@ -313,7 +313,7 @@ class Pool:
                 if sink.touched or not self._elsewhere(error, deaths):
                     raise
                 if error.kind is Kind.UNSUPPORTED:  # which says nothing of the servers that could take it
-                    unable_too += 1
+                    most += 1
                     last = last or error
                 else:
                     last = error

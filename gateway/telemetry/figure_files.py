@@ -84,8 +84,8 @@ def use() -> None:
 
 
 def forget(directory: str, worker: int) -> None:
-    """Removes the files of a worker that has ended before it counted anything: one that cannot run may be replaced every
-    few seconds, for days."""
+    """Removes the files of a worker that has ended before it counted anything: one that cannot run may be replaced
+    every few seconds, for days."""
     for path in Path(directory).glob(f"*_{worker}.db"):
         with contextlib.suppress(OSError, ValueError, struct.error):
             if not any(value for _, value, _, _ in MAPPED.read_all_values_from_file(path)):
