@@ -47,10 +47,19 @@ def constrained(fields: RequestFields, wanted: Format | None, unread: Unread) ->
     for path, kind, value in found:
         if value in (None, False, ""):
             continue
-        if wanted is not None:
+        constraint = _constraint(kind, value, path)
+        if wanted is None:
+            wanted = constraint
+        elif not _same(wanted, constraint):
             raise invalid(f"Only one constraint on the answer is possible: '{path}' is one too many.", path)
-        wanted = _constraint(kind, value, path)
     return wanted
+
+
+def _same(one: Format, other: Format) -> bool:
+    """Whether the same is asked for twice, as guidance asks vLLM under the older and the newer name."""
+    if isinstance(one, JsonSchema) and isinstance(other, JsonSchema):
+        return one.schema == other.schema
+    return one == other
 
 
 def _constraint(kind: str, value: Any, path: str) -> Format:

@@ -110,6 +110,17 @@ class Unreadable:
             return Image(url, detail, place)
         return self.left_out("image", "image with an unusable URL" if url else "image without data", path)
 
+    def image_in_file(self, data: str, path: str, place: str) -> Image | Text | None:
+        """The image that a file is, as LlamaIndex for JavaScript sends images; None for any other file. `data` is a
+        data URL or bare base64."""
+        head, comma, payload = data.partition(",")
+        if not comma:
+            payload = data
+        elif not head.lower().endswith(";base64"):
+            return None
+        kind = image_kind(_decoded(payload[:_HEAD]) or b"")
+        return self.image(f"image/{kind}", payload, path, place) if kind else None
+
     def left_out(self, content: Literal["document", "image"], what: str, path: str, name: str | None = None) -> Text:
         """`what` describes it in a few words that include `content`, such as "PDF document"."""
         if self.policy.unreadable == "reject":

@@ -48,3 +48,23 @@ def test_unknown_keys_are_noted_and_constraints_never() -> None:
     assert [note.name for note in unread.notes()] == ["structured_outputs.disable_any_whitespace"]
     with pytest.raises(GatewayError, match="one too many"):
         read(guided_regex="a", guided_grammar="b")
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"guided_grammar": "g", "structured_outputs": {"grammar": "g"}}, Guided("grammar", "g")),  # guidance
+        ({"guided_json": '{"a": 1}', "structured_outputs": {"json": {"a": 1}}}, JsonSchema("output", {"a": 1})),
+        ({"guided_choice": ["a", "b"], "structured_outputs": {"choice": ["a", "b"]}}, Guided("choice", ("a", "b"))),
+    ],
+)
+def test_the_same_under_two_names_is_one_constraint(fields: dict[str, Any], wanted: Any) -> None:
+    assert read(**fields) == wanted
+
+
+def test_a_schema_beside_the_same_one_in_the_api_s_own_field() -> None:
+    own = JsonSchema("person", {"a": 1}, strict=True)
+    fields = RequestFields.model_validate({"model": "m", "guided_json": {"a": 1}})
+    assert constrained(fields, own, Unread()) == own
+    with pytest.raises(GatewayError, match="one too many"):
+        constrained(fields, JsonSchema("person", {"a": 2}), Unread())

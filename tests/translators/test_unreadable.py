@@ -567,3 +567,19 @@ def test_the_latest_images_and_those_that_the_answer_is_about_are_kept(
 
 def test_more_images_asked_about_than_are_taken_are_not_left_out() -> None:
     assert with_latest_images([Message("user", (Image("a"), Image("b"), Image("c")))], 2) is None
+
+
+@pytest.mark.parametrize("head", ["data:image/png;base64,", "data:application/octet-stream;base64,", ""])
+def test_an_image_that_comes_as_a_file_is_an_image(head: str) -> None:
+    """LlamaIndex for JavaScript sends images so."""
+    data = encoded(b"\x89PNG\r\n\x1a\nrest")
+    file = {"filename": "image-1.png", "file_data": head + data}
+    shown = Image(f"data:image/png;base64,{data}")
+    for protocol, field, part in (
+        ("chat_completions", "messages", {"type": "file", "file": file}),
+        ("responses", "input", {"type": "input_file", **file}),
+    ):
+        body = {"model": "m", field: [{"role": "user", "content": [part]}]}
+        turn = BY_NAME[protocol].parse(body, Context("r", lambda: 0))
+        assert turn.request.messages == (Message("user", (shown,)),)
+        assert turn.notes == ()

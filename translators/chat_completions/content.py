@@ -163,7 +163,8 @@ class ChatConversation:
         message.pass_over("parsed")  # what OpenAI's SDK made of an answer
         said = self._content(message, path, "assistant") if message.get("content") is not None else ()
         parts: list[Part] = []
-        if (reasoning := _reasoning(message, path)) and not any(isinstance(part, Reasoning) for part in said):
+        reasoning = _reasoning(message, path) or _reasoning_in_text(message.peek("content"))
+        if reasoning and not any(isinstance(part, Reasoning) for part in said):
             parts.append(Reasoning(reasoning))
         parts += said
         if refusal := text_or_null(message, "refusal", path):
@@ -248,6 +249,8 @@ class ChatConversation:
             raise wrong_value(f"{path}.type", kind, ", ".join(f"'{one}'" for one in _KINDS[role]))
         match kind:
             case "text":
+                if role == "assistant":
+                    part.pass_over("role", *_REASONING)  # as `_reasoning_in_text` says
                 return Text(expect_text(part, "text", path))
             case "refusal":
                 return Refusal(expect_text(part, "refusal", path))
@@ -322,6 +325,13 @@ def _reasoning(message: Given, path: str) -> str:
     return found
 
 
+def _reasoning_in_text(content: object) -> str:
+    """The same in a text part: OpenAI's Agents SDK for JavaScript sends it back with the fields of its message."""
+    parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    texts = (part.get(key) for part in parts if part.get("type") == "text" for key in _REASONING)
+    return next((text for text in texts if text and isinstance(text, str)), "")
+
+
 def _are_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
@@ -352,6 +362,7 @@ def _image(part: Given, path: str, media: Media) -> Image | Text:
         return media.image(part, path)
     owner = given_object(part, "image_url", path)
     image = media.image(owner, f"{path}.image_url", "url")
+    owner.pass_over("format")  # its type, by LiteLLM and Strands: the image itself says it
     owner.close()
     return image
 

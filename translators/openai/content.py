@@ -1,6 +1,7 @@
 """Images and files in the content of a message, as both OpenAI protocols write them.
 
-An image stays an image (whether the model can see it is up to the backend); a file is read where its text came with it.
+An image stays an image (whether the model can see it is up to the backend), also one that comes as a file; any other
+file is read where its text came with it.
 What cannot be read here, or would need a store of files, is replaced by a text (`translators.unreadable`).
 """
 
@@ -54,11 +55,14 @@ class Media:
         self._notes.append(Note("item", "encrypted_content"))
         return Text(in_place_of("encrypted content", UNREADABLE))
 
-    def file(self, owner: Given, path: str) -> Text:
+    def file(self, owner: Given, path: str) -> Image | Text:
         """`owner` holds `file_data`, or else `file_id` or `file_url`, and perhaps `filename`."""
         name = text_or_null(owner, "filename", path)
         if owner.get("file_data") is not None:
-            read = self._unreadable.data_url_text(expect_text(owner, "file_data", path), f"{path}.file_data", name)
+            data, place = expect_text(owner, "file_data", path), f"{path}.file_data"
+            if image := self._unreadable.image_in_file(data, path, place):
+                return image
+            read = self._unreadable.data_url_text(data, place, name)
             return read if isinstance(read, Text) else Text(read if name is None else f"[File: {name}]\n{read}")
         for key, what in (("file_id", "uploaded document"), ("file_url", "document named by URL")):
             if owner.get(key) is not None:

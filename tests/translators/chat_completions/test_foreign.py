@@ -278,3 +278,16 @@ def test_reasoning_is_also_read_from_lists(fields: Json, text: str) -> None:
     turn = parse(messages=[USER, {"role": "assistant", "content": "x", **fields}, USER])
     assert turn.request.messages[1].parts == (Reasoning(text), Text("x"))
     assert turn.notes == ()
+
+
+def test_reasoning_beside_the_text_of_a_part() -> None:
+    """As OpenAI's Agents SDK for JavaScript sends the message of a whole answer back."""
+    rest: Json = {"role": "assistant", "refusal": None, "annotations": [], "reasoning_content": "Well."}
+    turn = parse(messages=[USER, {"role": "assistant", "content": [{"type": "text", "text": "Yes.", **rest}]}, USER])
+    assert turn.request.messages[1].parts == (Reasoning("Well."), Text("Yes."))
+    assert turn.notes == ()
+
+    both = {"role": "assistant", "reasoning": "Well.", "content": [{"type": "text", "text": "Yes.", **rest}]}
+    assert said(USER, both, USER)[1].parts == (Reasoning("Well."), Text("Yes."))
+    asked = {"role": "user", "content": [{"type": "text", "text": "q", "reasoning_content": "Well."}]}
+    assert notes(messages=[asked]) == ["field:messages.content.reasoning_content"]

@@ -109,6 +109,11 @@ def test_an_image_remembers_where_it_stood() -> None:
     assert image.path == "messages[0].content[1].image_url.url"
 
 
+def test_the_type_beside_an_image_is_not_noted() -> None:
+    image = {"type": "image_url", "image_url": {"url": PIXEL, "detail": "auto", "format": "image/png"}}  # LiteLLM
+    assert notes(messages=[{"role": "user", "content": [image]}]) == []
+
+
 def test_a_bare_url_is_an_image_too() -> None:
     assert said({"role": "user", "content": [{"type": "image_url", "image_url": PIXEL}]})[0].parts == (Image(PIXEL),)
 
