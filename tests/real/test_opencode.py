@@ -68,6 +68,6 @@ async def test_an_overflow_is_shown_and_the_conversation_is_compacted(opencode: 
     async with ScriptedServer(default=answer) as server, serving("--backend", server.url) as url:
         status, output, errors = await opencode.run(url, "Compute.")
         assert len(turns(server)) == 2
-    assert "do not fit the model's context window of 32768 tokens" in errors
+    assert "This model's maximum context length is 32768 tokens" in errors
     assert "Done." in output
     assert status == 1  # although the answer came

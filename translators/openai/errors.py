@@ -2,7 +2,8 @@
 
 Over HTTP a permanent fault is always 400, since Codex retries 413 and 422, and a full server is 503
 `server_is_overloaded`. An error that is worth a retry says when; one that the SDKs would retry in vain says not to.
-How a stream fails is up to each protocol.
+How a stream fails is up to each protocol. An overflow has OpenAI's sentence: clients and libraries recognise it by that
+more often than by its code, and shorten the conversation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dragoman.translators.errors import GatewayError, Kind
 from dragoman.translators.protocol import ErrorReply
 
 OVERLOADED = "server_is_overloaded"
+_OVERFLOW = "This model's maximum context length"
 
 
 def error(err: GatewayError, request_id: str) -> ErrorReply:
@@ -20,13 +22,22 @@ def error(err: GatewayError, request_id: str) -> ErrorReply:
     sends `request_id` as a header with every answer; the body has no place for it."""
     status, kind, code = _words(err)
     param = err.param if err.param is not None or err.kind is not Kind.MODEL_NOT_FOUND else "model"
-    body = {"error": {"message": err.message, "type": kind, "param": param, "code": code}}
+    body = {"error": {"message": message(err), "type": kind, "param": param, "code": code}}
     headers: dict[str, str] = {}
     if err.wait is not None:
         headers["retry-after"] = str(err.wait)
     if err.kind.final:
         headers["x-should-retry"] = "false"
     return ErrorReply(status, body, headers)
+
+
+def message(err: GatewayError) -> str:
+    if err.kind is not Kind.OVERFLOW or err.message.startswith(_OVERFLOW):
+        return err.message
+    if err.limit is None:
+        return f"{_OVERFLOW} is exceeded: {err.message}"
+    size = "has more" if err.tokens is None else f"has {err.tokens} tokens without its answer"
+    return f"{_OVERFLOW} is {err.limit} tokens. However, your request {size}. Please reduce the length of the messages."
 
 
 def _words(err: GatewayError) -> tuple[int, str, str | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.openai.errors import message
 from dragoman.translators.protocol import Json
 
 
@@ -19,7 +20,7 @@ def stream_error(err: GatewayError) -> Json:
         case Kind.BUSY | Kind.DRAINING | Kind.ASLEEP | Kind.RATE_LIMITED:
             return {"code": "rate_limit_exceeded", "message": _with_wait(err)}
         case Kind.OVERFLOW:
-            return {"code": "context_length_exceeded", "message": err.message}
+            return {"code": "context_length_exceeded", "message": message(err)}
         case Kind.INVALID | Kind.UNSUPPORTED | Kind.TOO_LARGE | Kind.NOT_FOUND | Kind.MODEL_NOT_FOUND:
             return {"code": "invalid_prompt", "message": err.message}
         case (

@@ -41,10 +41,19 @@ from tests.replay import CONTEXT
 def test_every_kind_has_its_words(kind: Kind, status: int, type_: str, code: str | None) -> None:
     reply = PROTOCOL.error(GatewayError(kind, "Why."), "req_1")
     param = "model" if kind is Kind.MODEL_NOT_FOUND else None
+    words = "This model's maximum context length is exceeded: Why." if kind is Kind.OVERFLOW else "Why."
     assert reply.status == status
-    assert reply.body == {"error": {"message": "Why.", "type": type_, "param": param, "code": code}}
+    assert reply.body == {"error": {"message": words, "type": type_, "param": param, "code": code}}
     assert ("retry-after" in reply.headers) == (status == 429 or status == 503)
     assert (reply.headers.get("x-should-retry") == "false") == (status in (500, 504))
+
+
+def test_an_overflow_has_the_sentence_that_libraries_look_for() -> None:
+    """LiteLLM makes a ContextWindowExceededError of these words and of nothing else."""
+    error = GatewayError(Kind.OVERFLOW, "Too long.", tokens=90, limit=80)
+    said = PROTOCOL.error(error, "r").body["error"]["message"]
+    assert said.startswith("This model's maximum context length is 80 tokens. However, your request has 90 tokens")
+    assert stream_error(error)["message"] == said
 
 
 def test_every_kind_is_in_that_table() -> None:
@@ -76,7 +85,7 @@ def test_retry_after_is_whole_seconds_of_what_is_known() -> None:
 def test_codes_in_a_stream_differ(kind: Kind, code: str) -> None:
     said = stream_error(GatewayError(kind, "Why.", retry_after=7))
     assert said["code"] == code
-    assert said["message"].startswith("Why.")
+    assert "Why." in said["message"]
     assert ("try again in 7s" in said["message"]) == (code == "rate_limit_exceeded")
 
 
