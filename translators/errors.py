@@ -12,6 +12,8 @@ import math
 from enum import Enum
 from typing import Literal
 
+# OpenAI's own words in a stream. Where the answer has begun there is no status, and agents look for words that they know.
+RETRY = "You can retry your request"
 Source = Literal["gateway", "backend"]
 Content = Literal["document", "image", "media"]  # media: documents and images together
 
@@ -86,6 +88,13 @@ class GatewayError(Exception):
         """Whole seconds to wait before another try, None where waiting does not help."""
         wait = self.kind.retry_after if self.retry_after is None else self.retry_after
         return None if wait is None else max(1, math.ceil(wait))
+
+    @property
+    def in_stream(self) -> str:
+        """The message where the answer has begun: it says so if another try is worth it."""
+        if self.kind.final or self.kind.status < 500 or RETRY in self.message:
+            return self.message
+        return f"{self.message.rstrip()} {RETRY}."
 
     def __repr__(self) -> str:
         return f"GatewayError({self.kind.name}, {self.message!r}, param={self.param!r})"

@@ -19,4 +19,7 @@ def error(err: GatewayError, request_id: str) -> ErrorReply:
 
 
 def stream_error(err: GatewayError) -> Json:
-    return error(err, "").body
+    body = error(err, "").body
+    if err.kind is not Kind.OVERFLOW:
+        body["error"]["message"] = err.in_stream
+    return body

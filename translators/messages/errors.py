@@ -42,7 +42,7 @@ def stream_error(err: GatewayError, request_id: str, asked: int | None = None) -
     _, kind = _words(err.kind)
     if err.kind is Kind.BACKEND_DOWN:
         kind = "overloaded_error"  # there is no status here to show that another try is worth it
-    return _body(kind, message(err, asked), request_id)
+    return _body(kind, message(err, asked) if err.kind.status < 500 else err.in_stream, request_id)
 
 
 def message(err: GatewayError, asked: int | None = None) -> str:

@@ -356,7 +356,7 @@ class MessagesStream(BufferedStream):
         }
 
     def _usage(self, usage: Usage | None) -> Json:
-        """What was measured, null where nothing was. `input_tokens` leaves out what came from the cache or went into
+        """What was measured, null or 0 where nothing was. `input_tokens` leaves out what came from the cache or went into
         it."""
         known = _START_USAGE | {"server_tool_use": self._server_tools()}
         if usage is None:
@@ -365,7 +365,7 @@ class MessagesStream(BufferedStream):
             "input_tokens": usage.input - (usage.cached or 0) - (usage.written or 0),
             "output_tokens": usage.output,
             "cache_creation_input_tokens": usage.written or 0,
-            "cache_read_input_tokens": usage.cached,
+            "cache_read_input_tokens": usage.cached or 0,
             "output_tokens_details": None if usage.reasoning is None else {"thinking_tokens": usage.reasoning},
         }
 
@@ -381,13 +381,14 @@ class MessagesStream(BufferedStream):
         self._out.append(self._framing.frame(name, orjson.dumps({"type": name, **fields})))
 
 
-# The API has no word for "unknown" in the first two: they are 0 until something was measured.
+# The API has no word for "unknown" in the first two: they are 0 until something was measured. It has one for the cache's,
+# but Anthropic's answers always have numbers there, and Mistral Vibe adds them up.
 _START_USAGE: Json = {
     "input_tokens": 0,
     "output_tokens": 0,
     "cache_creation": None,
-    "cache_creation_input_tokens": None,
-    "cache_read_input_tokens": None,
+    "cache_creation_input_tokens": 0,
+    "cache_read_input_tokens": 0,
     "inference_geo": None,
     "output_tokens_details": None,
     "server_tool_use": None,

@@ -2,8 +2,9 @@
 
 Over HTTP a permanent fault is always 400, since Codex retries 413 and 422, and a full server is 503
 `server_is_overloaded`. An error that is worth a retry says when; one that the SDKs would retry in vain says not to.
-How a stream fails is up to each protocol. An overflow has OpenAI's sentence: clients and libraries recognise it by that
-more often than by its code, and shorten the conversation.
+How a stream fails is up to each protocol. An overflow has OpenAI's sentences, the older and the newer one: clients
+recognise it by one of them more often than by its code, and shorten the conversation (LiteLLM by the older; Copilot CLI
+and pi by the newer; Qwen Code reads the sizes).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dragoman.translators.protocol import ErrorReply
 
 OVERLOADED = "server_is_overloaded"
 _OVERFLOW = "This model's maximum context length"
+_EXCEEDS = "Your input exceeds the context window of this model."
 
 
 def error(err: GatewayError, request_id: str) -> ErrorReply:
@@ -35,9 +37,12 @@ def message(err: GatewayError) -> str:
     if err.kind is not Kind.OVERFLOW or err.message.startswith(_OVERFLOW):
         return err.message
     if err.limit is None:
-        return f"{_OVERFLOW} is exceeded: {err.message}"
-    size = "has more" if err.tokens is None else f"has {err.tokens} tokens without its answer"
-    return f"{_OVERFLOW} is {err.limit} tokens. However, your request {size}. Please reduce the length of the messages."
+        return f"{_OVERFLOW} is exceeded: {err.message} {_EXCEEDS}"
+    sizes = "are longer" if err.tokens is None else f"resulted in {err.tokens} tokens without the answer"
+    return (
+        f"{_OVERFLOW} is {err.limit} tokens. However, your messages {sizes}. {_EXCEEDS} "
+        "Please reduce the length of the messages."
+    )
 
 
 def _words(err: GatewayError) -> tuple[int, str, str | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from dragoman.translators.errors import GatewayError, Kind
+from dragoman.translators.errors import RETRY, GatewayError, Kind
 from dragoman.translators.openai.errors import message
 from dragoman.translators.protocol import Json
 
@@ -33,7 +33,7 @@ def stream_error(err: GatewayError) -> Json:
             | Kind.BACKEND_DOWN
             | Kind.TIMEOUT
         ):
-            return {"code": "server_error", "message": err.message}
+            return {"code": "server_error", "message": err.in_stream}
         case _:
             assert_never(err.kind)
 
@@ -52,4 +52,4 @@ def _with_wait(err: GatewayError) -> str:
     """Codex reads the waiting time from the message, in exactly these words, and from nowhere else."""
     if "try again in " in err.message:
         return err.message
-    return f"{err.message.rstrip()} Please try again in {err.wait}s."
+    return f"{err.message.rstrip()} {RETRY}: please try again in {err.wait}s."

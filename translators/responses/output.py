@@ -200,7 +200,8 @@ class ReasoningItem(Item):
 
 class SummaryItem(ReasoningItem):
     """Reasoning sent as a summary, the only form that Codex, AI SDK, LangChain and LiteLLM show. The finished item also
-    has it as content, which pydantic-ai sends back instead."""
+    has it as content, which pydantic-ai sends back instead, unless it is sealed, as OpenAI's is: Copilot CLI takes the
+    content of an answer without text for its text, shows it and sends it back."""
 
     def __init__(self, id: str, index: int) -> None:
         super().__init__(id, index, "response.reasoning_summary_text")
@@ -217,7 +218,9 @@ class SummaryItem(ReasoningItem):
         yield "response.reasoning_summary_part.done", self._at(summary_index=0, part=self._summary())
 
     def done(self, seal: Seal | None) -> Json:
-        return super().done(seal) | {"summary": [self._summary()]}
+        sealed = self._sealed(seal)
+        content = [] if sealed else [self._part()]
+        return self.added() | {"summary": [self._summary()], "content": content} | sealed
 
 
 class CallItem(Item):

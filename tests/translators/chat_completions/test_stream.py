@@ -308,7 +308,12 @@ def test_a_failure_ends_the_stream_without_done(events: list[Event]) -> None:
     body = b"".join(asked.feed(events) + asked.fail(error))
     assert check_stream(body) is None
     assert chunks(body)[-1] == {
-        "error": {"message": "It broke.", "type": "server_error", "param": None, "code": "server_error"}
+        "error": {
+            "message": "It broke. You can retry your request.",
+            "type": "server_error",
+            "param": None,
+            "code": "server_error",
+        }
     }
     assert b"[DONE]" not in body
     assert b'"finish_reason":"' not in body
@@ -330,6 +335,7 @@ def test_an_overflow_is_said_in_the_sentence_that_clients_look_for(error: Gatewa
     assert (told["error"]["type"], told["error"]["code"]) == ("invalid_request_error", "context_length_exceeded")
     assert told["error"]["param"] == "messages"
     assert told["error"]["message"].startswith("This model's maximum context length is ")
+    assert "Your input exceeds the context window of this model." in told["error"]["message"]
     assert re.findall(r"\d+", told["error"]["message"]) == sizes
 
 

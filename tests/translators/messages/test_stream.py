@@ -269,13 +269,18 @@ def test_usage_leaves_out_what_went_into_the_cache() -> None:
     assert [told[name] for name in names] == [10, 60, 30]
 
 
-def test_unknown_counts_are_null_wherever_the_api_allows_it() -> None:
+def test_an_unknown_prompt_is_null_and_does_not_overwrite_what_was_known_before() -> None:
     asked = stream()
     sent = events_of(b"".join(asked.feed([Started(), *part("text", "a"), Finished(STOP)])))
     assert sent[-2]["usage"]["input_tokens"] is None
-    assert sent[-2]["usage"]["cache_read_input_tokens"] is None
+
+
+def test_the_cache_s_counts_are_numbers_since_clients_add_them_up() -> None:
+    asked = stream()
+    sent = events_of(b"".join(asked.feed([Started(), *part("text", "a"), Finished(STOP)])))
     _, whole = answer(part("text", "a"), end=Finished(STOP, Usage(input=7, output=1)))
-    assert whole["usage"]["cache_read_input_tokens"] is None
+    for usage in (sent[0]["message"]["usage"], sent[-2]["usage"], whole["usage"]):
+        assert (usage["cache_creation_input_tokens"], usage["cache_read_input_tokens"]) == (0, 0)
     assert whole["usage"]["input_tokens"] == 7
 
 
@@ -296,7 +301,7 @@ def test_a_failure_leaves_the_open_block_open(kind: PartKind) -> None:
     asked = stream()
     frames = asked.feed([Started(), PartStarted(kind, "toolu_1", "ls"), Delta('{"a": ')])
     sent = b"".join(frames + asked.fail(GatewayError(Kind.BACKEND_FAILED, "Broken.")))
-    assert check_stream(sent)["error"] == {"type": "api_error", "message": "Broken."}
+    assert check_stream(sent)["error"] == {"type": "api_error", "message": "Broken. You can retry your request."}
     assert b"content_block_stop" not in sent
     assert b"message_delta" not in sent
     assert b"signature_delta" not in sent

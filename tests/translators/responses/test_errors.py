@@ -41,7 +41,10 @@ from tests.replay import CONTEXT
 def test_every_kind_has_its_words(kind: Kind, status: int, type_: str, code: str | None) -> None:
     reply = PROTOCOL.error(GatewayError(kind, "Why."), "req_1")
     param = "model" if kind is Kind.MODEL_NOT_FOUND else None
-    words = "This model's maximum context length is exceeded: Why." if kind is Kind.OVERFLOW else "Why."
+    overflow = (
+        "This model's maximum context length is exceeded: Why. Your input exceeds the context window of this model."
+    )
+    words = overflow if kind is Kind.OVERFLOW else "Why."
     assert reply.status == status
     assert reply.body == {"error": {"message": words, "type": type_, "param": param, "code": code}}
     assert ("retry-after" in reply.headers) == (status == 429 or status == 503)
@@ -87,6 +90,13 @@ def test_codes_in_a_stream_differ(kind: Kind, code: str) -> None:
     assert said["code"] == code
     assert "Why." in said["message"]
     assert ("try again in 7s" in said["message"]) == (code == "rate_limit_exceeded")
+    assert ("exceeds the context window of this model" in said["message"]) == (kind is Kind.OVERFLOW)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_stream_says_where_another_try_is_worth_it(kind: Kind) -> None:
+    again = {Kind.BACKEND_FAILED, Kind.BACKEND_DOWN, Kind.BUSY, Kind.DRAINING, Kind.ASLEEP, Kind.RATE_LIMITED}
+    assert ("You can retry your request" in stream_error(GatewayError(kind, "Why."))["message"]) == (kind in again)
 
 
 def test_a_waiting_time_is_said_once() -> None:

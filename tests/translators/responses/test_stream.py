@@ -151,6 +151,16 @@ def test_reasoning_is_sealed_only_where_the_client_asks_for_it(
     assert (b'encrypted_content":"sealed' in b"".join(frames)) is sealed
 
 
+@pytest.mark.parametrize("include", [None, ["reasoning.encrypted_content"]])
+def test_a_summary_has_its_text_as_content_too_only_where_nothing_is_sealed(include: list[str] | None) -> None:
+    context = replace(CONTEXT, seal=lambda text: f"sealed {text}")
+    stream = turn(RESPONSES, context, include=include, reasoning={"summary": "auto"}).stream
+    thought: list[Event] = [PartStarted("reasoning"), Delta("hm"), PartEnded()]
+    [item] = check_stream(b"".join(stream.feed([Started(), *thought, Finished(StopReason.STOP)])))["output"]
+    assert item["summary"] == [{"type": "summary_text", "text": "hm"}]
+    assert item["content"] == ([] if include else [{"type": "reasoning_text", "text": "hm"}])
+
+
 @pytest.mark.parametrize("levels", [100, 190, 200, 260, 1000, 2000])
 @pytest.mark.parametrize("form", ['{"query": %s}', "%s"])
 @pytest.mark.parametrize("kind", ["tool_search", "shell"])
