@@ -12,7 +12,7 @@ import math
 from enum import Enum
 from typing import Literal
 
-# OpenAI's own words in a stream. Where the answer has begun there is no status, and agents look for words that they know.
+# OpenAI's own words in a stream. Where the answer has begun there is no status, and agents look for words they know.
 RETRY = "You can retry your request"
 Source = Literal["gateway", "backend"]
 Content = Literal["document", "image", "media"]  # media: documents and images together

@@ -356,8 +356,8 @@ class MessagesStream(BufferedStream):
         }
 
     def _usage(self, usage: Usage | None) -> Json:
-        """What was measured, null or 0 where nothing was. `input_tokens` leaves out what came from the cache or went into
-        it."""
+        """What was measured, null or 0 where nothing was. `input_tokens` leaves out what came from the cache or went
+        into it."""
         known = _START_USAGE | {"server_tool_use": self._server_tools()}
         if usage is None:
             return known | {"input_tokens": self._counted}
@@ -381,8 +381,8 @@ class MessagesStream(BufferedStream):
         self._out.append(self._framing.frame(name, orjson.dumps({"type": name, **fields})))
 
 
-# The API has no word for "unknown" in the first two: they are 0 until something was measured. It has one for the cache's,
-# but Anthropic's answers always have numbers there, and Mistral Vibe adds them up.
+# The API has no word for "unknown" in the first two: they are 0 until something was measured. It has one for the
+# cache's, but Anthropic's answers always have numbers there, and Mistral Vibe adds them up.
 _START_USAGE: Json = {
     "input_tokens": 0,
     "output_tokens": 0,
