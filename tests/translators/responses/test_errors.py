@@ -14,6 +14,8 @@ from tests.grammar import framing
 from tests.grammar.responses import check_stream
 from tests.replay import CONTEXT
 
+EXCEEDS = "Your input exceeds the context window of this model."
+
 
 @pytest.mark.parametrize(
     ("kind", "status", "type_", "code"),
@@ -55,7 +57,7 @@ def test_an_overflow_has_the_sentence_that_libraries_look_for() -> None:
     """LiteLLM makes a ContextWindowExceededError of these words and of nothing else."""
     error = GatewayError(Kind.OVERFLOW, "Too long.", tokens=90, limit=80)
     said = PROTOCOL.error(error, "r").body["error"]["message"]
-    assert said.startswith("This model's maximum context length is 80 tokens. However, your request has 90 tokens")
+    assert said.startswith("This model's maximum context length is 80 tokens. However, your messages resulted in 90 tokens")
     assert stream_error(error)["message"] == said
 
 
