@@ -17,12 +17,14 @@ class Framing:
     may keep the head of an event that it sends often.
 
     `done` are the frames with which OpenAI's streams end after their last event, `comment` those that keep a silent
-    connection open in a protocol that has no event for it. Both are empty where every message must be an event."""
+    connection open in a protocol that has no event for it. Both are empty where every message must be an event.
+    `shared`: other answers follow on the connection, so that clients know the end of each by one event."""
 
     head: Callable[[str], bytes]
     tail: bytes
     done: tuple[bytes, ...] = ()
     comment: tuple[bytes, ...] = ()
+    shared: bool = False
 
     def frame(self, event: str, data: bytes) -> bytes:
         return self.head(event) + data + self.tail
@@ -37,7 +39,7 @@ def _nothing(event: str) -> bytes:
 
 
 SSE = Framing(_lines_before_json, b"\n\n", done=(b"data: [DONE]\n\n",), comment=(b": keepalive\n\n",))
-BARE = Framing(_nothing, b"")  # for a WebSocket, whose messages have an end of their own
+BARE = Framing(_nothing, b"", shared=True)  # for a WebSocket, whose messages have an end of their own
 
 
 def padding(seed: str, length: int) -> bytes:

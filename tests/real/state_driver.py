@@ -1,8 +1,8 @@
 """Runs inside an environment that has the openai SDK: a conversation that is kept at BASE_URL, in a way of the SDK.
 
-    python state_driver.py BASE_URL endpoints|socket|errors > report.json
+    python state_driver.py BASE_URL endpoints|socket|session|errors > report.json
 
-`socket` needs the extra `realtime`. It judges nothing. Needs the standard library and the SDK.
+`socket` and `session` need the extra `realtime`. It judges nothing. Needs the standard library and the SDK.
 """
 
 import asyncio
@@ -70,6 +70,20 @@ def socket(client: openai.OpenAI) -> dict[str, Any]:
     return report
 
 
+def session(client: openai.OpenAI) -> dict[str, Any]:
+    """How each of three questions ended."""
+    from openai.lib.responses_websocket import ResponsesWebSocketLimits, ResponsesWebSocketSession
+
+    limits = ResponsesWebSocketLimits(1, 1000, 1000, 2**20, 2**20)
+    with client.responses.connect() as connection, ResponsesWebSocketSession(connection, limits=limits) as lanes:
+        ends = []
+        for text in ("one", "two", "three"):
+            lanes.default.send({"type": "response.create", "model": "m", "input": text, "store": False})
+            answer = lanes.default.get_final_response(timeout=60)
+            ends.append([answer.status, answer.output_text])
+    return {"ends": ends}
+
+
 def ended(connection: Any) -> Any:
     for event in connection:
         if event.type in ("response.completed", "response.failed", "error"):
@@ -88,7 +102,7 @@ async def in_asyncio(url: str) -> dict[str, Any]:
 
 def main(url: str, way: str) -> None:
     with openai.OpenAI(base_url=url, api_key="dummy", max_retries=0, timeout=60) as client:
-        report = {"endpoints": endpoints, "socket": socket, "errors": errors}[way](client)
+        report = {"endpoints": endpoints, "socket": socket, "session": session, "errors": errors}[way](client)
     if way == "socket":
         report |= asyncio.run(in_asyncio(url))
     json.dump(report, sys.stdout)

@@ -65,18 +65,20 @@ async def test_a_cut_answer_is_asked_for_again_over_a_websocket_too(codex: Codex
 
 @EACH_CODEX
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
-async def test_a_cut_stream_is_retried_and_survives(codex: Codex, reset: bool) -> None:
+@pytest.mark.parametrize("websockets", [False, True], ids=["http", "websocket"])
+async def test_a_cut_stream_is_retried_and_survives(codex: Codex, reset: bool, websockets: bool) -> None:
     """Codex keeps the text of the cut answer and shows it: what the server said is not lost, but it stands twice."""
     body = text_stream("Hello", " there.")
     cut = Script(body, split="frames", cut_at=body.index(b" there."), reset=reset)
-    async with ScriptedServer(cut, says("Hello", " there.")) as server, serving("--backend", server.url) as url:
-        codex.configure(configuration(url))
+    warm = [Script(text_stream("x"))] * websockets
+    async with ScriptedServer(*warm, cut, says("Hello", " there.")) as server, serving("--backend", server.url) as url:
+        codex.configure(configuration(url) + "supports_websockets = true\n" * websockets)
         turn = await codex.exec("Say hello.")
-        assert len(server.chats) == 2
+        assert len(server.chats) == 2 + len(warm)
     assert turn.status == 0
     assert turn.answers == ["Hello", "Hello there."]
     assert all(complaint.startswith("Reconnecting... 1/5") for complaint in turn.complaints)
-    assert len(turn.complaints) == 1
+    assert len(turn.complaints) == (not websockets)  # it says nothing of the first retry on a WebSocket
 
 
 @EACH_CODEX

@@ -82,6 +82,15 @@ async def test_over_a_websocket_with_nothing_kept(real_component: RealComponent)
     assert [message["content"] for message in asked[1]["messages"]] == ["one", "hello", "two"]
 
 
+async def test_over_a_websocket_each_question_has_its_own_answer_after_a_failure(real_component: RealComponent) -> None:
+    cut = Script(text_stream("half", done=False), cut_at=len(text_stream("half")) // 2)
+    second = Script(text_stream("second"))
+    server = ScriptedServer(cut, second, default=Script(text_stream("third")))
+    async with server, serving("--backend", server.url, store__url="off") as url:
+        report = await program.report(real_component("sdk-openai-3"), DRIVER, f"{url}/v1", "session")
+    assert report["ends"] == [["failed", "half"], ["completed", "second"], ["completed", "third"]]
+
+
 async def test_a_restart_between_two_turns_loses_nothing(
     store: str, real_component: RealComponent, tmp_path: Path
 ) -> None:

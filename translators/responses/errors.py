@@ -42,8 +42,8 @@ _TYPES = {"rate_limit_exceeded": "rate_limit_error", "server_error": "server_err
 
 
 def error_event(err: GatewayError) -> Json:
-    """The fields of the `error` event that precedes `response.failed`. Code and message appear twice: at the top, where
-    the SDKs' types have them, and in the object that makes the SDKs raise. `code` is never null (AI SDK)."""
+    """The fields of the `error` event that precedes `response.failed` over HTTP. Code and message appear twice: at the
+    top, where the SDKs' types have them, and in the object that makes the SDKs raise. `code` is never null (AI SDK)."""
     fields = {**stream_error(err), "param": err.param}
     return {**fields, "error": {"type": _TYPES.get(fields["code"], "invalid_request_error"), **fields}}
 

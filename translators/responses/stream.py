@@ -32,7 +32,7 @@ from itertools import count
 import orjson
 
 from dragoman.translators.errors import GatewayError
-from dragoman.translators.framing import BARE, padding
+from dragoman.translators.framing import padding
 from dragoman.translators.ir import (
     Delta,
     Deltas,
@@ -125,23 +125,18 @@ class ResponsesStream(BufferedStream):
         self._let_go()
         if self._item is not None:
             self._close_for_failure(self._item)
-        if self._framing is not BARE:
+        if not self._framing.shared:
             self._emit("error", error_event(error))
-        self._say_not_stored()
         self._terminal("response.failed", "failed", error=stream_error(error))
         return self._take()
 
     def unstored(self) -> list[bytes]:
         """The end once more, of an answer that could not be kept as the first end says."""
         assert self._ending is not None, "the answer is not finished"
-        self._say_not_stored()
+        self._echo = {**self._echo, "store": False}
         self._sequence -= 1
         self._finish(self._ending)
         return self._take()
-
-    def _say_not_stored(self) -> None:
-        if self._echo.get("store"):
-            self._echo = {**self._echo, "store": False}
 
     # ----------------------------------------------------------------------------------------------------------- events
 
