@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -184,6 +184,7 @@ class StreamedAnswer(Answer):
         self, turn: Turn, give_up: Callable[[], object], delivery: Delivery, timeouts: Timeouts, accepted: float
     ) -> None:
         super().__init__(turn, give_up)
+        self.on_failed: Callable[[Json], Awaitable[None]] | None = None  # takes the answer before its end is sent
         self._delivery = delivery
         delivery.on_writable = self._writable
         self._keepalive = timeouts.keepalive
@@ -207,19 +208,25 @@ class StreamedAnswer(Answer):
     async def fail(self, error: GatewayError) -> None:
         """Writes the protocol's own failure event and ends the body: the connection can serve its next request. A
         stream that cannot even report its failure is aborted, since an orderly end would look like success."""
+        self._timer.cancel()  # nothing may come in between
         try:
             frames = self.stream.fail(error)
         except Exception:
             self._delivery.abort()
             raise
-        self._delivery.write(frames)
-        self.end_written(self._delivery)
+        try:
+            if self.on_failed is not None and self.finished is None:
+                await self.on_failed(self.stream.body())
+        finally:
+            self._delivery.write(frames)
+            self.end_written(self._delivery)
         await self.finish()
 
     def close(self) -> None:
         """After this there is no timer and no write, whatever happened before."""
         super().close()
         self._timer.cancel()
+        self.on_failed = None
         self._delivery.on_writable = nothing
 
     def _deliver(self, frames: Sequence[bytes], now: float) -> Flow:

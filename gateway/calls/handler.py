@@ -162,6 +162,8 @@ class Handler:
             if not it.remembers:
                 recalled.earlier = []
             answer.holds = recalled.stores
+            if recalled.stores and isinstance(answer, StreamedAnswer):
+                answer.on_failed = partial(self._memory.keep_failed, call, recalled)
         phases.authorize(call, free=bool(events) or searched is not None)
         if events:
             answer.feed(events)

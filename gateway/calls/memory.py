@@ -116,7 +116,23 @@ class Memory:
         """Whether the answer is stored. Its end waits for this, bounded."""
         if self._store is None or answer.held is None:
             return False
-        whole = answer.body()
+        stored = False
+        try:
+            stored = await self._put(self._store, call, recalled, answer.body())
+        finally:  # also when the gateway ends the call: no answer is left without its end
+            if stored:
+                answer.release()
+            else:
+                call.notes.append(NOT_STORED)
+                answer.release(recalled.state.unstored(answer.stream))
+        return stored
+
+    async def keep_failed(self, call: Call, recalled: Recollection, whole: Json) -> None:
+        """An answer that failed once its client knew its id: some continue from there, and their question with it."""
+        if self._store is not None and not await self._put(self._store, call, recalled, whole):
+            call.notes.append(NOT_STORED)
+
+    async def _put(self, store: LazyStore, call: Call, recalled: Recollection, whole: Json) -> bool:
         kept = Kept(
             whole["id"],
             call.client.owner,
@@ -126,18 +142,11 @@ class Memory:
             recalled.own,
             recalled.state.items(whole),
         )
-        stored = False
         try:
-            await self._store.put(kept)
-            stored = True
+            await store.put(kept)
+            return True
         except StoreDown:
             pass
         except Exception:
             log.exception("an answer could not be stored")
-        finally:  # also when the gateway ends the call: no answer is left without its end
-            if stored:
-                answer.release()
-            else:
-                call.notes.append(NOT_STORED)
-                answer.release(recalled.state.unstored(answer.stream))
-        return stored
+        return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from tests.real.components import COMPONENTS, Packages
 from tests.real.program import report
 from tests.real.scripted_model import function_names, results
 from tests.real.serving import serving
-from tests.scripted import Json, Script, ScriptedServer, call_delta, chunk, sse, text_stream, usage
+from tests.scripted import Json, Play, Script, ScriptedServer, call_delta, chunk, sse, text_stream, usage
 
 pytestmark = pytest.mark.real
 
@@ -108,7 +109,9 @@ class Clients:
         self._real_component = real_component
         self._home = home
 
-    async def converse(self, client: Client, **settings: str) -> Conversations:
+    async def converse(
+        self, client: Client, play: Play = model, questions: Sequence[str] = QUESTIONS, **settings: str
+    ) -> Conversations:
         """`settings` are the gateway's."""
         name, given = client
         component, path = COMPONENTS[name], self._real_component(name)
@@ -116,9 +119,9 @@ class Clients:
         if isinstance(component, Packages):
             program, where = Path(shutil.which("node") or "node"), [str(component.folder)]
         driver = Path(__file__).with_name(DRIVERS[name])
-        server = ScriptedServer(default=model)
+        server = ScriptedServer(default=play)
         async with server, serving("--backend", server.url, "--preset", "vllm", **settings) as url:
-            arguments = (*where, f"{url}/v1", json.dumps(given), *QUESTIONS)
+            arguments = (*where, f"{url}/v1", json.dumps(given), *questions)
             told = await report(program, driver, *arguments, home=self._home)
         return Conversations(told, [seen.body["messages"] for seen in server.chats if seen.body is not None])
 
@@ -136,6 +139,26 @@ async def test_what_a_client_keeps_here_is_in_the_prompt_of_every_later_request(
     assert (seen.whole, seen.streamed) == (DONE, DONE)
     assert seen.last_prompt("whole") == conversation()
     assert seen.last_prompt("streamed") == conversation()
+
+
+async def test_a_session_goes_on_after_an_answer_that_broke_off(clients: Clients) -> None:
+    """The agent has taken the id of the answer that failed."""
+    broken = 0
+
+    def breaks_off_once(asked: Json) -> Script:
+        nonlocal broken
+        if not results(asked):
+            broken = 0
+            return model(asked)
+        broken += 1
+        cut = Script(sse(chunk({"content": "Ada, "}), done=False), unterminated=True)
+        return cut if broken == 1 else Script(text_stream("It is ", "sunny."))
+
+    seen = await clients.converse(("agent-framework", {}), breaks_off_once, QUESTIONS[:1])
+    assert seen.streamed == {"answers": ["It is sunny."], "called": ["Rome"]}
+    assert [message["role"] for message in seen.prompts["streamed"][-1]] == [
+        *("system", "user", "assistant", "tool", "assistant", "user")
+    ]
 
 
 async def test_langchain_sends_everything_itself_but_not_the_reasoning_of_its_streams(clients: Clients) -> None:

@@ -19,11 +19,6 @@ def _parse_count(body: Json, context: Context) -> Request:
     return parse(body, context).request
 
 
-def _items(answer: Json) -> list[Json]:
-    items: list[Json] = answer["output"]
-    return items
-
-
 def _count_body(tokens: int) -> Json:
     return {"object": "response.input_tokens", "input_tokens": tokens}
 
@@ -42,7 +37,7 @@ PROTOCOL = Protocol(
         references=state.references,
         resolved=state.resolved,
         own_items=state.own_items,
-        items=_items,
+        items=state.items,
         stores=state.stores,
         unstored=state.unstored,
         not_found=state.not_found,

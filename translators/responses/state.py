@@ -36,6 +36,7 @@ _WITH_STATUS = frozenset(
         "tool_search_output",
     }
 )
+_PROSE = ("message", "reasoning")
 _SHELL_LIMITS: Json = {"timeout_ms": None, "max_output_length": None}
 _OF_ITEMS: dict[str, Json] = {
     "shell_call": {"environment": None},
@@ -96,6 +97,14 @@ def own_items(body: Json, seed: str) -> list[Json]:
             ids.add(item["id"])
             items.append(item)
     return items
+
+
+def items(answer: Json) -> list[Json]:
+    """Those of an answer that are continued. Where it failed, a call that is not whole has been run by nobody."""
+    output: list[Json] = answer["output"]
+    if answer["status"] != "failed":
+        return output
+    return [item for item in output if item["type"] in _PROSE or item["status"] in ("completed", "failed")]
 
 
 def _input(body: Json) -> list[Json]:

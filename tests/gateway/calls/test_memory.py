@@ -18,7 +18,7 @@ from dragoman.gateway.store.kept import StoreDown
 from dragoman.gateway.store.lazy import LazyStore
 from dragoman.translators.errors import GatewayError, Kind
 from tests.grammar import responses as grammar
-from tests.scripted import Script, call_stream, text_stream
+from tests.scripted import Script, call_delta, call_stream, chunk, sse, text_stream
 from tests.serving_gateway import Served, Serving, served
 from tests.waiting import until
 
@@ -394,14 +394,56 @@ async def test_an_odd_id_is_an_unknown_one(id: str) -> None:
         assert (await refused(it, previous_response_id=id))["code"] == "previous_response_not_found"
 
 
-async def test_an_answer_that_failed_is_not_kept() -> None:
-    cut = text_stream("a", "b")
-    async with served(Script(cut, cut_at=len(cut) // 2), **KEEPS) as it:
+def half_call(index: int, arguments: str) -> Json:
+    return chunk(call_delta(index, "add", arguments, f"call_{index}"))
+
+
+async def test_an_answer_that_failed_can_be_continued_by_who_has_read_its_id() -> None:
+    """Microsoft's Agent Framework takes the id from the first event, and goes on from there whatever comes after it."""
+    cut = sse(chunk({"content": "Well, "}), half_call(0, "{}"), half_call(1, '{"a": '), done=False)
+    async with served(Script(cut, unterminated=True), Script(text_stream("b")), **KEEPS) as it:
+        async with it.ask(input="1", stream=True, tools=[TOOL]) as answer:
+            failed = grammar.check_stream(await answer.read())
+        assert failed is not None
+        assert failed["status"] == "failed"
+        kept = await get(it, failed["id"])
+        assert (kept["status"], kept["error"]) == ("failed", failed["error"])
+        assert (await ask(it, input="2", previous_response_id=failed["id"]))["status"] == "completed"
+        assert it.server.chats[1].body is not None
+        asked = [
+            (each["role"], each.get("content"), len(each.get("tool_calls", ())))
+            for each in it.server.chats[1].body["messages"]
+        ]
+    lost = "[No output was recorded for this call.]"
+    assert asked == [("user", "1", 0), ("assistant", "Well, ", 1), ("tool", lost, 0), ("user", "2", 0)]
+
+
+async def test_a_failed_answer_whose_store_fails_has_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def put(_kept: Any) -> None:
+        await asyncio.sleep(0.3)
+        raise StoreDown
+
+    cut = Script(sse(chunk({"content": "a"}), done=False), unterminated=True)
+    async with served(cut, timeouts={"keepalive": 0.05}, **KEEPS) as it:
+        monkeypatch.setattr(store_of(it), "put", put)
         async with it.ask(stream=True) as answer:
-            events = [line[6:] for line in (await answer.text()).splitlines() if line.startswith("data: {")]
-        failed = json.loads(events[-1])["response"]
-        assert (failed["status"], failed["store"]) == ("failed", False)
-        await get(it, failed["id"], 404)
+            failed = grammar.check_stream(await answer.read())
+        assert failed is not None
+        assert failed["status"] == "failed"
+        assert it.metric("dragoman_notes_total", kind="answer", name="not_stored") == 1
+
+
+async def test_an_answer_that_failed_before_its_id_was_known_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Any] = []
+
+    async def put(it: Any) -> None:
+        kept.append(it)
+
+    async with served(Script.json({"error": "CUDA error"}, 500), **KEEPS) as it:
+        monkeypatch.setattr(store_of(it), "put", put)
+        async with it.ask(stream=True) as answer:
+            assert answer.status == 502
+    assert not kept
 
 
 async def test_over_a_socket_a_stored_answer_can_be_continued_after_a_reconnect() -> None:
