@@ -40,8 +40,8 @@ class Exchange(Protocol):
     call: Call
     protocol: ClientProtocol
     framing: Framing
-    remembers: bool  # the connection remembers its last answer
-    last: Remembered | None
+    remembers: bool  # the connection remembers its last answers
+    last: Remembered | None  # once the body is known
 
     async def body(self, bodies: BodyReader) -> Body:
         """What the client asks for, with notes of what was repaired in it."""

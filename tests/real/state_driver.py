@@ -71,17 +71,26 @@ def socket(client: openai.OpenAI) -> dict[str, Any]:
 
 
 def session(client: openai.OpenAI) -> dict[str, Any]:
-    """How each of three questions ended."""
+    """How each of three questions ended, and the last answers of two conversations that take turns."""
     from openai.lib.responses_websocket import ResponsesWebSocketLimits, ResponsesWebSocketSession
 
-    limits = ResponsesWebSocketLimits(1, 1000, 1000, 2**20, 2**20)
+    limits = ResponsesWebSocketLimits(3, 1000, 1000, 2**20, 2**20)
     with client.responses.connect() as connection, ResponsesWebSocketSession(connection, limits=limits) as lanes:
         ends = []
         for text in ("one", "two", "three"):
             lanes.default.send({"type": "response.create", "model": "m", "input": text, "store": False})
             answer = lanes.default.get_final_response(timeout=60)
             ends.append([answer.status, answer.output_text])
-    return {"ends": ends}
+        told: dict[str, Any] = {name: None for name in ("left", "right")}
+        named = {name: lanes.lane(name) for name in told}
+        for text in ("one", "two"):
+            for name, lane in named.items():
+                given: Any = {"model": "m", "input": f"{name} {text}", "store": False}
+                if told[name] is not None:
+                    given["previous_response_id"] = told[name].id
+                lane.send({"type": "response.create", **given})
+                told[name] = lane.get_final_response(timeout=60)
+    return {"ends": ends, "lanes": [answer.status for answer in told.values()]}
 
 
 def ended(connection: Any) -> Any:

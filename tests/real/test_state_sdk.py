@@ -88,6 +88,9 @@ async def test_over_a_websocket_each_question_has_its_own_answer_after_a_failure
     server = ScriptedServer(cut, second, default=Script(text_stream("third")))
     async with server, serving("--backend", server.url, store__url="off") as url:
         report = await program.report(real_component("sdk-openai-3"), DRIVER, f"{url}/v1", "session")
+        asked = [seen.body for seen in server.chats if seen.body is not None]
+    assert report["lanes"] == ["completed", "completed"]
+    assert [message["content"] for message in asked[-2]["messages"]] == ["left one", "third", "left two"]
     assert report["ends"] == [["failed", "half"], ["completed", "second"], ["completed", "third"]]
 
 

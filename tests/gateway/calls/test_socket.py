@@ -248,6 +248,19 @@ async def test_each_lane_continues_its_own_answer_and_may_fork_that_of_another()
         assert [message["content"] for message in sent(it)[-1]] == ["1", "a", "3", "c", "6"]
 
 
+@pytest.mark.parametrize(("lane", "known"), [("left", False), ("fork", True)])
+async def test_a_continuation_that_fails_forgets_what_it_continues_on_its_own_lane_alone(
+    lane: str, known: bool
+) -> None:
+    failing = Script.json({"error": "CUDA error"}, 500)
+    async with talking(Script(text_stream("a")), failing, Script(text_stream("b"))) as (talk, _):
+        first = await talk.ask(input="1", stream_id="left")
+        await talk.refused(input="2", stream_id=lane, previous_response_id=first["id"])
+        await talk.say(input="3", stream_id="left", previous_response_id=first["id"])
+        last = (await talk.events())[-1]
+        assert (last["type"] == "response.completed") is known
+
+
 async def test_what_means_nothing_here_is_passed_over() -> None:
     async with talking(Script(text_stream("a"))) as (talk, _):
         answer = await talk.ask(input="1", stream=False, background=True, stream_options={"include_usage": True})
