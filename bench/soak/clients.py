@@ -265,12 +265,11 @@ class Client:
 
 
 async def _terminal(socket: aiohttp.ClientWebSocketResponse) -> Json | None:
-    """The event that ends a turn; None where the connection ends first. An `error` within a stream has a number, and
-    the failure follows it."""
+    """The event that ends a turn; None where the connection ends first."""
     while (message := await socket.receive(PATIENCE_SECONDS)).type is aiohttp.WSMsgType.TEXT:
         event: Json = orjson.loads(message.data)
         kind = str(event["type"])
-        if kind.encode() in TERMINAL["responses"] or (kind == "error" and "sequence_number" not in event):
+        if kind == "error" or kind.encode() in TERMINAL["responses"]:
             return event
     return None
 
