@@ -178,11 +178,12 @@ class _Walk:
 
     def _abandoned(self, item: _OpenItem, response: Json) -> None:
         """A cut call whose input clients execute as soon as it is done has no done event; the last word on it is the
-        final object's. The same holds for the text of a failed answer that clients parse as soon as it is done."""
+        final object's. The same holds for the text of a failed answer that clients parse as soon as it is done,
+        and for half a function call in one."""
         parsed = item.kind == "message" and response["text"]["format"]["type"] != "text"
         runs = item.kind in _OPEN_WHEN_CUT or (item.kind == "function_call" and _can_run("".join(item.pieces)))
         may = runs and response["status"] in ("failed", "incomplete")
-        may = may or (parsed and response["status"] == "failed")
+        may = may or ((parsed or item.kind == "function_call") and response["status"] == "failed")
         require(may and len(response["output"]) == len(self.items) + 1, "open", self.where, "an item is still open")
         final = response["output"][-1]
         require(final["id"] == item.added["id"], "identity", self.where, "another item than the open one")

@@ -180,8 +180,6 @@ async def test_half_a_patch_is_not_applied(codex: Codex, ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ["cut", "length"])
 async def test_half_a_command_is_not_run(codex: Codex, ending: str) -> None:
-    """Codex answers half a function call with its own error and keeps both in the history, so the next request holds
-    arguments that are no JSON; the server must still get an object."""
     half = _cut_call("exec_command", '{"cmd": "touch ran.txt; ech', ending)
     async with ScriptedServer(half, says("Once more.")) as server, serving("--backend", server.url) as url:
         codex.configure(configuration(url))
@@ -190,12 +188,10 @@ async def test_half_a_command_is_not_run(codex: Codex, ending: str) -> None:
     assert list(codex.work.iterdir()) == []
     if ending == "cut":
         assert (turn.status, turn.answers) == (0, ["Once more."])
-        history = asked[1]
-        assert history is not None
-        for message in history["messages"]:
-            for call in message.get("tool_calls") or []:
-                assert isinstance(json.loads(call["function"]["arguments"]), dict)
-        assert len(results(history)) == len([m for m in history["messages"] if m.get("tool_calls")])
+        # the same request again: nothing of the half call has entered the history
+        assert asked[0] is not None
+        assert asked[1] is not None
+        assert asked[1]["messages"] == asked[0]["messages"]
     else:
         assert (turn.status, len(asked)) == (1, 1)
 

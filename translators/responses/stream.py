@@ -16,8 +16,9 @@ A cut `custom_tool_call` gets no `output_item.done`: clients execute raw input a
 status says, and half a patch must not be applied. Nor does a function call that was cut although its arguments read as
 whole ones. The final object has such an item with status `incomplete`, and nothing follows it; what would have followed
 is noted. Where an answer fails, half a JSON text has no done event either: OpenAI's SDK parses a text as soon as it is
-done, and would raise on it ahead of the error. A function call whose arguments are whole is done then, and Codex goes
-on from it when it asks again.
+done, and would raise on it ahead of the error. Nor has half a function call: the AI SDK goes on from one that is done,
+and Codex keeps it in its history. One whose arguments are whole is done then, and Codex goes on from it when it asks
+again.
 
 Where the answer must be JSON, models still say what they are about to do before they call a tool. The SDK would raise
 on that text, unless its message is `commentary` from the beginning. So text that does not begin like JSON is held until
@@ -52,7 +53,14 @@ from dragoman.translators.openai.catalogue import Catalogue
 from dragoman.translators.protocol import BufferedStream, Context, Json
 from dragoman.translators.responses.errors import error_event, stream_error
 from dragoman.translators.responses.options import ResponsesStreamOptions
-from dragoman.translators.responses.output import CarriedSearchItem, Item, MessageItem, WebSearchItem, open_item
+from dragoman.translators.responses.output import (
+    CallItem,
+    CarriedSearchItem,
+    Item,
+    MessageItem,
+    WebSearchItem,
+    open_item,
+)
 from dragoman.translators.responses.tools import Shown
 
 _JSON = ("{", "[", '"', "`")  # also in a fence
@@ -278,7 +286,7 @@ class ResponsesStream(BufferedStream):
     def _close_for_failure(self, item: Item) -> None:
         """The item may be what broke. Then it stays open, and the failure still goes out."""
         try:
-            if item.open_when_broken:
+            if item.open_when_broken or (isinstance(item, CallItem) and not item.whole):
                 item.finish(complete=False)
                 self._output.append(item.done(None))
                 self._item = None

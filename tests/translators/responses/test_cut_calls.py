@@ -75,10 +75,11 @@ def test_a_cut_function_call_that_reads_as_a_whole_one_is_never_done(arguments: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "done"), [("", False), (" ", False), ('{"cmd": "l', True), ('{"cmd": "ls"}', True)]
+    ("arguments", "done"), [("", False), (" ", False), ('{"cmd": "l', False), ('{"cmd": "ls"}', True)]
 )
 def test_a_function_call_in_a_failed_answer(arguments: str, done: bool) -> None:
-    """One without arguments would be run as it is. One with all of them is, and half of them are refused."""
+    """One without arguments would be run as it is, and the AI SDK goes on to the next step after half of one. One with
+    all of them is run."""
     stream, sent = run_stream(arguments)
     sent += stream.fail(GatewayError(Kind.TIMEOUT, "late"))
     [item] = check_stream(b"".join(sent))["output"]
