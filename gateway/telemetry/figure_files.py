@@ -78,9 +78,10 @@ def _tell(error: OSError) -> None:
 
 
 def use() -> None:
-    """For all metrics that this process makes from now on."""
-    library: Any = values  # which has a name for its own alone
-    library.MmapedDict = FigureFile
+    """For all metrics that this process makes from now on, where the system can do it (macOS cannot)."""
+    if hasattr(os, "posix_fallocate") and hasattr(os, "memfd_create"):
+        library: Any = values  # which has a name for its own alone
+        library.MmapedDict = FigureFile
 
 
 def forget(directory: str, worker: int) -> None:
