@@ -40,6 +40,10 @@ ELSEWHERE = {
     "backends/sensitive.py": "tests/backends/test_refusal.py",
     "backends/registry.py": "tests/backends/triton/test_factory.py",
     "backends/transport.py": "tests/backends/http1/test_client.py",  # declarations, which both clients keep
+    "backends/chat/finish_reasons.py": "tests/backends/chat/test_decoder_ends.py",
+    "backends/chat/logprobs.py": "tests/backends/chat/test_decoder.py",
+    "backends/chat/sinks.py": "tests/backends/chat/test_known_frame.py",
+    "backends/chat/usage.py": "tests/backends/chat/test_decoder_ends.py",
     "backends/chat/aiohttp_transport.py": "tests/backends/http1/test_client.py",  # beside the other one
     "backends/trace_headers.py": "tests/gateway/telemetry/test_tracing.py",
     "backends/local/": "tests/real/test_local_model.py",  # needs the model

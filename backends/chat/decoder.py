@@ -14,79 +14,35 @@ used up its limit was cut.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 
 from dragoman.backends.chat.call_deltas import CallDeltas
-from dragoman.backends.chat.errors import overflow
+from dragoman.backends.chat.errors import nonsense, overflow
+from dragoman.backends.chat.finish_reasons import OF_CALLS, finish_word, stop_reason
 from dragoman.backends.chat.known_frame import KnownFrame
+from dragoman.backends.chat.logprobs import bounded, read_logprobs
+from dragoman.backends.chat.sinks import ArgumentsSink, MarkedText, ReasoningSink, TextSink, WatchedText
 from dragoman.backends.chat.split_characters import SplitCharacters
-from dragoman.backends.markup import Markup, open_markup
-from dragoman.backends.markup.unread import BEGINS, UnreadCalls, may_begin
+from dragoman.backends.chat.usage import is_counted, read_usage
+from dragoman.backends.markup import open_markup
+from dragoman.backends.markup.unread import UnreadCalls
 from dragoman.backends.refusal import read
-from dragoman.backends.usage import count, measured
+from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Deltas, Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.json_text import is_bulky, without_lone_surrogates
 from dragoman.translators.parts import ANSWER_BYTES, Parts
 from dragoman.translators.sse import MAX_EVENT, EventReader, payloads
 from dragoman.translators.steps import at_once
 
-_REASONS = {
-    "stop": StopReason.STOP,
-    "tool_calls": StopReason.STOP,
-    "function_call": StopReason.STOP,
-    "eos": StopReason.STOP,
-    "eos_token": StopReason.STOP,
-    "end_turn": StopReason.STOP,
-    "stop_sequence": StopReason.STOP,
-    "length": StopReason.LENGTH,
-    "max_tokens": StopReason.LENGTH,
-    "model_length": StopReason.LENGTH,  # Mistral: the window, not the request's limit
-    "repetition": StopReason.LENGTH,  # vLLM: the server cut a text that repeated itself
-    "content_filter": StopReason.CONTENT_FILTER,
-    "sensitive": StopReason.CONTENT_FILTER,  # GLM
-}
-_OF_CALLS = ("tool_calls", "function_call")
-_FAILURES = {  # trtllm-serve and SGLang end streams with these words
-    "timeout": (Kind.TIMEOUT, "The model server gave up on the answer after its own time limit."),
-    "cancelled": (Kind.BACKEND_FAILED, "The model server cancelled the answer."),
-    "abort": (Kind.BACKEND_FAILED, "The model server aborted the answer."),
-    "error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),
-    "network_error": (Kind.BACKEND_FAILED, "The model server failed during the answer."),  # GLM
-    "insufficient_system_resource": (Kind.BUSY, "The model server ran out of resources during the answer."),  # DeepSeek
-}
-# What a word that is in neither table means, by what is in it; it ends a whole answer where that says nothing.
-_FAILED = re.compile("error|fail|abort|cancel|exception|timed?_?out|disconnect|interrupt|malformed")
-_OTHER_REASONS = (
-    (re.compile("length|limit|max_|truncat|exceeded"), StopReason.LENGTH),  # GLM: model_context_window_exceeded
-    (
-        re.compile("filter|safety|blocklist|prohibited|recitation|guardrail|moderation|refusal"),
-        StopReason.CONTENT_FILTER,
-    ),
-)
-_NO_REASON = ("null", "none")  # DashScope, in each chunk
-
-
 SEVERAL = 600  # bytes of events, from which on it is worth to look at them together: three of them
 MAX_VALUES = 2_000_000  # of one event, or of an answer that is read whole
 MAX_MENDED = 100_000  # values of an event that is looked through for what to repair
 MAX_LIST = 1_024  # choices, calls or parts of one delta
-MAX_LOGPROBS = 200_000  # of one delta, with those of the other tokens
 CALL_IN_TEXT = Note("answer", "call_in_text")  # the server's parser read no call, the text shows one
-IMPOSSIBLE = -9999.0  # a log probability as OpenAI writes "next to impossible"; JSON has no -Infinity
-
-
-class TextSink(Protocol):
-    """Where text goes. `texts` does as `text` for each of them."""
-
-    def text(self, text: str, logprobs: list[dict[str, Any]] | None = None, /) -> None: ...
-
-    def texts(self, several: Deltas, /) -> None: ...
 
 
 class ChatDecoder:
@@ -285,25 +241,25 @@ class ChatDecoder:
         """Strict and fast first; then with what servers get wrong repaired: invalid UTF-8, half a surrogate pair, and
         what Python's json writes and no other reads (-Infinity as a log probability)."""
         if len(payload) > MAX_VALUES and is_bulky(payload, MAX_VALUES):
-            raise _nonsense()
+            raise nonsense()
         try:
             chunk = orjson.loads(payload)
             if not self._halves.waiting:
                 return chunk
         except orjson.JSONDecodeError:
             if len(payload) > MAX_EVENT:  # of an answer in one piece: reading it loosely takes a second
-                raise _nonsense() from None
+                raise nonsense() from None
             chunk = _loosely(payload)
         if is_bulky(payload, MAX_MENDED):
-            raise _nonsense()
+            raise nonsense()
         try:
             return self._halves.mend(chunk)
         except RecursionError:
-            raise _nonsense() from None
+            raise nonsense() from None
 
     def _chunk(self, chunk: object) -> None:
         if not isinstance(chunk, dict):
-            raise _nonsense()
+            raise nonsense()
         try:
             if _says_error(chunk):
                 raise self._classify(200, chunk)
@@ -315,12 +271,12 @@ class ChatDecoder:
                 if isinstance(choice, dict) and not choice.get("index"):  # only one choice is ever asked for
                     self._choice(choice)
         except (AttributeError, TypeError, ValueError) as error:  # a list where an object belongs, and the like
-            raise _nonsense() from error
+            raise nonsense() from error
 
     def _choice(self, choice: dict[str, Any]) -> None:
         if choice.get("error"):  # OpenRouter
             raise self._classify(200, choice)
-        reason = _word(choice.get("finish_reason"))
+        reason = finish_word(choice.get("finish_reason"))
         if reason and self._reason is None:
             self._call_was_open = self._calls.unfinished
             self._parts.holds_closing |= self._call_was_open  # vLLM may complete the call with the same chunk
@@ -347,7 +303,7 @@ class ChatDecoder:
                     self._wants_logprobs = False  # noted once
                 self._sink.text(text, tokens)
         elif content == "" and self._wants_logprobs and self._early is not None:
-            self._early = _bounded([*self._early, *_logprobs(choice.get("logprobs") or {})])
+            self._early = bounded([*self._early, *read_logprobs(choice.get("logprobs") or {})])
         if refusal := delta.get("refusal"):
             self._parts.refusal(str(refusal))
         if calls := delta.get("tool_calls"):
@@ -362,14 +318,14 @@ class ChatDecoder:
         text. vLLM and trtllm-serve send such a token with an empty text: the beginning of a character, or what might
         be that of a stop string."""
         early, self._early = self._early or [], []
-        return [*early, *_logprobs(choice.get("logprobs") or {})] or None
+        return [*early, *read_logprobs(choice.get("logprobs") or {})] or None
 
     def _sink_of(self, chunk: Any) -> TextSink:
         """Where the text of chunks like this one goes, as `_delta` and `_call` would have it."""
         if self._known.field == "content":
             return self._sink
         if self._known.field != "arguments":
-            return _Reasoning(self._parts)
+            return ReasoningSink(self._parts)
         call = chunk["choices"][0]["delta"]["tool_calls"][0]
         index, id, name = call.get("index"), call.get("id"), call["function"].get("name")
         header = (
@@ -377,12 +333,12 @@ class ChatDecoder:
             id if isinstance(id, str) else "",
             name if isinstance(name, str) else "",
         )
-        return _Arguments(self._calls, *header)
+        return ArgumentsSink(self._calls, *header)
 
     def _text_of(self, content: object) -> str:
         """Content as a list of parts, as Mistral's servers send it; what the model thought is one of them."""
         if not isinstance(content, list):
-            raise _nonsense()
+            raise nonsense()
         texts = []
         for part in _short(content):
             kind = part.get("type") if isinstance(part, dict) else ""
@@ -398,12 +354,12 @@ class ChatDecoder:
     def _text_sink(self) -> TextSink:
         """No method of our own, since a decoder that refers to itself is freed by a collection only."""
         if self._markup is not None:
-            return _MarkedText(self._markup)
-        return self._parts if self._unread is None else _WatchedText(self._unread, self._parts)
+            return MarkedText(self._markup)
+        return self._parts if self._unread is None else WatchedText(self._unread, self._parts)
 
     def _call(self, call: object, position: int | None) -> None:
         if not isinstance(call, dict):
-            raise _nonsense()
+            raise nonsense()
         if self._unread is not None:  # the server reads calls, so text is text
             self._unread, self._sink = None, self._parts
         function = call.get("function") or {}
@@ -420,84 +376,14 @@ class ChatDecoder:
         )
 
     def _finish_reason(self, word: str, choice: dict[str, Any]) -> None:
-        self._reason = _REASONS.get(word)
-        if self._reason is None:
-            if word in _FAILURES or _FAILED.search(word):
-                kind, message = _FAILURES.get(word, _FAILURES["error"])
-                raise GatewayError(kind, message, source="backend")
+        self._reason, known = stop_reason(word)
+        if not known:
             self._parts.note("answer", "unknown_finish_reason")
-            self._reason = next((each for says, each in _OTHER_REASONS if says.search(word)), StopReason.STOP)
-        self._said_calls = word in _OF_CALLS
+        self._said_calls = word in OF_CALLS
         self.stopping = True
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched
-
-
-class _WatchedText:
-    """Text in which the server has read no call so far, and should have read those that it shows."""
-
-    __slots__ = ("_parts", "_unread")
-
-    def __init__(self, unread: UnreadCalls, parts: Parts) -> None:
-        self._unread = unread
-        self._parts = parts
-
-    def text(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
-        if BEGINS.search(text) or self._unread.reading:
-            self._unread.feed(text)
-        self._parts.text(text, logprobs)
-
-    def texts(self, several: Deltas) -> None:
-        if self._unread.reading or may_begin(several.text):
-            self._unread.feed(several.text)
-        self._parts.texts(several)
-
-
-class _Reasoning:
-    """What the model thinks."""
-
-    __slots__ = ("_parts",)
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-
-    def text(self, text: str, logprobs: object = None) -> None:
-        self._parts.reasoning(text)
-
-    def texts(self, several: Deltas) -> None:
-        self._parts.texts(several, "reasoning")
-
-
-class _Arguments:
-    """The arguments of a call, whose deltas have this header."""
-
-    __slots__ = ("text", "texts")
-
-    def __init__(self, calls: CallDeltas, index: int | None, id: str, name: str) -> None:
-        self.text = partial(calls.feed, index, id, name)
-        self.texts = partial(calls.feed_all, index, id, name)
-
-
-class _MarkedText:
-    """Text that is read for calls and reasoning."""
-
-    __slots__ = ("_markup",)
-
-    def __init__(self, markup: Markup) -> None:
-        self._markup = markup
-
-    def text(self, text: str, logprobs: object = None) -> None:
-        self._markup.feed(text)
-
-    def texts(self, several: Deltas) -> None:
-        self._markup.feed_all(several)
-
-
-def _word(reason: object) -> str:
-    """A finish reason, empty where there is none."""
-    word = str(reason).lower() if reason else ""
-    return "" if word in _NO_REASON else word
 
 
 def _says_error(chunk: dict[str, Any]) -> bool:
@@ -522,19 +408,13 @@ def _loosely(payload: bytes) -> object:
     try:
         return json.loads(text, strict=False, parse_constant=float)
     except (ValueError, RecursionError):
-        raise _nonsense() from None
-
-
-def _nonsense() -> GatewayError:
-    return GatewayError(
-        Kind.BACKEND_FAILED, "The model server sent something that is not a chat completion.", source="backend"
-    )
+        raise nonsense() from None
 
 
 def _short(items: Any) -> Any:
     """A list of one delta; a long one costs more than a turn of the loop may."""
     if len(items) > MAX_LIST:
-        raise _nonsense()
+        raise nonsense()
     return items
 
 
@@ -542,59 +422,3 @@ def _joined(parts: object) -> str:
     """The texts of a list of parts; what is encrypted has none."""
     found = [part for part in _short(parts) if isinstance(part, dict)] if isinstance(parts, list) else []
     return "".join(text for part in found if isinstance(text := part.get("text") or part.get("summary"), str))
-
-
-def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:
-    entries = logprobs.get("content") or ()
-    if sum(1 + len(entry.get("top_logprobs") or ()) for entry in entries) > MAX_LOGPROBS:
-        raise _nonsense()
-    return [
-        _token(entry) | {"top_logprobs": [_token(top) for top in entry.get("top_logprobs") or ()]} for entry in entries
-    ]
-
-
-def _bounded(tokens: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-    """None where there are too many to wait for their text."""
-    few = len(tokens) <= MAX_LIST and sum(1 + len(token["top_logprobs"]) for token in tokens) <= MAX_LOGPROBS
-    return tokens if few else None
-
-
-def _token(entry: dict[str, Any]) -> dict[str, Any]:
-    token = str(entry.get("token", ""))
-    octets, logprob = entry.get("bytes"), entry.get("logprob")
-    return {
-        "token": token,
-        "logprob": logprob if isinstance(logprob, int | float) and IMPOSSIBLE < logprob <= 1 else IMPOSSIBLE,
-        "bytes": octets if octets is not None else list(token.encode("utf-8", "replace")),
-    }
-
-
-def is_counted(usage: object) -> bool:
-    """Servers that did not count send zeros: every prompt has tokens."""
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else ()
-    return any(each and count(each) != 0 for each in counts)
-
-
-def read_usage(usage: object) -> Usage | None:
-    """A chat `usage` object; an answer whose count is missing has no tokens. The total is not read: it is the
-    sum."""
-    if not isinstance(usage, dict) or not is_counted(usage):
-        return None
-    completion = usage.get("completion_tokens")
-    cached = _detail(usage, "prompt_tokens_details", _CACHED)
-    reasoning = _detail(usage, "completion_tokens_details", ("reasoning_tokens",))
-    written = _detail(usage, "prompt_tokens_details", _WRITTEN)
-    return measured(usage.get("prompt_tokens"), 0 if completion is None else completion, cached, reasoning, written)
-
-
-# Of the prompt, what was in the prefix cache: OpenAI's name, also beside the counts (Moonshot), DeepSeek's, LiteLLM's.
-_CACHED = ("cached_tokens", "prompt_cache_hit_tokens", "cache_read_input_tokens")
-# And what was put into it: OpenAI's name, vLLM's, and LiteLLM's in the details and beside the counts.
-_WRITTEN = ("cache_write_tokens", "created_cache_tokens", "cache_creation_tokens", "cache_creation_input_tokens")
-
-
-def _detail(usage: dict[str, Any], details: str, names: Sequence[str]) -> object:
-    """The first that is there, in the details or beside the counts."""
-    inner = usage.get(details)
-    owners = (inner, usage) if isinstance(inner, dict) else (usage,)
-    return next((value for owner in owners for name in names if (value := owner.get(name)) is not None), None)

@@ -238,6 +238,12 @@ def _overflow(said: Collection[Words], settings: Wording) -> GatewayError:
     return error
 
 
+def nonsense() -> GatewayError:
+    return GatewayError(
+        Kind.BACKEND_FAILED, "The model server sent something that is not a chat completion.", source="backend"
+    )
+
+
 def overflow(tokens: int | None, limit: int | None) -> GatewayError:
     """Of a prompt of so many tokens, where they are known, and its answer."""
     size = f" ({tokens} tokens)" if tokens else ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragoman.backends.chat.decoder import read_usage
+from dragoman.backends.chat.usage import read_usage
 from dragoman.translators.constraints.parallel import FirstCallOnly
 from dragoman.translators.errors import Kind
 from dragoman.translators.ir import Event, Finished, Note, PartEnded, Sampling, StopReason, Usage
