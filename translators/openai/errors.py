@@ -34,8 +34,10 @@ def error(err: GatewayError, request_id: str) -> ErrorReply:
 
 
 def message(err: GatewayError) -> str:
-    if err.kind is not Kind.OVERFLOW or err.message.startswith(_OVERFLOW):
+    if err.kind is not Kind.OVERFLOW:
         return err.message
+    if err.message.startswith(_OVERFLOW):
+        return f"{err.message} {_EXCEEDS}"
     if err.limit is None:
         return f"{_OVERFLOW} is exceeded: {err.message} {_EXCEEDS}"
     sizes = "are longer" if err.tokens is None else f"resulted in {err.tokens} tokens without the answer"
