@@ -104,7 +104,7 @@ def items(answer: Json) -> list[Json]:
     output: list[Json] = answer["output"]
     if answer["status"] != "failed":
         return output
-    return [item for item in output if item["type"] in _PROSE or item["status"] in ("completed", "failed")]
+    return [item for item in output if item["type"] in _PROSE or item.get("status") in ("completed", "failed")]
 
 
 def _input(body: Json) -> list[Json]:
