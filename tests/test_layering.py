@@ -64,7 +64,6 @@ PURE_BACKENDS = (
     "backends.chat.decoder",
     "backends.chat.known_frame",
     "backends.chat.logprobs",
-    "backends.chat.sinks",
     "backends.chat.split_characters",
     "backends.chat.encode",
     "backends.chat.errors",

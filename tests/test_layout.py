@@ -42,7 +42,6 @@ ELSEWHERE = {
     "backends/transport.py": "tests/backends/http1/test_client.py",  # declarations, which both clients keep
     "backends/chat/finish_reasons.py": "tests/backends/chat/test_decoder_ends.py",
     "backends/chat/logprobs.py": "tests/backends/chat/test_decoder.py",
-    "backends/chat/sinks.py": "tests/backends/chat/test_known_frame.py",
     "backends/chat/usage.py": "tests/backends/chat/test_decoder_ends.py",
     "backends/chat/aiohttp_transport.py": "tests/backends/http1/test_client.py",  # beside the other one
     "backends/trace_headers.py": "tests/gateway/telemetry/test_tracing.py",

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import orjson
 
@@ -24,15 +25,14 @@ from dragoman.backends.chat.errors import nonsense, overflow
 from dragoman.backends.chat.finish_reasons import OF_CALLS, finish_word, stop_reason
 from dragoman.backends.chat.known_frame import KnownFrame
 from dragoman.backends.chat.logprobs import bounded, read_logprobs
-from dragoman.backends.chat.sinks import ArgumentsSink, MarkedText, ReasoningSink, TextSink, WatchedText
 from dragoman.backends.chat.split_characters import SplitCharacters
 from dragoman.backends.chat.usage import is_counted, read_usage
-from dragoman.backends.markup import open_markup
-from dragoman.backends.markup.unread import UnreadCalls
+from dragoman.backends.markup import Markup, open_markup
+from dragoman.backends.markup.unread import BEGINS, UnreadCalls, may_begin
 from dragoman.backends.refusal import read
 from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
-from dragoman.translators.ir import Event, Finished, Note, Request, StopReason, Usage
+from dragoman.translators.ir import Deltas, Event, Finished, Note, Request, StopReason, Usage
 from dragoman.translators.json_text import is_bulky, without_lone_surrogates
 from dragoman.translators.parts import ANSWER_BYTES, Parts
 from dragoman.translators.sse import MAX_EVENT, EventReader, payloads
@@ -43,6 +43,14 @@ MAX_VALUES = 2_000_000  # of one event, or of an answer that is read whole
 MAX_MENDED = 100_000  # values of an event that is looked through for what to repair
 MAX_LIST = 1_024  # choices, calls or parts of one delta
 CALL_IN_TEXT = Note("answer", "call_in_text")  # the server's parser read no call, the text shows one
+
+
+class TextSink(Protocol):
+    """Where text goes. `texts` does as `text` for each of them."""
+
+    def text(self, text: str, logprobs: list[dict[str, Any]] | None = None, /) -> None: ...
+
+    def texts(self, several: Deltas, /) -> None: ...
 
 
 class ChatDecoder:
@@ -325,7 +333,7 @@ class ChatDecoder:
         if self._known.field == "content":
             return self._sink
         if self._known.field != "arguments":
-            return ReasoningSink(self._parts)
+            return _Reasoning(self._parts)
         call = chunk["choices"][0]["delta"]["tool_calls"][0]
         index, id, name = call.get("index"), call.get("id"), call["function"].get("name")
         header = (
@@ -333,7 +341,7 @@ class ChatDecoder:
             id if isinstance(id, str) else "",
             name if isinstance(name, str) else "",
         )
-        return ArgumentsSink(self._calls, *header)
+        return _Arguments(self._calls, *header)
 
     def _text_of(self, content: object) -> str:
         """Content as a list of parts, as Mistral's servers send it; what the model thought is one of them."""
@@ -354,8 +362,8 @@ class ChatDecoder:
     def _text_sink(self) -> TextSink:
         """No method of our own, since a decoder that refers to itself is freed by a collection only."""
         if self._markup is not None:
-            return MarkedText(self._markup)
-        return self._parts if self._unread is None else WatchedText(self._unread, self._parts)
+            return _MarkedText(self._markup)
+        return self._parts if self._unread is None else _WatchedText(self._unread, self._parts)
 
     def _call(self, call: object, position: int | None) -> None:
         if not isinstance(call, dict):
@@ -384,6 +392,66 @@ class ChatDecoder:
         matched = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM and trtllm-serve; SGLang
         if isinstance(matched, str) and matched in self._stops:
             self._stop_sequence = matched
+
+
+class _WatchedText:
+    """Text in which the server has read no call so far, and should have read those that it shows."""
+
+    __slots__ = ("_parts", "_unread")
+
+    def __init__(self, unread: UnreadCalls, parts: Parts) -> None:
+        self._unread = unread
+        self._parts = parts
+
+    def text(self, text: str, logprobs: list[dict[str, Any]] | None = None) -> None:
+        if BEGINS.search(text) or self._unread.reading:
+            self._unread.feed(text)
+        self._parts.text(text, logprobs)
+
+    def texts(self, several: Deltas) -> None:
+        if self._unread.reading or may_begin(several.text):
+            self._unread.feed(several.text)
+        self._parts.texts(several)
+
+
+class _Reasoning:
+    """What the model thinks."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def text(self, text: str, logprobs: object = None) -> None:
+        self._parts.reasoning(text)
+
+    def texts(self, several: Deltas) -> None:
+        self._parts.texts(several, "reasoning")
+
+
+class _Arguments:
+    """The arguments of a call, whose deltas have this header."""
+
+    __slots__ = ("text", "texts")
+
+    def __init__(self, calls: CallDeltas, index: int | None, id: str, name: str) -> None:
+        self.text = partial(calls.feed, index, id, name)
+        self.texts = partial(calls.feed_all, index, id, name)
+
+
+class _MarkedText:
+    """Text that is read for calls and reasoning."""
+
+    __slots__ = ("_markup",)
+
+    def __init__(self, markup: Markup) -> None:
+        self._markup = markup
+
+    def text(self, text: str, logprobs: object = None) -> None:
+        self._markup.feed(text)
+
+    def texts(self, several: Deltas) -> None:
+        self._markup.feed_all(several)
 
 
 def _says_error(chunk: dict[str, Any]) -> bool:

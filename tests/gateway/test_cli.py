@@ -286,8 +286,9 @@ async def test_a_line_says_that_a_server_is_asked_where_that_is_wanted() -> None
         async with session.post(f"{await process.ready()}/v1/responses", json=ASK) as answer:
             await answer.read()
         await process.logged('"message":"request"')
-        asked, ended = [orjson.loads(line) for line in process.errors().splitlines()][-2:]
-    assert (asked["message"], asked["route"], asked["backend"]) == ("asked", "responses", "chat")
+        lines = {(line := orjson.loads(each))["message"]: line for each in process.errors().splitlines()}
+        asked, ended = lines["asked"], lines["request"]
+    assert (asked["route"], asked["backend"]) == ("responses", "chat")
     assert asked["request_id"] == ended["request_id"]
 
 
