@@ -13,7 +13,7 @@ What a refusal means is decided in `backends.chat.errors`, for Triton in `backen
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NewType, TypeVar
 
@@ -59,6 +59,11 @@ class Refusal:
 
     def mentions(self, field: str) -> bool:
         return field in self.words or field == self.param or any(field in fault.path for fault in self.faults)
+
+
+def found(pattern: re.Pattern[str], said: Collection[Words]) -> re.Match[str] | None:
+    """In the first of these words that have it."""
+    return next((hit for text in said if (hit := pattern.search(text)) is not None), None)
 
 
 def cut(text: str) -> Words:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping
 
 from dragoman.backends.chat.overflow import is_lower_bound, is_overflow, prompt_tokens, window
 from dragoman.backends.chat.settings import Wording
-from dragoman.backends.refusal import Refusal, Words, cut, read, redact
+from dragoman.backends.refusal import Refusal, Words, cut, found, read, redact
 from dragoman.backends.usage import count
 from dragoman.translators.errors import GatewayError, Kind
 
@@ -154,11 +154,11 @@ def refuses_format(error: GatewayError) -> bool:
 def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
     if _own_overflow(said, settings) is not None or is_overflow(said):
         return Kind.OVERFLOW
-    if status in (200, 400, 500, 503) and _found(_ASLEEP, said):
+    if status in (200, 400, 500, 503) and found(_ASLEEP, said):
         return Kind.ASLEEP
-    if status in (200, 400, 404, 422) and _found(_NO_MODEL, said):
+    if status in (200, 400, 404, 422) and found(_NO_MODEL, said):
         return Kind.MODEL_NOT_FOUND
-    if status in (200, 400, 404, 422, 500) and _found(_NO_VISION, said):
+    if status in (200, 400, 404, 422, 500) and found(_NO_VISION, said):
         return Kind.UNSUPPORTED
     if status in (429, 503, 529):
         return Kind.BUSY
@@ -166,9 +166,9 @@ def _kind(status: int, said: Collection[Words], settings: Wording) -> Kind:
         return Kind.TIMEOUT
     if status == 413:
         return Kind.TOO_LARGE
-    if status in (400, 422) and not _found(_INTERNAL, said):
+    if status in (400, 422) and not found(_INTERNAL, said):
         return Kind.INVALID
-    if status == 500 and _found(_TEMPLATE, said):
+    if status == 500 and found(_TEMPLATE, said):
         return Kind.INVALID
     return Kind.BACKEND_FAILED
 
@@ -258,10 +258,6 @@ def _own_overflow(said: Collection[Words], settings: Wording) -> re.Match[str] |
     """A match of one of the operator's own patterns."""
     hits = (re.search(pattern, text) for pattern in settings.overflow_patterns for text in said)
     return next((hit for hit in hits if hit is not None), None)
-
-
-def _found(pattern: re.Pattern[str], said: Collection[Words]) -> re.Match[str] | None:
-    return next((hit for text in said if (hit := pattern.search(text)) is not None), None)
 
 
 def _whole(text: str | None) -> int | None:

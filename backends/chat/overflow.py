@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from dragoman.backends.refusal import Words
+from dragoman.backends.refusal import Words, found
 from dragoman.backends.usage import count
 
 _N = r"(?<!\d)(\d{1,16})(?!\d)"
@@ -95,21 +95,21 @@ _LIMIT = [
 
 
 def is_overflow(said: Collection[Words]) -> bool:
-    return _found(_OVERFLOW, said) is not None
+    return found(_OVERFLOW, said) is not None
 
 
 def prompt_tokens(said: Collection[Words]) -> int | None:
     """The size of the prompt, where a wording has it."""
-    if (parts := _found(_TRT_SUM, said)) is not None:
+    if (parts := found(_TRT_SUM, said)) is not None:
         return int(parts[1]) + int(parts[2])
     tokens = _first(_TOKENS, said)
-    query = _found(_QUERY, said)
+    query = found(_QUERY, said)
     return tokens + int(query[1]) if tokens is not None and query is not None else tokens
 
 
 def is_lower_bound(said: Collection[Words]) -> bool:
     """Whether the prompt may have more tokens than `prompt_tokens` finds."""
-    return _found(_AT_LEAST, said) is not None
+    return found(_AT_LEAST, said) is not None
 
 
 def window(said: Collection[Words]) -> int | None:
@@ -118,8 +118,4 @@ def window(said: Collection[Words]) -> int | None:
 
 
 def _first(patterns: Collection[re.Pattern[str]], said: Collection[Words]) -> int | None:
-    return next((count(hit[1]) for pattern in patterns if (hit := _found(pattern, said)) is not None), None)
-
-
-def _found(pattern: re.Pattern[str], said: Collection[Words]) -> re.Match[str] | None:
-    return next((hit for text in said if (hit := pattern.search(text)) is not None), None)
+    return next((count(hit[1]) for pattern in patterns if (hit := found(pattern, said)) is not None), None)
