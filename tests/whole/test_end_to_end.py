@@ -48,6 +48,17 @@ async def test_a_client_that_leaves_closes_the_upstream_at_once(where: str, stre
         assert len(it.server.chats) == 1
 
 
+@pytest.mark.parametrize("where", HANGS)
+async def test_a_client_that_ends_its_own_half_of_the_connection_counts_as_one_that_has_left(where: str) -> None:
+    async with served(HANGS[where]) as it:
+        _, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(post_bytes({**ASK, "stream": True}, RESPONSES))
+        await it.server.until(lambda: bool(it.server.chats))
+        writer.write_eof()
+        await it.server.until(lambda: it.server.chats[0].outcome == "client_gone")
+        writer.transport.abort()
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_stream_that_the_server_cuts_is_a_failure_and_never_completed(stream: bool) -> None:
     async with (
